@@ -1,0 +1,124 @@
+"""Compress PyTorch models from one declarative file; every algorithm is a plugin."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from laconic.registry.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from laconic.affine import choose_qparams as choose_qparams
+    from laconic.algorithms import Granularity as Granularity
+    from laconic.algorithms import Pruner as Pruner
+    from laconic.algorithms import PruningTarget as PruningTarget
+    from laconic.algorithms import QParams as QParams
+    from laconic.algorithms import QuantizationTarget as QuantizationTarget
+    from laconic.algorithms import Quantizer as Quantizer
+    from laconic.blocks import Blocks as Blocks
+    from laconic.blocks import reduce_blocks as reduce_blocks
+    from laconic.blocks import sum_blocks as sum_blocks
+    from laconic.blocks import to_blocks as to_blocks
+    from laconic.document.load import load_recipe as load_recipe
+    from laconic.document.migrate import migrate as migrate
+    from laconic.document.problem import Problem as Problem
+    from laconic.document.recipe import Recipe as Recipe
+    from laconic.document.schema import schema as schema
+    from laconic.errors import AttachError as AttachError
+    from laconic.errors import BrokenPluginError as BrokenPluginError
+    from laconic.errors import CalibrationError as CalibrationError
+    from laconic.errors import ConfigError as ConfigError
+    from laconic.errors import LaconicError as LaconicError
+    from laconic.errors import PlanError as PlanError
+    from laconic.errors import PluginApiError as PluginApiError
+    from laconic.errors import PluginConflictError as PluginConflictError
+    from laconic.errors import PluginError as PluginError
+    from laconic.errors import SessionError as SessionError
+    from laconic.errors import SessionFileError as SessionFileError
+    from laconic.errors import UnknownPluginError as UnknownPluginError
+    from laconic.planning.plan import Plan as Plan
+    from laconic.planning.plan import TargetPlan as TargetPlan
+    from laconic.planning.resolve import plan as plan
+    from laconic.registry.descriptors import ExporterInfo as ExporterInfo
+    from laconic.registry.descriptors import GranularityInfo as GranularityInfo
+    from laconic.registry.descriptors import LossInfo as LossInfo
+    from laconic.registry.descriptors import ModuleSetting as ModuleSetting
+    from laconic.registry.descriptors import PrunerInfo as PrunerInfo
+    from laconic.registry.descriptors import QuantizerInfo as QuantizerInfo
+    from laconic.registry.descriptors import ScheduleInfo as ScheduleInfo
+    from laconic.registry.registry import register_module_setting as register_module_setting
+    from laconic.registry.registry import registry as registry
+    from laconic.session.oneshot import distill as distill
+    from laconic.session.oneshot import prune as prune
+    from laconic.session.oneshot import quantize as quantize
+    from laconic.session.report import Report as Report
+    from laconic.session.session import Session as Session
+    from laconic.session.session import attach as attach
+    from laconic.session.session import load_session as load_session
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "AttachError": "laconic.errors",
+    "Blocks": "laconic.blocks",
+    "BrokenPluginError": "laconic.errors",
+    "CalibrationError": "laconic.errors",
+    "ConfigError": "laconic.errors",
+    "ExporterInfo": "laconic.registry.descriptors",
+    "Granularity": "laconic.algorithms",
+    "GranularityInfo": "laconic.registry.descriptors",
+    "LaconicError": "laconic.errors",
+    "LossInfo": "laconic.registry.descriptors",
+    "ModuleSetting": "laconic.registry.descriptors",
+    "Plan": "laconic.planning.plan",
+    "PlanError": "laconic.errors",
+    "PluginApiError": "laconic.errors",
+    "PluginConflictError": "laconic.errors",
+    "PluginError": "laconic.errors",
+    "Problem": "laconic.document.problem",
+    "Pruner": "laconic.algorithms",
+    "PrunerInfo": "laconic.registry.descriptors",
+    "PruningTarget": "laconic.algorithms",
+    "QParams": "laconic.algorithms",
+    "QuantizationTarget": "laconic.algorithms",
+    "Quantizer": "laconic.algorithms",
+    "QuantizerInfo": "laconic.registry.descriptors",
+    "Recipe": "laconic.document.recipe",
+    "Report": "laconic.session.report",
+    "ScheduleInfo": "laconic.registry.descriptors",
+    "Session": "laconic.session.session",
+    "SessionError": "laconic.errors",
+    "SessionFileError": "laconic.errors",
+    "TargetPlan": "laconic.planning.plan",
+    "UnknownPluginError": "laconic.errors",
+    "attach": "laconic.session.session",
+    "choose_qparams": "laconic.affine",
+    "distill": "laconic.session.oneshot",
+    "load_recipe": "laconic.document.load",
+    "load_session": "laconic.session.session",
+    "migrate": "laconic.document.migrate",
+    "plan": "laconic.planning.resolve",
+    "prune": "laconic.session.oneshot",
+    "quantize": "laconic.session.oneshot",
+    "reduce_blocks": "laconic.blocks",
+    "register_module_setting": "laconic.registry.registry",
+    "registry": "laconic.registry.registry",
+    "schema": "laconic.document.schema",
+    "sum_blocks": "laconic.blocks",
+    "to_blocks": "laconic.blocks",
+}
+
+__all__ = ["__version__", "hookimpl", *sorted(_WHERE)]  # noqa: PLE0604  # names are strings
+
+
+def __getattr__(name: str) -> object:
+    # Resolved on first use (PEP 562) so that `import laconic` does not import torch.
+    if name not in _WHERE:
+        raise AttributeError(f"module 'laconic' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

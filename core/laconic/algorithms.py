@@ -1,0 +1,143 @@
+"""What algorithms see and what they are: the targets handed to them and the protocols they meet."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, runtime_checkable
+
+import attrs
+from torch import Tensor, nn
+
+from laconic.blocks import Blocks
+from laconic.planning.plan import TargetPlan
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PruningTarget:
+    """One tensor to rank.
+
+    Attributes:
+        plan: what the config says of it.
+        tensor: the values to rank, float, the target's shape. For a parameter or buffer the raw
+            tensor, owned by the module: read it, never write it. For an input or output the mean
+            absolute value over all samples seen in calibration, without the batch dimension.
+        blocks: which elements share a decision.
+        module: the module that owns the target.
+    """
+
+    plan: TargetPlan
+    tensor: Tensor
+    blocks: Blocks
+    module: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The target's full name."""
+        return self.plan.name
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class QuantizationTarget:
+    """One tensor to quantize.
+
+    Attributes:
+        plan: what the config says of it.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+        dtype: the quantized type as written, such as ``int8``.
+        scheme: ``symmetric`` or ``affine``.
+        blocks: which elements share a scale.
+        module: the module that owns the target.
+        tensor: the values to quantize for a parameter or buffer, None for an input or output.
+    """
+
+    plan: TargetPlan
+    quant_min: int
+    quant_max: int
+    dtype: str
+    scheme: Literal["symmetric", "affine"]
+    blocks: Blocks
+    module: nn.Module
+    tensor: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """The target's full name."""
+        return self.plan.name
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class QParams:
+    """How one tensor is quantized.
+
+    Attributes:
+        scale: shape (blocks along each dimension) or 0-dim, float, value units per integer step.
+        zero_point: scale's shape, the integer that stands for zero.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+        dtype: the quantized type, such as ``int8``.
+        scheme: ``symmetric`` or ``affine``.
+        block_size: elements per block, or None for one scale for the tensor.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    quant_min: int
+    quant_max: int
+    dtype: str
+    scheme: Literal["symmetric", "affine"]
+    block_size: tuple[int, ...] | None = None
+
+    def evolve(self, **changes: object) -> QParams:
+        """Return a copy with some fields replaced."""
+        return attrs.evolve(self, **changes)  # type: ignore[arg-type]  # attrs checks the names
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """A pruning algorithm."""
+
+    def importance(self, target: PruningTarget) -> Tensor:
+        """Return scores, larger means keep.
+
+        Args:
+            target: the tensor to rank, which must not be modified.
+
+        Returns:
+            Scores of the tensor's shape (summed over each block) or of the shape of its blocks.
+        """
+        ...
+
+
+@runtime_checkable
+class Granularity(Protocol):
+    """A granularity."""
+
+    def blocks(self, shape: tuple[int, ...], target: TargetPlan) -> Blocks:
+        """Return how a tensor is cut.
+
+        It depends on the shape, the setting and the module type alone: planning asks once for all
+        targets that agree in these.
+
+        Args:
+            shape: the tensor's shape; for an input or output, with the batch in dimension 0.
+            target: what the config says of it.
+
+        Raises:
+            ValueError: the shape cannot be cut this way; the text says why.
+        """
+        ...
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """A quantization algorithm."""
+
+    def choose(self, low: Tensor, high: Tensor, target: QuantizationTarget) -> QParams:
+        """Return scale and zero point for an observed range.
+
+        Args:
+            low: shape (blocks along each dimension), the smallest value seen.
+            high: the same shape, the largest value seen.
+            target: the tensor to quantize.
+        """
+        ...

@@ -1,0 +1,28 @@
+"""``laconic report``: the report of a finished run, printed or in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--open", "in_browser", is_flag=True, help="Open report.html in a browser instead.")
+def command(directory: Path, *, in_browser: bool) -> None:
+    """Print the report of the finished run in DIRECTORY."""
+    from rich.console import Console  # as slow to import as the rest together
+
+    from laconic.errors import SessionFileError
+    from laconic.session.report import read_report
+
+    if in_browser:
+        page = directory / "report.html"
+        if not page.is_file():
+            raise SessionFileError(
+                f"{page} does not exist; give the output folder of a finished `laconic run`"
+            )
+        click.launch(str(page.absolute()))
+        return
+    Console().print(read_report(directory / "report.json"))

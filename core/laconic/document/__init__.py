@@ -1,0 +1,1 @@
+"""Documents: reading, checking and building recipes, jobs and config lists; needs no torch."""

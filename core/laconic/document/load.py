@@ -1,0 +1,97 @@
+"""From a checked document to frozen data: recipes, jobs and config lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from laconic.document.build import Site, build_entries, build_job, build_recipe
+from laconic.document.entries import recipe_path
+from laconic.document.job import Job
+from laconic.document.path import Path as DataPath
+from laconic.document.positions import Document
+from laconic.document.problem import Problem
+from laconic.document.recipe import Entry, Recipe
+from laconic.document.source import read_document, read_file
+from laconic.document.validate import check
+from laconic.errors import ConfigError
+from laconic.registry.descriptors import Json, Method
+
+
+def load_recipe(source: str | os.PathLike[str] | Mapping[str, Json]) -> Recipe:
+    """Load and check a recipe.
+
+    Args:
+        source: the path of a YAML or JSON file, or the recipe as Python data.
+
+    Returns:
+        The recipe; whatever the document leaves out has its default.
+
+    Raises:
+        ConfigError: the document has mistakes; holds every one of them.
+    """
+    document = read_document(source)
+    return build_recipe(check(document, "recipe"), Site(document))
+
+
+def load_job(path: str | os.PathLike[str]) -> Job:
+    """Load and check a job and its recipe; references are not imported.
+
+    Args:
+        path: the job's YAML or JSON file.
+
+    Returns:
+        The job, with absolute folders.
+
+    Raises:
+        ConfigError: the job has mistakes, or else its recipe has; holds every one of them.
+    """
+    document = read_file(path)
+    data = check(document, "job")
+    directory = Path(path).resolve().parent
+    written = data["recipe"]
+    if isinstance(written, str):
+        recipe = load_recipe(recipe_file(document, directory, written))
+    else:
+        recipe = build_recipe(written, Site(document, recipe_path("job")))
+    return build_job(data, document, directory=directory, recipe=recipe)
+
+
+def parse_config_list(method: Method, config_list: Sequence[Json]) -> tuple[Entry, ...]:
+    """Check a bare config list.
+
+    Args:
+        method: pruning, quantization or distillation.
+        config_list: the entries as Python data.
+
+    Returns:
+        The entries; their paths begin with their index, as in ``[0]``.
+
+    Raises:
+        ConfigError: the list has mistakes; holds every one of them.
+    """
+    document = read_document(config_list)
+    return build_entries(check(document, method), Site(document))
+
+
+def recipe_file(document: Document, directory: Path, written: str) -> Path:
+    """Return the recipe file that a job names.
+
+    Args:
+        document: the job's document, for the place of a mistake.
+        directory: the job's folder.
+        written: the path as it stands in the job.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = directory / written
+    if path.is_file():
+        return path
+    where: DataPath = ("recipe",)
+    mark = document.mark(where)
+    line, column = (mark.line, mark.column) if mark else (None, None)
+    message = f"found {written!r}, expected a recipe file: there is no file {str(path)!r}"
+    hint = "the path is seen from the job's own folder"
+    raise ConfigError([Problem("recipe", message, hint, line, column)], source=document.source)

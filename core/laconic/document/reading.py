@@ -1,0 +1,107 @@
+"""What the three readers share: the record they fill while they turn a text or object into data."""
+
+from __future__ import annotations
+
+import math
+
+from laconic.document.path import Path
+from laconic.document.positions import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    Document,
+    Finding,
+    Mark,
+)
+from laconic.document.problem import Problem
+from laconic.document.wording import show
+from laconic.errors import ConfigError
+from laconic.registry.descriptors import Json
+
+
+class Reading:
+    """The places and mistakes found so far; mutable because a document is read value by value.
+
+    Args:
+        source: the file as it was named, or None for Python data.
+    """
+
+    def __init__(self, source: str | None) -> None:
+        self.source = source
+        self.keys: dict[Path, Mark] = {}
+        self.values: dict[Path, Mark] = {}
+        self.findings: list[Finding] = []
+        self.opaque: set[Path] = set()
+        self._count = 0
+
+    def note(
+        self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
+    ) -> None:
+        """Note a mistake after which reading goes on."""
+        self.findings.append(Finding(path, message, hint, "value", mark))
+
+    def note_unreadable(
+        self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
+    ) -> str:
+        """Note a value that cannot be read, and return what stands in its place."""
+        self.note(path, message, hint=hint, mark=mark)
+        self.opaque.add(path)
+        return "?"
+
+    def number(self, value: float, path: Path, mark: Mark | None) -> float | str:
+        """Return a number, or note that it is infinite or not a number at all."""
+        if math.isfinite(value):
+            return value
+        return self.note_unreadable(
+            path, f"found {show(value)}, expected a finite number", mark=mark
+        )
+
+    def note_twice(self, path: Path, mark: Mark) -> None:
+        """Note that the key at ``path`` is given again at ``mark``."""
+        self.note(
+            path,
+            f"the key {path[-1]!r} is given twice, first on line {self.keys[path].line}",
+            hint="keep one of them",
+            mark=mark,
+        )
+
+    def enter(self, path: Path, mark: Mark | None) -> None:
+        """Note that a value begins.
+
+        Args:
+            path: where it is in the data.
+            mark: where it is in the text, or None for Python data.
+
+        Raises:
+            ConfigError: the document is too deep or too large to be meant.
+        """
+        if mark is not None:
+            self.values[path] = mark
+        self._count += 1
+        if len(path) > MAX_DEPTH:
+            raise self.refusal(
+                f"mappings and lists stand more than {MAX_DEPTH} deep inside one another", mark=mark
+            )
+        if self._count > MAX_VALUES:
+            raise self.refusal(
+                f"more than {MAX_VALUES} values, counting each use of an alias",
+                hint="aliases inside aliases grow fast: write the values out",
+                mark=mark,
+            )
+
+    def refusal(
+        self, message: str, *, hint: str | None = None, mark: Mark | None = None
+    ) -> ConfigError:
+        """Return the error for a mistake after which nothing more can be read."""
+        line, column = (mark.line, mark.column) if mark else (None, None)
+        return ConfigError([Problem("", message, hint, line, column)], source=self.source)
+
+    def document(self, data: Json) -> Document:
+        """Return what was read."""
+        return Document(
+            data,
+            self.keys,
+            self.values,
+            tuple(self.findings),
+            frozenset(self.opaque),
+            self.source,
+        )

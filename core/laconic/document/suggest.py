@@ -1,0 +1,44 @@
+"""Nearest names: what someone probably meant when a name is not among the legal ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_SIMILAR = 0.6
+
+
+def nearest(word: str, candidates: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
+    """Return the candidates that look most like a word.
+
+    Case, hyphens, spaces and underscores do not count: ``Sparse-Ratio`` is as near to
+    ``sparse_ratio`` as a name can be. Of two equally near names the first candidate leads.
+
+    Args:
+        word: what was written.
+        candidates: what would have been legal, in order of preference.
+        count: how many to return at most.
+
+    Returns:
+        The nearest candidates, best first; empty when nothing is similar.
+    """
+    plain: dict[str, list[str]] = {}
+    for candidate in dict.fromkeys(candidates):
+        plain.setdefault(_plain(candidate), []).append(candidate)
+    close = difflib.get_close_matches(_plain(word), plain, n=count, cutoff=_SIMILAR)
+    return tuple(name for key in close for name in plain[key])[:count]
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
+    """Return a hint that names the nearest candidate, or None when nothing is similar.
+
+    Args:
+        word: what was written.
+        candidates: what would have been legal.
+    """
+    near = nearest(word, candidates, count=1)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")

@@ -1,0 +1,92 @@
+"""Every error laconic raises: one tree, each class also the builtin a caller would expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from laconic.document.problem import Problem
+
+
+class LaconicError(Exception):
+    """The root of all errors that laconic raises on purpose."""
+
+
+class ConfigError(LaconicError, ValueError):
+    """A document (recipe, config list or job) is wrong; ``problems`` holds every mistake at once.
+
+    Args:
+        problems: every mistake that was found, in document order.
+        source: the file the document came from, or None for Python data.
+    """
+
+    def __init__(self, problems: Sequence[Problem], *, source: str | None = None) -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        count = len(self.problems)
+        where = self.source or "the document"
+        head = f"{where} has {count} problem{'' if count == 1 else 's'}:"
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_config_error, (self.problems, self.source)
+
+
+def _rebuild_config_error(problems: tuple[Problem, ...], source: str | None) -> ConfigError:
+    return ConfigError(problems, source=source)
+
+
+class PlanError(LaconicError, ValueError):
+    """A valid document does not fit the model; ``problems`` holds one sentence for each misfit."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        if len(self.problems) == 1:
+            text = self.problems[0]
+        else:
+            head = f"the plan has {len(self.problems)} problems:"
+            text = "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problems,)
+
+
+class PluginError(LaconicError, RuntimeError):
+    """A plugin is missing, broken, ambiguous or written for another API."""
+
+
+class UnknownPluginError(PluginError, LookupError):
+    """No installed distribution provides the name that was asked for."""
+
+
+class BrokenPluginError(PluginError):
+    """The plugin that provides the name failed to import or to describe itself."""
+
+
+class PluginConflictError(PluginError, LookupError):
+    """Several distributions provide the short name; only the qualified spelling is clear."""
+
+
+class PluginApiError(PluginError):
+    """A plugin was written for another version of the plugin API."""
+
+
+class AttachError(LaconicError, RuntimeError):
+    """A plan cannot be attached to this model; the model is as it was before."""
+
+
+class CalibrationError(LaconicError, RuntimeError):
+    """Calibration saw nothing, or nothing usable, for a target that needs it."""
+
+
+class SessionError(LaconicError, RuntimeError):
+    """Session methods were called in an order that cannot work; the text names the missing call."""
+
+
+class SessionFileError(LaconicError, OSError):
+    """A saved session is damaged, incomplete or belongs to another model."""

@@ -1,0 +1,1 @@
+"""Instrumentation: the user's own modules, processed in place and given back unharmed."""

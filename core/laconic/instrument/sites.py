@@ -1,0 +1,176 @@
+"""Input and output sites: compiled from addresses once, then applied at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from laconic.errors import SessionError
+from laconic.instrument.instruments import InputSite, OutputSite, Transform
+from laconic.planning.addresses import Address
+from laconic.planning.signature import Signature
+
+
+def input_site(target: str, address: Address, signature: Signature) -> InputSite:
+    """Compile an input address against a signature.
+
+    Args:
+        target: the target's name.
+        address: where it is.
+        signature: the module's forward.
+    """
+    order = (*signature.positional, *signature.keyword_only)
+    key = address.key
+    if key is None:
+        return InputSite(target, None, None, order)
+    if isinstance(key, str):
+        index, name = signature.index_of(key), key
+    else:
+        index = key
+        name = signature.positional[key] if key < len(signature.positional) else None
+    default = signature.defaults.get(name) if name is not None else None
+    return InputSite(target, index, name, order, default if isinstance(default, Tensor) else None)
+
+
+def process_inputs(
+    module: nn.Module,
+    sites: Mapping[InputSite, tuple[Transform, ...]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Apply every input site to one call's arguments.
+
+    Args:
+        module: the module that is called.
+        sites: its input sites with their transforms.
+        args: positional arguments; not modified.
+        kwargs: keyword arguments; not modified.
+
+    Raises:
+        SessionError: an argument that is a target is neither a tensor nor None.
+    """
+    positional, named = list(args), dict(kwargs)
+    for site, transforms in sites.items():
+        place: list[Any] | dict[str, Any]
+        key: Any
+        place, key = _find_argument(site, positional, named)
+        if key is None:
+            continue
+        value = place[key]
+        if value is None:
+            continue  # an optional input that this call leaves out
+        if not isinstance(value, Tensor):
+            raise SessionError(_not_a_tensor(module, "input", site.target, value))
+        for transform in transforms:
+            value = transform(module, value)
+        place[key] = value
+    return tuple(positional), named
+
+
+def _find_argument(
+    site: InputSite, positional: list[Any], named: dict[str, Any]
+) -> tuple[Any, Any]:
+    if site.index is None and site.name is None:
+        for index, value in enumerate(positional):
+            if isinstance(value, Tensor):
+                return positional, index
+        for name in (*site.order, *named):
+            if isinstance(named.get(name), Tensor):
+                return named, name
+        return named, None
+    if site.index is not None and site.index < len(positional):
+        return positional, site.index
+    if site.name is not None:
+        if site.name not in named and site.default is not None:
+            named[site.name] = site.default
+        if site.name in named:
+            return named, site.name
+    return named, None
+
+
+def process_output(
+    module: nn.Module, sites: Mapping[OutputSite, tuple[Transform, ...]], output: Any
+) -> Any:
+    """Apply every output site to what forward returned, keeping the container's type.
+
+    Args:
+        module: the module that was called.
+        sites: its output sites with their transforms.
+        output: a tensor, list, tuple, named tuple, dictionary or ModelOutput.
+
+    Raises:
+        SessionError: the output has no such element, or the element is not a tensor.
+    """
+    for site, transforms in sites.items():
+        output = _process_one(module, site, transforms, output)
+    return output
+
+
+def _process_one(
+    module: nn.Module, site: OutputSite, transforms: tuple[Transform, ...], output: Any
+) -> Any:
+    def apply(value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            raise SessionError(_not_a_tensor(module, "output", site.target, value))
+        for transform in transforms:
+            value = transform(module, value)
+        return value
+
+    key = site.key
+    if isinstance(output, Tensor):
+        if key not in (None, 0):
+            raise SessionError(_no_element(module, site, output))
+        return apply(output)
+    if isinstance(output, Mapping):
+        return _replace_in_mapping(module, site, output, apply)
+    if isinstance(output, (list, tuple)):
+        index = 0 if key is None else key
+        if not isinstance(index, int) and hasattr(output, "_fields") and index in output._fields:
+            index = output._fields.index(index)
+        if not isinstance(index, int) or index >= len(output):
+            raise SessionError(_no_element(module, site, output))
+        items = [apply(item) if at == index else item for at, item in enumerate(output)]
+        if hasattr(output, "_fields"):
+            return type(output)(*items)
+        return type(output)(items)
+    raise SessionError(_no_element(module, site, output))
+
+
+def _replace_in_mapping(
+    module: nn.Module, site: OutputSite, output: Any, apply: Callable[[Any], Any]
+) -> Any:
+    key: Any = site.key
+    if key is None or (isinstance(key, int) and key not in output):
+        index = key or 0
+        keys = list(output)
+        if index >= len(keys):
+            raise SessionError(_no_element(module, site, output))
+        key = keys[index]
+    if key not in output:
+        raise SessionError(_no_element(module, site, output))
+    if type(output) is dict:
+        return {name: apply(item) if name == key else item for name, item in output.items()}
+    # A ModelOutput (a dictionary that is a dataclass) is rebuilt from its own fields; it keeps
+    # its type and its attributes, and the caller's object is not modified.
+    return type(output)(**{**output, key: apply(output[key])})
+
+
+def _not_a_tensor(module: nn.Module, side: str, target: str, value: object) -> str:
+    return (
+        f"{side} target {target!r} of a {type(module).__name__} is a {type(value).__name__}, not a "
+        f"tensor; address a tensor, or leave this target out"
+    )
+
+
+def _no_element(module: nn.Module, site: OutputSite, output: object) -> str:
+    if isinstance(output, Mapping):
+        has = f"a {type(output).__name__} with the keys {', '.join(map(str, output))}"
+    elif isinstance(output, (list, tuple)):
+        has = f"a {type(output).__name__} of {len(output)}"
+    else:
+        has = f"one {type(output).__name__}"
+    return f"a {type(module).__name__} has no output {site.target!r}: it returned {has}"

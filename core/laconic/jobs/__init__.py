@@ -1,0 +1,1 @@
+"""Jobs: one file that names a model, its data and a recipe, run from start to report."""

@@ -1,0 +1,281 @@
+"""The phases of a job: each takes the run as it stands and returns it one step further."""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from laconic.document.job import Job
+from laconic.document.problem import Problem
+from laconic.errors import ConfigError
+from laconic.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
+from laconic.jobs.progress import Voice
+from laconic.jobs.record import RunRecord, write_record
+from laconic.jobs.references import References
+from laconic.planning.plan import Plan
+from laconic.planning.resolve import PlanWarning, plan
+from laconic.session.report import Report
+from laconic.session.report_table import split_metric
+from laconic.session.session import Session, attach
+from laconic.session.tensor_file import write_tensors
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Run:
+    """A job under way.
+
+    Attributes:
+        job: what to do.
+        calls: the user's callables.
+        exporters: one exporter for each entry of ``job.export``.
+        folder: where everything is written.
+        voice: whom to tell.
+        record: what is finished.
+        built: the model, once it is built.
+        teacher: the teacher, when the job has one.
+        weights: names of the model's own parameters and buffers.
+        resolved: the plan.
+        session: the session, once attached.
+        report: the report, once there is one.
+    """
+
+    job: Job
+    calls: References
+    exporters: tuple[Any, ...] = ()  # foreign objects with an `export` method
+    folder: Path
+    voice: Voice
+    record: RunRecord
+    built: nn.Module | None = None
+    teacher: nn.Module | None = None
+    weights: tuple[str, ...] = ()
+    resolved: Plan | None = None
+    session: Session | None = None
+    report: Report | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model; phases that use it come after `build_model`."""
+        if self.built is None:
+            raise RuntimeError("the model is not built yet")
+        return self.built
+
+    @property
+    def attached(self) -> Session:
+        """The session; phases that use it come after `attach_plan` or `restore`."""
+        if self.session is None:
+            raise RuntimeError("no session is attached yet")
+        return self.session
+
+
+@attrs.frozen
+class Phase:
+    """One step of a job.
+
+    Attributes:
+        title: what is done, as a verb phrase.
+        act: takes the run and returns it one step further.
+        lasting: the name under which the record remembers it, or empty for a phase that every
+            run repeats.
+    """
+
+    title: str
+    act: Callable[[Run], Run]
+    lasting: str = ""
+
+
+def build_model(run: Run) -> Run:
+    """Call the user's builders."""
+    seed_generators(run.job.seed)
+    model = run.calls.model(**run.job.model_args)
+    teacher = run.calls.teacher(**run.job.teacher_args) if run.calls.teacher else None
+    for path, built in (("model", model), ("teacher", teacher)):
+        if not isinstance(built, nn.Module) and not (path == "teacher" and built is None):
+            found = f"returned {_kind(built)}, expected a torch.nn.Module"
+            raise ConfigError([Problem(path, found)], source=run.job.source)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    run.voice.line(f"  {type(model).__name__}, {count:,} parameters")
+    return attrs.evolve(run, built=model, teacher=teacher, weights=tuple(own_tensors(model)))
+
+
+def measure(moment: str) -> Callable[[Run], Run]:
+    """Return the phase that evaluates the model and remembers the result.
+
+    Args:
+        moment: ``before``, ``compressed`` or ``after``.
+    """
+
+    def act(run: Run) -> Run:
+        if run.calls.evaluate is None:
+            return run
+        values = _metrics(run.calls.evaluate(run.model), moment, source=run.job.source)
+        for name, value in values.items():
+            run.voice.line(f"  {split_metric(name)[1]} {value:.6g}")
+        record = attrs.evolve(run.record, metrics={**run.record.metrics, **values})
+        if run.session is not None:
+            run.session.metrics.update(values)
+        return attrs.evolve(run, record=record)
+
+    return act
+
+
+def resolve_plan(run: Run) -> Run:
+    """Plan and print the plan; its remarks are part of the table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlanWarning)
+        resolved = plan(run.model, run.job.recipe, teacher=run.teacher)
+    run.voice.line(str(resolved))
+    return attrs.evolve(run, resolved=resolved)
+
+
+def attach_plan(run: Run) -> Run:
+    """Put the plan on the model."""
+    session = attach(run.model, run.resolved or run.job.recipe, teacher=run.teacher)
+    session.metrics.update(run.record.metrics)
+    return attrs.evolve(run, session=session)
+
+
+def restore(run: Run) -> Run:
+    """Load the newest checkpoint."""
+    newest = next(name for name in ("train", "compress") if name in run.record.done)
+    session = load_checkpoint(checkpoint_folder(run.folder, newest), run.model, teacher=run.teacher)
+    session.metrics.update(run.record.metrics)
+    return attrs.evolve(run, session=session)
+
+
+def calibrate(run: Run) -> Run:
+    """Let the algorithms observe the user's batches."""
+    if run.calls.calibration is not None:
+        seed_generators(run.job.seed)
+        batches: Iterable[object] = run.calls.calibration()
+        run.attached.calibrate(run.voice.track(batches, title="batches observed"))
+    return run
+
+
+def compress(run: Run) -> Run:
+    """Compute masks and scales, put them in force, and keep a checkpoint."""
+    run.attached.compress()
+    keep_checkpoint(run, "compress")
+    return run
+
+
+def train(run: Run) -> Run:
+    """Call the user's loop and keep a checkpoint."""
+    if run.calls.train is not None:
+        seed_generators(run.job.seed)
+        run.calls.train(run.model, run.attached)
+        keep_checkpoint(run, "train")
+    return run
+
+
+def save(run: Run) -> Run:
+    """Save the session with the raw weights, and write the report's data down."""
+    save_checkpoint(run.folder / "session", run.model, run.attached, names=run.weights)
+    return attrs.evolve(run, report=run.attached.report())
+
+
+def finalize(run: Run) -> Run:
+    """Bake the result into plain modules and write their weights."""
+    model = run.attached.finalize()
+    write_tensors(run.folder / "model.safetensors", own_tensors(model))
+    return attrs.evolve(run, built=model)
+
+
+def export(run: Run) -> Run:
+    """Write every format the job asks for."""
+    folder = run.folder / "exports"
+    folder.mkdir(exist_ok=True)
+    for exporter in run.exporters:
+        exporter.export(run.model, run.attached, folder)
+    return run
+
+
+def write_report(run: Run) -> Run:
+    """Write the report as JSON and HTML."""
+    if run.report is not None:
+        run.report.to_json(run.folder / "report.json")
+        run.report.to_html(run.folder / "report.html", title=f"{job_name(run.job)}, compressed")
+    return run
+
+
+def remember(run: Run, phase: Phase) -> Run:
+    """Return the run with a finished phase in its record, and write the record if it lasts.
+
+    Args:
+        run: the run after the phase.
+        phase: the phase.
+    """
+    if not phase.lasting:
+        return run
+    record = run.record.with_done(phase.lasting, run.record.metrics)
+    write_record(run.folder, record)
+    return attrs.evolve(run, record=record)
+
+
+def checkpoint_folder(folder: Path, phase: str) -> Path:
+    """Return where a phase keeps its checkpoint.
+
+    Args:
+        folder: the run's folder.
+        phase: the phase's name in the record.
+    """
+    return folder / "checkpoint" / phase
+
+
+def keep_checkpoint(run: Run, phase: str) -> None:
+    """Write the checkpoint of a phase.
+
+    Args:
+        run: the run after the phase.
+        phase: the phase's name in the record.
+    """
+    folder = checkpoint_folder(run.folder, phase)
+    save_checkpoint(folder, run.model, run.attached, names=run.weights)
+
+
+def job_name(job: Job) -> str:
+    """Return what to call a job: its file's name, or its folder's for a plain ``job.yaml``."""
+    stem = Path(job.source).stem if job.source else "job"
+    return job.directory.name.capitalize() if stem == "job" else stem
+
+
+def seed_generators(seed: int | None) -> None:
+    """Seed Python, torch and, where it is loaded, NumPy, so that a resumed phase repeats itself.
+
+    Args:
+        seed: the job's seed; None leaves every generator alone.
+    """
+    if seed is None:
+        return
+    random.seed(seed)
+    torch.manual_seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def _metrics(value: object, moment: str, *, source: str | None) -> dict[str, float]:
+    named = value if isinstance(value, Mapping) else {"": value}
+    metrics = {}
+    for name, number in named.items():
+        try:
+            result = float(number)  # type: ignore[arg-type]  # anything else is caught
+        except (TypeError, ValueError, RuntimeError) as error:
+            found = f"returned {_kind(number)}{f' for {name!r}' if name else ''}"
+            problem = Problem(
+                "data.evaluate", f"{found}, expected a number or a mapping of names to numbers"
+            )
+            raise ConfigError([problem], source=source) from error
+        metrics[f"{moment}.{name}" if name else moment] = result
+    return metrics
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,149 @@
+"""How a job tells what it does: bars while a person watches, plain lines in a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class Voice(Protocol):
+    """What a job says while it runs."""
+
+    def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
+        """Announce a phase; the context ends when it is finished.
+
+        Args:
+            title: what is done, as a verb phrase.
+        """
+        ...
+
+    def line(self, text: str, *, style: str = "") -> None:
+        """Say one line, or a table of several.
+
+        Args:
+            text: what to say.
+            style: a rich style, used where colours are.
+        """
+        ...
+
+    def track(self, batches: Iterable[T], *, title: str) -> Iterator[T]:
+        """Yield batches and show how far they are.
+
+        Args:
+            batches: what to go through.
+            title: what is counted.
+        """
+        ...
+
+
+@contextlib.contextmanager
+def watch(console: Console, *, phases: int) -> Iterator[Voice]:
+    """Yield the voice that suits a console: bars on a terminal, lines elsewhere.
+
+    Args:
+        console: where to speak.
+        phases: how many phases the job has.
+    """
+    if not console.is_terminal:
+        yield PlainVoice(console, phases=phases)
+        return
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    with bars:
+        yield BarVoice(console, bars, phases=phases)
+
+
+class PlainVoice:
+    """Speaks in lines that stay the same from run to run, for log files and tests.
+
+    Args:
+        console: where to print.
+        phases: how many phases the job has.
+    """
+
+    def __init__(self, console: Console, *, phases: int) -> None:
+        self._console = console
+        self._phases = phases
+        self._number = 0
+
+    @contextlib.contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """Print the phase's number and title."""
+        self._number += 1
+        self.line(f"[{self._number}/{self._phases}] {title}")
+        yield
+
+    def line(self, text: str, *, style: str = "") -> None:
+        """Print a line."""
+        # Neither markup nor wrapping may change what a log file is searched for.
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def track(self, batches: Iterable[T], *, title: str) -> Iterator[T]:
+        """Yield the batches, then print how many there were."""
+        count = 0
+        for batch in batches:
+            yield batch
+            count += 1
+        self.line(f"  {count} {title}")
+
+
+class BarVoice:
+    """Shows one bar for the phases and one for what a phase counts.
+
+    Args:
+        console: where to print.
+        bars: a started progress display.
+        phases: how many phases the job has.
+    """
+
+    def __init__(self, console: Console, bars: Progress, *, phases: int) -> None:
+        self._console = console
+        self._bars = bars
+        self._job = bars.add_task("start", total=phases)
+
+    @contextlib.contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """Move the bar of phases, and leave a line with the time it took."""
+        self._bars.update(self._job, description=title)
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self._bars.advance(self._job)
+        self._console.print(Text.assemble(("done ", "green"), title, (f"  {seconds:.1f} s", "dim")))
+
+    def line(self, text: str, *, style: str = "") -> None:
+        """Print above the bars."""
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def track(self, batches: Iterable[T], *, title: str) -> Iterator[T]:
+        """Show a bar of its own, with an end when the number of batches is known."""
+        total = len(batches) if isinstance(batches, Sized) else None
+        task = self._bars.add_task(f"  {title}", total=total)
+        try:
+            for batch in batches:
+                yield batch
+                self._bars.advance(task)
+        finally:
+            self._bars.remove_task(task)

@@ -1,0 +1,1 @@
+"""Which blocks are masked: budgets, selection, groups and alignment."""

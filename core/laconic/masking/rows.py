@@ -1,0 +1,71 @@
+"""Selection inside every row of a matrix: the lowest few of each row are masked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from laconic.masking.select import SMALL, cut_smallest, is_above
+
+PAIRWISE = 16
+"""Rows up to this length are ranked by comparing every pair of columns."""
+
+_ROWS_AT_A_TIME = 1 << 17
+
+
+def keep_highest(rows: Tensor, masked: int) -> Tensor:
+    """Mask the lowest values of every row, ties at the lowest index.
+
+    Args:
+        rows: shape (rows, columns), float, finite.
+        masked: how many of each row are masked.
+
+    Returns:
+        ``rows``'s shape, bool, True = kept; exactly ``masked`` are False in every row.
+    """
+    count, columns = rows.shape
+    if masked <= 0:
+        return torch.ones_like(rows, dtype=torch.bool)
+    if masked >= columns:
+        return torch.zeros_like(rows, dtype=torch.bool)
+    if count == 1 or columns > SMALL:
+        return torch.stack([_by_cut(row, masked) for row in rows])
+    if columns <= PAIRWISE:
+        return _by_comparison(rows, masked)
+    return _by_row_quantile(rows, masked)
+
+
+def _by_cut(row: Tensor, masked: int) -> Tensor:
+    cut = cut_smallest([row], [1], masked)
+    return is_above(row, cut.value, cut.ties[0])
+
+
+def _by_comparison(rows: Tensor, masked: int) -> Tensor:
+    # A column's rank is how many others come before it; of two equals the earlier comes before.
+    columns = rows.shape[1]
+    kept = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
+    for start in range(0, rows.shape[0], _ROWS_AT_A_TIME):
+        part = rows[start : start + _ROWS_AT_A_TIME].unbind(1)
+        ranks = [torch.full_like(part[0], 0, dtype=torch.uint8) for _ in range(columns)]
+        for left in range(columns):
+            ranks[left] += columns - 1 - left
+            for right in range(left + 1, columns):
+                comes_before = torch.le(part[left], part[right]).view(torch.uint8)
+                ranks[right] += comes_before
+                ranks[left] -= comes_before
+        for column, rank in enumerate(ranks):
+            torch.ge(rank, masked, out=kept[start : start + len(rank), column])
+    return kept
+
+
+def _by_row_quantile(rows: Tensor, masked: int) -> Tensor:
+    highest_masked = rows.kthvalue(masked, dim=1, keepdim=True).values
+    kept = rows > highest_masked
+    excess = rows.shape[1] - kept.sum(1) - masked
+    tied = excess.nonzero().flatten()
+    if len(tied):
+        some, limit = rows[tied], highest_masked[tied]
+        equal = some == limit
+        allowed = masked - (some < limit).sum(1, keepdim=True)
+        kept[tied] |= equal & (equal.cumsum(1) > allowed)
+    return kept

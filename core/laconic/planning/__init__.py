@@ -1,0 +1,1 @@
+"""Planning: a recipe and a model make a Plan; the model is not touched."""

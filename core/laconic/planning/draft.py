@@ -1,0 +1,132 @@
+"""The plan while it is being made: who claimed which tensor, and what went wrong so far."""
+
+from __future__ import annotations
+
+import attrs
+from torch import Tensor
+
+from laconic.document.recipe import OnConflict, Recipe
+from laconic.planning.addresses import Address, parse_address
+from laconic.planning.owners import Owners
+from laconic.planning.plan import Plan, Shadowed, Skipped, TargetPlan, Unmatched
+from laconic.planning.selection import Universe
+from laconic.planning.signature import Signature, signature_of
+from laconic.planning.templates import Templates
+from laconic.registry.descriptors import Method
+
+
+@attrs.define(eq=False)
+class Draft:
+    """Collects targets; mutable because planning adds to it entry by entry.
+
+    Attributes:
+        universe: the model's modules.
+        owners: who owns which tensor.
+        templates: the module settings in force.
+        recipe: what is being resolved.
+        targets: what is planned; None where another entry took the target over.
+        claims: for each method what identifies a tensor -> its index in ``targets``: the identity
+            of a parameter, or of a module with the address of its input or output.
+    """
+
+    universe: Universe
+    owners: Owners
+    templates: Templates
+    recipe: Recipe
+    targets: list[TargetPlan | None] = attrs.field(factory=list)
+    claims: dict[Method, dict[object, int]] = attrs.field(factory=dict)
+    selected: set[int] = attrs.field(factory=set)
+    unmatched: list[Unmatched] = attrs.field(factory=list)
+    shadowed: list[Shadowed] = attrs.field(factory=list)
+    skipped: list[Skipped] = attrs.field(factory=list)
+    hints: list[str] = attrs.field(factory=list)
+    problems: list[str] = attrs.field(factory=list)
+
+    def policy(self, method: Method) -> OnConflict:
+        """Return who keeps a target of this method that is configured twice (rule T5)."""
+        if self.recipe.on_conflict is not None:
+            return self.recipe.on_conflict
+        return "last" if method == "quantization" else "first"
+
+    def add(self, method: Method, claim: object, target: TargetPlan) -> None:
+        """Add a target, or settle who keeps it when it is configured twice.
+
+        Args:
+            method: the target's method.
+            claim: what identifies the tensor.
+            target: the new target.
+        """
+        claims = self.claims.setdefault(method, {})
+        taken = claims.setdefault(claim, len(self.targets))
+        if taken == len(self.targets):
+            self.targets.append(target)
+            return
+        earlier = self.targets[taken]
+        assert earlier is not None  # noqa: S101  # a claim always points at a live target
+        if earlier.origin.path == target.origin.path:
+            # Tied parameters selected by one entry: one target under two names.
+            return
+        policy = self.policy(target.method)
+        if policy == "error":
+            self.problems.append(
+                f"{target.name} is configured twice, by {earlier.origin} and by {target.origin}; "
+                f"remove one, or set on_conflict to 'first' or 'last'"
+            )
+            return
+        winner, loser = (target, earlier) if policy == "last" else (earlier, target)
+        self.shadowed.append(
+            Shadowed(loser.module, loser.target, loser.method, winner.origin, loser.origin)
+        )
+        if winner is target:
+            self.targets[taken] = None
+            claims[claim] = len(self.targets)
+            self.targets.append(target)
+
+    def find(self, method: Method, module: str, target: str) -> TargetPlan | None:
+        """Return the planned target a module and target name mean, or None.
+
+        Args:
+            method: pruning, quantization or distillation.
+            module: any name of the module.
+            target: any spelling of the target.
+        """
+        position = self.universe.canonical(module)
+        if position is None:
+            return None
+        owner = self.universe.modules[position]
+        tensor: Tensor | None = owner._parameters.get(target)
+        if tensor is None:
+            tensor = owner._buffers.get(target)
+        claim: object = id(tensor)
+        if tensor is None:
+            claim = (id(owner), claimed_address(target, signature_of(owner)))
+        found = self.claims.get(method, {}).get(claim)
+        return None if found is None else self.targets[found]
+
+    def finish(self) -> Plan:
+        """Return the plan as it stands, with what was found wrong left in ``problems``."""
+        return Plan(
+            targets=tuple(target for target in self.targets if target is not None),
+            recipe=self.recipe,
+            selected=tuple(self.universe.names[position] for position in sorted(self.selected)),
+            unmatched=tuple(self.unmatched),
+            shadowed=tuple(self.shadowed),
+            skipped=tuple(self.skipped),
+            hints=tuple(self.hints),
+        )
+
+
+def claimed_address(target: str, signature: Signature) -> Address:
+    """Return the address under which all spellings of one input or output meet.
+
+    Args:
+        target: the target's name.
+        signature: the module's forward, by which ``_input_x`` and ``_input_0`` meet.
+    """
+    address = parse_address(target) or Address("input", target)
+    if address.key is None:
+        return Address(address.side, 0)
+    if isinstance(address.key, str) and address.side == "input":
+        index = signature.index_of(address.key)
+        return address if index is None else Address("input", index)
+    return address

@@ -1,0 +1,80 @@
+"""From a recipe and a model to a Plan: pure, every problem at once, nothing touched."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+
+from torch import nn
+
+from laconic.document.load import load_recipe
+from laconic.document.recipe import Recipe
+from laconic.errors import PlanError
+from laconic.planning.checks import check_plan
+from laconic.planning.draft import Draft
+from laconic.planning.owners import Owners
+from laconic.planning.plan import Plan
+from laconic.planning.selection import Universe
+from laconic.planning.stage import plan_stage
+from laconic.planning.templates import Templates
+from laconic.registry.descriptors import Json
+from laconic.registry.registry import registry
+
+
+class PlanWarning(UserWarning):
+    """Something in a plan has no effect, such as a name that is not in the model."""
+
+
+def plan(
+    model: nn.Module,
+    recipe: Recipe | Mapping[str, Json] | str | os.PathLike[str],
+    *,
+    teacher: nn.Module | None = None,
+) -> Plan:
+    """Resolve a recipe against a model; the model is not touched.
+
+    Args:
+        model: the model to compress; its parameters may be on the meta device.
+        recipe: a loaded recipe, its data, or the path of its file.
+        teacher: the teacher that distillation links to; without it links are not checked.
+
+    Returns:
+        One TargetPlan per target, and everything that matched nothing or lost to another entry.
+
+    Raises:
+        ConfigError: the document is wrong; every problem at once.
+        PlanError: the document does not fit the model; every problem at once.
+        BrokenPluginError: a plugin the recipe uses cannot be imported.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    universe = Universe.of(model)
+    draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
+    for number in range(len(recipe.stages)):
+        plan_stage(draft, number)
+    resolved = draft.finish()
+    check_plan(resolved, draft, teacher)
+    if recipe.strict:
+        draft.problems.extend(str(one) for one in resolved.unmatched)
+    if draft.problems:
+        raise PlanError(draft.problems)
+    _warn(resolved)
+    registry().observe("laconic_plan_resolved", plan=resolved)
+    return resolved
+
+
+def _warn(resolved: Plan) -> None:
+    for findings, what in (
+        (resolved.unmatched, "matched nothing"),
+        (resolved.shadowed, "configured twice"),
+    ):
+        if findings:
+            lines = [f"{len(findings)} {what} (laconic.plan(...) lists them):"]
+            lines += [f"  {finding}" for finding in findings[:_SHOWN]]
+            if len(findings) > _SHOWN:
+                lines.append(f"  ... and {len(findings) - _SHOWN} more")
+            warnings.warn("\n".join(lines), PlanWarning, stacklevel=3)
+
+
+_SHOWN = 10

@@ -1,0 +1,109 @@
+"""A plan as a table for people."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+from laconic.planning.plan import Plan, TargetPlan
+
+_ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
+_SHOWN_KEYS = (
+    "sparse_ratio",
+    "sparse_threshold",
+    "min_sparse_ratio",
+    "max_sparse_ratio",
+    "global_group_id",
+    "dependency_group_id",
+    "internal_metric_block",
+    "granularity",
+    "quant_dtype",
+    "quant_scheme",
+    "lambda",
+    "link",
+    "apply_method",
+    "mask_value",
+    "projection",
+)
+_USUAL = {"granularity": ("default",), "apply_method": ("mul", "clamp_round")}
+
+
+def plan_table(plan: Plan, *, width: int | None = None) -> str:
+    """Return a plan as text: one row per target, then what matched nothing, lost or was skipped.
+
+    Args:
+        plan: the plan to show.
+        width: characters per line, or None for what the content needs.
+    """
+    from rich import box  # only people who look at a table pay for rich
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("module", "target", "shape", "algorithm", "setting", "decided by"):
+        table.add_column(heading, overflow="fold")
+    for target in plan.targets[:_ROWS]:
+        table.add_row(*(_escape(cell) for cell in _cells(target)))
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=width or _natural_width(plan), no_color=True, highlight=False
+    )
+    console.print(table)
+    lines = [line.rstrip() for line in stream.getvalue().rstrip().splitlines()]
+    if len(plan.targets) > _ROWS:
+        lines.append(f"... and {len(plan.targets) - _ROWS} more targets (to_dict() has them all)")
+    return "\n".join([*lines, *_remarks(plan)])
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _cells(target: TargetPlan) -> tuple[str, ...]:
+    shape = "" if target.shape is None else " x ".join(map(str, target.shape)) or "scalar"
+    name = target.module or "(root)"
+    if target.shared_with:
+        name += f" (= {', '.join(target.shared_with)})"
+    return (name, target.target, shape, target.algorithm, describe(target), str(target.origin))
+
+
+def describe(target: TargetPlan) -> str:
+    """Return the keys of a target that differ from the usual, in one line.
+
+    Args:
+        target: any planned target.
+    """
+    align = target.setting.get("align")
+    if align is not None:
+        module = align.get("module_name") or target.module
+        source = f"{module}.{align['target_name']}" if module else align["target_name"]
+        return f"aligned with {source} along {list(align['dims'])}"
+    shown = []
+    for key in _SHOWN_KEYS:
+        value = target.setting.get(key)
+        if value is None or value in _USUAL.get(key, ()):
+            continue
+        shown.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return ", ".join(shown) or "nothing asked"
+
+
+def _natural_width(plan: Plan) -> int:
+    widths = [0] * 6
+    for target in plan.targets[:_ROWS]:
+        widths = [max(w, len(cell)) for w, cell in zip(widths, _cells(target), strict=True)]
+    return max(80, sum(widths) + 20)
+
+
+def _remarks(plan: Plan) -> Iterator[str]:
+    yield ""
+    yield f"{len(plan.targets)} targets in {len(plan.selected)} selected modules"
+    for heading, findings in (
+        ("matched nothing", plan.unmatched),
+        ("configured twice", plan.shadowed),
+        ("skipped", plan.skipped),
+        ("hints", plan.hints),
+    ):
+        if findings:
+            yield f"{heading}:"
+            yield from (f"  {finding}" for finding in findings)

@@ -1,0 +1,181 @@
+"""What a plugin says about itself, without importing torch: one frozen descriptor each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+Json = Any  # JSON values have no closed static type
+Needs = Literal["nothing", "activations", "gradients", "training", "teacher"]
+TargetKind = Literal["parameter", "buffer", "input", "output"]
+Method = Literal["pruning", "quantization", "distillation"]
+
+METHODS: tuple[Method, ...] = ("pruning", "quantization", "distillation")
+TARGET_KINDS: tuple[TargetKind, ...] = ("parameter", "buffer", "input", "output")
+NEEDS: tuple[Needs, ...] = ("nothing", "activations", "gradients", "training", "teacher")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_IMPLEMENTATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+_NO_OPTIONS: Mapping[str, Json] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
+
+
+def _is_name(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if not isinstance(value, str) or not _NAME.match(value):
+        raise ValueError(f"{type(instance).__name__}: name {value!r} must match ^[a-z][a-z0-9_]*$")
+
+
+def _is_reference(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if not isinstance(value, str) or not _IMPLEMENTATION.match(value):
+        raise ValueError(
+            f"{type(instance).__name__}: implementation {value!r} must be 'package.module:Object'"
+        )
+
+
+def _are_kinds(
+    instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]
+) -> None:
+    unknown = [kind for kind in value if kind not in TARGET_KINDS]
+    if unknown:
+        raise ValueError(f"target_kinds: {unknown} is not among {list(TARGET_KINDS)}")
+
+
+def _all_kinds() -> tuple[TargetKind, ...]:
+    return TARGET_KINDS
+
+
+@attrs.frozen(kw_only=True)
+class Descriptor:
+    """What every plugin object states.
+
+    Attributes:
+        name: the short name users write, ``^[a-z][a-z0-9_]*$``, unique per kind.
+        implementation: ``package.module:Object``, imported when a plan first uses it.
+        summary: one line for listings.
+        options: JSON Schema (2020-12) of the keyword arguments ``Object`` takes.
+        paper: authors, venue and year, or None.
+    """
+
+    name: str = attrs.field(validator=_is_name)
+    implementation: str = attrs.field(validator=_is_reference)
+    summary: str = ""
+    options: Mapping[str, Json] = attrs.field(factory=lambda: dict(_NO_OPTIONS))
+    paper: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class PrunerInfo(Descriptor):
+    """A pruning algorithm; ``Object(**options).importance(target)`` returns scores.
+
+    Attributes:
+        needs: what must have happened before scores exist.
+        target_kinds: the kinds of target it can rank.
+        granularities: the granularity names it supports, or None for any.
+        default_granularity: what ``granularity: default`` means for it, a granularity value or
+            one of ``element``, ``output_channel`` and ``tensor``.
+    """
+
+    needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
+    target_kinds: tuple[TargetKind, ...] = attrs.field(
+        factory=_all_kinds, converter=tuple, validator=_are_kinds
+    )
+    granularities: tuple[str, ...] | None = None
+    default_granularity: Json = "element"
+
+
+@attrs.frozen(kw_only=True)
+class QuantizerInfo(Descriptor):
+    """A quantization algorithm; ``Object(**options).choose(low, high, target)`` returns QParams.
+
+    Attributes:
+        needs: what must have happened before scales exist.
+        target_kinds: the kinds of target it can quantize.
+        granularities: the granularity names it supports, or None for any.
+        default_granularity: what ``granularity: default`` means for it.
+        default_scheme: the scheme used where a config gives none.
+    """
+
+    needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
+    target_kinds: tuple[TargetKind, ...] = attrs.field(
+        factory=_all_kinds, converter=tuple, validator=_are_kinds
+    )
+    granularities: tuple[str, ...] | None = None
+    default_granularity: Json = "tensor"
+    default_scheme: Literal["symmetric", "affine"] = "symmetric"
+
+
+@attrs.frozen(kw_only=True)
+class GranularityInfo(Descriptor):
+    """A granularity; ``Object().blocks(shape, target)`` returns Blocks.
+
+    A config selects it by its name, by ``{name: options}``, or, when ``values`` is given, by any
+    value that this JSON Schema accepts; such a value is passed as ``Object(value=...)``.
+
+    Attributes:
+        target_kinds: the kinds of target it can divide.
+        values: JSON Schema of further spellings (a list, ``"2:4"``, ``{"group": 128}``), or None.
+    """
+
+    target_kinds: tuple[TargetKind, ...] = attrs.field(
+        factory=_all_kinds, converter=tuple, validator=_are_kinds
+    )
+    values: Mapping[str, Json] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class LossInfo(Descriptor):
+    """A distillation loss; ``Object(student, teacher, **options)`` returns a 0-dim tensor.
+
+    Attributes:
+        needs: always ``teacher`` unless the loss says otherwise.
+    """
+
+    needs: Needs = attrs.field(default="teacher", validator=attrs.validators.in_(NEEDS))
+
+
+@attrs.frozen(kw_only=True)
+class ScheduleInfo(Descriptor):
+    """A sparsity schedule; ``Object(progress, **options)`` maps progress in [0, 1] to a factor."""
+
+
+@attrs.frozen(kw_only=True)
+class ExporterInfo(Descriptor):
+    """An export format; ``Object(**options).export(model, session, directory)`` writes files.
+
+    Attributes:
+        suffix: the ending of the main file it writes, as in ``.onnx``.
+    """
+
+    suffix: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ModuleSetting:
+    """The default targets of one module type, and where its channels are.
+
+    A target name may end in ``*``, which stands for every parameter that starts like it; in the
+    ``target_name`` of its ``align`` the star stands for the same ending.
+
+    Attributes:
+        module_type: the class name (``Linear``) or dotted path (``torch.nn.Linear``).
+        pruning: target name -> setting, for pruning stages; empty when there is no default.
+        quantization: target name -> setting, for quantization stages.
+        distillation: target name -> setting, for distillation stages.
+        output_dim: the dimension of ``weight`` that counts output channels.
+        input_dim: the dimension of ``weight`` that counts input channels.
+        channels_first: whether activations have their channels in dimension 1, not the last.
+    """
+
+    module_type: str
+    pruning: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
+    quantization: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
+    distillation: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
+    output_dim: int = 0
+    input_dim: int = 1
+    channels_first: bool = False

@@ -1,0 +1,92 @@
+"""The pluggy hooks a face may implement: those that collect descriptors and those that observe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from laconic.planning.plan import Plan
+    from laconic.registry.descriptors import (
+        ExporterInfo,
+        GranularityInfo,
+        LossInfo,
+        ModuleSetting,
+        PrunerInfo,
+        QuantizerInfo,
+        ScheduleInfo,
+    )
+    from laconic.session.session import Session
+
+API_VERSION = 1
+"""The version of the plugin API; a face states the one it was written for as ``laconic_api``."""
+
+ENTRY_POINT_GROUP = "laconic"
+
+hookspec = pluggy.HookspecMarker("laconic")
+hookimpl = pluggy.HookimplMarker("laconic")
+
+
+@hookspec
+def laconic_pruners() -> Sequence[PrunerInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the pruning algorithms this plugin provides."""
+
+
+@hookspec
+def laconic_quantizers() -> Sequence[QuantizerInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the quantization algorithms this plugin provides."""
+
+
+@hookspec
+def laconic_granularities() -> Sequence[GranularityInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the granularities this plugin provides."""
+
+
+@hookspec
+def laconic_distillation_losses() -> Sequence[LossInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the distillation losses this plugin provides."""
+
+
+@hookspec
+def laconic_schedules() -> Sequence[ScheduleInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the sparsity schedules this plugin provides."""
+
+
+@hookspec
+def laconic_exporters() -> Sequence[ExporterInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the export formats this plugin provides."""
+
+
+@hookspec
+def laconic_module_settings() -> Sequence[ModuleSetting]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return default targets for module types this plugin knows."""
+
+
+@hookspec
+def laconic_plan_resolved(plan: Plan) -> None:
+    """Observe a plan after it was resolved and before anything is attached.
+
+    Args:
+        plan: the frozen plan.
+    """
+
+
+@hookspec
+def laconic_masks_updated(session: Session, sparsity: Mapping[str, Mapping[str, float]]) -> None:
+    """Observe new masks after they came into force.
+
+    Args:
+        session: the session whose masks changed.
+        sparsity: module -> target -> masked fraction of the target's elements.
+    """
+
+
+@hookspec
+def laconic_finalized(session: Session) -> None:
+    """Observe a session right after its result was baked into plain modules.
+
+    Args:
+        session: the finished session.
+    """

@@ -1,0 +1,1 @@
+"""Sessions: calibrate, compress, step, save, and give the model back."""

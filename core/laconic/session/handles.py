@@ -1,0 +1,127 @@
+"""Handles: a planned target bound to the tensors of a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from laconic.errors import AttachError, SessionError
+from laconic.instrument.classes import is_sharded
+from laconic.instrument.names import mask_buffer
+from laconic.planning.owners import Owners, find_tensor
+from laconic.planning.plan import Plan, TargetPlan
+from laconic.planning.selection import Universe
+
+
+@attrs.frozen(eq=False)
+class Handle:
+    """One planned target and every module that holds its tensor.
+
+    Attributes:
+        plan: what the config says of it.
+        module: the module it is planned for.
+        others: module and attribute of each further holder of a tied parameter.
+    """
+
+    plan: TargetPlan
+    module: nn.Module
+    others: tuple[tuple[nn.Module, str], ...] = ()
+
+    @property
+    def owners(self) -> tuple[tuple[nn.Module, str], ...]:
+        """Module and attribute (or address) of each holder, the planned one first."""
+        return ((self.module, self.plan.target), *self.others)
+
+    @property
+    def is_activation(self) -> bool:
+        """Whether the target is an input or output."""
+        return self.plan.kind in ("input", "output")
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the mask is added instead of multiplied."""
+        return self.plan.setting.get("apply_method") == "add"
+
+    @property
+    def raw(self) -> Tensor:
+        """The parameter or buffer itself, which may be a sharded DTensor."""
+        tensor = find_tensor(self.module, self.plan.target)
+        if tensor is None:
+            raise SessionError(f"{self.plan.name} was set to None after the session was attached")
+        return tensor
+
+    def dense(self) -> Tensor:
+        """Return the whole raw values, detached; a sharded parameter is gathered."""
+        tensor = self.raw.detach()
+        if tensor.is_meta:
+            raise SessionError(
+                f"{self.plan.name} is on the meta device, so it has no values to rank; load the "
+                f"model's weights before session.compress()"
+            )
+        if is_sharded(tensor):
+            gathered: Tensor = tensor.full_tensor()  # type: ignore[operator]  # DTensor's method
+            return gathered
+        return tensor
+
+    def masks(self) -> Iterator[tuple[nn.Module, str]]:
+        """Yield the module and the buffer name of every holder's mask."""
+        for module, attribute in self.owners:
+            yield module, mask_buffer(attribute)
+
+
+def bind(plan: Plan, model: nn.Module) -> tuple[Handle, ...]:
+    """Bind every target of a plan to a model.
+
+    Args:
+        plan: a plan of this model, or of one of the same structure.
+        model: the model to bind to.
+
+    Raises:
+        AttachError: a module or tensor of the plan is not in the model, or has another shape.
+    """
+    universe = Universe.of(model)
+    owners = Owners(universe)
+    handles = []
+    for target in plan.targets:
+        position = universe.canonical(target.module)
+        if position is None:
+            raise AttachError(
+                f"the plan has module {target.module!r}, which the model has not; plan again with "
+                f"laconic.plan(model, recipe)"
+            )
+        module = universe.modules[position]
+        if target.kind in ("input", "output"):
+            handles.append(Handle(target, module))
+            continue
+        tensor = _checked_tensor(target, module)
+        others = tuple(
+            (universe.modules[place], attribute)
+            for place, attribute in owners.of(tensor)
+            if (place, attribute) != (position, target.target)
+        )
+        handles.append(Handle(target, module, others))
+    return tuple(handles)
+
+
+def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:
+    try:
+        tensor = find_tensor(module, target.target)
+    except KeyError:
+        tensor = None
+    if tensor is None or tensor.shape != target.shape:
+        found = "nothing" if tensor is None else f"shape {list(tensor.shape)}"
+        raise AttachError(
+            f"the plan has {target.name} with shape {list(target.shape or ())}, the model has "
+            f"{found} there; plan again with laconic.plan(model, recipe)"
+        )
+    return tensor
+
+
+def first_device(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer, or the CPU without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,101 @@
+"""Masks in force: written to and read from the buffers of every module that holds a target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from laconic.blocks import expand_blocks, is_broadcastable
+from laconic.session.handles import Handle
+
+DEFAULT_MASK_VALUE = -1000.0
+
+
+def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    """Return a decision per block in the smallest shape that broadcasts to the target.
+
+    Args:
+        kept: bool, shape (blocks along each dimension), True = kept.
+        size: elements per block, one integer per dimension.
+        shape: the target's shape.
+    """
+    if is_broadcastable(size, shape):
+        return kept
+    return expand_blocks(kept, size, shape)
+
+
+def write_mask(handle: Handle, kept: Tensor, dtype: torch.dtype) -> None:
+    """Put a mask in force, in place where one of the same shape is.
+
+    Args:
+        handle: the target.
+        kept: bool, True = kept, a shape that broadcasts to the target.
+        dtype: the dtype of the values it will meet.
+    """
+    if handle.is_additive:
+        value = float(handle.plan.setting.get("mask_value") or DEFAULT_MASK_VALUE)
+        mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(~kept, value)
+    else:
+        mask = kept.to(dtype)
+    holders = list(handle.masks())
+    current = [module._buffers.get(name) for module, name in holders]
+    first = current[0]
+    if first is not None and all(one is not None and _fits(one, mask) for one in current):
+        # Editing in place keeps the tensors that compiled graphs and other processes know.
+        for one in current:
+            if one is not None:
+                one.copy_(mask)
+        return
+    for module, name in holders:
+        module._buffers[name] = mask
+
+
+def _fits(current: Tensor, mask: Tensor) -> bool:
+    return (
+        current.shape == mask.shape
+        and current.dtype == mask.dtype
+        and current.device == mask.device
+    )
+
+
+def mask_of(handle: Handle) -> Tensor | None:
+    """Return the buffer that masks a target, or None while nothing masks it."""
+    module, name = next(handle.masks())
+    return module._buffers.get(name)
+
+
+def is_kept(handle: Handle, mask: Tensor) -> Tensor:
+    """Return a mask buffer as bool, True = kept, in the buffer's shape.
+
+    Args:
+        handle: the target.
+        mask: its buffer.
+    """
+    return mask == 0 if handle.is_additive else mask != 0
+
+
+def full_mask(handle: Handle, kept: Tensor, sample_shape: tuple[int, ...] | None) -> Tensor:
+    """Return a mask in the target's full shape; for inputs and outputs without the batch.
+
+    Args:
+        handle: the target.
+        kept: bool, True = kept, a shape that broadcasts to the target.
+        sample_shape: the shape of one sample of an input or output, or None while unknown.
+    """
+    if not handle.is_activation:
+        return kept.expand(handle.plan.shape or ()).clone()
+    if sample_shape is None:
+        sample_shape = _guess_sample_shape(handle, kept)
+    if kept.ndim == 1 and handle.plan.channel_dim == 1 and len(sample_shape) > 1:
+        kept = kept.view(-1, *(1,) * (len(sample_shape) - 1))
+    return kept.expand(sample_shape).clone()
+
+
+def _guess_sample_shape(handle: Handle, kept: Tensor) -> tuple[int, ...]:
+    # Before the first batch only the number of dimensions is known, and only for these types.
+    for dimensions in (1, 2, 3):
+        if handle.plan.channel_dim == 1 and handle.plan.module_type.endswith(f"{dimensions}d"):
+            if handle.plan.module_type == "BatchNorm1d":
+                break
+            return (kept.shape[0], *(1,) * dimensions)
+    return tuple(kept.shape)

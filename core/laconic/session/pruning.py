@@ -1,0 +1,221 @@
+"""Computing masks: importances from the algorithms, decisions from the budgets, then aligns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from laconic.algorithms import Pruner, PruningTarget
+from laconic.blocks import Blocks, count_blocks, sum_blocks
+from laconic.errors import PlanError, PluginError, SessionError
+from laconic.masking.align import align_kept, place_kept
+from laconic.masking.decide import decide
+from laconic.masking.member import Member
+from laconic.planning.granularity import divide
+from laconic.planning.stage import descriptor_of
+from laconic.registry.descriptors import Json
+from laconic.session.handles import Handle
+from laconic.session.mask_state import compact, is_kept, mask_of
+from laconic.session.observing import Statistic
+
+_SCALED = ("sparse_ratio", "sparse_threshold", "min_sparse_ratio", "max_sparse_ratio")
+
+
+@attrs.frozen(eq=False)
+class Ranked:
+    """A target with the tensor that is ranked and the blocks it is cut into.
+
+    Attributes:
+        handle: the target.
+        tensor: the raw parameter, or the statistic of an input or output.
+        blocks: which elements share a decision.
+    """
+
+    handle: Handle
+    tensor: Tensor
+    blocks: Blocks
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The ranked tensor's shape."""
+        return tuple(self.tensor.shape)
+
+
+def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequence[Json]) -> Ranked:
+    """Return what is ranked for one target.
+
+    Args:
+        handle: a target without align.
+        statistics: what calibration saw of inputs and outputs.
+        stages: the recipe's stages.
+
+    Raises:
+        SessionError: an input or output was not calibrated.
+        PlanError: its granularity does not divide the shape that calibration saw.
+    """
+    if not handle.is_activation:
+        if handle.plan.blocks is None:
+            raise SessionError(f"{handle.plan.name} has no blocks; plan again")
+        return Ranked(handle, handle.dense(), handle.plan.blocks)
+    statistic = statistics.get(handle)
+    if statistic is None:
+        raise SessionError(
+            f"{handle.plan.name} is ranked by what calibration sees of it; call "
+            f"session.calibrate(batches) before session.compress()"
+        )
+    mean = statistic.mean()
+    if statistic.channel_dim is not None:
+        return Ranked(handle, mean, Blocks((1,)))
+    info = descriptor_of(stages[handle.plan.stage])
+    if info is None:
+        raise SessionError(f"{handle.plan.name} has no algorithm; plan again")
+    try:
+        blocks = divide(handle.plan.setting.get("granularity"), handle.plan, (1, *mean.shape), info)
+    except ValueError as error:
+        raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+    scope = None if blocks.scope is None else blocks.scope[1:]
+    return Ranked(handle, mean, Blocks(blocks.size[1:], scope, blocks.keep))
+
+
+def importance_of(pruner: Pruner, ranked: Ranked) -> Tensor:
+    """Ask an algorithm for a target's scores, checked and reduced to one per block.
+
+    Args:
+        pruner: the algorithm.
+        ranked: the target.
+
+    Raises:
+        PluginError: the scores have a shape that is neither the tensor's nor its blocks'.
+    """
+    target = PruningTarget(
+        plan=ranked.handle.plan,
+        tensor=ranked.tensor,
+        blocks=ranked.blocks,
+        module=ranked.handle.module,
+    )
+    with torch.no_grad():
+        scores = pruner.importance(target)
+    counts = count_blocks(ranked.blocks.size, ranked.shape)
+    if tuple(scores.shape) == counts:
+        return scores
+    if tuple(scores.shape) == ranked.shape:
+        return sum_blocks(scores, ranked.blocks.size)
+    raise PluginError(
+        f"{ranked.handle.plan.algorithm} returned scores of shape {list(scores.shape)} for "
+        f"{ranked.handle.plan.name}; expected the tensor's shape {list(ranked.shape)} or one score "
+        f"per block, shape {list(counts)}"
+    )
+
+
+def member_of(ranked: Ranked, importance: Tensor, factor: float) -> Member:
+    """Return a target as the budget code sees it.
+
+    Args:
+        ranked: the target.
+        importance: one score per block.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+    """
+    setting = {
+        key: value * factor if key in _SCALED and value is not None and factor < 1 else value
+        for key, value in ranked.handle.plan.setting.items()
+    }
+    maximum = setting.get("max_sparse_ratio")
+    return Member(
+        name=ranked.handle.plan.name,
+        importance=importance,
+        shape=ranked.shape,
+        blocks=ranked.blocks,
+        ratio=setting.get("sparse_ratio"),
+        threshold=setting.get("sparse_threshold"),
+        minimum=setting.get("min_sparse_ratio") or 0,
+        maximum=1 if maximum is None else maximum,
+        global_group=setting.get("global_group_id"),
+        dependency_group=setting.get("dependency_group_id"),
+        internal_blocks=setting.get("internal_metric_block"),
+    )
+
+
+def decide_masks(
+    ranked: Sequence[Ranked], importances: Sequence[Tensor], factor: float
+) -> dict[Handle, Tensor]:
+    """Decide on all ranked targets of one stage.
+
+    Args:
+        ranked: the targets.
+        importances: one score per block for each of them.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+
+    Returns:
+        For each target bool, True = kept, in the smallest shape that broadcasts to it.
+    """
+    members = [
+        member_of(one, scores, factor) for one, scores in zip(ranked, importances, strict=True)
+    ]
+    return {
+        one.handle: compact(kept, one.blocks.size, one.shape)
+        for one, kept in zip(ranked, decide(members), strict=True)
+    }
+
+
+def follow(handles: Sequence[Handle], decided: dict[Handle, Tensor]) -> None:
+    """Add the masks of aligned targets, each after the one it follows.
+
+    Args:
+        handles: all pruning targets of the session.
+        decided: masks that are new; masks already in force stand in for the others.
+
+    Raises:
+        PlanError: a mask does not fit the target that follows it.
+    """
+    by_name: dict[tuple[str, str], Handle] = {}
+    for handle in handles:
+        by_name[handle.plan.module, handle.plan.target] = handle
+        for name in handle.plan.shared_with:
+            module, _, attribute = name.rpartition(".")
+            by_name.setdefault((module, attribute), handle)
+    waiting = [handle for handle in handles if handle.plan.setting.get("align") is not None]
+    for handle in waiting:
+        decided.pop(handle, None)
+    for handle in waiting:
+        _follow(handle, by_name, decided)
+
+
+def _follow(
+    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: dict[Handle, Tensor]
+) -> Tensor:
+    if handle in decided:
+        return decided[handle]
+    align = handle.plan.setting.get("align")
+    if align is None:
+        mask = mask_of(handle)
+        if mask is None:
+            raise SessionError(f"{handle.plan.name} has no mask yet; call session.compress()")
+        return is_kept(handle, mask)
+    module = align.get("module_name")
+    source = by_name[handle.plan.module if module is None else module, align["target_name"]]
+    kept = _follow(source, by_name, decided)
+    rank_of_source = len(source.plan.shape) if source.plan.shape is not None else kept.ndim
+    if kept.ndim != rank_of_source:
+        kept = kept.expand(source.plan.shape or ())
+    reduced = align_kept(kept, align["dims"], name=handle.plan.name)
+    decided[handle] = _place(handle, source, reduced)
+    return decided[handle]
+
+
+def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
+    if handle.is_activation:
+        if kept.ndim != 1:
+            raise PlanError(
+                f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
+                f"must be one dimension, which its channels follow; found {kept.ndim}"
+            )
+        return kept
+    return place_kept(
+        kept,
+        handle.plan.shape or (),
+        groups=int(getattr(source.module, "groups", 1)),
+        name=f"{handle.plan.origin.path}: {handle.plan.name}",
+    )

@@ -1,0 +1,275 @@
+"""What a session did to a model, as frozen data that prints, and writes JSON and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from laconic.durable import write_whole
+from laconic.errors import SessionFileError
+from laconic.registry.descriptors import Json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from laconic.session.session import Session
+
+FORMAT = "laconic-report"
+VERSION = 1
+
+
+def build_report(session: Session) -> Report:
+    """Describe a session as it is now.
+
+    Args:
+        session: an attached session; it is not changed.
+
+    Returns:
+        One row for each planned target, and everything worth a remark.
+    """
+    from laconic.session.findings import (
+        describe_session,
+    )  # imports torch; reading a report does not
+
+    return describe_session(session)
+
+
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """Read a report back from the JSON file of a finished run.
+
+    Args:
+        path: a file that holds ``Report.to_dict()``.
+
+    Raises:
+        SessionFileError: there is no such file, or it is no report.
+    """
+    place = Path(path)
+    try:
+        data = json.loads(place.read_bytes())
+    except FileNotFoundError as error:
+        raise SessionFileError(
+            f"{place} does not exist; give the output folder of a finished `laconic run`"
+        ) from error
+    except OSError as error:
+        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise SessionFileError(
+            f"{place} is damaged: it is not whole JSON ({error}); run the job again"
+        ) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise SessionFileError(f"{place} is not a report: it has no format {FORMAT!r}")
+    if data.get("version") != VERSION:
+        raise SessionFileError(
+            f"{place} has report format {data.get('version')!r}, this laconic reads {VERSION}; "
+            "run the job again or install the version that wrote it"
+        )
+    try:
+        return Report.from_dict(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SessionFileError(
+            f"{place} is damaged: {type(error).__name__} at {error}; run the job again"
+        ) from error
+
+
+def _numbers(values: list[int] | tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if values is None else tuple(values)
+
+
+@attrs.frozen(kw_only=True)
+class ReportRow:
+    """One target of one method.
+
+    Attributes:
+        module: the module's name; empty for the root.
+        target: the target's name.
+        kind: parameter, buffer, input or output.
+        method: pruning, quantization or distillation.
+        algorithm: the algorithm's name.
+        granularity: the granularity as it was written.
+        blocks: elements per block, one integer per dimension, or None.
+        shape: the target's shape, without the batch for an input or output, or None.
+        elements: how many elements it has, or None when its shape is not known.
+        masked: how many of them are masked, or None when the method does not mask.
+        request: what the config asks for, as words.
+        requested: the sparsity it asks of this target alone, or None.
+        sparsity: masked / elements, or None.
+        missed: whether ``sparsity`` is not what was requested.
+    """
+
+    module: str
+    target: str
+    kind: str
+    method: str
+    algorithm: str
+    granularity: str
+    blocks: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers)
+    shape: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers)
+    elements: int | None = None
+    masked: int | None = None
+    request: str = ""
+    requested: float | None = None
+    sparsity: float | None = None
+    missed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The full name: ``module.target``, or the target alone for the root."""
+        return f"{self.module}.{self.target}" if self.module else self.target
+
+
+@attrs.frozen(kw_only=True)
+class Remark:
+    """Something in the plan that its author should know.
+
+    Attributes:
+        kind: unmatched, shadowed, skipped, hint or progress.
+        text: the finding as a sentence.
+    """
+
+    kind: Literal["unmatched", "shadowed", "skipped", "hint", "progress"]
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class Moment:
+    """One entry of the sparsity history.
+
+    Attributes:
+        step: the optimizer step, counted from attach.
+        event: what happened, such as ``compress`` or ``update``.
+        sparsity: masked fraction of all pruned elements right after it.
+    """
+
+    step: int
+    event: str
+    sparsity: float
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """A session's result; print it, or write it with `to_html`.
+
+    Attributes:
+        rows: one for each target and method, in the plan's order.
+        warnings: what went differently than requested; empty when all is well.
+        remarks: what the plan noticed.
+        metrics: name -> value; names such as ``before`` or ``after.accuracy`` start with the
+            moment of the measurement.
+        history: how the sparsity grew.
+        versions: laconic, torch and every plugin that took part -> version.
+        model_elements: how many elements all parameters of the model have, or None.
+    """
+
+    rows: tuple[ReportRow, ...]
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
+    history: tuple[Moment, ...] = ()
+    versions: Mapping[str, str] = attrs.field(factory=dict)
+    model_elements: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements the pruned parameters and buffers have."""
+        return sum(row.elements or 0 for row in self._stored_rows())
+
+    @property
+    def masked(self) -> int:
+        """How many of them are masked."""
+        return sum(row.masked or 0 for row in self._stored_rows())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of them that is masked; 0 when nothing is pruned."""
+        return self.masked / self.elements if self.elements else 0.0
+
+    def _stored_rows(self) -> list[ReportRow]:
+        # An activation has as many elements as a batch gives it, so it is in no total.
+        return [row for row in self.rows if row.masked is not None and row.kind in _STORED]
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the report as JSON data; numbers that are not finite become null."""
+        data = attrs.asdict(self)
+        totals = {"elements": self.elements, "masked": self.masked, "sparsity": self.sparsity}
+        document = {"format": FORMAT, "version": VERSION, "totals": totals, **data}
+        plain: dict[str, Json] = _finite(document)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Json]) -> Report:
+        """Rebuild a report from what `to_dict` returned.
+
+        Args:
+            data: JSON data.
+
+        Raises:
+            KeyError: a part is missing.
+            TypeError: a part has fields this version does not know.
+        """
+        return cls(
+            rows=tuple(ReportRow(**row) for row in data["rows"]),
+            warnings=tuple(data["warnings"]),
+            remarks=tuple(Remark(**remark) for remark in data["remarks"]),
+            metrics={
+                name: math.nan if value is None else float(value)
+                for name, value in data["metrics"].items()
+            },
+            history=tuple(Moment(**moment) for moment in data["history"]),
+            versions=dict(data["versions"]),
+            model_elements=data["model_elements"],
+        )
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as a JSON file, whole or not at all.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_whole(path, text + "\n")
+
+    def to_html(self, path: str | os.PathLike[str], *, title: str = "Compression report") -> None:
+        """Write the report as one HTML file that needs nothing else, whole or not at all.
+
+        Args:
+            path: the file.
+            title: the page's heading.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from laconic.session.report_page import render_page  # jinja2 and matplotlib load slowly
+
+        write_whole(path, render_page(self, title=title))
+
+    def __str__(self) -> str:
+        from laconic.session.report_table import report_text  # rich is for people who print
+
+        return report_text(self)
+
+    def __rich__(self) -> RenderableType:
+        from laconic.session.report_table import report_table  # rich is for people who print
+
+        return report_table(self)
+
+
+_STORED = ("parameter", "buffer")
+
+
+def _finite(value: Json) -> Json:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return value

@@ -1,0 +1,146 @@
+"""A report as a table for terminals and log files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from laconic.session.report import Report, ReportRow
+
+_WIDTH = 110
+_ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
+_MOMENTS = ("before", "compressed", "after")
+
+
+def report_text(report: Report) -> str:
+    """Return the report as plain text without colours.
+
+    Args:
+        report: what to print.
+    """
+    stream = io.StringIO()
+    console = Console(file=stream, width=_WIDTH, color_system=None, force_terminal=False)
+    console.print(report_table(report))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def report_table(report: Report) -> RenderableType:
+    """Return what a rich console prints for a report.
+
+    Args:
+        report: what to print.
+    """
+    parts: list[RenderableType] = [_banner(warning) for warning in report.warnings]
+    parts.append(_targets(report))
+    if len(report.rows) > _ROWS:
+        parts.append(Text(f"... and {len(report.rows) - _ROWS} more (report.json has them all)"))
+    if report.metrics:
+        parts.append(_metrics(report.metrics))
+    parts.extend(
+        Text.assemble((f"{remark.kind}: ", "yellow"), remark.text) for remark in report.remarks
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    if versions:
+        parts.append(Text(versions, style="dim"))
+    return Group(*parts)
+
+
+def split_metric(name: str) -> tuple[str, str]:
+    """Return the moment and the measure that a metric's name holds.
+
+    Args:
+        name: such as ``before``, ``after.accuracy`` or ``size``.
+
+    Returns:
+        Moment and measure; the moment is empty for a name without one, the measure is ``score``
+        for a bare moment.
+    """
+    moment, dot, measure = name.partition(".")
+    if moment not in _MOMENTS:
+        return "", name
+    return moment, measure if dot else "score"
+
+
+def tabulate_metrics(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return measure -> moment -> value, in the order of measurement.
+
+    Args:
+        metrics: a report's metrics.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        moment, measure = split_metric(name)
+        table.setdefault(measure, {})[moment] = value
+    return table
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction in percent, or a dash for None.
+
+    Args:
+        fraction: a number in [0, 1].
+    """
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def sizes(shape: tuple[int, ...] | None) -> str:
+    """Return a shape or block size as people write it, or a dash for None.
+
+    Args:
+        shape: one integer per dimension; -1 in a block size is written as ``*``.
+    """
+    if shape is None:
+        return "-"
+    return "x".join("*" if size == -1 else str(size) for size in shape) or "scalar"
+
+
+def _banner(warning: str) -> RenderableType:
+    return Text.assemble(("WARNING ", "bold red"), warning)
+
+
+def _targets(report: Report) -> Table:
+    table = Table(show_footer=report.elements > 0, header_style="bold")
+    table.add_column("target", overflow="fold", footer="all pruned weights")
+    table.add_column("algorithm", overflow="fold")
+    table.add_column("blocks", overflow="fold")
+    table.add_column("shape", overflow="fold")
+    table.add_column("asked", overflow="fold")
+    table.add_column("masked", justify="right", footer=f"{report.masked:,} / {report.elements:,}")
+    table.add_column("sparsity", justify="right", footer=percent(report.sparsity), no_wrap=True)
+    for row in report.rows[:_ROWS]:
+        # As Text, because a name in brackets would be taken for markup.
+        cells = (Text(cell) for cell in _cells(row))
+        table.add_row(*cells, style="bold red" if row.missed else None)
+    return table
+
+
+def _cells(row: ReportRow) -> tuple[str, ...]:
+    counted = row.masked is not None and row.elements is not None
+    return (
+        row.name,
+        row.algorithm or row.method,
+        sizes(row.blocks),
+        sizes(row.shape),
+        row.request,
+        f"{row.masked:,} / {row.elements:,}" if counted else "-",
+        f"{percent(row.sparsity)}{' !' if row.missed else ''}",
+    )
+
+
+def _metrics(metrics: Mapping[str, float]) -> Table:
+    by_measure = tabulate_metrics(metrics)
+    moments = list(dict.fromkeys(moment for values in by_measure.values() for moment in values))
+    table = Table(header_style="bold")
+    table.add_column("measure")
+    for moment in moments:
+        table.add_column(moment or "value", justify="right")
+    for measure, values in by_measure.items():
+        table.add_row(
+            Text(measure),
+            *(f"{values[moment]:.6g}" if moment in values else "-" for moment in moments),
+        )
+    return table

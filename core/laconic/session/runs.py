@@ -1,0 +1,56 @@
+"""What runs in a session: each stage's algorithm, made once, with its schedule."""
+
+from __future__ import annotations
+
+import attrs
+
+from laconic.algorithms import Pruner
+from laconic.document.recipe import Stage
+from laconic.errors import PluginError
+from laconic.planning.plan import Plan
+from laconic.registry.registry import registry
+from laconic.session.clock import Curve, curve_of
+
+
+@attrs.frozen(eq=False)
+class PruningRun:
+    """A pruning stage with its algorithm.
+
+    Attributes:
+        number: index of the stage in the recipe.
+        pruner: the algorithm, made with the stage's options.
+        schedule: how its sparsity grows, or None.
+    """
+
+    number: int
+    pruner: Pruner
+    schedule: Curve | None
+
+
+def start_runs(plan: Plan) -> tuple[PruningRun, ...]:
+    """Make the algorithms of a plan's pruning stages.
+
+    Args:
+        plan: the plan to run.
+
+    Raises:
+        BrokenPluginError: a plugin cannot be imported.
+        PluginError: an algorithm cannot be made with its options.
+    """
+    return tuple(
+        PruningRun(number, _make(stage), curve_of(stage.schedule))
+        for number, stage in enumerate(plan.recipe.stages)
+        if stage.method == "pruning"
+    )
+
+
+def _make(stage: Stage) -> Pruner:
+    implementation = registry().pruners[stage.algorithm]
+    try:
+        pruner: Pruner = implementation(**stage.options)
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
+        raise PluginError(
+            f"{stage.path}: {stage.algorithm} could not be made with options "
+            f"{dict(stage.options)}: {type(error).__name__}: {error}"
+        ) from error
+    return pruner

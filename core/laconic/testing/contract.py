@@ -1,0 +1,173 @@
+"""Contracts: named checks of one plugin object, run one by one and reported together."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import attrs
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from laconic.errors import LaconicError
+from laconic.registry.catalog import Catalog
+from laconic.registry.descriptors import Descriptor, Json
+from laconic.registry.registry import registry
+
+Kind = Literal["pruners", "quantizers", "granularities", "losses"]
+
+
+class ContractError(LaconicError, AssertionError):
+    """A plugin breaks its contract; the text lists every check that failed."""
+
+
+@attrs.frozen
+class CheckResult:
+    """The outcome of one check.
+
+    Attributes:
+        name: what was checked, as a sentence.
+        passed: whether it holds.
+        message: why it does not; empty when it holds.
+    """
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+@attrs.define(eq=False)
+class Contract:
+    """What every kind of plugin must meet; subclasses add ``check_*`` methods.
+
+    A test suite may also subclass it and call single checks.
+
+    Attributes:
+        name: the plugin object's name in the registry.
+        options: options to make it with.
+    """
+
+    kind: ClassVar[Kind]
+
+    name: str
+    options: Mapping[str, Json] = attrs.field(factory=dict)
+
+    @property
+    def catalog(self) -> Catalog[Descriptor]:
+        """Where the object is registered."""
+        found: Catalog[Descriptor] = getattr(registry(), self.kind)
+        return found
+
+    @property
+    def info(self) -> Descriptor:
+        """The object's descriptor."""
+        return self.catalog.info(self.name)
+
+    def make(self) -> Json:
+        """Return a new object, made with the options."""
+        return self.catalog[self.name](**self.options)
+
+    def check_summary(self) -> None:
+        """The descriptor has a summary of one line."""
+        expect(bool(self.info.summary.strip()), "the descriptor's summary is empty")
+        expect("\n" not in self.info.summary, "the descriptor's summary has several lines")
+
+    def check_options_schema(self) -> None:
+        """The options are a closed JSON Schema that accepts the options used here."""
+        schema = dict(self.info.options)
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise ContractError(f"options is no JSON Schema 2020-12: {error.message}") from error
+        expect(
+            schema.get("additionalProperties") is False
+            or schema.get("unevaluatedProperties") is False,
+            "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
+            "additionalProperties to false",
+        )
+        errors = list(Draft202012Validator(schema).iter_errors(dict(self.options)))
+        expect(not errors, f"options refuses {dict(self.options)}: {[e.message for e in errors]}")
+
+    def check_face_imports_no_torch(self) -> None:
+        """The package that announces the object imports without torch."""
+        package = self.info.implementation.partition(":")[0].partition(".")[0]
+        code = f"import {package}, sys; sys.exit(3 if 'torch' in sys.modules else 0)"
+        # The interpreter that runs the tests runs code that is already installed in it.
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        expect(
+            done.returncode in (0, _TORCH),
+            f"importing {package} fails in a new process:\n{done.stderr.strip()}",
+        )
+        expect(
+            done.returncode != _TORCH,
+            f"importing {package} imports torch; keep torch in the module of the algorithm, so "
+            f"that listing and validation stay fast",
+        )
+
+
+_TORCH = 3
+
+
+def expect(condition: bool, message: str) -> None:  # noqa: FBT001  # reads as assert does
+    """Raise ContractError with a message unless a condition holds.
+
+    Args:
+        condition: what must hold.
+        message: what is wrong when it does not.
+    """
+    if not condition:
+        raise ContractError(message)
+
+
+def contract_results(contract: Contract) -> tuple[CheckResult, ...]:
+    """Run every check of a contract.
+
+    Args:
+        contract: the contract of one object.
+
+    Returns:
+        One result for each check, in the order of their definition.
+    """
+    return tuple(_run(contract, name) for name in _check_names(type(contract)))
+
+
+def _check_names(cls: type[Contract]) -> Sequence[str]:
+    names: dict[str, None] = {}
+    for base in reversed(cls.__mro__):
+        names.update(dict.fromkeys(name for name in vars(base) if name.startswith("check_")))
+    return list(names)
+
+
+def _run(contract: Contract, name: str) -> CheckResult:
+    check = getattr(contract, name)
+    title = (inspect.getdoc(check) or name).partition("\n")[0].rstrip(".")
+    try:
+        check()
+    except ContractError as error:
+        return CheckResult(title, passed=False, message=str(error))
+    except Exception as error:  # foreign code: any exception is a finding
+        return CheckResult(title, passed=False, message=f"{type(error).__name__}: {error}")
+    return CheckResult(title, passed=True)
+
+
+def require(contract: Contract) -> None:
+    """Run every check of a contract and raise when one fails.
+
+    Args:
+        contract: the contract of one object.
+
+    Raises:
+        ContractError: lists every check that failed.
+        PluginError: nobody provides the name.
+    """
+    contract.catalog.info(contract.name)
+    failed = [result for result in contract_results(contract) if not result.passed]
+    if failed:
+        lines = [f"{contract.name} breaks its contract in {len(failed)} of its checks:"]
+        lines += [f"  {result.name}: {result.message}" for result in failed]
+        raise ContractError("\n".join(lines))

@@ -1,0 +1,29 @@
+"""How Sphinx builds these pages."""
+
+from importlib.metadata import version as version_of
+
+project = "laconic"
+author = "The laconic developers"
+project_copyright = "2026, The laconic developers"
+release = version_of("laconic")
+version = ".".join(release.split(".")[:2])
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "examples/*/**"]
+source_suffix = {".md": "markdown"}
+root_doc = "index"
+nitpicky = False
+templates_path: list[str] = []
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"laconic {version}"

@@ -1,0 +1,45 @@
+"""The handwritten digits of scikit-learn: 1,797 images of 8 x 8, of which 450 are for testing."""
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def split() -> tuple[TensorDataset, TensorDataset]:
+    """Return the training and the test set; the split is always the same."""
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+    labels = torch.tensor(digits.target)
+    train, test = train_test_split(
+        range(len(labels)), test_size=450, stratify=digits.target, random_state=0
+    )
+    return (
+        TensorDataset(images[train], labels[train]),
+        TensorDataset(images[test], labels[test]),
+    )
+
+
+def training_batches(seed: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Return the training set in batches of 64, shuffled by a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(split()[0], batch_size=64, shuffle=True, generator=generator)
+
+
+def calibration() -> list[Tensor]:
+    """Return a few batches of images without labels, for algorithms that observe activations."""
+    images = split()[0].tensors[0]
+    return list(images[:256].split(64))
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module) -> dict[str, float]:
+    """Return the share of test images that are read rightly, and the mean loss."""
+    model.eval()
+    images, labels = split()[1].tensors
+    logits = model(images)
+    return {
+        "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+        "loss": nn.functional.cross_entropy(logits, labels).item(),
+    }

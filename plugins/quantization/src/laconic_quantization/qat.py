@@ -1,0 +1,28 @@
+"""Quantization-aware training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import laconic
+
+
+class QuantizationAware:
+    """Map the range that training sees onto the integers, again and again.
+
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 3: the core observes while the model
+    trains and asks for new scales as the range moves, so the arithmetic is that of ``ptq``.
+    """
+
+    def choose(
+        self, low: Tensor, high: Tensor, target: laconic.QuantizationTarget
+    ) -> laconic.QParams:
+        """Return scale and zero point for the range observed so far.
+
+        Args:
+            low: shape (blocks along each dimension), float, the lower end of the range.
+            high: the same shape, the upper end of the range.
+            target: the tensor to quantize.
+        """
+        return laconic.choose_qparams(low, high, target)

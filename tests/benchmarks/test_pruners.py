@@ -1,0 +1,47 @@
+"""Importances against the least that has to be computed or read for them."""
+
+import pytest
+import torch
+from torch import nn
+
+import laconic
+from laconic.planning.plan import Origin, Setting, TargetPlan
+
+pytestmark = pytest.mark.benchmark
+
+
+def target_of(weight, size):
+    plan = TargetPlan(
+        module="conv",
+        target="weight",
+        kind="parameter",
+        method="pruning",
+        algorithm="",
+        setting=Setting(),
+        origin=Origin("pruning.config_list[0]"),
+    )
+    blocks = laconic.Blocks(size)
+    return laconic.PruningTarget(plan=plan, tensor=weight, blocks=blocks, module=nn.Identity())
+
+
+@pytest.fixture(scope="module")
+def filters():
+    return torch.randn(2048, 512, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_fpgm_costs_little_more_than_one_matrix_product(ratio, filters):
+    target = target_of(filters, (1, -1, -1, -1))
+    pruner = laconic.registry().pruners["fpgm"]()
+    vectors = filters.flatten(1)
+    assert ratio(lambda: pruner.importance(target), lambda: vectors @ vectors.T) <= 1.5
+
+
+@pytest.mark.parametrize("name", ["l1_norm", "l2_norm"])
+@pytest.mark.parametrize("size", [(1, -1, -1, -1), (-1, 1, -1, -1)])
+def test_norms_cost_less_than_a_copy_of_the_weights(ratio, filters, name, size):
+    target = target_of(filters, size)
+    pruner = laconic.registry().pruners[name]()
+    dims = [dim for dim, entry in enumerate(size) if entry == -1]
+    power = {"l1_norm": 1, "l2_norm": 2}[name]
+    found = ratio(lambda: pruner.importance(target), lambda: filters.abs().pow(power).sum(dims))
+    assert found <= 0.8

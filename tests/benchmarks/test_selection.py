@@ -1,0 +1,87 @@
+"""One global budget over all weights, against concatenating them and taking a kth value."""
+
+import pytest
+import torch
+
+from laconic.blocks import Blocks, element_blocks
+from laconic.masking.decide import decide
+from laconic.masking.member import Member
+
+pytestmark = pytest.mark.benchmark
+
+
+@pytest.mark.parametrize(
+    ("elements", "repeats", "limit"), [(10_000_000, 9, 0.4), (100_000_000, 3, 0.3)]
+)
+def test_a_global_budget_costs_a_fraction_of_a_kth_value(ratio, elements, repeats, limit):
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(elements // 4, generator=generator).abs_() for _ in range(4)]
+    members = [
+        Member(
+            name=f"fc{number}.weight",
+            importance=weight,
+            shape=tuple(weight.shape),
+            blocks=element_blocks(1),
+            ratio=0.5,
+            global_group="all",
+        )
+        for number, weight in enumerate(weights)
+    ]
+
+    def by_kth_value():
+        value = torch.cat(weights).kthvalue(elements // 2).values
+        return [weight > value for weight in weights]
+
+    assert ratio(lambda: decide(members), by_kth_value, repeats=repeats) <= limit
+
+
+@pytest.mark.parametrize("ratio_of_zeros", [0.3, 0.7])
+def test_ties_cost_no_more_than_a_kth_value(ratio, ratio_of_zeros):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(10_000_000, generator=generator).sub_(ratio_of_zeros).clamp_(min=0)
+    member = Member(
+        name="fc.weight",
+        importance=weight,
+        shape=tuple(weight.shape),
+        blocks=element_blocks(1),
+        ratio=0.5,
+    )
+    count = weight.numel() // 2
+    found = ratio(
+        lambda: decide([member]), lambda: weight > weight.kthvalue(count).values, repeats=7
+    )
+    assert found <= 1.0
+
+
+def test_two_of_four_costs_a_fraction_of_topk(ratio):
+    weight = torch.randn(4096, 4096, generator=torch.Generator().manual_seed(0)).abs_()
+    member = Member(
+        name="fc.weight",
+        importance=weight,
+        shape=tuple(weight.shape),
+        blocks=Blocks((1, 1), scope=(1, 4), keep=2),
+    )
+    runs = weight.view(-1, 4)
+
+    def by_topk():
+        lowest = runs.topk(2, dim=1, largest=False).indices
+        return torch.ones_like(runs, dtype=torch.bool).scatter_(1, lowest, False)
+
+    assert ratio(lambda: decide([member]), by_topk) <= 0.3
+
+
+def test_half_of_every_row_costs_no_more_than_topk(ratio):
+    weight = torch.randn(4096, 1024, generator=torch.Generator().manual_seed(0)).abs_()
+    member = Member(
+        name="fc.weight",
+        importance=weight,
+        shape=tuple(weight.shape),
+        blocks=Blocks((1, 1), scope=(1, -1)),
+        ratio=0.5,
+    )
+
+    def by_topk():
+        lowest = weight.topk(512, dim=1, largest=False).indices
+        return torch.ones_like(weight, dtype=torch.bool).scatter_(1, lowest, False)
+
+    assert ratio(lambda: decide([member]), by_topk) <= 1.0

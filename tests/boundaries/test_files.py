@@ -1,0 +1,73 @@
+"""How files are cut and named, and what may not stand in them."""
+
+import ast
+
+LONGEST = 300
+SAYS_NOTHING = {"utils", "helpers", "common", "base", "misc"}
+
+
+def _late_imports(tree: ast.Module):
+    """Imports inside functions, with the line they start at."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Import | ast.ImportFrom):
+                    yield inner.lineno
+
+
+def test_no_file_name_is_a_drawer_for_odds_and_ends(core, plugins):
+    found = [
+        source.path
+        for source in (*core, *plugins)
+        if SAYS_NOTHING & set(source.module.strip("_").split("."))
+    ]
+    assert found == []
+
+
+def test_no_file_is_longer_than_300_lines(core, plugins):
+    long = {
+        source.path: count
+        for source in (*core, *plugins)
+        if (count := source.text.count("\n")) > LONGEST
+    }
+    assert long == {}
+
+
+def test_every_module_says_in_its_docstring_what_lives_there(core, plugins):
+    silent = [
+        source.path
+        for source in (*core, *plugins)
+        if source.tree.body and not ast.get_docstring(source.tree)
+    ]
+    assert silent == []
+
+
+def test_nothing_prints_outside_the_command_line(core, plugins):
+    found = [
+        f"{source.path}:{node.lineno}"
+        for source in (*core, *plugins)
+        if not source.module.startswith("laconic.cli")
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert found == []
+
+
+def test_every_late_import_says_why(core, plugins):
+    found = []
+    for source in (*core, *plugins):
+        lines = source.text.splitlines()
+        found += [
+            f"{source.path}:{line}"
+            for line in sorted(set(_late_imports(source.tree)))
+            if "#" not in lines[line - 1] and not lines[line - 2].strip().startswith("#")
+        ]
+    assert found == []
+
+
+def test_every_folder_of_modules_is_a_package(core, plugins):
+    modules = {source.path for source in (*core, *plugins)}
+    folders = {path.rpartition("/")[0] for path in modules} - {"core"}
+    assert sorted(folder for folder in folders if f"{folder}/__init__.py" not in modules) == []

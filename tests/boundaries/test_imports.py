@@ -1,0 +1,151 @@
+"""Who may import whom: the core no plugin, plugins public names only, floors downwards only."""
+
+import ast
+from collections.abc import Iterator
+
+import laconic
+
+# From the ground up; a module imports from its own floor and from lower ones.
+FLOORS = (
+    {"errors", "log", "durable"},
+    {"blocks"},
+    {"registry", "face", "document"},
+    {"planning", "algorithms"},
+    {"affine"},
+    {"instrument", "masking"},
+    {"session"},
+    {"jobs", "testing"},
+    {"cli"},
+)
+LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without what only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if _is_type_checking(child):
+            continue
+        yield child
+        yield from _running(child)
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of all imports that run, ``package.name`` for ``from package import name``."""
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _floor(module: str) -> str:
+    """The part of a core module's name that has a floor: ``session`` of ``laconic.session.plan``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def _is_attribute_of_laconic(node: ast.AST) -> bool:
+    is_name = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    return is_name and node.value.id == "laconic"
+
+
+def _private_uses(tree: ast.AST, *, allowed: frozenset[str]) -> Iterator[str]:
+    """Every use of laconic that is not one of its public names."""
+    public = set(laconic.__all__)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (
+                f"import {alias.name}"
+                for alias in node.names
+                if alias.name.startswith("laconic.") and alias.name not in allowed
+            )
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "laconic":
+            if node.module in allowed:
+                continue
+            yield from (
+                f"from {node.module} import {alias.name}"
+                for alias in node.names
+                if node.module != "laconic" or alias.name not in public
+            )
+        elif (
+            _is_attribute_of_laconic(node)
+            and node.attr not in public
+            and f"laconic.{node.attr}" not in allowed
+        ):
+            yield f"laconic.{node.attr}"
+
+
+def test_the_core_imports_no_plugin(core):
+    found = [
+        f"{source.path}: {name}"
+        for source in core
+        for name in _imported(source.tree)
+        if name.startswith("laconic_")
+    ]
+    assert found == []
+
+
+def test_every_part_of_the_core_has_a_floor(core):
+    parts = {_floor(source.module) for source in core} - {""}
+    assert sorted(parts - set(LEVEL)) == []
+
+
+def test_the_core_imports_downwards_only(core):
+    upward = [
+        f"{source.path}: {name}"
+        for source in core
+        for name in _imported(source.tree)
+        if (own := _floor(source.module))
+        and name.startswith("laconic.")
+        and (other := _floor(name)) in LEVEL
+        and LEVEL[other] > LEVEL[own]
+    ]
+    assert upward == []
+
+
+def test_the_core_asks_its_own_front_door_for_nothing_but_the_version(core):
+    found = []
+    for source in core:
+        for node in _running(source.tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "laconic":
+                names = {alias.name for alias in node.names} - {"__version__"} - set(LEVEL)
+            elif _is_attribute_of_laconic(node):
+                names = {node.attr} - {"__version__"}
+            else:
+                continue
+            found += [f"{source.path}: {name}" for name in sorted(names)]
+    assert found == []
+
+
+def test_plugins_use_public_names_only(plugins):
+    found = [
+        f"{source.path}: {use}"
+        for source in plugins
+        for use in _private_uses(source.tree, allowed=frozenset())
+    ]
+    assert found == []
+
+
+def test_families_do_not_import_each_other(plugins):
+    found = [
+        f"{source.path}: {name}"
+        for source in plugins
+        for name in _imported(source.tree)
+        if name.startswith("laconic_") and name.split(".")[0] != source.module.split(".")[0]
+    ]
+    assert found == []
+
+
+def test_a_package_from_outside_needs_public_names_and_the_contract_checks_only(outsiders):
+    allowed = frozenset({"laconic.testing"})
+    found = [
+        f"{source.path}: {use}"
+        for source in outsiders
+        for use in _private_uses(source.tree, allowed=allowed)
+    ]
+    assert outsiders
+    assert found == []

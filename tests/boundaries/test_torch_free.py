@@ -1,0 +1,67 @@
+"""What must answer without torch, and what `import laconic` may cost."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+TORCH_FREE = ("errors", "log", "face", "registry", "document", "cli")
+
+FIRST_WITH_TORCH = """
+import importlib, json, sys
+guilty = []
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        guilty.append(name)
+        break
+print(json.dumps(guilty))
+"""
+
+SECONDS = """
+import sys, time
+start = time.perf_counter()
+__import__(sys.argv[1])
+print(time.perf_counter() - start)
+"""
+
+
+def _run(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_importing_laconic_imports_no_torch():
+    assert _run("import laconic, sys; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_documents_registry_and_command_line_import_no_torch(core):
+    modules = [
+        source.module
+        for source in core
+        if source.module == "laconic" or source.module.split(".")[1] in TORCH_FREE
+    ]
+    assert json.loads(_run(FIRST_WITH_TORCH, json.dumps(modules))) == []
+
+
+@pytest.mark.parametrize("family", ["granularity", "pruning", "quantization", "distillation"])
+def test_the_face_of_a_family_imports_no_torch(family):
+    assert json.loads(_run(FIRST_WITH_TORCH, json.dumps([f"laconic_{family}"]))) == []
+
+
+def test_loading_every_plugin_imports_no_torch():
+    code = "import laconic, sys; laconic.registry().plugins(); print('torch' in sys.modules)"
+    assert _run(code).strip() == "False"
+
+
+def test_importing_laconic_costs_less_than_a_quarter_of_importing_torch():
+    seconds = {"laconic": [], "torch": []}
+    for _ in range(5):
+        for name, times in seconds.items():
+            times.append(float(_run(SECONDS, name)))
+    ratio = statistics.median(seconds["laconic"]) / statistics.median(seconds["torch"])
+    assert ratio < 1 / 4, seconds

@@ -1,0 +1,293 @@
+"""``laconic plugins``: its listing, details, checks and scaffold, on a registry made for each test."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import laconic
+from laconic.cli.plugins import command
+from laconic.registry import registry as registry_module
+from laconic.registry.registry import Registry
+
+OPTIONS = {
+    "type": "object",
+    "properties": {"power": {"type": "number"}},
+    "additionalProperties": False,
+}
+
+
+class Acme:
+    __version__ = "1.2"
+
+    @laconic.hookimpl
+    def laconic_pruners(self):
+        return [
+            laconic.PrunerInfo(
+                name="thin",
+                implementation="acme:Thin",
+                summary="Removes what is thin.",
+                options=OPTIONS,
+                paper="Acme et al., 2020",
+            )
+        ]
+
+    @laconic.hookimpl
+    def laconic_schedules(self):
+        return [laconic.ScheduleInfo(name="steady", implementation="acme:steady")]
+
+
+class Watcher:
+    @laconic.hookimpl
+    def laconic_finalized(self, session):
+        """Watch."""
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    found = Registry()
+    found.register(Acme(), name="acme")
+    monkeypatch.setattr(registry_module, "_process_registry", found)
+    return found
+
+
+@pytest.fixture
+def call(installed):
+    def call(*arguments):
+        return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+    return call
+
+
+def lines(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def test_the_list_is_a_table(call):
+    result = call("list")
+
+    assert result.exit_code == 0
+    assert lines(result.output) == [
+        ["name", "kind", "distribution", "version", "state", "summary"],
+        ["thin", "pruner", "acme", "1.2", "ok", "Removes", "what", "is", "thin."],
+        ["steady", "schedule", "acme", "1.2", "ok"],
+    ]
+
+
+def test_the_list_shows_clashing_names_qualified(call, installed):
+    installed.register(Acme(), name="other")
+
+    names = [row[0] for row in lines(call("list").output)]
+
+    assert names == ["name", "acme:thin", "other:thin", "acme:steady", "other:steady"]
+
+
+def test_the_list_shows_a_plugin_without_names(call, installed):
+    installed.register(Watcher(), name="watcher")
+
+    assert lines(call("list").output)[-1][:4] == ["watcher", "watcher", "0+local", "ok"]
+
+
+def test_the_list_is_data_on_request(call):
+    data = json.loads(call("list", "--format", "json").output)
+
+    assert data["plugins"] == [
+        {
+            "name": "acme",
+            "distribution": "acme",
+            "version": "1.2",
+            "state": "ok",
+            "reason": "",
+            "provides": [
+                {"kind": "pruner", "name": "thin"},
+                {"kind": "schedule", "name": "steady"},
+            ],
+        }
+    ]
+    assert data["names"][0] == {
+        "name": "thin",
+        "kind": "pruner",
+        "distribution": "acme",
+        "version": "1.2",
+        "state": "ok",
+        "summary": "Removes what is thin.",
+    }
+
+
+def test_a_broken_plugin_is_listed_with_its_reason(tmp_path):
+    info = tmp_path / "bad-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[laconic]\nbad = nowhere_to_be_found\n")
+
+    listed = subprocess.run(
+        [sys.executable, "-m", "laconic.cli.main", "plugins", "list"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": str(tmp_path), "LACONIC_PLUGINS": "bad"},
+    )
+
+    row = next(line for line in listed.stdout.splitlines() if line.startswith("bad "))
+    assert row.split()[:4] == ["bad", "bad", "1.0", "broken"]
+    assert "ModuleNotFoundError: No module named 'nowhere_to_be_found'" in row
+
+
+def test_info_shows_everything_of_a_descriptor(call):
+    result = call("info", "thin")
+
+    assert result.exit_code == 0
+    assert (
+        result.output
+        == """\
+thin (pruner)
+  distribution         acme
+  version              1.2
+  qualified            acme:thin
+  implementation       acme:Thin
+  summary              Removes what is thin.
+  options
+    {
+      "type": "object",
+      "properties": {
+        "power": {
+          "type": "number"
+        }
+      },
+      "additionalProperties": false
+    }
+  paper                Acme et al., 2020
+  needs                nothing
+  target kinds         parameter, buffer, input, output
+  granularities        any
+  default granularity  element
+"""
+    )
+
+
+def test_info_of_a_distribution_shows_the_plugin(call):
+    assert (
+        call("info", "acme").output
+        == """\
+acme (plugin)
+  distribution         acme
+  version              1.2
+  state                ok
+  provides             pruner thin, schedule steady
+"""
+    )
+
+
+def test_info_is_data_on_request(call):
+    (data,) = json.loads(call("info", "thin", "--format", "json").output)
+
+    assert data["options"] == OPTIONS
+    assert data["kind"] == "pruner"
+
+
+def test_info_shows_every_kind_of_a_name(call, installed):
+    class Twin:
+        @laconic.hookimpl
+        def laconic_schedules(self):
+            return [laconic.ScheduleInfo(name="thin", implementation="a:b")]
+
+    installed.register(Twin())
+
+    heads = [line for line in call("info", "thin").output.splitlines() if line.startswith("thin")]
+    assert heads == ["thin (pruner)", "thin (schedule)"]
+    assert "(pruner)" not in call("info", "thin", "--kind", "schedule").output
+
+
+def test_info_of_an_unknown_name_names_the_nearest(call):
+    error = call("info", "thinn").exception
+
+    assert isinstance(error, laconic.UnknownPluginError)
+    assert str(error) == (
+        "neither a plugin nor anything that a plugin provides is called 'thinn'; did you mean "
+        "'thin'?\n  'laconic plugins list' shows what is installed"
+    )
+
+
+def test_info_of_an_unknown_name_of_a_kind_is_the_registrys_error(call):
+    error = call("info", "steady", "--kind", "pruner").exception
+
+    assert str(error).startswith("no plugin provides a pruner called 'steady'; there are thin")
+
+
+def test_a_package_is_written_with_all_it_needs(call, tmp_path):
+    folder = tmp_path / "new"
+
+    result = call("new", "my_score", "--output", folder)
+
+    assert result.exit_code == 0
+    assert result.output == (
+        f"{folder}: wrote laconic-my-score with the pruner 'my_score'; next:\n"
+        f"  pip install -e {folder}\n"
+        f"  laconic plugins check my_score\n"
+    )
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
+        "README.md",
+        "pyproject.toml",
+        "src/laconic_my_score/__init__.py",
+        "src/laconic_my_score/my_score.py",
+        "src/laconic_my_score/py.typed",
+        "tests/test_contract.py",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["pruner", "quantizer", "granularity", "loss"])
+def test_a_written_face_describes_its_kind(call, installed, tmp_path, monkeypatch, kind):
+    call("new", f"my_{kind}", "--kind", kind, "--output", tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    face = __import__(f"laconic_my_{kind}")
+
+    installed.register(face)
+
+    catalog = {"loss": "losses", "granularity": "granularities"}.get(kind, f"{kind}s")
+    assert f"my_{kind}" in getattr(installed, catalog)
+
+
+def test_without_output_the_folder_has_the_distributions_name(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    call("new", "my_score")
+
+    assert (tmp_path / "laconic-my-score" / "pyproject.toml").exists()
+
+
+def test_nothing_is_overwritten(call, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+
+    result = call("new", "my_score", "--output", tmp_path)
+
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: {tmp_path} holds README.md already, and nothing is overwritten; choose another "
+        f"folder with --output\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("My-Score", "'My-Score' must match ^[a-z][a-z0-9_]*$, such as 'my_score'"),
+        ("1", "'1' must match ^[a-z][a-z0-9_]*$"),
+        (
+            "lambda",
+            "'lambda' is a Python keyword, and a module takes this name; choose another, such as "
+            "'lambda_pruner'",
+        ),
+        ("thin", "acme 1.2 provides a pruner called 'thin' already; choose another name"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(call, tmp_path, name, message):
+    result = call("new", name, "--output", tmp_path)
+
+    assert result.exit_code == 2
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []

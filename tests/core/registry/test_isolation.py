@@ -1,0 +1,276 @@
+"""One bad plugin: what is recorded of it, and that it hurts nobody else."""
+
+import pytest
+
+from laconic.errors import BrokenPluginError, PluginApiError
+
+GOOD = """
+import laconic
+
+laconic_api = 1
+
+
+@laconic.hookimpl
+def laconic_pruners():
+    return [laconic.PrunerInfo(name="good", implementation="a:B")]
+"""
+
+HEAD = "import laconic\nlaconic_api = 1\n"
+
+
+def face(body):
+    return HEAD + body
+
+
+BAD_FACES = {
+    "a missing dependency": (
+        "import nowhere_to_be_found",
+        "importing its face bad raised ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+    ),
+    "a syntax error": (
+        "def",
+        "importing its face bad raised SyntaxError: invalid syntax (bad.py, line 1)",
+    ),
+    "a call of sys.exit": (
+        "raise SystemExit(3)",
+        "importing its face bad raised SystemExit: 3",
+    ),
+    "a hook that raises": (
+        face("@laconic.hookimpl\ndef laconic_pruners():\n    raise KeyError('seven')\n"),
+        "laconic_pruners() raised KeyError: 'seven'",
+    ),
+    "two hooks that fail": (
+        face(
+            "@laconic.hookimpl\ndef laconic_pruners(): ...\n"
+            "@laconic.hookimpl\ndef laconic_exporters():\n    raise ValueError\n"
+        ),
+        "laconic_pruners() returned NoneType, expected a list of PrunerInfo; "
+        "laconic_exporters() raised ValueError",
+    ),
+    "a hook that yields": (
+        face("@laconic.hookimpl\ndef laconic_pruners():\n    yield 1\n"),
+        "laconic_pruners() returned generator, expected a list of PrunerInfo",
+    ),
+    "a descriptor of another kind": (
+        face(
+            "@laconic.hookimpl\ndef laconic_pruners():\n"
+            "    return [laconic.LossInfo(name='a', implementation='a:b')]\n"
+        ),
+        "laconic_pruners()[0] is of type LossInfo, expected PrunerInfo",
+    ),
+    "a descriptor with an illegal name": (
+        face(
+            "@laconic.hookimpl\ndef laconic_pruners():\n"
+            "    return [laconic.PrunerInfo(name='L1-Norm', implementation='a:b')]\n"
+        ),
+        "laconic_pruners() raised ValueError: PrunerInfo: name 'L1-Norm' must match ^[a-z][a-z0-9_]*$",
+    ),
+    "a module setting that is a dict": (
+        face("@laconic.hookimpl\ndef laconic_module_settings():\n    return [{}]\n"),
+        "laconic_module_settings()[0] is of type dict, expected ModuleSetting",
+    ),
+    "the same name twice": (
+        face(
+            "@laconic.hookimpl\ndef laconic_pruners():\n"
+            "    return [laconic.PrunerInfo(name='a', implementation='a:b')] * 2\n"
+        ),
+        "it provides 2 pruners called 'a', names must be unique",
+    ),
+    "an unknown argument": (
+        face("@laconic.hookimpl\ndef laconic_pruners(model):\n    return []\n"),
+        "pluggy does not accept its hooks: PluginValidationError: Plugin 'bad:bad' for hook "
+        "'laconic_pruners' hookimpl definition: laconic_pruners(model) Argument(s) {'model'} are "
+        "declared in the hookimpl but can not be found in the hookspec",
+    ),
+    "an unknown hook": (
+        face("@laconic.hookimpl\ndef laconic_pruner():\n    return []\n"),
+        "laconic_pruner is not a hook of laconic; did you mean laconic_pruners?",
+    ),
+    "a hook without its decorator": (
+        face("def laconic_pruners():\n    return []\n"),
+        "laconic_pruners lacks the decorator @laconic.hookimpl",
+    ),
+    "a hook declared as a wrapper": (
+        face("@laconic.hookimpl(wrapper=True)\ndef laconic_finalized():\n    yield\n"),
+        "laconic_finalized is declared as a wrapper, and laconic's hooks take none",
+    ),
+    "no hook at all": (
+        HEAD,
+        "it implements no hook; decorate a function such as laconic_pruners() with @laconic.hookimpl",
+    ),
+}
+
+
+@pytest.fixture(params=BAD_FACES, ids=str)
+def bad(request):
+    return BAD_FACES[request.param]
+
+
+def test_a_bad_face_is_broken_and_says_why(install, load, bad):
+    source, reason = bad
+    install("bad", face=source)
+
+    record = load().plugins()[1]
+
+    assert (record.state, record.reason) == ("broken", reason)
+
+
+def test_a_bad_face_hurts_no_other(install, load, bad):
+    install("bad", face=bad[0])
+    install("zoo", face=GOOD)
+
+    assert load().pruners.info("good").name == "good"
+
+
+def test_asking_a_bad_distribution_by_its_qualified_name_raises_what_is_wrong(install, load, bad):
+    source, reason = bad
+    install("bad", face=source)
+
+    with pytest.raises(BrokenPluginError) as caught:
+        load().pruners.info("bad:anything")
+
+    assert str(caught.value) == (
+        f"bad 1.0 is broken: {reason}; repair or uninstall it, or do without it: "
+        f"LACONIC_NO_PLUGINS=bad"
+    )
+
+
+def test_strict_makes_a_bad_face_fatal(install, load, bad):
+    source, reason = bad
+    install("bad", face=source)
+
+    with pytest.raises(BrokenPluginError) as caught:
+        load(LACONIC_STRICT_PLUGINS="1")
+
+    assert reason in str(caught.value)
+
+
+def test_the_cause_is_the_plugins_own_exception(install, load):
+    install("bad", face="import nowhere_to_be_found")
+
+    with pytest.raises(BrokenPluginError) as caught:
+        load().pruners.info("bad:anything")
+
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_asking_twice_raises_two_errors(install, load):
+    install("bad", face="import nowhere_to_be_found")
+    registry = load()
+
+    with pytest.raises(BrokenPluginError) as first:
+        registry.pruners.info("bad:anything")
+    with pytest.raises(BrokenPluginError) as second:
+        registry.pruners.info("bad:anything")
+
+    assert first.value is not second.value
+
+
+def test_a_plugin_is_taken_whole(install, load):
+    install(
+        "bad",
+        face=GOOD + "\n@laconic.hookimpl\ndef laconic_exporters():\n    raise RuntimeError('no')\n",
+    )
+    registry = load()
+
+    assert registry.pruners.names() == ()
+    assert registry.plugins()[1].provides == (("pruner", "good"),)
+    with pytest.raises(BrokenPluginError, match=r"laconic_exporters\(\) raised RuntimeError: no"):
+        registry.pruners.info("good")
+
+
+def test_a_broken_plugin_no_longer_observes(install, load):
+    install(
+        "bad",
+        face=HEAD
+        + """
+@laconic.hookimpl
+def laconic_finalized(session):
+    session.append("seen")
+
+@laconic.hookimpl
+def laconic_pruners():
+    raise RuntimeError
+""",
+    )
+    seen = []
+
+    load().observe("laconic_finalized", session=seen)
+
+    assert seen == []
+
+
+def test_keyboard_interrupts_are_not_swallowed(install, load):
+    install("bad", face="raise KeyboardInterrupt")
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+
+
+def test_two_entry_points_to_one_face_are_one_too_many(install, load):
+    install("acme", face=GOOD, entry_points="[laconic]\nfirst = acme\nsecond = acme\n")
+
+    first, second = load().plugins()[1:]
+
+    assert first.state == "ok"
+    assert second.state == "broken"
+    assert "already registered under a different name" in second.reason
+
+
+def test_a_face_for_another_api_is_refused_with_both_versions(install, load):
+    install("acme", face=GOOD.replace("laconic_api = 1", "laconic_api = 2"))
+
+    record = load().plugins()[1]
+
+    assert record.state == "refused"
+    assert record.reason == (
+        "it is written for plugin API 2, this laconic has plugin API 1; install releases of both "
+        "that agree"
+    )
+
+
+def test_a_face_that_states_no_api_is_refused(install, load):
+    install("acme", face=GOOD.replace("laconic_api = 1", ""))
+
+    record = load().plugins()[1]
+
+    assert record.state == "refused"
+    assert record.reason == (
+        "it does not state the plugin API it is written for, this laconic has plugin API 1; its "
+        "face needs the line 'laconic_api = 1'"
+    )
+
+
+@pytest.mark.parametrize("stated", ["True", "'1'", "1.5"])
+def test_an_api_version_that_only_looks_right_is_refused(install, load, stated):
+    install("acme", face=GOOD.replace("laconic_api = 1", f"laconic_api = {stated}"))
+
+    assert load().plugins()[1].state == "refused"
+
+
+@pytest.mark.parametrize("name", ["good", "acme:good", "acme:other"])
+def test_asking_for_what_a_refused_plugin_provides_raises_both_versions(install, load, name):
+    install("acme", face=GOOD.replace("laconic_api = 1", "laconic_api = 2"))
+
+    with pytest.raises(PluginApiError) as caught:
+        load().pruners.info(name)
+
+    assert str(caught.value) == (
+        "acme 1.0 is refused: it is written for plugin API 2, this laconic has plugin API 1; "
+        "install releases of both that agree"
+    )
+
+
+def test_strict_makes_a_refused_face_fatal(install, load):
+    install("acme", face=GOOD.replace("laconic_api = 1", "laconic_api = 2"))
+
+    with pytest.raises(PluginApiError, match="plugin API 2"):
+        load(LACONIC_STRICT_PLUGINS="1")
+
+
+def test_strict_does_not_mind_what_is_denied(install, load):
+    install("bad", face="import nowhere_to_be_found")
+
+    registry = load(LACONIC_STRICT_PLUGINS="1", LACONIC_NO_PLUGINS="bad")
+
+    assert registry.plugins()[1].state == "denied"

@@ -1,0 +1,157 @@
+"""Nothing that a user can write, call or see is without documentation.
+
+What has to be documented is read from where it is defined: the schemas, the click commands, the
+error classes, the hook specifications, the descriptors and the public names.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import attrs
+import click
+import pytest
+
+import laconic
+from laconic import errors
+from laconic.cli.main import cli
+from laconic.registry import descriptors, hookspecs
+
+ROOT = Path(__file__).parents[2]
+
+
+def _properties(schema) -> set[str]:
+    """Every key that a JSON Schema knows, at any depth."""
+    if isinstance(schema, list):
+        return set().union(*map(_properties, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    found = {key for key in own if isinstance(own, dict)}
+    return found.union(*(_properties(value) for value in schema.values()))
+
+
+def _spec(name: str) -> dict:
+    return json.loads((ROOT / "spec" / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def _defined(text: str) -> set[str]:
+    """Names that a page defines: a heading, the term of a definition, the first cell of a row."""
+    return set(re.findall(r"^(?:#+ |\| )?`([^`]+)`(?= *$| *\|)", text, flags=re.MULTILINE))
+
+
+def _commands(group: click.Group, prefix: str) -> dict[str, click.Command]:
+    """Full name of each command -> the command, groups left out."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        full = f"{prefix} {name}"
+        found |= _commands(command, full) if isinstance(command, click.Group) else {full: command}
+    return found
+
+
+def _errors() -> list[type]:
+    return [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.LaconicError)
+    ]
+
+
+def _descriptors() -> list[type]:
+    return [
+        value
+        for name, value in vars(descriptors).items()
+        if inspect.isclass(value) and attrs.has(value) and name in laconic.__all__
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [
+        ("config_list", "docs/reference/config.md"),
+        ("recipe", "docs/reference/recipe.md"),
+        ("job", "docs/reference/job.md"),
+    ],
+)
+def test_every_key_of_a_document_is_explained(document, where, pages):
+    assert sorted(_properties(_spec(document)) - _defined(pages[where].text)) == []
+
+
+def test_every_command_and_option_is_explained(pages):
+    sections = pages["docs/reference/cli.md"].sections
+    missing = []
+    for name, command in _commands(cli, "laconic").items():
+        if name not in sections:
+            missing.append(name)
+            continue
+        spelled = [
+            parameter.opts[-1]
+            for parameter in command.params
+            if isinstance(parameter, click.Option) and not parameter.hidden
+        ]
+        missing += [f"{name} {option}" for option in spelled if f"`{option}" not in sections[name]]
+    assert missing == []
+
+
+def test_every_error_is_explained_with_a_message_that_is_printed(pages):
+    sections = pages["docs/reference/errors.md"].sections
+    silent = [
+        error.__name__
+        for error in _errors()
+        if error is not errors.LaconicError and "```output" not in sections.get(error.__name__, "")
+    ]
+    assert silent == []
+
+
+def test_every_hook_is_explained(pages):
+    hooks = {name for name in vars(hookspecs) if name.startswith("laconic_")}
+    assert hooks
+    assert sorted(hooks - set(pages["docs/plugins/hooks.md"].sections)) == []
+
+
+def test_every_field_of_every_descriptor_is_explained(pages):
+    sections = pages["docs/plugins/hooks.md"].sections
+    missing = [
+        f"{descriptor.__name__}.{field.name}"
+        for descriptor in _descriptors()
+        for field in attrs.fields(descriptor)
+        if f"`{field.name}`" not in sections.get(descriptor.__name__, "")
+    ]
+    assert missing == []
+
+
+def test_every_public_name_is_in_the_reference(pages):
+    shown = set(
+        re.findall(
+            r"auto(?:class|function|data):: laconic\.(\w+)\n", pages["docs/reference/api.md"].text
+        )
+    )
+    assert sorted(set(laconic.__all__) - shown - {"__version__"}) == []
+
+
+def test_every_environment_variable_is_explained(pages, tmp_path):
+    text = "".join(
+        file.read_text(encoding="utf-8") for file in (ROOT / "core" / "laconic").rglob("*.py")
+    )
+    variables = set(re.findall(r"\bLACONIC_[A-Z_]+\b", text))
+    assert sorted(variables - _defined(pages["docs/plugins/hooks.md"].text)) == []
+
+
+def test_every_page_is_reached_from_the_front_page(pages):
+    reached, waiting = set(), ["docs/index.md"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        folder = (ROOT / name).parent
+        for block in pages[name].blocks:
+            if block.language != "{toctree}":
+                continue
+            for entry in block.text.split():
+                target = (folder / f"{entry}.md").resolve()
+                waiting.append(target.relative_to(ROOT).as_posix())
+    assert sorted({name for name in pages if name.startswith("docs/")} - reached) == []

@@ -1,0 +1,132 @@
+"""What is in the wheels and sdists, and that they work where there is no repository."""
+
+import json
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FAMILIES = ("distillation", "granularity", "pruning", "quantization")
+RECIPE = """\
+pruning:
+  algorithm: l1_norm
+  config_list:
+    - op_types: [Linear]
+      sparse_ratio: 0.5
+"""
+
+
+def _wheel(built: Path, name: str) -> zipfile.ZipFile:
+    [file] = built.glob(f"{name}-*.whl")
+    return zipfile.ZipFile(file)
+
+
+def _metadata(built: Path, name: str):
+    wheel = _wheel(built, name)
+    [file] = [entry for entry in wheel.namelist() if entry.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(wheel.read(file).decode())
+
+
+def test_there_is_a_wheel_and_an_sdist_of_every_distribution(built):
+    names = sorted(file.name.split("-0.1.0")[0] for file in built.iterdir())
+    expected = ["laconic", *(f"laconic_{family}" for family in FAMILIES)]
+    assert names == sorted(expected * 2)
+
+
+def test_the_wheel_of_the_core_carries_the_whole_specification(built):
+    inside = {
+        name.removeprefix("laconic/spec/")
+        for name in _wheel(built, "laconic").namelist()
+        if name.startswith("laconic/spec/")
+    }
+    spec = ROOT / "spec"
+    assert inside == {
+        file.relative_to(spec).as_posix() for file in spec.rglob("*") if file.is_file()
+    }
+
+
+def test_the_wheel_of_the_core_carries_every_file_of_the_package(built):
+    inside = set(_wheel(built, "laconic").namelist())
+    package = ROOT / "core"
+    files = {
+        file.relative_to(package).as_posix()
+        for file in (package / "laconic").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert sorted(files - inside) == []
+
+
+def test_the_wheels_carry_nothing_but_their_package_and_metadata(built):
+    for name in ("laconic", *(f"laconic_{family}" for family in FAMILIES)):
+        tops = {entry.split("/")[0] for entry in _wheel(built, name).namelist()}
+        assert tops == {name, f"{name}-0.1.0.dist-info"}
+
+
+@pytest.mark.parametrize("name", ["laconic", *(f"laconic_{family}" for family in FAMILIES)])
+def test_every_wheel_is_typed_and_licensed(built, name):
+    entries = _wheel(built, name).namelist()
+    assert f"{name}/py.typed" in entries
+    assert f"{name}-0.1.0.dist-info/licenses/LICENSE" in entries
+    assert _metadata(built, name)["License-Expression"] == "MIT"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_depends_on_the_core_alone(built, family):
+    metadata = _metadata(built, f"laconic_{family}")
+    assert metadata.get_all("Requires-Dist") == ["laconic<1,>=0.1"]
+
+
+def test_the_sdist_of_the_core_has_no_tests_and_no_golden_data(built):
+    [file] = built.glob("laconic-*.tar.gz")
+    with tarfile.open(file) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert tops <= {
+        "LICENSE",
+        "PKG-INFO",
+        "README.md",
+        "constraints.txt",
+        "core",
+        "docs",
+        "pyproject.toml",
+        "spec",
+        ".gitignore",
+    }
+
+
+def test_the_installed_command_tells_its_version(installed):
+    done = installed.run("laconic", "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.1.0" in done.stdout
+
+
+def test_the_installed_command_finds_its_schemas(installed):
+    (installed.elsewhere / "recipe.yaml").write_text(RECIPE)
+    done = installed.run("laconic", "validate", "recipe.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_installed_family_is_listed_as_usable(installed):
+    done = installed.run("laconic", "plugins", "list", "--format", "json")
+    listed = json.dumps(json.loads(done.stdout))
+    for family in FAMILIES:
+        assert f"laconic-{family}" in listed
+    assert '"broken"' not in listed
+
+
+def test_an_installed_model_is_pruned(installed):
+    code = (
+        "import torch, laconic\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(4, 4))\n"
+        "config = [{'op_types': ['Linear'], 'sparse_ratio': 0.5}]\n"
+        "print(laconic.prune(model, config, algorithm='l1_norm').sparsity()['0']['weight'])\n"
+    )
+    done = installed.run("python", "-c", code)
+    assert (done.stdout, done.returncode) == ("0.5\n", 0), done.stderr
+
+
+def test_the_installed_packages_agree_about_their_dependencies(installed):
+    done = installed.run("python", "-m", "pip", "check")
+    assert done.returncode == 0, done.stdout

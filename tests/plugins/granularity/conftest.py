@@ -1,0 +1,30 @@
+from collections.abc import Callable
+
+import pytest
+
+from laconic.blocks import Blocks
+from laconic.planning.plan import Origin, Setting, TargetPlan
+from laconic.registry.registry import registry
+
+Cut = Callable[..., Blocks]
+
+
+@pytest.fixture
+def cut() -> Cut:
+    """Cut a shape with a granularity of the registry: ``cut("block", shape, value=[4, 4])``."""
+
+    def cut_shape(name, shape, *, kind="parameter", value=None, **dimensions):
+        target = TargetPlan(
+            module="layer",
+            target="weight" if kind in ("parameter", "buffer") else f"_{kind}_",
+            kind=kind,
+            method="pruning",
+            algorithm="level",
+            setting=Setting(),
+            origin=Origin("pruning.config_list[0]"),
+            **dimensions,
+        )
+        arguments = {} if value is None else {"value": value}
+        return registry().granularities[name](**arguments).blocks(shape, target)
+
+    return cut_shape

@@ -1,0 +1,85 @@
+"""Runs the cases of the specification: ``@pytest.mark.spec("family")`` gives a test each of them."""
+
+import functools
+import importlib.util
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from laconic.document.spec import spec_directory
+
+Case = dict[str, Any]
+
+
+@functools.cache
+def load_family(family: str) -> dict[str, Any]:
+    text = (spec_directory() / "cases" / f"{family}.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def families() -> list[str]:
+    return sorted(path.stem for path in (spec_directory() / "cases").glob("*.json"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "spec(family, **where): run once, as `case`, for each case of the family that is not "
+        "pending; has=key asks for the key in `given`, expects=key in `expect`, any other "
+        "key=value for that value in `given`",
+    )
+
+
+def is_meant(case: Case, where: dict[str, Any]) -> bool:
+    given, expect = case["given"], case["expect"]
+    tests = {"has": lambda key: key in given, "expects": lambda key: key in expect}
+    return all(
+        tests[word](value) if word in tests else given.get(word) == value
+        for word, value in where.items()
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("spec")
+    if marker is None:
+        return
+    cases = [
+        case
+        for case in load_family(*marker.args)["cases"]
+        if "pending" not in case and is_meant(case, marker.kwargs)
+    ]
+    metafunc.parametrize("case", cases, ids=[case["name"] for case in cases])
+
+
+@pytest.fixture(scope="session")
+def all_families() -> dict[str, dict[str, Any]]:
+    return {family: load_family(family) for family in families()}
+
+
+@pytest.fixture(scope="session")
+def models() -> ModuleType:
+    """What builds the models of the cases; imports torch."""
+    path = Path(__file__).with_name("models.py")
+    spec = importlib.util.spec_from_file_location("spec_models", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def assert_mentions():
+    """Check that each expected group of words belongs to a problem of its own."""
+
+    def check(problems: Iterable[str], expected: Iterable[list[str]]) -> None:
+        remaining = list(problems)
+        for words in expected:
+            found = [text for text in remaining if all(word in text for word in words)]
+            assert found, f"no problem mentions {words}: {remaining}"
+            remaining.remove(found[0])
+        assert not remaining, f"unexpected problems: {remaining}"
+
+    return check

@@ -1,0 +1,23 @@
+"""Family apply: a tensor and its mask, and what the module computes with."""
+
+import pytest
+import torch
+
+import laconic
+
+
+@pytest.mark.spec("apply")
+def test_apply(case, models):
+    given = case["given"]
+    weight = {"weight": {"values": given["tensor"]}}
+    model = models.build({"modules": [{"name": "layer", "type": "Layer", "parameters": weight}]})
+    keys = {key: given.get(key) for key in ("apply_method", "mask_value")}
+    entry = {"op_names": ["layer"], "target_settings": {"weight": {"sparse_ratio": 0, **keys}}}
+    session = laconic.attach(model, {"pruning": {"algorithm": "level", "config_list": [entry]}})
+    session.compress()
+    tensors, data = session.state()
+    kept = torch.tensor(given["kept"], dtype=torch.bool)
+    session.restore({name: kept for name in tensors}, data)
+    model.train(given.get("training", False))
+    expected = torch.tensor(case["expect"]["result"], dtype=torch.float32)
+    torch.testing.assert_close(model.layer.weight.detach(), expected)

@@ -1,0 +1,58 @@
+"""Family masks: a model with values and a recipe, and the masks in force."""
+
+import pytest
+import torch
+
+import laconic
+
+
+def run_call(model, call):
+    arguments = [torch.tensor(one, dtype=torch.float32) for one in call["args"]]
+    return model.get_submodule(call["module"])(*arguments)
+
+
+def compressed(model, given):
+    session = laconic.attach(model, given["recipe"])
+    if "calibration" in given:
+        session.calibrate(given["calibration"], forward=run_call)
+    session.compress()
+    return session
+
+
+def effective(model, name):
+    module, _, attribute = name.rpartition(".")
+    return getattr(model.get_submodule(module), attribute).detach()
+
+
+@pytest.mark.spec("masks")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_masks(case, models):
+    given, expect = case["given"], case["expect"]
+    model = models.build(given["model"])
+    if "error" in expect:
+        with pytest.raises(laconic.LaconicError) as caught:
+            compressed(model, given)
+        assert all(word in str(caught.value) for word in expect["error"]), str(caught.value)
+        return
+    session = compressed(model, given)
+    masks = by_full_name(session.masks())
+    if "masks" in expect:
+        assert {name: one.int().tolist() for name, one in masks.items()} == expect["masks"]
+    for name, kept in expect.get("channels", {}).items():
+        assert masks[name].flatten().int().tolist() == kept
+    sparsity = by_full_name(session.sparsity())
+    for name, share in expect.get("sparsity", {}).items():
+        assert sparsity[name] == pytest.approx(share)
+    for name, values in expect.get("effective", {}).items():
+        assert effective(model, name).tolist() == values
+    parameters = dict(model.named_parameters())
+    for name, values in expect.get("parameters", {}).items():
+        assert parameters[name].tolist() == values
+
+
+def by_full_name(found):
+    return {
+        f"{module}.{target}": value
+        for module, targets in found.items()
+        for target, value in targets.items()
+    }
