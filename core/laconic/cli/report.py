@@ -16,6 +16,7 @@ def command(directory: Path, *, in_browser: bool) -> None:
 
     from laconic.errors import SessionFileError
     from laconic.session.report import read_report
+    from laconic.session.report_table import show_report
 
     if in_browser:
         page = directory / "report.html"
@@ -25,4 +26,4 @@ def command(directory: Path, *, in_browser: bool) -> None:
             )
         click.launch(str(page.absolute()))
         return
-    Console().print(read_report(directory / "report.json"))
+    show_report(read_report(directory / "report.json"), Console())

@@ -16,8 +16,8 @@ Part = Literal["key", "value"]
 MAX_DEPTH = 100
 """How many mappings and lists may stand inside one another; a recipe needs about eight."""
 
-MAX_VALUES = 2_000_000
-"""How many values a document may have; aliases inside aliases reach this within a few lines."""
+MAX_REPEATED = 100_000
+"""How many values may come from repeating others; aliases of aliases get there in a few lines."""
 
 
 @attrs.frozen

@@ -36,7 +36,8 @@ class _Copier:
 
     def value(self, value: object, path: Path) -> Json:
         """Return the plain copy of one value."""
-        self._reading.enter(path, None)
+        is_container = isinstance(value, (Mapping, list, tuple))
+        self._reading.enter(path, None, identity=id(value) if is_container else None)
         if isinstance(value, (Mapping, list, tuple)):
             return self._container(value, path)
         # Subclasses (numpy.float64, IntEnum, numpy.str_) become what they are made of.

@@ -7,7 +7,7 @@ import math
 from laconic.document.path import Path
 from laconic.document.positions import (
     MAX_DEPTH,
-    MAX_VALUES,
+    MAX_REPEATED,
     Document,
     Finding,
     Mark,
@@ -31,7 +31,8 @@ class Reading:
         self.values: dict[Path, Mark] = {}
         self.findings: list[Finding] = []
         self.opaque: set[Path] = set()
-        self._count = 0
+        self._seen: set[int] = set()
+        self._repeated = 0
 
     def note(
         self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
@@ -64,27 +65,32 @@ class Reading:
             mark=mark,
         )
 
-    def enter(self, path: Path, mark: Mark | None) -> None:
+    def enter(self, path: Path, mark: Mark | None, *, identity: int | None = None) -> None:
         """Note that a value begins.
 
         Args:
             path: where it is in the data.
             mark: where it is in the text, or None for Python data.
+            identity: what is the same for a value that is only repeated, or None when it cannot
+                be.
 
         Raises:
-            ConfigError: the document is too deep or too large to be meant.
+            ConfigError: the document is too deep, or repeats itself too often, to be meant.
         """
         if mark is not None:
             self.values[path] = mark
-        self._count += 1
         if len(path) > MAX_DEPTH:
             raise self.refusal(
                 f"mappings and lists stand more than {MAX_DEPTH} deep inside one another", mark=mark
             )
-        if self._count > MAX_VALUES:
+        if identity is None:
+            return
+        self._repeated += identity in self._seen
+        self._seen.add(identity)
+        if self._repeated > MAX_REPEATED:
             raise self.refusal(
-                f"more than {MAX_VALUES} values, counting each use of an alias",
-                hint="aliases inside aliases grow fast: write the values out",
+                f"more than {MAX_REPEATED} values only repeat others",
+                hint="aliases of aliases grow fast: write the values out",
                 mark=mark,
             )
 

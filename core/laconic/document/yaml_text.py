@@ -45,7 +45,7 @@ class _Converter:
 
     def value(self, node: Node, path: Path) -> Json:
         """Return a node's data."""
-        self._reading.enter(path, place(node.start_mark))
+        self._reading.enter(path, place(node.start_mark), identity=id(node))
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         self._begin(node)

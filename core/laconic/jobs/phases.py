@@ -170,7 +170,9 @@ def train(run: Run) -> Run:
     """Call the user's loop and keep a checkpoint."""
     if run.calls.train is not None:
         seed_generators(run.job.seed)
-        run.calls.train(run.model, run.attached)
+        session = run.attached
+        with run.voice.count(lambda: session.steps, title="steps trained"):
+            run.calls.train(run.model, session)
         keep_checkpoint(run, "train")
     return run
 

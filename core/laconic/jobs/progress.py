@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -50,6 +51,17 @@ class Voice(Protocol):
         """
         ...
 
+    def count(
+        self, current: Callable[[], int], *, title: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """Show a number that grows by itself while the context lasts.
+
+        Args:
+            current: returns the number.
+            title: what is counted.
+        """
+        ...
+
 
 @contextlib.contextmanager
 def watch(console: Console, *, phases: int) -> Iterator[Voice]:
@@ -65,8 +77,8 @@ def watch(console: Console, *, phases: int) -> Iterator[Voice]:
     bars = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=None),
+        AmountColumn(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
@@ -108,6 +120,12 @@ class PlainVoice:
             count += 1
         self.line(f"  {count} {title}")
 
+    @contextlib.contextmanager
+    def count(self, current: Callable[[], int], *, title: str) -> Iterator[None]:
+        """Print the number at the end."""
+        yield
+        self.line(f"  {current()} {title}")
+
 
 class BarVoice:
     """Shows one bar for the phases and one for what a phase counts.
@@ -147,3 +165,21 @@ class BarVoice:
                 self._bars.advance(task)
         finally:
             self._bars.remove_task(task)
+
+    @contextlib.contextmanager
+    def count(self, current: Callable[[], int], *, title: str) -> Iterator[None]:
+        """Show a line of its own with the number as it is now."""
+        task = self._bars.add_task(f"  {title}", total=None, current=current)
+        try:
+            yield
+        finally:
+            self._bars.remove_task(task)
+
+
+class AmountColumn(MofNCompleteColumn):
+    """How many of how many, or a number that someone else counts; rich asks for a class."""
+
+    def render(self, task: Task) -> Text:
+        """Return what is shown for one bar."""
+        current = task.fields.get("current")
+        return super().render(task) if current is None else Text(str(current()))

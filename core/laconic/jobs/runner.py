@@ -34,6 +34,7 @@ from laconic.jobs.record import (
 from laconic.jobs.references import References, job_imports, load_references
 from laconic.registry.registry import registry
 from laconic.session.report import Report, read_report
+from laconic.session.report_table import show_report
 
 
 def run_job(
@@ -102,7 +103,7 @@ def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRec
         _check_same(finished, job, job.output)
         _say(console, f"nothing to resume: the run in {job.output} is finished")
         report = read_report(job.output / "report.json")
-        _say(console, str(report))
+        show_report(report, console)
         return finished, report
     _say(console, "nothing to resume: starting from the beginning")
     start_over(job.output, fresh)
@@ -149,7 +150,7 @@ def _carry_out(
     remove_run(folder / "checkpoint")
     write_record(folder, attrs.evolve(run.record, state="finished"))
     publish(job.output)
-    _say(console, str(run.report))
+    show_report(run.report, console)
     _say(console, f"report: {job.output / 'report.html'}")
     return run.report
 

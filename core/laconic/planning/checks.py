@@ -24,14 +24,28 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
         draft: where problems and hints are collected.
         teacher: the teacher for links, or None to leave them unchecked.
     """
-    pruning = [target for target in plan.targets if target.method == "pruning"]
-    _check_aligns(pruning, draft)
-    _check_groups(pruning, draft)
-    _check_requests(pruning, draft)
+    # A large model has many targets and few settings, so settings are looked at first.
+    alike: dict[int, list[TargetPlan]] = {}
+    for target in plan.targets:
+        alike.setdefault(id(target.setting), []).append(target)
+    pruning = [group for group in alike.values() if group[0].method == "pruning"]
+    distillation = [group for group in alike.values() if group[0].method == "distillation"]
+    _check_aligns(_having("align", pruning), draft)
+    for key in ("global_group_id", "dependency_group_id"):
+        _check_groups(key, _having(key, pruning), draft)
+    for group in pruning:
+        _check_requests(group, draft)
     check_fusions(plan, draft)
-    _check_links(
-        [target for target in plan.targets if target.method == "distillation"], draft, teacher
-    )
+    _check_links([target for group in distillation for target in group], draft, teacher)
+
+
+def _having(key: str, alike: Sequence[Sequence[TargetPlan]]) -> list[TargetPlan]:
+    return [
+        target
+        for group in alike
+        if group[0].setting.get(key) is not None
+        for target in group
+    ]
 
 
 def align_source(target: TargetPlan, draft: Draft) -> TargetPlan | None:
@@ -50,8 +64,6 @@ def align_source(target: TargetPlan, draft: Draft) -> TargetPlan | None:
 
 def _check_aligns(targets: Sequence[TargetPlan], draft: Draft) -> None:
     for target in targets:
-        if target.setting.get("align") is None:
-            continue
         chain = [target]
         while chain[-1].setting.get("align") is not None:
             source = align_source(chain[-1], draft)
@@ -96,19 +108,50 @@ def _check_dims(target: TargetPlan, source: TargetPlan | None, draft: Draft) -> 
             f"{target.origin.path}: {target.name}: align.dims {wrong} is outside {source.name}, "
             f"which has {rank} dimensions"
         )
+        return
+    _check_lengths(target, source, draft)
 
 
-def _check_groups(targets: Sequence[TargetPlan], draft: Draft) -> None:
-    for key in ("global_group_id", "dependency_group_id"):
-        groups: dict[object, list[TargetPlan]] = {}
-        for target in targets:
-            group = target.setting.get(key)
-            if group is not None and target.setting.get("align") is None:
-                groups.setdefault((type(group).__name__, group), []).append(target)
-        for (_, group), members in groups.items():  # type: ignore[misc]  # the key is a pair
-            _check_equal_ratios(key, group, members, draft)
-            if key == "dependency_group_id":
-                _check_equal_blocks(group, members, draft)
+def _check_lengths(target: TargetPlan, source: TargetPlan, draft: Draft) -> None:
+    if target.shape is None or source.shape is None:
+        return
+    dims = target.setting["align"]["dims"]
+    place = f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name}"
+    if len(dims) > len(target.shape):
+        draft.problems.append(
+            f"{place} covers {len(dims)} dimensions, the target has {len(target.shape)}; leave "
+            f"some out"
+        )
+        return
+    position = draft.universe.canonical(source.module) or 0
+    groups = getattr(draft.universe.modules[position], "groups", 1)
+    for dim, length in zip(dims, target.shape, strict=False):
+        # A grouped or transposed convolution's weight counts the channels of one group.
+        found = source.shape[dim]
+        if found not in (1, length) and found * groups != length:
+            draft.problems.append(
+                f"{place} has {found} positions, the target has {length}; choose align.dims so "
+                f"that both have the same length"
+            )
+
+
+def _check_groups(key: str, targets: Sequence[TargetPlan], draft: Draft) -> None:
+    groups: dict[tuple[str, object], list[TargetPlan]] = {}
+    for target in targets:
+        group = target.setting[key]
+        if target.setting.get("align") is None:
+            groups.setdefault((type(group).__name__, group), []).append(target)
+    for (_, group), members in groups.items():
+        stages = {member.stage: member for member in members}
+        if len(stages) > 1:
+            names = " and ".join(member.name for member in stages.values())
+            draft.problems.append(
+                f"{key} {group!r}: its members must be in one stage, {names} are in two; importances "
+                f"of two algorithms cannot be compared"
+            )
+        _check_equal_ratios(key, group, members, draft)
+        if key == "dependency_group_id":
+            _check_equal_blocks(group, members, draft)
 
 
 def _check_equal_ratios(
@@ -146,24 +189,19 @@ def _check_equal_blocks(group: object, members: Sequence[TargetPlan], draft: Dra
         )
 
 
-def _check_requests(targets: Sequence[TargetPlan], draft: Draft) -> None:
-    idle: dict[str, list[TargetPlan]] = {}
-    # Targets alike share their setting and blocks; a large model has few that differ.
-    verdicts: dict[tuple[int, int], bool] = {}
-    for target in targets:
-        key = (id(target.setting), id(target.blocks))
-        verdict = verdicts.get(key)
-        if verdict is None:
-            verdict = verdicts[key] = _is_idle(target)
+def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
+    seen: set[int] = set()
+    for target in alike:
+        if id(target.blocks) not in seen:
+            seen.add(id(target.blocks))
             _check_internal_blocks(target, draft)
             _check_pattern(target, draft)
-        if verdict:
-            idle.setdefault(target.origin.path, []).append(target)
-    for path, members in idle.items():
-        more = f" and {len(members) - 1} more" if len(members) > 1 else ""
+    first = alike[0]
+    if _is_idle(first):
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         draft.hints.append(
-            f"{path}: {members[0].name}{more}: no sparse_ratio, sparse_threshold or align, so "
-            f"nothing of it will be masked"
+            f"{first.origin.path}: {first.name}{more}: no sparse_ratio, sparse_threshold or align, "
+            f"so nothing of it will be masked"
         )
 
 

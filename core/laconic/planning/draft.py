@@ -25,8 +25,8 @@ class Draft:
         templates: the module settings in force.
         recipe: what is being resolved.
         targets: what is planned; None where another entry took the target over.
-        claims: for each method what identifies a tensor -> its index in ``targets``: the identity
-            of a parameter, or of a module with the address of its input or output.
+        claims: for each method and address the identity of a module -> the index in ``targets`` of
+            its input or output there; under None the identity of a parameter or buffer -> its.
     """
 
     universe: Universe
@@ -34,7 +34,7 @@ class Draft:
     templates: Templates
     recipe: Recipe
     targets: list[TargetPlan | None] = attrs.field(factory=list)
-    claims: dict[Method, dict[object, int]] = attrs.field(factory=dict)
+    claims: dict[tuple[Method, Address | None], dict[int, int]] = attrs.field(factory=dict)
     selected: set[int] = attrs.field(factory=set)
     unmatched: list[Unmatched] = attrs.field(factory=list)
     shadowed: list[Shadowed] = attrs.field(factory=list)
@@ -48,19 +48,15 @@ class Draft:
             return self.recipe.on_conflict
         return "last" if method == "quantization" else "first"
 
-    def add(self, method: Method, claim: object, target: TargetPlan) -> None:
-        """Add a target, or settle who keeps it when it is configured twice.
+    def settle(self, claims: dict[int, int], identity: int, target: TargetPlan) -> None:
+        """Settle who keeps a target that is claimed already.
 
         Args:
-            method: the target's method.
-            claim: what identifies the tensor.
-            target: the new target.
+            claims: the claims of the target's method and address.
+            identity: what identifies the tensor among them.
+            target: the later target.
         """
-        claims = self.claims.setdefault(method, {})
-        taken = claims.setdefault(claim, len(self.targets))
-        if taken == len(self.targets):
-            self.targets.append(target)
-            return
+        taken = claims[identity]
         earlier = self.targets[taken]
         assert earlier is not None  # noqa: S101  # a claim always points at a live target
         if earlier.origin.path == target.origin.path:
@@ -79,7 +75,7 @@ class Draft:
         )
         if winner is target:
             self.targets[taken] = None
-            claims[claim] = len(self.targets)
+            claims[identity] = len(self.targets)
             self.targets.append(target)
 
     def find(self, method: Method, module: str, target: str) -> TargetPlan | None:
@@ -97,10 +93,11 @@ class Draft:
         tensor: Tensor | None = owner._parameters.get(target)
         if tensor is None:
             tensor = owner._buffers.get(target)
-        claim: object = id(tensor)
-        if tensor is None:
-            claim = (id(owner), claimed_address(target, signature_of(owner)))
-        found = self.claims.get(method, {}).get(claim)
+        if tensor is not None:
+            found = self.claims.get((method, None), {}).get(id(tensor))
+        else:
+            address = claimed_address(target, signature_of(owner))
+            found = self.claims.get((method, address), {}).get(id(owner))
         return None if found is None else self.targets[found]
 
     def finish(self) -> Plan:

@@ -18,6 +18,8 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         target: its name.
         tensor: the tensor found under that name.
     """
+    if type(tensor) is nn.Parameter and tensor.is_floating_point():
+        return None  # by far the most frequent case, and this is asked for every target
     if is_lazy(tensor):
         return "it has no shape yet; run one batch through the model first"
     if not tensor.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -23,18 +24,28 @@ class Owners:
 
     @cached_property
     def _tied(self) -> dict[int, list[tuple[int, str]]]:
-        # Almost every tensor has one owner, so only the few that have more are written down.
-        seen: set[int] = set()
+        # Almost every model is without ties, which one comprehension over all tensors shows.
+        modules = [self.universe.modules[position] for position in self.universe.first.values()]
+        tensors = [
+            id(tensor)
+            for module in modules
+            for owned in (module._parameters, module._buffers)
+            for tensor in owned.values()
+            if tensor is not None
+        ]
+        if len(set(tensors)) == len(tensors):
+            return {}
+        counts = Counter(tensors)
         tied: dict[int, list[tuple[int, str]]] = {}
-        for identity, _, _ in self._walk():
-            if identity in seen:
-                tied[identity] = []
-            seen.add(identity)
-        if tied:
-            for identity, position, name in self._walk():
-                if identity in tied:
-                    tied[identity].append((position, name))
+        for identity, position, name in self._walk():
+            if counts[identity] > 1:
+                tied.setdefault(identity, []).append((position, name))
         return tied
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every tensor and every module has one name only."""
+        return not self._tied and not self.universe.aliases
 
     def _walk(self) -> Iterator[tuple[int, int, str]]:
         modules = self.universe.modules

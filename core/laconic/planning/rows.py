@@ -13,6 +13,9 @@ from laconic.planning.templates import template_of
 from laconic.registry.descriptors import Json, Method
 
 _RANKING = ("sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id")
+_RANKED_ONLY = (*_RANKING, "min_sparse_ratio", "max_sparse_ratio", "internal_metric_block")
+_COMPANIONS = {"mask_value": "apply_method", "projection": "link"}
+"""Keys that no template has, and the key whose targets they reach as shortcuts (rule T4)."""
 
 
 @attrs.frozen
@@ -110,11 +113,16 @@ def _resolve(
 ) -> dict[str, Json]:
     setting = dict(base)
     for key, value in entry.shortcuts.items():
-        if key in base:
+        if key in base or _COMPANIONS.get(key) in base:
             used.add(key)
             if value is not None:
                 setting[key] = value
     setting.update(own)
+    # A target follows another or is ranked itself; what it says of its own decides which.
+    if "align" in own:
+        setting.update({key: None for key in _RANKED_ONLY if key in setting and key not in own})
+    elif setting.get("align") is not None and any(key in own for key in _RANKING):
+        setting["align"] = None
     return setting
 
 

@@ -33,13 +33,16 @@ class Universe:
     @classmethod
     def of(cls, model: nn.Module) -> Universe:
         """Walk a model once."""
-        pairs = list(model.named_modules(remove_duplicate=False))
-        return cls(tuple(name for name, _ in pairs), tuple(module for _, module in pairs))
+        names, modules = [], []
+        for name, module in model.named_modules(remove_duplicate=False):
+            names.append(name)
+            modules.append(module)
+        return cls(tuple(names), tuple(modules))
 
     @cached_property
     def index(self) -> dict[str, int]:
         """Position of each name."""
-        return {name: position for position, name in enumerate(self.names)}
+        return dict(zip(self.names, range(len(self.names)), strict=True))
 
     @cached_property
     def first(self) -> dict[int, int]:

@@ -71,16 +71,17 @@ class _ClassRow:
     Attributes:
         row: the target and its setting.
         algorithm: the name the plan shows.
-        claim: where all spellings of the input or output meet; None for a parameter.
+        claims: the claims of the method at the address where all spellings of the input or output
+            meet, or those of parameters.
         problem: why no module of the class can have it, or None.
         blocks: shape -> the blocks it is cut into, found once for each shape.
     """
 
     row: Row
     algorithm: str
-    claim: object
+    claims: dict[int, int]
     problem: str | None
-    blocks: dict[tuple[int, ...], Blocks | None] = attrs.field(factory=dict)
+    blocks: dict[tuple[int, ...] | None, Blocks | None] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -116,23 +117,17 @@ class _StagePlanner:
             selector: Origin(entry.path, selector, entry.line)
             for selector in dict.fromkeys(selection.selectors)
         }
-        modules = draft.universe.modules
         for position, selector in zip(selection.positions, selection.selectors, strict=True):
-            module = modules[position]
+            module = draft.universe.modules[position]
             cls = original_class(type(module))
             if cls not in shared:
                 shared[cls] = self._class_rows(cls, module, entry, position)
             found = shared[cls]
-            if found is None:
-                continue
-            if found.has_stars:
+            if found is not None and found.has_stars:
                 # The template names parameters by their beginning: modules of a class differ.
                 found = self._class_rows(cls, module, entry, position)
-                if found is None:
-                    continue
-            origin = origins[selector]
-            for row in found.rows:
-                self._plan_row(row, position, found, origin)
+            if found is not None:
+                self._plan_module(found, module, position, origins[selector])
         if selection.positions:
             self._report_idle(entry, list(shared.values()))
 
@@ -158,11 +153,13 @@ class _StagePlanner:
 
     def _class_row(self, row: Row, module: nn.Module) -> _ClassRow:
         name = self.stage.algorithm if self.info else loss_name(row.setting)
+        method, claims = self.stage.method, self.draft.claims
         if row.address is None:
-            return _ClassRow(row, name, None, None)
+            return _ClassRow(row, name, claims.setdefault((method, None), {}), None)
         signature = signature_of(module)
         problem = signature.problem(row.address.key) if row.address.side == "input" else None
-        return _ClassRow(row, name, claimed_address(row.target, signature), problem)
+        address = claimed_address(row.target, signature)
+        return _ClassRow(row, name, claims.setdefault((method, address), {}), problem)
 
     def _no_template(self, module: nn.Module, entry: Entry, position: int) -> str:
         name = self.draft.universe.names[position]
@@ -176,54 +173,60 @@ class _StagePlanner:
             f"laconic.register_module_setting"
         )
 
-    def _plan_row(
-        self, shared: _ClassRow, position: int, found: _ClassRows, origin: Origin
+    def _plan_module(
+        self, found: _ClassRows, module: nn.Module, position: int, origin: Origin
     ) -> None:
+        # The inner loop of planning: a large model comes through here tens of thousands of times.
         draft = self.draft
-        row = shared.row
-        module = draft.universe.modules[position]
+        owners = draft.owners
         name = draft.universe.names[position]
-        tensor: Tensor | None = None
-        shape: tuple[int, ...] | None = None
-        kind: TargetKind
-        if row.address is None:
-            located = self._locate(row, module, name, origin)
-            if located is None:
-                return
-            kind, tensor = located
-            shape = tuple(tensor.shape)
-            claim: object = id(tensor)
-        elif shared.problem is not None:
-            draft.problems.append(f"{origin.path}: {_full(name, row.target)}: {shared.problem}")
-            return
-        else:
-            kind = row.address.side
-            claim = (id(module), shared.claim)
         setting = found.setting
-        blocks = shared.blocks.get(shape, _UNKNOWN) if shape is not None else None
-        target = TargetPlan(
-            name,
-            row.target,
-            kind,
-            self.stage.method,
-            shared.algorithm,
-            row.setting,
-            origin,
-            draft.owners.others(position, row.target, tensor),
-            self.number,
-            shape,
-            None if blocks is _UNKNOWN else blocks,
-            found.type_name,
-            setting.output_dim,
-            setting.input_dim,
-            1 if setting.channels_first else -1,
-        )
-        if (blocks is _UNKNOWN or shape is None) and self.info is not None:
-            blocks = self._blocks_of(target, self.info)
-            if shape is not None:
-                shared.blocks[shape] = blocks
+        channel_dim = 1 if setting.channels_first else -1
+        for shared in found.rows:
+            row = shared.row
+            target_name = row.target
+            tensor: Tensor | None = None
+            shape: tuple[int, ...] | None = None
+            kind: TargetKind
+            if row.address is None:
+                located = self._locate(row, module, name, origin)
+                if located is None:
+                    continue
+                kind, tensor = located
+                shape = tuple(tensor.shape)
+                identity = id(tensor)
+            elif shared.problem is not None:
+                draft.problems.append(f"{origin.path}: {_full(name, target_name)}: {shared.problem}")
+                continue
+            else:
+                kind = row.address.side
+                identity = id(module)
+            blocks = shared.blocks.get(shape, _UNKNOWN)
+            target = TargetPlan(
+                name,
+                target_name,
+                kind,
+                self.stage.method,
+                shared.algorithm,
+                row.setting,
+                origin,
+                () if owners.is_plain else owners.others(position, target_name, tensor),
+                self.number,
+                shape,
+                blocks,
+                found.type_name,
+                setting.output_dim,
+                setting.input_dim,
+                channel_dim,
+            )
+            if blocks is _UNKNOWN:
+                blocks = shared.blocks[shape] = self._blocks_of(target)
                 target = attrs.evolve(target, blocks=blocks)
-        draft.add(self.stage.method, claim, target)
+            if identity in shared.claims:
+                draft.settle(shared.claims, identity, target)
+            else:
+                shared.claims[identity] = len(draft.targets)
+                draft.targets.append(target)
 
     def _locate(
         self, row: Row, module: nn.Module, name: str, origin: Origin
@@ -243,14 +246,14 @@ class _StagePlanner:
             self.draft.skipped.append(Skipped(name, target, "the module has None there"))
             return None
         found = obstacle(module, target, tensor)
-        if found:
+        if found is not None:
             self.draft.problems.append(f"{origin.path}: {_full(name, target)}: {found}")
             return None
         return kind, tensor
 
-    def _blocks_of(self, target: TargetPlan, info: PrunerInfo | QuantizerInfo) -> Blocks | None:
-        setting = target.setting
-        if setting.get("align") is not None:
+    def _blocks_of(self, target: TargetPlan) -> Blocks | None:
+        info, setting = self.info, target.setting
+        if info is None or setting.get("align") is not None:
             return None
         if target.kind not in info.target_kinds:
             self.draft.problems.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import attrs
 
 from laconic.document.recipe import Schedule
@@ -58,14 +60,18 @@ def is_due(curve: Curve, steps: int) -> bool:
     return update_at(curve.schedule, steps) != update_at(curve.schedule, steps - 1)
 
 
-def factor_at(curve: Curve | None, steps: int) -> float:
+def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
     """Return the share of the configured sparsity that is due after ``steps`` steps.
 
     Args:
         curve: the schedule, or None for all at once.
         steps: optimizer steps so far.
+
+    Returns:
+        A Fraction where the schedule computes with one, so that a third of 0.3 is 0.1.
     """
     if curve is None:
         return 1.0
-    progress = update_at(curve.schedule, steps) / curve.schedule.times
-    return float(curve.function(progress, **curve.options))
+    progress = Fraction(update_at(curve.schedule, steps), curve.schedule.times)
+    factor = curve.function(progress, **curve.options)
+    return factor if isinstance(factor, Fraction) else float(factor)

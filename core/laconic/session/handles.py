@@ -72,8 +72,47 @@ class Handle:
             yield module, mask_buffer(attribute)
 
 
-def bind(plan: Plan, model: nn.Module) -> tuple[Handle, ...]:
-    """Bind every target of a plan to a model.
+@attrs.frozen(eq=False)
+class Binding:
+    """A plan laid over a model, each target checked against what is there.
+
+    Attributes:
+        plan: a plan of this model, or of one of the same structure.
+        modules: each target's module, in plan order.
+        owners: who owns which tensor.
+    """
+
+    plan: Plan
+    modules: tuple[nn.Module, ...]
+    owners: Owners
+
+    def others(self, target: TargetPlan, module: nn.Module) -> tuple[tuple[nn.Module, str], ...]:
+        """Return module and attribute of each further holder of a tied parameter.
+
+        Args:
+            target: a target of the plan.
+            module: its module.
+        """
+        if self.owners.is_plain or target.shape is None:
+            return ()
+        universe = self.owners.universe
+        own = (universe.first[id(module)], target.target)
+        return tuple(
+            (universe.modules[place], attribute)
+            for place, attribute in self.owners.of(_checked_tensor(target, module))
+            if (place, attribute) != own
+        )
+
+    def handles(self) -> tuple[Handle, ...]:
+        """Return a handle for every target, in plan order."""
+        return tuple(
+            Handle(target, module, self.others(target, module))
+            for target, module in zip(self.plan.targets, self.modules, strict=True)
+        )
+
+
+def bind(plan: Plan, model: nn.Module) -> Binding:
+    """Lay a plan over a model.
 
     Args:
         plan: a plan of this model, or of one of the same structure.
@@ -83,27 +122,20 @@ def bind(plan: Plan, model: nn.Module) -> tuple[Handle, ...]:
         AttachError: a module or tensor of the plan is not in the model, or has another shape.
     """
     universe = Universe.of(model)
-    owners = Owners(universe)
-    handles = []
+    index, modules = universe.index, universe.modules
+    found = []
     for target in plan.targets:
-        position = universe.canonical(target.module)
+        position = index.get(target.module)
         if position is None:
             raise AttachError(
                 f"the plan has module {target.module!r}, which the model has not; plan again with "
                 f"laconic.plan(model, recipe)"
             )
-        module = universe.modules[position]
-        if target.kind in ("input", "output"):
-            handles.append(Handle(target, module))
-            continue
-        tensor = _checked_tensor(target, module)
-        others = tuple(
-            (universe.modules[place], attribute)
-            for place, attribute in owners.of(tensor)
-            if (place, attribute) != (position, target.target)
-        )
-        handles.append(Handle(target, module, others))
-    return tuple(handles)
+        module = modules[position]
+        found.append(module)
+        if target.shape is not None:
+            _checked_tensor(target, module)
+    return Binding(plan, tuple(found), Owners(universe))
 
 
 def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import attrs
 import torch
@@ -12,6 +13,7 @@ from laconic.algorithms import Pruner, PruningTarget
 from laconic.blocks import Blocks, count_blocks, sum_blocks
 from laconic.errors import PlanError, PluginError, SessionError
 from laconic.masking.align import align_kept, place_kept
+from laconic.masking.budgets import as_fraction
 from laconic.masking.decide import decide
 from laconic.masking.member import Member
 from laconic.planning.granularity import divide
@@ -21,7 +23,7 @@ from laconic.session.handles import Handle
 from laconic.session.mask_state import compact, is_kept, mask_of
 from laconic.session.observing import Statistic
 
-_SCALED = ("sparse_ratio", "sparse_threshold", "min_sparse_ratio", "max_sparse_ratio")
+_SCALED_RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
 
 
 @attrs.frozen(eq=False)
@@ -110,7 +112,7 @@ def importance_of(pruner: Pruner, ranked: Ranked) -> Tensor:
     )
 
 
-def member_of(ranked: Ranked, importance: Tensor, factor: float) -> Member:
+def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> Member:
     """Return a target as the budget code sees it.
 
     Args:
@@ -118,10 +120,13 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float) -> Member:
         importance: one score per block.
         factor: the share of the configured sparsity that is due now, in [0, 1].
     """
-    setting = {
-        key: value * factor if key in _SCALED and value is not None and factor < 1 else value
-        for key, value in ranked.handle.plan.setting.items()
-    }
+    setting = dict(ranked.handle.plan.setting)
+    if factor < 1:
+        for key in _SCALED_RATIOS:
+            if setting.get(key) is not None:
+                setting[key] = as_fraction(setting[key]) * as_fraction(factor)
+        if setting.get("sparse_threshold") is not None:
+            setting["sparse_threshold"] *= float(factor)
     maximum = setting.get("max_sparse_ratio")
     return Member(
         name=ranked.handle.plan.name,
@@ -139,7 +144,7 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float) -> Member:
 
 
 def decide_masks(
-    ranked: Sequence[Ranked], importances: Sequence[Tensor], factor: float
+    ranked: Sequence[Ranked], importances: Sequence[Tensor], factor: float | Fraction
 ) -> dict[Handle, Tensor]:
     """Decide on all ranked targets of one stage.
 

@@ -28,6 +28,19 @@ def report_text(report: Report) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
+def show_report(report: Report, console: Console) -> None:
+    """Print a report, in the width and colours of a terminal, or plainly into a file.
+
+    Args:
+        report: what to print.
+        console: where to print.
+    """
+    if console.is_terminal:
+        console.print(report_table(report))
+    else:
+        console.print(Text(report_text(report)), soft_wrap=True)
+
+
 def report_table(report: Report) -> RenderableType:
     """Return what a rich console prints for a report.
 

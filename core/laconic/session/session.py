@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,15 +62,19 @@ class Session:
         self.metrics: dict[str, float] = {}
         self.steps = 0
         self._runs: tuple[PruningRun, ...] = start_runs(plan)
-        self._handles: tuple[Handle, ...] = bind(plan, model)
         self._statistics: dict[Handle, Statistic] = {}
         self._is_compressed = False
         self._state: str = "attached"
         self._baked: dict[Handle, Tensor] = {}
-        self._attachments = attach_instruments(wire(self._handles), self._name_of)
+        self._binding = bind(plan, model)
+        self._attachments = attach_instruments(wire(self._binding), self._name_of)
 
     def __repr__(self) -> str:
-        return f"<laconic.Session {self._state}: {len(self._handles)} targets, step {self.steps}>"
+        return f"<laconic.Session {self._state}: {len(self.plan)} targets, step {self.steps}>"
+
+    @cached_property
+    def _handles(self) -> tuple[Handle, ...]:
+        return self._binding.handles()
 
     def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
@@ -302,7 +308,7 @@ class Session:
         self._need("attached", "restore")
         restore_state(self, tensors, data)
 
-    def _decide(self, run: PruningRun, factor: float) -> dict[Handle, Tensor]:
+    def _decide(self, run: PruningRun, factor: float | Fraction) -> dict[Handle, Tensor]:
         stages = self.plan.recipe.stages
         ranked = [
             rank(handle, self._statistics, stages)

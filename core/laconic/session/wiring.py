@@ -1,4 +1,4 @@
-"""From handles to the instruments of each module."""
+"""From a plan laid over a model to the instruments of each module."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from laconic.instrument.masks import ActivationMask, ParameterMask
 from laconic.instrument.names import mask_buffer
 from laconic.instrument.sites import input_site
 from laconic.planning.addresses import Address, parse_address
+from laconic.planning.plan import TargetPlan
 from laconic.planning.signature import signature_of
-from laconic.session.handles import Handle
+from laconic.session.handles import Binding
 
 
 @attrs.frozen
@@ -26,36 +27,60 @@ class _Wish:
     channel_dim: int
 
 
-def wire(handles: Sequence[Handle]) -> dict[nn.Module, Instruments]:
+@attrs.frozen(eq=False)
+class _Profile:
+    """What some modules have in common: their wishes, and where one more wish leads.
+
+    Profiles form a tree that is walked wish by wish, so that a large model makes no list per
+    module.
+    """
+
+    wishes: tuple[_Wish, ...] = ()
+    longer: dict[_Key, _Profile] = attrs.field(factory=dict)
+    made: dict[type[nn.Module], Instruments] = attrs.field(factory=dict)
+
+    def extended(self, key: _Key, target: TargetPlan) -> _Profile:
+        """Return the profile with one more wish."""
+        if key not in self.longer:
+            wish = _Wish(
+                key[1],
+                target.kind in ("input", "output"),
+                target.setting.get("apply_method") == "add",
+                target.channel_dim,
+            )
+            self.longer[key] = _Profile((*self.wishes, wish))
+        return self.longer[key]
+
+    def instruments(self, module: nn.Module) -> Instruments:
+        """Return the instruments of a module with these wishes, shared within its class."""
+        cls = type(module)
+        if cls not in self.made:
+            self.made[cls] = _instruments(module, self.wishes)
+        return self.made[cls]
+
+
+_Key = tuple[int, str, int]
+"""Identity of the setting, attribute or address, and channel dimension."""
+
+
+def wire(binding: Binding) -> dict[nn.Module, Instruments]:
     """Return what every module shall do.
 
     Args:
-        handles: the bound targets, in plan order.
+        binding: a plan laid over a model.
     """
-    wishes: dict[nn.Module, list[_Wish]] = {}
-    known: dict[tuple[int, str], _Wish] = {}
-    for handle in handles:
-        plan = handle.plan
+    nothing = _Profile()
+    profiles: dict[nn.Module, _Profile] = {}
+    is_plain = binding.owners.is_plain
+    for target, module in zip(binding.plan.targets, binding.modules, strict=True):
         # Targets alike share their setting, and with it what is wished of their modules.
-        key = (id(plan.setting), plan.target)
-        wish = known.get(key)
-        if wish is None or wish.channel_dim != plan.channel_dim:
-            wish = known[key] = _wish(handle, plan.target)
-        wishes.setdefault(handle.module, []).append(wish)
-        for module, attribute in handle.others:
-            wishes.setdefault(module, []).append(_wish(handle, attribute))
-    shared: dict[tuple[type[nn.Module], tuple[_Wish, ...]], Instruments] = {}
-    wanted = {}
-    for module, wish_list in wishes.items():
-        of_class = (type(module), tuple(wish_list))
-        if of_class not in shared:
-            shared[of_class] = _instruments(module, wish_list)
-        wanted[module] = shared[of_class]
-    return wanted
-
-
-def _wish(handle: Handle, attribute: str) -> _Wish:
-    return _Wish(attribute, handle.is_activation, handle.is_additive, handle.plan.channel_dim)
+        key = (id(target.setting), target.target, target.channel_dim)
+        profiles[module] = profiles.get(module, nothing).extended(key, target)
+        if not is_plain:
+            for other, attribute in binding.others(target, module):
+                key = (id(target.setting), attribute, target.channel_dim)
+                profiles[other] = profiles.get(other, nothing).extended(key, target)
+    return {module: profile.instruments(module) for module, profile in profiles.items()}
 
 
 def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:

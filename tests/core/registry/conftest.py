@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from laconic.registry.discovery import ALLOW, DENY, STRICT
 from laconic.registry.registry import Registry, load_registry
 
 FACE = """
@@ -23,6 +24,12 @@ def laconic_pruners():
 
 Install = Callable[..., Path]
 Load = Callable[..., Registry]
+
+
+@pytest.fixture(autouse=True)
+def _default_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (ALLOW, DENY, STRICT):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture

@@ -1,0 +1,93 @@
+"""Reading files: names, folders, encodings."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from laconic import ConfigError
+from laconic.document.positions import Mark
+from laconic.document.source import read_document, read_file
+
+
+def refusal(path):
+    with pytest.raises(ConfigError) as caught:
+        read_file(path)
+    (problem,) = caught.value.problems
+    assert caught.value.source == str(path)
+    return str(problem)
+
+
+def test_the_suffix_decides_between_yaml_and_json(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: yes\n")
+    (tmp_path / "a.JSON").write_text('{"a": 1}')
+
+    assert read_document(tmp_path / "a.yaml").data == {"a": "yes"}
+    assert read_document(str(tmp_path / "a.JSON")).data == {"a": 1}
+
+
+def test_python_data_is_read_as_it_is():
+    assert read_document([{"a": (1,)}]).data == [{"a": [1]}]
+
+
+def test_a_missing_file_names_the_nearest_one(tmp_path):
+    (tmp_path / "recipe.yaml").touch()
+
+    assert refusal(tmp_path / "recpie.yaml") == (
+        "there is no such file (did you mean 'recipe.yaml'?)"
+    )
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path):
+    folder = tmp_path / "nowhere"
+
+    assert refusal(folder / "recipe.yaml") == (
+        f"there is no such file (there is no folder {str(folder)!r} either)"
+    )
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "recipe.yaml").touch()
+
+    assert refusal(tmp_path) == "this is a folder, expected a file (it holds recipe.yaml)"
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+
+    assert refusal(tmp_path / "recipe.yaml") == "the file cannot be read: permission denied"
+
+
+def test_a_name_that_is_no_name_is_refused():
+    assert refusal("a\0b") == "this is not a file name: embedded null byte"
+
+
+def test_bytes_that_are_not_text_are_shown_where_they_are(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("a: 1\nü: b".encode() + b"\xff")
+
+    assert refusal(path) == "2:5: the byte 0xff is not UTF-8 text (save the file as UTF-8)"
+
+
+def test_a_byte_order_mark_shifts_nothing(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(codecs.BOM_UTF8 + b"a: 1\n")
+
+    assert read_file(path).values["a",] == Mark(1, 4)
+
+
+def test_utf_16_with_a_mark_is_read(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("a: ü\n".encode("utf-16"))
+
+    assert read_file(path).data == {"a": "ü"}
+
+
+def test_line_ends_of_windows_do_not_count_twice(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_bytes(b'{\r\n  "a": 1\r\n}\r\n')
+
+    assert read_file(path).keys["a",] == Mark(2, 3)

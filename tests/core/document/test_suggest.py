@@ -1,0 +1,35 @@
+"""Nearest names."""
+
+import pytest
+
+from laconic.document.suggest import did_you_mean, nearest
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("sparse_ration", "sparse_ratio"),
+        ("SPARSE-RATIO", "sparse_ratio"),
+        ("sparseratio", "sparse_ratio"),
+        ("op_type", "op_types"),
+    ],
+)
+def test_the_most_similar_name_comes_first(word, expected):
+    assert nearest(word, ["granularity", "sparse_ratio", "op_types"])[0] == expected
+
+
+def test_nothing_is_near_to_something_else():
+    assert nearest("zzz", ["sparse_ratio"]) == ()
+    assert did_you_mean("zzz", ["sparse_ratio"]) is None
+
+
+def test_of_equally_near_names_the_first_leads():
+    assert nearest("fc", ["fc2", "fc1"]) == ("fc2", "fc1")
+
+
+def test_the_number_of_names_is_bounded():
+    assert len(nearest("fc", [f"fc{n}" for n in range(9)], count=2)) == 2
+
+
+def test_the_hint_is_a_question():
+    assert did_you_mean("mull", ["mul", "add"]) == "did you mean 'mul'?"

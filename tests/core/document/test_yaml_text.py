@@ -1,0 +1,235 @@
+"""Reading YAML: the core schema of 1.2, places, and everything that is not one plain document."""
+
+import math
+
+import pytest
+
+from laconic import ConfigError
+from laconic.document.positions import Mark
+from laconic.document.yaml_text import read_yaml
+
+
+def problems(text):
+    return [str(problem) for problem in read_yaml(text).problems([])]
+
+
+def refusal(text):
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(text, source="recipe.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("FALSE", False),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("~", None),
+        ("null", None),
+        ("12", 12),
+        ("-7", -7),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("010", 10),
+        ("1_000", "1_000"),
+        ("1:30", "1:30"),
+        ("2:4", "2:4"),
+        ("1e-3", 0.001),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("+1.5E2", 150.0),
+        ("2024-01-01", "2024-01-01"),
+        ("=", "="),
+        ("'1'", "1"),
+        ('"true"', "true"),
+        ("!!str 1", "1"),
+        ("!!int '3'", 3),
+        ("!!float 3", 3.0),
+        ("!!bool 'true'", True),
+    ],
+)
+def test_a_scalar_means_what_yaml_1_2_says(text, value):
+    data = read_yaml(f"key: {text}\n").data["key"]
+
+    assert (type(data), data) == (type(value), value)
+
+
+def test_a_key_without_a_value_holds_null():
+    assert read_yaml("a:\nb: 1\n").data == {"a": None, "b": 1}
+
+
+def test_every_key_and_value_has_its_place():
+    document = read_yaml("a:\n  - b: 1\n    cc: [x, yy]\n")
+
+    assert document.keys["a",] == Mark(1, 1)
+    assert document.keys["a", 0, "cc"] == Mark(3, 5)
+    assert document.values["a", 0, "cc"] == Mark(3, 9)
+    assert document.values["a", 0, "cc", 1] == Mark(3, 13)
+
+
+def test_an_alias_repeats_its_anchor():
+    document = read_yaml("a: &x [1, 2]\nb: *x\n")
+
+    assert document.data == {"a": [1, 2], "b": [1, 2]}
+    assert document.values["b", 0] == Mark(1, 8)
+
+
+def test_a_merge_key_adds_what_is_not_there():
+    document = read_yaml("a: &x {p: 1, q: 2}\nb:\n  q: 3\n  <<: *x\n")
+
+    assert document.data["b"] == {"q": 3, "p": 1}
+
+
+def test_of_several_merged_mappings_the_first_wins():
+    document = read_yaml("a: &x {p: 1}\nb: &y {p: 2, q: 3}\nc: {<<: [*x, *y]}\n")
+
+    assert document.data["c"] == {"p": 1, "q": 3}
+
+
+def test_only_a_mapping_can_be_merged():
+    assert problems("a: &x 1\nb:\n  <<: *x\n") == [
+        "1:4: b: the merge key << takes a mapping or a list of mappings "
+        "(write <<: *name with an anchor &name on a mapping)"
+    ]
+
+
+def test_a_key_given_twice_is_reported_at_the_second_one():
+    assert problems("a: 1\nb: 2\na: 3\n") == [
+        "3:1: a: the key 'a' is given twice, first on line 1 (keep one of them)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1: a", "1:1: found the key 1, expected a string (write '1' in quotes)"),
+        ("true: a", "1:1: found the key true, expected a string (write 'true' in quotes)"),
+        ("~: a", "1:1: found the key null, expected a string (write '~' in quotes)"),
+        ("? \n: a", "1:3: found the key null, expected a string"),
+        ("? [a]\n: b", "1:3: found a list as a key, expected a string"),
+        ("? {a: b}\n: c", "1:3: found a mapping as a key, expected a string"),
+    ],
+)
+def test_a_key_is_a_string(text, message):
+    assert problems(text) == [message]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("!foo 1", "the tag !foo has no meaning here, expected plain data (remove the tag)"),
+        ("!!set {a}", "the tag !!set has no meaning here, expected plain data (remove the tag)"),
+        ("!!binary aGk=", "the tag !!binary has no meaning here, expected plain data (remove the tag)"),
+        ("!!python/name:os.system x", "the tag !!python/name:os.system has no meaning here, expected plain data (remove the tag)"),
+        ("!foo [1]", "the tag !foo has no meaning here, expected plain data (remove the tag)"),
+        ("!!int x", "the tag !!int does not fit 'x'"),
+    ],
+)  # fmt: skip
+def test_a_tag_has_no_meaning(text, message):
+    assert [line.removeprefix("1:4: ") for line in problems(f"a: {text}")] == [f"a: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [(".nan", "NaN"), (".inf", "infinity"), ("-.Inf", "-infinity")]
+)
+def test_a_number_is_finite(text, found):
+    assert problems(f"a: {text}") == [f"1:4: a: found {found}, expected a finite number"]
+
+
+def test_a_number_too_large_for_a_float_is_infinite():
+    assert math.isinf(float("1e999"))
+    assert problems("a: 1e999") == ["1:4: a: found infinity, expected a finite number"]
+
+
+def test_an_integer_can_have_too_many_digits():
+    assert problems(f"a: {'9' * 5000}") == [
+        "1:4: a: the integer has 5000 digits, which is too many"
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
+def test_an_empty_file_is_no_document(text):
+    assert refusal(text) == (
+        "recipe.yaml has 1 problem:\n  1:1: the file is empty, expected a document"
+    )
+
+
+def test_a_file_holds_one_document():
+    assert refusal("a: 1\n---\nb: 2\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  2:1: a second document starts here, expected one document in a file "
+        "(remove the line '---' or split the file)"
+    )
+
+
+def test_a_tab_cannot_indent():
+    assert refusal("a:\n\tb: 1\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  2:1: not YAML: found a tab where YAML expects spaces (indent with spaces)"
+    )
+
+
+def test_an_unclosed_list_is_shown_where_it_is_noticed():
+    assert refusal("a: [1, 2\nb: 3\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  2:2: not YAML: expected ',' or ']', but got ':' "
+        "while parsing a flow sequence that begins on line 1"
+    )
+
+
+def test_a_colon_inside_plain_text_asks_for_quotes():
+    assert refusal("a: b: c\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  1:5: not YAML: mapping values are not allowed here "
+        "(quote text that contains ': ', or check the indentation)"
+    )
+
+
+def test_an_alias_needs_an_anchor():
+    assert refusal("a: *nobody\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  1:4: not YAML: found undefined alias 'nobody' "
+        "(an alias *name needs an anchor &name above it)"
+    )
+
+
+def test_a_control_character_is_not_allowed():
+    assert refusal("a: 1\nb: x\x07y\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  2:5: found the character U+0007, which YAML does not allow "
+        '(remove it, or write it as "\\u0007" in double quotes)'
+    )
+
+
+def test_an_alias_inside_its_own_anchor_never_ends():
+    assert refusal("a: &x [1, *x]\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  1:4: an alias stands inside its own anchor, which would never end"
+    )
+
+
+def test_aliases_that_multiply_are_stopped():
+    text = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+    )
+
+    assert refusal(text) == (
+        "recipe.yaml has 1 problem:\n"
+        "  1:6: more than 100000 values only repeat others "
+        "(aliases of aliases grow fast: write the values out)"
+    )
+
+
+def test_a_document_can_be_too_deep():
+    assert refusal(f"a: {'[' * 150}{']' * 150}\n") == (
+        "recipe.yaml has 1 problem:\n"
+        "  1:104: mappings and lists stand more than 100 deep inside one another"
+    )
+
+
+def test_a_document_can_be_too_deep_for_the_parser():
+    assert refusal("[" * 50_000) == (
+        "recipe.yaml has 1 problem:\n  mappings and lists stand too deep inside one another"
+    )
