@@ -1,5 +1,6 @@
 """Runs the cases of the specification: ``@pytest.mark.spec("family")`` gives a test each of them."""
 
+import ast
 import functools
 import importlib.util
 import json
@@ -58,6 +59,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def all_families() -> dict[str, dict[str, Any]]:
     return {family: load_family(family) for family in families()}
+
+
+@pytest.fixture(scope="session")
+def is_run():
+    """Tell whether some runner's marker asks for a case."""
+    marks = []
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.spec":
+                where = {one.arg: ast.literal_eval(one.value) for one in node.keywords}
+                marks.append((ast.literal_eval(node.args[0]), where))
+
+    def check(family: str, case: Case) -> bool:
+        return any(family == name and is_meant(case, where) for name, where in marks)
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,7 @@ def follow(given):
     first = 0
     if target["kind"] != "parameter" and not any(t in target["module"] for t in CHANNELS_FIRST):
         first = -1
-    placed = place_kept(
-        kept, shape, first_dim=first, groups=target.get("groups", 1), blocks=blocks
-    )
+    placed = place_kept(kept, shape, first_dim=first, groups=target.get("groups", 1), blocks=blocks)
     if blocks is not None:
         return expand_blocks(placed, blocks.size, shape)
     return placed.expand(shape)

@@ -61,7 +61,9 @@ def blocks_of(given, models):
     if planned.blocks is not None:
         return planned.blocks
     # The shape of an input or output is learnt when it is seen first.
-    catalog = laconic.registry().quantizers if method == "quantization" else laconic.registry().pruners
+    catalog = (
+        laconic.registry().quantizers if method == "quantization" else laconic.registry().pruners
+    )
     shape = tuple(given["shape"])
     return divide(planned.setting.get("granularity"), planned, shape, catalog.info(algorithm))
 

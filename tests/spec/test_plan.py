@@ -114,7 +114,10 @@ def check_findings(plan, expect):
 
 @pytest.mark.parametrize(
     ("entry", "times"),
-    [({"op_names": ["fc1", "nope"], "sparse_ratio": 0.5}, 1), ({"op_names": ["fc1"], "sparse_ratio": 0.5}, 0)],
+    [
+        ({"op_names": ["fc1", "nope"], "sparse_ratio": 0.5}, 1),
+        ({"op_names": ["fc1"], "sparse_ratio": 0.5}, 0),
+    ],
 )
 def test_what_matches_nothing_is_warned_about_once(entry, times, models):
     shapes = {"weight": {"shape": [4, 4]}, "bias": {"shape": [4]}}

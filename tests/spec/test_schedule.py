@@ -5,7 +5,6 @@ import pytest
 import laconic
 
 
-
 @pytest.mark.spec("schedule", expects="factors")
 def test_factors(case):
     schedule = case["given"]["schedule"]

@@ -44,11 +44,13 @@ def compose(registry: Registry) -> dict[str, Json]:
         catalog = getattr(registry, catalog_name)
         definitions[name] = _closed(definitions[name], catalog, catalog_name)
         stage = definitions[f"{method}_stage"]
-        stage["allOf"] = _options_by_name(catalog, key="algorithm")
+        stage["allOf"] = _options_by_name(catalog, key="algorithm", title=stage["title"])
     definitions["schedule_name"] = _closed(
         definitions["schedule_name"], registry.schedules, "schedules"
     )
-    definitions["schedule"]["allOf"] = _options_by_name(registry.schedules, key="name")
+    definitions["schedule"]["allOf"] = _options_by_name(
+        registry.schedules, key="name", title=definitions["schedule"]["title"]
+    )
     definitions["exporter_name"] = _closed(
         definitions["exporter_name"], registry.exporters, "exporters"
     )
@@ -139,11 +141,13 @@ def _closed(schema: Mapping[str, Json], catalog: Catalog[Descriptor], name: str)
     }
 
 
-def _options_by_name(catalog: Catalog[Descriptor], *, key: str) -> list[Json]:
+def _options_by_name(catalog: Catalog[Descriptor], *, key: str, title: str) -> list[Json]:
     rules = []
     for names, registration in _registrations(catalog):
         options = _options(registration)
-        then: dict[str, Json] = {"properties": {"options": options}}
+        if options.get("type") == "object":  # the specification says so already
+            del options["type"]
+        then: dict[str, Json] = {"title": title, "properties": {"options": options}}
         if registration.descriptor.options.get("required"):
             then["required"] = ["options"]
         rules.append({"if": _is_named(key, names), "then": then})

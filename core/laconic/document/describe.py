@@ -39,21 +39,8 @@ def describe(schema: Json, root: Mapping[str, Json]) -> str:
         return "anything" if schema else "nothing"
     if "$ref" in schema:
         return describe(_resolve(schema["$ref"], root), root)
-    if "const" in schema:
-        return show(schema["const"])
-    if "enum" in schema:
-        return _describe_enum(schema)
-    for keyword in ("anyOf", "oneOf"):
-        # Beside a type, alternatives only add conditions.
-        if keyword in schema and "type" not in schema:
-            branches = [
-                describe(branch, root) for branch in schema[keyword] if not _is_null(branch)
-            ]
-            return join_words(list(dict.fromkeys(branches)) or ["null"])
-    types = schema.get("type", [])
-    kinds = [kind for kind in ([types] if isinstance(types, str) else types) if kind != "null"]
-    words = [_describe_type(kind, schema, root) for kind in kinds]
-    return join_words(words) if words else _describe_untyped(schema, root)
+    phrases = _phrases(schema, root)
+    return join_words(phrases) if phrases else _describe_untyped(schema, root)
 
 
 def legal_strings(schema: Json, root: Mapping[str, Json]) -> list[str]:
@@ -74,19 +61,38 @@ def legal_strings(schema: Json, root: Mapping[str, Json]) -> list[str]:
     return [value for value in listed if isinstance(value, str)]
 
 
-def _describe_enum(schema: Mapping[str, Json]) -> str:
+def _phrases(schema: Mapping[str, Json], root: Mapping[str, Json]) -> list[str]:
+    """The alternatives of a schema, one phrase each."""
+    if "const" in schema:
+        return [show(schema["const"])]
+    if "enum" in schema:
+        return _list_enum(schema)
+    types = schema.get("type")
+    kinds = [
+        kind for kind in ([types] if isinstance(types, str) else types or []) if kind != "null"
+    ]
+    if len(kinds) > 1 and "title" in schema:
+        return [str(schema["title"])]
+    if kinds:
+        return [_describe_type(kind, schema, root) for kind in kinds]
+    phrases = []
+    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        if not isinstance(branch, dict) or "$ref" in branch:
+            phrases.append(describe(branch, root))
+        else:
+            phrases += _phrases(branch, root) if branch.get("type") != "null" else []
+    return list(dict.fromkeys(phrases))
+
+
+def _list_enum(schema: Mapping[str, Json]) -> list[str]:
     values = [value for value in schema["enum"] if value is not None]
-    if not values:
-        return "one of no installed names"
     if len(values) > _LISTED_AT_MOST and "title" in schema:
-        return str(schema["title"])
+        return [str(schema["title"])]
     # Qualified names are only worth their length where nothing shorter exists.
     short = [value for value in values if ":" not in str(value)] or values
-    more = len(short) - _LISTED_AT_MOST
     words = [value if isinstance(value, str) else show(value) for value in short]
-    if more > 0:
-        return f"one of {', '.join(words[:_LISTED_AT_MOST])} and {more} more"
-    return join_words(words)
+    more = len(words) - _LISTED_AT_MOST
+    return [*words[:_LISTED_AT_MOST], f"{more} more"] if more > 0 else words
 
 
 def _describe_type(kind: str, schema: Mapping[str, Json], root: Mapping[str, Json]) -> str:
@@ -115,6 +121,8 @@ def _describe_untyped(schema: Mapping[str, Json], root: Mapping[str, Json]) -> s
         return f"anything but {describe(schema['not'], root)}"
     if any(key in schema for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")):
         return "a number" + _describe_range(schema)
+    if "properties" in schema or "required" in schema:
+        return _describe_mapping(schema)
     if "pattern" in schema or "minLength" in schema:
         return "a string" + _describe_text(schema)
     return "another value"
@@ -167,10 +175,6 @@ def _describe_list(schema: Mapping[str, Json], root: Mapping[str, Json]) -> str:
     if high is not None:
         return f"a list of at most {high} {item}s"
     return "a list" if item == "item" else f"a list of {item}s"
-
-
-def _is_null(schema: Json) -> bool:
-    return isinstance(schema, dict) and schema.get("type") == "null"
 
 
 def _resolve(reference: str, root: Mapping[str, Json]) -> Json:

@@ -10,6 +10,7 @@ from laconic.document.path import Path
 from laconic.registry.descriptors import METHODS, Json
 
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*\Z")
+_LEAST_PERCENT, _MOST_PERCENT = 2, 100
 _WORDS = {"boolean": ("true", "false"), "null": ("null",)}
 
 
@@ -26,7 +27,7 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
         hint = _without_quotes(value, kinds)
         if hint is not None:
             return hint
-    if "array" in kinds and "object" not in kinds:
+    if "array" in kinds and "object" not in kinds and schema.get("minItems", 0) <= 1:
         if isinstance(value, dict):
             return "write a list: begin the mapping with '- '"
         items = schema.get("items")
@@ -48,7 +49,7 @@ def hint_for_range(value: Json, schema: Mapping[str, Json]) -> str | None:
         schema: the schema with the range.
     """
     is_share = schema.get("minimum") == 0 and schema.get("maximum") == 1
-    if is_share and 1 < value <= 100:  # noqa: PLR2004  # percent
+    if is_share and _LEAST_PERCENT <= value <= _MOST_PERCENT:
         return f"for {value} percent write {_share(value)}"
     return None
 

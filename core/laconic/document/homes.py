@@ -16,7 +16,7 @@ from laconic.registry.descriptors import METHODS, Json, Method
 
 Level: TypeAlias = Literal["target", "entry", "stage", "align", "schedule", "recipe", "job"]
 
-_LISTED_AT_MOST = 16
+_LISTED_AT_MOST = 20
 _OUTWARDS: tuple[Level, ...] = ("target", "entry", "stage", "recipe", "job")
 _INSIDE: dict[Level, tuple[Level, ...]] = {
     "target": ("align",),

@@ -44,8 +44,15 @@ def about_name(name: str, catalog_name: str, *, names: Sequence[str]) -> tuple[s
     except PluginError as error:
         return str(error), None
     near = did_you_mean(name, names)
-    hint = "; ".join([*([near] if near else []), *notes]) or None
+    if near is not None:
+        # With the right name at hand, nothing has to be installed for it.
+        notes = [near, *(note for note in notes if "pip install" not in note)]
+    hint = "; ".join(notes).replace("?; ", "? ") or None
     if not names:
-        return f"found {show(name)}, but no plugin that provides a {singular} is installed", hint
+        return f"found {show(name)}, but no plugin that provides {_a(singular)} is installed", hint
     legal = describe({"enum": list(names)}, {})
-    return f"found {show(name)}, expected a {singular}: {legal}", hint
+    return f"found {show(name)}, expected {_a(singular)}: {legal}", hint
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

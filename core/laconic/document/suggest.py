@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_SIMILAR = 0.6
+_SIMILAR = 0.65
 
 
 def nearest(word: str, candidates: Iterable[str], *, count: int = 3) -> tuple[str, ...]:

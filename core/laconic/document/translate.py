@@ -81,9 +81,9 @@ def _missing_keys(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     for key in mismatch.rule:
         if key in mismatch.value or _is_misspelled(mismatch, [key]):
             continue
-        expected = describe(properties[key], root) if key in properties else ""
-        hint = f"write {key}: {expected}" if expected not in ("", "another value") else None
-        yield Finding(mismatch.path, f"{mismatch.title} needs the key {key!r}", hint)
+        expected = describe(properties.get(key, {}), root).removesuffix(" (a mapping)")
+        hint = f"write {key}: {expected}" if expected != "another value" else None
+        yield Finding(mismatch.path, f"missing key {key!r} in {mismatch.title}", hint)
 
 
 def _is_misspelled(mismatch: Mismatch, keys: list[str]) -> bool:

@@ -77,11 +77,12 @@ def watch(console: Console, *, phases: int) -> Iterator[Voice]:
     bars = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(),
         AmountColumn(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        refresh_per_second=4,  # the display shares its cores with the training
     )
     with bars:
         yield BarVoice(console, bars, phases=phases)

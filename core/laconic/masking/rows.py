@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laconic.masking.select import SMALL, cut_smallest, is_above
+from laconic.masking.select import CHUNK, SMALL, cut_smallest, is_above
 
 PAIRWISE = 16
 """Rows up to this length are ranked by comparing every pair of columns."""
 
-_ROWS_AT_A_TIME = 1 << 17
+# As in laconic.masking.select: operations of this size run on one thread and stay in cache.
+_ROWS_AT_A_TIME = CHUNK
 
 
 def keep_highest(rows: Tensor, masked: int) -> Tensor:

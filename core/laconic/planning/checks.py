@@ -209,7 +209,7 @@ def _is_idle(target: TargetPlan) -> bool:
     setting = target.setting
     if target.blocks is not None and target.blocks.keep is not None:
         return False
-    asked = (*_REQUESTS, "align", "dependency_group_id", "min_sparse_ratio")
+    asked = (*_REQUESTS, "align", "dependency_group_id")
     return all(setting.get(key) is None for key in asked)
 
 

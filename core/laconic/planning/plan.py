@@ -66,7 +66,7 @@ class TargetPlan:
         stage: index of the stage in ``Plan.recipe.stages``.
         shape: the tensor's shape, or None for inputs and outputs.
         blocks: which elements share a decision, or None where the shape is not known yet, the
-            target is aligned, or the method has no blocks.
+            target is aligned without a granularity of its own, or the method has no blocks.
         module_type: the module's class name.
         output_dim: the dimension of the module's weight that counts output channels.
         input_dim: the dimension of the module's weight that counts input channels.

@@ -11,7 +11,7 @@ from laconic.blocks import Blocks
 from laconic.document.recipe import Entry, Stage
 from laconic.planning.classes import original_class
 from laconic.planning.draft import Draft, claimed_address
-from laconic.planning.granularity import divide
+from laconic.planning.granularity import DEFAULT, divide
 from laconic.planning.obstacles import absence, obstacle
 from laconic.planning.plan import Origin, Skipped, TargetPlan, Unmatched
 from laconic.planning.rows import Row, rows_of
@@ -253,9 +253,10 @@ class _StagePlanner:
 
     def _blocks_of(self, target: TargetPlan) -> Blocks | None:
         info, setting = self.info, target.setting
-        if info is None or setting.get("align") is not None:
+        is_aligned = setting.get("align") is not None
+        if info is None or (is_aligned and setting.get("granularity") in (None, "default")):
             return None
-        if target.kind not in info.target_kinds:
+        if target.kind not in info.target_kinds and not is_aligned:
             self.draft.problems.append(
                 f"{target.origin.path}: {target.name}: {info.name} cannot be used on "
                 f"{target.kind}s, only on: {', '.join(info.target_kinds)}"

@@ -218,9 +218,12 @@ def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
                 f"must be one dimension, which its channels follow; found {kept.ndim}"
             )
         return kept
-    return place_kept(
+    shape, blocks = handle.plan.shape or (), handle.plan.blocks
+    placed = place_kept(
         kept,
-        handle.plan.shape or (),
+        shape,
         groups=int(getattr(source.module, "groups", 1)),
+        blocks=blocks,
         name=f"{handle.plan.origin.path}: {handle.plan.name}",
     )
+    return placed if blocks is None else compact(placed, blocks.size, shape)

@@ -1,0 +1,196 @@
+"""What is said about values that do not fit: found, expected, and what to write."""
+
+import pytest
+
+SHARE = "expected a number from 0 to 1"
+
+
+@pytest.mark.parametrize("key", ["sparse_ratio", "min_sparse_ratio", "max_sparse_ratio"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1.5, f"found 1.5, {SHARE}"),
+        (-0.5, f"found -0.5, {SHARE}"),
+        (50, f"found 50, {SHARE} (for 50 percent write 0.5)"),
+        (12.5, f"found 12.5, {SHARE} (for 12.5 percent write 0.125)"),
+        ("0.5", f"found '0.5', {SHARE} (write 0.5 without quotes)"),
+        ("50%", f"found '50%', {SHARE} (write 0.5)"),
+        ("half", f"found 'half', {SHARE}"),
+        (True, f"found true, {SHARE}"),
+        ([0.5], f"found [0.5], {SHARE}"),
+        ({"weight": 0.5}, f'found {{"weight": 0.5}}, {SHARE}'),
+    ],
+)
+def test_a_share_is_a_number_from_0_to_1(entry_lines, key, value, message):
+    assert entry_lines("pruning", **{key: value}) == [f"[0].{key}: {message}"]
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, 0.29])
+def test_both_ends_of_a_share_are_legal(entry_lines, value):
+    assert entry_lines("pruning", sparse_ratio=value) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("sparse_threshold", "high", "found 'high', expected a number"),
+        ("internal_metric_block", 0, "found 0, expected an integer of at least 1"),
+        ("internal_metric_block", 1.5, "found 1.5, expected an integer of at least 1"),
+        ("internal_metric_block", "2", "found '2', expected an integer of at least 1 (write 2 without quotes)"),
+        ("global_group_id", 1.5, "found 1.5, expected a string or an integer"),
+        ("dependency_group_id", True, "found true, expected a string or an integer"),
+        ("apply_method", "mull", "found 'mull', expected mul or add (did you mean 'mul'?)"),
+        ("apply_method", "mse", "found 'mse', expected mul or add"),
+        ("apply_method", 1, "found 1, expected mul or add"),
+        ("mask_value", 0, "found 0, expected a number other than 0"),
+        ("mask_value", 0.0, "found 0.0, expected a number other than 0"),
+        ("mask_value", "-1", "found '-1', expected a number other than 0 (write -1 without quotes)"),
+        ("align", "weight", "found 'weight', expected an alignment (a mapping)"),
+        ("target_names", "weight", "found 'weight', expected a list of strings (write a list: [weight])"),
+        ("op_names", "conv", "found 'conv', expected a list of strings (write a list: [conv])"),
+        ("op_types", {"a": 1}, "found {\"a\": 1}, expected a list of strings (write a list: begin the mapping with '- ')"),
+        ("target_settings", ["weight"], 'found ["weight"], expected a mapping'),
+    ],
+)  # fmt: skip
+def test_a_pruning_value_of_the_wrong_kind(entry_lines, key, value, message):
+    assert entry_lines("pruning", **{key: value}) == [f"[0].{key}: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("align", "message"),
+    [
+        ({"dims": [0]}, "align: missing key 'target_name' in an alignment (write target_name: a string that is not empty)"),
+        ({"target_name": "weight"}, "align: missing key 'dims' in an alignment (write dims: a list of at least 1 integer)"),
+        ({"target_name": "weight", "dims": 0}, "align.dims: found 0, expected a list of at least 1 integer (write a list: [0])"),
+        ({"target_name": "weight", "dims": []}, "align.dims: found [], expected a list of at least 1 integer"),
+        ({"target_name": "weight", "dims": [0.5]}, "align.dims[0]: found 0.5, expected an integer"),
+        ({"target_name": "weight", "dims": [0], "dim": 1}, "align.dim: unknown key 'dim' in an alignment (did you mean 'dims'?)"),
+    ],
+)  # fmt: skip
+def test_an_alignment_needs_a_target_and_dimensions(entry_lines, align, message):
+    assert entry_lines("pruning", align=align) == [f"[0].{message}"]
+
+
+def test_an_alignment_may_count_dimensions_from_the_end_and_leave_the_module_out(entry_lines):
+    align = {"module_name": None, "target_name": "weight", "dims": [-1]}
+
+    assert entry_lines("pruning", align=align) == []
+
+
+BITS = "expected int2 to int16, uint1 to uint16, float8_e4m3fn or float8_e5m2"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("quant_dtype", "INT8", f"found 'INT8', {BITS} (did you mean 'int8'?)"),
+        ("quant_dtype", "int1", f"found 'int1', {BITS} (did you mean 'uint1'?)"),
+        ("quant_dtype", "bfloat", f"found 'bfloat', {BITS}"),
+        ("quant_dtype", 8, f"found 8, {BITS}"),
+        ("quant_scheme", "asymmetric", "found 'asymmetric', expected symmetric or affine (did you mean 'symmetric'?)"),
+        ("apply_method", "clamp", "found 'clamp', expected clamp_round, qat_clamp_round or bypass (did you mean 'clamp_round'?)"),
+        ("fuse_names", "conv", "found 'conv', expected a list of lists"),
+    ],
+)  # fmt: skip
+def test_a_quantization_value_of_the_wrong_kind(entry_lines, key, value, message):
+    assert entry_lines("quantization", **{key: value}) == [f"[0].{key}: {message}"]
+
+
+@pytest.mark.parametrize(
+    "name", ["int2", "int16", "uint1", "uint16", "float8_e4m3fn", "float8_e5m2"]
+)
+def test_every_width_of_the_specification_is_legal(entry_lines, name):
+    assert entry_lines("quantization", quant_dtype=name) == []
+
+
+def test_a_group_to_fuse_has_at_least_two_names(entry_lines):
+    assert entry_lines("quantization", fuse_names=[["conv"], "bn", ["a", "b"]]) == [
+        '[0].fuse_names[0]: found ["conv"], expected a list of at least 2 strings',
+        "[0].fuse_names[1]: found 'bn', expected a list of at least 2 strings",
+    ]
+
+
+LINK = "expected a string or a list of at least 1 string"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lambda", -1, "lambda: found -1, expected a number of at least 0"),
+        ("lambda", "1", "lambda: found '1', expected a number of at least 0 (write 1 without quotes)"),
+        ("link", 3, f"link: found 3, {LINK}"),
+        ("link", [], f"link: found [], {LINK}"),
+        ("link", ["a", 1], "link[1]: found 1, expected a string"),
+        ("projection", "lineare", "projection: found 'lineare', expected linear (did you mean 'linear'?)"),
+        ("apply_method", ["kl"], 'apply_method: found ["kl"], expected kl, mse or {name: {option: value}}'),
+        ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: found 0, expected a number above 0"),
+        ("apply_method", {"kl": {"temp": 1}}, "apply_method.kl.temp: unknown key 'temp' in the options of kl (the only key is temperature)"),
+        ("apply_method", {"mse": {"a": 1}}, "apply_method.mse.a: unknown key 'a' in the options of mse (no keys are allowed here)"),
+    ],
+)  # fmt: skip
+def test_a_distillation_value_of_the_wrong_kind(entry_lines, key, value, message):
+    assert entry_lines("distillation", **{key: value}) == [f"[0].{message}"]
+
+
+GRAIN = "expected default, out_channel, per_channel, {name: {option: value}} or a list of at least 1 item"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("defualt", f"granularity: found 'defualt', {GRAIN} (did you mean 'default'?)"),
+        (5, f"granularity: found 5, {GRAIN}"),
+        ("block", f"granularity: found 'block', {GRAIN} (write {{block: {{value: ...}}}})"),
+        ([0, 4], "granularity[0]: found 0, expected -1 or an integer of at least 1"),
+        ([], "granularity: found [], expected a list of at least 1 item"),
+        ({}, "granularity: found {}, expected {name: {option: value}}"),
+        ({"out_chanel": {}}, "granularity.out_chanel: found 'out_chanel', expected a granularity: block, out_channel or per_channel (did you mean 'out_channel'?)"),
+        ({"out_channel": 3}, "granularity.out_channel: found 3, expected the options of out_channel (a mapping)"),
+        ({"out_channel": {"a": 1}}, "granularity.out_channel.a: unknown key 'a' in the options of out_channel (no keys are allowed here)"),
+        ({"block": {"value": [1.5]}}, "granularity.block.value[0]: found 1.5, expected -1 or an integer of at least 1"),
+    ],
+)  # fmt: skip
+def test_a_granularity_that_nobody_understands(entry_lines, value, message):
+    assert entry_lines("pruning", granularity=value) == [f"[0].{message}"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "default",
+        "out_channel",
+        "laconic-known:out_channel",
+        [4, 4],
+        [1, -1],
+        [4.0],
+        {"block": {"value": [4]}},
+        {"out_channel": {}},
+    ],
+)
+def test_every_spelling_of_a_granularity_is_legal(entry_lines, value):
+    assert entry_lines("pruning", granularity=value) == []
+
+
+def test_a_long_value_is_not_repeated_whole(entry_lines):
+    assert entry_lines("pruning", sparse_ratio=list(range(30))) == [
+        f"[0].sparse_ratio: found a list, {SHARE}"
+    ]
+    assert entry_lines("pruning", apply_method="x" * 100) == [
+        f"[0].apply_method: found '{'x' * 55}...', expected mul or add"
+    ]
+
+
+def test_null_means_absent(entry_lines):
+    nothing = {
+        "op_names": None,
+        "sparse_ratio": None,
+        "granularity": None,
+        "target_settings": {"weight": None, "bias": {"align": None}},
+    }
+
+    assert entry_lines("pruning", **nothing) == []
+
+
+def test_an_empty_list_of_names_means_absent(entry_lines):
+    assert entry_lines("pruning", op_names=[], exclude_op_names=[], target_names=[]) == []
+    assert entry_lines("quantization", fuse_names=[]) == []
