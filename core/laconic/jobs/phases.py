@@ -17,6 +17,7 @@ from laconic.document.job import Job
 from laconic.document.problem import Problem
 from laconic.errors import ConfigError
 from laconic.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
+from laconic.jobs.folders import CHECKPOINT
 from laconic.jobs.progress import Voice
 from laconic.jobs.record import RunRecord, write_record
 from laconic.jobs.references import References
@@ -228,7 +229,7 @@ def checkpoint_folder(folder: Path, phase: str) -> Path:
         folder: the run's folder.
         phase: the phase's name in the record.
     """
-    return folder / "checkpoint" / phase
+    return folder / CHECKPOINT / phase
 
 
 def keep_checkpoint(run: Run, phase: str) -> None:

@@ -19,7 +19,6 @@ from laconic.jobs.folders import (
     partial_folder,
     publish,
     recover,
-    remove_run,
     start_over,
 )
 from laconic.jobs.phases import Phase, Run
@@ -147,7 +146,6 @@ def _carry_out(
                 raise
     if run.report is None:
         raise RuntimeError("a job ended without a report")
-    remove_run(folder / "checkpoint")
     write_record(folder, attrs.evolve(run.record, state="finished"))
     publish(job.output)
     show_report(run.report, console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ _SETTINGS: dict[Any, Any] = {  # rc_context spells out three hundred key literal
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "axes.labelcolor": _INK,
     "axes.edgecolor": _FAINT,
     "xtick.color": _INK,
@@ -209,7 +211,10 @@ def _svg(figure: Figure, *, name: str, title: str) -> str:
         axes.patch.set_alpha(0)
     stream = io.StringIO()
     FigureCanvasSVG(figure)
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser draws the text, with its fonts, so glyphs missing here do not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in _VARIABLES.items():
