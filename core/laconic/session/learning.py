@@ -1,0 +1,102 @@
+"""What algorithms learn: tensors in buffers of the user's modules and the optimizer that moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from laconic.algorithms import Learns
+from laconic.instrument.names import PREFIX
+from laconic.session.handles import Handle
+
+DEFAULT_LEARNING_RATE = 0.01
+
+
+def learned_buffer(target: str, name: str) -> str:
+    """Return the name of the buffer that holds something learned for a target.
+
+    Args:
+        target: the parameter's name.
+        name: what is learned.
+    """
+    return f"{PREFIX}{target}_{name}"
+
+
+@attrs.frozen(eq=False)
+class LearnedMask:
+    """A parameter's mask together with what its algorithm learns; a transform.
+
+    It holds the algorithm, so copies and pickles of the model need no session.
+
+    Attributes:
+        pruner: the algorithm.
+        buffer: name of the mask's buffer.
+        learned: name -> buffer of each learned tensor.
+    """
+
+    pruner: Learns
+    buffer: str
+    learned: Mapping[str, str]
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the tensor that forward uses."""
+        buffers = module._buffers
+        learned = {name: buffers[key] for name, key in self.learned.items()}
+        mask = buffers.get(self.buffer)
+        if mask is not None and mask.dtype != value.dtype:
+            mask = mask.to(value.dtype)
+        return self.pruner.masked(value, mask, learned)  # type: ignore[arg-type]  # never None
+
+
+def place(handle: Handle, values: Mapping[str, Tensor]) -> None:
+    """Put initial values into the buffers of every module that holds a target.
+
+    A buffer that requires a gradient is a leaf like a parameter, but it is not in
+    ``model.parameters()``, so the user's optimizer never sees it.
+
+    Args:
+        handle: the target.
+        values: initial values by name.
+    """
+    for name, value in values.items():
+        leaf = value.detach().clone().requires_grad_()
+        for module, attribute in handle.owners:
+            module._buffers[learned_buffer(attribute, name)] = leaf
+
+
+def learned_of(handle: Handle, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return what is learned for a target, by name.
+
+    Args:
+        handle: the target.
+        names: what its algorithm learns.
+    """
+    found = {}
+    for name in names:
+        tensor = handle.module._buffers[learned_buffer(handle.plan.target, name)]
+        if tensor is not None:
+            found[name] = tensor
+    return found
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Make one step with gradients averaged over processes, unless one is not finite.
+
+    Args:
+        optimizer: moves what one stage learns.
+    """
+    tensors = [one for group in optimizer.param_groups for one in group["params"]]
+    gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
+    if not gradients:
+        return
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for gradient in gradients:
+            torch.distributed.all_reduce(gradient)
+            gradient /= torch.distributed.get_world_size()
+    # A loss scaler overflows now and then; the user's optimizer skips such a step too.
+    if all(bool(gradient.isfinite().all()) for gradient in gradients):
+        optimizer.step()
+    optimizer.zero_grad()

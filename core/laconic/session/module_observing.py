@@ -1,0 +1,139 @@
+"""Observing modules in calibration: their inputs and outputs, for algorithms that ask for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+
+from laconic.algorithms import ObservesInputs, ObservesOutputs, Pruner, PruningTarget
+from laconic.errors import CalibrationError
+from laconic.session.handles import Handle
+from laconic.session.sums import add_sums
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What one algorithm observes of one target's module; mutable because batches add to it.
+
+    Attributes:
+        handle: the target.
+        pruner: the algorithm.
+        target: the target as the algorithm sees it.
+        sums: what was observed.
+    """
+
+    handle: Handle
+    pruner: Pruner
+    target: PruningTarget
+    sums: dict[str, Tensor] = attrs.field(factory=dict)
+
+
+def is_observing(pruner: Pruner) -> bool:
+    """Tell whether an algorithm observes modules in calibration."""
+    return isinstance(pruner, (ObservesInputs, ObservesOutputs))
+
+
+@contextlib.contextmanager
+def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
+    """Let algorithms see the inputs and outputs of modules inside the block.
+
+    Linear layers that receive one and the same tensor (queries, keys and values) share what is
+    observed of it: it is computed once and the sums are one object.
+
+    Args:
+        watches: who observes what.
+    """
+    shared = _SharedInputs()
+    hooks = []
+    try:
+        for watch in watches:
+            hook = _hook(watch, shared)
+            hooks.append(watch.handle.module.register_forward_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for removable in hooks:
+            removable.remove()
+
+
+def check_seen(watches: Sequence[Watch]) -> None:
+    """Raise when an algorithm saw nothing of a target's module.
+
+    Args:
+        watches: who observed what.
+
+    Raises:
+        CalibrationError: names the first target that was not seen, or whose sums are not finite.
+    """
+    for watch in watches:
+        name = watch.handle.plan.name
+        if not watch.sums:
+            raise CalibrationError(
+                f"{name}: its module was not called in calibration: no batch reached it, or "
+                f"something reads its weight without calling it; run it, or leave it out"
+            )
+        for key, tensor in watch.sums.items():
+            if not bool(tensor.sum().isfinite()):
+                raise CalibrationError(
+                    f"{name}: what {watch.handle.plan.algorithm} observed ({key}) is not finite; "
+                    f"check the batches and the model's weights"
+                )
+
+
+class _SharedInputs:
+    """Which input was just observed, and into which sums; holds the tensor so its id stays its."""
+
+    def __init__(self) -> None:
+        self.inputs: Tensor | None = None
+        self.version = -1
+        self.owner: Watch | None = None
+
+    def take(self, watch: Watch, inputs: Tensor) -> Watch | None:
+        """Return who has observed this very tensor for the same algorithm, or None."""
+        owner = self.owner
+        if (
+            owner is not None
+            and self.inputs is inputs
+            and self.version == inputs._version
+            and owner.pruner is watch.pruner
+            and type(owner.handle.module) is type(watch.handle.module)
+            and isinstance(watch.handle.module, nn.Linear)
+        ):
+            return owner
+        self.inputs, self.version, self.owner = inputs, inputs._version, watch
+        return None
+
+
+def _hook(watch: Watch, shared: _SharedInputs) -> Callable[..., None]:
+    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        pruner = watch.pruner
+        try:
+            if isinstance(pruner, ObservesInputs):
+                inputs = _first_tensor([*args, *kwargs.values()])
+                if inputs is not None:
+                    owner = shared.take(watch, inputs)
+                    if owner is not None and (not watch.sums or watch.sums is owner.sums):
+                        watch.sums = owner.sums
+                    else:
+                        add_sums(watch.sums, pruner.observe_input(inputs.detach(), watch.target))
+            if isinstance(pruner, ObservesOutputs):
+                outputs = _first_tensor(_elements(output))
+                if outputs is not None:
+                    add_sums(watch.sums, pruner.observe_output(outputs.detach(), watch.target))
+        except ValueError as error:
+            raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
+
+    return see
+
+
+def _elements(output: Any) -> list[Any]:
+    if isinstance(output, Mapping):
+        return list(output.values())
+    return list(output) if isinstance(output, (list, tuple)) else [output]
+
+
+def _first_tensor(values: Sequence[Any]) -> Tensor | None:
+    return next((value for value in values if isinstance(value, Tensor)), None)
