@@ -1,0 +1,99 @@
+"""Compressing block by block: observe a block, compress it, and feed its output to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from torch import nn
+
+from laconic.session.blockwise import Call, find_blocks, record_calls
+from laconic.session.handles import Handle
+from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.observing import Forward, call_model, evaluating
+from laconic.session.runs import PruningRun
+
+_GROUPS = ("global_group_id", "dependency_group_id")
+
+
+@attrs.frozen(eq=False)
+class Batches:
+    """Calibration batches that are kept until the model is compressed.
+
+    Attributes:
+        batches: what to run.
+        forward: called as forward(model, batch), or None for `call_model`.
+    """
+
+    batches: tuple[Any, ...]
+    forward: Forward | None
+
+    def run(self, model: nn.Module) -> None:
+        """Run all batches through the model."""
+        call = call_model if self.forward is None else self.forward
+        for batch in self.batches:
+            call(model, batch)
+
+
+def compress_in_sequence(
+    run: PruningRun,
+    model: nn.Module,
+    batches: Batches,
+    *,
+    compress: Callable[[Sequence[Handle]], None],
+) -> None:
+    """Let an algorithm observe and compress one block after the other.
+
+    Targets outside the row of blocks come last and see the compressed blocks. A model without
+    such a row, or a budget that is shared across blocks, is observed whole, at once.
+
+    Args:
+        run: the stage.
+        model: the session's model.
+        batches: the calibration batches.
+        compress: decides on targets and puts masks and values in force.
+
+    Raises:
+        CalibrationError: a target's module was not called.
+    """
+    waiting = list(run.handles)
+    with evaluating(model):
+        blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
+        calls = record_calls(model, blocks, batches.batches, batches.forward) if blocks else None
+        for block in blocks if calls is not None else ():
+            inner = set(block.modules())
+            members = [handle for handle in waiting if handle.module in inner]
+            waiting = [handle for handle in waiting if handle.module not in inner]
+            _observe(run, members, lambda block=block: _run_calls(block, calls))
+            compress(members)
+            run.forget(members)
+            is_last = block is blocks[-1]
+            if not is_last:
+                calls = tuple(call.following(call.run(block)) for call in calls)
+        if waiting:
+            _observe(run, waiting, lambda: batches.run(model))
+            compress(waiting)
+            run.forget(waiting)
+
+
+def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:
+    watches = run.watches(handles)
+    with watch_modules(watches):
+        feed()
+    check_seen(watches)
+    for watch in watches:
+        run.observed[watch.handle] = watch.sums
+
+
+def _run_calls(block: nn.Module, calls: Sequence[Call]) -> None:
+    for call in calls:
+        call.run(block)
+
+
+def _is_grouped(handles: Sequence[Handle]) -> bool:
+    return any(handle.plan.setting.get(key) is not None for handle in handles for key in _GROUPS)
+
+
+def _modules(handles: Sequence[Handle]) -> set[nn.Module]:
+    return {handle.module for handle in handles}
