@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from laconic.algorithms import QuantizationTarget as QuantizationTarget
     from laconic.algorithms import Quantizer as Quantizer
     from laconic.blocks import Blocks as Blocks
+    from laconic.blocks import count_blocks as count_blocks
+    from laconic.blocks import expand_blocks as expand_blocks
     from laconic.blocks import reduce_blocks as reduce_blocks
     from laconic.blocks import sum_blocks as sum_blocks
     from laconic.blocks import to_blocks as to_blocks
@@ -93,7 +95,9 @@ _WHERE = {
     "UnknownPluginError": "laconic.errors",
     "attach": "laconic.session.session",
     "choose_qparams": "laconic.affine",
+    "count_blocks": "laconic.blocks",
     "distill": "laconic.session.oneshot",
+    "expand_blocks": "laconic.blocks",
     "load_recipe": "laconic.document.load",
     "load_session": "laconic.session.session",
     "migrate": "laconic.document.migrate",

@@ -9,25 +9,43 @@ from laconic.planning.plan import Origin, Setting, TargetPlan
 from laconic.registry.registry import registry
 
 Rank = Callable[..., Tensor]
+TargetOf = Callable[..., PruningTarget]
 
 
 @pytest.fixture
-def rank() -> Rank:
+def target_of() -> TargetOf:
+    """A target as algorithms see it: ``target_of("slim", tensor, (1, -1), learned={...})``."""
+
+    def make(
+        algorithm, tensor, size=None, *, name="weight", observed=(), learned=(), setting=(), **plan
+    ):
+        fields = {"kind": "parameter", "shape": tuple(tensor.shape), **plan}
+        planned = TargetPlan(
+            module="layer",
+            target=name,
+            method="pruning",
+            algorithm=algorithm,
+            setting=Setting(setting),
+            origin=Origin("pruning.config_list[0]"),
+            **fields,
+        )
+        return PruningTarget(
+            plan=planned,
+            tensor=tensor,
+            blocks=element_blocks(tensor.dim()) if size is None else Blocks(size),
+            module=nn.Identity(),
+            observed=dict(observed),
+            learned=dict(learned),
+        )
+
+    return make
+
+
+@pytest.fixture
+def rank(target_of) -> Rank:
     """Importance of a tensor by a pruner of the registry: ``rank("fpgm", tensor, (1, -1))``."""
 
     def rank_tensor(name, tensor, size=None):
-        plan = TargetPlan(
-            module="layer",
-            target="weight",
-            kind="parameter",
-            method="pruning",
-            algorithm=name,
-            setting=Setting(),
-            origin=Origin("pruning.config_list[0]"),
-            shape=tuple(tensor.shape),
-        )
-        blocks = element_blocks(tensor.dim()) if size is None else Blocks(size)
-        target = PruningTarget(plan=plan, tensor=tensor, blocks=blocks, module=nn.Identity())
-        return registry().pruners[name]().importance(target)
+        return registry().pruners[name]().importance(target_of(name, tensor, size))
 
     return rank_tensor

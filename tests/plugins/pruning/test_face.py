@@ -7,10 +7,21 @@ import pytest
 
 import laconic
 
-PRUNERS = ["fpgm", "l1_norm", "l2_norm", "level"]
+PRUNERS = [
+    "apoz",
+    "fpgm",
+    "l1_norm",
+    "l2_norm",
+    "level",
+    "mean_activation",
+    "movement",
+    "random",
+    "slim",
+    "taylor",
+]
 
 
-def test_four_pruners_and_two_schedules_are_known():
+def test_pruners_and_schedules_are_known():
     found = laconic.registry()
     records = [found.pruners.record(name) for name in PRUNERS]
     records += [found.schedules.record(name) for name in ("agp", "linear")]
@@ -22,18 +33,55 @@ def test_the_face_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_level_decides_on_elements_by_default_and_the_others_on_output_channels():
+def test_level_and_random_decide_on_elements_by_default_and_the_others_on_output_channels():
     infos = [laconic.registry().pruners.info(name) for name in PRUNERS]
     assert {info.name: info.default_granularity for info in infos} == {
-        "fpgm": "output_channel",
-        "l1_norm": "output_channel",
-        "l2_norm": "output_channel",
-        "level": "element",
+        name: "element" if name in ("level", "random") else "output_channel" for name in PRUNERS
     }
 
 
-@pytest.mark.parametrize("name", ["l1_norm", "l2_norm", "level"])
-def test_norms_take_every_granularity(name):
+def test_every_pruner_says_what_it_needs():
+    infos = [laconic.registry().pruners.info(name) for name in PRUNERS]
+    assert {info.name: info.needs for info in infos if info.needs != "nothing"} == {
+        "apoz": "activations",
+        "mean_activation": "activations",
+        "movement": "training",
+        "slim": "training",
+        "taylor": "gradients",
+    }
+
+
+@pytest.mark.parametrize("name", ["movement", "slim", "taylor"])
+def test_what_training_ranks_are_parameters(name):
+    assert laconic.registry().pruners.info(name).target_kinds == ("parameter",)
+
+
+@pytest.mark.parametrize("name", ["apoz", "mean_activation"])
+def test_what_calibration_ranks_are_channels(name):
+    assert "in_channel" not in laconic.registry().pruners.info(name).granularities
+
+
+def test_movement_without_the_length_of_its_ramp_is_a_problem():
+    stage = {"algorithm": "movement", "options": {}, "config_list": [{"op_types": ["Linear"]}]}
+    with pytest.raises(laconic.ConfigError) as caught:
+        laconic.load_recipe({"pruning": stage})
+    assert str(caught.value.problems[0]) == (
+        "pruning.options: missing key 'cooldown_begin_step' in the options of movement (write "
+        "cooldown_begin_step: an integer of at least 0)"
+    )
+
+
+def test_an_unknown_option_is_a_problem_with_the_nearest_one():
+    options = {"cooldown_begin_step": 3, "warmup_step": 1}
+    stage = {"algorithm": "movement", "options": options, "config_list": [{"op_types": ["Linear"]}]}
+    with pytest.raises(laconic.ConfigError, match="did you mean 'warmup_steps'"):
+        laconic.load_recipe({"pruning": stage})
+
+
+@pytest.mark.parametrize(
+    "name", ["l1_norm", "l2_norm", "level", "movement", "random", "slim", "taylor"]
+)
+def test_whatever_sums_over_blocks_takes_every_granularity(name):
     assert laconic.registry().pruners.info(name).granularities is None
 
 

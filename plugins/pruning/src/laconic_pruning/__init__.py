@@ -1,12 +1,30 @@
-"""Pruning by weight, and the schedules along which sparsity grows."""
+"""Pruning by weights, gradients, activations and scores; schedules along which sparsity grows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import laconic
 
 laconic_api = 1
+
+LEARNING_RATE = {"type": "number", "exclusiveMinimum": 0}
+REGULAR_SCALE = {"type": "number", "minimum": 0}
+STEPS = {"type": "integer", "minimum": 0}
+CHANNELS = ("out_channel", "per_channel", "block")
+
+
+def options(*required: str, examples: Sequence[Any] = (), **properties: Any) -> Mapping[str, Any]:
+    """Return a closed schema of options.
+
+    Args:
+        *required: the options that must be given.
+        examples: options to try the algorithm with.
+        **properties: option -> its schema.
+    """
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | {"required": list(required), "examples": list(examples)}
 
 
 @laconic.hookimpl
@@ -42,6 +60,70 @@ def laconic_pruners() -> Sequence[laconic.PrunerInfo]:
             granularities=("in_channel", "out_channel", "per_channel", "block", "group"),
             default_granularity="output_channel",
             paper="He et al., Filter Pruning via Geometric Median, CVPR 2019",
+        ),
+        laconic.PrunerInfo(
+            name="taylor",
+            implementation="laconic_pruning.taylor:Taylor",
+            summary="Products of weights and gradients of every output channel.",
+            needs="gradients",
+            target_kinds=("parameter",),
+            default_granularity="output_channel",
+            paper="Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019",
+        ),
+        laconic.PrunerInfo(
+            name="slim",
+            implementation="laconic_pruning.slim:Slim",
+            summary="Learned factor of every output channel, under an L1 penalty.",
+            options=options(regular_scale=REGULAR_SCALE, learning_rate=LEARNING_RATE),
+            needs="training",
+            target_kinds=("parameter",),
+            default_granularity="output_channel",
+            paper="Liu et al., Network Slimming, ICCV 2017",
+        ),
+        laconic.PrunerInfo(
+            name="movement",
+            implementation="laconic_pruning.movement:Movement",
+            summary="Scores of every output channel, learned through the mask.",
+            options=options(
+                "cooldown_begin_step",
+                examples=[{"cooldown_begin_step": 2}],
+                warmup_steps=STEPS,
+                cooldown_begin_step=STEPS,
+                regular_scale=REGULAR_SCALE,
+                learning_rate=LEARNING_RATE,
+            ),
+            needs="training",
+            target_kinds=("parameter",),
+            default_granularity="output_channel",
+            paper="Sanh et al., Movement Pruning, NeurIPS 2020",
+        ),
+        laconic.PrunerInfo(
+            name="apoz",
+            implementation="laconic_pruning.apoz:Apoz",
+            summary="How often every output channel is positive.",
+            needs="activations",
+            target_kinds=("parameter", "buffer", "output"),
+            granularities=CHANNELS,
+            default_granularity="output_channel",
+            paper="Hu et al., Network Trimming, arXiv 2016",
+        ),
+        laconic.PrunerInfo(
+            name="mean_activation",
+            implementation="laconic_pruning.mean_activation:MeanActivation",
+            summary="Mean of every output channel after a ReLU.",
+            needs="activations",
+            target_kinds=("parameter", "buffer", "output"),
+            granularities=CHANNELS,
+            default_granularity="output_channel",
+            paper="Molchanov et al., Pruning Convolutional Neural Networks, ICLR 2017",
+        ),
+        laconic.PrunerInfo(
+            name="random",
+            implementation="laconic_pruning.random:Random",
+            summary="Numbers drawn from a seed: the baseline.",
+            options=options(seed={"type": "integer", "minimum": 0, "maximum": 2**31 - 1}),
+            default_granularity="element",
+            paper="Gale et al., The State of Sparsity in Deep Neural Networks, arXiv 2019",
         ),
     ]
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from laconic_pruning.per_block import interleave, score_dtype
+
 
 def block_norm(tensor: Tensor, size: Sequence[int], order: int) -> Tensor:
     """Return a vector norm of every block.
@@ -20,14 +22,9 @@ def block_norm(tensor: Tensor, size: Sequence[int], order: int) -> Tensor:
         Shape (blocks along each dimension); float32, or float64 where the tensor is.
     """
     tensor = tensor.detach()
-    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    dtype = score_dtype(tensor)
     if all(block == 1 for block in size):
         return tensor.abs().to(dtype)
-    split: list[int] = []
-    for block, length in zip(size, tensor.shape, strict=True):
-        inner = max(length, 1) if block == -1 else block
-        split += [length // inner, inner]
-    # Splitting dimensions is always a view, whatever the tensor's strides.
-    dims = list(range(1, 2 * len(size), 2))
-    norms: Tensor = torch.linalg.vector_norm(tensor.reshape(split), order, dim=dims, dtype=dtype)
+    view, inside = interleave(tensor, size)
+    norms: Tensor = torch.linalg.vector_norm(view, order, dim=inside, dtype=dtype)
     return norms

@@ -1,0 +1,105 @@
+"""From the channels that a module puts out to the blocks of the tensor that makes them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import laconic
+
+_FIRST_OUTPUTS = ("_output_", "_output_0")
+
+
+def channels_first(outputs: Tensor, target: laconic.PruningTarget) -> Tensor:
+    """View a module's outputs as one row for each channel.
+
+    Args:
+        outputs: any shape with the batch in front; read only.
+        target: the target that makes them.
+
+    Returns:
+        Shape (channels, values of one channel).
+
+    Raises:
+        ValueError: the outputs are not finite, or their channels are not the target's.
+    """
+    if not bool(outputs.isfinite().all()):
+        raise ValueError(
+            "the outputs of its module are not finite; check the batches and the model's weights"
+        )
+    channels = outputs.shape[target.plan.channel_dim]
+    expected = _expected_channels(target)
+    if expected is not None and (not expected or channels % expected):
+        raise ValueError(
+            f"its module puts out {channels} channels and the tensor has {expected} along "
+            f"dimension {_channel_dim(target)}; {target.plan.algorithm} needs one for each other"
+        )
+    if target.plan.kind == "output" and target.plan.target not in _FIRST_OUTPUTS:
+        raise ValueError(
+            f"{target.plan.algorithm} sees the first output of a module alone; write _output_0"
+        )
+    return outputs.movedim(target.plan.channel_dim, 0).reshape(channels, -1)
+
+
+def scores_of_blocks(per_channel: Tensor, target: laconic.PruningTarget) -> Tensor:
+    """Give every block the mean score of the channels it makes.
+
+    Args:
+        per_channel: shape (channels,), float.
+        target: the tensor to rank; in a grouped transposed convolution each index of its channel
+            dimension makes one channel of every group.
+
+    Returns:
+        Shape (blocks along each dimension), the dtype of ``per_channel``.
+
+    Raises:
+        PlanError: a block does not hold whole channels.
+    """
+    shape, size, dim = tuple(target.tensor.shape), target.blocks.size, _channel_dim(target)
+    others = [index for index in range(len(shape)) if index != dim]
+    if any(size[index] not in (-1, shape[index]) for index in others):
+        raise laconic.PlanError(
+            f"{target.name}: {target.plan.algorithm} ranks whole output channels, and its "
+            f"granularity cuts them into blocks of {list(size)}; write granularity: default"
+        )
+    counts = laconic.count_blocks(size, shape)
+    one_group = per_channel.reshape(-1, shape[dim]).mean(0)
+    return one_group.reshape(counts[dim], -1).mean(1).reshape(counts)
+
+
+def observed_by(target: laconic.PruningTarget) -> dict[str, Tensor]:
+    """Return what calibration summed up.
+
+    Args:
+        target: the tensor to rank.
+
+    Raises:
+        SessionError: there was no calibration.
+    """
+    if not target.observed:
+        raise laconic.SessionError(
+            f"{target.name}: {target.plan.algorithm} ranks by what calibration sees; call "
+            f"session.calibrate(batches) before session.compress()"
+        )
+    return dict(target.observed)
+
+
+def count_per_channel(rows: Tensor) -> Tensor:
+    """Return how many values each channel has, as an integer that can be summed exactly.
+
+    Args:
+        rows: shape (channels, values of one channel).
+    """
+    return torch.tensor(rows.shape[1], device=rows.device)
+
+
+def _channel_dim(target: laconic.PruningTarget) -> int:
+    rank = target.tensor.ndim
+    if target.plan.kind == "output":
+        # Without the batch; a statistic of channels alone is a vector.
+        return 0 if rank == 1 or target.plan.channel_dim == 1 else rank - 1
+    return min(target.plan.output_dim, rank - 1)
+
+
+def _expected_channels(target: laconic.PruningTarget) -> int | None:
+    return None if target.plan.kind == "output" else target.tensor.shape[_channel_dim(target)]
