@@ -13,7 +13,8 @@ def nearest(word: str, candidates: Iterable[str], *, count: int = 3) -> tuple[st
     """Return the candidates that look most like a word.
 
     Case, hyphens, spaces and underscores do not count: ``Sparse-Ratio`` is as near to
-    ``sparse_ratio`` as a name can be. A name that only goes on where the word ends is near too. Of two equally near names the first candidate leads.
+    ``sparse_ratio`` as a name can be. A name that begins with the whole word is near too. Of two
+    equally near names the first candidate leads.
 
     Args:
         word: what was written.

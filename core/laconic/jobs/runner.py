@@ -21,7 +21,6 @@ from laconic.jobs.folders import (
     recover,
     start_over,
 )
-from laconic.jobs.phases import Phase, Run
 from laconic.jobs.progress import watch
 from laconic.jobs.record import (
     RunRecord,
@@ -31,6 +30,7 @@ from laconic.jobs.record import (
     write_record,
 )
 from laconic.jobs.references import References, job_imports, load_references
+from laconic.jobs.run import Phase, Run, remember
 from laconic.registry.registry import registry
 from laconic.session.report import Report, read_report
 from laconic.session.report_table import show_report
@@ -140,7 +140,7 @@ def _carry_out(
         for phase in steps:
             try:
                 with voice.phase(phase.title):
-                    run = phases.remember(phase.act(run), phase)
+                    run = remember(phase.act(run), phase)
             except BaseException:
                 voice.line(_epitaph(job, phase, run.record), style="bold yellow")
                 raise

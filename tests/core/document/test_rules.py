@@ -94,9 +94,7 @@ def test_the_empty_pattern_is_legal(entry_lines):
     assert entry_lines("pruning", op_names_re=[""]) == []
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("_input_", "_input_0"), ("_output_0", "_output_")]
-)
+@pytest.mark.parametrize(("first", "second"), [("_input_", "_input_0"), ("_output_0", "_output_")])
 def test_one_target_is_set_under_one_name(entry_lines, first, second):
     assert entry_lines("pruning", target_settings={first: {}, "weight": {}, second: {}}) == [
         f"[0].target_settings.{second}: {second!r} and {first!r} are the same target, expected "

@@ -56,7 +56,7 @@ def test_a_hundred_entries_are_validated_in_half_a_second_without_torch(folder):
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
         capture_output=True,
         text=True,
         check=False,

@@ -111,7 +111,7 @@ def test_a_submodule_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path, "alone.py", "")
 
     assert problem(tmp_path, "alone.inside:build").message == (
-        "importing 'alone.inside' failed: No module named 'alone.inside'; 'alone' is not a package"
+        f"there is no module 'alone.inside' in {tmp_path} or among the installed packages"
     )
 
 

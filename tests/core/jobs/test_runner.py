@@ -112,7 +112,7 @@ def test_the_session_of_a_finished_job_can_be_loaded_again(workshop: Any, run: R
     session = laconic.load_session(model, workshop.output / "session")
 
     assert session.steps == 3
-    assert session.sparsity() == {"0": {"weight": 0.5}, "2": {"weight": 0.5}}
+    assert session.sparsity()["0"]["weight"] == 0.5
 
 
 def test_calibration_runs_before_compressing(workshop: Any, run: Run) -> None:

@@ -176,6 +176,16 @@ def test_a_name_in_any_script_is_shown(tmp_path: Path) -> None:
     assert "编码器.weight</text>" in page(report, tmp_path)
 
 
+def test_long_names_lose_the_parts_that_all_share_in_a_picture(tmp_path: Path) -> None:
+    names = [f"backbone.encoder.layers.{number}.attention.output" for number in (7, 8)]
+    report = Report(rows=tuple(row(module=name) for name in names))
+
+    text = page(report, tmp_path)
+
+    assert re.findall(r">([78])</text>", text) == ["7", "8"]
+    assert "backbone.<wbr>encoder.<wbr>layers.<wbr>7." in text
+
+
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
 
