@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from laconic.instrument.attaching import replace_class
 from laconic.instrument.classes import (
     instrumented_class,
     instruments_of,
-    is_sharded,
     replace_instruments,
 )
-from laconic.instrument.names import mask_buffer
+from laconic.instrument.names import PREFIX
 from laconic.planning.classes import ORIGINAL
-from laconic.session.handles import Handle
+from laconic.session.handles import Handle, like_raw
+from laconic.session.learning import learned_mask
 from laconic.session.mask_state import mask_of
 
 
@@ -27,7 +27,7 @@ class FinalizeWarning(UserWarning):
 
 
 def bake(handles: Sequence[Handle]) -> None:
-    """Write every parameter's and buffer's mask into its values, in place.
+    """Write what forward uses into every parameter and buffer, in place.
 
     Args:
         handles: all targets of a session.
@@ -37,21 +37,14 @@ def bake(handles: Sequence[Handle]) -> None:
         if handle.is_activation or mask is None:
             continue
         raw = handle.raw
+        learned = learned_mask(handle)
         with torch.no_grad():
-            mask = _like(mask, raw)
-            if handle.is_additive:
-                raw.add_(mask)
+            if learned is not None:
+                handle.write(learned(handle.module, handle.dense()))
+            elif handle.is_additive:
+                raw.add_(like_raw(mask, raw))
             else:
-                raw.mul_(mask)
-
-
-def _like(mask: Tensor, raw: Tensor) -> Tensor:
-    if not is_sharded(raw):
-        return mask.to(raw.dtype)
-    from torch.distributed.tensor import distribute_tensor  # only sharded models need it
-
-    full = mask.to(raw.dtype).expand(raw.shape).contiguous()
-    return distribute_tensor(full, raw.device_mesh, raw.placements)  # type: ignore[attr-defined]  # DTensor
+                raw.mul_(like_raw(mask, raw))
 
 
 def keep_activations(handles: Sequence[Handle]) -> dict[nn.Module, list[Handle]]:
@@ -70,7 +63,9 @@ def keep_activations(handles: Sequence[Handle]) -> dict[nn.Module, list[Handle]]
     for module in staying:
         instruments = instruments_of(module)
         for attribute in instruments.parameters:
-            module._buffers.pop(mask_buffer(attribute), None)
+            start = f"{PREFIX}{attribute}_"
+            for name in [name for name in module._buffers if name.startswith(start)]:
+                del module._buffers[name]
         replace_instruments(module, attrs.evolve(instruments, parameters={}))
         current = type(module)
         reduced = instrumented_class(getattr(current, ORIGINAL), frozenset(), has_sites=True)

@@ -1,10 +1,10 @@
-"""Putting decisions in force, and after them the masks of the targets that follow others."""
+"""The masks of targets that follow others, placed after the masks they follow (rule B7)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from laconic.errors import PlanError, SessionError
 from laconic.masking.align import align_kept, place_kept
@@ -12,41 +12,28 @@ from laconic.planning.addresses import INPUT, OUTPUT, parse_address
 from laconic.planning.draft import claimed_address
 from laconic.planning.signature import signature_of
 from laconic.session.handles import Handle
-from laconic.session.mask_state import compact, is_kept, mask_of, write_mask
+from laconic.session.mask_state import compact, is_kept, mask_of
 
 
-def put_in_force(
-    handles: Sequence[Handle], decided: Mapping[Handle, Tensor], model: nn.Module
-) -> None:
-    """Write new masks and those that follow them; all of them or, after an error, none.
-
-    Args:
-        handles: all pruning targets of the session.
-        decided: for each ranked target bool, True = kept.
-        model: the session's model.
-
-    Raises:
-        PlanError: a mask does not fit the target that follows it.
-    """
-    whole = dict(decided)
-    follow(handles, whole)
-    for handle, kept in whole.items():
-        write_mask(handle, kept, model)
-
-
-def follow(handles: Sequence[Handle], decided: dict[Handle, Tensor]) -> None:
-    """Add the masks of aligned targets, each after the one it follows.
+def with_followers(
+    handles: Sequence[Handle], decided: Mapping[Handle, Tensor], *, is_partial: bool = False
+) -> dict[Handle, Tensor]:
+    """Return new masks together with the masks of aligned targets, each after its source.
 
     Args:
         handles: all pruning targets of the session.
-        decided: masks that are new; masks already in force stand in for the others.
+        decided: for each ranked target bool, True = kept; masks already in force stand in for
+            the others.
+        is_partial: whether targets whose source has no mask yet are left for later.
 
     Raises:
         PlanError: a mask does not fit the target that follows it.
+        SessionError: a source has no mask and nothing is left for later.
     """
+    decided = dict(decided)
     waiting = [handle for handle in handles if handle.plan.setting.get("align") is not None]
     if not waiting:
-        return
+        return decided
     by_name: dict[tuple[str, str], Handle] = {}
     for handle in handles:
         names = [(handle.plan.module, handle.plan.target)]
@@ -57,7 +44,9 @@ def follow(handles: Sequence[Handle], decided: dict[Handle, Tensor]) -> None:
             for spelling in _spellings(handle, target):
                 by_name.setdefault((module, spelling), handle)
     for handle in waiting:
-        _follow(handle, by_name, decided)
+        if not (is_partial and _is_early(handle, by_name, decided)):
+            _follow(handle, by_name, decided)
+    return decided
 
 
 def _spellings(handle: Handle, target: str) -> Iterator[str]:
@@ -75,6 +64,20 @@ def _spellings(handle: Handle, target: str) -> Iterator[str]:
         yield (INPUT if address.side == "input" else OUTPUT) + "0"
 
 
+def _source(handle: Handle, by_name: Mapping[tuple[str, str], Handle]) -> Handle:
+    align = handle.plan.setting["align"]
+    module = align.get("module_name")
+    return by_name[handle.plan.module if module is None else module, align["target_name"]]
+
+
+def _is_early(
+    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: Mapping[Handle, Tensor]
+) -> bool:
+    while handle.plan.setting.get("align") is not None:
+        handle = _source(handle, by_name)
+    return handle not in decided and mask_of(handle) is None
+
+
 def _follow(
     handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: dict[Handle, Tensor]
 ) -> Tensor:
@@ -86,8 +89,7 @@ def _follow(
         if mask is None:
             raise SessionError(f"{handle.plan.name} has no mask yet; call session.compress()")
         return is_kept(handle, mask)
-    module = align.get("module_name")
-    source = by_name[handle.plan.module if module is None else module, align["target_name"]]
+    source = _source(handle, by_name)
     kept = _follow(source, by_name, decided)
     rank_of_source = len(source.plan.shape) if source.plan.shape is not None else kept.ndim
     if kept.ndim != rank_of_source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain
 
 import attrs
@@ -67,13 +68,31 @@ class Handle:
             return gathered
         return tensor
 
+    def gradient(self) -> Tensor | None:
+        """Return the whole gradient of the parameter, or None when it has none."""
+        gradient = self.raw.grad
+        if gradient is None or not is_sharded(gradient):
+            return gradient
+        gathered: Tensor = gradient.full_tensor()  # type: ignore[attr-defined]  # DTensor's
+        return gathered
+
+    def write(self, values: Tensor) -> None:
+        """Write new raw values in place; a sharded parameter gets its part of them.
+
+        Args:
+            values: the target's shape, or one that broadcasts to it.
+        """
+        raw = self.raw
+        with torch.no_grad():
+            raw.copy_(like_raw(values, raw))
+
     def masks(self) -> Iterator[tuple[nn.Module, str]]:
         """Yield the module and the buffer name of every holder's mask."""
         for module, attribute in self.owners:
             yield module, mask_buffer(attribute)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Binding:
     """A plan laid over a model, each target checked against what is there.
 
@@ -104,8 +123,9 @@ class Binding:
             if (place, attribute) != own
         )
 
+    @cached_property
     def handles(self) -> tuple[Handle, ...]:
-        """Return a handle for every target, in plan order."""
+        """A handle for every target, in plan order; made when first asked for."""
         return tuple(
             Handle(target, module, self.others(target, module))
             for target, module in zip(self.plan.targets, self.modules, strict=True)
@@ -160,6 +180,21 @@ def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:
             f"{found} there; plan again with laconic.plan(model, recipe)"
         )
     return tensor
+
+
+def like_raw(values: Tensor, raw: Tensor) -> Tensor:
+    """Return values in a parameter's dtype, sharded as it is.
+
+    Args:
+        values: the parameter's shape, or one that broadcasts to it.
+        raw: the parameter.
+    """
+    if not is_sharded(raw):
+        return values.to(raw.dtype)
+    from torch.distributed.tensor import distribute_tensor  # only sharded models need it
+
+    full = values.to(raw.dtype).expand(raw.shape).contiguous()
+    return distribute_tensor(full, raw.device_mesh, raw.placements)  # type: ignore[attr-defined]  # DTensor
 
 
 def first_device(model: nn.Module) -> torch.device:

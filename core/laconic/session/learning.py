@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from laconic.algorithms import Learns
-from laconic.instrument.names import PREFIX
+from laconic.instrument.classes import instruments_of, replace_instruments
+from laconic.instrument.names import PREFIX, mask_buffer
 from laconic.session.handles import Handle
 
 DEFAULT_LEARNING_RATE = 0.01
@@ -51,20 +52,36 @@ class LearnedMask:
         return self.pruner.masked(value, mask, learned)  # type: ignore[arg-type]  # never None
 
 
-def place(handle: Handle, values: Mapping[str, Tensor]) -> None:
-    """Put initial values into the buffers of every module that holds a target.
+def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
+    """Put initial values into the buffers of every module that holds a target, and use them.
 
     A buffer that requires a gradient is a leaf like a parameter, but it is not in
     ``model.parameters()``, so the user's optimizer never sees it.
 
     Args:
-        handle: the target.
+        handle: the target, instrumented.
+        pruner: the algorithm.
         values: initial values by name.
     """
-    for name, value in values.items():
-        leaf = value.detach().clone().requires_grad_()
-        for module, attribute in handle.owners:
-            module._buffers[learned_buffer(attribute, name)] = leaf
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
+    for module, attribute in handle.owners:
+        buffers = {name: learned_buffer(attribute, name) for name in leaves}
+        for name, buffer in buffers.items():
+            module._buffers[buffer] = leaves[name]
+        instruments = instruments_of(module)
+        mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
+        parameters = {**instruments.parameters, attribute: (mask,)}
+        replace_instruments(module, attrs.evolve(instruments, parameters=parameters))
+
+
+def learned_mask(handle: Handle) -> LearnedMask | None:
+    """Return the transform of a target whose algorithm learns, or None.
+
+    Args:
+        handle: a parameter or buffer target, instrumented.
+    """
+    transforms = instruments_of(handle.module).parameters.get(handle.plan.target, ())
+    return next((one for one in transforms if isinstance(one, LearnedMask)), None)
 
 
 def learned_of(handle: Handle, names: Sequence[str]) -> dict[str, Tensor]:

@@ -17,12 +17,9 @@ from laconic.masking.budgets import as_fraction
 from laconic.masking.decide import decide
 from laconic.masking.member import Member
 from laconic.planning.granularity import divide
-from laconic.planning.plan import Plan
 from laconic.planning.stage import descriptor_of
-from laconic.session.clock import factor_at
 from laconic.session.handles import Handle
 from laconic.session.mask_state import compact
-from laconic.session.runs import PruningRun
 from laconic.session.statistic import Statistic
 
 _SCALED_RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
@@ -84,22 +81,40 @@ def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequenc
     return Ranked(handle, mean, Blocks(blocks.size[1:], scope, blocks.keep))
 
 
-def importance_of(pruner: Pruner, ranked: Ranked) -> Tensor:
+def target_of(
+    ranked: Ranked,
+    *,
+    observed: Mapping[str, Tensor] | None = None,
+    learned: Mapping[str, Tensor] | None = None,
+) -> PruningTarget:
+    """Return a target as its algorithm sees it.
+
+    Args:
+        ranked: the target.
+        observed: what the algorithm observed of it.
+        learned: what the algorithm learned for it.
+    """
+    return PruningTarget(
+        plan=ranked.handle.plan,
+        tensor=ranked.tensor,
+        blocks=ranked.blocks,
+        module=ranked.handle.module,
+        observed=observed or {},
+        learned=learned or {},
+    )
+
+
+def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
     """Ask an algorithm for a target's scores, checked and reduced to one per block.
 
     Args:
         pruner: the algorithm.
         ranked: the target.
+        target: the target as the algorithm sees it.
 
     Raises:
         PluginError: the scores have a shape that is neither the tensor's nor its blocks'.
     """
-    target = PruningTarget(
-        plan=ranked.handle.plan,
-        tensor=ranked.tensor,
-        blocks=ranked.blocks,
-        module=ranked.handle.module,
-    )
     with torch.no_grad():
         scores = pruner.importance(target)
     counts = count_blocks(ranked.blocks.size, ranked.shape)
@@ -165,38 +180,3 @@ def decide_masks(
         one.handle: compact(kept, one.blocks.size, one.shape)
         for one, kept in zip(ranked, decide(members), strict=True)
     }
-
-
-def decide_stage(
-    run: PruningRun,
-    handles: Sequence[Handle],
-    plan: Plan,
-    *,
-    statistics: Mapping[Handle, Statistic],
-    steps: int,
-) -> dict[Handle, Tensor]:
-    """Rank the targets of one stage and decide on them.
-
-    Args:
-        run: the stage.
-        handles: all pruning targets of the session.
-        plan: the session's plan.
-        statistics: what calibration saw of inputs and outputs.
-        steps: optimizer steps so far, for the stage's schedule.
-
-    Returns:
-        As `decide_masks`; aligned targets are left out.
-
-    Raises:
-        SessionError: an input or output was not calibrated.
-        CalibrationError: importances are not finite.
-        PlanError: the tensors do not fit the plan after all.
-        PluginError: the algorithm returned scores of a wrong shape.
-    """
-    ranked = [
-        rank(handle, statistics, plan.recipe.stages)
-        for handle in handles
-        if handle.plan.stage == run.number and handle.plan.setting.get("align") is None
-    ]
-    importances = [importance_of(run.pruner, one) for one in ranked]
-    return decide_masks(ranked, importances, factor_at(run.schedule, steps))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from laconic.errors import SessionFileError
 from laconic.registry.descriptors import Json
+from laconic.session.gathered import KINDS, gathered_state, restore_gathered
 from laconic.session.handles import Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
 from laconic.session.statistic import Statistic, statistic_for
@@ -36,24 +37,27 @@ def session_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Json]]
         and JSON data.
     """
     tensors = {}
-    for handle in session._handles:
+    for handle in session._pruning.handles:
         mask = mask_of(handle)
         if mask is not None:
             tensors[_MASK + handle.plan.name] = is_kept(handle, mask)
     seen = {}
-    for handle, statistic in session._statistics.items():
+    for handle, statistic in session._pruning.statistics.items():
         if statistic.total is not None:
             tensors[_SEEN + handle.plan.name] = statistic.total
             seen[handle.plan.name] = {
                 "count": statistic.count,
                 "sample_shape": list(statistic.sample_shape),
             }
+    gathered, about = gathered_state(session._pruning)
+    tensors.update(gathered)
     data = {
         "steps": session.steps,
-        "is_compressed": session._is_compressed,
+        "is_compressed": session._pruning.is_compressed,
         "history": [dict(one) for one in session.history],
         "metrics": dict(session.metrics),
         "seen": seen,
+        "gathered": about,
     }
     return tensors, data
 
@@ -85,6 +89,8 @@ class _State:
 
     masks: dict[Handle, Tensor]
     statistics: dict[Handle, Statistic]
+    gathered: dict[str, Tensor]
+    about_gathered: dict[str, Json]
     steps: int
     is_compressed: bool
     history: list[dict[str, Json]]
@@ -105,26 +111,31 @@ def restore_state(
         SessionFileError: the state belongs to another plan or model; the session is unchanged.
     """
     state = _understand(session, tensors, data)
-    for handle in session._handles:
+    restore_gathered(session._pruning, state.gathered, state.about_gathered)
+    for handle in session._pruning.handles:
         if handle in state.masks:
             write_mask(handle, state.masks[handle], session.model)
         else:
             remove_mask(handle)
-    session._statistics = state.statistics
-    session._is_compressed = state.is_compressed
+    session._pruning.statistics = state.statistics
+    session._pruning.is_compressed = state.is_compressed
     session.steps, session.history, session.metrics = state.steps, state.history, state.metrics
 
 
 def _understand(
     session: Session, tensors: Mapping[str, Tensor], data: Mapping[str, Json]
 ) -> _State:
-    handles = {handle.plan.name: handle for handle in session._handles}
+    handles = {handle.plan.name: handle for handle in session._pruning.handles}
     masks: dict[Handle, Tensor] = {}
     statistics: dict[Handle, Statistic] = {}
+    gathered: dict[str, Tensor] = {}
     try:
         seen = dict(data.get("seen", {}))
         for key, tensor in tensors.items():
             kind, _, name = key.partition(":")
+            if kind in KINDS:
+                gathered[key] = tensor
+                continue
             handle = handles.get(name)
             if handle is None or f"{kind}:" not in (_MASK, _SEEN):
                 raise SessionFileError(
@@ -137,6 +148,8 @@ def _understand(
         state = _State(
             masks,
             statistics,
+            gathered,
+            dict(data.get("gathered", {})),
             int(data["steps"]),
             bool(data["is_compressed"]),
             [dict(one) for one in data["history"]],

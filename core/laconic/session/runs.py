@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
-from laconic.algorithms import Learns, ObservesGradients, Pruner, PruningTarget, Solves
+from laconic.algorithms import Learns, ObservesGradients, Pruner, Solves
+from laconic.blocks import Blocks, count_blocks
 from laconic.document.recipe import Stage
-from laconic.errors import PluginError, SessionError
+from laconic.errors import AttachError, PluginError, SessionError
 from laconic.planning.plan import Plan
 from laconic.registry.registry import registry
 from laconic.session.clock import Curve, curve_of, factor_at, is_due
-from laconic.session.handles import Handle
+from laconic.session.handles import Binding, Handle
 from laconic.session.learning import DEFAULT_LEARNING_RATE, learned_of, place, step_optimizer
 from laconic.session.mask_state import compact
-from laconic.session.module_observing import Watch
-from laconic.session.observing import Statistic
+from laconic.session.module_observing import Watch, is_observing
 from laconic.session.pruning import Ranked, decide_masks, importance_of, member_of, rank, target_of
 from laconic.session.solving import solve
+from laconic.session.statistic import Statistic
 from laconic.session.sums import add_sums, over_processes
+
+Factor: TypeAlias = float | Fraction
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """A pruner that defines the growth of its sparsity itself."""
+
+    def factor(self, steps: int) -> float:
+        """Return the share of the configured sparsity that is due after ``steps`` steps."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -35,11 +48,11 @@ class Decision:
         values: new raw values, the target's shape.
     """
 
-    kept: dict[Handle, Tensor]
-    values: dict[Handle, Tensor]
+    kept: dict[Handle, Tensor] = attrs.field(factory=dict)
+    values: dict[Handle, Tensor] = attrs.field(factory=dict)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class PruningRun:
     """A pruning stage in a session; mutable because it gathers what its algorithm observes.
 
@@ -47,73 +60,113 @@ class PruningRun:
         number: index of the stage in the recipe.
         pruner: the algorithm, made with the stage's options.
         curve: how its sparsity grows, or None.
-        handles: the stage's targets that are ranked by an importance of their own.
+        binding: the plan laid over the model.
         observed: target -> sums of what was observed.
-        learned_names: target -> names of what is learned for it.
         before: target -> its values at the last backward pass, for gradients.
-        optimizer: moves what is learned, or None when there is nothing or the user does it.
+        optimizer: moves what is learned; None when there is nothing, or the user does it.
     """
 
     number: int
     pruner: Pruner
     curve: Curve | None
-    handles: tuple[Handle, ...]
+    binding: Binding
     observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict)
-    learned_names: dict[Handle, tuple[str, ...]] = attrs.field(factory=dict)
     before: dict[Handle, Tensor] = attrs.field(factory=dict)
     optimizer: torch.optim.Optimizer | None = None
+    _learned_names: dict[Handle, tuple[str, ...]] = attrs.field(factory=dict)
+    _hooks: list[Any] = attrs.field(factory=list)
+
+    @cached_property
+    def handles(self) -> tuple[Handle, ...]:
+        """The stage's targets that are ranked by an importance of their own."""
+        return tuple(
+            handle
+            for handle in self.binding.handles
+            if handle.plan.stage == self.number and handle.plan.setting.get("align") is None
+        )
 
     @property
-    def needs_gradients(self) -> bool:
-        """Whether the algorithm observes gradients."""
-        return isinstance(self.pruner, ObservesGradients)
+    def is_observing_modules(self) -> bool:
+        """Whether the algorithm observes modules in calibration."""
+        return is_observing(self.pruner)
 
     @property
-    def is_stepwise(self) -> bool:
-        """Whether masks change while the user trains."""
-        return self.curve is not None or self._own_factor(0) is not None
+    def is_sequential(self) -> bool:
+        """Whether the algorithm wants to be calibrated block by block."""
+        return self.is_observing_modules and bool(getattr(self.pruner, "sequential", False))
 
-    def factor(self, steps: int) -> float | Fraction:
+    @property
+    def is_trained(self) -> bool:
+        """Whether the algorithm learns or observes while the user trains."""
+        return isinstance(self.pruner, (Learns, ObservesGradients))
+
+    def factor(self, steps: int) -> Factor:
         """Return the share of the configured sparsity that is due after ``steps`` steps."""
-        own = self._own_factor(steps)
-        return factor_at(self.curve, steps) if own is None else own
+        if isinstance(self.pruner, Grows):
+            return self.pruner.factor(steps)
+        return factor_at(self.curve, steps)
 
     def is_due(self, steps: int) -> bool:
         """Tell whether new masks are due with the optimizer step that was just made."""
-        own = self._own_factor(steps)
-        if own is not None:
-            return own > 0
+        if isinstance(self.pruner, Grows):
+            return self.pruner.factor(steps) > 0
         return self.curve is not None and is_due(self.curve, steps)
 
-    def _own_factor(self, steps: int) -> float | None:
-        # Movement pruning defines its own growth, in steps, as part of the algorithm.
-        growth = getattr(self.pruner, "factor", None)
-        return None if growth is None else growth(steps)
-
     def start(self) -> None:
-        """Put what the algorithm learns into the modules, with an optimizer to move it."""
-        pruner = self.pruner
-        if not isinstance(pruner, Learns):
-            return
-        tensors = []
+        """Put what the algorithm learns into the modules, and listen to what it observes."""
+        if isinstance(self.pruner, Learns):
+            self._start_learning(self.pruner)
+        if isinstance(self.pruner, ObservesGradients):
+            for handle in self.handles:
+                # Observed when the gradient arrives: the optimizer then changes the values.
+                hook = handle.raw.register_post_accumulate_grad_hook(self._remember(handle))
+                self._hooks.append(hook)
+
+    def stop(self) -> None:
+        """Stop listening; what is in the modules is removed with their instruments."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _start_learning(self, pruner: Learns) -> None:
+        tensors: list[Tensor] = []
         for handle in self.handles:
-            target = target_of(Ranked(handle, handle.raw.detach(), _blocks(handle)))
-            values = pruner.start(target)
-            place(handle, values)
-            self.learned_names[handle] = tuple(values)
+            values = pruner.start(target_of(Ranked(handle, handle.raw.detach(), _blocks(handle))))
+            place(handle, pruner, values)
+            self._learned_names[handle] = tuple(values)
             tensors += list(self.learned(handle).values())
         make = getattr(pruner, "optimizer", None)
         self.optimizer = (
             torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE) if make is None else make(tensors)
         )
 
+    def _remember(self, handle: Handle) -> Callable[[Tensor], None]:
+        def remember(parameter: Tensor) -> None:
+            values = parameter.detach()
+            if handle in self.before:
+                self.before[handle].copy_(values)
+            else:
+                self.before[handle] = values.clone()
+
+        return remember
+
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
-        return learned_of(handle, self.learned_names.get(handle, ()))
+        return learned_of(handle, self._learned_names.get(handle, ()))
 
     def watches(self, handles: Iterable[Handle]) -> list[Watch]:
         """Return observers of the modules of some targets."""
-        return [Watch(one, self.pruner, self._target(one)) for one in handles]
+        return [
+            Watch(
+                handle, self.pruner, target_of(Ranked(handle, handle.raw.detach(), _blocks(handle)))
+            )
+            for handle in handles
+        ]
+
+    def forget(self, handles: Iterable[Handle]) -> None:
+        """Drop what was observed of some targets."""
+        for handle in handles:
+            self.observed.pop(handle, None)
 
     def penalty(self, steps: int) -> Tensor | None:
         """Return what the algorithm adds to the loss, or None.
@@ -122,7 +175,7 @@ class PruningRun:
             steps: optimizer steps made so far.
         """
         add = getattr(self.pruner, "penalty", None)
-        if add is None:
+        if add is None or not self.handles:
             return None
         found: Tensor = add([self.learned(handle) for handle in self.handles], steps)
         return found
@@ -136,20 +189,22 @@ class PruningRun:
         pruner = self.pruner
         if not isinstance(pruner, ObservesGradients):
             return
-        gradients = {handle: handle.gradient() for handle in self.handles}
-        for handle, gradient in gradients.items():
+        seen: list[tuple[Handle, Tensor]] = []
+        for handle in self.handles:
+            gradient = handle.gradient()
             if gradient is None or handle not in self.before:
                 raise SessionError(
                     f"{handle.plan.name} has no gradient: {handle.plan.algorithm} observes "
                     f"gradients in session.step(), so call it after optimizer.step() and before "
                     f"optimizer.zero_grad()"
                 )
+            seen.append((handle, gradient.detach()))
         # A loss scaler overflows now and then; the optimizer made no step then.
-        if not all(bool(one.isfinite().all()) for one in gradients.values() if one is not None):
+        if not all(bool(gradient.isfinite().all()) for _, gradient in seen):
             return
-        for handle, gradient in gradients.items():
-            target = self._target(handle, tensor=self.before[handle])
-            part = pruner.observe_gradient(gradient, target)  # type: ignore[arg-type]  # checked above
+        for handle, gradient in seen:
+            target = target_of(Ranked(handle, self.before[handle], _blocks(handle)))
+            part = pruner.observe_gradient(gradient, target)
             add_sums(self.observed.setdefault(handle, {}), part)
 
     def step_learned(self) -> None:
@@ -161,20 +216,28 @@ class PruningRun:
         self,
         statistics: Mapping[Handle, Statistic],
         stages: Sequence[Stage],
-        factor: float | Fraction,
+        factor: Factor,
         *,
-        handles: Sequence[Handle] | None = None,
+        handles: Sequence[Handle],
     ) -> Decision:
-        """Decide on the stage's targets, or on some of them.
+        """Decide on some of the stage's targets.
 
         Args:
             statistics: what calibration saw of inputs and outputs.
             stages: the recipe's stages.
             factor: the share of the configured sparsity that is due now, in [0, 1].
-            handles: the targets, or None for all.
+            handles: the targets.
+
+        Raises:
+            SessionError: something must be called first, and the text says what.
+            CalibrationError: importances are not finite.
+            PlanError: the tensors do not fit the plan after all.
+            PluginError: the algorithm returned something of a wrong shape.
         """
-        chosen = self.handles if handles is None else handles
-        ranked = [rank(handle, statistics, stages) for handle in chosen]
+        if factor == 0:
+            return self._keep_everything(handles)
+        ranked = [rank(handle, statistics, stages) for handle in handles]
+        self._need_observations(handles)
         targets = [
             target_of(
                 one,
@@ -183,63 +246,96 @@ class PruningRun:
             )
             for one in ranked
         ]
-        if isinstance(self.pruner, Solves):
-            return self._solve(ranked, targets, factor)
+        pruner = self.pruner
+        if isinstance(pruner, Solves):
+            decision = Decision()
+            for one, target in zip(ranked, targets, strict=True):
+                solution = solve(pruner, target, member_of(one, one.tensor, factor))
+                decision.kept[one.handle] = solution.kept
+                decision.values[one.handle] = solution.tensor
+            return decision
         scores = [
-            importance_of(self.pruner, one, target)
+            importance_of(pruner, one, target)
             for one, target in zip(ranked, targets, strict=True)
         ]
-        return Decision(decide_masks(ranked, scores, factor), {})
+        return Decision(decide_masks(ranked, scores, factor))
 
-    def _solve(
-        self, ranked: Sequence[Ranked], targets: Sequence[PruningTarget], factor: float | Fraction
-    ) -> Decision:
-        pruner = self.pruner
-        decision = Decision({}, {})
-        if not isinstance(pruner, Solves):
-            return decision
-        for one, target in zip(ranked, targets, strict=True):
-            member = member_of(one, one.tensor, factor)
-            solution = solve(pruner, target, member, factor)
-            decision.kept[one.handle] = compact(solution.kept, (1,) * len(one.shape), one.shape)
-            decision.values[one.handle] = solution.tensor
-        return decision
+    def _keep_everything(self, handles: Sequence[Handle]) -> Decision:
+        # Before the first update of a schedule there may be nothing to rank by yet.
+        kept = {}
+        for handle in handles:
+            blocks = handle.plan.blocks
+            if blocks is None or handle.plan.shape is None:
+                continue
+            counts = count_blocks(blocks.size, handle.plan.shape)
+            everything = torch.ones(counts, dtype=torch.bool, device=handle.raw.device)
+            kept[handle] = compact(everything, blocks.size, handle.plan.shape)
+        return Decision(kept)
 
-    def _target(self, handle: Handle, *, tensor: Tensor | None = None) -> PruningTarget:
-        values = handle.raw.detach() if tensor is None else tensor
-        return target_of(Ranked(handle, values, _blocks(handle)), learned=self.learned(handle))
+    def _need_observations(self, handles: Sequence[Handle]) -> None:
+        missing = [handle for handle in handles if handle not in self.observed]
+        if not missing:
+            return
+        first = missing[0].plan
+        if self.is_observing_modules:
+            raise SessionError(
+                f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
+                f"session.calibrate(batches) before session.compress()"
+            )
+        if isinstance(self.pruner, ObservesGradients):
+            raise SessionError(
+                f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
+                f"some steps with session.step() after optimizer.step(), then call "
+                f"session.compress()"
+            )
 
 
-def _blocks(handle: Handle) -> Any:
+def _blocks(handle: Handle) -> Blocks:
     if handle.plan.blocks is None:
-        raise SessionError(f"{handle.plan.name} has no blocks; plan again")
+        raise AttachError(
+            f"{handle.plan.name}: {handle.plan.algorithm} works on parameters, whose blocks are "
+            f"known before a batch was seen; leave this target out"
+        )
     return handle.plan.blocks
 
 
-def start_runs(plan: Plan, handles: Sequence[Handle]) -> tuple[PruningRun, ...]:
+def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
     """Make the algorithms of a plan's pruning stages.
 
     Args:
         plan: the plan to run.
-        handles: its targets, bound to a model.
+        binding: the plan laid over a model.
 
     Raises:
+        AttachError: the plan has targets of a method that this version does not run.
         BrokenPluginError: a plugin cannot be imported.
         PluginError: an algorithm cannot be made with its options.
     """
-    ranked: dict[int, list[Handle]] = {}
-    for handle in handles:
-        if handle.plan.setting.get("align") is None:
-            ranked.setdefault(handle.plan.stage, []).append(handle)
+    later = sorted({target.method for target in plan.targets} - {"pruning"})
+    if later:
+        raise AttachError(
+            f"this version of laconic plans {' and '.join(later)} but does not run it yet; attach "
+            f"the pruning stages alone"
+        )
     return tuple(
-        PruningRun(number, _make(stage), curve_of(stage.schedule), tuple(ranked.get(number, ())))
+        PruningRun(number, _make(stage), curve_of(stage.schedule), binding)
         for number, stage in enumerate(plan.recipe.stages)
         if stage.method == "pruning"
     )
 
 
+def task_loss_weight(plan: Plan) -> float:
+    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
+
+    Args:
+        plan: the plan that runs.
+    """
+    stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
+    return stages[-1].task_loss_weight if stages else 1.0
+
+
 def _make(stage: Stage) -> Pruner:
-    implementation = registry().pruners[stage.algorithm]
+    implementation: Any = registry().pruners[stage.algorithm]
     try:
         pruner: Pruner = implementation(**stage.options)
     except Exception as error:  # foreign code: whatever it raises belongs in the message

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,17 +18,15 @@ from laconic.registry.descriptors import Json
 from laconic.registry.registry import registry
 from laconic.session.baking import bake, keep_activations, warn_of_staying
 from laconic.session.by_target import by_target
-from laconic.session.clock import is_due
-from laconic.session.following import put_in_force
+from laconic.session.engine import Pruning
 from laconic.session.handles import Handle, bind, first_device
 from laconic.session.mask_state import full_mask, is_kept, mask_of, masked_share, total_sparsity
-from laconic.session.observing import Forward, evaluating, observe, run_batches
+from laconic.session.observing import Forward, evaluating
 from laconic.session.order import State, need_attached, need_values
-from laconic.session.pruning import decide_stage
 from laconic.session.report import Report, build_report
 from laconic.session.resuming import restore_state, save, session_state
-from laconic.session.runs import PruningRun, start_runs, task_loss_weight
-from laconic.session.statistic import Statistic, collect, sample_shape, statistic_for
+from laconic.session.runs import task_loss_weight
+from laconic.session.statistic import sample_shape
 from laconic.session.wiring import wire
 
 
@@ -54,21 +51,20 @@ class Session:
         self.history: list[dict[str, Json]] = []
         self.metrics: dict[str, float] = {}
         self.steps = 0
-        self._runs: tuple[PruningRun, ...] = start_runs(plan)
-        self._statistics: dict[Handle, Statistic] = {}
-        self._is_compressed = False
         self._state: State = "attached"
         self._baked: dict[Handle, Tensor] = {}
-        self._binding = bind(plan, model)
-        self._attachments = attach_instruments(wire(self._binding), self._binding.name_of)
-        keep_fused_layers_off(self._binding.owners.universe.modules, self._attachments)
+        binding = bind(plan, model)
+        self._pruning = Pruning(plan, model, binding)
+        self._attachments = attach_instruments(wire(binding), binding.name_of)
+        try:
+            keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
+            self._pruning.start()
+        except BaseException:
+            self.detach()
+            raise
 
     def __repr__(self) -> str:
         return f"<laconic.Session {self._state}: {len(self.plan)} targets, step {self.steps}>"
-
-    @cached_property
-    def _handles(self) -> tuple[Handle, ...]:
-        return self._binding.handles()
 
     def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
@@ -84,15 +80,7 @@ class Session:
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        fresh = {
-            handle: statistic_for(handle, self.plan.recipe.stages)
-            for handle in self._handles
-            if handle.is_activation
-        }
-        with observe(fresh):
-            count = run_batches(self.model, batches, forward)
-        collect(list(fresh.values()), count)
-        self._statistics = fresh
+        self._pruning.calibrate(batches, forward)
 
     def compress(self) -> None:
         """Compute masks and put them in force; all of them or, after an error, none.
@@ -105,7 +93,8 @@ class Session:
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
-        self._put_in_force(self._runs, "compress", steps=self.steps)
+        self._pruning.compress(self.steps)
+        self._record("compress")
 
     def step(self) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.
@@ -115,14 +104,11 @@ class Session:
             CalibrationError: importances are not finite; neither clock nor masks have moved.
         """
         need_attached(self._state, "step")
-        self._need_masks(
-            "step() found no masks in force; call session.compress() before the training loop"
-        )
-        steps = self.steps + 1
-        due = [run for run in self._runs if run.schedule and is_due(run.schedule, steps)]
-        if due:
-            self._put_in_force(due, "step", steps=steps)
-        self.steps = steps
+        self._pruning.need_masks_to_step()
+        has_new_masks = self._pruning.step(self.steps + 1)
+        self.steps += 1
+        if has_new_masks:
+            self._record("step")
 
     def loss(self) -> Tensor:
         """Return the distillation and regularisation loss since the last call.
@@ -131,7 +117,8 @@ class Session:
             0-dim, float32, on the model's device; zero when no stage adds a loss.
         """
         need_attached(self._state, "loss")
-        return torch.zeros((), device=first_device(self.model))
+        zero = torch.zeros((), device=first_device(self.model))
+        return sum(self._pruning.penalty(self.steps), start=zero)
 
     def total_loss(self, task_loss: Tensor) -> Tensor:
         """Return ``task_loss_weight * task_loss + session.loss()``.
@@ -141,10 +128,30 @@ class Session:
         """
         return task_loss * task_loss_weight(self.plan) + self.loss()
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return what algorithms learn besides the model's parameters, for an optimizer."""
+    def parameters(self) -> Iterator[Tensor]:
+        """Return what algorithms learn besides the model's parameters, for an optimizer.
+
+        From this call on the session no longer moves them itself: give them to your optimizer.
+        """
         need_attached(self._state, "parameters")
-        return iter(())
+        return iter(self._pruning.hand_over())
+
+    def set_masks(
+        self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False
+    ) -> None:
+        """Put your own masks in force: mask more, or let masked weights grow back.
+
+        Args:
+            masks: {module: {target: mask}}, bool, True = kept, the target's shape or one that
+                broadcasts to it. Targets that are aligned with these follow.
+            freeze: whether algorithms and schedules leave these targets alone from now on.
+
+        Raises:
+            SessionError: there is no such target, or the mask does not fit it.
+        """
+        need_attached(self._state, "set_masks")
+        self._pruning.set_masks(masks, is_frozen=freeze)
+        self._record("set_masks")
 
     def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the teacher under no_grad in eval mode.
@@ -172,7 +179,7 @@ class Session:
             of one sample. They are copies.
         """
         return by_target(
-            (handle.plan, full_mask(handle, kept, sample_shape(self._statistics, handle)))
+            (handle.plan, full_mask(handle, kept, sample_shape(self._pruning.statistics, handle)))
             for handle, kept in self._kept("masks")
         )
 
@@ -219,13 +226,14 @@ class Session:
             SessionError: nothing is in force yet, or the session is finished.
         """
         need_attached(self._state, "finalize")
-        self._need_masks(
+        self._pruning.need_masks(
             "finalize() found nothing in force; call session.compress() first, or "
             "session.detach() to get the dense model back"
         )
         self._baked = dict(self._kept("finalize"))
-        bake(self._handles)
-        staying = keep_activations(self._handles)
+        bake(self._pruning.handles)
+        staying = keep_activations(self._pruning.handles)
+        self._pruning.stop()
         detach_instruments(self._attachments, keep=staying)
         self._state = "finalized"
         warn_of_staying(staying)
@@ -244,7 +252,9 @@ class Session:
         if self._state == "detached":
             return self.model
         need_attached(self._state, "detach")
+        self._pruning.stop()
         detach_instruments(self._attachments)
+        self._pruning.give_back()
         self._state = "detached"
         return self.model
 
@@ -266,34 +276,20 @@ class Session:
         need_attached(self._state, "restore")
         restore_state(self, tensors, data)
 
-    def _put_in_force(self, runs: Sequence[PruningRun], event: str, *, steps: int) -> None:
-        decided: dict[Handle, Tensor] = {}
-        for run in runs:
-            decided |= decide_stage(
-                run, self._handles, self.plan, statistics=self._statistics, steps=steps
-            )
-        put_in_force(self._handles, decided, self.model)
-        self._is_compressed = True
-        self.steps = steps
+    def _record(self, event: str) -> None:
         shares = [(handle, masked_share(kept)) for handle, kept in self._kept(event)]
-        self.history.append({"step": steps, "event": event, "sparsity": total_sparsity(shares)})
+        self.history.append(
+            {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
+        )
         sparsity = by_target((handle.plan, share) for handle, share in shares)
         registry().observe("laconic_masks_updated", session=self, sparsity=sparsity)
 
     def _kept(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
         need_values(self._state, call)
-        for handle in self._handles:
+        for handle in self._pruning.handles:
             if handle in self._baked:
                 yield handle, self._baked[handle]
                 continue
             mask = mask_of(handle)
             if mask is not None:
                 yield handle, is_kept(handle, mask)
-
-    def _need_masks(self, message: str) -> None:
-        if self._runs and not self._is_compressed:
-            # A checkpoint of a compressed model may have brought the masks.
-            handles = self._handles
-            if not handles or any(mask_of(handle) is None for handle in handles):
-                raise SessionError(message)
-            self._is_compressed = True

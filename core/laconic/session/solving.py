@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor
 
@@ -14,16 +12,13 @@ from laconic.masking.decide import decide
 from laconic.masking.member import Member
 
 
-def solve(
-    pruner: Solves, target: PruningTarget, member: Member, factor: float | Fraction
-) -> Solution:
+def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
     """Let an algorithm choose and update one target, and check what it returns.
 
     Args:
         pruner: the algorithm.
         target: the target with everything it observed.
         member: the target's limits as the budget code sees them, with any importance.
-        factor: the share of the configured sparsity that is due now; part of ``member`` already.
 
     Raises:
         PlanError: the target's shape or granularity does not suit the algorithm.

@@ -5,6 +5,6 @@ import pytest
 from laconic.testing import check_pruner
 
 
-@pytest.mark.parametrize("name", ["fpgm", "l1_norm", "l2_norm", "level"])
+@pytest.mark.parametrize("name", ["fpgm", "l1_norm", "l2_norm", "level", "random"])
 def test_a_pruner_keeps_its_contract(name):
     check_pruner(name)

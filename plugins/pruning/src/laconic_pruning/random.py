@@ -34,7 +34,7 @@ class Random:
         Returns:
             Shape (blocks along each dimension), float32, no unit.
         """
-        # Drawn on the CPU: generators of other devices draw other numbers from the same seed.
-        name = zlib.crc32(target.name.encode())
-        generator = torch.Generator().manual_seed((self.seed << 32) + name)
+        # Drawn on the CPU: generators of other devices draw other numbers from the same seed. It
+        # reads 32 bits of its seed, so ours has to go into the checksum.
+        generator = torch.Generator().manual_seed(zlib.crc32(target.name.encode(), self.seed))
         return torch.rand(block_counts(target), generator=generator).to(target.tensor.device)

@@ -1,0 +1,256 @@
+"""The pruning of a session: its stages, what they decided, and how to take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from laconic.errors import SessionError
+from laconic.planning.plan import Plan
+from laconic.session.editing import checked_masks
+from laconic.session.following import with_followers
+from laconic.session.handles import Binding, Handle
+from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
+from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.observing import Forward, observe, run_batches
+from laconic.session.runs import Decision, PruningRun, start_runs
+from laconic.session.sequential import Batches, compress_in_sequence
+from laconic.session.statistic import Statistic, collect, statistic_for
+
+
+class Pruning:
+    """All pruning stages of a session; mutable because masks, values and observations change.
+
+    Attributes:
+        runs: the stages.
+        statistics: what calibration saw of inputs and outputs.
+        is_compressed: whether masks are in force.
+        originals: target -> its values before an algorithm changed them.
+        frozen: targets whose masks no algorithm changes any more.
+        is_handed_over: whether the user's optimizer moves what is learned.
+    """
+
+    def __init__(self, plan: Plan, model: nn.Module, binding: Binding) -> None:
+        self.plan = plan
+        self.model = model
+        self.binding = binding
+        self.runs: tuple[PruningRun, ...] = start_runs(plan, binding)
+        self.statistics: dict[Handle, Statistic] = {}
+        self.is_compressed = False
+        self.originals: dict[Handle, Tensor] = {}
+        self.frozen: set[Handle] = set()
+        self.is_handed_over = False
+        self._batches: Batches | None = None
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """All targets of the plan, in its order."""
+        return self.binding.handles
+
+    def start(self) -> None:
+        """Let algorithms put into the modules what they learn; called once they are attached."""
+        for run in self.runs:
+            run.start()
+
+    def stop(self) -> None:
+        """Stop listening to the model."""
+        for run in self.runs:
+            run.stop()
+
+    def calibrate(self, batches: Iterable[Any], forward: Forward | None) -> None:
+        """Run batches and let algorithms observe; those that go block by block keep them.
+
+        Args:
+            batches: what to run; read once.
+            forward: called as forward(model, batch), or None for the default.
+        """
+        statistics = {
+            handle: statistic_for(handle, self.plan.recipe.stages)
+            for handle in self.handles
+            if handle.is_activation
+        }
+        kept: tuple[Any, ...] | None = None
+        if any(run.is_sequential for run in self.runs):
+            batches = kept = tuple(batches)
+        watched = [run for run in self.runs if run.is_observing_modules and not run.is_sequential]
+        watches = [watch for run in watched for watch in run.watches(run.handles)]
+        count = len(kept or ())
+        if statistics or watches or kept is None:
+            with observe(statistics), watch_modules(watches):
+                count = run_batches(self.model, batches, forward)
+        collect(list(statistics.values()), count)
+        check_seen(watches)
+        self.statistics = statistics
+        for run in watched:
+            run.observed = {}
+        for watch in watches:
+            run = next(one for one in watched if one.pruner is watch.pruner)
+            run.observed[watch.handle] = watch.sums
+        self._batches = None if kept is None else Batches(kept, forward)
+
+    def compress(self, steps: int) -> None:
+        """Compute all masks and put them in force; after an error everything is as it was.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        journal = _Journal()
+        try:
+            decision = Decision()
+            for run in self.runs:
+                if run.is_sequential:
+                    self._compress_in_sequence(run, steps, journal)
+                else:
+                    found = self._decide(run, steps, run.handles)
+                    decision.kept.update(found.kept)
+                    decision.values.update(found.values)
+            self._apply(decision, journal)
+        except BaseException:
+            journal.undo(self.model)
+            raise
+        self.is_compressed = True
+
+    def _compress_in_sequence(self, run: PruningRun, steps: int, journal: _Journal) -> None:
+        if self._batches is None:
+            name = run.handles[0].plan.name if run.handles else "the stage"
+            raise SessionError(
+                f"{name} is compressed block by block on calibration batches; call "
+                f"session.calibrate(batches) before session.compress()"
+            )
+
+        def compress(handles: Sequence[Handle]) -> None:
+            self._apply(self._decide(run, steps, handles), journal, is_partial=True)
+
+        compress_in_sequence(run, self.model, self._batches, compress=compress)
+
+    def step(self, steps: int) -> bool:
+        """Advance by one optimizer step and tell whether masks changed.
+
+        Args:
+            steps: optimizer steps so far, that one counted.
+        """
+        for run in self.runs:
+            run.observe_step()
+            run.step_learned()
+        due = [run for run in self.runs if run.is_due(steps)]
+        if not due:
+            return False
+        decision = Decision()
+        for run in due:
+            found = self._decide(run, steps, run.handles)
+            decision.kept.update(found.kept)
+            decision.values.update(found.values)
+        self._apply(decision, _Journal())
+        self.is_compressed = True
+        return True
+
+    def need_masks(self, message: str) -> None:
+        """Refuse a call that needs masks in force.
+
+        Args:
+            message: what to tell the user.
+
+        Raises:
+            SessionError: there are pruning stages and no masks.
+        """
+        if not self.runs or self.is_compressed:
+            return
+        # A checkpoint of a compressed model may have brought the masks.
+        if not self.handles or any(mask_of(handle) is None for handle in self.handles):
+            raise SessionError(message)
+        self.is_compressed = True
+
+    def need_masks_to_step(self) -> None:
+        """Refuse to step without masks, unless an algorithm gathers what masks will need.
+
+        Raises:
+            SessionError: there are no masks, and no stage needs steps to get them.
+        """
+        if not any(run.is_trained for run in self.runs):
+            self.need_masks(
+                "step() found no masks in force; call session.compress() before the training loop"
+            )
+
+    def penalty(self, steps: int) -> list[Tensor]:
+        """Return what the stages add to the loss.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        found = [run.penalty(steps) for run in self.runs]
+        return [one for one in found if one is not None]
+
+    def hand_over(self) -> list[Tensor]:
+        """Return everything that is learned; from now on the user's optimizer moves it."""
+        self.is_handed_over = True
+        tensors: dict[int, Tensor] = {}
+        for run in self.runs:
+            if not run.is_trained:
+                continue
+            for handle in run.handles:
+                tensors.update({id(one): one for one in run.learned(handle).values()})
+            run.optimizer = None
+        return list(tensors.values())
+
+    def set_masks(
+        self, masks: Mapping[str, Mapping[str, Tensor]], *, is_frozen: bool
+    ) -> None:
+        """Put the user's masks in force, and after them those that follow.
+
+        Args:
+            masks: module -> target -> bool, True = kept.
+            is_frozen: whether algorithms leave these targets alone from now on.
+        """
+        decided = checked_masks(masks, self.handles)
+        self._apply(Decision(decided), _Journal(), is_partial=True)
+        if is_frozen:
+            self.frozen.update(decided)
+        self.is_compressed = all(mask_of(handle) is not None for handle in self.handles)
+
+    def give_back(self) -> None:
+        """Give targets the values they had before an algorithm changed them."""
+        for handle, values in self.originals.items():
+            handle.write(values)
+
+    def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
+        free = [handle for handle in handles if handle not in self.frozen]
+        stages = self.plan.recipe.stages
+        return run.decide(self.statistics, stages, run.factor(steps), handles=free)
+
+    def _apply(
+        self, decision: Decision, journal: _Journal, *, is_partial: bool = False
+    ) -> None:
+        whole = with_followers(self.handles, decision.kept, is_partial=is_partial)
+        journal.note(whole, decision.values)
+        for handle, kept in whole.items():
+            write_mask(handle, kept, self.model)
+        for handle, values in decision.values.items():
+            self.originals.setdefault(handle, journal.values[handle])
+            handle.write(values)
+
+
+class _Journal:
+    """What was in force before a change, so that an error can take all of it back."""
+
+    def __init__(self) -> None:
+        self.masks: dict[Handle, Tensor | None] = {}
+        self.values: dict[Handle, Tensor] = {}
+
+    def note(self, masks: Iterable[Handle], values: Iterable[Handle]) -> None:
+        for handle in masks:
+            mask = mask_of(handle)
+            if handle not in self.masks:
+                self.masks[handle] = None if mask is None else is_kept(handle, mask)
+        for handle in values:
+            self.values.setdefault(handle, handle.dense().clone())
+
+    def undo(self, model: nn.Module) -> None:
+        for handle, kept in self.masks.items():
+            if kept is None:
+                remove_mask(handle)
+            else:
+                write_mask(handle, kept, model)
+        for handle, values in self.values.items():
+            handle.write(values)
