@@ -31,7 +31,7 @@ from laconic.registry.descriptors import (
 from laconic.registry.registry import Registry, registry
 
 DEFAULT = "default"
-BUILT_IN = ("element", "output_channel", "tensor")
+BUILT_IN = ("element", "row", "output_channel", "tensor")
 """Values of a descriptor's ``default_granularity`` that need no granularity plugin."""
 
 
@@ -135,7 +135,9 @@ def _built_in(value: str, target: TargetPlan, shape: tuple[int, ...]) -> Blocks:
         return Blocks((-1, *(1,) * (rank - 1))) if is_activation else element_blocks(rank)
     if is_activation:
         return channel_blocks(rank, target.channel_dim if rank > 1 else 0)
-    return channel_blocks(rank, min(target.output_dim, rank - 1))
+    channels = channel_blocks(rank, min(target.output_dim, rank - 1))
+    # A row: elements decide alone, and the ratio is met in every output channel.
+    return Blocks((1,) * rank, scope=channels.size) if value == "row" else channels
 
 
 def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:

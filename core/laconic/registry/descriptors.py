@@ -82,7 +82,8 @@ class PrunerInfo(Descriptor):
         target_kinds: the kinds of target it can rank.
         granularities: the granularity names it supports, or None for any.
         default_granularity: what ``granularity: default`` means for it, a granularity value or
-            one of ``element``, ``output_channel`` and ``tensor``.
+            one of ``element``, ``row`` (elements, the ratio met in each output channel),
+            ``output_channel`` and ``tensor``.
     """
 
     needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
