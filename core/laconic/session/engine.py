@@ -111,6 +111,8 @@ class Pruning:
             journal.undo(self.model)
             raise
         self.is_compressed = True
+        for run in self.runs:
+            run.start_over()
 
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: _Journal) -> None:
         if self._batches is None:
@@ -144,6 +146,8 @@ class Pruning:
             decision.values.update(found.values)
         self._apply(decision, _Journal())
         self.is_compressed = True
+        for run in due:
+            run.start_over()
         return True
 
     def need_masks(self, message: str) -> None:

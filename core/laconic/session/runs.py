@@ -168,6 +168,11 @@ class PruningRun:
         for handle in handles:
             self.observed.pop(handle, None)
 
+    def start_over(self) -> None:
+        """Drop the gradients that just decided: the next masks are ranked by the steps to come."""
+        if isinstance(self.pruner, ObservesGradients):
+            self.observed.clear()
+
     def penalty(self, steps: int) -> Tensor | None:
         """Return what the algorithm adds to the loss, or None.
 

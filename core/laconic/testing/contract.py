@@ -47,7 +47,7 @@ class Contract:
 
     Attributes:
         name: the plugin object's name in the registry.
-        options: options to make it with.
+        options: options to make it with; when empty, the first example of its options schema.
     """
 
     kind: ClassVar[Kind]
@@ -66,9 +66,15 @@ class Contract:
         """The object's descriptor."""
         return self.catalog.info(self.name)
 
+    @property
+    def arguments(self) -> Mapping[str, Json]:
+        """The options, or the first example of the schema when none were given."""
+        examples: Sequence[Mapping[str, Json]] = self.info.options.get("examples") or ({},)
+        return self.options or examples[0]
+
     def make(self) -> Json:
         """Return a new object, made with the options."""
-        return self.catalog[self.name](**self.options)
+        return self.catalog[self.name](**self.arguments)
 
     def check_summary(self) -> None:
         """The descriptor has a summary of one line."""
@@ -88,8 +94,12 @@ class Contract:
             "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
             "additionalProperties to false",
         )
-        errors = list(Draft202012Validator(schema).iter_errors(dict(self.options)))
-        expect(not errors, f"options refuses {dict(self.options)}: {[e.message for e in errors]}")
+        errors = list(Draft202012Validator(schema).iter_errors(dict(self.arguments)))
+        expect(
+            not errors,
+            f"options refuses {dict(self.arguments)}: {[error.message for error in errors]}; give "
+            f"the schema an example of options that work",
+        )
 
     def check_face_imports_no_torch(self) -> None:
         """The package that announces the object imports without torch."""

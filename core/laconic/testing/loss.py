@@ -28,7 +28,7 @@ class LossContract(Contract):
             student: any shape, float.
             teacher: the student's shape, float.
         """
-        found = self.catalog[self.name](student, teacher, **self.options)
+        found = self.catalog[self.name](student, teacher, **self.arguments)
         expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
         return found  # type: ignore[return-value]  # checked above
 

@@ -11,26 +11,76 @@ from torch.nn import functional
 from laconic.algorithms import PruningTarget
 from laconic.registry.descriptors import Json
 from laconic.session.module_observing import watch_modules
-from laconic.session.observing import evaluating
+from laconic.session.observing import run_batches
 from laconic.session.opening import attach
 from laconic.session.pruning import rank, target_of
+from laconic.session.runs import PruningRun
 from laconic.session.session import Session
 from laconic.testing.models import contract_batches
 
 STEPS = 3
-"""Enough for an algorithm to learn something that its first values do not show."""
+"""Enough for what is learned to leave its first values behind."""
 
 
 def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:
-    """Return a session whose algorithms have seen all they may need.
+    """Return a session whose algorithm has seen what it asks for, just before `compress`.
 
     Args:
-        net: a `ContractNet`; instrumented, and trained a little.
-        recipe: the recipe to attach.
+        net: a contract net; instrumented, and trained a little if the algorithm needs training.
+        recipe: a recipe with one pruning stage.
     """
     session = attach(net, recipe)
-    session.calibrate(contract_batches())
-    needs = {session.plan.recipe.stages[target.stage].algorithm for target in session.plan}
-    if needs:
+    session.calibrate(_batches(net))
+    if _run(session).is_trained:
         train(session)
     return session
+
+
+def train(session: Session) -> None:
+    """Train as a user does: `STEPS` steps of an optimizer of the model's parameters.
+
+    Args:
+        session: a session over a contract net.
+    """
+    net = session.model
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    batches = _batches(net)
+    for step in range(STEPS):
+        outputs = net(batches[step % len(batches)])
+        labels = torch.arange(len(outputs), device=outputs.device) % outputs.shape[1]
+        optimizer.zero_grad()
+        loss = session.total_loss(functional.cross_entropy(outputs, labels))
+        loss.backward()
+        optimizer.step()
+        session.step()
+
+
+def ranked_targets(session: Session) -> list[PruningTarget]:
+    """Return the targets as `importance` sees them, with all that was observed and learned.
+
+    Args:
+        session: a prepared session.
+    """
+    run = _run(session)
+    watches = run.watches(run.handles) if run.is_observing_modules else []
+    with watch_modules(watches):
+        run_batches(session.model, _batches(session.model), None)
+    seen = {watch.handle: watch.sums for watch in watches}
+    return [
+        target_of(
+            rank(handle, {}, session.plan.recipe.stages),
+            observed=seen.get(handle) or run.observed.get(handle),
+            learned=run.learned(handle),
+        )
+        for handle in run.handles
+    ]
+
+
+def _run(session: Session) -> PruningRun:
+    (run,) = session._pruning.runs
+    return run
+
+
+def _batches(net: nn.Module) -> list[torch.Tensor]:
+    dtype = next(net.parameters()).dtype
+    return [batch.to(dtype) for batch in contract_batches()]

@@ -122,12 +122,21 @@ def test_an_output_behind_the_first_is_an_error(see):
     )
 
 
-def test_blocks_that_cut_channels_are_an_error(importance_of):
+def test_parts_of_one_channel_score_alike(importance_of):
+    found = importance_of([1.0, 3.0, 4.0, 8.0], 1, torch.zeros(4, 4), (2, 2))
+    assert found.tolist() == [[2.0, 2.0], [6.0, 6.0]]
+
+
+def test_one_block_for_the_whole_tensor_has_the_mean_of_all_channels(importance_of):
+    assert importance_of([3.0, 1.0], 1, torch.zeros(2, 4), (-1, -1)).tolist() == [[2.0]]
+
+
+def test_blocks_that_mix_all_channels_are_an_error(importance_of):
     with pytest.raises(laconic.PlanError) as caught:
-        importance_of([3.0, 1.0], 2, torch.zeros(2, 4), (1, 2))
+        importance_of([3.0, 1.0], 2, torch.zeros(2, 4), (-1, 1))
     assert str(caught.value) == (
-        "layer.weight: mean_activation ranks whole output channels, and its granularity cuts them "
-        "into blocks of [1, 2]; write granularity: default"
+        "layer.weight: mean_activation ranks output channels, dimension 0, and its granularity "
+        "puts all of them into every block; write granularity: default"
     )
 
 

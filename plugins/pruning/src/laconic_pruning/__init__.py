@@ -12,7 +12,7 @@ laconic_api = 1
 LEARNING_RATE = {"type": "number", "exclusiveMinimum": 0}
 REGULAR_SCALE = {"type": "number", "minimum": 0}
 STEPS = {"type": "integer", "minimum": 0}
-CHANNELS = ("out_channel", "per_channel", "block")
+CHANNELS = ("out_channel", "per_channel", "block", "group")
 
 
 def options(*required: str, examples: Sequence[Any] = (), **properties: Any) -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ class MeanActivation:
 
         Raises:
             SessionError: there was no calibration.
-            PlanError: a block does not hold whole channels.
+            PlanError: every block has a part in all channels.
         """
         observed = observed_by(target)
         return scores_of_blocks(observed["total"] / observed["values"], target)

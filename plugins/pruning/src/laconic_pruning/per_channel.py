@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 import laconic
+from laconic_pruning.per_block import block_counts
 
 _FIRST_OUTPUTS = ("_output_", "_output_0")
 
@@ -42,7 +45,7 @@ def channels_first(outputs: Tensor, target: laconic.PruningTarget) -> Tensor:
 
 
 def scores_of_blocks(per_channel: Tensor, target: laconic.PruningTarget) -> Tensor:
-    """Give every block the mean score of the channels it makes.
+    """Give every block the mean score of the channels it has a part in.
 
     Args:
         per_channel: shape (channels,), float.
@@ -53,18 +56,18 @@ def scores_of_blocks(per_channel: Tensor, target: laconic.PruningTarget) -> Tens
         Shape (blocks along each dimension), the dtype of ``per_channel``.
 
     Raises:
-        PlanError: a block does not hold whole channels.
+        PlanError: every block has a part in all channels.
     """
-    shape, size, dim = tuple(target.tensor.shape), target.blocks.size, _channel_dim(target)
-    others = [index for index in range(len(shape)) if index != dim]
-    if any(size[index] not in (-1, shape[index]) for index in others):
+    dim = _channel_dim(target)
+    counts = block_counts(target)
+    if counts[dim] == 1 and math.prod(counts) > 1:
         raise laconic.PlanError(
-            f"{target.name}: {target.plan.algorithm} ranks whole output channels, and its "
-            f"granularity cuts them into blocks of {list(size)}; write granularity: default"
+            f"{target.name}: {target.plan.algorithm} ranks output channels, dimension {dim}, and "
+            f"its granularity puts all of them into every block; write granularity: default"
         )
-    counts = laconic.count_blocks(size, shape)
-    one_group = per_channel.reshape(-1, shape[dim]).mean(0)
-    return one_group.reshape(counts[dim], -1).mean(1).reshape(counts)
+    one_group = per_channel.reshape(-1, target.tensor.shape[dim]).mean(0)
+    along = [-1 if index == dim else 1 for index in range(len(counts))]
+    return one_group.reshape(counts[dim], -1).mean(1).reshape(along).expand(counts).clone()
 
 
 def observed_by(target: laconic.PruningTarget) -> dict[str, Tensor]:
