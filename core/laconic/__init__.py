@@ -9,12 +9,14 @@ from laconic.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from laconic.affine import choose_qparams as choose_qparams
+    from laconic.algorithms import Choose as Choose
     from laconic.algorithms import Granularity as Granularity
     from laconic.algorithms import Pruner as Pruner
     from laconic.algorithms import PruningTarget as PruningTarget
     from laconic.algorithms import QParams as QParams
     from laconic.algorithms import QuantizationTarget as QuantizationTarget
     from laconic.algorithms import Quantizer as Quantizer
+    from laconic.algorithms import Solution as Solution
     from laconic.blocks import Blocks as Blocks
     from laconic.blocks import count_blocks as count_blocks
     from laconic.blocks import expand_blocks as expand_blocks
@@ -65,6 +67,7 @@ _WHERE = {
     "Blocks": "laconic.blocks",
     "BrokenPluginError": "laconic.errors",
     "CalibrationError": "laconic.errors",
+    "Choose": "laconic.algorithms",
     "ConfigError": "laconic.errors",
     "ExporterInfo": "laconic.registry.descriptors",
     "Granularity": "laconic.algorithms",
@@ -91,6 +94,7 @@ _WHERE = {
     "Session": "laconic.session.session",
     "SessionError": "laconic.errors",
     "SessionFileError": "laconic.errors",
+    "Solution": "laconic.algorithms",
     "TargetPlan": "laconic.planning.plan",
     "UnknownPluginError": "laconic.errors",
     "attach": "laconic.session.opening",

@@ -279,8 +279,8 @@ def test_the_default_of_an_algorithm_may_need_a_plugin_that_is_not_installed(
     ("default", "message"),
     [
         (
-            "row",
-            'no installed granularity accepts "row"; known: default, neighbours, rows, sizes; did '
+            "rowz",
+            'no installed granularity accepts "rowz"; known: default, neighbours, rows, sizes; did '
             "you mean 'rows'?",
         ),
         ("sizes", 'granularity "sizes" cannot do without its options: value'),

@@ -75,14 +75,6 @@ def test_blocks_of_two_channels_have_their_mean(importance_of):
     assert found.tolist() == [[2.0], [6.0]]
 
 
-def test_an_output_is_ranked_by_its_own_channels(importance_of):
-    plan = {"kind": "output", "channel_dim": 1}
-    assert importance_of([3.0, 1.0], 2, torch.zeros(2), (1,), **plan).tolist() == [1.5, 0.5]
-    sample = torch.zeros(2, 4, 4)
-    found = importance_of([3.0, 1.0], 2, sample, (1, -1, -1), **plan)
-    assert found.tolist() == [[[1.5]], [[0.5]]]
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_activations_are_summed_in_float32(see, dtype):
     outputs = torch.full((4096, 1), 64.0, dtype=dtype)
@@ -111,14 +103,6 @@ def test_outputs_that_are_not_the_channels_of_the_tensor_are_an_error(see):
     assert str(caught.value) == (
         "its module puts out 2 channels and the tensor has 6 along dimension 0; mean_activation "
         "needs one for each other"
-    )
-
-
-def test_an_output_behind_the_first_is_an_error(see):
-    with pytest.raises(ValueError, match="first") as caught:
-        see(OUTPUTS, torch.zeros(2), (1,), kind="output", name="_output_1")
-    assert str(caught.value) == (
-        "mean_activation sees the first output of a module alone; write _output_0"
     )
 
 

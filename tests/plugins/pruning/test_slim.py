@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from laconic import SessionError
 from laconic_pruning.slim import Slim
 
 WEIGHT = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
@@ -90,6 +91,17 @@ def test_importance_is_the_magnitude_of_the_factor(target_of):
     scores = Slim().importance(target)
     assert scores.tolist() == [[0.5], [2.0]]
     assert not scores.requires_grad
+
+
+def test_factors_that_never_moved_are_nothing_to_rank_by(target_of):
+    target = target_of("slim", WEIGHT, (1, -1), learned=learned([1.0], [1.0]))
+    with pytest.raises(SessionError) as caught:
+        Slim().importance(target)
+    assert str(caught.value) == (
+        "layer.weight: slim ranks by factors that training moves, and none has moved; train some "
+        "steps with session.total_loss(...) and session.step() before session.compress(), or give "
+        "the stage a schedule"
+    )
 
 
 def test_factors_move_as_fast_as_the_options_say():

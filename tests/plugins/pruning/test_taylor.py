@@ -83,6 +83,7 @@ def test_without_a_step_there_is_nothing_to_rank_by(target_of):
     with pytest.raises(SessionError) as caught:
         Taylor().importance(target_of("taylor", WEIGHT))
     assert str(caught.value) == (
-        "layer.weight: taylor ranks by gradients and has seen none; train at least one step with "
-        "session.step() behind optimizer.step() before session.compress()"
+        "layer.weight: taylor ranks by gradients and has seen none; train some steps with "
+        "session.step() behind optimizer.step() before session.compress(), or give the stage a "
+        "schedule"
     )

@@ -11,6 +11,7 @@ laconic_api = 1
 
 LEARNING_RATE = {"type": "number", "exclusiveMinimum": 0}
 REGULAR_SCALE = {"type": "number", "minimum": 0}
+SEQUENTIAL = {"type": "boolean"}
 STEPS = {"type": "integer", "minimum": 0}
 CHANNELS = ("out_channel", "per_channel", "block", "group")
 
@@ -102,7 +103,7 @@ def laconic_pruners() -> Sequence[laconic.PrunerInfo]:
             implementation="laconic_pruning.apoz:Apoz",
             summary="How often every output channel is positive.",
             needs="activations",
-            target_kinds=("parameter", "buffer", "output"),
+            target_kinds=("parameter", "buffer"),
             granularities=CHANNELS,
             default_granularity="output_channel",
             paper="Hu et al., Network Trimming, arXiv 2016",
@@ -112,10 +113,36 @@ def laconic_pruners() -> Sequence[laconic.PrunerInfo]:
             implementation="laconic_pruning.mean_activation:MeanActivation",
             summary="Mean of every output channel after a ReLU.",
             needs="activations",
-            target_kinds=("parameter", "buffer", "output"),
+            target_kinds=("parameter", "buffer"),
             granularities=CHANNELS,
             default_granularity="output_channel",
             paper="Molchanov et al., Pruning Convolutional Neural Networks, ICLR 2017",
+        ),
+        laconic.PrunerInfo(
+            name="wanda",
+            implementation="laconic_pruning.wanda:Wanda",
+            summary="Magnitude times the length of the input, within every row.",
+            options=options(sequential=SEQUENTIAL),
+            needs="activations",
+            target_kinds=("parameter", "buffer"),
+            default_granularity="row",
+            paper="Sun et al., A Simple and Effective Pruning Approach for LLMs, ICLR 2024",
+        ),
+        laconic.PrunerInfo(
+            name="sparsegpt",
+            implementation="laconic_pruning.sparsegpt:SparseGpt",
+            summary="Error that masking leaves, with an update of the weights that are kept.",
+            options=options(
+                percdamp={"type": "number", "minimum": 0},
+                block_size={"type": "integer", "minimum": 1},
+                refine_steps={"type": "integer", "minimum": 0},
+                sequential=SEQUENTIAL,
+            ),
+            needs="activations",
+            target_kinds=("parameter", "buffer"),
+            granularities=("n_m",),
+            default_granularity="element",
+            paper="Frantar and Alistarh, SparseGPT, ICML 2023",
         ),
         laconic.PrunerInfo(
             name="random",

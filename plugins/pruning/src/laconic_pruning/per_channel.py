@@ -10,8 +10,6 @@ from torch import Tensor
 import laconic
 from laconic_pruning.per_block import block_counts
 
-_FIRST_OUTPUTS = ("_output_", "_output_0")
-
 
 def channels_first(outputs: Tensor, target: laconic.PruningTarget) -> Tensor:
     """View a module's outputs as one row for each channel.
@@ -31,15 +29,12 @@ def channels_first(outputs: Tensor, target: laconic.PruningTarget) -> Tensor:
             "the outputs of its module are not finite; check the batches and the model's weights"
         )
     channels = outputs.shape[target.plan.channel_dim]
-    expected = _expected_channels(target)
-    if expected is not None and (not expected or channels % expected):
+    dim = _channel_dim(target)
+    expected = target.tensor.shape[dim]
+    if not expected or channels % expected:
         raise ValueError(
             f"its module puts out {channels} channels and the tensor has {expected} along "
-            f"dimension {_channel_dim(target)}; {target.plan.algorithm} needs one for each other"
-        )
-    if target.plan.kind == "output" and target.plan.target not in _FIRST_OUTPUTS:
-        raise ValueError(
-            f"{target.plan.algorithm} sees the first output of a module alone; write _output_0"
+            f"dimension {dim}; {target.plan.algorithm} needs one for each other"
         )
     return outputs.movedim(target.plan.channel_dim, 0).reshape(channels, -1)
 
@@ -97,12 +92,4 @@ def count_per_channel(rows: Tensor) -> Tensor:
 
 
 def _channel_dim(target: laconic.PruningTarget) -> int:
-    rank = target.tensor.ndim
-    if target.plan.kind == "output":
-        # Without the batch; a statistic of channels alone is a vector.
-        return 0 if rank == 1 or target.plan.channel_dim == 1 else rank - 1
-    return min(target.plan.output_dim, rank - 1)
-
-
-def _expected_channels(target: laconic.PruningTarget) -> int | None:
-    return None if target.plan.kind == "output" else target.tensor.shape[_channel_dim(target)]
+    return min(target.plan.output_dim, target.tensor.ndim - 1)

@@ -15,6 +15,8 @@ import laconic
 from laconic_pruning.learned import initial_values, mean_of
 from laconic_pruning.per_block import spread
 
+_FIRST = 1.0
+
 
 class Slim:
     """Ranks by the magnitude of a learned factor, by default of every output channel.
@@ -37,7 +39,7 @@ class Slim:
         Returns:
             ``factor``: shape (blocks along each dimension), float.
         """
-        return {"factor": initial_values(target, 1.0)}
+        return {"factor": initial_values(target, _FIRST)}
 
     def masked(self, value: Tensor, mask: Tensor | None, learned: Mapping[str, Tensor]) -> Tensor:
         """Return value * factor * mask.
@@ -78,5 +80,15 @@ class Slim:
 
         Returns:
             Shape (blocks along each dimension), float, no unit.
+
+        Raises:
+            SessionError: no factor has moved yet, so all channels would be equal.
         """
-        return target.learned["factor"].detach().abs()
+        factor = target.learned["factor"].detach()
+        if factor.numel() and bool((factor == _FIRST).all()):
+            raise laconic.SessionError(
+                f"{target.name}: slim ranks by factors that training moves, and none has moved; "
+                f"train some steps with session.total_loss(...) and session.step() before "
+                f"session.compress(), or give the stage a schedule"
+            )
+        return factor.abs()

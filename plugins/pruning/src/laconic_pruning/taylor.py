@@ -52,7 +52,8 @@ class Taylor:
         """
         if not target.observed:
             raise laconic.SessionError(
-                f"{target.name}: taylor ranks by gradients and has seen none; train at least one "
-                f"step with session.step() behind optimizer.step() before session.compress()"
+                f"{target.name}: taylor ranks by gradients and has seen none; train some steps "
+                f"with session.step() behind optimizer.step() before session.compress(), or give "
+                f"the stage a schedule"
             )
         return target.observed["squares"] / target.observed["steps"]

@@ -1,0 +1,144 @@
+"""Optimal brain surgery, column by column: mask weights and let the others make up for it.
+
+All of it minimises ||(W - W') X||^2 for the outputs of one linear layer, with the Hessian
+H = X X^T of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def damped(hessian: Tensor, damping: float) -> Tensor:
+    """Return a Hessian that can be inverted.
+
+    Args:
+        hessian: shape (columns, columns), symmetric.
+        damping: what is added to the diagonal, as a share of its mean.
+
+    Returns:
+        A new tensor. An input that was always zero counts as if it were alone.
+    """
+    found = hessian.clone()
+    diagonal = found.diagonal()
+    mean = diagonal.mean()
+    diagonal[diagonal == 0] = 1
+    diagonal += damping * mean
+    return found
+
+
+def inverse_factor(hessian: Tensor) -> Tensor:
+    """Return the Cholesky factor of the inverse of a Hessian.
+
+    With J the reversal of rows, J H J = C C^T gives H^-1 = L L^T for L = J C^-T J: one
+    factorization instead of two, and no inverse whose rounding the second one would meet.
+
+    Args:
+        hessian: shape (columns, columns), symmetric.
+
+    Returns:
+        L, the hessian's shape, lower triangular.
+
+    Raises:
+        ValueError: the Hessian is singular.
+    """
+    factor, info = torch.linalg.cholesky_ex(hessian.flip(0, 1))
+    if int(info):
+        raise ValueError(
+            "the products of its inputs make a singular matrix, which cannot be inverted; "
+            "calibrate with more batches or raise percdamp"
+        )
+    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return inverse.T.flip(0, 1).contiguous()
+
+
+def mask_columns(
+    weight: Tensor,
+    factor: Tensor,
+    choose: Callable[[Tensor], Tensor],
+    *,
+    is_alive: Tensor,
+    block: int,
+    run: int,
+) -> tuple[Tensor, Tensor]:
+    """Mask a weight from its first column to its last, updating the columns to come.
+
+    Args:
+        weight: shape (rows, columns), float; read only.
+        factor: the lower Cholesky factor of the inverse Hessian, shape (columns, columns).
+        choose: called with scores of one run, shape (rows, columns of the run); returns bool,
+            True = kept.
+        is_alive: bool, shape (columns,); the others have inputs that are always zero, so that
+            their weights score 0.
+        block: columns after which all columns to come are updated.
+        run: columns that are chosen at once, a divisor of ``block``.
+
+    Returns:
+        What is kept, bool, and the values, 0 where masked; both (rows, columns).
+    """
+    # Transposed, because a column is what is read and written at once.
+    values = weight.T.contiguous()
+    columns = len(values)
+    kept = torch.empty(values.shape, dtype=torch.bool, device=values.device)
+    errors = values.new_empty(min(block, columns), values.shape[1])
+    inverse = factor.diagonal().reciprocal()[:, None]
+    worth = inverse * is_alive[:, None]
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        for first in range(start, stop, run):
+            last = min(first + run, stop)
+            done = first - start
+            if done:
+                values[first:last].addmm_(factor[first:last, start:first], errors[:done], alpha=-1)
+            scores = (values[first:last] * worth[first:last]).square_()
+            kept[first:last] = choose(scores.T).T
+            shares = ~kept[first:last] * inverse[first:last]
+            for at in range(first, last):
+                ahead = errors[done : at - start]
+                if at > first:
+                    values[at].addmv_(ahead.T, factor[at, first:at], alpha=-1)
+                torch.mul(values[at], shares[at - first], out=errors[at - start])
+        values[start:stop] *= kept[start:stop]
+        values[stop:].addmm_(factor[stop:, start:stop], errors[: stop - start], alpha=-1)
+    return kept.T.contiguous(), values.T.contiguous()
+
+
+def refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, steps: int) -> Tensor:
+    """Move the kept weights closer to their optimum for the masks as they are.
+
+    Conjugate gradients, scaled by the Hessian's diagonal, on every row at once.
+
+    Args:
+        values: shape (rows, columns), 0 where masked; changed in place.
+        weight: the dense weight, shape (rows, columns).
+        hessian: shape (columns, columns), symmetric.
+        kept: bool, shape (rows, columns).
+        steps: steps of conjugate gradients; each multiplies by the Hessian once.
+
+    Returns:
+        ``values``.
+    """
+    if steps == 0:
+        return values
+    scale = kept / hessian.diagonal()
+    residual = (weight - values) @ hessian
+    residual *= kept
+    step = residual * scale
+    product = torch.empty_like(step)
+    strength = (residual * step).sum(1, keepdim=True)
+    tiny = torch.finfo(values.dtype).tiny
+    for _ in range(steps):
+        torch.mm(step, hessian, out=product)
+        product *= kept
+        length = strength / (step * product).sum(1, keepdim=True).clamp_min_(tiny)
+        values.addcmul_(step, length)
+        residual.addcmul_(product, length, value=-1)
+        torch.mul(residual, scale, out=product)
+        before = strength.clamp_min(tiny)
+        strength = (residual * product).sum(1, keepdim=True)
+        step.mul_(strength / before).add_(product)
+    return values
