@@ -6,12 +6,14 @@ only one block at a time runs, twice: to observe it, and, compressed, to feed th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from laconic.session.observing import Forward, call_model
 
@@ -72,6 +74,44 @@ _SMALLEST_ROW = 2
 
 class _Enough(Exception):  # noqa: N818  # control flow, not an error
     """Ends a forward pass once the first block's arguments are known."""
+
+
+def enter_modules(
+    block: nn.Module, calls: Sequence[Call], modules: Sequence[nn.Module]
+) -> None:
+    """Run a block on calls, each no further than it takes to enter some of its modules.
+
+    The first call runs whole, to see that each of them is entered once.
+
+    Args:
+        block: the block.
+        calls: its calls.
+        modules: modules inside of it, whose inputs are what matters.
+    """
+    entered = dict.fromkeys(modules, 0)
+    is_first = True
+
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+        entered[module] += 1
+        if not is_first and all(entered.values()):
+            raise _Enough
+
+    hooks: list[RemovableHandle] = []
+    try:
+        for module in entered:
+            hooks.append(module.register_forward_pre_hook(enter))
+        for call in calls:
+            with contextlib.suppress(_Enough):
+                call.run(block)
+            if is_first and any(count != 1 for count in entered.values()):
+                # Which of them are entered, or how often, may depend on the data.
+                for hook in hooks:
+                    hook.remove()
+            is_first = False
+            entered.update(dict.fromkeys(entered, 0))
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ def _row(
         sparsity = achieved.get(target.module, {}).get(target.target)
     masked = None if sparsity is None or elements is None else round(sparsity * elements)
     requested = requested_sparsity(target, bounds)
-    final = target.stage not in unfinished and requested is not None and sparsity is not None
+    final = target.stage not in unfinished and requested is not None and bool(elements)
     return ReportRow(
         module=target.module,
         target=target.target,

@@ -51,8 +51,12 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
     hooks = []
     try:
         for watch in watches:
-            hook = _hook(watch, shared)
-            hooks.append(watch.handle.module.register_forward_hook(hook, with_kwargs=True))
+            module, pruner = watch.handle.module, watch.pruner
+            if isinstance(pruner, ObservesInputs):
+                see = _see_inputs(watch, pruner, shared)
+                hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
+            if isinstance(pruner, ObservesOutputs):
+                hooks.append(module.register_forward_hook(_see_outputs(watch, pruner)))
         yield
     finally:
         for removable in hooks:
@@ -107,26 +111,39 @@ class _SharedInputs:
         return None
 
 
-def _hook(watch: Watch, shared: _SharedInputs) -> Callable[..., None]:
-    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        pruner = watch.pruner
-        try:
-            if isinstance(pruner, ObservesInputs):
-                inputs = _first_tensor([*args, *kwargs.values()])
-                if inputs is not None:
-                    owner = shared.take(watch, inputs)
-                    if owner is not None and (not watch.sums or watch.sums is owner.sums):
-                        watch.sums = owner.sums
-                    else:
-                        add_sums(watch.sums, pruner.observe_input(inputs.detach(), watch.target))
-            if isinstance(pruner, ObservesOutputs):
-                outputs = _first_tensor(_elements(output))
-                if outputs is not None:
-                    add_sums(watch.sums, pruner.observe_output(outputs.detach(), watch.target))
-        except ValueError as error:
-            raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
+def _see_inputs(
+    watch: Watch, pruner: ObservesInputs, shared: _SharedInputs
+) -> Callable[..., None]:
+    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = _first_tensor([*args, *kwargs.values()])
+        if inputs is None:
+            return
+        owner = shared.take(watch, inputs)
+        if owner is not None and (not watch.sums or watch.sums is owner.sums):
+            watch.sums = owner.sums
+            return
+        with _naming(watch):
+            add_sums(watch.sums, pruner.observe_input(inputs.detach(), watch.target))
 
     return see
+
+
+def _see_outputs(watch: Watch, pruner: ObservesOutputs) -> Callable[..., None]:
+    def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        outputs = _first_tensor(_elements(output))
+        if outputs is not None:
+            with _naming(watch):
+                add_sums(watch.sums, pruner.observe_output(outputs.detach(), watch.target))
+
+    return see
+
+
+@contextlib.contextmanager
+def _naming(watch: Watch) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
 
 
 def _elements(output: Any) -> list[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 from torch import nn
 
-from laconic.session.blockwise import Call, find_blocks, record_calls
+from laconic.algorithms import ObservesOutputs
+from laconic.session.blockwise import Call, enter_modules, find_blocks, record_calls
 from laconic.session.handles import Handle
 from laconic.session.module_observing import check_seen, watch_modules
 from laconic.session.observing import Forward, call_model, evaluating
@@ -65,7 +66,7 @@ def compress_in_sequence(
             inner = set(block.modules())
             members = [handle for handle in waiting if handle.module in inner]
             waiting = [handle for handle in waiting if handle.module not in inner]
-            _observe(run, members, lambda block=block: _run_calls(block, calls))
+            _observe(run, members, lambda block=block: _run_calls(run, block, calls, members))
             compress(members)
             run.forget(members)
             is_last = block is blocks[-1]
@@ -86,9 +87,14 @@ def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None
         run.observed[watch.handle] = watch.sums
 
 
-def _run_calls(block: nn.Module, calls: Sequence[Call]) -> None:
-    for call in calls:
-        call.run(block)
+def _run_calls(
+    run: PruningRun, block: nn.Module, calls: Sequence[Call], members: Sequence[Handle]
+) -> None:
+    if isinstance(run.pruner, ObservesOutputs):
+        for call in calls:
+            call.run(block)
+    else:
+        enter_modules(block, calls, [handle.module for handle in members])
 
 
 def _is_grouped(handles: Sequence[Handle]) -> bool:

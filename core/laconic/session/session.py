@@ -23,7 +23,7 @@ from laconic.session.handles import Handle, bind, first_device
 from laconic.session.mask_state import full_mask, is_kept, mask_of, masked_share, total_sparsity
 from laconic.session.observing import Forward, evaluating
 from laconic.session.order import State, need_attached, need_values
-from laconic.session.report import Report, build_report
+from laconic.session.report import Report, build_report, warn_of_misses
 from laconic.session.resuming import restore_state, save, session_state
 from laconic.session.runs import task_loss_weight
 from laconic.session.statistic import sample_shape
@@ -95,6 +95,7 @@ class Session:
         need_attached(self._state, "compress")
         self._pruning.compress(self.steps)
         self._record("compress")
+        warn_of_misses(self.report())
 
     def step(self) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
 import torch
 from torch import Tensor
 
-from laconic.algorithms import PruningTarget, Solution, Solves
+from laconic.algorithms import Choose, PruningTarget, Solution, Solves
 from laconic.blocks import Blocks
 from laconic.errors import CalibrationError, PlanError, PluginError
+from laconic.masking.budgets import bound_count, count_masked
 from laconic.masking.decide import decide
-from laconic.masking.member import Member
+from laconic.masking.member import Member, Ratio
+from laconic.masking.rows import keep_highest
 
 
 def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
@@ -26,30 +31,9 @@ def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
         PluginError: the algorithm returned other shapes.
     """
 
-    def choose(scores: Tensor) -> Tensor:
-        keep = member.blocks.keep
-        scope = None
-        if keep is not None and member.blocks.scope is not None:
-            scope = (1, max(member.blocks.scope))
-        blocks = Blocks((1, 1), scope, keep)
-        return decide(
-            [
-                Member(
-                    name=member.name,
-                    importance=scores,
-                    shape=tuple(scores.shape),
-                    blocks=blocks,
-                    ratio=member.ratio,
-                    threshold=member.threshold,
-                    minimum=member.minimum,
-                    maximum=member.maximum,
-                )
-            ]
-        )[0]
-
     try:
         with torch.no_grad():
-            solution = pruner.solve(target, choose)
+            solution = pruner.solve(target, _choose_for(member))
     except ValueError as error:
         raise PlanError(f"{target.plan.origin.path}: {target.name}: {error}") from error
     shape = target.tensor.shape
@@ -65,3 +49,40 @@ def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
             f"with more batches or raise its damping"
         )
     return solution
+
+
+def _choose_for(member: Member) -> Choose:
+    keep, scope = member.blocks.keep, member.blocks.scope
+    if keep is not None and scope is not None:
+        return _keep_of_every(keep, math.prod(scope))
+    if member.ratio is not None:
+        return _meet_ratio(member, member.ratio)
+
+    def choose(scores: Tensor) -> Tensor:
+        shape = tuple(scores.shape)
+        part = attrs.evolve(member, importance=scores, shape=shape, blocks=Blocks((1, 1)))
+        return decide([part])[0]
+
+    return choose
+
+
+def _keep_of_every(keep: int, run: int) -> Choose:
+    def choose(scores: Tensor) -> Tensor:
+        return keep_highest(scores.reshape(-1, run), run - keep).view(scores.shape)
+
+    return choose
+
+
+def _meet_ratio(member: Member, ratio: Ratio) -> Choose:
+    seen = masked = 0
+
+    def choose(scores: Tensor) -> Tensor:
+        # Counted over all runs so far, so that what rounding leaves in one is made up in the next.
+        nonlocal seen, masked
+        seen += scores.numel()
+        due = count_masked(ratio, seen)
+        due = bound_count(due, seen, minimum=member.minimum, maximum=member.maximum) - masked
+        masked += due
+        return keep_highest(scores.reshape(1, -1), due).view(scores.shape)
+
+    return choose

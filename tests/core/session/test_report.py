@@ -13,7 +13,7 @@ from torch import nn
 
 import laconic
 from laconic.errors import SessionFileError
-from laconic.session.report import Moment, Remark, Report, ReportRow, read_report
+from laconic.session.report import SparsityWarning, Moment, Remark, Report, ReportRow, read_report
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -91,7 +91,8 @@ def test_a_ratio_that_rounds_down_within_one_block_is_no_miss() -> None:
 def test_a_ratio_too_small_for_the_blocks_is_a_loud_miss() -> None:
     model = nn.Sequential(nn.Linear(4, 3))
 
-    report = prune(model, {"op_types": ["Linear"], "sparse_ratio": 0.2}, algorithm="toy_rows")
+    with pytest.warns(SparsityWarning, match="0.weight: asked for a sparsity of 0.2, got 0"):
+        report = prune(model, {"op_types": ["Linear"], "sparse_ratio": 0.2}, algorithm="toy_rows")
 
     assert report.rows[0].missed
     assert report.warnings == (
