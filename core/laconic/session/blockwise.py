@@ -7,15 +7,14 @@ only one block at a time runs, twice: to observe it, and, compressed, to feed th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from laconic.session.observing import Forward, call_model
+from laconic.session.observing import Forward, call_model, first_sample
 
 
 @attrs.frozen(eq=False)
@@ -73,58 +72,34 @@ _SMALLEST_ROW = 2
 
 
 class _Enough(Exception):  # noqa: N818  # control flow, not an error
-    """Ends a forward pass once the first block's arguments are known."""
+    """Ends a forward pass once it has shown what it was run for."""
 
 
-def enter_modules(
-    block: nn.Module, calls: Sequence[Call], modules: Sequence[nn.Module]
-) -> None:
-    """Run a block on calls, each no further than it takes to enter some of its modules.
+@attrs.frozen(eq=False)
+class Chain:
+    """A row of blocks, each of which is fed by the one before and by nothing else that differs.
 
-    The first call runs whole, to see that each of them is entered once.
-
-    Args:
-        block: the block.
-        calls: its calls.
-        modules: modules inside of it, whose inputs are what matters.
+    Attributes:
+        calls: the calls of the first block, one for each batch.
+        once: the modules inside of the blocks that one batch enters once.
     """
-    entered = dict.fromkeys(modules, 0)
-    is_first = True
 
-    def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
-        entered[module] += 1
-        if not is_first and all(entered.values()):
-            raise _Enough
-
-    hooks: list[RemovableHandle] = []
-    try:
-        for module in entered:
-            hooks.append(module.register_forward_pre_hook(enter))
-        for call in calls:
-            with contextlib.suppress(_Enough):
-                call.run(block)
-            if is_first and any(count != 1 for count in entered.values()):
-                # Which of them are entered, or how often, may depend on the data.
-                for hook in hooks:
-                    hook.remove()
-            is_first = False
-            entered.update(dict.fromkeys(entered, 0))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls: tuple[Call, ...]
+    once: frozenset[nn.Module]
 
 
 @torch.no_grad()
-def record_calls(
+def find_chain(
     model: nn.Module,
     blocks: Sequence[nn.Module],
     batches: Sequence[Any],
     forward: Forward | None,
-) -> tuple[Call, ...] | None:
+) -> Chain | None:
     """Return what enters the first block, or None when the blocks do not form a plain chain.
 
-    The first batch runs through the whole model to see that each block's first tensor is the
-    output of the one before and that nothing else differs between their calls.
+    The first sample runs through the whole model, to see that each block's first tensor is the
+    output of the one before and that nothing else differs between their calls. Where only the
+    caller's ``forward`` knows what a sample is, the first batch does.
 
     Args:
         model: the model, in eval mode.
@@ -133,38 +108,84 @@ def record_calls(
         forward: called as forward(model, batch), or None for `call_model`.
     """
     call = call_model if forward is None else forward
-    seen, outputs = _trace(model, blocks, lambda: call(model, batches[0]))
-    if not _is_chain(seen, outputs, len(blocks)):
+    trace = None if forward is not None else _trace_sample(model, blocks, batches[0])
+    if trace is None:
+        trace = _trace(blocks, lambda: call(model, batches[0]))
+    if not _is_chain(trace.seen, trace.outputs, len(blocks)):
         return None
-    calls = [seen[0]]
-    for batch in batches[1:]:
+    calls: list[Call] = []
+    for batch in batches:
         calls.extend(_enter(blocks[0], lambda batch=batch: call(model, batch)))
-    return tuple(calls)
+    once = frozenset(module for module, count in trace.entered.items() if count == 1)
+    return Chain(tuple(calls), once)
 
 
-def _trace(
-    model: nn.Module, blocks: Sequence[nn.Module], run: Any
-) -> tuple[list[Call], list[Any]]:
-    seen: list[Call] = []
-    outputs: list[Any] = []
+def enter_modules(block: nn.Module, calls: Sequence[Call], modules: Set[nn.Module]) -> None:
+    """Run a block on calls, each no further than it takes to enter all of some modules.
+
+    Args:
+        block: the block.
+        calls: its calls.
+        modules: modules inside of it that each call enters once; their own hooks run first.
+    """
+    missing: set[nn.Module] = set()
+
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+        missing.discard(module)
+        if not missing:
+            raise _Enough
+
+    hooks = [module.register_forward_pre_hook(enter) for module in modules]
+    try:
+        for call in calls:
+            missing.update(modules)
+            with contextlib.suppress(_Enough):
+                call.run(block)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@attrs.frozen(eq=False)
+class _Trace:
+    seen: list[Call] = attrs.field(factory=list)
+    outputs: list[Any] = attrs.field(factory=list)
+    entered: dict[nn.Module, int] = attrs.field(factory=dict)
+
+
+def _trace_sample(model: nn.Module, blocks: Sequence[nn.Module], batch: Any) -> _Trace | None:
+    sample = first_sample(batch)
+    try:
+        return None if sample is None else _trace(blocks, lambda: call_model(model, sample))
+    except Exception:  # foreign code: a model may insist on its batch size, and then gets it
+        return None
+
+
+def _trace(blocks: Sequence[nn.Module], run: Callable[[], object]) -> _Trace:
+    trace = _Trace()
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(Call(args, dict(kwargs)))
+        trace.seen.append(Call(args, dict(kwargs)))
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        outputs.append(output)
+        trace.outputs.append(output)
+
+    def count(module: nn.Module, args: tuple[Any, ...]) -> None:
+        trace.entered[module] = trace.entered.get(module, 0) + 1
 
     hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     hooks += [block.register_forward_hook(leave) for block in blocks]
+    inner = dict.fromkeys(module for block in blocks for module in block.modules())
+    hooks += [module.register_forward_pre_hook(count) for module in inner]
     try:
         run()
     finally:
         for hook in hooks:
             hook.remove()
-    return seen, outputs
+    return trace
 
 
-def _enter(block: nn.Module, run: Any) -> Iterator[Call]:
+def _enter(block: nn.Module, run: Callable[[], object]) -> Iterator[Call]:
     found: list[Call] = []
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -173,9 +194,8 @@ def _enter(block: nn.Module, run: Any) -> Iterator[Call]:
 
     hook = block.register_forward_pre_hook(enter, with_kwargs=True)
     try:
-        run()
-    except _Enough:
-        pass
+        with contextlib.suppress(_Enough):
+            run()
     finally:
         hook.remove()
     yield from found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from laconic.instrument.classes import instruments_of, replace_instruments
 from laconic.session.handles import Handle
@@ -86,3 +86,27 @@ def call_model(model: nn.Module, batch: Any) -> object:
     if isinstance(batch, (list, tuple)):
         return model(*batch)
     return model(batch)
+
+
+def first_sample(batch: Any) -> Any:
+    """Return the first sample of a batch, or None where its tensors do not say what a sample is.
+
+    Args:
+        batch: a tensor, a list or tuple, or a mapping, as in `call_model`.
+    """
+    keys = list(batch) if isinstance(batch, Mapping) else None
+    values = list(batch.values()) if isinstance(batch, Mapping) else _listed(batch)
+    lengths = {value.shape[:1] for value in values if isinstance(value, Tensor)}
+    others = [value for value in values if not isinstance(value, Tensor)]
+    if len(lengths) != 1 or () in lengths or not all(isinstance(one, _PLAIN) for one in others):
+        return None
+    cut = [value[:1] if isinstance(value, Tensor) else value for value in values]
+    return tuple(cut) if keys is None else dict(zip(keys, cut, strict=True))
+
+
+def _listed(batch: Any) -> list[Any]:
+    return list(batch) if isinstance(batch, (list, tuple)) else [batch]
+
+
+_PLAIN = (bool, int, float, str, type(None))
+"""Values of a batch that belong to all of its samples."""

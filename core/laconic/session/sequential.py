@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
 from torch import nn
 
 from laconic.algorithms import ObservesOutputs
-from laconic.session.blockwise import Call, enter_modules, find_blocks, record_calls
+from laconic.session.blockwise import Call, Chain, enter_modules, find_blocks, find_chain
 from laconic.session.handles import Handle
 from laconic.session.module_observing import check_seen, watch_modules
 from laconic.session.observing import Forward, call_model, evaluating
@@ -61,17 +62,9 @@ def compress_in_sequence(
     waiting = list(run.handles)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
-        calls = record_calls(model, blocks, batches.batches, batches.forward) if blocks else None
-        for block in blocks if calls is not None else ():
-            inner = set(block.modules())
-            members = [handle for handle in waiting if handle.module in inner]
-            waiting = [handle for handle in waiting if handle.module not in inner]
-            _observe(run, members, lambda block=block: _run_calls(run, block, calls, members))
-            compress(members)
-            run.forget(members)
-            is_last = block is blocks[-1]
-            if not is_last:
-                calls = tuple(call.following(call.run(block)) for call in calls)
+        chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
+        if chain is not None:
+            waiting = _follow(run, chain, blocks, waiting, compress)
         if waiting:
             _observe(run, waiting, lambda: batches.run(model))
             compress(waiting)
@@ -87,14 +80,43 @@ def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None
         run.observed[watch.handle] = watch.sums
 
 
+def _follow(
+    run: PruningRun,
+    chain: Chain,
+    blocks: Sequence[nn.Module],
+    handles: Sequence[Handle],
+    compress: Callable[[Sequence[Handle]], None],
+) -> list[Handle]:
+    """Compress what lies in a chain of blocks and return the rest."""
+    waiting = list(handles)
+    calls = chain.calls
+    for block in blocks:
+        inner = set(block.modules())
+        members = [handle for handle in waiting if handle.module in inner]
+        waiting = [handle for handle in waiting if handle.module not in inner]
+        if members:
+            feed = partial(_run_calls, run, chain, block, calls, members)
+            _observe(run, members, feed)
+            compress(members)
+            run.forget(members)
+        if block is not blocks[-1]:
+            calls = tuple(call.following(call.run(block)) for call in calls)
+    return waiting
+
+
 def _run_calls(
-    run: PruningRun, block: nn.Module, calls: Sequence[Call], members: Sequence[Handle]
+    run: PruningRun,
+    chain: Chain,
+    block: nn.Module,
+    calls: Sequence[Call],
+    members: Sequence[Handle],
 ) -> None:
-    if isinstance(run.pruner, ObservesOutputs):
+    modules = _modules(members)
+    if isinstance(run.pruner, ObservesOutputs) or not modules <= chain.once:
         for call in calls:
             call.run(block)
     else:
-        enter_modules(block, calls, [handle.module for handle in members])
+        enter_modules(block, calls, modules)
 
 
 def _is_grouped(handles: Sequence[Handle]) -> bool:

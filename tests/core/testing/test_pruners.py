@@ -10,6 +10,9 @@ SAME = "The same weights give the same scores, from the same object and from a n
 UNTOUCHED = "Scoring changes neither values, versions nor requires_grad of the weights"
 BUDGETS = "Every ratio is met exactly on every granularity"
 SAVED = "A saved session puts the same masks in force again"
+TRAINED = "Training goes on under the masks and leaves as much masked as before"
+RESUMED = "A session that was saved and restored in the middle of training goes on bit for bit"
+DETACHED = "Detaching gives the dense model back, bit for bit"
 COPIED = "A deep copy of the pruned model computes the same"
 COMPILED = "torch.compile captures the pruned model as one graph that computes the same"
 FINISHED = "The finished model is plain and computes what the pruned one did"
@@ -41,6 +44,24 @@ def test_a_good_pruner_passes_on_installed_granularities(register):
     check_pruner(register("pruner", "Good"))
 
 
+@pytest.mark.parametrize("sample", ["Watching", "Feeling", "Learning"])
+def test_a_good_pruner_gets_what_it_needs(register, sample):
+    check_pruner(register("pruner", sample))
+
+
+def test_a_good_pruner_is_made_with_the_first_example_of_its_options(register):
+    power = {"properties": {"power": {"type": "number", "minimum": 2}}, "required": ["power"]}
+    examples = {"examples": [{"power": 2}, {"power": "no number"}], "additionalProperties": False}
+
+    check_pruner(register("pruner", "Good", options={**power, **examples}))
+
+
+def test_a_good_pruner_may_refuse_a_granularity_for_some_tensors(register):
+    register("granularity", "Pairs", name="pairs")
+
+    check_pruner(register("pruner", "Picky"))
+
+
 @pytest.mark.parametrize(
     ("sample", "check", "message"),
     [
@@ -58,6 +79,7 @@ def test_a_good_pruner_passes_on_installed_granularities(register):
         ("Writing", UNTOUCHED, "conv.weight was changed"),
         ("Touching", UNTOUCHED, "conv.weight was written to"),
         ("Freezing", UNTOUCHED, "requires_grad of conv.weight was switched off"),
+        ("Littering", DETACHED, "the detached model still carries instruments or buffers"),
         ("Locking", COPIED, "TypeError: cannot pickle '_thread.lock' object"),
     ],
 )
@@ -85,6 +107,14 @@ def test_a_pruner_that_divides_no_weight_by_default_is_found(register, found):
     assert found("Good", default_granularity="sevens")[BUDGETS] == (
         "the default granularity divides none of the weights that were tried"
     )
+
+
+def test_a_pruner_whose_masks_do_not_stay_is_found(found):
+    assert found("Growing")[TRAINED].startswith("after some steps {'conv': {'weight': 0.5}, ")
+
+
+def test_a_pruner_that_keeps_things_to_itself_is_found(found):
+    assert found("Forgetful")[RESUMED] == "conv.weight: the restored mask differs"
 
 
 def test_a_pruner_that_cannot_be_made_again_is_found(found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 BLOCK = 128
@@ -31,4 +30,6 @@ def mirrored(lower: Tensor) -> Tensor:
         lower: shape (..., columns, columns); above the diagonal it is not read.
     """
     below = lower.tril(-1)
-    return below + below.mT + torch.diag_embed(lower.diagonal(dim1=-2, dim2=-1))
+    whole = below + below.mT
+    whole.diagonal(dim1=-2, dim2=-1).copy_(lower.diagonal(dim1=-2, dim2=-1))
+    return whole

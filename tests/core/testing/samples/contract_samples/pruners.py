@@ -1,8 +1,10 @@
-"""A pruner that keeps its contract, and one for every way to break it."""
+"""Pruners that keep their contract, and one for every way to break it."""
 
 import threading
 
 import torch
+
+from laconic import PlanError
 
 
 class Good:
@@ -11,6 +13,77 @@ class Good:
 
     def importance(self, target):
         return target.tensor.detach().abs().pow(self.power)
+
+
+class Watching:
+    """Needs calibration."""
+
+    def observe_output(self, outputs, target):
+        return {"total": outputs.abs().sum()}
+
+    def importance(self, target):
+        return target.tensor.detach().abs() * target.observed["total"]
+
+
+class Feeling:
+    """Needs gradients."""
+
+    def observe_gradient(self, gradient, target):
+        return {"total": gradient.abs()}
+
+    def importance(self, target):
+        return target.observed["total"]
+
+
+class Learning:
+    """Needs training."""
+
+    def start(self, target):
+        return {"scale": torch.ones_like(target.tensor, dtype=torch.float32)}
+
+    def masked(self, value, mask, learned):
+        scaled = value * learned["scale"].to(value.dtype)
+        return scaled if mask is None else scaled * mask
+
+    def importance(self, target):
+        return target.learned["scale"].detach().abs()
+
+
+class Picky(Good):
+    """Has nothing to say about some tensors unless they are cut as it likes best."""
+
+    def importance(self, target):
+        if target.plan.setting.get("granularity") == "pairs" and target.tensor.shape[0] != 8:
+            raise PlanError(f"{target.name}: write granularity: default")
+        return super().importance(target)
+
+
+class Growing(Good):
+    def factor(self, steps):
+        return min(steps + 1, 5) / 5
+
+    def observe_gradient(self, gradient, target):
+        return {"nothing": torch.zeros(())}
+
+
+class Forgetful(Learning):
+    """Keeps what it knows to itself, where no session finds it."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def observe_gradient(self, gradient, target):
+        self.seen[target.name] = self.seen.get(target.name, 0) + gradient.abs()
+        return {"nothing": torch.zeros(())}
+
+    def importance(self, target):
+        return self.seen[target.name]
+
+
+class Littering(Good):
+    def importance(self, target):
+        target.module.register_buffer("litter", torch.zeros(1), persistent=False)
+        return super().importance(target)
 
 
 class WrongShape(Good):
