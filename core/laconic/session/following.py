@@ -89,9 +89,6 @@ def _follow(
     module = align.get("module_name")
     source = by_name[handle.plan.module if module is None else module, align["target_name"]]
     kept = _follow(source, by_name, decided)
-    rank_of_source = len(source.plan.shape) if source.plan.shape is not None else kept.ndim
-    if kept.ndim != rank_of_source:
-        kept = kept.expand(source.plan.shape or ())
     reduced = align_kept(kept, align["dims"], name=handle.plan.name)
     decided[handle] = _place(handle, source, reduced)
     return decided[handle]
