@@ -59,12 +59,17 @@ def plan(
         draft.problems.extend(str(one) for one in resolved.unmatched)
     if draft.problems:
         raise PlanError(draft.problems)
-    _warn(resolved)
+    warn_of_findings(resolved)
     registry().observe("laconic_plan_resolved", plan=resolved)
     return resolved
 
 
-def _warn(resolved: Plan) -> None:
+def warn_of_findings(resolved: Plan) -> None:
+    """Warn the caller's caller of everything in a plan that has no effect.
+
+    Args:
+        resolved: the plan.
+    """
     for findings, what in (
         (resolved.unmatched, "matched nothing"),
         (resolved.shadowed, "configured twice"),
