@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from laconic.session.oneshot import distill as distill
     from laconic.session.oneshot import prune as prune
     from laconic.session.oneshot import quantize as quantize
+    from laconic.session.opening import attach as attach
+    from laconic.session.opening import load_session as load_session
     from laconic.session.report import Report as Report
     from laconic.session.session import Session as Session
-    from laconic.session.session import attach as attach
-    from laconic.session.session import load_session as load_session
 
 __version__ = "0.1.0"
 
@@ -98,12 +98,12 @@ _WHERE = {
     "SharedChannels": "laconic.algorithms",
     "TargetPlan": "laconic.planning.plan",
     "UnknownPluginError": "laconic.errors",
-    "attach": "laconic.session.session",
+    "attach": "laconic.session.opening",
     "auto_dependency_groups": "laconic.planning.dependency",
     "choose_qparams": "laconic.affine",
     "distill": "laconic.session.oneshot",
     "load_recipe": "laconic.document.load",
-    "load_session": "laconic.session.session",
+    "load_session": "laconic.session.opening",
     "migrate": "laconic.document.migrate",
     "plan": "laconic.planning.resolve",
     "prune": "laconic.session.oneshot",

@@ -181,7 +181,7 @@ def is_broadcastable(size: Sequence[int], shape: Sequence[int]) -> bool:
     """
     resolved = resolve_size(size, shape)
     return all(
-        block == 1 or block == length for block, length in zip(resolved, shape, strict=True)
+        block in (1, length) for block, length in zip(resolved, shape, strict=True)
     )
 
 
@@ -219,4 +219,4 @@ def sum_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
     Raises:
         ValueError: as in `resolve_size`.
     """
-    return reduce_blocks(tensor, size, lambda blocks, dim: torch.sum(blocks, dim))
+    return reduce_blocks(tensor, size, torch.sum)

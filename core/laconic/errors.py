@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from laconic.document.problem import Problem
 
+_SHOWN = 50  # a large model can have one problem in each of its thousands of modules
+
 
 class LaconicError(Exception):
     """The root of all errors that laconic raises on purpose."""
@@ -48,8 +50,11 @@ class PlanError(LaconicError, ValueError):
         if len(self.problems) == 1:
             text = self.problems[0]
         else:
-            head = f"the plan has {len(self.problems)} problems:"
-            text = "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+            lines = [f"the plan has {len(self.problems)} problems:"]
+            lines += [f"  {problem}" for problem in self.problems[:_SHOWN]]
+            if len(self.problems) > _SHOWN:
+                lines.append(f"  ... and {len(self.problems) - _SHOWN} more, listed in problems")
+            text = "\n".join(lines)
         super().__init__(text)
 
     def __reduce__(self) -> tuple[object, ...]:

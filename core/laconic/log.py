@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TextIO
 
 import structlog
 
@@ -34,7 +35,7 @@ def logger(name: str) -> structlog.typing.FilteringBoundLogger:
     return quiet
 
 
-def _stderr() -> object:
+def _stderr() -> TextIO:
     import sys  # looked up at call time: test runners and notebooks replace the stream
 
     return sys.stderr

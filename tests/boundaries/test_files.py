@@ -6,13 +6,30 @@ LONGEST = 300
 SAYS_NOTHING = {"utils", "helpers", "common", "base", "misc"}
 
 
-def _late_imports(tree: ast.Module):
-    """Imports inside functions, with the line they start at."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Import | ast.ImportFrom):
-                    yield inner.lineno
+def _late_imports(tree: ast.Module) -> list[ast.stmt]:
+    """Return the imports inside functions, in the order of their lines."""
+    found = {
+        inner.lineno: inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+    }
+    return [found[line] for line in sorted(found)]
+
+
+def _unexplained(source) -> list[int]:
+    """Return the lines of late imports without a comment on them or above their run."""
+    lines = source.text.splitlines()
+    silent, explained_until = [], 0
+    for node in _late_imports(source.tree):
+        first, last = node.lineno, node.end_lineno
+        is_said = any("#" in line for line in lines[first - 2 : last])
+        if not is_said and explained_until != first - 1:
+            silent.append(first)
+        else:
+            explained_until = last
+    return silent
 
 
 def test_no_file_name_is_a_drawer_for_odds_and_ends(core, plugins):
@@ -56,14 +73,9 @@ def test_nothing_prints_outside_the_command_line(core, plugins):
 
 
 def test_every_late_import_says_why(core, plugins):
-    found = []
-    for source in (*core, *plugins):
-        lines = source.text.splitlines()
-        found += [
-            f"{source.path}:{line}"
-            for line in sorted(set(_late_imports(source.tree)))
-            if "#" not in lines[line - 1] and not lines[line - 2].strip().startswith("#")
-        ]
+    found = [
+        f"{source.path}:{line}" for source in (*core, *plugins) for line in _unexplained(source)
+    ]
     assert found == []
 
 

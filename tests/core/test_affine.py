@@ -155,7 +155,11 @@ def test_zero_points_are_integers():
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float64, torch.float64),
+    ],
 )
 def test_scales_are_float32_or_as_wide_as_the_range(dtype, expected):
     low, high = torch.tensor(-1.0, dtype=dtype), torch.tensor(1.0, dtype=dtype)
@@ -253,7 +257,9 @@ def test_a_bfloat16_tensor_is_quantized_in_the_scales_precision():
 
 def test_a_tensor_that_lies_apart_in_memory_is_quantized_alike():
     tensor = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    found = choose_qparams(tensor.amin(1, keepdim=True), tensor.amax(1, keepdim=True), target(size=(1, -1)))
+    found = choose_qparams(
+        tensor.amin(1, keepdim=True), tensor.amax(1, keepdim=True), target(size=(1, -1))
+    )
     apart = tensor.T.contiguous().T
     assert torch.equal(fake_quantize(apart, found), fake_quantize(tensor, found))
 

@@ -122,31 +122,38 @@ def _torch_module(type_name: str, parameters: Description, item: Description) ->
         name: () if value is None else tuple(tensor_of(value).shape)
         for name, value in parameters.items()
     }
-    cls = getattr(nn, type_name)
-    has_bias = parameters.get("bias") is not None
+    arguments, keywords = _arguments(type_name, shapes, item.get("groups", 1))
+    if type_name.startswith(("Linear", "Conv")):
+        keywords["bias"] = parameters.get("bias") is not None
+    return getattr(nn, type_name)(*arguments, **keywords)
+
+
+def _arguments(
+    type_name: str, shapes: Mapping[str, tuple[int, ...]], groups: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     weight = shapes.get("weight", ())
-    groups = item.get("groups", 1)
+    keywords: dict[str, Any] = {}
+    arguments: tuple[Any, ...] = ()
     if type_name == "Linear":
-        return cls(weight[1], weight[0], bias=has_bias)
-    if type_name.startswith("ConvTranspose"):
-        return cls(weight[0], weight[1] * groups, weight[2:], groups=groups, bias=has_bias)
-    if type_name.startswith("Conv"):
-        return cls(weight[1] * groups, weight[0], weight[2:], groups=groups, bias=has_bias)
-    if type_name.startswith(("BatchNorm", "LayerNorm")):
-        return cls(weight[0])
-    if type_name.startswith("InstanceNorm"):
-        return cls(*weight, affine=True)
-    if type_name == "GroupNorm":
-        return cls(1, *weight)
-    if type_name == "Embedding":
-        return cls(*weight)
-    if type_name == "MultiheadAttention":
-        return cls(shapes["in_proj_weight"][1], 1)
-    if type_name in ("LSTM", "GRU"):
-        return cls(shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][1])
-    if "Pool" in type_name:
-        return cls(1)
-    return cls()
+        arguments = (weight[1], weight[0])
+    elif type_name.startswith("Conv"):
+        inputs, outputs = weight[1] * groups, weight[0]
+        if "Transpose" in type_name:
+            inputs, outputs = outputs, inputs
+        arguments, keywords = (inputs, outputs, weight[2:]), {"groups": groups}
+    elif type_name.startswith("InstanceNorm"):
+        arguments, keywords = weight, {"affine": True}
+    elif type_name == "GroupNorm":
+        arguments = (1, *weight)
+    elif type_name == "MultiheadAttention":
+        arguments = (shapes["in_proj_weight"][1], 1)
+    elif type_name in ("LSTM", "GRU"):
+        arguments = (shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][1])
+    elif "Pool" in type_name:
+        arguments = (1,)
+    elif type_name == "Embedding" or "Norm" in type_name:
+        arguments = weight
+    return arguments, keywords
 
 
 def _new_class(name: str, base: type[nn.Module], package: str = "") -> type[nn.Module]:

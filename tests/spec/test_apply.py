@@ -17,7 +17,7 @@ def test_apply(case, models):
     session.compress()
     tensors, data = session.state()
     kept = torch.tensor(given["kept"], dtype=torch.bool)
-    session.restore({name: kept for name in tensors}, data)
+    session.restore(dict.fromkeys(tensors, kept), data)
     model.train(given.get("training", False))
     expected = torch.tensor(case["expect"]["result"], dtype=torch.float32)
     torch.testing.assert_close(model.layer.weight.detach(), expected)

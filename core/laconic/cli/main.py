@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -87,6 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = cli.main(arguments, prog_name="laconic", standalone_mode=False)
     except LaconicError as error:
         click.echo(f"laconic: {error}", err=True)
+        status = _FAILED
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = _FAILED
     except click.Abort:
         # click turns KeyboardInterrupt into Abort.

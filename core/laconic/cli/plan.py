@@ -54,6 +54,7 @@ def command(file: Path, *, model: str | None, layout: str, strict: bool) -> None
 def _ingredients(
     file: Path, folder: Path, model: str | None
 ) -> tuple[Recipe, nn.Module, nn.Module | None]:
+    # Here, because jobs import torch and other commands do without.
     from laconic.document.load import load_job, load_recipe
     from laconic.jobs.references import load_reference
 

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import click
 
+from laconic.errors import SessionFileError
+from laconic.session.report import read_report
+
 
 @click.command("report")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--open", "in_browser", is_flag=True, help="Open report.html in a browser instead.")
 def command(directory: Path, *, in_browser: bool) -> None:
     """Print the report of the finished run in DIRECTORY."""
-    from rich.console import Console  # as slow to import as the rest together
-
-    from laconic.errors import SessionFileError
-    from laconic.session.report import read_report
-    from laconic.session.report_table import show_report
-
     if in_browser:
         page = directory / "report.html"
         if not page.is_file():
@@ -26,4 +23,9 @@ def command(directory: Path, *, in_browser: bool) -> None:
             )
         click.launch(str(page.absolute()))
         return
+    # Here, because rich is as slow to import as everything else together.
+    from rich.console import Console
+
+    from laconic.session.report_table import show_report  # imports rich too
+
     show_report(read_report(directory / "report.json"), Console())

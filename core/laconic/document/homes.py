@@ -93,10 +93,12 @@ def _home(level: Level, method: Method | None, schema: Mapping[str, Json]) -> Ho
 
 def _preferred(key: str, here: Home) -> tuple[Home, ...]:
     """The homes of a key: of the same method if there are any, and then the nearest level."""
-    allowed = (*_OUTWARDS, *_INSIDE.get(here.level, ()))
+    # Alignments and schedules are for pruning only.
+    inside = _INSIDE.get(here.level, ()) if here.method == "pruning" else ()
+    allowed = (*_OUTWARDS, *inside)
     homes = [home for home in _homes() if key in home.keys and home.level in allowed]
     own = [home for home in homes if home.method in (None, here.method)]
-    for level in (*_INSIDE.get(here.level, ()), *_nearest_levels(here.level)):
+    for level in (*inside, *_nearest_levels(here.level)):
         for group in (own, homes):
             found = tuple(home for home in group if home.level == level)
             if found:

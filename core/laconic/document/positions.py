@@ -94,7 +94,11 @@ class Document:
         """
         order = {path: index for index, path in enumerate(walk_paths(self.data))}
         placed = []
-        readable = [finding for finding in findings if not self._is_opaque(finding.path)]
+        readable = [
+            finding
+            for finding in findings
+            if finding.part == "key" or not self._is_opaque(finding.path)
+        ]
         for finding in dict.fromkeys((*self.findings, *readable)):
             mark = finding.mark or self.mark(finding.path, finding.part)
             line, column = (mark.line, mark.column) if mark else (None, None)

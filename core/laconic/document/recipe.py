@@ -42,7 +42,7 @@ class Entry:
     target_settings: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
     shortcuts: Mapping[str, Json] = attrs.field(factory=dict)
     fuse_names: tuple[tuple[str, ...], ...] = ()
-    line: int | None = None
+    line: int | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen(kw_only=True)

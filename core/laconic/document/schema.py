@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from laconic.document.compose import compose, reachable
 from laconic.registry.descriptors import Json
-from laconic.registry.registry import registry
+from laconic.registry.registry import Registry, registry
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -19,10 +19,12 @@ Kind: TypeAlias = Literal["recipe", "job", "pruning", "quantization", "distillat
 
 KINDS: tuple[Kind, ...] = ("recipe", "job", "pruning", "quantization", "distillation")
 
+_Key: TypeAlias = tuple[Registry, int, Kind]
+
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _lock = threading.Lock()
-_schemas: dict[tuple[int, int, Kind], dict[str, Json]] = {}
-_validators: dict[tuple[int, int, Kind], Draft202012Validator] = {}
+_schemas: dict[_Key, dict[str, Json]] = {}
+_validators: dict[_Key, Draft202012Validator] = {}
 
 
 def schema(kind: Kind = "recipe") -> dict[str, Json]:
@@ -76,17 +78,19 @@ def offline_validator(schema: Mapping[str, Json]) -> Draft202012Validator:
     """
     # Late: jsonschema takes longer to import than the rest of `import laconic`.
     from jsonschema import Draft202012Validator
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no marker
+    from referencing import Registry as SchemaRegistry
 
-    return Draft202012Validator(schema, registry=REGISTRY)
+    # Its own default would fetch what a reference names.
+    empty: SchemaRegistry[Json] = SchemaRegistry()
+    return Draft202012Validator(schema, registry=empty)
 
 
-def _key(kind: Kind) -> tuple[int, int, Kind]:
+def _key(kind: Kind) -> _Key:
     current = registry()
-    return id(current), current.revision, kind
+    return current, current.revision, kind
 
 
-def _forget_older(key: tuple[int, int, Kind]) -> None:
+def _forget_older(key: _Key) -> None:
     for cache in (_schemas, _validators):
         for old in [each for each in cache if each[:2] != key[:2]]:
             del cache[old]

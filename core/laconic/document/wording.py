@@ -22,7 +22,7 @@ def show(value: Json) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
     if isinstance(value, (list, dict)):
-        text = json.dumps(value, ensure_ascii=False) if _is_small(value) else ""
+        text = _dump(value) if _is_small(value) else ""
         if text and len(text) <= _LONGEST:
             return text
         return "a list" if isinstance(value, list) else "a mapping"
@@ -41,6 +41,12 @@ def join_words(words: Sequence[str], *, last: str = "or") -> str:
     if len(words) == 1:
         return words[0]
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _dump(value: Json) -> str:
+    # Half a surrogate pair is legal in JSON, and no terminal can print it.
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_small(value: Json, budget: int = 20) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from laconic.errors import AttachError
 from laconic.instrument.classes import instrumented_class, is_instrumented
+from laconic.instrument.fused import remove_hooks
 from laconic.instrument.instruments import Instruments
-from laconic.instrument.names import INSTRUMENTS, PREFIX, mask_buffer
+from laconic.instrument.names import INSTRUMENTS, PREFIX
 from laconic.planning.classes import ORIGINAL
 
 Attachments = dict[nn.Module, type[nn.Module]]
@@ -50,13 +53,14 @@ def attach_instruments(
             object.__setattr__(module, "__class__", made[key])
             module.__dict__[INSTRUMENTS] = instruments
             done[module] = cls
-    except BaseException as error:
+    except Exception as error:  # foreign code: metaclasses and __init_subclass__ run here
         detach_instruments(done)
-        if isinstance(error, TypeError):
-            raise AttachError(
-                f"{_shown(name_of(module))} cannot take another class: {error}; leave it out with "
-                f"exclude_op_names"
-            ) from error
+        raise AttachError(
+            f"{_shown(name_of(module))} cannot take another class: {type(error).__name__}: "
+            f"{error}; leave it out with exclude_op_names"
+        ) from error
+    except BaseException:
+        detach_instruments(done)
         raise
     return done
 
@@ -68,18 +72,29 @@ def _shown(name: str) -> str:
 def _problem(module: nn.Module, instruments: Instruments) -> str | None:
     if is_instrumented(module):
         return (
-            "is already attached to a session; call finalize() or detach() on that session first, "
-            "or put all stages into one recipe"
+            "is instrumented already; call finalize() or detach() on the session that did it, or "
+            "put all stages into one recipe. A finalized module keeps its input and output masks, "
+            "and a copy of an attached model has no session: start from the model as it was built"
         )
     if isinstance(module, torch.jit.ScriptModule):
         return (
             "is a TorchScript module, which cannot be instrumented; compress the module before "
             "torch.jit.script or torch.jit.trace"
         )
-    for target in instruments.parameters:
-        if mask_buffer(target) in module._buffers:
-            return f"has a buffer {mask_buffer(target)!r}; names in {PREFIX}* are reserved"
-    if instruments.has_sites and "forward" in module.__dict__:
+    if module._buffers:
+        for name in module._buffers:
+            if name.startswith(PREFIX):
+                return f"has a buffer {name!r}; names in {PREFIX}* are reserved, rename it"
+    return _site_problem(module) if instruments.has_sites else None
+
+
+def _site_problem(module: nn.Module) -> str | None:
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return (
+            "is never called: MultiheadAttention reads its weight and bias and computes by itself; "
+            "take the attention's own _output_ instead"
+        )
+    if "forward" in module.__dict__:
         return (
             "has a forward assigned to the instance, which would go around its input and output "
             "targets; remove that assignment (hooks of other tools) before attaching"
@@ -98,21 +113,30 @@ def detach_instruments(attachments: Attachments, *, keep: Iterable[nn.Module] = 
     for module, cls in attachments.items():
         if module in kept:
             continue
-        object.__setattr__(module, "__class__", _without_instruments(type(module), cls))
+        object.__setattr__(module, "__class__", replace_class(type(module), cls))
         module.__dict__.pop(INSTRUMENTS, None)
+        if module._forward_pre_hooks:
+            remove_hooks(module)
         for name in [name for name in module._buffers if name.startswith(PREFIX)]:
             del module._buffers[name]
 
 
-def _without_instruments(current: type[nn.Module], original: type[nn.Module]) -> type[nn.Module]:
+def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> type[nn.Module]:
+    """Return a module's class with another one in the place of the one laconic made.
+
+    Args:
+        current: the class of an instrumented module.
+        replacement: the class the user wrote, or another one that laconic made of it.
+    """
     if ORIGINAL in current.__dict__:
-        return original
+        return replacement
     # fully_shard after attach made a class on top of ours; the same class goes on top of theirs.
-    bases = tuple(original if ORIGINAL in base.__dict__ else base for base in current.__bases__)
+    bases = tuple(replacement if ORIGINAL in base.__dict__ else base for base in current.__bases__)
     body = {
         key: value
         for key, value in current.__dict__.items()
         if key not in ("__dict__", "__weakref__")
     }
-    made: type[nn.Module] = type(current)(current.__name__, bases, body)
+    metaclass: Any = type(current)
+    made: type[nn.Module] = metaclass(current.__name__, bases, body)
     return made

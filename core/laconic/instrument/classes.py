@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from laconic.errors import AttachError
+from laconic.instrument.checkpoints import make_room
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.names import INSTRUMENTS, PREFIX
 from laconic.instrument.sites import process_inputs, process_output
@@ -81,15 +82,26 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         body["_update_flat_weights"] = _keep_flat_weights
     if has_sites:
         body["forward"] = _forward(cls)
-    made: type[nn.Module] = type(cls)(cls.__name__, (cls,), body)
-    made.__reduce_ex__ = _reduce(made, cls, parameters, has_sites)  # type: ignore[method-assign]  # a new class
-    made._load_from_state_dict = _load(made)  # type: ignore[method-assign]  # a new class
-    return made
+    body["__new__"] = _new(cls)
+    metaclass: Any = type(cls)
+    made: Any = metaclass(cls.__name__, (cls,), body)
+    made.__reduce_ex__ = _reduce(made, cls, parameters, has_sites)
+    made._load_from_state_dict = _load(made)
+    twin: type[nn.Module] = made
+    return twin
+
+
+def _new(cls: type[nn.Module]) -> Callable[..., nn.Module]:
+    def new(made: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+        # ``type(module)(...)`` and the slice of a container make modules that nobody targeted.
+        return cls(*args, **kwargs)
+
+    return new
 
 
 def _processed(name: str) -> property:
     def read(module: nn.Module) -> Tensor | None:
-        value = module._parameters.get(name)
+        value: Tensor | None = module._parameters.get(name)
         if value is None:
             value = module._buffers.get(name)
         if value is None or is_sharded(value):
@@ -105,7 +117,7 @@ def _flat_weights() -> property:
     # Recurrent layers read a list of parameters that they keep beside _parameters.
     def read(module: nn.Module) -> list[Tensor | None]:
         names = module.__dict__["_flat_weights_names"]
-        return [getattr(module, name) if hasattr(module, name) else None for name in names]
+        return [getattr(module, name, None) for name in names]
 
     def write(module: nn.Module, value: list[Tensor | None]) -> None:
         # Kept raw: processed tensors are not leaves, and a module that holds one cannot be copied.
@@ -136,7 +148,7 @@ def _forward(cls: type[nn.Module]) -> Callable[..., Any]:
 
 
 def _reduce(
-    made: type[nn.Module], cls: type[nn.Module], parameters: frozenset[str], has_sites: bool
+    made: Any, cls: type[nn.Module], parameters: frozenset[str], has_sites: bool
 ) -> Callable[..., Any]:
     def reduce(self: nn.Module, protocol: int) -> Any:
         # A class made on the fly cannot be found by name, so copies and pickles name the user's
@@ -147,26 +159,29 @@ def _reduce(
                 f"{cls.__name__} defines its own pickling, which laconic cannot extend; copy or "
                 f"save it after session.finalize() or session.detach()"
             )
-        arguments = (cls, tuple(sorted(parameters)), has_sites)
+        arguments = (cls, tuple(sorted(parameters)), has_sites, *reduced[1][1:])
         return (rebuild, arguments, *reduced[2:])
 
     return reduce
 
 
-def rebuild(cls: type[nn.Module], parameters: tuple[str, ...], has_sites: bool) -> nn.Module:
+def rebuild(
+    cls: type[nn.Module], parameters: tuple[str, ...], has_sites: bool, *args: Any
+) -> nn.Module:
     """Make an empty instrumented module; unpickling and copying fill in its state.
 
     Args:
         cls: the user's class.
         parameters: the parameters and buffers that are properties.
         has_sites: whether forward's inputs or outputs are processed.
+        *args: what the user's class asks for in ``__new__``.
     """
-    made = instrumented_class(cls, frozenset(parameters), has_sites)
-    module: nn.Module = made.__new__(made)
+    made: Any = instrumented_class(cls, frozenset(parameters), has_sites)
+    module: nn.Module = cls.__new__(made, *args)
     return module
 
 
-def _load(made: type[nn.Module]) -> Callable[..., None]:
+def _load(made: Any) -> Callable[..., None]:
     def load(
         self: nn.Module,
         state_dict: dict[str, Any],
@@ -177,14 +192,7 @@ def _load(made: type[nn.Module]) -> Callable[..., None]:
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        own = prefix + PREFIX
-        for key, value in state_dict.items():
-            if key.startswith(own):
-                # A checkpoint of a compressed model brings masks that this one may not have yet.
-                name = key[len(prefix) :]
-                current = self._buffers.get(name)
-                if current is None or current.shape != value.shape:
-                    self._buffers[name] = value.detach().clone()
+        error_msgs += make_room(self, state_dict, prefix)
         super(made, self)._load_from_state_dict(
             state_dict,
             prefix,
@@ -195,6 +203,6 @@ def _load(made: type[nn.Module]) -> Callable[..., None]:
             error_msgs,
         )
         # A dense checkpoint has none of our keys, and that is no mistake.
-        missing_keys[:] = [key for key in missing_keys if not key.startswith(own)]
+        missing_keys[:] = [key for key in missing_keys if not key.startswith(prefix + PREFIX)]
 
     return load

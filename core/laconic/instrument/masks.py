@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 from torch import Tensor, nn
+
+_SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
+
+
+def spatial_dims(module_type: str) -> int | None:
+    """Return how many dimensions follow the channels in a channels-first module's activations.
+
+    With it an unbatched sample, which convolutions and pools accept, is told from a batch.
+
+    Args:
+        module_type: the module's class name, as in ``Conv2d``.
+
+    Returns:
+        1, 2 or 3; None when the name does not tell.
+    """
+    found = _SPATIAL.search(module_type)
+    return None if found is None else int(found[1])
 
 
 @attrs.frozen
@@ -43,11 +62,13 @@ class ActivationMask:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
         is_additive: whether the buffer is added instead of multiplied.
         channel_dim: where a vector over channels lies, counted with the batch: 1 or -1.
+        spatial: how many dimensions follow the channels in dimension 1, or None when any may.
     """
 
     buffer: str
     is_additive: bool = False
     channel_dim: int = -1
+    spatial: int | None = None
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask."""
@@ -55,7 +76,8 @@ class ActivationMask:
         if mask is None:
             return value
         if mask.ndim == 1 and self.channel_dim == 1:
-            mask = mask.view(-1, *(1,) * (value.ndim - 2))
+            following = value.ndim - 2 if self.spatial is None else self.spatial
+            mask = mask.view(-1, *(1,) * following)
         if mask.dtype != value.dtype:
             mask = mask.to(value.dtype)  # autocast changes the activation's dtype, not the mask's
         return value + mask if self.is_additive else value * mask

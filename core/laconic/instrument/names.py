@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-PREFIX = "_laconic_"
-INSTRUMENTS = "_laconic_instruments"
+from laconic.planning.classes import RESERVED
+
+PREFIX = RESERVED
+INSTRUMENTS = RESERVED + "instruments"
 
 
 def mask_buffer(target: str) -> str:

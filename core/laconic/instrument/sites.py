@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +27,8 @@ def input_site(target: str, address: Address, signature: Signature) -> InputSite
     key = address.key
     if key is None:
         return InputSite(target, None, None, order)
+    index: int | None
+    name: str | None
     if isinstance(key, str):
         index, name = signature.index_of(key), key
     else:
@@ -134,8 +138,8 @@ def _process_one(
         if not isinstance(index, int) or index >= len(output):
             raise SessionError(_no_element(module, site, output))
         items = [apply(item) if at == index else item for at, item in enumerate(output)]
-        if hasattr(output, "_fields"):
-            return type(output)(*items)
+        if hasattr(output, "_make"):
+            return output._make(items)
         return type(output)(items)
     raise SessionError(_no_element(module, site, output))
 
@@ -143,20 +147,30 @@ def _process_one(
 def _replace_in_mapping(
     module: nn.Module, site: OutputSite, output: Any, apply: Callable[[Any], Any]
 ) -> Any:
-    key: Any = site.key
-    if key is None or (isinstance(key, int) and key not in output):
-        index = key or 0
-        keys = list(output)
-        if index >= len(keys):
-            raise SessionError(_no_element(module, site, output))
-        key = keys[index]
-    if key not in output:
+    key = _find_key(site.key, output)
+    if key is None:
         raise SessionError(_no_element(module, site, output))
     if type(output) is dict:
         return {name: apply(item) if name == key else item for name, item in output.items()}
-    # A ModelOutput (a dictionary that is a dataclass) is rebuilt from its own fields; it keeps
-    # its type and its attributes, and the caller's object is not modified.
-    return type(output)(**{**output, key: apply(output[key])})
+    if dataclasses.is_dataclass(type(output)):
+        # A ModelOutput is a dictionary that is a dataclass: rebuilt from its own fields, it keeps
+        # its type and its attributes, and the caller's object is not modified.
+        return type(output)(**{**output, key: apply(output[key])})
+    changed = copy.copy(output)
+    changed[key] = apply(output[key])
+    return changed
+
+
+def _find_key(key: int | str | None, output: Mapping[Any, Any]) -> Any:
+    # Addresses are text: `_output_0` may mean the key 0, the key "0", or the first of all.
+    if key in output:
+        return key
+    if isinstance(key, str):
+        return None
+    if str(key) in output:
+        return str(key)
+    index = key or 0
+    return list(output)[index] if index < len(output) else None
 
 
 def _not_a_tensor(module: nn.Module, side: str, target: str, value: object) -> str:

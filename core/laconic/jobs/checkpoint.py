@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from laconic.errors import SessionFileError
-from laconic.session.session import Session, load_session
+from laconic.session.opening import load_session
+from laconic.session.session import Session
 from laconic.session.tensor_file import read_tensors, write_tensors
 
 WEIGHTS = "weights.safetensors"

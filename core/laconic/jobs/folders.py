@@ -10,6 +10,9 @@ from laconic.durable import make_folder, sync_folder
 from laconic.errors import ConfigError
 from laconic.jobs.record import NAME, RunRecord, read_record, write_record
 
+CHECKPOINT = "checkpoint"
+"""The part of a run's folder that is not part of its result."""
+
 
 def partial_folder(output: Path) -> Path:
     """Return the folder of a run that is not finished.
@@ -57,22 +60,23 @@ def check_output(output: Path) -> None:
 
 
 def recover(output: Path) -> None:
-    """Finish or undo a swap that was cut off between its two moves.
+    """Finish or undo a swap that was cut off: the newest finished run ends in its place.
 
     Args:
         output: the folder of the result.
 
     Raises:
         OSError: a folder cannot be moved.
+        SessionFileError: the record of a run is damaged.
     """
     previous = previous_folder(output)
-    if not previous.exists():
-        return
-    if output.exists():
-        remove_run(previous)
-    else:
+    if previous.exists() and not output.exists():
         previous.rename(output)
         sync_folder(output.parent)
+    remove_run(previous)
+    record = read_record(partial_folder(output))
+    if record is not None and record.state == "finished":
+        publish(output)
 
 
 def start_over(output: Path, record: RunRecord) -> Path:
@@ -122,13 +126,13 @@ def publish(output: Path) -> None:
     """Put a finished run in the place of the one before; one of the two exists at any moment.
 
     Args:
-        output: the folder of the result.
+        output: the folder of the result, whose partial folder has a finished record.
 
     Raises:
         OSError: a folder cannot be moved.
     """
     partial, previous = partial_folder(output), previous_folder(output)
-    recover(output)
+    remove_run(partial / CHECKPOINT)
     if output.exists():
         output.rename(previous)
     partial.rename(output)

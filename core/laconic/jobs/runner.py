@@ -19,10 +19,8 @@ from laconic.jobs.folders import (
     partial_folder,
     publish,
     recover,
-    remove_run,
     start_over,
 )
-from laconic.jobs.phases import Phase, Run
 from laconic.jobs.progress import watch
 from laconic.jobs.record import (
     RunRecord,
@@ -32,6 +30,7 @@ from laconic.jobs.record import (
     write_record,
 )
 from laconic.jobs.references import References, job_imports, load_references
+from laconic.jobs.run import Phase, Run, remember
 from laconic.registry.registry import registry
 from laconic.session.report import Report, read_report
 from laconic.session.report_table import show_report
@@ -141,13 +140,12 @@ def _carry_out(
         for phase in steps:
             try:
                 with voice.phase(phase.title):
-                    run = phases.remember(phase.act(run), phase)
+                    run = remember(phase.act(run), phase)
             except BaseException:
                 voice.line(_epitaph(job, phase, run.record), style="bold yellow")
                 raise
     if run.report is None:
         raise RuntimeError("a job ended without a report")
-    remove_run(folder / "checkpoint")
     write_record(folder, attrs.evolve(run.record, state="finished"))
     publish(job.output)
     show_report(run.report, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from laconic.errors import CalibrationError
@@ -50,7 +51,7 @@ def decide_alone(unit: Unit) -> Tensor:
     """Decide for one unit that shares no budget.
 
     Args:
-        unit: the unit; without keep, ratio, threshold and minimum everything is kept.
+        unit: the unit; without keep, ratio and threshold everything is kept.
 
     Returns:
         Bool, the rows' shape, True = kept.
@@ -58,12 +59,13 @@ def decide_alone(unit: Unit) -> Tensor:
     total = unit.rows.shape[1]
     if unit.keep is not None:
         return keep_highest(unit.rows, total - unit.keep)
-    if unit.ratio is None and unit.threshold is not None:
-        return _keep_from_threshold(unit, unit.threshold)
-    # A minimum asks for masks of its own, as beside a ratio of 0.
-    count = count_masked(unit.ratio or 0, total)
-    count = bound_count(count, total, minimum=unit.minimum, maximum=unit.maximum)
-    return keep_highest(unit.rows, count)
+    if unit.ratio is not None:
+        count = count_masked(unit.ratio, total)
+        count = bound_count(count, total, minimum=unit.minimum, maximum=unit.maximum)
+        return keep_highest(unit.rows, count)
+    if unit.threshold is None:
+        return torch.ones_like(unit.rows, dtype=torch.bool)
+    return _keep_from_threshold(unit, unit.threshold)
 
 
 def _keep_from_threshold(unit: Unit, threshold: float) -> Tensor:

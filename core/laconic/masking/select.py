@@ -26,6 +26,9 @@ Comparison results stay in cache, and torch runs an operation of this size on on
 of small parallel ones are twice as fast on idle cores, and 30 times slower where cores are shared.
 """
 
+ACCELERATOR_CHUNK = 1 << 24
+"""Values of other tensors compared at a time; as many as float32 counts exactly."""
+
 
 @attrs.frozen
 class Cut:
@@ -90,7 +93,7 @@ def cut_smallest(values: Sequence[Tensor], weights: Sequence[int], budget: int) 
         inner = sum(part.numel() * weight for part, weight in zip(inside, weights, strict=True))
         if rest < inner:
             return cut_smallest(inside, weights, rest)
-        ties = [int((tensor == high).count_nonzero()) for tensor in values]
+        ties = [_count_equal(tensor, high) for tensor in values]
         if rest - inner < sum(n * weight for n, weight in zip(ties, weights, strict=True)):
             return Cut(high, _share_ties(values, weights, high, rest=rest - inner))
         bracket = _raise(bracket)
@@ -107,15 +110,19 @@ def is_above(value: Tensor, cut: float, ties: int) -> Tensor:
     Returns:
         ``value``'s shape, bool, True = not taken.
     """
-    above = value >= cut
-    start = 0
-    for chunk in _chunks(value):
-        if not ties:
-            break
-        found = (chunk == cut).nonzero().flatten()[:ties]
-        above[start + found] = False
-        ties -= len(found)
-        start += len(chunk)
+    above = torch.empty_like(value, dtype=torch.bool)
+    chunks = _chunks(value)
+    scratch = torch.empty_like(chunks[0])
+    for chunk, result in zip(chunks, _chunks(above), strict=True):
+        # By way of floats: only comparisons into their own dtype are vectorized.
+        result.copy_(torch.ge(chunk, cut, out=scratch[: len(chunk)]))
+        if ties:
+            found = _count_equal(chunk, cut)
+            if found <= ties:
+                result.copy_(torch.gt(chunk, cut, out=scratch[: len(chunk)]))
+            else:
+                result[(chunk == cut).nonzero().flatten()[:ties]] = False
+            ties -= min(found, ties)
     return above
 
 
@@ -138,7 +145,7 @@ def _share_ties(
     for position, (tensor, weight) in enumerate(zip(values, weights, strict=True)):
         if rest < min(weights):
             break
-        equal = int((tensor == value).count_nonzero())
+        equal = _count_equal(tensor, value)
         shares[position] = min(equal, rest // weight)
         if shares[position] < equal:
             break
@@ -187,10 +194,16 @@ def _raise(bracket: _Bracket) -> _Bracket:
     return attrs.evolve(bracket, lower=bracket.upper, upper=upper)
 
 
+def _count_equal(tensor: Tensor, value: float) -> int:
+    count = 0
+    for chunk in _chunks(tensor):
+        equal = torch.eq(chunk, value, out=torch.empty_like(chunk))
+        count += int(equal.sum(dtype=torch.float32))
+    return count
+
+
 def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
-    if tensor.is_cpu:
-        return torch.split(tensor, CHUNK)
-    return (tensor,)
+    return torch.split(tensor, CHUNK if tensor.is_cpu else ACCELERATOR_CHUNK)
 
 
 def _partition(values: Sequence[Tensor], low: float, high: float) -> tuple[list[int], list[Tensor]]:
@@ -198,15 +211,14 @@ def _partition(values: Sequence[Tensor], low: float, high: float) -> tuple[list[
     counts, inside = [], []
     for tensor in values:
         chunks = _chunks(tensor)
-        at_most = torch.empty_like(chunks[0], dtype=torch.bool)
-        between = torch.empty_like(at_most)
+        at_most, below = torch.empty_like(chunks[0]), torch.empty_like(chunks[0])
         count, parts = 0, []
         for chunk in chunks:
-            lower, inner = at_most[: len(chunk)], between[: len(chunk)]
+            lower, inner = at_most[: len(chunk)], below[: len(chunk)]
             torch.le(chunk, low, out=lower)
             torch.lt(chunk, high, out=inner)
-            count += int(lower.count_nonzero())
-            parts.append(chunk[inner.logical_xor_(lower)])
+            count += int(lower.sum(dtype=torch.float32))
+            parts.append(chunk[inner.sub_(lower).to(torch.bool)])
         counts.append(count)
         inside.append(torch.cat(parts))
     return counts, inside

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 
 from torch import nn
 
-ORIGINAL = "_laconic_original_class"
+RESERVED = "_laconic_"
+"""How every attribute that laconic adds to a user's module or class begins."""
+
+ORIGINAL = RESERVED + "original_class"
 """Class attribute of every class made on the fly: the user's own class."""
 
 
-@lru_cache(maxsize=4096)
-def original_class(cls: type[nn.Module]) -> type[nn.Module]:
+def _original_class(cls: type[nn.Module]) -> type[nn.Module]:
     """Return the class the user wrote, for a class made by laconic or by ``fully_shard``.
 
     Args:
@@ -37,8 +40,7 @@ def _is_sharded_class(cls: type) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)
-def is_type(cls: type[nn.Module], name: str) -> bool:
+def _is_type(cls: type[nn.Module], name: str) -> bool:
     """Tell whether a class is meant by a type name of the document (rule S4).
 
     Args:
@@ -53,3 +55,8 @@ def is_type(cls: type[nn.Module], name: str) -> bool:
     # (torch.nn.modules.linear.Linear). What is not imported cannot be the class of a module.
     package, _, attribute = name.rpartition(".")
     return getattr(sys.modules.get(package), attribute, None) is cls
+
+
+# mypy takes the __hash__ that torch gives modules for that of their classes.
+original_class: Callable[[type[nn.Module]], type[nn.Module]] = lru_cache(4096)(_original_class)  # type: ignore[assignment]  # see above
+is_type: Callable[[type[nn.Module], str], bool] = lru_cache(4096)(_is_type)  # type: ignore[assignment]  # see above

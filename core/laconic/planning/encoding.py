@@ -51,14 +51,15 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
         PlanError: the data is not a plan of this version.
         ConfigError: its recipe is not valid with the plugins that are installed now.
     """
-    if data.get("format") != FORMAT:
+    found = data.get("format") if isinstance(data, Mapping) else type(data).__name__  # type: ignore[redundant-expr]  # a file may hold anything
+    if found != FORMAT:
         raise PlanError(
-            f"expected a plan of format {FORMAT}, found {data.get('format')!r}; plan again from "
-            f"the recipe"
+            f"expected a plan of format {FORMAT}, found {found!r}; plan again from the recipe"
         )
+    recipe = load_recipe(data.get("recipe", {}))
     try:
         return Plan(
-            recipe=load_recipe(data["recipe"]),
+            recipe=recipe,
             selected=tuple(data["selected"]),
             targets=tuple(_decode_target(target) for target in data["targets"]),
             unmatched=tuple(
@@ -78,7 +79,7 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
             skipped=tuple(Skipped(**one) for one in data["skipped"]),
             hints=tuple(data["hints"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise PlanError(f"the plan's data is damaged: {error!r}; plan again") from error
 
 
@@ -95,7 +96,7 @@ def _decode_target(data: Mapping[str, Json]) -> TargetPlan:
     return TargetPlan(
         **{
             **data,
-            "setting": Setting(data["setting"]),
+            "setting": Setting.of(data["setting"]),
             "origin": Origin(**data["origin"]),
             "shared_with": tuple(data["shared_with"]),
             "shape": None if data["shape"] is None else tuple(data["shape"]),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from laconic.document.suggest import nearest
-from laconic.planning.classes import original_class
 from laconic.planning.draft import Draft
 from laconic.planning.plan import Plan
 
@@ -36,41 +34,58 @@ def check_fusions(plan: Plan, draft: Draft) -> None:
         plan: the resolved plan.
         draft: where problems are collected.
     """
-    configured = {target.module for target in plan.targets if target.method == "quantization"}
+    configured = {
+        draft.universe.index[target.module]
+        for target in plan.targets
+        if target.method == "quantization"
+    }
+    folded: dict[int, str] = {}
     for stage in plan.recipe.stages:
         for entry in stage.entries:
-            for position, names in enumerate(entry.fuse_names):
-                path = f"{entry.path}.fuse_names[{position}]"
-                draft.problems.extend(
-                    f"{path}: {problem}" for problem in _problems(names, configured, draft)
-                )
+            for number, names in enumerate(entry.fuse_names):
+                path = f"{entry.path}.fuse_names[{number}]"
+                positions = [draft.universe.canonical(name) for name in names]
+                problems = [
+                    _missing(name, draft)
+                    for name, position in zip(names, positions, strict=True)
+                    if position is None
+                ]
+                known = [position for position in positions if position is not None]
+                if not problems:
+                    if known[0] not in draft.selected_by[entry.path]:
+                        problems.append(
+                            f"{names[0]!r} is not among the modules this entry selects; the first "
+                            f"name must be the module that is quantized"
+                        )
+                    problems += _problems(names, known, configured, draft=draft)
+                    problems += [
+                        f"{name!r} is in {folded[position]} too; a module folds once"
+                        for name, position in zip(names, known, strict=True)
+                        if position in folded
+                    ]
+                    folded.update((position, path) for position in known)
+                draft.problems.extend(f"{path}: {problem}" for problem in problems)
 
 
-def _problems(names: Sequence[str], configured: set[str], draft: Draft) -> list[str]:
-    universe = draft.universe
-    missing = [name for name in names if name not in universe.index]
-    if missing:
-        near = nearest(missing[0], universe.names)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return [f"the model has no module {missing[0]!r}{hint}"]
-    found = []
-    if names[0] not in configured:
-        found.append(
-            f"{names[0]!r} is not selected for quantization; the first name must be the module "
-            f"that is configured"
-        )
-    found += [
+def _missing(name: str, draft: Draft) -> str:
+    near = draft.suggest(name, draft.universe.names)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"the model has no module {name!r}{hint}"
+
+
+def _problems(
+    names: Sequence[str], positions: Sequence[int], configured: set[int], *, draft: Draft
+) -> list[str]:
+    found = [
         f"{name!r} is configured besides being folded into {names[0]!r}; leave it out of op_names "
         f"or out of the tuple"
-        for name in names[1:]
-        if name in configured
+        for name, position in zip(names[1:], positions[1:], strict=True)
+        if position in configured
     ]
-    types = [original_class(type(universe.modules[universe.index[n]])).__name__ for n in names]
+    types = [draft.universe.class_of(position).__name__ for position in positions]
     if not is_foldable(types):
         found.append(
             f"{' + '.join(types)} cannot be folded; known are a convolution or Linear with its "
             f"batch norm, with ReLU, or with both in this order"
         )
     return found
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import cast
 
 import attrs
 from jsonschema import Draft202012Validator
@@ -18,26 +19,69 @@ from laconic.blocks import (
     tensor_blocks,
 )
 from laconic.document.suggest import nearest
+from laconic.errors import BrokenPluginError, PluginError
 from laconic.planning.plan import TargetPlan
-from laconic.registry.descriptors import GranularityInfo, Json, PrunerInfo, QuantizerInfo
-from laconic.registry.registry import registry
+from laconic.registry.descriptors import (
+    GranularityInfo,
+    Json,
+    PrunerInfo,
+    QuantizerInfo,
+    TargetKind,
+)
+from laconic.registry.registry import Registry, registry
 
 DEFAULT = "default"
 BUILT_IN = ("element", "output_channel", "tensor")
 """Values of a descriptor's ``default_granularity`` that need no granularity plugin."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Spelling:
     """A granularity value, understood.
 
     Attributes:
-        name: the granularity's name in the registry.
+        name: the granularity's name in the registry, short or qualified as it was written.
         arguments: keyword arguments of its implementation.
+        info: its descriptor.
     """
 
     name: str
     arguments: dict[str, Json]
+    info: GranularityInfo
+
+
+def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) -> Json:
+    """Return the granularity that a value asks for, with `default` replaced by what it means.
+
+    Args:
+        value: the granularity as the document spells it.
+        kind: what the target is.
+        info: the algorithm's descriptor, for what ``default`` means and what it supports.
+
+    Raises:
+        ValueError: the granularity is unknown or not supported here; the text says what to write
+            instead.
+    """
+    is_default = value is None or value == DEFAULT
+    if is_default:
+        value = info.default_granularity
+        if value in BUILT_IN:
+            return value
+    spelling = understand(value)
+    supported = info.granularities
+    if not is_default and supported is not None and spelling.info.name not in supported:
+        raise ValueError(
+            f"{info.name} does not support granularity {_shown(value)}; it supports "
+            f"{', '.join([DEFAULT, *supported])}"
+        )
+    kinds = spelling.info.target_kinds
+    if kind not in kinds:
+        raise ValueError(
+            f"granularity {_shown(value)} cannot divide {_article(kind)} {kind}, only: "
+            f"{', '.join(kinds)}"
+            + ("; write per_channel instead" if kind in ("input", "output") else "")
+        )
+    return value
 
 
 def divide(
@@ -57,27 +101,26 @@ def divide(
     Raises:
         ValueError: the granularity is unknown, not supported here, or does not divide the shape;
             the text says what to write instead.
+        BrokenPluginError: the granularity's plugin fails.
     """
-    if value is None or value == DEFAULT:
-        value = info.default_granularity
-    elif info.granularities is not None:
-        name = understand(value).name
-        if name not in info.granularities:
-            raise ValueError(
-                f"{info.name} does not support granularity {_shown(value)}; it supports "
-                f"{', '.join([DEFAULT, *info.granularities])}"
-            )
+    value = in_force(value, target.kind, info)
     if value in BUILT_IN:
         return _built_in(value, target, shape)
-    spelling = understand(value)
-    kinds = registry().granularities.info(spelling.name).target_kinds
-    if target.kind not in kinds:
-        raise ValueError(
-            f"granularity {_shown(value)} cannot divide {_article(target.kind)} {target.kind}, "
-            f"only: {', '.join(kinds)}"
-            + ("; write per_channel instead" if target.kind in ("input", "output") else "")
+    granularity = implementation(value)
+    try:
+        blocks = granularity.blocks(shape, target)
+    except ValueError:
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise BrokenPluginError(
+            f"granularity {_shown(value)} failed on {target.name} of shape {list(shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(blocks, Blocks):
+        raise BrokenPluginError(
+            f"granularity {_shown(value)} returned {type(blocks).__name__} for {target.name} of "
+            f"shape {list(shape)}, expected laconic.Blocks"
         )
-    blocks = implementation(value).blocks(shape, target)
     _check(blocks, shape, value)
     return blocks
 
@@ -102,7 +145,9 @@ def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:
             scope = resolve_size(blocks.scope, shape)
             size = resolve_size(blocks.size, shape)
             if any(outer % inner for outer, inner in zip(scope, size, strict=True)):
-                raise ValueError(f"its scope {list(scope)} is no multiple of its block {size}")
+                raise ValueError(
+                    f"its scope {list(scope)} is no multiple of its block {list(size)}"
+                )
             count_blocks(blocks.scope, shape)
     except ValueError as error:
         raise ValueError(f"granularity {_shown(value)}: {error}") from None
@@ -117,25 +162,30 @@ def understand(value: Json) -> Spelling:
     Raises:
         ValueError: no installed granularity accepts it; the text names the nearest.
     """
-    return _understand(json.dumps(value, sort_keys=True), registry().revision)
+    return _understand(json.dumps(value, sort_keys=True), registry(), registry().revision)
 
 
 @lru_cache(maxsize=1024)
-def _understand(encoded: str, revision: int) -> Spelling:
+def _understand(encoded: str, plugins: Registry, revision: int) -> Spelling:
     value = json.loads(encoded)
-    catalog = registry().granularities
-    if isinstance(value, str) and value in catalog:
-        if not Draft202012Validator(catalog.info(value).options).is_valid({}):
-            raise ValueError(
-                f"granularity {value!r} needs to know more: {catalog.info(value).summary}"
-            )
-        return Spelling(value, {})
-    for name in catalog.names():
-        info = catalog.info(name)
-        if _is_named(value, name, info):
-            return Spelling(name, dict(value[name]))
-        if info.values is not None and Draft202012Validator(info.values).is_valid(value):
-            return Spelling(name, {"value": value})
+    catalog = plugins.granularities
+    named = _named(value, plugins)
+    if named is not None:
+        return named
+    accepting = [
+        name
+        for name in catalog.names()
+        if (schema := catalog.info(name).values) is not None
+        and Draft202012Validator(schema).is_valid(value)
+    ]
+    if len(accepting) == 1:
+        return Spelling(accepting[0], {"value": value}, catalog.info(accepting[0]))
+    if accepting:
+        first = _shown({accepting[0]: {"value": value}})
+        raise ValueError(
+            f"{len(accepting)} granularities accept {_shown(value)}: {', '.join(accepting)}; say "
+            f"which one, as in {first}"
+        )
     near = nearest(value, catalog.names()) if isinstance(value, str) else ()
     hint = f"; did you mean {near[0]!r}?" if near else ""
     names = ", ".join([DEFAULT, *catalog.names()])
@@ -145,13 +195,22 @@ def _understand(encoded: str, revision: int) -> Spelling:
     )
 
 
-def _is_named(value: Json, name: str, info: GranularityInfo) -> bool:
-    return (
-        isinstance(value, dict)
-        and list(value) == [name]
-        and isinstance(value[name], dict)
-        and Draft202012Validator(info.options).is_valid(value[name])
-    )
+def _named(value: Json, plugins: Registry) -> Spelling | None:
+    # A name, or {name: options}; both short or qualified.
+    catalog = plugins.granularities
+    name = value
+    options: Json = {}
+    if isinstance(value, dict) and len(value) == 1:
+        name, options = next(iter(value.items()))
+    if not isinstance(name, str) or not isinstance(options, dict) or name not in catalog:
+        return None
+    info = catalog.info(name)
+    if Draft202012Validator(info.options).is_valid(options):
+        return Spelling(name, dict(options), info)
+    if isinstance(value, str):
+        needed = ", ".join(info.options.get("required", ()))
+        raise ValueError(f"granularity {_shown(value)} cannot do without its options: {needed}")
+    return None
 
 
 def implementation(value: Json) -> Granularity:
@@ -161,17 +220,25 @@ def implementation(value: Json) -> Granularity:
         value: the granularity as the document spells it.
 
     Raises:
-        ValueError: as in `understand`.
-        BrokenPluginError: its plugin cannot be imported.
+        ValueError: as in `understand`, or the granularity refuses the value.
+        BrokenPluginError: its plugin cannot be imported or fails.
     """
-    return _implementation(json.dumps(value, sort_keys=True), registry().revision)
+    return _implementation(json.dumps(value, sort_keys=True), registry(), registry().revision)
 
 
 @lru_cache(maxsize=1024)
-def _implementation(encoded: str, revision: int) -> Granularity:
-    spelling = understand(json.loads(encoded))
-    found: Granularity = registry().granularities[spelling.name](**spelling.arguments)
-    return found
+def _implementation(encoded: str, plugins: Registry, revision: int) -> Granularity:
+    value = json.loads(encoded)
+    spelling = understand(value)
+    make = plugins.granularities[spelling.name]
+    try:
+        return cast("Granularity", make(**spelling.arguments))
+    except (ValueError, PluginError):
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise BrokenPluginError(
+            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _shown(value: Json) -> str:

@@ -17,17 +17,29 @@ class Setting(dict[str, Json]):
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, values: Mapping[str, Json]) -> Setting:
+        """Return a setting of its own: mappings in it are frozen too, lists are copied."""
+        return cls({key: _own(value) for key, value in values.items()})
+
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("a plan's setting is frozen; make a new recipe and plan again")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]  # frozen on purpose
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]  # frozen
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
-    def __hash__(self) -> int:  # type: ignore[override]  # frozen, so its identity may serve
-        return id(self)
+    def __hash__(self) -> int:  # type: ignore[override]  # frozen, so it can have one
+        # Values may be lists; equal settings have equal keys, which is all that hashing needs.
+        return hash(frozenset(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Setting, (dict(self),)
+
+
+def _own(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        return Setting.of(value)
+    return [_own(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @attrs.frozen
@@ -141,7 +153,7 @@ class Shadowed:
 
 @attrs.frozen
 class Skipped:
-    """A target of a selected module that does not exist there, such as the bias of a bias-free layer.
+    """A target that a selected module does not have, such as the bias of a bias-free layer.
 
     Attributes:
         module: the module's name.

@@ -11,6 +11,7 @@ from torch import nn
 from laconic.document.load import load_recipe
 from laconic.document.recipe import Recipe
 from laconic.errors import PlanError
+from laconic.planning.channels import follow_channels
 from laconic.planning.checks import check_plan
 from laconic.planning.draft import Draft
 from laconic.planning.owners import Owners
@@ -47,6 +48,9 @@ def plan(
         PlanError: the document does not fit the model; every problem at once.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
+    for role, module in (("model", model), ("teacher", teacher)):
+        if not isinstance(module, nn.Module) and (role == "model" or module is not None):
+            raise PlanError(f"the {role} must be a torch.nn.Module, found {type(module).__name__}")
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     universe = Universe.of(model)
@@ -59,6 +63,7 @@ def plan(
         draft.problems.extend(str(one) for one in resolved.unmatched)
     if draft.problems:
         raise PlanError(draft.problems)
+    resolved = follow_channels(resolved, draft)
     warn_of_findings(resolved)
     registry().observe("laconic_plan_resolved", plan=resolved)
     return resolved

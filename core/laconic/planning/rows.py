@@ -73,10 +73,8 @@ def rows_of(entry: Entry, template: Mapping[str, Mapping[str, Json]], method: Me
         problem = _contradiction(own, setting)
         if problem:
             problems.append(f"{entry.path}.target_settings.{target}: {problem}")
-        rows[target] = Row(target, parse_address(target), Setting(setting), target in explicit)
-    idle = [
-        name for name in entry.target_settings if name not in rows and twin(name) not in rows
-    ]
+        rows[target] = Row(target, parse_address(target), Setting.of(setting), target in explicit)
+    idle = [name for name in entry.target_settings if name not in rows and twin(name) not in rows]
     return Rows(tuple(rows.values()), frozenset(used), tuple(idle), tuple(problems))
 
 

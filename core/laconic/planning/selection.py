@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import attrs
@@ -15,7 +15,9 @@ from laconic.planning.classes import is_type, original_class
 from laconic.planning.plan import Unmatched
 
 _PLAIN_WORD = re.compile(r"[\w.]+\Z")
-_NEAR_LIMIT = 20  # names beyond these get no near names: searching a large model for each is slow
+
+Suggest = Callable[[str, Iterable[str]], tuple[str, ...]]
+"""Returns the candidates that look most like a word, best first."""
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -71,14 +73,13 @@ class Universe:
             found.setdefault(original_class(type(module)), []).append(position)
         return found
 
-    def of_types(self, type_name: str) -> list[int]:
-        """Return the positions of all modules of a type."""
-        return [
-            position
-            for cls, positions in self.by_class.items()
-            if is_type(cls, type_name)
-            for position in positions
-        ]
+    def classes(self, type_name: str) -> list[type[nn.Module]]:
+        """Return the classes of the model that a type name means."""
+        return [cls for cls in self.by_class if is_type(cls, type_name)]
+
+    def class_of(self, position: int) -> type[nn.Module]:
+        """Return the user's class of the module at a position."""
+        return original_class(type(self.modules[position]))
 
     def canonical(self, name: str) -> int | None:
         """Return the first position of the module a name means, or None."""
@@ -103,36 +104,43 @@ class Selection:
     hints: tuple[str, ...]
 
 
-def select(universe: Universe, entry: Entry) -> Selection:
+def select(universe: Universe, entry: Entry, *, suggest: Suggest = nearest) -> Selection:
     """Apply rules S1 to S6.
 
     Args:
         universe: the model's modules.
         entry: one mapping of a config list.
+        suggest: finds the near names of what matched nothing.
 
     Returns:
         The selected modules and every selector that matched nothing.
     """
-    search = _Search(universe, entry.path)
+    search = _Search(universe, entry.path, suggest)
     chosen: dict[int, str] = {}
+    plain_words: list[tuple[str, Sequence[int]]] = []
     for position, name in enumerate(entry.op_names):
         search.take(chosen, search.name("op_names", position, name), f"op_names: {name}")
     for position, pattern in enumerate(entry.op_names_re):
         matched = search.pattern("op_names_re", position, pattern)
         search.take(chosen, matched, f"op_names_re: {pattern}")
-        search.hint(pattern, matched)
-    of_types: dict[int, str] = {}
-    for position, type_name in enumerate(entry.op_types):
-        found = search.type("op_types", position, type_name)
-        search.take(of_types, found, f"op_types: {type_name}")
+        if _PLAIN_WORD.match(pattern):
+            plain_words.append((pattern, matched))
+    types = {
+        type_name: search.type("op_types", position, type_name)
+        for position, type_name in enumerate(entry.op_types)
+    }
     if not (entry.op_names or entry.op_names_re):
-        chosen = of_types
-    elif entry.op_types:
-        chosen = {key: selector for key, selector in chosen.items() if key in of_types}
-    for key in search.excluded(entry):
-        chosen.pop(key, None)
+        for type_name, classes in types.items():
+            for cls in classes:
+                search.take(chosen, universe.by_class[cls], f"op_types: {type_name}")
+    elif types:
+        allowed = {cls for classes in types.values() for cls in classes}
+        chosen = {key: chosen[key] for key in chosen if universe.class_of(key) in allowed}
+    search.exclude(chosen, entry)
     if not chosen:
         search.nothing()
+    for pattern, matched in plain_words:
+        search.hint(pattern, [index for index in matched if index in chosen])
     ordered = _ordered_by_first(universe, chosen)
     return Selection(
         tuple(ordered),
@@ -154,9 +162,10 @@ def _ordered_by_first(universe: Universe, chosen: dict[int, str]) -> dict[int, s
 class _Search:
     """Collects what one entry's selectors miss; mutable because it only lives during `select`."""
 
-    def __init__(self, universe: Universe, path: str) -> None:
+    def __init__(self, universe: Universe, path: str, suggest: Suggest) -> None:
         self.universe = universe
         self.path = path
+        self.suggest = suggest
         self.unmatched: list[Unmatched] = []
         self.hints: list[str] = []
 
@@ -171,50 +180,48 @@ class _Search:
     def name(self, key: str, position: int, name: str) -> Sequence[int]:
         found = self.universe.index.get(name)
         if found is None:
-            self.report(
-                f"{self.path}.{key}[{position}]", name, "no module has this name", self._names
-            )
+            path = f"{self.path}.{key}[{position}]"
+            self.report(path, name, "no module has this name", self.universe.names)
             return ()
         return (found,)
 
-    def pattern(self, key: str, position: int, pattern: str) -> list[int]:
+    def pattern(self, key: str, position: int, pattern: str) -> Sequence[int]:
         match = re.compile(pattern).match
         found = [index for index, name in enumerate(self.universe.names) if match(name)]
         if not found:
-            self.report(
-                f"{self.path}.{key}[{position}]",
-                pattern,
-                "no module name starts with a match of this pattern",
-                self._names,
-            )
+            path = f"{self.path}.{key}[{position}]"
+            reason = "no module name starts with a match of this pattern"
+            self.report(path, pattern, reason, self.universe.names)
         return found
 
-    def type(self, key: str, position: int, type_name: str) -> list[int]:
-        found = self.universe.of_types(type_name)
+    def type(self, key: str, position: int, type_name: str) -> list[type[nn.Module]]:
+        found = self.universe.classes(type_name)
         if not found:
             present = sorted({cls.__name__ for cls in self.universe.by_class})
-            self.report(
-                f"{self.path}.{key}[{position}]", type_name, "no module has this type", present
-            )
+            path = f"{self.path}.{key}[{position}]"
+            self.report(path, type_name, "no module has this type", present)
         return found
 
-    def excluded(self, entry: Entry) -> set[int]:
+    def exclude(self, chosen: dict[int, str], entry: Entry) -> None:
+        universe = self.universe
         out: set[int] = set()
         for position, name in enumerate(entry.exclude_op_names):
             out.update(self.name("exclude_op_names", position, name))
         for position, pattern in enumerate(entry.exclude_op_names_re):
             out.update(self.pattern("exclude_op_names_re", position, pattern))
+        classes: set[type[nn.Module]] = set()
         for position, type_name in enumerate(entry.exclude_op_types):
-            out.update(self.type("exclude_op_types", position, type_name))
-        if self.universe.aliases and out:
-            # A shared module is one module: leaving it out by one name leaves it out.
-            modules = {id(self.universe.modules[key]) for key in out}
-            out = {k for k, module in enumerate(self.universe.modules) if id(module) in modules}
-        return out
+            classes.update(self.type("exclude_op_types", position, type_name))
+        if not out and not classes:
+            return
+        # A shared module is one module: leaving it out by one name leaves it out.
+        modules = {id(universe.modules[position]) for position in out}
+        for position in list(chosen):
+            module = id(universe.modules[position])
+            if module in modules or universe.class_of(position) in classes:
+                del chosen[position]
 
     def hint(self, pattern: str, matched: Iterable[int]) -> None:
-        if not _PLAIN_WORD.match(pattern):
-            return
         names = self.universe.names
         end = len(pattern)
         longer = [names[index] for index in matched if names[index][end : end + 1] not in ("", ".")]
@@ -227,9 +234,7 @@ class _Search:
             )
 
     def report(self, path: str, value: str, reason: str, candidates: Sequence[str]) -> None:
-        near: tuple[str, ...] = ()
-        if len(self.unmatched) < _NEAR_LIMIT:
-            near = nearest(value, candidates)
+        near = self.suggest(value, candidates)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         self.unmatched.append(Unmatched(path, value, near, f"{path}: {value!r}: {reason}{hint}"))
 
@@ -238,7 +243,3 @@ class _Search:
         if not self.unmatched:
             message += "; each selector matches modules, but no module passes all of them"
         self.unmatched.append(Unmatched(self.path, "", (), message))
-
-    @property
-    def _names(self) -> Sequence[str]:
-        return self.universe.names

@@ -55,12 +55,14 @@ class Signature:
 
 def signature_of(module: nn.Module) -> Signature:
     """Return the signature of a module's own forward."""
-    return _signature(original_class(type(module)))
+    return _signature(original_class(type(module)))  # type: ignore[arg-type]  # classes are hashable
 
 
 @lru_cache(maxsize=4096)
 def _signature(cls: type[nn.Module]) -> Signature:
-    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    parameters = list(inspect.signature(cls.forward).parameters.values())
+    if parameters and parameters[0].kind in _POSITIONAL:
+        del parameters[0]  # self; forward(*args) takes it among the others
     kinds = {parameter.kind for parameter in parameters}
     return Signature(
         tuple(p.name for p in parameters if p.kind in _POSITIONAL),

@@ -9,25 +9,21 @@ from torch import Tensor, nn
 
 from laconic.blocks import Blocks
 from laconic.document.recipe import Entry, Stage
-from laconic.planning.classes import original_class
-from laconic.planning.draft import Draft, claimed_address
-from laconic.planning.granularity import DEFAULT, divide
-from laconic.planning.obstacles import absence, obstacle
-from laconic.planning.plan import Origin, Skipped, TargetPlan, Unmatched
-from laconic.planning.rows import Row, rows_of
-from laconic.planning.selection import select
-from laconic.planning.signature import signature_of
-from laconic.planning.templates import expand_stars
-from laconic.registry.descriptors import (
-    Json,
-    ModuleSetting,
-    PrunerInfo,
-    QuantizerInfo,
-    TargetKind,
+from laconic.planning.class_rows import ClassRow, ClassRows, class_rows
+from laconic.planning.classes import RESERVED, original_class
+from laconic.planning.draft import Draft
+from laconic.planning.granularity import DEFAULT, divide, in_force
+from laconic.planning.obstacles import (
+    absence,
+    has_tensor,
+    module_obstacle,
+    no_template,
+    obstacle,
 )
+from laconic.planning.plan import Origin, Skipped, TargetPlan, Unmatched
+from laconic.planning.selection import select
+from laconic.registry.descriptors import PrunerInfo, QuantizerInfo, TargetKind
 from laconic.registry.registry import registry
-
-DEFAULT_LOSS = "mse"
 
 
 def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> None:
@@ -57,63 +53,34 @@ def descriptor_of(stage: Stage) -> PrunerInfo | QuantizerInfo | None:
     return None
 
 
-def loss_name(setting: Mapping[str, Json]) -> str:
-    """Return the distillation loss a setting asks for."""
-    method = setting.get("apply_method")
-    if method is None:
-        return DEFAULT_LOSS
-    return method if isinstance(method, str) else str(next(iter(method)))
-
-
-@attrs.frozen(eq=False)
-class _ClassRow:
-    """One target as all modules of a class have it under one entry.
-
-    Attributes:
-        row: the target and its setting.
-        algorithm: the name the plan shows.
-        claims: the claims of the method at the address where all spellings of the input or output
-            meet, or those of parameters.
-        problem: why no module of the class can have it, or None.
-        blocks: shape -> the blocks it is cut into, found once for each shape.
-    """
-
-    row: Row
-    algorithm: str
-    claims: dict[int, int]
-    problem: str | None
-    blocks: dict[tuple[int, ...] | None, Blocks | None] = attrs.field(factory=dict)
-
-
-@attrs.frozen(eq=False)
-class _ClassRows:
-    """What all modules of one class share under one entry."""
-
-    rows: tuple[_ClassRow, ...]
-    idle_settings: tuple[str, ...]
-    setting: ModuleSetting
-    type_name: str
-    has_stars: bool = False
-
-
 @attrs.define(eq=False)
 class _StagePlanner:
-    """Plans one entry after the other; mutable because it notes which keys were of use."""
+    """Plans one entry after the other; mutable because it keeps what an entry's modules share.
+
+    Attributes:
+        draft: the plan so far.
+        stage: the stage to plan.
+        number: its index in the recipe.
+        info: its algorithm's descriptor, or None for distillation.
+        shared: class -> what its modules share under the entry at hand, None when they have no
+            targets; classes whose modules differ also stand with the names of their parameters.
+    """
 
     draft: Draft
     stage: Stage
     number: int
     info: PrunerInfo | QuantizerInfo | None
-    used: set[str] = attrs.field(factory=set)
+    shared: dict[object, ClassRows | None] = attrs.field(factory=dict)
 
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
-        selection = select(draft.universe, entry)
+        selection = select(draft.universe, entry, suggest=draft.suggest)
         draft.unmatched.extend(selection.unmatched)
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
-        self.used = set()
-        shared: dict[type[nn.Module], _ClassRows | None] = {}
+        if entry.fuse_names:
+            draft.selected_by[entry.path] = frozenset(selection.positions)
+        self.shared = {}
         origins = {
             selector: Origin(entry.path, selector, entry.line)
             for selector in dict.fromkeys(selection.selectors)
@@ -121,61 +88,33 @@ class _StagePlanner:
         for position, selector in zip(selection.positions, selection.selectors, strict=True):
             module = draft.universe.modules[position]
             cls = original_class(type(module))
-            if cls not in shared:
-                shared[cls] = self._class_rows(cls, module, entry, position)
-            found = shared[cls]
+            if cls not in self.shared:
+                self.shared[cls] = self._class_rows(module, entry, position)
+            found = self.shared[cls]
             if found is not None and found.has_stars:
-                # The template names parameters by their beginning: modules of a class differ.
-                found = self._class_rows(cls, module, entry, position)
+                key = (cls, *module._parameters)
+                if key not in self.shared:
+                    self.shared[key] = class_rows(draft, self.stage, entry, module=module)
+                found = self.shared[key]
             if found is not None:
                 self._plan_module(found, module, position, origins[selector])
-        if selection.positions:
-            self._report_idle(entry, list(shared.values()))
+        self._report(entry)
 
-    def _class_rows(
-        self, cls: type[nn.Module], module: nn.Module, entry: Entry, position: int
-    ) -> _ClassRows | None:
-        templates = self.draft.templates
-        template = templates.targets_of(cls, self.stage.method)
-        if template is None and entry.target_names is None and not entry.target_settings:
-            self.draft.problems.append(self._no_template(module, entry, position))
-            return None
-        expanded = expand_stars(template or {}, list(module._parameters))
-        rows = rows_of(entry, expanded, self.stage.method)
-        self.used |= rows.used
-        self.draft.problems.extend(rows.problems)
-        return _ClassRows(
-            tuple(self._class_row(row, module) for row in rows.rows),
-            rows.idle_settings,
-            templates.setting_of(cls),
-            cls.__name__,
-            template is not None and expanded is not template,
-        )
-
-    def _class_row(self, row: Row, module: nn.Module) -> _ClassRow:
-        name = self.stage.algorithm if self.info else loss_name(row.setting)
-        method, claims = self.stage.method, self.draft.claims
-        if row.address is None:
-            return _ClassRow(row, name, claims.setdefault((method, None), {}), None)
-        signature = signature_of(module)
-        problem = signature.problem(row.address.key) if row.address.side == "input" else None
-        address = claimed_address(row.target, signature)
-        return _ClassRow(row, name, claims.setdefault((method, address), {}), problem)
-
-    def _no_template(self, module: nn.Module, entry: Entry, position: int) -> str:
+    def _class_rows(self, module: nn.Module, entry: Entry, position: int) -> ClassRows | None:
         name = self.draft.universe.names[position]
-        type_name = original_class(type(module)).__name__
-        example = list(module._parameters)[:2] or ["_output_"]
         where = f"module {name!r}" if name else "the root module"
-        return (
-            f"{entry.path}: {where} has type {type_name}, which has no default targets for "
-            f"{self.stage.method}; write target_names: [{', '.join(example)}] in this entry, leave "
-            f"the type out with exclude_op_types: [{type_name}], or give the type defaults with "
-            f"laconic.register_module_setting"
-        )
+        problem = module_obstacle(module)
+        if problem is not None:
+            self.draft.problems.append(f"{entry.path}: {where} {problem}")
+            return None
+        found = class_rows(self.draft, self.stage, entry, module=module)
+        if found is None:
+            missing = no_template(module, self.stage.method)
+            self.draft.problems.append(f"{entry.path}: {where} {missing}")
+        return found
 
     def _plan_module(
-        self, found: _ClassRows, module: nn.Module, position: int, origin: Origin
+        self, found: ClassRows, module: nn.Module, position: int, origin: Origin
     ) -> None:
         # The inner loop of planning: a large model comes through here tens of thousands of times.
         draft = self.draft
@@ -190,14 +129,14 @@ class _StagePlanner:
             shape: tuple[int, ...] | None = None
             kind: TargetKind
             if row.address is None:
-                located = self._locate(row, module, name, origin)
+                located = self._locate(shared, module, name, origin)
                 if located is None:
                     continue
                 kind, tensor = located
                 shape = tuple(tensor.shape)
                 identity = id(tensor)
             elif shared.problem is not None:
-                draft.problems.append(f"{origin.path}: {_full(name, target_name)}: {shared.problem}")
+                draft.blame(origin.path, _full(name, target_name), shared.problem)
                 continue
             else:
                 kind = row.address.side
@@ -221,8 +160,10 @@ class _StagePlanner:
                 channel_dim,
             )
             if blocks is _UNKNOWN:
-                blocks = shared.blocks[shape] = self._blocks_of(target)
+                blocks = shared.blocks[shape] = self._cut(shared, target)
                 target = attrs.evolve(target, blocks=blocks)
+            if blocks is None and shape in shared.refused:
+                draft.blame(origin.path, target.name, shared.refused[shape])
             if identity in shared.claims:
                 draft.settle(shared.claims, identity, target)
             else:
@@ -230,17 +171,16 @@ class _StagePlanner:
                 draft.targets.append(target)
 
     def _locate(
-        self, row: Row, module: nn.Module, name: str, origin: Origin
+        self, shared: ClassRow, module: nn.Module, name: str, origin: Origin
     ) -> tuple[TargetKind, Tensor] | None:
-        target = row.target
+        target = shared.row.target
         kind: TargetKind = "parameter"
         tensors: Mapping[str, Tensor | None] = module._parameters
         if target not in tensors:
             kind, tensors = "buffer", module._buffers
-        if target not in tensors:
-            if row.is_explicit:
-                problem = absence(module, target)
-                self.draft.problems.append(f"{origin.path}: {_full(name, target)}: {problem}")
+        if target not in tensors or target.startswith(RESERVED):
+            if shared.row.is_explicit:
+                self.draft.blame(origin.path, _full(name, target), absence(module, target))
             return None
         tensor = tensors[target]
         if tensor is None:
@@ -248,39 +188,45 @@ class _StagePlanner:
             return None
         found = obstacle(module, target, tensor)
         if found is not None:
-            self.draft.problems.append(f"{origin.path}: {_full(name, target)}: {found}")
+            self.draft.blame(origin.path, _full(name, target), found)
+            return None
+        if shared.follows is not None and not has_tensor(module, shared.follows):
+            reason = f"it follows {shared.follows}, and the module has None there"
+            self.draft.skipped.append(Skipped(name, target, reason))
             return None
         return kind, tensor
 
-    def _blocks_of(self, target: TargetPlan) -> Blocks | None:
-        info, setting = self.info, target.setting
-        is_aligned = setting.get("align") is not None
-        if info is None or (is_aligned and setting.get("granularity") in (None, "default")):
-            return None
-        if target.kind not in info.target_kinds and not is_aligned:
-            self.draft.problems.append(
-                f"{target.origin.path}: {target.name}: {info.name} cannot be used on "
-                f"{target.kind}s, only on: {', '.join(info.target_kinds)}"
-            )
-            return None
-        if target.shape is None:
+    def _cut(self, shared: ClassRow, target: TargetPlan) -> Blocks | None:
+        info, value = self.info, target.setting.get("granularity")
+        is_aligned = target.setting.get("align") is not None
+        if info is None or (is_aligned and value in (None, DEFAULT)):
             return None
         try:
-            return divide(setting.get("granularity"), target, target.shape, info)
+            if target.kind not in info.target_kinds and not is_aligned:
+                raise ValueError(
+                    f"{info.name} cannot be used on {target.kind}s, only on: "
+                    f"{', '.join(info.target_kinds)}"
+                )
+            if target.shape is None:
+                in_force(value, target.kind, info)  # the shape comes with calibration
+                return None
+            return divide(value, target, target.shape, info)
         except ValueError as error:
-            self.draft.problems.append(f"{target.origin.path}: {target.name}: {error}")
+            shared.refused[target.shape] = str(error)
             return None
 
-    def _report_idle(self, entry: Entry, classes: list[_ClassRows | None]) -> None:
-        if None in classes:
+    def _report(self, entry: Entry) -> None:
+        found = [one for one in self.shared.values() if one is not None]
+        self.draft.problems.extend(dict.fromkeys(text for one in found for text in one.problems))
+        if not found or len(found) < len(self.shared):
             return
         for name in entry.target_settings:
-            if all(found is not None and name in found.idle_settings for found in classes):
+            if all(name in one.idle_settings for one in found):
                 path = f"{entry.path}.target_settings.{name}"
                 message = f"{path}: {name!r} is not among the entry's target_names"
                 self.draft.unmatched.append(Unmatched(path, name, (), message))
         for key in entry.shortcuts:
-            if key not in self.used:
+            if all(key not in one.used for one in found):
                 self.draft.hints.append(
                     f"{entry.path}.{key}: reaches no target, because no target of this entry has "
                     f"the key in its template; write it in target_settings of the target you mean"
@@ -293,5 +239,3 @@ _UNKNOWN: Blocks = Blocks(())
 
 def _full(module: str, target: str) -> str:
     return f"{module}.{target}" if module else target
-
-

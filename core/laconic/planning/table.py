@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from laconic.planning.plan import Plan, TargetPlan
 
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
+_HEADINGS = ("module", "target", "shape", "algorithm", "setting", "decided by")
 _SHOWN_KEYS = (
     "sparse_ratio",
     "sparse_threshold",
@@ -26,6 +27,7 @@ _SHOWN_KEYS = (
     "mask_value",
     "projection",
 )
+_UNLIMITED = 1_000_000  # characters; a table is as wide as its content
 _USUAL = {"granularity": ("default",), "apply_method": ("mul", "clamp_round")}
 
 
@@ -41,23 +43,25 @@ def plan_table(plan: Plan, *, width: int | None = None) -> str:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("module", "target", "shape", "algorithm", "setting", "decided by"):
+    for heading in _HEADINGS:
         table.add_column(heading, overflow="fold")
     for target in plan.targets[:_ROWS]:
-        table.add_row(*(_escape(cell) for cell in _cells(target)))
+        table.add_row(*_cells(target))
     stream = io.StringIO()
     console = Console(
-        file=stream, width=width or _natural_width(plan), no_color=True, highlight=False
+        file=stream,
+        width=width or _UNLIMITED,
+        no_color=True,
+        highlight=False,
+        # A pattern may hold what rich would take for its own, such as [a-z] or :x:.
+        markup=False,
+        emoji=False,
     )
     console.print(table)
     lines = [line.rstrip() for line in stream.getvalue().rstrip().splitlines()]
     if len(plan.targets) > _ROWS:
         lines.append(f"... and {len(plan.targets) - _ROWS} more targets (to_dict() has them all)")
     return "\n".join([*lines, *_remarks(plan)])
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _cells(target: TargetPlan) -> tuple[str, ...]:
@@ -88,16 +92,14 @@ def describe(target: TargetPlan) -> str:
     return ", ".join(shown) or "nothing asked"
 
 
-def _natural_width(plan: Plan) -> int:
-    widths = [0] * 6
-    for target in plan.targets[:_ROWS]:
-        widths = [max(w, len(cell)) for w, cell in zip(widths, _cells(target), strict=True)]
-    return max(80, sum(widths) + 20)
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _remarks(plan: Plan) -> Iterator[str]:
     yield ""
-    yield f"{len(plan.targets)} targets in {len(plan.selected)} selected modules"
+    modules = _count(len(plan.selected), "selected module")
+    yield f"{_count(len(plan.targets), 'target')} in {modules}"
     for heading, findings in (
         ("matched nothing", plan.unmatched),
         ("configured twice", plan.shadowed),

@@ -27,11 +27,12 @@ class Templates:
     """The module settings in force, looked up by class.
 
     Attributes:
-        settings: all settings, the later one winning where two know the same class.
+        settings: all settings; of two for one class the later counts, but one that has no targets
+            for a method leaves those of the earlier in force.
     """
 
     settings: Sequence[ModuleSetting]
-    _found: dict[type[nn.Module], ModuleSetting | None] = attrs.field(factory=dict, init=False)
+    _found: dict[type[nn.Module], Sequence[ModuleSetting]] = attrs.field(factory=dict, init=False)
 
     def setting_of(self, cls: type[nn.Module]) -> ModuleSetting:
         """Return where the channels of a class are: its own setting's or its nearest base's word.
@@ -41,7 +42,7 @@ class Templates:
         """
         for base in cls.__mro__:
             if issubclass(base, nn.Module) and (found := self._find(base)):
-                return found
+                return found[-1]
         return _ANY_MODULE
 
     def targets_of(
@@ -53,17 +54,16 @@ class Templates:
             cls: the user's class.
             method: pruning, quantization or distillation.
         """
-        setting = self._find(cls)
-        own: Mapping[str, Mapping[str, Json]] = getattr(setting, method) if setting else {}
-        if own:
-            return own
+        for setting in reversed(self._find(cls)):
+            own: Mapping[str, Mapping[str, Json]] = getattr(setting, method)
+            if own:
+                return own
         # Any module can be distilled at its output (rule D1).
         return {"_output_": DISTILLED} if method == "distillation" else None
 
-    def _find(self, cls: type[nn.Module]) -> ModuleSetting | None:
+    def _find(self, cls: type[nn.Module]) -> Sequence[ModuleSetting]:
         if cls not in self._found:
-            matching = [one for one in self.settings if is_type(cls, one.module_type)]
-            self._found[cls] = matching[-1] if matching else None
+            self._found[cls] = [one for one in self.settings if is_type(cls, one.module_type)]
         return self._found[cls]
 
 

@@ -14,11 +14,11 @@ from laconic.registry.kinds import Kind
 from laconic.registry.lookup import Snapshot, find, names
 from laconic.registry.record import Registration
 
-Described = TypeVar("Described", bound=Descriptor, covariant=True)
+Described_co = TypeVar("Described_co", bound=Descriptor, covariant=True)
 
 
 @attrs.frozen(eq=False)
-class Catalog(Generic[Described]):
+class Catalog(Generic[Described_co]):
     """All pruners, or all losses, and so on; always shows what is registered now.
 
     Every name may be short (``l1_norm``) or qualified (``laconic-pruning:l1_norm``). A short name
@@ -45,7 +45,7 @@ class Catalog(Generic[Described]):
         """
         return load_implementation(self.kind, self.record(name))
 
-    def info(self, name: str) -> Described:
+    def info(self, name: str) -> Described_co:
         """Return the descriptor of a name without importing its implementation.
 
         Args:
@@ -54,7 +54,7 @@ class Catalog(Generic[Described]):
         Raises:
             PluginError: as in `__getitem__`.
         """
-        return cast("Described", self.record(name).descriptor)
+        return cast("Described_co", self.record(name).descriptor)
 
     def record(self, name: str) -> Registration:
         """Return the descriptor of a name with the distribution that provides it.

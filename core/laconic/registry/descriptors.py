@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import attrs
@@ -46,6 +46,10 @@ def _are_kinds(
         raise ValueError(f"target_kinds: {unknown} is not among {list(TARGET_KINDS)}")
 
 
+def _as_kinds(value: Iterable[TargetKind]) -> tuple[TargetKind, ...]:
+    return tuple(value)
+
+
 def _all_kinds() -> tuple[TargetKind, ...]:
     return TARGET_KINDS
 
@@ -83,7 +87,7 @@ class PrunerInfo(Descriptor):
 
     needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
     target_kinds: tuple[TargetKind, ...] = attrs.field(
-        factory=_all_kinds, converter=tuple, validator=_are_kinds
+        factory=_all_kinds, converter=_as_kinds, validator=_are_kinds
     )
     granularities: tuple[str, ...] | None = None
     default_granularity: Json = "element"
@@ -103,7 +107,7 @@ class QuantizerInfo(Descriptor):
 
     needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
     target_kinds: tuple[TargetKind, ...] = attrs.field(
-        factory=_all_kinds, converter=tuple, validator=_are_kinds
+        factory=_all_kinds, converter=_as_kinds, validator=_are_kinds
     )
     granularities: tuple[str, ...] | None = None
     default_granularity: Json = "tensor"
@@ -123,7 +127,7 @@ class GranularityInfo(Descriptor):
     """
 
     target_kinds: tuple[TargetKind, ...] = attrs.field(
-        factory=_all_kinds, converter=tuple, validator=_are_kinds
+        factory=_all_kinds, converter=_as_kinds, validator=_are_kinds
     )
     values: Mapping[str, Json] | None = None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from laconic.instrument.attaching import replace_class
 from laconic.instrument.classes import (
     instrumented_class,
     instruments_of,
@@ -53,33 +54,41 @@ def _like(mask: Tensor, raw: Tensor) -> Tensor:
     return distribute_tensor(full, raw.device_mesh, raw.placements)  # type: ignore[attr-defined]  # DTensor
 
 
-def keep_activations(handles: Sequence[Handle]) -> set[nn.Module]:
-    """Reduce modules with input or output masks to exactly those, and say so.
+def keep_activations(handles: Sequence[Handle]) -> dict[nn.Module, list[Handle]]:
+    """Reduce modules with input or output masks to exactly those.
 
     Args:
         handles: all targets of a session.
 
     Returns:
-        The modules that stay instrumented.
+        The modules that stay instrumented, each with the targets it stays for.
     """
-    staying = {
-        handle.module: handle
-        for handle in handles
-        if handle.is_activation and mask_of(handle) is not None
-    }
+    staying: dict[nn.Module, list[Handle]] = {}
+    for handle in handles:
+        if handle.is_activation and mask_of(handle) is not None:
+            staying.setdefault(handle.module, []).append(handle)
     for module in staying:
         instruments = instruments_of(module)
         for attribute in instruments.parameters:
             module._buffers.pop(mask_buffer(attribute), None)
         replace_instruments(module, attrs.evolve(instruments, parameters={}))
-        original: type[nn.Module] = getattr(type(module), ORIGINAL)
-        module.__class__ = instrumented_class(original, frozenset(), has_sites=True)
+        current = type(module)
+        reduced = instrumented_class(getattr(current, ORIGINAL), frozenset(), has_sites=True)
+        module.__class__ = replace_class(current, reduced)
+    return staying
+
+
+def warn_of_staying(staying: Mapping[nn.Module, Sequence[Handle]]) -> None:
+    """Say which modules are not plain after all.
+
+    Args:
+        staying: what `keep_activations` returned.
+    """
     if staying:
-        names = ", ".join(handle.plan.name for handle in staying.values())
+        names = ", ".join(handle.plan.name for handles in staying.values() for handle in handles)
         warnings.warn(
             f"a plain module cannot mask its inputs or outputs, so these stay instrumented after "
             f"finalize(): {names}",
             FinalizeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
-    return set(staying)

@@ -1,10 +1,12 @@
-"""A mapping by target name in which an input or output answers to both of its spellings."""
+"""Values by module and target, where an input or output answers to both of its spellings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from laconic.planning.addresses import twin
+from laconic.planning.plan import TargetPlan
 
 Value = TypeVar("Value")
 
@@ -17,3 +19,15 @@ class ByTarget(dict[str, Value]):
         if other is not None and other in self.keys():
             return self[other]
         raise KeyError(target)
+
+
+def by_target(values: Iterable[tuple[TargetPlan, Value]]) -> dict[str, dict[str, Value]]:
+    """Return {module: {target: value}}.
+
+    Args:
+        values: each target with its value.
+    """
+    found: dict[str, dict[str, Value]] = {}
+    for target, value in values:
+        found.setdefault(target.module, ByTarget())[target.target] = value
+    return found

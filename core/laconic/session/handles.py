@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import attrs
 import torch
@@ -62,7 +63,7 @@ class Handle:
                 f"model's weights before session.compress()"
             )
         if is_sharded(tensor):
-            gathered: Tensor = tensor.full_tensor()  # type: ignore[operator]  # DTensor's method
+            gathered: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]  # DTensor's
             return gathered
         return tensor
 
@@ -110,6 +111,15 @@ class Binding:
             for target, module in zip(self.plan.targets, self.modules, strict=True)
         )
 
+    def name_of(self, module: nn.Module) -> str:
+        """Return the name of one of the plan's modules.
+
+        Args:
+            module: the module.
+        """
+        universe = self.owners.universe
+        return universe.names[universe.first[id(module)]]
+
 
 def bind(plan: Plan, model: nn.Module) -> Binding:
     """Lay a plan over a model.
@@ -154,6 +164,6 @@ def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:
 
 def first_device(model: nn.Module) -> torch.device:
     """Return the device of a model's first parameter or buffer, or the CPU without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")

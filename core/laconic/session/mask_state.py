@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from laconic.blocks import expand_blocks, is_broadcastable
+from laconic.instrument.masks import spatial_dims
 from laconic.session.handles import Handle
 
 DEFAULT_MASK_VALUE = -1000.0
@@ -24,14 +27,17 @@ def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tens
     return expand_blocks(kept, size, shape)
 
 
-def write_mask(handle: Handle, kept: Tensor, dtype: torch.dtype) -> None:
+def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
     """Put a mask in force, in place where one of the same shape is.
 
     Args:
         handle: the target.
         kept: bool, True = kept, a shape that broadcasts to the target.
-        dtype: the dtype of the values it will meet.
+        model: the session's model, whose dtype the values of an input or output have.
     """
+    like = next(handle.module.parameters(), kept) if handle.is_activation else handle.raw
+    dtype = _activation_dtype(model) if handle.is_activation else like.dtype
+    kept = kept.to(like.device)
     if handle.is_additive:
         value = float(handle.plan.setting.get("mask_value") or DEFAULT_MASK_VALUE)
         mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(~kept, value)
@@ -48,6 +54,23 @@ def write_mask(handle: Handle, kept: Tensor, dtype: torch.dtype) -> None:
         return
     for module, name in holders:
         module._buffers[name] = mask
+
+
+def _activation_dtype(model: nn.Module) -> torch.dtype:
+    for tensor in model.parameters():
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.get_default_dtype()
+
+
+def remove_mask(handle: Handle) -> None:
+    """Take a target's mask out of force.
+
+    Args:
+        handle: the target.
+    """
+    for module, name in handle.masks():
+        module._buffers.pop(name, None)
 
 
 def _fits(current: Tensor, mask: Tensor) -> bool:
@@ -74,6 +97,31 @@ def is_kept(handle: Handle, mask: Tensor) -> Tensor:
     return mask == 0 if handle.is_additive else mask != 0
 
 
+def masked_share(kept: Tensor) -> float:
+    """Return the fraction of a target that its mask masks.
+
+    Args:
+        kept: bool, True = kept; every element stands for equally many of the target's.
+    """
+    return (kept.numel() - int(kept.sum())) / kept.numel() if kept.numel() else 0.0
+
+
+def total_sparsity(masks: Iterable[tuple[Handle, float]]) -> float:
+    """Return the masked fraction of all masked parameters and buffers together.
+
+    Args:
+        masks: each target with the fraction of it that is masked.
+    """
+    masked = total = 0
+    for handle, share in masks:
+        # An input or output has as many elements as a batch gives it, so it is in no total.
+        if not handle.is_activation:
+            elements = handle.raw.numel()
+            masked += round(share * elements)
+            total += elements
+    return masked / total if total else 0.0
+
+
 def full_mask(handle: Handle, kept: Tensor, sample_shape: tuple[int, ...] | None) -> Tensor:
     """Return a mask in the target's full shape; for inputs and outputs without the batch.
 
@@ -92,10 +140,8 @@ def full_mask(handle: Handle, kept: Tensor, sample_shape: tuple[int, ...] | None
 
 
 def _guess_sample_shape(handle: Handle, kept: Tensor) -> tuple[int, ...]:
-    # Before the first batch only the number of dimensions is known, and only for these types.
-    for dimensions in (1, 2, 3):
-        if handle.plan.channel_dim == 1 and handle.plan.module_type.endswith(f"{dimensions}d"):
-            if handle.plan.module_type == "BatchNorm1d":
-                break
-            return (kept.shape[0], *(1,) * dimensions)
-    return tuple(kept.shape)
+    # Before the first batch only the number of dimensions is known, and only for some types.
+    spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
+    if kept.ndim != 1 or spatial is None:
+        return tuple(kept.shape)
+    return (kept.shape[0], *(1,) * spatial)

@@ -9,7 +9,8 @@ from torch import nn
 
 from laconic.registry.descriptors import Json
 from laconic.session.observing import Forward
-from laconic.session.session import Session, attach
+from laconic.session.opening import attach
+from laconic.session.session import Session
 
 
 def prune(

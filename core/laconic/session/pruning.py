@@ -1,4 +1,4 @@
-"""Computing masks: importances from the algorithms, decisions from the budgets, then aligns."""
+"""Computing masks: importances from the algorithms, decisions from the budgets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from laconic.algorithms import Pruner, PruningTarget
 from laconic.blocks import Blocks, count_blocks, sum_blocks
+from laconic.document.recipe import Stage
 from laconic.errors import PlanError, PluginError, SessionError
-from laconic.masking.align import align_kept, place_kept
 from laconic.masking.budgets import as_fraction
 from laconic.masking.decide import decide
 from laconic.masking.member import Member
 from laconic.planning.granularity import divide
+from laconic.planning.plan import Plan
 from laconic.planning.stage import descriptor_of
-from laconic.registry.descriptors import Json
+from laconic.session.clock import factor_at
 from laconic.session.handles import Handle
-from laconic.session.mask_state import compact, is_kept, mask_of
-from laconic.session.observing import Statistic
+from laconic.session.mask_state import compact
+from laconic.session.runs import PruningRun
+from laconic.session.statistic import Statistic
 
 _SCALED_RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
 
@@ -46,7 +48,7 @@ class Ranked:
         return tuple(self.tensor.shape)
 
 
-def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequence[Json]) -> Ranked:
+def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequence[Stage]) -> Ranked:
     """Return what is ranked for one target.
 
     Args:
@@ -131,7 +133,7 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
     return Member(
         name=ranked.handle.plan.name,
         importance=importance,
-        shape=ranked.shape,
+        shape=ranked.shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
         blocks=ranked.blocks,
         ratio=setting.get("sparse_ratio"),
         threshold=setting.get("sparse_threshold"),
@@ -165,65 +167,36 @@ def decide_masks(
     }
 
 
-def follow(handles: Sequence[Handle], decided: dict[Handle, Tensor]) -> None:
-    """Add the masks of aligned targets, each after the one it follows.
+def decide_stage(
+    run: PruningRun,
+    handles: Sequence[Handle],
+    plan: Plan,
+    *,
+    statistics: Mapping[Handle, Statistic],
+    steps: int,
+) -> dict[Handle, Tensor]:
+    """Rank the targets of one stage and decide on them.
 
     Args:
+        run: the stage.
         handles: all pruning targets of the session.
-        decided: masks that are new; masks already in force stand in for the others.
+        plan: the session's plan.
+        statistics: what calibration saw of inputs and outputs.
+        steps: optimizer steps so far, for the stage's schedule.
+
+    Returns:
+        As `decide_masks`; aligned targets are left out.
 
     Raises:
-        PlanError: a mask does not fit the target that follows it.
+        SessionError: an input or output was not calibrated.
+        CalibrationError: importances are not finite.
+        PlanError: the tensors do not fit the plan after all.
+        PluginError: the algorithm returned scores of a wrong shape.
     """
-    by_name: dict[tuple[str, str], Handle] = {}
-    for handle in handles:
-        by_name[handle.plan.module, handle.plan.target] = handle
-        for name in handle.plan.shared_with:
-            module, _, attribute = name.rpartition(".")
-            by_name.setdefault((module, attribute), handle)
-    waiting = [handle for handle in handles if handle.plan.setting.get("align") is not None]
-    for handle in waiting:
-        decided.pop(handle, None)
-    for handle in waiting:
-        _follow(handle, by_name, decided)
-
-
-def _follow(
-    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: dict[Handle, Tensor]
-) -> Tensor:
-    if handle in decided:
-        return decided[handle]
-    align = handle.plan.setting.get("align")
-    if align is None:
-        mask = mask_of(handle)
-        if mask is None:
-            raise SessionError(f"{handle.plan.name} has no mask yet; call session.compress()")
-        return is_kept(handle, mask)
-    module = align.get("module_name")
-    source = by_name[handle.plan.module if module is None else module, align["target_name"]]
-    kept = _follow(source, by_name, decided)
-    rank_of_source = len(source.plan.shape) if source.plan.shape is not None else kept.ndim
-    if kept.ndim != rank_of_source:
-        kept = kept.expand(source.plan.shape or ())
-    reduced = align_kept(kept, align["dims"], name=handle.plan.name)
-    decided[handle] = _place(handle, source, reduced)
-    return decided[handle]
-
-
-def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
-    if handle.is_activation:
-        if kept.ndim != 1:
-            raise PlanError(
-                f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
-                f"must be one dimension, which its channels follow; found {kept.ndim}"
-            )
-        return kept
-    shape, blocks = handle.plan.shape or (), handle.plan.blocks
-    placed = place_kept(
-        kept,
-        shape,
-        groups=int(getattr(source.module, "groups", 1)),
-        blocks=blocks,
-        name=f"{handle.plan.origin.path}: {handle.plan.name}",
-    )
-    return placed if blocks is None else compact(placed, blocks.size, shape)
+    ranked = [
+        rank(handle, statistics, plan.recipe.stages)
+        for handle in handles
+        if handle.plan.stage == run.number and handle.plan.setting.get("align") is None
+    ]
+    importances = [importance_of(run.pruner, one) for one in ranked]
+    return decide_masks(ranked, importances, factor_at(run.schedule, steps))

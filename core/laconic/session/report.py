@@ -33,9 +33,8 @@ def build_report(session: Session) -> Report:
     Returns:
         One row for each planned target, and everything worth a remark.
     """
-    from laconic.session.findings import (
-        describe_session,
-    )  # imports torch; reading a report does not
+    # Here, because it imports torch, and reading a report does not.
+    from laconic.session.findings import describe_session
 
     return describe_session(session)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ _SETTINGS: dict[Any, Any] = {  # rc_context spells out three hundred key literal
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "axes.labelcolor": _INK,
     "axes.edgecolor": _FAINT,
     "xtick.color": _INK,
@@ -118,7 +120,7 @@ def _draw_bars(rows: Sequence[ReportRow]) -> Figure:
     axes = figure.subplots()
     places = range(len(rows))
     axes.barh(places, _percents(rows), height=0.62, color=_colours(rows))
-    axes.set_yticks(places, [_shorten(row.name) for row in rows])
+    axes.set_yticks(places, _labels(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 108)
     for place, row in enumerate(rows):
@@ -144,14 +146,14 @@ def _draw_columns(rows: Sequence[ReportRow]) -> Figure:
     else:
         axes.fill_between(places, _percents(rows), step="mid", color=_BAR, linewidth=0)
         lost = [place for place, row in enumerate(rows) if row.missed]
-        axes.plot(lost, [0.0] * len(lost), "^", color=_LOST, markersize=5, clip_on=False)
+        axes.plot(lost, [101.0] * len(lost), "v", color=_LOST, markersize=6)
     asked = [math.nan if row.requested is None else 100 * row.requested for row in rows]
     if not all(math.isnan(value) for value in asked):
         axes.step(places, asked, where="mid", color=_MARK, linewidth=1.0)
     every = math.ceil(len(rows) / _TICKS)
     axes.set_xticks(
         places[::every],
-        [_shorten(row.name) for row in rows[::every]],
+        _labels(rows)[::every],
         rotation=30,
         ha="right",
         rotation_mode="anchor",
@@ -190,10 +192,21 @@ def _colours(rows: Sequence[ReportRow]) -> list[str]:
     return [_LOST if row.missed else _BAR for row in rows]
 
 
+def _labels(rows: Sequence[ReportRow]) -> list[str]:
+    """Return names without the parts that all of them share, where they are too long with them."""
+    names = [row.name.split(".") for row in rows]
+    if max(len(row.name) for row in rows) > _LABEL_LENGTH and len(names) > 1:
+        while min(map(len, names)) > 1 and len({parts[0] for parts in names}) == 1:
+            names = [parts[1:] for parts in names]
+        while min(map(len, names)) > 1 and len({parts[-1] for parts in names}) == 1:
+            names = [parts[:-1] for parts in names]
+    return [_shorten(".".join(parts)) for parts in names]
+
+
 def _shorten(name: str) -> str:
     if len(name) <= _LABEL_LENGTH:
         return name
-    head = _LABEL_LENGTH // 3
+    head = 2 * _LABEL_LENGTH // 3
     return f"{name[:head]}...{name[head + 3 - _LABEL_LENGTH :]}"
 
 
@@ -209,7 +222,10 @@ def _svg(figure: Figure, *, name: str, title: str) -> str:
         axes.patch.set_alpha(0)
     stream = io.StringIO()
     FigureCanvasSVG(figure)
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser draws the text, with its fonts, so glyphs missing here do not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in _VARIABLES.items():

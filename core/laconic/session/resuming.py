@@ -1,4 +1,4 @@
-"""Saving and restoring a session: what goes into its files and what must fit on the way back."""
+"""What a session's state is: the masks and statistics it holds, and how they come back."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+import attrs
+import torch
+from torch import Tensor
 
-from laconic.errors import AttachError, ConfigError, PlanError, PluginError, SessionFileError
-from laconic.planning.plan import Plan
+from laconic.errors import SessionFileError
 from laconic.registry.descriptors import Json
-from laconic.session.mask_state import is_kept, mask_of, write_mask
-from laconic.session.storage import StoredSession, read_session, save_session
-from laconic.session.versions import check_versions, used_plugins
+from laconic.session.handles import Handle
+from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
+from laconic.session.statistic import Statistic, statistic_for
+from laconic.session.storage import save_session
+from laconic.session.versions import used_plugins
 
 if TYPE_CHECKING:
     from laconic.session.session import Session
 
 _MASK = "mask:"
+_SEEN = "seen:"
 
 
 def session_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Json]]:
@@ -28,63 +32,30 @@ def session_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Json]]
         session: an attached session.
 
     Returns:
-        Bool masks, True = kept, by ``mask:<target>``, and JSON data.
+        Bool masks, True = kept, by ``mask:<target>``; what calibration saw by ``seen:<target>``;
+        and JSON data.
     """
     tensors = {}
     for handle in session._handles:
         mask = mask_of(handle)
         if mask is not None:
             tensors[_MASK + handle.plan.name] = is_kept(handle, mask)
+    seen = {}
+    for handle, statistic in session._statistics.items():
+        if statistic.total is not None:
+            tensors[_SEEN + handle.plan.name] = statistic.total
+            seen[handle.plan.name] = {
+                "count": statistic.count,
+                "sample_shape": list(statistic.sample_shape),
+            }
     data = {
         "steps": session.steps,
         "is_compressed": session._is_compressed,
-        "history": list(session.history),
+        "history": [dict(one) for one in session.history],
         "metrics": dict(session.metrics),
+        "seen": seen,
     }
     return tensors, data
-
-
-def restore_state(
-    session: Session, tensors: Mapping[str, Tensor], data: Mapping[str, Json]
-) -> None:
-    """Put a saved state in force.
-
-    Args:
-        session: a freshly attached session of the same plan.
-        tensors: the saved tensors.
-        data: the saved JSON data.
-
-    Raises:
-        SessionFileError: the state belongs to another plan or model; the session is unchanged.
-    """
-    handles = {_MASK + handle.plan.name: handle for handle in session._handles}
-    for name, kept in tensors.items():
-        handle = handles.get(name)
-        if handle is None:
-            raise SessionFileError(f"the saved session has {name!r}, which its plan does not know")
-        shape = handle.plan.shape
-        if shape is not None and not _broadcasts(tuple(kept.shape), shape):
-            raise SessionFileError(
-                f"the saved {name!r} has shape {list(kept.shape)}, which does not fit the model's "
-                f"{list(shape)}"
-            )
-    try:
-        steps, is_compressed = int(data["steps"]), bool(data["is_compressed"])
-        history, metrics = list(data["history"]), dict(data["metrics"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error
-    for name, kept in tensors.items():
-        handle = handles[name]
-        device = next(iter(handle.module.parameters()), kept).device
-        write_mask(handle, kept.to(device), session._mask_dtype(handle))
-    session.steps, session._is_compressed = steps, is_compressed
-    session.history, session.metrics = history, metrics
-
-
-def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
-    return len(shape) == len(full) and all(
-        one in (1, length) for one, length in zip(shape, full, strict=True)
-    )
 
 
 def save(session: Session, directory: str | os.PathLike[str]) -> None:
@@ -108,40 +79,98 @@ def save(session: Session, directory: str | os.PathLike[str]) -> None:
     )
 
 
-def load(
-    model: nn.Module, directory: str | os.PathLike[str], *, teacher: nn.Module | None
-) -> Session:
-    """Attach a saved session to a model.
+@attrs.frozen(eq=False)
+class _State:
+    """A saved state, understood and checked against a session."""
+
+    masks: dict[Handle, Tensor]
+    statistics: dict[Handle, Statistic]
+    steps: int
+    is_compressed: bool
+    history: list[dict[str, Json]]
+    metrics: dict[str, float]
+
+
+def restore_state(
+    session: Session, tensors: Mapping[str, Tensor], data: Mapping[str, Json]
+) -> None:
+    """Put a saved state in force.
 
     Args:
-        model: a model of the same structure.
-        directory: the session's folder.
-        teacher: the teacher of distillation stages.
+        session: an attached session of the same plan.
+        tensors: the saved tensors.
+        data: the saved JSON data.
 
     Raises:
-        SessionFileError: the session is damaged or does not fit; the model is untouched.
+        SessionFileError: the state belongs to another plan or model; the session is unchanged.
     """
-    from laconic.session.session import Session  # the class that this module serves
-
-    stored = read_session(directory)
-    check_versions(stored.plugins, directory)
-    plan = _plan_of(stored, directory)
-    try:
-        session = Session(model, plan, teacher=teacher)
-    except AttachError as error:
-        raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
-    try:
-        session.restore(stored.tensors, stored.data)
-    except BaseException:
-        session.detach()
-        raise
-    return session
+    state = _understand(session, tensors, data)
+    for handle in session._handles:
+        if handle in state.masks:
+            write_mask(handle, state.masks[handle], session.model)
+        else:
+            remove_mask(handle)
+    session._statistics = state.statistics
+    session._is_compressed = state.is_compressed
+    session.steps, session.history, session.metrics = state.steps, state.history, state.metrics
 
 
-def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
+def _understand(
+    session: Session, tensors: Mapping[str, Tensor], data: Mapping[str, Json]
+) -> _State:
+    handles = {handle.plan.name: handle for handle in session._handles}
+    masks: dict[Handle, Tensor] = {}
+    statistics: dict[Handle, Statistic] = {}
     try:
-        return Plan.from_dict(stored.plan)
-    except (PlanError, ConfigError, PluginError) as error:
+        seen = dict(data.get("seen", {}))
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition(":")
+            handle = handles.get(name)
+            if handle is None or f"{kind}:" not in (_MASK, _SEEN):
+                raise SessionFileError(
+                    f"the saved session has {key!r}, which its plan does not know"
+                )
+            if f"{kind}:" == _MASK:
+                masks[handle] = _checked_mask(handle, tensor)
+            else:
+                statistics[handle] = _statistic_of(session, handle, tensor, seen[name])
+        state = _State(
+            masks,
+            statistics,
+            int(data["steps"]),
+            bool(data["is_compressed"]),
+            [dict(one) for one in data["history"]],
+            dict(data["metrics"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error
+    absent = [name for name, handle in handles.items() if handle not in masks]
+    if state.is_compressed and absent:
+        raise SessionFileError(f"the saved session lacks the mask of {absent[0]}")
+    return state
+
+
+def _checked_mask(handle: Handle, kept: Tensor) -> Tensor:
+    shape = handle.plan.shape
+    fits = shape is None or (
+        kept.ndim == len(shape)
+        and all(one in (1, length) for one, length in zip(kept.shape, shape, strict=True))
+    )
+    if kept.dtype != torch.bool or not fits:
+        dtype = str(kept.dtype).removeprefix("torch.")
         raise SessionFileError(
-            f"{directory}: its plan cannot be used with what is installed now: {error}"
-        ) from error
+            f"the saved mask of {handle.plan.name} is {dtype} of shape {list(kept.shape)}, "
+            f"expected bool that fits the model's {list(shape or ())}"
+        )
+    return kept
+
+
+def _statistic_of(
+    session: Session, handle: Handle, total: Tensor, found: Mapping[str, Json]
+) -> Statistic:
+    device = next(handle.module.parameters(), total).device
+    statistic = statistic_for(handle, session.plan.recipe.stages)
+    statistic.total = total.to(device)
+    statistic.count = int(found["count"])
+    statistic.sample_shape = tuple(int(length) for length in found["sample_shape"])
+    return statistic

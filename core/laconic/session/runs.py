@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from laconic.algorithms import Pruner
 from laconic.document.recipe import Stage
-from laconic.errors import PluginError
+from laconic.errors import AttachError, PluginError
 from laconic.planning.plan import Plan
 from laconic.registry.registry import registry
 from laconic.session.clock import Curve, curve_of
@@ -34,9 +36,16 @@ def start_runs(plan: Plan) -> tuple[PruningRun, ...]:
         plan: the plan to run.
 
     Raises:
+        AttachError: the plan has targets of a method that this version does not run.
         BrokenPluginError: a plugin cannot be imported.
         PluginError: an algorithm cannot be made with its options.
     """
+    later = sorted({target.method for target in plan.targets} - {"pruning"})
+    if later:
+        raise AttachError(
+            f"this version of laconic plans {' and '.join(later)} but does not run it yet; attach "
+            f"the pruning stages alone"
+        )
     return tuple(
         PruningRun(number, _make(stage), curve_of(stage.schedule))
         for number, stage in enumerate(plan.recipe.stages)
@@ -44,8 +53,18 @@ def start_runs(plan: Plan) -> tuple[PruningRun, ...]:
     )
 
 
+def task_loss_weight(plan: Plan) -> float:
+    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
+
+    Args:
+        plan: the plan that runs.
+    """
+    stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
+    return stages[-1].task_loss_weight if stages else 1.0
+
+
 def _make(stage: Stage) -> Pruner:
-    implementation = registry().pruners[stage.algorithm]
+    implementation: Any = registry().pruners[stage.algorithm]
     try:
         pruner: Pruner = implementation(**stage.options)
     except Exception as error:  # foreign code: whatever it raises belongs in the message

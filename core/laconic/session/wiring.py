@@ -8,7 +8,7 @@ import attrs
 from torch import nn
 
 from laconic.instrument.instruments import Instruments, OutputSite, Transform
-from laconic.instrument.masks import ActivationMask, ParameterMask
+from laconic.instrument.masks import ActivationMask, ParameterMask, spatial_dims
 from laconic.instrument.names import mask_buffer
 from laconic.instrument.sites import input_site
 from laconic.planning.addresses import Address, parse_address
@@ -25,6 +25,7 @@ class _Wish:
     is_activation: bool
     is_additive: bool
     channel_dim: int
+    spatial: int | None
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +48,7 @@ class _Profile:
                 target.kind in ("input", "output"),
                 target.setting.get("apply_method") == "add",
                 target.channel_dim,
+                spatial_dims(target.module_type),
             )
             self.longer[key] = _Profile((*self.wishes, wish))
         return self.longer[key]
@@ -59,8 +61,8 @@ class _Profile:
         return self.made[cls]
 
 
-_Key = tuple[int, str, int]
-"""Identity of the setting, attribute or address, and channel dimension."""
+_Key = tuple[int, str, str, int]
+"""Identity of the setting, attribute or address, module type and channel dimension."""
 
 
 def wire(binding: Binding) -> dict[nn.Module, Instruments]:
@@ -74,11 +76,11 @@ def wire(binding: Binding) -> dict[nn.Module, Instruments]:
     is_plain = binding.owners.is_plain
     for target, module in zip(binding.plan.targets, binding.modules, strict=True):
         # Targets alike share their setting, and with it what is wished of their modules.
-        key = (id(target.setting), target.target, target.channel_dim)
+        key = (id(target.setting), target.target, target.module_type, target.channel_dim)
         profiles[module] = profiles.get(module, nothing).extended(key, target)
         if not is_plain:
             for other, attribute in binding.others(target, module):
-                key = (id(target.setting), attribute, target.channel_dim)
+                key = (id(target.setting), attribute, target.module_type, target.channel_dim)
                 profiles[other] = profiles.get(other, nothing).extended(key, target)
     return {module: profile.instruments(module) for module, profile in profiles.items()}
 
@@ -88,7 +90,7 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
     for wish in wishes:
         buffer = mask_buffer(wish.target)
         if wish.is_activation:
-            mask = ActivationMask(buffer, wish.is_additive, wish.channel_dim)
+            mask = ActivationMask(buffer, wish.is_additive, wish.channel_dim, wish.spatial)
             instruments = with_site(instruments, module, wish.target, mask)
         else:
             parameters = {

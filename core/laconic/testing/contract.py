@@ -96,7 +96,7 @@ class Contract:
         package = self.info.implementation.partition(":")[0].partition(".")[0]
         code = f"import {package}, sys; sys.exit(3 if 'torch' in sys.modules else 0)"
         # The interpreter that runs the tests runs code that is already installed in it.
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
         expect(
@@ -113,7 +113,7 @@ class Contract:
 _TORCH = 3
 
 
-def expect(condition: bool, message: str) -> None:  # noqa: FBT001  # reads as assert does
+def expect(condition: bool, message: str) -> None:  # reads as assert does
     """Raise ContractError with a message unless a condition holds.
 
     Args:

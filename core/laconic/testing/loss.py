@@ -45,7 +45,7 @@ class LossContract(Contract):
         for shape in _SHAPES:
             student, teacher = _pair(shape)
             student.requires_grad_()
-            self.loss(student, teacher).backward()
+            self.loss(student, teacher).backward()  # type: ignore[no-untyped-call]  # torch
             gradient = student.grad
             expect(gradient is not None, f"shape {shape}: the student has no gradient")
             if gradient is not None:

@@ -19,7 +19,8 @@ from laconic.planning.plan import Plan
 from laconic.planning.resolve import plan as make_plan
 from laconic.registry.descriptors import Json, PrunerInfo
 from laconic.registry.registry import registry
-from laconic.session.session import Session, attach, load_session
+from laconic.session.opening import attach, load_session
+from laconic.session.session import Session
 from laconic.testing.contract import Contract, Kind, expect, require
 from laconic.testing.models import (
     DTYPES,
@@ -144,7 +145,7 @@ class PrunerContract(Contract):
         targets = [
             PruningTarget(
                 plan=planned,
-                tensor=net.get_submodule(planned.module).weight.detach(),  # type: ignore[union-attr,operator]  # a Parameter
+                tensor=net.get_submodule(planned.module).weight.detach(),  # type: ignore[operator]  # a Parameter
                 blocks=planned.blocks,  # type: ignore[arg-type]  # ranked parameters have blocks
                 module=net.get_submodule(planned.module),
             )
@@ -191,9 +192,7 @@ class PrunerContract(Contract):
                 continue
             total = torch.Size(count_blocks(blocks.size, shape)).numel()
             scopes = (
-                1
-                if blocks.scope is None
-                else torch.Size(count_blocks(blocks.scope, shape)).numel()
+                1 if blocks.scope is None else torch.Size(count_blocks(blocks.scope, shape)).numel()
             )
             per_scope = total // scopes
             if blocks.keep is not None:

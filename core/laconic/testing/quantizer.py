@@ -47,7 +47,9 @@ class QuantizerContract(Contract):
         """Zero is represented exactly: the zero point is an integer inside the range."""
         for target, _, _, chosen in self._chosen():
             zero = chosen.zero_point.double()
-            inside = (zero >= target.quant_min) & (zero <= target.quant_max) & (zero == zero.round())
+            inside = (
+                (zero >= target.quant_min) & (zero <= target.quant_max) & (zero == zero.round())
+            )
             expect(bool(inside.all()), f"{_where(target)}: zero_point {zero.tolist()}")
 
     def check_determinism(self) -> None:

@@ -112,7 +112,8 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
         ("pruning: {algorithm: level, config_list: [a]}", ["1:43: pruning.config_list[0]: found 'a', expected a pruning entry (a mapping)"]),
         ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: 'algorithm' is a key of a pruning stage or a quantization stage, not of a distillation stage (write it under 'pruning' or 'quantization')"]),
         ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: 'op_types' is a key of a quantization entry, not of a quantization stage (write it in an entry of 'config_list')"]),
-        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: 'begin' is a key of a schedule, not of a quantization stage (write it under 'schedule')"]),
+        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: unknown key 'begin' in a quantization stage (the keys are algorithm, options, config_list)"]),
+        ("pruning: {algorithm: level, begin: 1, config_list: [{op_types: [a]}]}", ["1:29: pruning.begin: 'begin' is a key of a schedule, not of a pruning stage (write it under 'schedule')"]),
     ],
 )  # fmt: skip
 def test_a_recipe_or_stage_of_the_wrong_shape(lines, text, messages):

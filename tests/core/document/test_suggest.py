@@ -12,6 +12,7 @@ from laconic.document.suggest import did_you_mean, nearest
         ("SPARSE-RATIO", "sparse_ratio"),
         ("sparseratio", "sparse_ratio"),
         ("op_type", "op_types"),
+        ("gran", "granularity"),
     ],
 )
 def test_the_most_similar_name_comes_first(word, expected):

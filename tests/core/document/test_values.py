@@ -124,7 +124,8 @@ LINK = "expected a string or a list of at least 1 string"
         ("projection", "lineare", "projection: found 'lineare', expected linear (did you mean 'linear'?)"),
         ("apply_method", ["kl"], 'apply_method: found ["kl"], expected kl, mse or {name: {option: value}}'),
         ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: found 0, expected a number above 0"),
-        ("apply_method", {"kl": {"temp": 1}}, "apply_method.kl.temp: unknown key 'temp' in the options of kl (the only key is temperature)"),
+        ("apply_method", {"kl": {"alpha": 1}}, "apply_method.kl.alpha: unknown key 'alpha' in the options of kl (the only key is temperature)"),
+        ("apply_method", {"kl": {"temp": 1}}, "apply_method.kl.temp: unknown key 'temp' in the options of kl (did you mean 'temperature'?)"),
         ("apply_method", {"mse": {"a": 1}}, "apply_method.mse.a: unknown key 'a' in the options of mse (no keys are allowed here)"),
     ],
 )  # fmt: skip

@@ -129,7 +129,9 @@ def test_a_number_of_runs_that_does_not_divide_the_blocks_is_an_error():
 
 def test_runs_and_scopes_together_are_an_error():
     with pytest.raises(PlanError) as caught:
-        decide_one(torch.zeros(4, 4), blocks=Blocks((1, 1), scope=(1, 4), keep=2), internal_blocks=2)
+        decide_one(
+            torch.zeros(4, 4), blocks=Blocks((1, 1), scope=(1, 4), keep=2), internal_blocks=2
+        )
     assert str(caught.value) == (
         "fc.weight: internal_metric_block 2 cannot split blocks whose granularity already counts "
         "the ratio in scopes; drop one of the two"
@@ -197,7 +199,11 @@ def test_every_float_type_is_decided_alike(dtype):
 
 def test_importances_that_lie_apart_in_memory_are_decided_by_logical_index():
     importance = torch.ones(2, 3).T
-    assert decide_one(importance, ratio=0.5).tolist() == [[False, False], [False, True], [True, True]]
+    assert decide_one(importance, ratio=0.5).tolist() == [
+        [False, False],
+        [False, True],
+        [True, True],
+    ]
 
 
 @st.composite

@@ -18,6 +18,7 @@ SIZES: Mapping[str, Any] = {
 
 BLOCK: Mapping[str, Any] = {
     "description": "Block sizes, padded in front with 1, or [sizes, front|back, fill].",
+    "examples": [[4, 4], [1, -1], [[4, 4]], [[1, -1], "back"], [[1], "back", -1]],
     "anyOf": [
         SIZES,
         {
@@ -34,7 +35,7 @@ N_OF_M: Mapping[str, Any] = {
     "description": "N:M, N kept of every M neighbours along the input dimension.",
     "type": "string",
     "pattern": "^[1-9][0-9]*:[1-9][0-9]*$",
-    "examples": ["2:4"],
+    "examples": ["2:4", "4:8"],
 }
 """Every spelling of N:M sparsity."""
 
@@ -43,11 +44,10 @@ GROUP: Mapping[str, Any] = {
     "type": "object",
     "properties": {"group": {"type": "integer", "minimum": 1}},
     "required": ["group"],
+    "examples": [{"group": 4}],
     "additionalProperties": False,
 }
 """The spelling of groups of inputs."""
-
-_PARAMETERS = ("parameter", "buffer")
 
 
 @laconic.hookimpl
@@ -58,13 +58,13 @@ def laconic_granularities() -> Sequence[laconic.GranularityInfo]:
             name="in_channel",
             implementation="laconic_granularity.in_channel:InChannel",
             summary="One block for each index of a weight's dimension 1.",
-            target_kinds=_PARAMETERS,
+            target_kinds=("parameter", "buffer"),
         ),
         laconic.GranularityInfo(
             name="out_channel",
             implementation="laconic_granularity.out_channel:OutChannel",
             summary="One block for each index of a weight's dimension 0.",
-            target_kinds=_PARAMETERS,
+            target_kinds=("parameter", "buffer"),
         ),
         laconic.GranularityInfo(
             name="per_channel",

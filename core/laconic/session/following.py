@@ -1,0 +1,116 @@
+"""Putting decisions in force, and after them the masks of the targets that follow others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from laconic.errors import PlanError, SessionError
+from laconic.masking.align import align_kept, place_kept
+from laconic.planning.addresses import INPUT, OUTPUT, parse_address
+from laconic.planning.draft import claimed_address
+from laconic.planning.signature import signature_of
+from laconic.session.handles import Handle
+from laconic.session.mask_state import compact, is_kept, mask_of, write_mask
+
+
+def put_in_force(
+    handles: Sequence[Handle], decided: Mapping[Handle, Tensor], model: nn.Module
+) -> None:
+    """Write new masks and those that follow them; all of them or, after an error, none.
+
+    Args:
+        handles: all pruning targets of the session.
+        decided: for each ranked target bool, True = kept.
+        model: the session's model.
+
+    Raises:
+        PlanError: a mask does not fit the target that follows it.
+    """
+    whole = dict(decided)
+    follow(handles, whole)
+    for handle, kept in whole.items():
+        write_mask(handle, kept, model)
+
+
+def follow(handles: Sequence[Handle], decided: dict[Handle, Tensor]) -> None:
+    """Add the masks of aligned targets, each after the one it follows.
+
+    Args:
+        handles: all pruning targets of the session.
+        decided: masks that are new; masks already in force stand in for the others.
+
+    Raises:
+        PlanError: a mask does not fit the target that follows it.
+    """
+    waiting = [handle for handle in handles if handle.plan.setting.get("align") is not None]
+    if not waiting:
+        return
+    by_name: dict[tuple[str, str], Handle] = {}
+    for handle in handles:
+        names = [(handle.plan.module, handle.plan.target)]
+        for shared in handle.plan.shared_with:
+            module, _, attribute = shared.rpartition(".")
+            names.append((module, attribute))
+        for module, target in names:
+            for spelling in _spellings(handle, target):
+                by_name.setdefault((module, spelling), handle)
+    for handle in waiting:
+        _follow(handle, by_name, decided)
+
+
+def _spellings(handle: Handle, target: str) -> Iterator[str]:
+    yield target
+    written = parse_address(target)
+    if written is None:
+        return
+    signature = signature_of(handle.module)
+    address = claimed_address(written, signature)
+    if address.side == "input" and isinstance(address.key, int):
+        yield f"{INPUT}{address.key}"
+        yield from (f"{INPUT}{name}" for name in signature.positional[address.key :][:1])
+    if address.key == 0:
+        yield INPUT if address.side == "input" else OUTPUT
+        yield (INPUT if address.side == "input" else OUTPUT) + "0"
+
+
+def _follow(
+    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: dict[Handle, Tensor]
+) -> Tensor:
+    if handle in decided:
+        return decided[handle]
+    align = handle.plan.setting.get("align")
+    if align is None:
+        mask = mask_of(handle)
+        if mask is None:
+            raise SessionError(f"{handle.plan.name} has no mask yet; call session.compress()")
+        return is_kept(handle, mask)
+    module = align.get("module_name")
+    source = by_name[handle.plan.module if module is None else module, align["target_name"]]
+    kept = _follow(source, by_name, decided)
+    rank_of_source = len(source.plan.shape) if source.plan.shape is not None else kept.ndim
+    if kept.ndim != rank_of_source:
+        kept = kept.expand(source.plan.shape or ())
+    reduced = align_kept(kept, align["dims"], name=handle.plan.name)
+    decided[handle] = _place(handle, source, reduced)
+    return decided[handle]
+
+
+def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
+    if handle.is_activation:
+        if kept.ndim != 1:
+            raise PlanError(
+                f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
+                f"must be one dimension, which its channels follow; found {kept.ndim}"
+            )
+        return kept
+    shape, blocks = handle.plan.shape or (), handle.plan.blocks
+    placed = place_kept(
+        kept,
+        shape,
+        groups=int(getattr(source.module, "groups", 1)),
+        blocks=blocks,
+        name=f"{handle.plan.origin.path}: {handle.plan.name}",
+    )
+    return placed if blocks is None else compact(placed, blocks.size, shape)

@@ -1,0 +1,70 @@
+"""What validation must not cost: torch, or more than half a second for a hundred entries."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+FACE = """
+import laconic
+
+laconic_api = 1
+
+
+@laconic.hookimpl
+def laconic_pruners():
+    return [laconic.PrunerInfo(name="quick", implementation="quick:Quick")]
+"""
+ENTRY = """
+  - op_names: [layer{0}.conv1, layer{0}.conv2]
+    op_types: [Conv2d]
+    sparse_ratio: 0.5
+    global_group_id: all
+    target_settings:
+      weight: {{min_sparse_ratio: 0.1, max_sparse_ratio: 0.9}}"""
+PROGRAM = """
+import sys
+import time
+from laconic.cli.main import main
+try:
+    main(["validate", "recipe.yaml"])
+except SystemExit as error:
+    status = error.code
+print("torch" in sys.modules, time.process_time())
+sys.exit(status)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A recipe of a hundred entries, and an installed plugin that it uses."""
+    info = tmp_path / "quick-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quick\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[laconic]\nquick = quick\n")
+    (tmp_path / "quick.py").write_text(FACE)
+    entries = "".join(ENTRY.format(number) for number in range(100))
+    (tmp_path / "recipe.yaml").write_text(
+        f"pruning:\n  algorithm: quick:quick\n  config_list:{entries}\n"
+    )
+    return tmp_path
+
+
+def test_a_hundred_entries_are_validated_in_half_a_second_without_torch(folder):
+    # Processor time rather than the clock's: other work on the machine does not count.
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
+    verdict, measured = result.stdout.splitlines()
+    has_torch, seconds = measured.split()
+    assert verdict == "recipe.yaml: valid (recipe)"
+    assert has_torch == "False"
+    assert float(seconds) < 0.5

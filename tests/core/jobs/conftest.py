@@ -1,0 +1,118 @@
+"""A small job in a folder of its own: a linear model, a loop, and a diary of what was called."""
+
+import io
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+CODE = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+
+
+def note(what):
+    with (HERE / "diary.txt").open("a") as stream:
+        stream.write(what + "\\n")
+
+
+def build(width=4):
+    note("build")
+    model = nn.Sequential(nn.Linear(width, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.arange(1.0, parameter.numel() + 1).reshape(parameter.shape))
+    return model
+
+
+def batches():
+    note("batches")
+    return [torch.ones(2, 4), torch.ones(2, 4)]
+
+
+def evaluate(model):
+    note("evaluate")
+    with torch.no_grad():
+        return model(torch.ones(1, 4)).sum()
+
+
+def finetune(model, session):
+    note("train")
+    if (HERE / "fail").exists():
+        raise RuntimeError("the disk is full")
+    if (HERE / "interrupt").exists():
+        raise KeyboardInterrupt
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(4, 4)).pow(2).mean().backward()
+        optimizer.step()
+        session.step()
+"""
+
+JOB: dict[str, Any] = {
+    "model": "toy_parts:build",
+    "data": {"evaluate": "toy_parts:evaluate"},
+    "train": "toy_parts:finetune",
+    "recipe": {
+        "pruning": {
+            "algorithm": "toy",
+            "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}],
+        }
+    },
+    "output": "runs/first",
+    "seed": 7,
+}
+
+
+class Workshop:
+    """The job's folder, and what a test wants to know of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "runs" / "first"
+        self.partial = folder / "runs" / "first.partial"
+        self.previous = folder / "runs" / "first.previous"
+        self.file = folder / "job.json"
+        (folder / "toy_parts.py").write_text(CODE, encoding="utf-8")
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        self.file.write_text(json.dumps({**JOB, **changes}), encoding="utf-8")
+
+    def code(self, name: str, source: str) -> None:
+        (self.folder / name).write_text(textwrap.dedent(source), encoding="utf-8")
+
+    def diary(self) -> list[str]:
+        """What was called since the last look."""
+        place = self.folder / "diary.txt"
+        lines = place.read_text().split() if place.exists() else []
+        place.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, toy_pruners: None) -> Workshop:
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def run(workshop: Workshop) -> Callable[..., str]:
+    """Run the job and return everything it said, also after an error."""
+    from laconic.jobs.runner import run_job
+
+    def run(**options: Any) -> str:
+        stream = io.StringIO()
+        run.said = stream  # type: ignore[attr-defined]  # for tests of runs that fail
+        run_job(workshop.file, console=Console(file=stream, width=200), **options)
+        return stream.getvalue()
+
+    return run

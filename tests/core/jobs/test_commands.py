@@ -1,0 +1,196 @@
+"""The commands ``plan``, ``run`` and ``report``: what they print and how they exit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from laconic.cli.main import main
+
+RECIPE = {
+    "pruning": {
+        "algorithm": "toy",
+        "config_list": [{"op_types": ["Linear"], "op_names": ["0", "nine"], "sparse_ratio": 0.5}],
+    }
+}
+
+
+@pytest.fixture
+def recipe(workshop: Any) -> Path:
+    place = workshop.folder / "recipe.json"
+    place.write_text(json.dumps(RECIPE))
+    return place
+
+
+def status(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.code or 0
+
+
+def test_plan_shows_a_job_without_running_it(
+    workshop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("plan", workshop.file)
+
+    shown = capsys.readouterr().out
+    assert (code, workshop.diary()) == (0, ["build"])
+    assert "pruning.config_list[0] (op_types: Linear)" in shown
+    assert not workshop.partial.exists()
+
+
+def test_plan_takes_a_recipe_and_a_model(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("plan", recipe, "--model", "toy_parts:build")
+
+    assert code == 0
+    assert "sparse_ratio=0.5" in capsys.readouterr().out
+
+
+def test_plan_as_json_can_be_read_back(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from laconic.planning.plan import Plan
+
+    status("plan", recipe, "--model", "toy_parts:build", "--format", "json")
+
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    assert [target.name for target in plan] == ["0.weight", "0.bias"]
+
+
+def test_plan_shows_what_matched_nothing_without_a_warning_of_its_own(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status("plan", recipe, "--model", "toy_parts:build")
+
+    shown = capsys.readouterr()
+    assert "nine" in shown.out
+    assert shown.err == ""
+
+
+def test_a_strict_plan_fails_where_something_matched_nothing(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("plan", recipe, "--model", "toy_parts:build", "--strict")
+
+    assert code == 1
+    assert "nine" in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_model_cannot_be_planned(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("plan", recipe)
+
+    assert code == 2
+    assert (
+        f"{recipe} is a recipe and names no model; say which with --model module:callable"
+        in capsys.readouterr().err
+    )
+
+
+def test_plan_names_a_model_that_is_not_there(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("plan", recipe, "--model", "toy_parts:bild")
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        "laconic: the document has 1 problem:\n"
+        "  --model: 'toy_parts' has no attribute 'bild' (did you mean 'build'?)\n"
+    )
+
+
+def test_a_model_in_the_current_folder_is_found(
+    workshop: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = tmp_path / "recipes" / "recipe.json"
+    place.parent.mkdir()
+    place.write_text(json.dumps(RECIPE))
+    monkeypatch.chdir(workshop.folder)
+
+    assert status("plan", place, "--model", "toy_parts:build") == 0
+
+
+def test_run_runs_a_job_and_report_shows_it_again(
+    workshop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("run", workshop.file) == 0
+    ran = capsys.readouterr().out
+
+    assert status("report", workshop.output) == 0
+
+    assert capsys.readouterr().out in ran
+
+
+def test_run_writes_where_it_is_told(workshop: Any, tmp_path: Path) -> None:
+    assert status("run", workshop.file, "--output", tmp_path / "other") == 0
+
+    assert (tmp_path / "other" / "report.html").is_file()
+
+
+def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
+    workshop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workshop.folder / "interrupt").touch()
+    assert status("run", workshop.file) == 130
+    assert f"go on with: laconic run {workshop.file} --resume" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    (workshop.folder / "interrupt").unlink()
+
+    assert status("run", workshop.file, "--resume") == 0
+
+
+def test_a_wrong_job_exits_with_1_and_lists_its_problems(
+    workshop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.write(train="toy_parts:finetun")
+
+    code = status("run", workshop.file)
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        f"laconic: {workshop.file} has 1 problem:\n"
+        "  train: 'toy_parts' has no attribute 'finetun' (did you mean 'finetune'?)\n"
+    )
+
+
+def test_a_folder_without_a_report_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("report", tmp_path)
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        f"laconic: {tmp_path / 'report.json'} does not exist; give the output folder of a "
+        "finished `laconic run`\n"
+    )
+
+
+def test_report_opens_the_page_in_a_browser(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(click, "launch", opened.append)
+    status("run", workshop.file)
+
+    assert status("report", workshop.output, "--open") == 0
+
+    assert opened == [str(workshop.output / "report.html")]
+
+
+def test_opening_a_page_that_is_not_there_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = status("report", tmp_path, "--open")
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        f"laconic: {tmp_path / 'report.html'} does not exist; give the output folder of a "
+        "finished `laconic run`\n"
+    )

@@ -1,0 +1,103 @@
+"""How a job speaks: lines that can be compared in a log, bars on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from laconic.jobs.progress import BarVoice, PlainVoice, watch
+
+
+def plain() -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, width=40), stream
+
+
+def terminal() -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, width=80, force_terminal=True, color_system="truecolor"), stream
+
+
+def test_a_file_gets_the_plain_voice() -> None:
+    with watch(plain()[0], phases=1) as voice:
+        assert isinstance(voice, PlainVoice)
+
+
+def test_a_terminal_gets_bars() -> None:
+    with watch(terminal()[0], phases=1) as voice:
+        assert isinstance(voice, BarVoice)
+
+
+def test_a_plain_phase_is_one_numbered_line() -> None:
+    console, stream = plain()
+
+    with watch(console, phases=2) as voice:
+        for title in ("build", "train"):
+            with voice.phase(title):
+                pass
+
+    assert stream.getvalue() == "[1/2] build\n[2/2] train\n"
+
+
+def test_a_long_line_stays_whole_in_a_file() -> None:
+    console, stream = plain()
+    text = "word " * 30 + "[red]"
+
+    PlainVoice(console, phases=1).line(text)
+
+    assert stream.getvalue() == f"{text}\n"
+
+
+def test_plain_tracking_yields_everything_and_counts() -> None:
+    console, stream = plain()
+
+    seen = list(PlainVoice(console, phases=1).track(iter("abc"), title="batches observed"))
+
+    assert seen == ["a", "b", "c"]
+    assert stream.getvalue() == "  3 batches observed\n"
+
+
+def test_a_plain_count_is_told_at_the_end() -> None:
+    console, stream = plain()
+    steps = [1]
+
+    with PlainVoice(console, phases=1).count(lambda: steps[0], title="steps trained"):
+        steps[0] = 5
+
+    assert stream.getvalue() == "  5 steps trained\n"
+
+
+def test_a_finished_phase_leaves_a_line_above_the_bars() -> None:
+    console, stream = terminal()
+
+    with watch(console, phases=1) as voice, voice.phase("train"):
+        pass
+
+    assert "done " in stream.getvalue()
+    assert "train" in stream.getvalue()
+
+
+def test_bars_count_batches_and_steps() -> None:
+    console, stream = terminal()
+
+    with watch(console, phases=1) as voice:
+        seen = list(voice.track([1, 2], title="batches observed"))
+        with voice.count(lambda: 42, title="steps trained"):
+            assert isinstance(voice, BarVoice)
+            voice._bars.refresh()
+
+    assert seen == [1, 2]
+    assert "42" in stream.getvalue()
+
+
+def test_a_phase_that_fails_leaves_no_line_of_success() -> None:
+    console, stream = terminal()
+
+    def fail() -> None:
+        with watch(console, phases=1) as voice, voice.phase("train"):
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+
+    assert "done " not in stream.getvalue()

@@ -1,0 +1,486 @@
+"""Whole jobs: what they write, what they check first, and how an interrupted one goes on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import laconic
+from laconic.errors import ConfigError, PlanError, SessionFileError
+from laconic.jobs import folders
+from laconic.session.report import read_report
+
+Run = Callable[..., str]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
+
+
+def finished_weights(folder: Path) -> dict[str, list[Any]]:
+    return {name: value.tolist() for name, value in load_file(folder / "model.safetensors").items()}
+
+
+def test_a_job_leaves_its_report_its_model_and_its_session(workshop: Any, run: Run) -> None:
+    run()
+
+    assert files(workshop.output) == {
+        "model.safetensors", "report.html", "report.json", "run.json", "session",
+    }  # fmt: skip
+    assert not workshop.partial.exists()
+
+
+def test_the_phases_come_in_order(workshop: Any, run: Run) -> None:
+    said = run()
+
+    assert workshop.diary() == ["build", "evaluate", "evaluate", "train", "evaluate"]
+    assert [line for line in said.splitlines() if line.startswith("[")] == [
+        "[1/11] build the model",
+        "[2/11] evaluate the dense model",
+        "[3/11] plan",
+        "[4/11] attach",
+        "[5/11] compress",
+        "[6/11] evaluate the compressed model",
+        "[7/11] train",
+        "[8/11] evaluate the result",
+        "[9/11] save the session",
+        "[10/11] finalize",
+        "[11/11] write the report",
+    ]
+
+
+def test_the_plan_is_printed_before_and_the_report_after(workshop: Any, run: Run) -> None:
+    said = run()
+
+    assert said.index("decided by") < said.index("[4/11] attach")
+    assert said.index("all pruned weights") > said.index("[11/11] write the report")
+    assert said.endswith(f"report: {workshop.output / 'report.html'}\n")
+
+
+def test_a_log_file_gets_plain_lines(run: Run) -> None:
+    said = run()
+
+    assert "\x1b" not in said
+    assert "\r" not in said
+
+
+def test_the_finished_model_is_sparse_and_has_the_names_of_the_user(
+    workshop: Any, run: Run
+) -> None:
+    run()
+
+    weights = load_file(workshop.output / "model.safetensors")
+
+    assert list(weights) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    assert int((weights["0.weight"] == 0).sum()) == 4
+
+
+def test_metrics_of_every_moment_are_in_the_report(workshop: Any, run: Run) -> None:
+    run()
+
+    report = read_report(workshop.output / "report.json")
+
+    # 0.weight is 1..4 and 5..8, its bias 1, 2; then 1, 2 and bias 1: 11 * 1 + 28 * 2 + 1.
+    assert report.metrics["before"] == 68
+    # Masked are 1..4 of the first and 1 of the second weight: 28 * 2 + 1.
+    assert report.metrics["compressed"] == 57
+    assert list(report.metrics) == ["before", "compressed", "after"]
+
+
+def test_a_mapping_of_metrics_keeps_its_names(workshop: Any, run: Run) -> None:
+    workshop.code("toy_scores.py", "def both(model):\n    return {'accuracy': 0.5, 'loss': 2}\n")
+    workshop.write(data={"evaluate": "toy_scores:both"}, train=None)
+
+    run()
+
+    metrics = read_report(workshop.output / "report.json").metrics
+    assert metrics == {
+        "before.accuracy": 0.5, "before.loss": 2.0, "after.accuracy": 0.5, "after.loss": 2.0,
+    }  # fmt: skip
+
+
+def test_the_session_of_a_finished_job_can_be_loaded_again(workshop: Any, run: Run) -> None:
+    run()
+    model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    model.load_state_dict(load_file(workshop.output / "session" / "weights.safetensors"))
+
+    session = laconic.load_session(model, workshop.output / "session")
+
+    assert session.steps == 3
+    assert session.sparsity()["0"]["weight"] == 0.5
+
+
+def test_calibration_runs_before_compressing(workshop: Any, run: Run) -> None:
+    workshop.write(data={"calibration": "toy_parts:batches"}, train=None)
+
+    said = run()
+
+    assert workshop.diary() == ["build", "batches"]
+    assert "  2 batches observed\n" in said
+
+
+def test_a_job_takes_arguments_for_its_model(workshop: Any, run: Run) -> None:
+    workshop.write(model_args={"width": 6}, data={}, train=None)
+
+    run()
+
+    assert load_file(workshop.output / "model.safetensors")["0.weight"].shape == (2, 6)
+
+
+def test_another_output_can_be_named(workshop: Any, run: Run, tmp_path: Path) -> None:
+    run(output=tmp_path / "elsewhere")
+
+    assert (tmp_path / "elsewhere" / "report.html").is_file()
+    assert not workshop.output.exists()
+
+
+def test_exporters_write_into_exports(workshop: Any, run: Run) -> None:
+    workshop.write(export=[{"format": "toy_names"}])
+
+    run()
+
+    names = (workshop.output / "exports" / "names.txt").read_text().split()
+    assert names == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_the_same_seed_gives_the_same_model(workshop: Any, run: Run) -> None:
+    run()
+    first = finished_weights(workshop.output)
+
+    run()
+
+    assert finished_weights(workshop.output) == first
+
+
+def test_every_wrong_reference_is_reported_before_anything_runs(workshop: Any, run: Run) -> None:
+    workshop.write(
+        model="toy_parts:buld", data={"evaluate": "toy_party:evaluate"}, train="toy_parts:HERE"
+    )
+
+    with pytest.raises(ConfigError) as caught:
+        run()
+
+    assert str(caught.value) == (
+        f"{workshop.file} has 3 problems:\n"
+        "  model: 'toy_parts' has no attribute 'buld' (did you mean 'build'?)\n"
+        f"  data.evaluate: there is no module 'toy_party' in {workshop.folder} or among the "
+        "installed packages (did you mean 'toy_parts'?)\n"
+        "  train: 'toy_parts:HERE' is a PosixPath, expected a callable"
+    )
+    assert workshop.diary() == []
+    assert not workshop.partial.exists()
+
+
+def test_a_builder_that_returns_no_module_is_an_error(workshop: Any, run: Run) -> None:
+    workshop.code("toy_empty.py", "def build():\n    pass\n")
+    workshop.write(model="toy_empty:build")
+
+    with pytest.raises(ConfigError) as caught:
+        run()
+
+    assert str(caught.value) == (
+        f"{workshop.file} has 1 problem:\n  model: returned nothing, expected a torch.nn.Module"
+    )
+
+
+def test_an_evaluation_that_returns_no_number_is_an_error(workshop: Any, run: Run) -> None:
+    workshop.code("toy_words.py", "def words(model):\n    return {'accuracy': 'high'}\n")
+    workshop.write(data={"evaluate": "toy_words:words"})
+
+    with pytest.raises(ConfigError) as caught:
+        run()
+
+    assert str(caught.value) == (
+        f"{workshop.file} has 1 problem:\n"
+        "  data.evaluate: returned a str for 'accuracy', expected a number or a mapping of names "
+        "to numbers"
+    )
+
+
+def test_a_recipe_that_does_not_fit_keeps_the_result_before(workshop: Any, run: Run) -> None:
+    run()
+    before = finished_weights(workshop.output)
+    recipe = {
+        "pruning": {
+            "algorithm": "toy",
+            "config_list": [
+                {"op_types": ["Linear"], "target_names": ["nothing"], "sparse_ratio": 0.5}
+            ],
+        }
+    }
+    workshop.write(recipe=recipe)
+
+    with pytest.raises(PlanError):
+        run()
+
+    assert finished_weights(workshop.output) == before
+
+
+def test_a_failing_loop_keeps_what_is_finished_and_says_how_to_go_on(
+    workshop: Any, run: Any
+) -> None:
+    (workshop.folder / "fail").touch()
+
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        run()
+
+    assert run.said.getvalue().splitlines()[-1] == (
+        f"stopped while trying to train; {workshop.partial} is kept; finished: before, compress, "
+        f"compressed; go on with: laconic run {workshop.file} --resume"
+    )
+    assert not workshop.output.exists()
+
+
+def test_a_failure_before_anything_is_finished_says_so(workshop: Any, run: Any) -> None:
+    workshop.code("toy_broken.py", "def build():\n    raise ValueError('no weights')\n")
+    workshop.write(model="toy_broken:build")
+
+    with pytest.raises(ValueError, match="no weights"):
+        run()
+
+    assert run.said.getvalue().splitlines()[-1] == (
+        f"stopped while trying to build the model; {workshop.partial} is kept, but no phase is "
+        "finished that could be resumed"
+    )
+
+
+def test_resuming_repeats_no_finished_phase(workshop: Any, run: Run) -> None:
+    (workshop.folder / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    (workshop.folder / "interrupt").unlink()
+    workshop.diary()
+
+    said = run(resume=True)
+
+    assert said.startswith("going on after: before, compress, compressed\n")
+    assert workshop.diary() == ["build", "train", "evaluate"]
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(workshop: Any, run: Run) -> None:
+    run()
+    expected = finished_weights(workshop.output)
+    metrics = read_report(workshop.output / "report.json").metrics
+    (workshop.folder / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    (workshop.folder / "interrupt").unlink()
+
+    run(resume=True)
+
+    assert finished_weights(workshop.output) == expected
+    assert read_report(workshop.output / "report.json").metrics == metrics
+
+
+def test_a_run_stopped_after_training_does_not_train_again(
+    workshop: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    expected = finished_weights(workshop.output)
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("laconic.session.session.Session.finalize", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    workshop.diary()
+
+    run(resume=True)
+
+    assert workshop.diary() == ["build"]
+    assert finished_weights(workshop.output) == expected
+
+
+def test_resuming_without_an_interrupted_run_starts_from_the_beginning(
+    workshop: Any, run: Run
+) -> None:
+    said = run(resume=True)
+
+    assert said.startswith("nothing to resume: starting from the beginning\n")
+    assert workshop.diary()[0] == "build"
+
+
+def test_resuming_a_finished_run_says_so_and_shows_its_report(workshop: Any, run: Run) -> None:
+    run()
+    workshop.diary()
+
+    said = run(resume=True)
+
+    assert said.startswith(f"nothing to resume: the run in {workshop.output} is finished\n")
+    assert "all pruned weights" in said
+    assert workshop.diary() == []
+
+
+def test_an_interrupted_run_of_another_job_is_not_resumed(workshop: Any, run: Run) -> None:
+    (workshop.folder / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    workshop.write(seed=8, model_args={"width": 4})
+
+    with pytest.raises(SessionFileError) as caught:
+        run(resume=True)
+
+    assert str(caught.value) == (
+        f"{workshop.partial} holds a run of another version of the job: model, seed changed; run "
+        "it without --resume, or undo the change"
+    )
+
+
+def test_running_anew_discards_the_interrupted_run_and_says_so(workshop: Any, run: Run) -> None:
+    (workshop.folder / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    (workshop.folder / "interrupt").unlink()
+    workshop.diary()
+
+    said = run()
+
+    assert said.startswith(f"starting over; the interrupted run in {workshop.partial} is discarded")
+    assert workshop.diary() == ["build", "evaluate", "evaluate", "train", "evaluate"]
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_it(workshop: Any, run: Run) -> None:
+    (workshop.folder / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    place = workshop.partial / "checkpoint" / "compress" / "weights.safetensors"
+    place.write_bytes(place.read_bytes()[:20])
+
+    with pytest.raises(SessionFileError) as caught:
+        run(resume=True)
+
+    assert str(caught.value).startswith(f"{place} cannot be read (")
+    assert str(caught.value).endswith("); run the job again without --resume")
+
+
+def test_a_checkpoint_of_another_architecture_is_an_error(workshop: Any, run: Run) -> None:
+    (workshop.folder / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    workshop.code(
+        "toy_parts.py",
+        (workshop.folder / "toy_parts.py").read_text().replace("width=4", "width=5"),
+    )
+    import sys
+
+    del sys.modules["toy_parts"]
+
+    with pytest.raises(SessionFileError, match="does not fit the model that the job builds now"):
+        run(resume=True)
+
+
+def test_a_failing_run_keeps_the_finished_one(workshop: Any, run: Run) -> None:
+    run()
+    before = finished_weights(workshop.output)
+    (workshop.folder / "fail").touch()
+
+    with pytest.raises(RuntimeError):
+        run()
+
+    assert finished_weights(workshop.output) == before
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_crash_between_the_moves_of_the_swap_loses_nothing(
+    workshop: Any, run: Run, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    run()
+    expected = finished_weights(workshop.output)
+    rename = Path.rename
+    done = []
+
+    def cut(path: Path, target: Path) -> Path:
+        if len(done) == moves:
+            raise KeyboardInterrupt
+        done.append(path)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+    workshop.diary()
+    run(resume=True)
+
+    assert workshop.diary() == []
+    assert finished_weights(workshop.output) == expected
+    assert not workshop.previous.exists()
+    assert not workshop.partial.exists()
+
+
+def test_files_of_others_in_the_output_are_never_removed(workshop: Any, run: Run) -> None:
+    workshop.output.mkdir(parents=True)
+    (workshop.output / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(ConfigError) as caught:
+        run()
+
+    assert str(caught.value) == (
+        "the document has 1 problem:\n"
+        f"  output: {workshop.output} holds files that no run of laconic wrote, and a run replaces "
+        "its whole output (name a folder of its own, such as 'runs/first')"
+    )
+    assert (workshop.output / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_output_folder_is_fine(workshop: Any, run: Run) -> None:
+    workshop.output.mkdir(parents=True)
+
+    run()
+
+    assert (workshop.output / "report.html").is_file()
+
+
+def test_an_output_that_is_a_file_is_an_error(workshop: Any, run: Run) -> None:
+    workshop.output.parent.mkdir()
+    workshop.output.touch()
+
+    with pytest.raises(ConfigError, match="is a file, expected a folder or nothing"):
+        run()
+
+
+def test_a_damaged_record_is_an_error_that_says_what_to_remove(workshop: Any, run: Run) -> None:
+    workshop.partial.mkdir(parents=True)
+    (workshop.partial / "run.json").write_text("{")
+
+    with pytest.raises(SessionFileError) as caught:
+        run()
+
+    assert str(caught.value) == (
+        f"{workshop.partial / 'run.json'} is damaged: it is not whole JSON (Expecting property "
+        "name enclosed in double quotes: line 1 column 2 (char 1)); remove "
+        f"{workshop.partial} and run the job again"
+    )
+
+
+def test_a_record_of_a_newer_version_is_an_error(workshop: Any, run: Run) -> None:
+    workshop.partial.mkdir(parents=True)
+    record = {"format": "laconic-run", "version": 2}
+    (workshop.partial / "run.json").write_text(json.dumps(record))
+
+    with pytest.raises(SessionFileError, match="has run format 2, this laconic reads 1; remove "):
+        run()
+
+
+def test_what_is_left_of_a_removed_run_is_still_known_as_one(
+    workshop: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+
+    def stop(path: Path, *arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            folders.remove_run(workshop.output)
+
+    folders.check_output(workshop.output)

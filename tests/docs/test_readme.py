@@ -1,0 +1,32 @@
+"""The README's promises about itself: a short example, and two commands that say what is run."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_example_fits_on_a_screen(pages):
+    [example] = [block for block in pages["README.md"].blocks if block.language == "python"]
+    assert len(example.text.strip().splitlines()) <= 16
+
+
+def test_there_are_exactly_two_commands(pages):
+    commands = [block.text for block in pages["README.md"].blocks if block.language == "sh"]
+    assert ["requirements.txt" in text and "digits/job.yaml" in text for text in commands] == [
+        True,
+        False,
+    ]
+    assert all(len(text.splitlines()) == 1 for text in commands)
+
+
+def test_ci_runs_the_second_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "pip install --quiet -c constraints.txt tox" in script
+    assert 'bin/tox" --skip-missing-interpreters=false' in script
+
+
+def test_every_path_that_the_map_names_exists(pages):
+    rows = [line for line in pages["README.md"].text.splitlines() if line.startswith("| `")]
+    named = [line.split("`")[1] for line in rows if "/" in line.split("`")[1]]
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []

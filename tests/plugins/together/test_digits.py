@@ -1,0 +1,59 @@
+"""The example that users run first, from nothing, in a copy of its folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "digits"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("example") / "digits"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(".cache", "runs", "__pycache__"))
+    command = [sys.executable, "-W", "error", "-m", "laconic.cli.main", "run", "job.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder / "runs" / "digits"
+
+
+def test_the_dense_network_reads_the_digits_and_the_pruned_one_still_does(ran: Path) -> None:
+    metrics = json.loads((ran / "report.json").read_text())["metrics"]
+
+    assert metrics["before.accuracy"] >= 0.98
+    assert metrics["compressed.accuracy"] < metrics["after.accuracy"]
+    assert metrics["after.accuracy"] >= 0.97
+
+
+def test_the_finished_weights_are_as_sparse_as_asked(ran: Path) -> None:
+    weights = load_file(ran / "model.safetensors")
+
+    for name, filters in (("conv1", 8), ("conv2", 16), ("conv3", 32)):
+        assert int((weights[f"{name}.weight"].flatten(1) == 0).all(1).sum()) == filters
+    # 0.7 of 10 x 256 weights.
+    assert int((weights["classifier.weight"] == 0).sum()) == 1792
+
+
+def test_a_pruned_filter_gives_zeros_behind_its_batch_norm(ran: Path) -> None:
+    weights = load_file(ran / "model.safetensors")
+    pruned = (weights["conv2.weight"].flatten(1) == 0).all(1)
+
+    for name in ("conv2.bias", "norm2.weight", "norm2.bias"):
+        assert torch.equal(weights[name] == 0, pruned)
+
+
+def test_the_report_warns_of_nothing(ran: Path) -> None:
+    report = json.loads((ran / "report.json").read_text())
+
+    assert (report["warnings"], report["remarks"]) == ([], [])
+    assert (ran / "report.html").stat().st_size > 10_000
