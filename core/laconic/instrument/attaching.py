@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from laconic.errors import AttachError
-from laconic.instrument.classes import instrumented_class, is_instrumented
+from laconic.instrument.classes import instrumented_class
 from laconic.instrument.fused import remove_hooks
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.names import INSTRUMENTS, PREFIX
@@ -35,10 +35,7 @@ def attach_instruments(
     Raises:
         AttachError: a module cannot be instrumented; all modules are as they were.
     """
-    for module, instruments in wanted.items():
-        problem = _problem(module, instruments)
-        if problem:
-            raise AttachError(f"{_shown(name_of(module))} {problem}")
+    _refuse_problems(wanted, name_of)
     done: Attachments = {}
     made: dict[tuple[type[nn.Module], int], type[nn.Module]] = {}
     try:
@@ -49,10 +46,10 @@ def attach_instruments(
                 made[key] = instrumented_class(
                     cls, frozenset(instruments.parameters), instruments.has_sites
                 )
+            done[module] = cls
+            module.__dict__[INSTRUMENTS] = instruments
             # nn.Module's own __setattr__ looks for parameters and modules first, ten times slower.
             object.__setattr__(module, "__class__", made[key])
-            module.__dict__[INSTRUMENTS] = instruments
-            done[module] = cls
     except Exception as error:  # foreign code: metaclasses and __init_subclass__ run here
         detach_instruments(done)
         raise AttachError(
@@ -69,32 +66,46 @@ def _shown(name: str) -> str:
     return repr(name) if name else "the root module"
 
 
-def _problem(module: nn.Module, instruments: Instruments) -> str | None:
-    if is_instrumented(module):
+def _refuse_problems(
+    wanted: Mapping[nn.Module, Instruments], name_of: Callable[[nn.Module], str]
+) -> None:
+    of_class: dict[tuple[type[nn.Module], bool], str | None] = {}
+    for module, instruments in wanted.items():
+        has_sites = instruments.has_sites
+        key = (type(module), has_sites)
+        if key not in of_class:
+            of_class[key] = _class_problem(*key)
+        problem = of_class[key] or _problem(module, has_sites=has_sites)
+        if problem:
+            raise AttachError(f"{_shown(name_of(module))} {problem}")
+
+
+def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
+    if issubclass(cls, torch.jit.ScriptModule):
+        return (
+            "is a TorchScript module, which cannot be instrumented; compress the module before "
+            "torch.jit.script or torch.jit.trace"
+        )
+    if has_sites and issubclass(cls, NonDynamicallyQuantizableLinear):
+        return (
+            "is never called: MultiheadAttention reads its weight and bias and computes by itself; "
+            "take the attention's own _output_ instead"
+        )
+    return None
+
+
+def _problem(module: nn.Module, *, has_sites: bool) -> str | None:
+    attributes = module.__dict__
+    if INSTRUMENTS in attributes:
         return (
             "is instrumented already; call finalize() or detach() on the session that did it, or "
             "put all stages into one recipe. A finalized module keeps its input and output masks, "
             "and a copy of an attached model has no session: start from the model as it was built"
         )
-    if isinstance(module, torch.jit.ScriptModule):
-        return (
-            "is a TorchScript module, which cannot be instrumented; compress the module before "
-            "torch.jit.script or torch.jit.trace"
-        )
-    if module._buffers:
-        for name in module._buffers:
-            if name.startswith(PREFIX):
-                return f"has a buffer {name!r}; names in {PREFIX}* are reserved, rename it"
-    return _site_problem(module) if instruments.has_sites else None
-
-
-def _site_problem(module: nn.Module) -> str | None:
-    if isinstance(module, NonDynamicallyQuantizableLinear):
-        return (
-            "is never called: MultiheadAttention reads its weight and bias and computes by itself; "
-            "take the attention's own _output_ instead"
-        )
-    if "forward" in module.__dict__:
+    for name in attributes["_buffers"]:
+        if name.startswith(PREFIX):
+            return f"has a buffer {name!r}; names in {PREFIX}* are reserved, rename it"
+    if has_sites and "forward" in attributes:
         return (
             "has a forward assigned to the instance, which would go around its input and output "
             "targets; remove that assignment (hooks of other tools) before attaching"
@@ -128,7 +139,7 @@ def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> typ
         current: the class of an instrumented module.
         replacement: the class the user wrote, or another one that laconic made of it.
     """
-    if ORIGINAL in current.__dict__:
+    if current is replacement or ORIGINAL in current.__dict__:
         return replacement
     # fully_shard after attach made a class on top of ours; the same class goes on top of theirs.
     bases = tuple(replacement if ORIGINAL in base.__dict__ else base for base in current.__bases__)

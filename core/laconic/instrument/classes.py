@@ -25,11 +25,6 @@ from laconic.planning.classes import ORIGINAL
 _made: dict[tuple[type[nn.Module], frozenset[str], bool], type[nn.Module]] = {}
 
 
-def is_instrumented(module: nn.Module) -> bool:
-    """Tell whether a module carries laconic's instruments."""
-    return INSTRUMENTS in module.__dict__
-
-
 def instruments_of(module: nn.Module) -> Instruments:
     """Return the instruments of an instrumented module."""
     found: Instruments = module.__dict__[INSTRUMENTS]

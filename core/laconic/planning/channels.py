@@ -21,8 +21,9 @@ def follow_channels(plan: Plan, draft: Draft) -> Plan:
         plan: a plan without problems.
         draft: what it was made from.
     """
+    known: dict[int, int] = {}
     targets = tuple(
-        attrs.evolve(target, channel_dim=_channel_dim(target, draft))
+        attrs.evolve(target, channel_dim=_channel_dim(target, draft, known))
         if target.kind in _ACTIVATIONS and target.setting.get("align") is not None
         else target
         for target in plan.targets
@@ -30,14 +31,20 @@ def follow_channels(plan: Plan, draft: Draft) -> Plan:
     return attrs.evolve(plan, targets=targets)
 
 
-def _channel_dim(target: TargetPlan, draft: Draft) -> int:
-    source = target
-    while _is_elementwise(source, draft) and source.setting.get("align") is not None:
-        followed = align_source(source, draft)
-        if followed is None:
+def _channel_dim(target: TargetPlan, draft: Draft, known: dict[int, int]) -> int:
+    # What is known of one target is known of all that follow it, so each is asked once.
+    chain: list[TargetPlan] = []
+    source: TargetPlan | None = target
+    found = target.channel_dim
+    while source is not None:
+        found = known.get(id(source), source.channel_dim)
+        if id(source) in known or not _is_elementwise(source, draft):
             break
-        source = followed
-    return source.channel_dim
+        chain.append(source)
+        is_aligned = source.setting.get("align") is not None
+        source = align_source(source, draft) if is_aligned else None
+    known.update((id(one), found) for one in chain)
+    return found
 
 
 def _is_elementwise(target: TargetPlan, draft: Draft) -> bool:

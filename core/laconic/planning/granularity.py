@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from typing import cast
 
@@ -149,6 +150,11 @@ def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:
                     f"its scope {list(scope)} is no multiple of its block {list(size)}"
                 )
             count_blocks(blocks.scope, shape)
+            inside = math.prod(scope) // math.prod(size)
+            if blocks.keep is not None and not 0 < blocks.keep <= inside:
+                raise ValueError(f"it keeps {blocks.keep} of every {inside} blocks")
+        elif blocks.keep is not None:
+            raise ValueError(f"it keeps {blocks.keep} blocks, but has no scope to count them in")
     except ValueError as error:
         raise ValueError(f"granularity {_shown(value)}: {error}") from None
 

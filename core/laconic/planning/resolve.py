@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 
+import attrs
 from torch import nn
 
 from laconic.document.load import load_recipe
@@ -63,6 +64,7 @@ def plan(
         draft.problems.extend(str(one) for one in resolved.unmatched)
     if draft.problems:
         raise PlanError(draft.problems)
+    resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
     resolved = follow_channels(resolved, draft)
     warn_of_findings(resolved)
     registry().observe("laconic_plan_resolved", plan=resolved)

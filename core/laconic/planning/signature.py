@@ -46,7 +46,11 @@ class Signature:
         if isinstance(key, int):
             if key < len(self.positional) or self.has_var_positional:
                 return None
-            return f"forward takes {len(self.positional)} positional arguments, counted from 0"
+            count = len(self.positional)
+            if count == 0:
+                return "forward takes no positional arguments"
+            last = f" to {count - 1}" if count > 1 else ""
+            return f"forward has no argument {key}; those with a position are 0{last}"
         if key in self.positional or key in self.keyword_only or self.has_var_keyword:
             return None
         names = ", ".join([*self.positional, *self.keyword_only]) or "none"

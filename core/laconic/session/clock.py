@@ -7,6 +7,7 @@ from fractions import Fraction
 import attrs
 
 from laconic.document.recipe import Schedule
+from laconic.errors import PluginError
 from laconic.registry.descriptors import Json
 from laconic.registry.registry import registry
 
@@ -69,9 +70,24 @@ def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
 
     Returns:
         A Fraction where the schedule computes with one, so that a third of 0.3 is 0.1.
+
+    Raises:
+        PluginError: the schedule failed or returned something else than a share.
     """
     if curve is None:
         return 1.0
     progress = Fraction(update_at(curve.schedule, steps), curve.schedule.times)
-    factor = curve.function(progress, **curve.options)
-    return factor if isinstance(factor, Fraction) else float(factor)
+    name = curve.schedule.name
+    try:
+        factor = curve.function(progress, **curve.options)
+        share = factor if isinstance(factor, Fraction) else float(factor)
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
+        raise PluginError(
+            f"the schedule {name} failed at progress {progress}: {type(error).__name__}: {error}"
+        ) from error
+    if not 0 <= share <= 1:
+        raise PluginError(
+            f"the schedule {name} returned {share} at progress {progress}; expected a share in "
+            f"[0, 1]"
+        )
+    return share

@@ -133,6 +133,8 @@ def bind(plan: Plan, model: nn.Module) -> Binding:
     """
     universe = Universe.of(model)
     index, modules = universe.index, universe.modules
+    owners = Owners(universe)
+    is_plain = owners.is_plain
     found = []
     for target in plan.targets:
         position = index.get(target.module)
@@ -143,9 +145,20 @@ def bind(plan: Plan, model: nn.Module) -> Binding:
             )
         module = modules[position]
         found.append(module)
-        if target.shape is not None:
-            _checked_tensor(target, module)
-    return Binding(plan, tuple(found), Owners(universe))
+        tensor = None if target.shape is None else _checked_tensor(target, module)
+        if target.shared_with or not is_plain:
+            shared = owners.others(universe.first[id(module)], target.target, tensor)
+            _check_sharing(target, shared)
+    return Binding(plan, tuple(found), owners)
+
+
+def _check_sharing(target: TargetPlan, shared: tuple[str, ...]) -> None:
+    if shared != target.shared_with:
+        planned = ", ".join(target.shared_with) or "nothing"
+        raise AttachError(
+            f"the plan has {target.name} shared with {planned}, in the model it is shared with "
+            f"{', '.join(shared) or 'nothing'}; plan again with laconic.plan(model, recipe)"
+        )
 
 
 def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:

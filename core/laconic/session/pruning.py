@@ -12,7 +12,7 @@ from torch import Tensor
 from laconic.algorithms import Pruner, PruningTarget
 from laconic.blocks import Blocks, count_blocks, sum_blocks
 from laconic.document.recipe import Stage
-from laconic.errors import PlanError, PluginError, SessionError
+from laconic.errors import LaconicError, PlanError, PluginError, SessionError
 from laconic.masking.budgets import as_fraction
 from laconic.masking.decide import decide
 from laconic.masking.member import Member
@@ -92,7 +92,8 @@ def importance_of(pruner: Pruner, ranked: Ranked) -> Tensor:
         ranked: the target.
 
     Raises:
-        PluginError: the scores have a shape that is neither the tensor's nor its blocks'.
+        PluginError: the algorithm failed, or its scores have a shape that is neither the tensor's
+            nor its blocks'.
     """
     target = PruningTarget(
         plan=ranked.handle.plan,
@@ -100,17 +101,27 @@ def importance_of(pruner: Pruner, ranked: Ranked) -> Tensor:
         blocks=ranked.blocks,
         module=ranked.handle.module,
     )
-    with torch.no_grad():
-        scores = pruner.importance(target)
+    algorithm, name = ranked.handle.plan.algorithm, ranked.handle.plan.name
+    try:
+        with torch.no_grad():
+            scores = pruner.importance(target)
+    except LaconicError:
+        raise
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
+        raise PluginError(
+            f"{algorithm} failed on {name}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(scores, Tensor):
+        found = type(scores).__name__  # type: ignore[unreachable]  # foreign code may be untyped
+        raise PluginError(f"{algorithm} returned a {found} for {name}; expected a tensor of scores")
     counts = count_blocks(ranked.blocks.size, ranked.shape)
     if tuple(scores.shape) == counts:
         return scores
     if tuple(scores.shape) == ranked.shape:
         return sum_blocks(scores, ranked.blocks.size)
     raise PluginError(
-        f"{ranked.handle.plan.algorithm} returned scores of shape {list(scores.shape)} for "
-        f"{ranked.handle.plan.name}; expected the tensor's shape {list(ranked.shape)} or one score "
-        f"per block, shape {list(counts)}"
+        f"{algorithm} returned scores of shape {list(scores.shape)} for {name}; expected the "
+        f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}"
     )
 
 

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import ClassVar, Literal
 
 import attrs
@@ -15,6 +16,7 @@ from jsonschema.exceptions import SchemaError
 from laconic.errors import LaconicError
 from laconic.registry.catalog import Catalog
 from laconic.registry.descriptors import Descriptor, Json
+from laconic.registry.hookspecs import ENTRY_POINT_GROUP
 from laconic.registry.registry import registry
 
 Kind = Literal["pruners", "quantizers", "granularities", "losses"]
@@ -77,40 +79,61 @@ class Contract:
 
     def check_options_schema(self) -> None:
         """The options are a closed JSON Schema that accepts the options used here."""
-        schema = dict(self.info.options)
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            raise ContractError(f"options is no JSON Schema 2020-12: {error.message}") from error
-        expect(
-            schema.get("additionalProperties") is False
-            or schema.get("unevaluatedProperties") is False,
-            "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
-            "additionalProperties to false",
-        )
-        errors = list(Draft202012Validator(schema).iter_errors(dict(self.options)))
-        expect(not errors, f"options refuses {dict(self.options)}: {[e.message for e in errors]}")
+        check_schema(self.info.options)
+        errors = Draft202012Validator(self.info.options).iter_errors(dict(self.options))
+        found = "; ".join(error.message for error in errors)
+        expect(not found, f"options refuses {dict(self.options)}: {found}")
 
     def check_face_imports_no_torch(self) -> None:
         """The package that announces the object imports without torch."""
-        package = self.info.implementation.partition(":")[0].partition(".")[0]
-        code = f"import {package}, sys; sys.exit(3 if 'torch' in sys.modules else 0)"
+        face = self._face()
+        code = f"import {face}, sys; sys.exit({_TORCH} if 'torch' in sys.modules else 0)"
         # The interpreter that runs the tests runs code that is already installed in it.
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
         expect(
             done.returncode in (0, _TORCH),
-            f"importing {package} fails in a new process:\n{done.stderr.strip()}",
+            f"importing {face} fails in a new process:\n{done.stderr.strip()}",
         )
         expect(
             done.returncode != _TORCH,
-            f"importing {package} imports torch; keep torch in the module of the algorithm, so "
+            f"importing {face} imports torch; keep torch in the module of the algorithm, so "
             f"that listing and validation stay fast",
         )
 
+    def _face(self) -> str:
+        # What a distribution announces; what was registered by hand is taken to announce itself.
+        try:
+            announcing = metadata.distribution(self.catalog.record(self.name).distribution)
+        except metadata.PackageNotFoundError:
+            return self.info.implementation.partition(":")[0].partition(".")[0]
+        entries = announcing.entry_points.select(group=ENTRY_POINT_GROUP)
+        return ", ".join(entry.module for entry in entries)
 
-_TORCH = 3
+
+_TORCH = 3  # the exit status of the new process that found torch
+
+
+def check_schema(schema: Mapping[str, Json]) -> None:
+    """Check that options are described by a closed JSON Schema.
+
+    Args:
+        schema: a descriptor's ``options``.
+
+    Raises:
+        ContractError: it is no JSON Schema, or accepts unknown keys.
+    """
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ContractError(f"options is no JSON Schema 2020-12: {error.message}") from error
+    is_closed = False in (schema.get("additionalProperties"), schema.get("unevaluatedProperties"))
+    expect(
+        is_closed,
+        "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
+        "additionalProperties to false",
+    )
 
 
 def expect(condition: bool, message: str) -> None:  # reads as assert does

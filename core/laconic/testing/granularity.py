@@ -7,22 +7,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import attrs
-import torch
 
 from laconic.algorithms import Granularity
-from laconic.blocks import Blocks, count_blocks, expand_blocks, resolve_size, to_blocks
-from laconic.planning.granularity import implementation
+from laconic.blocks import Blocks, count_blocks, resolve_size
+from laconic.planning.granularity import implementation, understand
 from laconic.planning.plan import Origin, Setting, TargetPlan
 from laconic.registry.descriptors import GranularityInfo, Json, TargetKind
 from laconic.registry.registry import registry
-from laconic.testing.contract import Contract, ContractError, Kind, expect, require
+from laconic.testing.contract import (
+    Contract,
+    ContractError,
+    Kind,
+    check_schema,
+    expect,
+    require,
+)
 from laconic.testing.models import example_values
 
-_SHAPES: Mapping[TargetKind, Sequence[tuple[int, ...]]] = {
+Shape = tuple[int, ...]
+
+# Planning cuts an input or output with one sample in the batch.
+_SHAPES: Mapping[TargetKind, Sequence[Shape]] = {
     "parameter": [(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)],
     "buffer": [(8,), (8, 16)],
-    "input": [(2, 16), (2, 4, 16), (2, 4, 8, 8)],
-    "output": [(2, 16), (2, 4, 16), (2, 4, 8, 8)],
+    "input": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
+    "output": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
 }
 
 
@@ -39,25 +48,29 @@ class GranularityContract(Contract):
     values: Sequence[Json] = ()
 
     @property
-    def granularity_info(self) -> GranularityInfo:
+    def info(self) -> GranularityInfo:
         """The granularity's descriptor."""
         return registry().granularities.info(self.name)
 
     def check_options_schema(self) -> None:
-        """The values that select it are accepted by its schema."""
+        """The options are a closed JSON Schema, and its example values select the granularity."""
+        check_schema(self.info.options)
         expect(
             bool(self._values()),
             "its values schema has no examples, so nothing can be checked; add examples to the "
             "schema or pass values to check_granularity",
         )
         for value in self._values():
+            found = understand(value).info
+            expect(found is self.info, f"{value!r} selects the granularity {found.name}")
             implementation(value)
 
     def check_blocks(self) -> None:
-        """Blocks divide the shape, or ValueError says why they cannot."""
+        """Blocks have a size for each dimension and divide some shape; ValueError refuses."""
         for value in self._values():
             made = [shape for _, shape, _ in self._divided(value)]
-            expect(bool(made), f"{value!r} divides none of the shapes that were tried: {_SHAPES}")
+            tried = [shape for kind in self.info.target_kinds for shape in _SHAPES[kind]]
+            expect(bool(made), f"{value!r} divides none of the shapes that were tried: {tried}")
 
     def check_determinism(self) -> None:
         """The same shape gives the same blocks."""
@@ -66,63 +79,62 @@ class GranularityContract(Contract):
                 again = implementation(value).blocks(shape, target)
                 expect(again == blocks, f"{value!r} on {shape}: {blocks}, then {again}")
 
-    def check_every_element_has_one_block(self) -> None:
-        """Reducing to blocks and expanding again reaches every element exactly once."""
-        for value in self._values():
-            for _, shape, blocks in self._divided(value):
-                size = tuple(
-                    1 if block == -1 and dim == 0 and length == 0 else block
-                    for dim, (block, length) in enumerate(zip(blocks.size, shape, strict=True))
-                )
-                counts = count_blocks(size, shape)
-                numbers = torch.arange(math.prod(counts)).reshape(counts)
-                expanded = expand_blocks(numbers, size, shape)
-                regrouped = to_blocks(expanded, size)
-                expect(
-                    bool((regrouped == numbers[..., None]).all()),
-                    f"{value!r} on {shape}: expanding and regrouping mixes blocks",
-                )
-
     def check_scope(self) -> None:
         """A scope holds whole blocks, and what is kept in it fits into it."""
         for value in self._values():
             for _, shape, blocks in self._divided(value):
+                where = f"{value!r} on {shape}"
                 if blocks.scope is None:
-                    expect(blocks.keep is None, f"{value!r}: keep without a scope")
+                    expect(blocks.keep is None, f"{where}: keeps {blocks.keep} without a scope")
                     continue
                 scope, size = resolve_size(blocks.scope, shape), resolve_size(blocks.size, shape)
                 fits = all(not outer % inner for outer, inner in zip(scope, size, strict=True))
-                expect(fits, f"{value!r} on {shape}: scope {scope} cuts blocks {size}")
-                per_scope = math.prod(scope) // math.prod(size)
+                expect(fits, f"{where}: scope {list(scope)} cuts blocks of {list(size)}")
+                count = math.prod(scope) // math.prod(size)
                 keep = blocks.keep
                 expect(
-                    keep is None or 0 < keep <= per_scope,
-                    f"{value!r} on {shape}: keeps {keep} of {per_scope} blocks",
+                    keep is None or 0 < keep <= count, f"{where}: keeps {keep} of {count} blocks"
                 )
 
     def _values(self) -> Sequence[Json]:
         return self.values or example_values(self.name)
 
-    def _divided(self, value: Json) -> Iterator[tuple[TargetPlan, tuple[int, ...], Blocks]]:
-        granularity: Granularity = implementation(value)
-        for kind in self.granularity_info.target_kinds:
+    def _divided(self, value: Json) -> Iterator[tuple[TargetPlan, Shape, Blocks]]:
+        granularity = implementation(value)
+        for kind in self.info.target_kinds:
             for shape in _SHAPES[kind]:
                 target = _target(kind, shape, value)
-                try:
-                    blocks = granularity.blocks(shape, target)
-                except ValueError as error:
-                    expect(bool(str(error)), f"{value!r} on {shape}: a ValueError without a text")
-                    continue
-                except Exception as error:  # foreign code: any other exception is a finding
-                    raise ContractError(
-                        f"{value!r} on {shape}: expected Blocks or ValueError, got "
-                        f"{type(error).__name__}: {error}"
-                    ) from error
-                try:
-                    count_blocks(blocks.size, shape)
-                except ValueError:
-                    continue  # the core refuses it in planning, with the target's name
-                yield target, shape, blocks
+                blocks = _blocks(granularity, value, shape, target=target)
+                if blocks is not None:
+                    yield target, shape, blocks
+
+
+def _blocks(
+    granularity: Granularity, value: Json, shape: Shape, *, target: TargetPlan
+) -> Blocks | None:
+    where = f"{value!r} on {shape}"
+    try:
+        blocks = granularity.blocks(shape, target)
+    except ValueError as error:
+        expect(bool(str(error)), f"{where}: a ValueError without a text")
+        return None
+    except Exception as error:  # foreign code: any other exception is a finding
+        found = f"{type(error).__name__}: {error}"
+        raise ContractError(f"{where}: expected Blocks or ValueError, got {found}") from error
+    is_blocks = isinstance(blocks, Blocks)
+    expect(is_blocks, f"{where}: expected Blocks or ValueError, got {type(blocks).__name__}")
+    size = blocks.size
+    is_sized = len(size) == len(shape) and all(block == -1 or block > 0 for block in size)
+    expect(
+        is_sized,
+        f"{where}: size {list(size)}, expected one size for each of {len(shape)} dimensions, "
+        f"positive or -1",
+    )
+    try:
+        count_blocks(size, shape)
+    except ValueError:
+        return None  # it does not divide: the core refuses it in planning, with the target's name
+    return blocks
 
 
 def _target(kind: TargetKind, shape: tuple[int, ...], value: Json) -> TargetPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import ClassVar
 
@@ -12,16 +12,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from laconic.algorithms import PruningTarget
+from laconic.algorithms import Pruner, PruningTarget
 from laconic.blocks import count_blocks
-from laconic.errors import PlanError
+from laconic.errors import LaconicError, PlanError
 from laconic.planning.plan import Plan
 from laconic.planning.resolve import plan as make_plan
 from laconic.registry.descriptors import Json, PrunerInfo
 from laconic.registry.registry import registry
 from laconic.session.opening import attach, load_session
 from laconic.session.session import Session
-from laconic.testing.contract import Contract, Kind, expect, require
+from laconic.testing.contract import Contract, ContractError, Kind, expect, require
 from laconic.testing.models import (
     DTYPES,
     ContractNet,
@@ -36,12 +36,12 @@ _MODULES = ("conv", "grouped", "transposed", "linear")
 
 @attrs.define(eq=False)
 class PrunerContract(Contract):
-    """What every pruner must meet."""
+    """What every pruner must meet; it is asked to rank weights."""
 
     kind: ClassVar[Kind] = "pruners"
 
     @property
-    def pruner_info(self) -> PrunerInfo:
+    def info(self) -> PrunerInfo:
         """The pruner's descriptor."""
         return registry().pruners.info(self.name)
 
@@ -64,13 +64,10 @@ class PrunerContract(Contract):
         second = self._scored(contract_net())
         for (target, one), (_, other) in zip(first, second, strict=True):
             expect(torch.equal(one, other), f"{target.name}: two objects score differently")
-        pruner = self.make()
+        pruner: Pruner = self.make()
         for target, _ in first:
-            again = pruner.importance(target)
-            expect(
-                torch.equal(pruner.importance(target), again),
-                f"{target.name}: two calls score differently",
-            )
+            same = torch.equal(_scores(pruner, target), _scores(pruner, target))
+            expect(same, f"{target.name}: two calls score differently")
 
     def check_weights_untouched(self) -> None:
         """Scoring changes neither values, versions nor requires_grad of the weights."""
@@ -84,9 +81,16 @@ class PrunerContract(Contract):
 
     def check_budgets(self) -> None:
         """Every ratio is met exactly on every granularity."""
-        for granularity in granularity_values(self.pruner_info):
+        for granularity in granularity_values(self.info):
+            modules = self._divided(granularity)
+            expect(
+                bool(modules) or granularity != "default",
+                "the default granularity divides none of the weights that were tried",
+            )
+            is_fixed = False
             for ratio in _RATIOS:
-                self._check_budget(granularity, ratio)
+                if modules and not is_fixed:
+                    is_fixed = self._check_budget(granularity, ratio, modules)
 
     def check_save_and_restore(self) -> None:
         """A saved session puts the same masks in force again."""
@@ -124,8 +128,13 @@ class PrunerContract(Contract):
         torch.testing.assert_close(finished(batch), expected)
         expect(type(getattr(finished, "linear")) is torch.nn.Linear, "linear is not plain")  # noqa: B009  # the model is typed as nn.Module
 
-    def _recipe(self, granularity: Json = "default", ratio: float | None = 0.5) -> dict[str, Json]:
-        entry: dict[str, Json] = {"op_names": list(_MODULES), "target_names": ["weight"]}
+    def _recipe(
+        self,
+        granularity: Json = "default",
+        ratio: float | None = 0.5,
+        modules: Sequence[str] = _MODULES,
+    ) -> dict[str, Json]:
+        entry: dict[str, Json] = {"op_names": list(modules), "target_names": ["weight"]}
         entry |= {"sparse_ratio": ratio, "granularity": granularity}
         stage = {
             "algorithm": self.name,
@@ -134,6 +143,16 @@ class PrunerContract(Contract):
         }
         return {"pruning": stage}
 
+    def _divided(self, granularity: Json) -> list[str]:
+        found = []
+        for module in _MODULES:
+            try:
+                make_plan(contract_net(), self._recipe(granularity, None, [module]))
+            except PlanError:
+                continue  # this granularity does not divide this weight
+            found.append(module)
+        return found
+
     def _compressed(self) -> Session:
         session = attach(contract_net(), self._recipe())
         session.calibrate(contract_batches())
@@ -141,7 +160,7 @@ class PrunerContract(Contract):
         return session
 
     def _scored(self, net: ContractNet) -> list[tuple[PruningTarget, Tensor]]:
-        pruner = self.make()
+        pruner: Pruner = self.make()
         targets = [
             PruningTarget(
                 plan=planned,
@@ -151,37 +170,33 @@ class PrunerContract(Contract):
             )
             for planned in make_plan(net, self._recipe())
         ]
-        return [(target, pruner.importance(target)) for target in targets]
+        return [(target, _scores(pruner, target)) for target in targets]
 
     @staticmethod
     def _counts(target: PruningTarget) -> tuple[int, ...]:
         return count_blocks(target.blocks.size, tuple(target.tensor.shape))
 
-    def _check_budget(self, granularity: Json, ratio: float) -> None:
-        recipe = self._recipe(granularity, ratio)
+    def _check_budget(self, granularity: Json, ratio: float, modules: Sequence[str]) -> bool:
+        # Returns whether the granularity fixes how many blocks stay, whatever the ratio.
+        where = f"granularity {granularity!r}, ratio {ratio}"
+        planned = make_plan(contract_net(), self._recipe(granularity, None, modules))
+        is_fixed = any(target.blocks and target.blocks.keep is not None for target in planned)
+        recipe = self._recipe(granularity, None if is_fixed else ratio, modules)
         try:
-            planned = make_plan(contract_net(), recipe)
-        except PlanError:
-            # The granularity does not divide this model or fixes another ratio; without the
-            # ratio it must either work or be refused for every shape.
-            recipe = self._recipe(granularity, None)
-            try:
-                planned = make_plan(contract_net(), recipe)
-            except PlanError:
-                return
-            if all(target.blocks is None or target.blocks.keep is None for target in planned):
-                return
-        session = attach(contract_net(), recipe)
-        session.calibrate(contract_batches())
-        session.compress()
+            session = attach(contract_net(), recipe)
+            session.calibrate(contract_batches())
+            session.compress()
+        except LaconicError as error:
+            raise ContractError(f"{where}: {error}") from error
         expected = self._expected(planned, ratio)
         for module, targets in session.masks().items():
             masked = int((~targets["weight"]).sum())
             expect(
                 masked == expected[module],
-                f"{module}.weight, granularity {granularity!r}, ratio {ratio}: {masked} elements "
-                f"masked, the budget is {expected[module]}",
+                f"{module}.weight, {where}: {masked} elements masked, the budget is "
+                f"{expected[module]}",
             )
+        return is_fixed
 
     @staticmethod
     def _expected(planned: Plan, ratio: float) -> dict[str, int]:
@@ -201,6 +216,13 @@ class PrunerContract(Contract):
                 masked = int(Fraction(str(ratio)) * per_scope)
             found[target.module] = masked * scopes * (torch.Size(shape).numel() // total)
         return found
+
+
+def _scores(pruner: Pruner, target: PruningTarget) -> Tensor:
+    scores = pruner.importance(target)
+    is_tensor = isinstance(scores, Tensor)
+    expect(is_tensor, f"{target.name}: expected a tensor of scores, got {type(scores).__name__}")
+    return scores
 
 
 def check_pruner(name: str, *, options: Mapping[str, Json] | None = None) -> None:

@@ -30,11 +30,9 @@ class QuantizerContract(Contract):
         """Scale and zero point have the shape of the observed range."""
         for target, low, _, chosen in self._chosen():
             where = _where(target)
-            expect(chosen.scale.shape == low.shape, f"{where}: scale {tuple(chosen.scale.shape)}")
-            expect(
-                chosen.zero_point.shape == low.shape,
-                f"{where}: zero_point {tuple(chosen.zero_point.shape)}",
-            )
+            for name in ("scale", "zero_point"):
+                found, expected = tuple(getattr(chosen, name).shape), tuple(low.shape)
+                expect(found == expected, f"{where}: {name} has shape {found}, expected {expected}")
 
     def check_scale(self) -> None:
         """Scales are finite and larger than zero, also for a range of zeros."""
@@ -51,6 +49,13 @@ class QuantizerContract(Contract):
                 (zero >= target.quant_min) & (zero <= target.quant_max) & (zero == zero.round())
             )
             expect(bool(inside.all()), f"{_where(target)}: zero_point {zero.tolist()}")
+
+    def check_integers(self) -> None:
+        """The integers are those of the target's dtype, and the scheme is the target's."""
+        for target, _, _, chosen in self._chosen():
+            found = (chosen.dtype, chosen.scheme, chosen.quant_min, chosen.quant_max)
+            expected = (target.dtype, target.scheme, target.quant_min, target.quant_max)
+            expect(found == expected, f"{_where(target)}: expected {expected}, got {found}")
 
     def check_determinism(self) -> None:
         """The same range gives the same scale and zero point."""
@@ -74,7 +79,11 @@ class QuantizerContract(Contract):
                 for size in ((1, -1), (-1, -1)):
                     target = _target(dtype, scheme, size)
                     low, high = _ranges(target)
-                    yield target, low, high, self.make().choose(low, high, target)
+                    chosen = self.make().choose(low, high, target)
+                    is_chosen = isinstance(chosen, QParams)
+                    found = type(chosen).__name__
+                    expect(is_chosen, f"{_where(target)}: expected QParams, got {found}")
+                    yield target, low, high, chosen
 
 
 def _target(

@@ -64,7 +64,7 @@ def test_a_copy_has_the_class_of_its_original(net, masked, again):
 
 @WAYS
 def test_a_copied_recurrent_layer_computes_the_same(prune, again):
-    layer = nn.LSTM(3, 4, proj_size=2, bidirectional=True)
+    layer = nn.LSTM(3, 4, bidirectional=True)
     prune(layer, {"op_types": ["LSTM"], "sparse_ratio": 0.5})
     sequence = torch.randn(5, 2, 3)
     layer(sequence)[0].sum().backward()

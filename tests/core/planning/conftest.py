@@ -131,7 +131,9 @@ def recipe_of():
     def recipe_of(*entries, method="pruning", algorithm=None, **top):
         stage = {"config_list": list(entries)}
         if method != "distillation":
-            stage["algorithm"] = algorithm or {"pruning": "element", "quantization": "whole"}[method]
+            stage["algorithm"] = (
+                algorithm or {"pruning": "element", "quantization": "whole"}[method]
+            )
         return {method: stage, **top}
 
     return recipe_of

@@ -34,7 +34,8 @@ def fusion_problems(problems, block):
 
 
 @pytest.mark.parametrize(
-    "names", [("conv", "bn"), ("conv", "act"), ("conv", "bn", "act"), ("conv", "alias"), ("fc", "act")]
+    "names",
+    [("conv", "bn"), ("conv", "act"), ("conv", "bn", "act"), ("conv", "alias"), ("fc", "act")],
 )
 def test_known_combinations_fold(make, block, folding, names):
     plan = make(block, folding(names), method="quantization")

@@ -59,9 +59,7 @@ def test_a_scalar_parameter_is_one_block(make):
     assert make(module, entry, algorithm="channel").targets[0].blocks == Blocks(())
 
 
-@pytest.mark.parametrize(
-    "value", ["rows", "stand-ins:rows", {"rows": {}}, {"stand-ins:rows": {}}]
-)
+@pytest.mark.parametrize("value", ["rows", "stand-ins:rows", {"rows": {}}, {"stand-ins:rows": {}}])
 def test_a_granularity_is_chosen_by_its_name(blocks_of, value):
     assert blocks_of(nn.Conv1d(2, 4, 3), granularity=value, **RATIO).size == (1, -1, -1)
 
@@ -152,6 +150,16 @@ class CutThrough:
         return laconic.Blocks((1, 4), scope=(1, 2))
 
 
+class KeptWithoutScope:
+    def blocks(self, shape, target):
+        return laconic.Blocks((1, 1), keep=1)
+
+
+class KeptTooMuch:
+    def blocks(self, shape, target):
+        return laconic.Blocks((1, 1), scope=(1, 2), keep=3)
+
+
 class Clumsy:
     def blocks(self, shape, target):
         return shape[7]
@@ -174,7 +182,7 @@ class Hesitant:
 
 @pytest.fixture
 def odd(register):
-    classes = (CutThrough, Clumsy, Listed, Unmade, Hesitant)
+    classes = (CutThrough, KeptWithoutScope, KeptTooMuch, Clumsy, Listed, Unmade, Hesitant)
     register(
         implementations=classes,
         laconic_granularities=[
@@ -192,6 +200,20 @@ def test_a_scope_that_cuts_blocks_is_an_error(problem):
     assert problem(nn.Linear(4, 4), granularity="cutthrough") == (
         'pruning.config_list[0]: 0.weight: granularity "cutthrough": its scope [1, 2] is no '
         "multiple of its block [1, 4]"
+    )
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("keptwithoutscope", "it keeps 1 blocks, but has no scope to count them in"),
+        ("kepttoomuch", "it keeps 3 of every 2 blocks"),
+    ],
+)
+def test_what_is_kept_must_fit_into_a_scope(problem, value, message):
+    assert problem(nn.Linear(4, 4), granularity=value) == (
+        f'pruning.config_list[0]: 0.weight: granularity "{value}": {message}'
     )
 
 

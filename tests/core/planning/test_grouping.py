@@ -25,7 +25,9 @@ def competing(member):
 
 
 def test_members_of_a_global_group_share_one_ratio(problems, linears, competing):
-    found = problems(linears(2), competing("0", sparse_ratio=0.5), competing("1", sparse_ratio=0.25))
+    found = problems(
+        linears(2), competing("0", sparse_ratio=0.5), competing("1", sparse_ratio=0.25)
+    )
 
     assert found == [
         "global_group_id 1: its members must have one sparse_ratio, found 0.5 (0.weight), 0.25 "
@@ -118,7 +120,9 @@ def test_what_one_member_states_holds_for_those_that_state_nothing(make, linears
     assert len(make(linears(2), together("0", sparse_ratio=0.5), together("1"))) == 2
 
 
-def test_a_member_that_depends_lends_its_ratio_to_a_global_group(make, linears, together, competing):
+def test_a_member_that_depends_lends_its_ratio_to_a_global_group(
+    make, linears, together, competing
+):
     entries = [
         together("0", global_group_id=1, sparse_ratio=0.5),
         together("1", global_group_id=1),

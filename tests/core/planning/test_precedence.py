@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 import laconic
+from laconic.document.recipe import Entry, Stage
 from laconic.planning.resolve import PlanWarning
 
 
@@ -74,6 +75,19 @@ def test_both_a_ratio_and_a_threshold_after_all_layers_are_an_error(problems, ne
         "'sparse_threshold' after its entry's shortcut keys; give the entry's key to the other "
         "targets in target_settings instead"
     ]
+
+
+def test_a_recipe_made_by_hand_cannot_rank_what_follows(net):
+    own = {"align": {"target_name": "weight", "dims": [0]}, "global_group_id": 1}
+    entry = Entry(path="[0]", op_names=("fc1",), target_settings={"bias": own})
+    stage = Stage(method="pruning", path="pruning", algorithm="element", entries=(entry,))
+    with pytest.raises(laconic.PlanError) as caught:
+        laconic.plan(net, laconic.Recipe(stages=(stage,)))
+
+    assert str(caught.value) == (
+        "[0].target_settings.bias: a target with 'align' takes its mask from another target, so "
+        "'global_group_id' has no meaning for it; remove one of the two"
+    )
 
 
 def test_bounds_that_cross_after_all_layers_are_an_error(problems, net):
@@ -205,7 +219,10 @@ def test_targets_stand_in_the_order_of_the_model_whatever_the_order_of_entries(m
 
 
 def test_the_order_of_the_model_holds_when_the_last_entry_wins(make, linears):
-    entries = [{"op_types": ["Linear"], "sparse_ratio": 0.5}, {"op_names": ["0"], "sparse_ratio": 0}]
+    entries = [
+        {"op_types": ["Linear"], "sparse_ratio": 0.5},
+        {"op_names": ["0"], "sparse_ratio": 0},
+    ]
     plan = make(linears(3), *entries, on_conflict="last")
 
     assert [target.module for target in plan] == ["0", "1", "2"]

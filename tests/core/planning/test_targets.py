@@ -58,9 +58,7 @@ def test_a_parameter_that_is_none_is_skipped_and_noted(make, net):
     plan = make(net, {"op_names": ["fc10"], **RATIO})
 
     assert [target.name for target in plan] == ["fc10.weight"]
-    assert [str(one) for one in plan.skipped] == [
-        "fc10.bias is skipped: the module has None there"
-    ]
+    assert [str(one) for one in plan.skipped] == ["fc10.bias is skipped: the module has None there"]
 
 
 def test_a_named_parameter_that_is_none_is_skipped_too(make, holder):
@@ -199,7 +197,7 @@ def test_a_scripted_module_elsewhere_in_the_model_does_no_harm(make):
 
 def test_an_argument_by_number_must_exist(problems, net):
     assert problems(net, {"op_names": ["fc1"], "target_names": ["_input_1"], **RATIO}) == [
-        "pruning.config_list[0]: fc1._input_1: forward takes 1 positional arguments, counted from 0"
+        "pruning.config_list[0]: fc1._input_1: forward has no argument 1; those with a position are 0"
     ]
 
 

@@ -1,0 +1,88 @@
+"""Pruners that misbehave on purpose, and a session on a small model."""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+import laconic
+
+
+class Behaviour:
+    """What ``toy_odd`` and ``toy_curve`` do when they are asked; a test replaces it."""
+
+    def __init__(self) -> None:
+        self.score = lambda target: target.tensor.abs()
+        self.curve = lambda progress: progress
+
+
+@pytest.fixture
+def odd(toy_pruners) -> Iterator[Behaviour]:
+    """Register the pruner ``toy_odd`` and the schedule ``toy_curve``, which a test programs.
+
+    ``odd.score = lambda target: ...`` and ``odd.curve = lambda progress: ...``.
+    """
+    behaviour = Behaviour()
+
+    class Odd:
+        def importance(self, target):
+            return behaviour.score(target)
+
+    class Face:
+        @laconic.hookimpl
+        def laconic_pruners(self):
+            return [laconic.PrunerInfo(name="toy_odd", implementation="laconic_odd:Odd")]
+
+        @laconic.hookimpl
+        def laconic_schedules(self):
+            return [laconic.ScheduleInfo(name="toy_curve", implementation="laconic_odd:curve")]
+
+    module = ModuleType("laconic_odd")
+    module.Odd, module.curve = Odd, lambda progress: behaviour.curve(progress)
+    sys.modules["laconic_odd"] = module
+    name = laconic.registry().register(Face(), name="laconic-odd")
+    yield behaviour
+    laconic.registry().unregister(name)
+    del sys.modules["laconic_odd"]
+
+
+@pytest.fixture
+def toy_halves(toy_pruners) -> Iterator[None]:
+    """Register the granularity ``toy_halves``: two blocks, the halves of dimension 0."""
+
+    class Halves:
+        def blocks(self, shape, target):
+            return laconic.Blocks((shape[0] // 2, *(-1,) * (len(shape) - 1)))
+
+    class Face:
+        @laconic.hookimpl
+        def laconic_granularities(self):
+            reference = "laconic_halves:Halves"
+            return [laconic.GranularityInfo(name="toy_halves", implementation=reference)]
+
+    module = ModuleType("laconic_halves")
+    module.Halves = Halves
+    sys.modules["laconic_halves"] = module
+    name = laconic.registry().register(Face(), name="laconic-halves")
+    yield
+    laconic.registry().unregister(name)
+    del sys.modules["laconic_halves"]
+
+
+@pytest.fixture
+def build() -> Callable[[], nn.Sequential]:
+    """Make the same small model at every call."""
+
+    def build():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    return build
+
+
+@pytest.fixture
+def data() -> torch.Tensor:
+    return torch.randn(5, 4, generator=torch.Generator().manual_seed(1))

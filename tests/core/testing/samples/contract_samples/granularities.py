@@ -1,0 +1,84 @@
+"""A granularity that keeps its contract, and one for every way to break it."""
+
+import laconic
+
+
+class Good:
+    def blocks(self, shape, target):
+        return laconic.Blocks((1,) * len(shape))
+
+
+class Pairs:
+    def blocks(self, shape, target):
+        return laconic.Blocks((2, *(-1,) * (len(shape) - 1)))
+
+
+class Valued(Good):
+    def __init__(self, *, value):
+        self.value = value
+
+
+class Indivisible:
+    def blocks(self, shape, target):
+        return laconic.Blocks((7,) * len(shape))
+
+
+class Refusing:
+    def blocks(self, shape, target):
+        raise ValueError("never")
+
+
+class Silent:
+    def blocks(self, shape, target):
+        raise ValueError
+
+
+class Failing:
+    def blocks(self, shape, target):
+        return shape["rows"]
+
+
+class Tupled:
+    def blocks(self, shape, target):
+        return (1,) * len(shape)
+
+
+class Flat:
+    def blocks(self, shape, target):
+        return laconic.Blocks((1,))
+
+
+class Zero:
+    def blocks(self, shape, target):
+        return laconic.Blocks((0,) * len(shape))
+
+
+class Changing:
+    calls = 0
+
+    def blocks(self, shape, target):
+        Changing.calls += 1
+        return laconic.Blocks((1 + Changing.calls % 2, *(1,) * (len(shape) - 1)))
+
+
+class Halved:
+    def blocks(self, shape, target):
+        rest = (1,) * (len(shape) - 1)
+        return laconic.Blocks((1, *rest), scope=(4, *rest), keep=2)
+
+
+class KeepingWithoutScope:
+    def blocks(self, shape, target):
+        return laconic.Blocks((1,) * len(shape), keep=2)
+
+
+class KeepingTooMuch:
+    def blocks(self, shape, target):
+        rest = (1,) * (len(shape) - 1)
+        return laconic.Blocks((1, *rest), scope=(4, *rest), keep=5)
+
+
+class Cutting:
+    def blocks(self, shape, target):
+        rest = (1,) * (len(shape) - 1)
+        return laconic.Blocks((4, *rest), scope=(2, *rest))

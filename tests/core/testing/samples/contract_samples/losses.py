@@ -1,0 +1,50 @@
+"""A loss that keeps its contract, and one for every way to break it."""
+
+import torch
+
+
+def good(student, teacher, *, weight=1.0):
+    return (student - teacher).square().mean() * weight
+
+
+def unreduced(student, teacher):
+    return (student - teacher).square()
+
+
+def whole(student, teacher):
+    return (student - teacher).square().mean().long()
+
+
+def infinite(student, teacher):
+    return (student - teacher).square().mean() / 0
+
+
+def plain(student, teacher):
+    return float((student - teacher).square().mean())
+
+
+def detached(student, teacher):
+    return (student.detach() - teacher).square().mean()
+
+
+def constant(student, teacher):
+    return (student * 0).sum() + 1
+
+
+def steep(student, teacher):
+    return (student - student.detach()).abs().sqrt().mean()
+
+
+def writing(student, teacher):
+    loss = (student - teacher).square().mean()
+    student.data.mul_(2)
+    return loss
+
+
+def writing_teacher(student, teacher):
+    teacher.zero_()
+    return (student - teacher).square().mean()
+
+
+def random(student, teacher):
+    return (student - teacher).square().mean() * torch.rand(())

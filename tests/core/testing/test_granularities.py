@@ -1,0 +1,122 @@
+"""The contract of granularities passes good ones and finds every way to break it."""
+
+import pytest
+
+from laconic.testing import ContractError, GranularityContract, check_granularity
+
+OPTIONS = "The options are a closed JSON Schema, and its example values select the granularity"
+BLOCKS = "Blocks have a size for each dimension and divide some shape; ValueError refuses"
+SAME = "The same shape gives the same blocks"
+SCOPE = "A scope holds whole blocks, and what is kept in it fits into it"
+
+VALUE = {
+    "type": "object",
+    "properties": {"value": {}},
+    "required": ["value"],
+    "additionalProperties": False,
+}
+LETTERS = {"type": "string", "pattern": "^[ab]$"}
+
+
+@pytest.mark.parametrize("sample", ["Good", "Pairs", "Halved"])
+def test_a_good_granularity_passes(register, sample):
+    check_granularity(register("granularity", sample))
+
+
+def test_a_granularity_with_example_values_passes(register):
+    values = {**LETTERS, "examples": ["a", "b"]}
+
+    check_granularity(register("granularity", "Valued", options=VALUE, values=values))
+
+
+def test_values_may_be_given_to_the_check(register):
+    name = register("granularity", "Valued", options=VALUE, values=LETTERS)
+
+    check_granularity(name, values=["a", {name: {"value": 7}}])
+
+
+def test_values_without_examples_cannot_be_checked(register, failures):
+    name = register("granularity", "Valued", options=VALUE, values=LETTERS)
+
+    assert failures(GranularityContract(name)) == {
+        OPTIONS: (
+            "its values schema has no examples, so nothing can be checked; add examples to the "
+            "schema or pass values to check_granularity"
+        )
+    }
+
+
+def test_an_example_that_the_schema_refuses_is_found(register, failures):
+    values = {**LETTERS, "examples": ["a", "c"]}
+    name = register("granularity", "Valued", options=VALUE, values=values)
+
+    assert failures(GranularityContract(name))[OPTIONS] == (
+        'ValueError: no installed granularity accepts "c"; known: default, sample'
+    )
+
+
+def test_an_example_that_selects_another_granularity_is_found(register, failures):
+    register("granularity", "Good", name="other")
+    name = register("granularity", "Good")
+
+    found = failures(GranularityContract(name, values=["other"]))
+
+    assert found[OPTIONS] == "'other' selects the granularity other"
+
+
+def test_open_options_are_found(register, failures):
+    name = register("granularity", "Good", options={"type": "object"})
+
+    assert failures(GranularityContract(name)) == {
+        OPTIONS: (
+            "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
+            "additionalProperties to false"
+        )
+    }
+
+
+TRIED = "[(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)]"
+
+
+@pytest.mark.parametrize(
+    ("sample", "check", "message"),
+    [
+        ("Indivisible", BLOCKS, f"'sample' divides none of the shapes that were tried: {TRIED}"),
+        ("Refusing", BLOCKS, f"'sample' divides none of the shapes that were tried: {TRIED}"),
+        ("Silent", BLOCKS, "'sample' on (8,): a ValueError without a text"),
+        (
+            "Failing",
+            BLOCKS,
+            "'sample' on (8,): expected Blocks or ValueError, got TypeError: tuple indices must be "
+            "integers or slices, not str",
+        ),
+        ("Tupled", BLOCKS, "'sample' on (8,): expected Blocks or ValueError, got tuple"),
+        (
+            "Flat",
+            BLOCKS,
+            "'sample' on (8, 16): size [1], expected one size for each of 2 dimensions, positive "
+            "or -1",
+        ),
+        (
+            "Zero",
+            BLOCKS,
+            "'sample' on (8,): size [0], expected one size for each of 1 dimensions, positive or -1",
+        ),
+        ("KeepingWithoutScope", SCOPE, "'sample' on (8,): keeps 2 without a scope"),
+        ("KeepingTooMuch", SCOPE, "'sample' on (8,): keeps 5 of 4 blocks"),
+        ("Cutting", SCOPE, "'sample' on (8,): scope [2] cuts blocks of [4]"),
+    ],
+)
+def test_a_broken_granularity_is_found(register, failures, sample, check, message):
+    name = register("granularity", sample, target_kinds=("parameter",))
+
+    assert failures(GranularityContract(name))[check] == message
+
+
+def test_a_granularity_that_changes_its_mind_is_found(register):
+    contract = GranularityContract(register("granularity", "Changing"))
+
+    with pytest.raises(
+        ContractError, match=r"'sample' on \(8,\): Blocks\(size=\(.,\).* then Blocks"
+    ):
+        contract.check_determinism()

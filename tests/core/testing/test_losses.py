@@ -1,0 +1,29 @@
+"""The contract of losses finds every way to break it."""
+
+import pytest
+
+from laconic.testing import LossContract
+
+SCALAR = "The loss is a finite 0-dim float tensor"
+GRADIENT = "The student gets a finite gradient that is not zero everywhere"
+UNTOUCHED = "Student and teacher tensors are not modified"
+SAME = "The same pair gives the same loss"
+
+
+@pytest.mark.parametrize(
+    ("sample", "check", "message"),
+    [
+        ("unreduced", SCALAR, "shape (4, 10): the loss has shape (4, 10)"),
+        ("whole", SCALAR, "shape (4, 10): the loss is torch.int64"),
+        ("infinite", SCALAR, "shape (4, 10): the loss is inf"),
+        ("plain", SCALAR, "it returned a float, not a tensor"),
+        ("detached", GRADIENT, "shape (4, 10): the loss does not depend on the student"),
+        ("constant", GRADIENT, "shape (4, 10): the gradient is zero"),
+        ("steep", GRADIENT, "shape (4, 10): the gradient is not finite"),
+        ("writing", UNTOUCHED, "shape (4, 10): student was written to"),
+        ("writing_teacher", UNTOUCHED, "shape (4, 10): teacher was written to"),
+        ("random", SAME, "shape (4, 10): two calls differ"),
+    ],
+)
+def test_a_broken_loss_is_found(register, failures, sample, check, message):
+    assert failures(LossContract(register("loss", sample), {}))[check] == message

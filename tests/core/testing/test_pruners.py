@@ -1,0 +1,106 @@
+"""The contract of pruners passes a good one and finds every way to break it."""
+
+import pytest
+
+import laconic
+from laconic.testing import PrunerContract, check_pruner
+
+SCORES = "Scores are finite floats of the tensor's shape or of its blocks"
+SAME = "The same weights give the same scores, from the same object and from a new one"
+UNTOUCHED = "Scoring changes neither values, versions nor requires_grad of the weights"
+BUDGETS = "Every ratio is met exactly on every granularity"
+SAVED = "A saved session puts the same masks in force again"
+COPIED = "A deep copy of the pruned model computes the same"
+COMPILED = "torch.compile captures the pruned model as one graph that computes the same"
+FINISHED = "The finished model is plain and computes what the pruned one did"
+
+
+@pytest.fixture
+def found(register, failures):
+    def found(sample, **described):
+        return failures(PrunerContract(register("pruner", sample, **described), {}))
+
+    return found
+
+
+@pytest.mark.parametrize("default", ["element", "output_channel", "tensor"])
+def test_a_good_pruner_passes_whatever_its_default_with_no_granularity_installed(register, default):
+    check_pruner(register("pruner", "Good", default_granularity=default))
+
+
+def test_a_good_pruner_passes_with_options(register):
+    power = {"properties": {"power": {"type": "number"}}, "additionalProperties": False}
+
+    check_pruner(register("pruner", "Good", options=power), options={"power": 2})
+
+
+def test_a_good_pruner_passes_on_installed_granularities(register):
+    register("granularity", "Pairs", name="pairs")
+    register("granularity", "Indivisible", name="sevens")
+
+    check_pruner(register("pruner", "Good"))
+
+
+@pytest.mark.parametrize(
+    ("sample", "check", "message"),
+    [
+        (
+            "WrongShape",
+            SCORES,
+            "conv.weight in torch.float32: scores have shape (3,), expected one of ((8, 4, 4, 4), "
+            "(8, 4, 4, 4))",
+        ),
+        ("NotFinite", SCORES, "conv.weight in torch.float32: scores are not all finite"),
+        ("Integer", SCORES, "conv.weight in torch.float32: scores are torch.int64"),
+        ("Listed", SCORES, "conv.weight: expected a tensor of scores, got list"),
+        ("Random", SAME, "conv.weight: two objects score differently"),
+        ("Counting", SAME, "conv.weight: two calls score differently"),
+        ("Writing", UNTOUCHED, "conv.weight was changed"),
+        ("Touching", UNTOUCHED, "conv.weight was written to"),
+        ("Freezing", UNTOUCHED, "requires_grad of conv.weight was switched off"),
+        ("Locking", COPIED, "TypeError: cannot pickle '_thread.lock' object"),
+    ],
+)
+def test_a_broken_pruner_is_found(found, sample, check, message):
+    assert found(sample)[check] == message
+
+
+def test_a_pruner_that_cannot_score_every_granularity_is_found(register, found):
+    register("granularity", "Pairs", name="pairs")
+
+    assert found("ChannelsOnly", default_granularity="output_channel")[BUDGETS].startswith(
+        "granularity 'pairs', ratio 0: sample returned scores of shape [8, 1, 1, 1] for conv.weight;"
+    )
+
+
+def test_a_budget_that_a_granularity_fixes_is_checked_at_that_budget(register):
+    register("granularity", "Halved", name="halved")
+
+    check_pruner(register("pruner", "Good", granularities=("halved",)))
+
+
+def test_a_pruner_that_divides_no_weight_by_default_is_found(register, found):
+    register("granularity", "Indivisible", name="sevens")
+
+    assert found("Good", default_granularity="sevens")[BUDGETS] == (
+        "the default granularity divides none of the weights that were tried"
+    )
+
+
+def test_a_pruner_that_cannot_be_made_again_is_found(found):
+    assert "RuntimeError: it was made before" in found("MadeOnce")[SAVED]
+
+
+def test_a_pruner_that_breaks_the_graph_is_found(found):
+    assert found("Breaking")[COMPILED].startswith(
+        "Unsupported: Call to `torch._dynamo.graph_break()`"
+    )
+
+
+def test_a_pruner_whose_effect_ends_with_the_session_is_found(found):
+    assert found("Clinging")[FINISHED].startswith("AssertionError: Tensor-likes are not close!")
+
+
+def test_a_pruner_that_is_not_there_is_an_unknown_plugin():
+    with pytest.raises(laconic.UnknownPluginError):
+        check_pruner("nothing")
