@@ -184,6 +184,18 @@ def test_the_terms_of_a_residual_addition_are_tied(tied, image):
     )
 
 
+def test_a_stream_may_begin_with_the_input(tied, tokens):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.up, self.down = nn.LayerNorm(6), nn.Linear(6, 12), nn.Linear(12, 6)
+
+        def forward(self, x):
+            return x + self.down(self.up(self.norm(x)).relu())
+
+    assert tied(nn.Sequential(Block(), Block()), tokens) == ([["0.down", "1.down"]], {})
+
+
 def test_a_norm_is_tied_to_what_it_normalizes_when_it_is_pruned_itself(tied, image):
     groups, _ = tied(Residual(), image, types=("Conv2d", "BatchNorm2d"))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 import laconic
-from laconic_shrink.graph import CONVOLUTION, Graph, Node, operation
+from laconic_shrink.graph import CONVOLUTION, MODULE_TYPES, Graph, Node, operation
 from laconic_shrink.products import is_mixing
 from laconic_shrink.rehearsal import call, describe
 from laconic_shrink.spaces import ChannelSpaces
@@ -135,38 +135,36 @@ class Probe:
         expected = [one in self.chosen for one in self.spaces.classes(state, len(arrived))]
         missing = sum(due and not is_here for due, is_here in zip(expected, arrived, strict=True))
         extra = sum(is_here and not due for due, is_here in zip(expected, arrived, strict=True))
-        if missing or (extra and not self._is_mixed()):
+        # What the model is given, or a parameter of its own, is never NaN.
+        is_missing = missing and any(node.type in _MAKING for node in self._before())
+        is_extra = extra and not any(is_mixing(node, self.spaces.edges) for node in self._before())
+        if is_missing or is_extra:
             self.problem = (
                 f"the channels that enter {self.graph.title(self.node)} are not those that were "
                 f"traced to it; an operation before it reorders or mixes them in a way that "
                 f"torch-pruning does not follow ({self._operations()})"
             )
 
-    def _operations(self) -> str:
-        """The nearest operations before the module, where the reader should look."""
-        names: list[str] = []
+    def _before(self) -> Iterator[Node]:
+        """Everything that leads to the module, back to the modules that make its channels."""
         waiting = list(self.node.inputs)
         seen: set[Node] = set()
         for node in waiting:
-            if node not in seen and node.type not in _MAKING:
+            if node not in seen:
                 seen.add(node)
-                if node.type != OPTYPE.PARAMETER and hasattr(node.grad_fn, "next_functions"):
-                    names.append(operation(node))
-                waiting += node.inputs
+                yield node
+                waiting += () if node.type in _MAKING else node.inputs
+
+    def _operations(self) -> str:
+        """The nearest operations before the module, where the reader should look."""
+        names = [
+            operation(node)
+            for node in self._before()
+            if node.type not in MODULE_TYPES and node.type != OPTYPE.PARAMETER
+        ]
         # The weight of a linear layer is turned inside the layer, which is no way of a channel.
         shown = list(dict.fromkeys(name for name in names if name != "TBackward0"))
         return ", ".join(shown[:_SHOWN]) or "no operation between modules"
-
-    def _is_mixed(self) -> bool:
-        waiting = list(self.node.inputs)
-        seen: set[Node] = set()
-        for node in waiting:
-            if node not in seen and node.type not in _MAKING:
-                seen.add(node)
-                if is_mixing(node, self.spaces.edges):
-                    return True
-                waiting += node.inputs
-        return False
 
     def _tainted(self, output: Tensor) -> Tensor:
         if not _is_float(output):
