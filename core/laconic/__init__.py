@@ -10,12 +10,14 @@ from laconic.registry.hookspecs import hookimpl
 if TYPE_CHECKING:
     from laconic.affine import choose_qparams as choose_qparams
     from laconic.algorithms import Choose as Choose
+    from laconic.algorithms import DependencyTracer as DependencyTracer
     from laconic.algorithms import Granularity as Granularity
     from laconic.algorithms import Pruner as Pruner
     from laconic.algorithms import PruningTarget as PruningTarget
     from laconic.algorithms import QParams as QParams
     from laconic.algorithms import QuantizationTarget as QuantizationTarget
     from laconic.algorithms import Quantizer as Quantizer
+    from laconic.algorithms import SharedChannels as SharedChannels
     from laconic.algorithms import Solution as Solution
     from laconic.blocks import Blocks as Blocks
     from laconic.blocks import count_blocks as count_blocks
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
     from laconic.errors import SessionError as SessionError
     from laconic.errors import SessionFileError as SessionFileError
     from laconic.errors import UnknownPluginError as UnknownPluginError
+    from laconic.planning.dependency import auto_dependency_groups as auto_dependency_groups
     from laconic.planning.plan import Plan as Plan
     from laconic.planning.plan import TargetPlan as TargetPlan
     from laconic.planning.resolve import plan as plan
+    from laconic.registry.descriptors import DependencyTracerInfo as DependencyTracerInfo
     from laconic.registry.descriptors import ExporterInfo as ExporterInfo
     from laconic.registry.descriptors import GranularityInfo as GranularityInfo
     from laconic.registry.descriptors import LossInfo as LossInfo
@@ -69,6 +73,8 @@ _WHERE = {
     "CalibrationError": "laconic.errors",
     "Choose": "laconic.algorithms",
     "ConfigError": "laconic.errors",
+    "DependencyTracer": "laconic.algorithms",
+    "DependencyTracerInfo": "laconic.registry.descriptors",
     "ExporterInfo": "laconic.registry.descriptors",
     "Granularity": "laconic.algorithms",
     "GranularityInfo": "laconic.registry.descriptors",
@@ -95,9 +101,11 @@ _WHERE = {
     "SessionError": "laconic.errors",
     "SessionFileError": "laconic.errors",
     "Solution": "laconic.algorithms",
+    "SharedChannels": "laconic.algorithms",
     "TargetPlan": "laconic.planning.plan",
     "UnknownPluginError": "laconic.errors",
     "attach": "laconic.session.opening",
+    "auto_dependency_groups": "laconic.planning.dependency",
     "choose_qparams": "laconic.affine",
     "count_blocks": "laconic.blocks",
     "distill": "laconic.session.oneshot",

@@ -180,9 +180,7 @@ def is_broadcastable(size: Sequence[int], shape: Sequence[int]) -> bool:
         ValueError: as in `resolve_size`.
     """
     resolved = resolve_size(size, shape)
-    return all(
-        block in (1, length) for block, length in zip(resolved, shape, strict=True)
-    )
+    return all(block in (1, length) for block, length in zip(resolved, shape, strict=True))
 
 
 def element_blocks(rank: int) -> Blocks:

@@ -48,7 +48,9 @@ def test_documents_registry_and_command_line_import_no_torch(core):
     assert json.loads(_run(FIRST_WITH_TORCH, json.dumps(modules))) == []
 
 
-@pytest.mark.parametrize("family", ["granularity", "pruning", "quantization", "distillation"])
+@pytest.mark.parametrize(
+    "family", ["granularity", "pruning", "quantization", "distillation", "shrink"]
+)
 def test_the_face_of_a_family_imports_no_torch(family):
     assert json.loads(_run(FIRST_WITH_TORCH, json.dumps([f"laconic_{family}"]))) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ("distillation", "granularity", "pruning", "quantization")
+FAMILIES = ("distillation", "granularity", "pruning", "quantization", "shrink")
 RECIPE = """\
 pruning:
   algorithm: l1_norm
@@ -74,9 +74,10 @@ def test_every_wheel_is_typed_and_licensed(built, name):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_depends_on_the_core_alone(built, family):
+def test_a_family_depends_on_the_core_and_on_nothing_of_a_sibling(built, family):
     metadata = _metadata(built, f"laconic_{family}")
-    assert metadata.get_all("Requires-Dist") == ["laconic<1,>=0.1"]
+    own = {"shrink": ["torch-pruning<1.7,>=1.6"]}.get(family, [])
+    assert metadata.get_all("Requires-Dist") == ["laconic<1,>=0.1", *own]
 
 
 def test_the_sdist_of_the_core_has_no_tests_and_no_golden_data(built):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -150,8 +151,10 @@ def _replace_in_mapping(
     key = _find_key(site.key, output)
     if key is None:
         raise SessionError(_no_element(module, site, output))
-    if type(output) is dict:
-        return {name: apply(item) if name == key else item for name, item in output.items()}
+    if type(output) in (dict, OrderedDict):
+        # Not copied: torch.compile gives an OrderedDict that was copied another order.
+        items = [(name, apply(item) if name == key else item) for name, item in output.items()]
+        return type(output)(items)
     if dataclasses.is_dataclass(type(output)):
         # A ModelOutput is a dictionary that is a dataclass: rebuilt from its own fields, it keeps
         # its type and its attributes, and the caller's object is not modified.

@@ -205,7 +205,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Json]:
         """Return the plan as JSON data; `from_dict` reads it back."""
-        from laconic.planning.encoding import encode_plan
+        from laconic.planning.encoding import encode_plan  # it reads the classes of this module
 
         return encode_plan(self)
 
@@ -220,6 +220,6 @@ class Plan:
             PlanError: the data is not a plan of this version.
             ConfigError: its recipe is not valid with the plugins that are installed now.
         """
-        from laconic.planning.encoding import decode_plan
+        from laconic.planning.encoding import decode_plan  # it makes the classes of this module
 
         return decode_plan(data)

@@ -66,12 +66,17 @@ def plan(
         raise PlanError(draft.problems)
     resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
     resolved = follow_channels(resolved, draft)
-    _warn(resolved)
+    warn_of_findings(resolved)
     registry().observe("laconic_plan_resolved", plan=resolved)
     return resolved
 
 
-def _warn(resolved: Plan) -> None:
+def warn_of_findings(resolved: Plan) -> None:
+    """Warn the caller's caller of everything in a plan that has no effect.
+
+    Args:
+        resolved: the plan.
+    """
     for findings, what in (
         (resolved.unmatched, "matched nothing"),
         (resolved.shadowed, "configured twice"),

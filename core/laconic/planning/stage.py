@@ -26,15 +26,16 @@ from laconic.registry.descriptors import PrunerInfo, QuantizerInfo, TargetKind
 from laconic.registry.registry import registry
 
 
-def plan_stage(draft: Draft, number: int) -> None:
+def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> None:
     """Add the targets of one stage to a draft.
 
     Args:
         draft: the plan so far.
         number: index of the stage in the recipe.
+        info: what to plan for instead of the stage's algorithm, or None.
     """
     stage = draft.recipe.stages[number]
-    planner = _StagePlanner(draft, stage, number, descriptor_of(stage))
+    planner = _StagePlanner(draft, stage, number, info or descriptor_of(stage))
     for entry in stage.entries:
         planner.plan_entry(entry)
 

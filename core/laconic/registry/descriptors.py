@@ -161,6 +161,11 @@ class ExporterInfo(Descriptor):
 
 
 @attrs.frozen(kw_only=True)
+class DependencyTracerInfo(Descriptor):
+    """A tracer; ``Object(**options).trace(...)`` finds parameters that share output channels."""
+
+
+@attrs.frozen(kw_only=True)
 class ModuleSetting:
     """The default targets of one module type, and where its channels are.
 

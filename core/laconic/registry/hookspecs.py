@@ -10,6 +10,7 @@ import pluggy
 if TYPE_CHECKING:
     from laconic.planning.plan import Plan
     from laconic.registry.descriptors import (
+        DependencyTracerInfo,
         ExporterInfo,
         GranularityInfo,
         LossInfo,
@@ -57,6 +58,11 @@ def laconic_schedules() -> Sequence[ScheduleInfo]:  # type: ignore[empty-body]  
 @hookspec
 def laconic_exporters() -> Sequence[ExporterInfo]:  # type: ignore[empty-body]  # a hookspec has no body
     """Return the export formats this plugin provides."""
+
+
+@hookspec
+def laconic_dependency_tracers() -> Sequence[DependencyTracerInfo]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Return the tracers of channel dependencies this plugin provides."""
 
 
 @hookspec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from laconic.registry.descriptors import (
+    DependencyTracerInfo,
     Descriptor,
     ExporterInfo,
     GranularityInfo,
@@ -75,5 +76,12 @@ EXPORTER = Kind(
     hook="laconic_exporters",
     descriptor=ExporterInfo,
 )
+TRACER = Kind(
+    name="tracer",
+    catalog="tracers",
+    hook="laconic_dependency_tracers",
+    descriptor=DependencyTracerInfo,
+    family="laconic-shrink",
+)
 
-KINDS = (PRUNER, QUANTIZER, GRANULARITY, LOSS, SCHEDULE, EXPORTER)
+KINDS = (PRUNER, QUANTIZER, GRANULARITY, LOSS, SCHEDULE, EXPORTER, TRACER)

@@ -19,6 +19,7 @@ from laconic.errors import (
 from laconic.registry.catalog import Catalog
 from laconic.registry.collect import new_manager
 from laconic.registry.descriptors import (
+    DependencyTracerInfo,
     ExporterInfo,
     GranularityInfo,
     LossInfo,
@@ -28,7 +29,15 @@ from laconic.registry.descriptors import (
     ScheduleInfo,
 )
 from laconic.registry.installed import load_plugins
-from laconic.registry.kinds import EXPORTER, GRANULARITY, LOSS, PRUNER, QUANTIZER, SCHEDULE
+from laconic.registry.kinds import (
+    EXPORTER,
+    GRANULARITY,
+    LOSS,
+    PRUNER,
+    QUANTIZER,
+    SCHEDULE,
+    TRACER,
+)
 from laconic.registry.loading import admit
 from laconic.registry.lookup import Snapshot
 from laconic.registry.observing import notify
@@ -107,6 +116,7 @@ class Registry:
         losses: distillation losses.
         schedules: sparsity schedules.
         exporters: export formats.
+        tracers: tracers of channel dependencies.
     """
 
     def __init__(
@@ -122,6 +132,7 @@ class Registry:
         self.losses: Catalog[LossInfo] = Catalog(LOSS, self._now)
         self.schedules: Catalog[ScheduleInfo] = Catalog(SCHEDULE, self._now)
         self.exporters: Catalog[ExporterInfo] = Catalog(EXPORTER, self._now)
+        self.tracers: Catalog[DependencyTracerInfo] = Catalog(TRACER, self._now)
 
     @property
     def revision(self) -> int:

@@ -91,9 +91,6 @@ def _follow(
         return is_kept(handle, mask)
     source = _source(handle, by_name)
     kept = _follow(source, by_name, decided)
-    rank_of_source = len(source.plan.shape) if source.plan.shape is not None else kept.ndim
-    if kept.ndim != rank_of_source:
-        kept = kept.expand(source.plan.shape or ())
     reduced = align_kept(kept, align["dims"], name=handle.plan.name)
     decided[handle] = _place(handle, source, reduced)
     return decided[handle]

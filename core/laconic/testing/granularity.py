@@ -123,15 +123,17 @@ def _blocks(
         raise ContractError(f"{where}: expected Blocks or ValueError, got {found}") from error
     is_blocks = isinstance(blocks, Blocks)
     expect(is_blocks, f"{where}: expected Blocks or ValueError, got {type(blocks).__name__}")
-    size = blocks.size
-    is_sized = len(size) == len(shape) and all(block == -1 or block > 0 for block in size)
-    expect(
-        is_sized,
-        f"{where}: size {list(size)}, expected one size for each of {len(shape)} dimensions, "
-        f"positive or -1",
-    )
+    scope = blocks.size if blocks.scope is None else blocks.scope
+    for name, size in (("size", blocks.size), ("scope", scope)):
+        is_sized = len(size) == len(shape) and all(length == -1 or length > 0 for length in size)
+        expect(
+            is_sized,
+            f"{where}: {name} {list(size)}, expected one length for each of {len(shape)} "
+            f"dimensions, positive or -1",
+        )
     try:
-        count_blocks(size, shape)
+        count_blocks(blocks.size, shape)
+        count_blocks(scope, shape)
     except ValueError:
         return None  # it does not divide: the core refuses it in planning, with the target's name
     return blocks

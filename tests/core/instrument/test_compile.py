@@ -1,8 +1,12 @@
 """Invariant 4: torch.compile in one graph, no recompilation on mask edits, export, functional calls."""
 
+from collections import OrderedDict
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 WEIGHTS = {"op_types": ["Linear"], "sparse_ratio": 0.5}
 OUTPUT = {"op_names": ["act"], "target_names": ["_output_"], "sparse_ratio": 0.25}
@@ -118,6 +122,38 @@ def test_a_keyword_argument_and_a_dictionary_output_compile(backend, x, prune):
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(value=x), model(value=x))
     assert backend.graphs == 1
+
+
+class Returning(nn.Module):
+    """Returns its input and twice that in a container."""
+
+    def __init__(self, container):
+        super().__init__()
+        self.container = container
+
+    def forward(self, value):
+        return self.container(value, 2 * value)
+
+
+class Pair(NamedTuple):
+    one: torch.Tensor
+    two: torch.Tensor
+
+
+def ordered(one, two):
+    return OrderedDict(one=one, two=two)
+
+
+@pytest.mark.parametrize("container", [Pair, ordered])
+def test_a_container_that_keeps_its_type_compiles(backend, x, prune, container):
+    model = Returning(container)
+    entry = {"op_names": [""], "target_names": ["_output_two"], "sparse_ratio": 0.5}
+    prune(model, entry, data=[x])
+    found = torch.compile(model, fullgraph=True, backend=backend)(x)
+    expected = model(x)
+    assert type(found) is type(expected)
+    for one, other in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -184,6 +184,18 @@ def test_a_plan_with_another_shape_is_refused(net):
     )
 
 
+def test_a_plan_with_a_parameter_that_the_module_lacks_is_refused(net):
+    plan = laconic.plan(net, recipe({"op_names": ["first"], "target_names": ["weight"]}))
+    other = type(net)()
+    other.first = nn.Identity()
+    with pytest.raises(laconic.AttachError) as caught:
+        laconic.attach(other, plan)
+    assert str(caught.value) == (
+        "the plan has first.weight with shape [8, 6], the model has nothing there; plan again with "
+        "laconic.plan(model, recipe)"
+    )
+
+
 def test_a_plan_with_a_parameter_that_is_none_now_is_refused(net):
     plan = laconic.plan(net, recipe({"op_names": ["first"], "sparse_ratio": 0.5}))
     other = type(net)()

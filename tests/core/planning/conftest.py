@@ -163,6 +163,18 @@ def problems(make):
     return problems
 
 
+@pytest.fixture
+def problem(problems):
+    """The one problem of a target of a single module."""
+
+    def problem(module, *, target="weight", algorithm=None, **keys):
+        entry = {"op_names": ["0"], "target_names": [target], "sparse_ratio": 0.5, **keys}
+        (found,) = problems(nn.Sequential(module), entry, algorithm=algorithm)
+        return found
+
+    return problem
+
+
 class Net(nn.Module):
     """Two layers whose names begin alike, a convolution and its normalisation."""
 

@@ -121,6 +121,7 @@ def test_a_missing_family_is_named_with_the_command_that_installs_it(load):
         ("granularities", "a granularity", "laconic-granularity"),
         ("losses", "a loss", "laconic-distillation"),
         ("schedules", "a schedule", "laconic-pruning"),
+        ("tracers", "a tracer", "laconic-shrink"),
     ],
 )
 def test_each_kind_names_its_own_family(load, catalog, kind, family):

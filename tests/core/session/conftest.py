@@ -17,6 +17,7 @@ class Behaviour:
     def __init__(self) -> None:
         self.score = lambda target: target.tensor.abs()
         self.curve = lambda progress: progress
+        self.face: object = None
 
 
 @pytest.fixture
@@ -40,10 +41,14 @@ def odd(toy_pruners) -> Iterator[Behaviour]:
         def laconic_schedules(self):
             return [laconic.ScheduleInfo(name="toy_curve", implementation="laconic_odd:curve")]
 
+    def curve(progress):
+        return behaviour.curve(progress)
+
     module = ModuleType("laconic_odd")
-    module.Odd, module.curve = Odd, lambda progress: behaviour.curve(progress)
+    module.Odd, module.curve = Odd, curve
     sys.modules["laconic_odd"] = module
-    name = laconic.registry().register(Face(), name="laconic-odd")
+    behaviour.face = Face()
+    name = laconic.registry().register(behaviour.face, name="laconic-odd")
     yield behaviour
     laconic.registry().unregister(name)
     del sys.modules["laconic_odd"]

@@ -172,6 +172,15 @@ def test_a_target_without_a_request_keeps_everything(toy_pruners, build, data):
     assert torch.equal(model(data), dense)
 
 
+def test_a_parameter_that_was_set_to_none_meanwhile_is_an_error(toy_pruners, build):
+    model = build()
+    session = laconic.prune(model, CONFIG, algorithm="toy")
+    model[0].weight = None
+    with pytest.raises(laconic.SessionError) as caught:
+        session.compress()
+    assert str(caught.value) == "0.weight was set to None after the session was attached"
+
+
 def test_two_stages_prune_with_two_algorithms(odd, build):
     stages = [
         {"algorithm": "toy", "config_list": [{"op_names": ["0"], "sparse_ratio": 0.25}]},

@@ -151,6 +151,13 @@ def test_a_pruning_session_adds_no_loss_and_no_parameters(pruned):
     assert pruned.qparams() == {}
 
 
+def test_the_loss_of_a_model_without_tensors_is_on_the_cpu():
+    model = nn.Sequential(nn.Identity())
+    entry = {"op_names": ["0"], "target_names": ["_output_"]}
+    session = laconic.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
+    assert session.loss().device == torch.device("cpu")
+
+
 def test_teacher_forward_needs_a_teacher(pruned):
     assert message(pruned.teacher_forward, torch.zeros(1, 4)) == (
         "the session has no teacher; give it to laconic.attach(..., teacher=...)"

@@ -121,25 +121,26 @@ def test_compressing_again_keeps_the_place_in_the_schedule(model):
 
 
 def test_only_the_stage_that_is_due_is_decided_anew(toy_pruners):
-    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
-    entry = {"sparse_ratio": 0.5, "target_names": ["weight"]}
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    entry = {"sparse_ratio": 0.5}
     stages = [
         {
-            "algorithm": "toy",
+            "algorithm": "toy_rows",
             "schedule": {"name": "toy_line", "every": 1, "times": 1},
             "config_list": [{"op_names": ["0"], **entry}],
         },
-        {"algorithm": "toy", "config_list": [{"op_names": ["1"], **entry}]},
+        {"algorithm": "toy_rows", "config_list": [{"op_names": ["1"], **entry}]},
     ]
     session = laconic.attach(model, {"pruning": stages})
     session.compress()
-    before = session.masks()["1"]["weight"]
+    before = session.masks()["1"]
     with torch.no_grad():
         for layer in model:
             layer._parameters["weight"].copy_(torch.randn(4, 4))
     session.step()
-    assert session.sparsity() == {"0": {"weight": 0.5}, "1": {"weight": 0.5}}
-    assert torch.equal(session.masks()["1"]["weight"], before)
+    assert session.sparsity() == {name: {"weight": 0.5, "bias": 0.5} for name in "01"}
+    for target, mask in before.items():
+        assert torch.equal(session.masks()["1"][target], mask)
 
 
 def test_what_is_aligned_follows_each_update(toy_pruners):

@@ -94,13 +94,14 @@ TRIED = "[(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)]"
         (
             "Flat",
             BLOCKS,
-            "'sample' on (8, 16): size [1], expected one size for each of 2 dimensions, positive "
+            "'sample' on (8, 16): size [1], expected one length for each of 2 dimensions, positive "
             "or -1",
         ),
         (
             "Zero",
             BLOCKS,
-            "'sample' on (8,): size [0], expected one size for each of 1 dimensions, positive or -1",
+            "'sample' on (8,): size [0], expected one length for each of 1 dimensions, positive or "
+            "-1",
         ),
         ("KeepingWithoutScope", SCOPE, "'sample' on (8,): keeps 2 without a scope"),
         ("KeepingTooMuch", SCOPE, "'sample' on (8,): keeps 5 of 4 blocks"),
