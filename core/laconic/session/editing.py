@@ -59,17 +59,14 @@ def _checked(handle: Handle, mask: Tensor) -> Tensor:
     name = handle.plan.name
     if handle.plan.setting.get("align") is not None:
         raise SessionError(f"{name} follows another target; set the mask of that one")
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+    found = getattr(mask, "dtype", type(mask).__name__)
+    if found != torch.bool:
         raise SessionError(f"{name}: a mask is a bool tensor, True = kept; found {found}")
     shape = handle.plan.shape
     if shape is None:
         return mask.detach().clone()
-    try:
-        fits = torch.broadcast_shapes(mask.shape, shape) == torch.Size(shape)
-    except RuntimeError:
-        fits = False
-    if not fits:
+    lengths = zip(reversed(mask.shape), reversed(shape), strict=False)
+    if mask.ndim > len(shape) or any(one not in (1, length) for one, length in lengths):
         raise SessionError(
             f"{name}: the mask has shape {list(mask.shape)}, expected {list(shape)} or a shape "
             f"that broadcasts to it"

@@ -15,8 +15,9 @@ from laconic.session.handles import Binding, Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
 from laconic.session.module_observing import check_seen, watch_modules
 from laconic.session.observing import Forward, observe, run_batches
-from laconic.session.runs import Decision, PruningRun, start_runs
+from laconic.session.runs import Decision, PruningRun
 from laconic.session.sequential import Batches, compress_in_sequence
+from laconic.session.starting import start_runs
 from laconic.session.statistic import Statistic, collect, statistic_for
 
 
@@ -150,6 +151,14 @@ class Pruning:
             run.start_over()
         return True
 
+    def growing(self, steps: int) -> tuple[int, ...]:
+        """Return the stages, by index in the recipe, that have not reached their sparsity.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        return tuple(run.number for run in self.runs if run.factor(steps) < 1)
+
     def need_masks(self, message: str) -> None:
         """Refuse a call that needs masks in force.
 
@@ -198,9 +207,7 @@ class Pruning:
             run.optimizer = None
         return list(tensors.values())
 
-    def set_masks(
-        self, masks: Mapping[str, Mapping[str, Tensor]], *, is_frozen: bool
-    ) -> None:
+    def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, is_frozen: bool) -> None:
         """Put the user's masks in force, and after them those that follow.
 
         Args:
@@ -223,9 +230,7 @@ class Pruning:
         stages = self.plan.recipe.stages
         return run.decide(self.statistics, stages, run.factor(steps), handles=free)
 
-    def _apply(
-        self, decision: Decision, journal: _Journal, *, is_partial: bool = False
-    ) -> None:
+    def _apply(self, decision: Decision, journal: _Journal, *, is_partial: bool = False) -> None:
         whole = with_followers(self.handles, decision.kept, is_partial=is_partial)
         journal.note(whole, decision.values)
         for handle, kept in whole.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -35,16 +35,18 @@ def describe_session(session: Session) -> Report:
     plan = session.plan
     history = tuple(_moments(session.history))
     unfinished = _unfinished_stages(plan, session.steps)
+    # Some algorithms define the growth of their sparsity themselves.
+    growing = {*unfinished, *session.growing_stages()}
     masks = _activation_masks(session)
     achieved = session.sparsity()
     bounds = DependencyBounds(plan)
     rows = tuple(
-        _row(target, masks=masks, achieved=achieved, bounds=bounds, unfinished=unfinished)
+        _row(target, masks=masks, achieved=achieved, bounds=bounds, growing=growing)
         for target in plan
     )
     return Report(
         rows=rows,
-        warnings=(*_misses(plan, rows), *_group_misses(plan, rows, unfinished)),
+        warnings=(*_misses(plan, rows), *_group_misses(plan, rows, growing)),
         remarks=tuple(_remarks(session, rows, unfinished)),
         metrics=dict(session.metrics),
         history=history,
@@ -59,7 +61,7 @@ def _row(
     masks: Mapping[tuple[str, str], Tensor],
     achieved: Mapping[str, Mapping[str, float]],
     bounds: DependencyBounds,
-    unfinished: Mapping[int, int],
+    growing: Collection[int],
 ) -> ReportRow:
     mask = masks.get((target.module, target.target))
     shape = target.shape if mask is None else tuple(mask.shape)
@@ -69,7 +71,7 @@ def _row(
         sparsity = achieved.get(target.module, {}).get(target.target)
     masked = None if sparsity is None or elements is None else round(sparsity * elements)
     requested = requested_sparsity(target, bounds)
-    final = target.stage not in unfinished and requested is not None and bool(elements)
+    final = target.stage not in growing and requested is not None and bool(elements)
     return ReportRow(
         module=target.module,
         target=target.target,
@@ -108,14 +110,12 @@ def _advice(target: TargetPlan, row: ReportRow) -> str:
     return "call session.compress(), or session.step() until the algorithm has scores"
 
 
-def _group_misses(
-    plan: Plan, rows: Iterable[ReportRow], unfinished: Mapping[int, int]
-) -> Iterable[str]:
+def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int]) -> Iterable[str]:
     groups: dict[Json, list[tuple[TargetPlan, ReportRow]]] = {}
     for target, row in zip(plan, rows, strict=True):
         group = target.setting.get("global_group_id")
         ranked = target.method == "pruning" and target.setting.get("sparse_ratio") is not None
-        if group is not None and ranked and target.stage not in unfinished and row.elements:
+        if group is not None and ranked and target.stage not in growing and row.elements:
             groups.setdefault(group, []).append((target, row))
     for group, members in groups.items():
         elements = sum(row.elements or 0 for _, row in members)

@@ -1,4 +1,4 @@
-"""What algorithms learn: tensors in buffers of the user's modules and the optimizer that moves them."""
+"""What algorithms learn: buffers of the user's modules, and the optimizer that moves them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for gradient in gradients:
             torch.distributed.all_reduce(gradient)
-            gradient /= torch.distributed.get_world_size()
+            gradient.div_(torch.distributed.get_world_size())
     # A loss scaler overflows now and then; the user's optimizer skips such a step too.
     if all(bool(gradient.isfinite().all()) for gradient in gradients):
         optimizer.step()

@@ -111,9 +111,7 @@ class _SharedInputs:
         return None
 
 
-def _see_inputs(
-    watch: Watch, pruner: ObservesInputs, shared: _SharedInputs
-) -> Callable[..., None]:
+def _see_inputs(watch: Watch, pruner: ObservesInputs, shared: _SharedInputs) -> Callable[..., None]:
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = _first_tensor([*args, *kwargs.values()])
         if inputs is None:

@@ -14,10 +14,8 @@ from torch import Tensor
 from laconic.algorithms import Learns, ObservesGradients, Pruner, Solves
 from laconic.blocks import Blocks, count_blocks
 from laconic.document.recipe import Stage
-from laconic.errors import AttachError, PluginError, SessionError
-from laconic.planning.plan import Plan
-from laconic.registry.registry import registry
-from laconic.session.clock import Curve, curve_of, factor_at, is_due
+from laconic.errors import AttachError, SessionError
+from laconic.session.clock import Curve, factor_at, is_due
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import DEFAULT_LEARNING_RATE, learned_of, place, step_optimizer
 from laconic.session.mask_state import compact
@@ -119,7 +117,9 @@ class PruningRun:
         if isinstance(self.pruner, ObservesGradients):
             for handle in self.handles:
                 # Observed when the gradient arrives: the optimizer then changes the values.
-                hook = handle.raw.register_post_accumulate_grad_hook(self._remember(handle))
+                hook = handle.raw.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch
+                    self._remember(handle)
+                )
                 self._hooks.append(hook)
 
     def stop(self) -> None:
@@ -260,8 +260,7 @@ class PruningRun:
                 decision.values[one.handle] = solution.tensor
             return decision
         scores = [
-            importance_of(pruner, one, target)
-            for one, target in zip(ranked, targets, strict=True)
+            importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
         ]
         return Decision(decide_masks(ranked, scores, factor))
 
@@ -302,50 +301,3 @@ def _blocks(handle: Handle) -> Blocks:
             f"known before a batch was seen; leave this target out"
         )
     return handle.plan.blocks
-
-
-def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
-    """Make the algorithms of a plan's pruning stages.
-
-    Args:
-        plan: the plan to run.
-        binding: the plan laid over a model.
-
-    Raises:
-        AttachError: the plan has targets of a method that this version does not run.
-        BrokenPluginError: a plugin cannot be imported.
-        PluginError: an algorithm cannot be made with its options.
-    """
-    later = sorted({target.method for target in plan.targets} - {"pruning"})
-    if later:
-        raise AttachError(
-            f"this version of laconic plans {' and '.join(later)} but does not run it yet; attach "
-            f"the pruning stages alone"
-        )
-    return tuple(
-        PruningRun(number, _make(stage), curve_of(stage.schedule), binding)
-        for number, stage in enumerate(plan.recipe.stages)
-        if stage.method == "pruning"
-    )
-
-
-def task_loss_weight(plan: Plan) -> float:
-    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
-
-    Args:
-        plan: the plan that runs.
-    """
-    stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
-    return stages[-1].task_loss_weight if stages else 1.0
-
-
-def _make(stage: Stage) -> Pruner:
-    implementation: Any = registry().pruners[stage.algorithm]
-    try:
-        pruner: Pruner = implementation(**stage.options)
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{stage.path}: {stage.algorithm} could not be made with options "
-            f"{dict(stage.options)}: {type(error).__name__}: {error}"
-        ) from error
-    return pruner

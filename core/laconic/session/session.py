@@ -25,7 +25,7 @@ from laconic.session.observing import Forward, evaluating
 from laconic.session.order import State, need_attached, need_values
 from laconic.session.report import Report, build_report, warn_of_misses
 from laconic.session.resuming import restore_state, save, session_state
-from laconic.session.runs import task_loss_weight
+from laconic.session.starting import task_loss_weight
 from laconic.session.statistic import sample_shape
 from laconic.session.wiring import wire
 
@@ -137,9 +137,7 @@ class Session:
         need_attached(self._state, "parameters")
         return iter(self._pruning.hand_over())
 
-    def set_masks(
-        self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False
-    ) -> None:
+    def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
         """Put your own masks in force: mask more, or let masked weights grow back.
 
         Args:
@@ -199,6 +197,10 @@ class Session:
         """Return what the session did, as data that prints and writes HTML."""
         need_values(self._state, "report")
         return build_report(self)
+
+    def growing_stages(self) -> tuple[int, ...]:
+        """Return the stages, by index in the recipe, whose sparsity is still growing."""
+        return self._pruning.growing(self.steps)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Save the session, so that `laconic.load_session` goes on bit for bit.

@@ -30,7 +30,6 @@ def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
         CalibrationError: the new values are not finite.
         PluginError: the algorithm returned other shapes.
     """
-
     try:
         with torch.no_grad():
             solution = pruner.solve(target, _choose_for(member))

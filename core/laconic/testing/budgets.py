@@ -14,7 +14,7 @@ from laconic.planning.resolve import plan as make_plan
 from laconic.registry.descriptors import Json
 from laconic.testing.contract import ContractError, expect
 from laconic.testing.models import contract_net
-from laconic.testing.training import prepare
+from laconic.testing.training import compress, prepare
 
 # Nothing, a number that floats do not hit, a half, and everything.
 _RATIOS = (0, 0.29, 0.5, 1)
@@ -81,7 +81,7 @@ def _refuses(recipe_of: RecipeOf, granularity: Json, modules: Sequence[str]) -> 
         return False
     ratio = None if _is_fixed(planned) else 0.5
     try:
-        prepare(contract_net(), recipe_of(granularity, ratio, modules)).compress()
+        compress(prepare(contract_net(), recipe_of(granularity, ratio, modules)))
     except PlanError:
         return True
     except LaconicError:
@@ -93,7 +93,7 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
     where = f"granularity {granularity!r}, ratio {ratio}"
     try:
         session = prepare(contract_net(), recipe)
-        session.compress()
+        compress(session)
     except LaconicError as error:
         raise ContractError(f"{where}: {error}") from error
     expected = _expected_masked(session.plan, ratio or 0)

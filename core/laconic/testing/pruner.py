@@ -27,7 +27,7 @@ from laconic.testing.models import (
     contract_net,
     granularity_values,
 )
-from laconic.testing.training import prepare, ranked_targets, train
+from laconic.testing.training import compress, prepare, ranked_targets, train
 
 _MODULES = ("conv", "grouped", "transposed", "linear")
 
@@ -114,7 +114,7 @@ class PrunerContract(Contract):
             if session._pruning.runs[0].is_trained:
                 train(one)
             one.calibrate(contract_batches())
-            one.compress()
+            compress(one)
         self._expect_same_masks(session, other)
 
     def check_deepcopy(self) -> None:
@@ -147,7 +147,7 @@ class PrunerContract(Contract):
         """Detaching gives the dense model back, bit for bit."""
         session = prepare(contract_net(), self._recipe())
         before = {name: value.clone() for name, value in session.model.named_parameters()}
-        session.compress()
+        compress(session)
         dense = session.detach()
         for name, value in dense.named_parameters():
             expect(torch.equal(value, before[name]), f"{name} did not come back")
@@ -170,7 +170,7 @@ class PrunerContract(Contract):
 
     def _compressed(self) -> Session:
         session = prepare(contract_net(), self._recipe())
-        session.compress()
+        compress(session)
         return session
 
     def _restored(self, session: Session) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,7 @@ from laconic.session.module_observing import watch_modules
 from laconic.session.observing import run_batches
 from laconic.session.opening import attach
 from laconic.session.pruning import rank, target_of
+from laconic.session.report import SparsityWarning
 from laconic.session.runs import PruningRun
 from laconic.session.session import Session
 from laconic.testing.models import contract_batches
@@ -34,6 +36,17 @@ def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:
     if _run(session).is_trained:
         train(session)
     return session
+
+
+def compress(session: Session) -> None:
+    """Put masks in force; a net as small as this has blocks that no ratio can divide.
+
+    Args:
+        session: a prepared session.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsityWarning)
+        session.compress()
 
 
 def train(session: Session) -> None:

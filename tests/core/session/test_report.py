@@ -13,7 +13,7 @@ from torch import nn
 
 import laconic
 from laconic.errors import SessionFileError
-from laconic.session.report import SparsityWarning, Moment, Remark, Report, ReportRow, read_report
+from laconic.session.report import Moment, Remark, Report, ReportRow, SparsityWarning, read_report
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

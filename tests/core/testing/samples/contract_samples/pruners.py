@@ -58,12 +58,9 @@ class Picky(Good):
         return super().importance(target)
 
 
-class Growing(Good):
+class Growing(Learning):
     def factor(self, steps):
-        return min(steps + 1, 5) / 5
-
-    def observe_gradient(self, gradient, target):
-        return {"nothing": torch.zeros(())}
+        return min(steps, 5) / 5
 
 
 class Forgetful(Learning):

@@ -1,0 +1,61 @@
+"""How a plan's stages begin: each algorithm made with its options, each schedule looked up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from laconic.algorithms import Pruner
+from laconic.document.recipe import Stage
+from laconic.errors import AttachError, PluginError
+from laconic.planning.plan import Plan
+from laconic.registry.registry import registry
+from laconic.session.clock import curve_of
+from laconic.session.handles import Binding
+from laconic.session.runs import PruningRun
+
+
+def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
+    """Make the algorithms of a plan's pruning stages.
+
+    Args:
+        plan: the plan to run.
+        binding: the plan laid over a model.
+
+    Raises:
+        AttachError: the plan has targets of a method that this version does not run.
+        BrokenPluginError: a plugin cannot be imported.
+        PluginError: an algorithm cannot be made with its options.
+    """
+    later = sorted({target.method for target in plan.targets} - {"pruning"})
+    if later:
+        raise AttachError(
+            f"this version of laconic plans {' and '.join(later)} but does not run it yet; attach "
+            f"the pruning stages alone"
+        )
+    return tuple(
+        PruningRun(number, _make(stage), curve_of(stage.schedule), binding)
+        for number, stage in enumerate(plan.recipe.stages)
+        if stage.method == "pruning"
+    )
+
+
+def task_loss_weight(plan: Plan) -> float:
+    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
+
+    Args:
+        plan: the plan that runs.
+    """
+    stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
+    return stages[-1].task_loss_weight if stages else 1.0
+
+
+def _make(stage: Stage) -> Pruner:
+    implementation: Any = registry().pruners[stage.algorithm]
+    try:
+        pruner: Pruner = implementation(**stage.options)
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
+        raise PluginError(
+            f"{stage.path}: {stage.algorithm} could not be made with options "
+            f"{dict(stage.options)}: {type(error).__name__}: {error}"
+        ) from error
+    return pruner
