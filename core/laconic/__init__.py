@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from laconic.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from laconic.abilities import Choose as Choose
+    from laconic.abilities import Solution as Solution
     from laconic.affine import choose_qparams as choose_qparams
-    from laconic.algorithms import Choose as Choose
     from laconic.algorithms import DependencyTracer as DependencyTracer
     from laconic.algorithms import Granularity as Granularity
     from laconic.algorithms import Pruner as Pruner
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from laconic.algorithms import QuantizationTarget as QuantizationTarget
     from laconic.algorithms import Quantizer as Quantizer
     from laconic.algorithms import SharedChannels as SharedChannels
-    from laconic.algorithms import Solution as Solution
     from laconic.blocks import Blocks as Blocks
     from laconic.blocks import count_blocks as count_blocks
     from laconic.blocks import expand_blocks as expand_blocks
@@ -71,7 +71,7 @@ _WHERE = {
     "Blocks": "laconic.blocks",
     "BrokenPluginError": "laconic.errors",
     "CalibrationError": "laconic.errors",
-    "Choose": "laconic.algorithms",
+    "Choose": "laconic.abilities",
     "ConfigError": "laconic.errors",
     "DependencyTracer": "laconic.algorithms",
     "DependencyTracerInfo": "laconic.registry.descriptors",
@@ -100,7 +100,7 @@ _WHERE = {
     "Session": "laconic.session.session",
     "SessionError": "laconic.errors",
     "SessionFileError": "laconic.errors",
-    "Solution": "laconic.algorithms",
+    "Solution": "laconic.abilities",
     "SharedChannels": "laconic.algorithms",
     "TargetPlan": "laconic.planning.plan",
     "UnknownPluginError": "laconic.errors",

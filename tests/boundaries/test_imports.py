@@ -10,7 +10,7 @@ FLOORS = (
     {"errors", "log", "durable"},
     {"blocks"},
     {"registry", "face", "document"},
-    {"planning", "algorithms"},
+    {"planning", "algorithms", "abilities"},
     {"affine"},
     {"instrument", "masking"},
     {"session"},

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from laconic.errors import AttachError
 from laconic.instrument.checkpoints import make_room
 from laconic.instrument.instruments import Instruments
+from laconic.instrument.moving import apply_to_learned
 from laconic.instrument.names import INSTRUMENTS, PREFIX
 from laconic.instrument.sites import process_inputs, process_output
 from laconic.planning.classes import ORIGINAL
@@ -82,6 +83,7 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
     made: Any = metaclass(cls.__name__, (cls,), body)
     made.__reduce_ex__ = _reduce(made, cls, parameters, has_sites)
     made._load_from_state_dict = _load(made)
+    made._apply = apply_to_learned(made)
     twin: type[nn.Module] = made
     return twin
 

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from laconic.algorithms import Learns
+from laconic.abilities import Learns
 from laconic.instrument.classes import instruments_of, replace_instruments
 from laconic.instrument.names import PREFIX, mask_buffer
 from laconic.session.handles import Handle

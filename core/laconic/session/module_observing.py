@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from laconic.algorithms import ObservesInputs, ObservesOutputs, Pruner, PruningTarget
+from laconic.abilities import ObservesInputs, ObservesOutputs
+from laconic.algorithms import Pruner, PruningTarget
 from laconic.errors import CalibrationError
 from laconic.session.handles import Handle
 from laconic.session.sums import add_sums

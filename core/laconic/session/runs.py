@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
-from laconic.algorithms import Learns, ObservesGradients, Pruner, Solves
+from laconic.abilities import Grows, Learns, ObservesGradients, Solves
+from laconic.algorithms import Pruner
 from laconic.blocks import Blocks, count_blocks
 from laconic.document.recipe import Stage
 from laconic.errors import AttachError, SessionError
@@ -26,15 +27,6 @@ from laconic.session.statistic import Statistic
 from laconic.session.sums import add_sums, over_processes
 
 Factor: TypeAlias = float | Fraction
-
-
-@runtime_checkable
-class Grows(Protocol):
-    """A pruner that defines the growth of its sparsity itself."""
-
-    def factor(self, steps: int) -> float:
-        """Return the share of the configured sparsity that is due after ``steps`` steps."""
-        ...
 
 
 @attrs.frozen(eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch import nn
 
-from laconic.algorithms import ObservesOutputs
+from laconic.abilities import ObservesOutputs
 from laconic.session.blockwise import Call, Chain, enter_modules, find_blocks, find_chain
 from laconic.session.handles import Handle
 from laconic.session.module_observing import check_seen, watch_modules

@@ -8,7 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from laconic.algorithms import Choose, PruningTarget, Solution, Solves
+from laconic.abilities import Choose, Solution, Solves
+from laconic.algorithms import PruningTarget
 from laconic.blocks import Blocks
 from laconic.errors import CalibrationError, PlanError, PluginError
 from laconic.masking.budgets import bound_count, count_masked

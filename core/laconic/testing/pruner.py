@@ -12,7 +12,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from laconic.algorithms import Pruner, PruningTarget, Solves
+from laconic.abilities import Solves
+from laconic.algorithms import Pruner, PruningTarget
 from laconic.blocks import count_blocks
 from laconic.registry.descriptors import Json, PrunerInfo
 from laconic.registry.registry import registry

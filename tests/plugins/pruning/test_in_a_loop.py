@@ -183,3 +183,14 @@ def test_a_session_resumed_between_two_updates_goes_on_bit_for_bit(
         assert torch.equal(parameter, value)
     for module, targets in session.masks().items():
         assert torch.equal(targets["weight"], resumed.masks()[module]["weight"])
+
+
+@pytest.mark.parametrize("algorithm", ["slim", "movement"])
+def test_a_model_that_is_moved_after_it_was_attached_goes_on_learning(algorithm, net):
+    session = laconic.attach(net, stage_of(algorithm, op_names=["head"]))
+    net.double()
+    train(net, session, 3, batches())
+    learned = next(net.head.buffers())
+    assert learned.dtype == torch.float64
+    assert learned.is_leaf
+    assert bool((learned != learned.mean().round()).all())
