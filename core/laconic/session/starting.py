@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from laconic.abilities import Grows, Learns
 from laconic.algorithms import Pruner
 from laconic.document.recipe import Stage
-from laconic.errors import AttachError, PluginError
+from laconic.errors import AttachError, PlanError, PluginError
 from laconic.planning.plan import Plan
 from laconic.registry.registry import registry
 from laconic.session.clock import curve_of
@@ -24,6 +25,7 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
     Raises:
         AttachError: the plan has targets of a method that this version does not run.
         BrokenPluginError: a plugin cannot be imported.
+        PlanError: a stage asks of its algorithm what it cannot do.
         PluginError: an algorithm cannot be made with its options.
     """
     later = sorted({target.method for target in plan.targets} - {"pruning"})
@@ -32,11 +34,14 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
             f"this version of laconic plans {' and '.join(later)} but does not run it yet; attach "
             f"the pruning stages alone"
         )
-    return tuple(
+    runs = tuple(
         PruningRun(number, _make(stage), curve_of(stage.schedule), binding)
         for number, stage in enumerate(plan.recipe.stages)
         if stage.method == "pruning"
     )
+    for run in runs:
+        _check(run, plan.recipe.stages[run.number])
+    return runs
 
 
 def task_loss_weight(plan: Plan) -> float:
@@ -59,3 +64,18 @@ def _make(stage: Stage) -> Pruner:
             f"{dict(stage.options)}: {type(error).__name__}: {error}"
         ) from error
     return pruner
+
+
+def _check(run: PruningRun, stage: Stage) -> None:
+    if isinstance(run.pruner, Grows) and stage.schedule is not None:
+        raise PlanError(
+            f"{stage.path}.schedule: {stage.algorithm} grows its sparsity as its options say; "
+            f"leave the schedule {stage.schedule.name!r} out"
+        )
+    if isinstance(run.pruner, Learns):
+        added = next((handle for handle in run.handles if handle.is_additive), None)
+        if added is not None:
+            raise PlanError(
+                f"{added.plan.origin.path}: {added.plan.name}: {stage.algorithm} learns through "
+                f"masks that multiply, and apply_method is add; write mul"
+            )

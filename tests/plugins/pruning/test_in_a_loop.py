@@ -185,12 +185,32 @@ def test_a_session_resumed_between_two_updates_goes_on_bit_for_bit(
         assert torch.equal(targets["weight"], resumed.masks()[module]["weight"])
 
 
-@pytest.mark.parametrize("algorithm", ["slim", "movement"])
-def test_a_model_that_is_moved_after_it_was_attached_goes_on_learning(algorithm, net):
+@pytest.mark.parametrize(("algorithm", "first"), [("slim", 1.0), ("movement", 0.0)])
+def test_a_model_that_is_moved_after_it_was_attached_goes_on_learning(algorithm, first, net):
     session = laconic.attach(net, stage_of(algorithm, op_names=["head"]))
     net.double()
     train(net, session, 3, batches())
     learned = next(net.head.buffers())
     assert learned.dtype == torch.float64
     assert learned.is_leaf
-    assert bool((learned != learned.mean().round()).all())
+    assert bool((learned != first).all())
+
+
+def test_movement_takes_no_schedule(net):
+    schedule = {"name": "agp", "every": 1, "times": 2}
+    with pytest.raises(laconic.PlanError) as caught:
+        laconic.attach(net, stage_of("movement", schedule))
+    assert str(caught.value) == (
+        "pruning.schedule: movement grows its sparsity as its options say; leave the schedule "
+        "'agp' out"
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["slim", "movement"])
+def test_what_learns_through_masks_does_not_add_them(algorithm, net):
+    with pytest.raises(laconic.PlanError) as caught:
+        laconic.attach(net, stage_of(algorithm, op_names=["head"], apply_method="add"))
+    assert str(caught.value) == (
+        f"pruning.config_list[0]: head.weight: {algorithm} learns through masks that multiply, and "
+        f"apply_method is add; write mul"
+    )
