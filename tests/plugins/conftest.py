@@ -1,5 +1,6 @@
 """Pruning one golden case and comparing every number that the reference stored for it."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,15 @@ ALGORITHMS = {
     "L1NormPruner": "l1_norm",
     "L2NormPruner": "l2_norm",
     "FPGMPruner": "fpgm",
+    "TaylorPruner": "taylor",
+    "SlimPruner": "slim",
+    "MovementPruner": "movement",
+}
+SCHEDULES = {"LinearPruner": "linear", "AGPPruner": "agp"}
+OPTIONS = {
+    "warmup_step": "warmup_steps",
+    "cooldown_begin_step": "cooldown_begin_step",
+    "regular_scale": "regular_scale",
 }
 
 Compare = Callable[[Mapping[str, Any]], None]
@@ -67,3 +77,83 @@ def check_masks(session, case):
                 assert torch.equal(mask, expected[0].expand(mask.shape))
             else:
                 assert torch.equal(found[module][target], expected)
+
+
+@pytest.fixture
+def train_like_the_reference(golden, monkeypatch) -> Compare:
+    """Train a case of ``prune_train.pt`` and check losses, importances, masks and weights."""
+
+    def compare(case):
+        importances = remember_importances(monkeypatch)
+        model = golden.model(case)
+        session = laconic.attach(model, training_recipe(case))
+        grows = case["inner_algo"] is not None or case["algo"] == "MovementPruner"
+        if grows and case["inner_algo"] != "TaylorPruner":
+            session.compress()
+        losses = train(case, model, session, golden.models.loss_fn)
+        if not grows:
+            session.compress()
+        assert losses == pytest.approx(case["losses"], rel=1e-5)
+        for module, targets in case["metrics"].items():
+            for target, expected in targets.items():
+                torch.testing.assert_close(importances[module, target], expected)
+        check_masks(session, case)
+        for name, parameter in model.named_parameters():
+            if name in case["final_params"]:
+                torch.testing.assert_close(parameter.detach(), case["final_params"][name])
+
+    return compare
+
+
+def training_recipe(case):
+    """The case as a recipe; how long the reference trains is the loop's to say."""
+    arguments = case["inner_args"] if case["inner_algo"] else case["algo_args"]
+    stage = {
+        "algorithm": ALGORITHMS[case["inner_algo"] or case["algo"]],
+        "options": {OPTIONS[key]: value for key, value in arguments.items() if key in OPTIONS},
+        "config_list": case["config_list"],
+    }
+    if case["inner_algo"]:
+        stage["schedule"] = {
+            "name": SCHEDULES[case["algo"]],
+            "every": case["algo_args"]["interval_steps"],
+            "times": case["algo_args"]["total_times"],
+        }
+    return {"pruning": stage}
+
+
+def remember_importances(monkeypatch):
+    """What every algorithm last answers, by module and target."""
+    seen = {}
+
+    def watch(implementation):
+        ask = implementation.importance
+
+        def remember(self, target):
+            scores = ask(self, target)
+            seen[target.plan.module, target.plan.target] = scores.clone()
+            return scores
+
+        monkeypatch.setattr(implementation, "importance", remember)
+
+    for name in ALGORITHMS.values():
+        watch(laconic.registry().pruners[name])
+    return seen
+
+
+def train(case, model, session, loss_fn):
+    """The loop of a user, one optimizer step after the other; returns the losses."""
+    final, initial = case["final_params"], case["state_dict"]
+    # Where it prunes by weight alone, the reference's optimizer has lost hold of the weights.
+    is_frozen = all(torch.equal(final[name], initial[name]) for name in final if name in initial)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0 if is_frozen else case["lr"])
+    losses = []
+    model.train()
+    for batch in itertools.islice(itertools.cycle(case["train"]), case["steps"]):
+        optimizer.zero_grad()
+        loss = session.total_loss(loss_fn(batch, model))
+        loss.backward()
+        optimizer.step()
+        session.step()
+        losses.append(loss.item())
+    return losses

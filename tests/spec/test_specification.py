@@ -25,7 +25,6 @@ PENDING = {
         "calibration_takes_the_extremes_of_all_batches": "quantization runs",
         "training_takes_a_moving_average": "quantization runs",
     },
-    "schedule": {"movement_keeps_everything_while_it_warms_up": "movement"},
 }
 
 CHAPTERS = {"R": 6, "S": 6, "T": 7, "G": 4, "B": 9, "Q": 5, "D": 4, "O": 3}

@@ -44,6 +44,8 @@ def _by_cut(row: Tensor, masked: int) -> Tensor:
 def _by_comparison(rows: Tensor, masked: int) -> Tensor:
     # A column's rank is how many others come before it; of two equals the earlier comes before.
     columns = rows.shape[1]
+    if rows.numel() * columns <= _ROWS_AT_A_TIME:
+        return _by_table(rows, masked)
     kept = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
     for start in range(0, rows.shape[0], _ROWS_AT_A_TIME):
         part = rows[start : start + _ROWS_AT_A_TIME].unbind(1)
@@ -57,6 +59,17 @@ def _by_comparison(rows: Tensor, masked: int) -> Tensor:
         for column, rank in enumerate(ranks):
             torch.ge(rank, masked, out=kept[start : start + len(rank), column])
     return kept
+
+
+def _by_table(rows: Tensor, masked: int) -> Tensor:
+    # All pairs in a few operations: where there are few rows, calls cost more than comparisons.
+    columns = rows.shape[1]
+    part = rows.T
+    earlier = torch.ones(columns, columns, dtype=torch.bool, device=rows.device).triu_(1)
+    before = (part[:, None] <= part[None]).logical_and_(earlier[..., None]).view(torch.int8)
+    ahead = torch.arange(columns - 1, -1, -1, dtype=torch.int8, device=rows.device)
+    ranks = before.sum(0, dtype=torch.int8).sub_(before.sum(1, dtype=torch.int8))
+    return (ranks.add_(ahead[:, None]) >= masked).T
 
 
 def _by_row_quantile(rows: Tensor, masked: int) -> Tensor:

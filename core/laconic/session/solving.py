@@ -68,7 +68,7 @@ def _choose_for(member: Member) -> Choose:
 
 def _keep_of_every(keep: int, run: int) -> Choose:
     def choose(scores: Tensor) -> Tensor:
-        return keep_highest(scores.reshape(-1, run), run - keep).view(scores.shape)
+        return keep_highest(scores.reshape(-1, run), run - keep).reshape(scores.shape)
 
     return choose
 
@@ -83,6 +83,6 @@ def _meet_ratio(member: Member, ratio: Ratio) -> Choose:
         due = count_masked(ratio, seen)
         due = bound_count(due, seen, minimum=member.minimum, maximum=member.maximum) - masked
         masked += due
-        return keep_highest(scores.reshape(1, -1), due).view(scores.shape)
+        return keep_highest(scores.reshape(1, -1), due).reshape(scores.shape)
 
     return choose

@@ -63,7 +63,7 @@ def train(session: Session) -> None:
         labels = torch.arange(len(outputs), device=outputs.device) % outputs.shape[1]
         optimizer.zero_grad()
         loss = session.total_loss(functional.cross_entropy(outputs, labels))
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         session.step()
 

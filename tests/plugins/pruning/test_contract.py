@@ -2,22 +2,12 @@
 
 import pytest
 
+import laconic_pruning
 from laconic.testing import check_pruner
 
-PRUNERS = [
-    "apoz",
-    "fpgm",
-    "l1_norm",
-    "l2_norm",
-    "level",
-    "mean_activation",
-    "movement",
-    "random",
-    "slim",
-    "taylor",
-]
+NAMES = sorted(info.name for info in laconic_pruning.laconic_pruners())
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_pruner_keeps_its_contract(name):
     check_pruner(name)

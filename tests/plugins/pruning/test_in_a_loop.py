@@ -145,7 +145,7 @@ def test_what_is_learned_is_not_among_the_parameters(algorithm, net):
 
 def test_movement_takes_a_ratio_for_one_target_and_a_threshold_for_another(net):
     entries = [
-        {"op_names": ["head"], "sparse_ratio": 0.5, "granularity": [1, 1]},
+        {"op_names": ["head"], "sparse_ratio": 0.5},
         {"op_names": ["grouped"], "sparse_threshold": 0.5},
     ]
     stage = {"algorithm": "movement", "options": TRAINED["movement"], "config_list": entries}

@@ -15,3 +15,8 @@ def has_granularity(case):
 @pytest.mark.golden("prune.pt", select=has_granularity)
 def test_importances_masks_and_outputs_agree(case, compare_with_reference):
     compare_with_reference(case)
+
+
+@pytest.mark.golden("prune_train.pt", select=has_granularity)
+def test_losses_of_training_agree(case, train_like_the_reference):
+    train_like_the_reference(case)

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 
+_ROWS = 256
+"""Rows that are refined at once: few enough for what belongs to them to stay in cache."""
+
+
 def damped(hessian: Tensor, damping: float) -> Tensor:
     """Return a Hessian that can be inverted.
 
@@ -80,8 +84,9 @@ def mask_columns(
     Returns:
         What is kept, bool, and the values, 0 where masked; both (rows, columns).
     """
-    # Transposed, because a column is what is read and written at once.
-    values = weight.T.contiguous()
+    # Transposed, because a column is what is read and written at once; and always a copy, for the
+    # weight may be a view of the user's that is transposed already.
+    values = weight.T.clone(memory_format=torch.contiguous_format)
     columns = len(values)
     kept = torch.empty(values.shape, dtype=torch.bool, device=values.device)
     errors = values.new_empty(min(block, columns), values.shape[1])
@@ -122,23 +127,27 @@ def refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, ste
     Returns:
         ``values``.
     """
-    if steps == 0:
-        return values
+    for some, dense, masks in zip(
+        values.split(_ROWS), weight.split(_ROWS), kept.split(_ROWS), strict=True
+    ):
+        _refine(some, dense, hessian, kept=masks, steps=steps)
+    return values
+
+
+def _refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, steps: int) -> None:
     scale = kept / hessian.diagonal()
+    # Only what lies on kept weights means anything: ``scale`` is 0 elsewhere.
     residual = (weight - values) @ hessian
-    residual *= kept
-    step = residual * scale
-    product = torch.empty_like(step)
-    strength = (residual * step).sum(1, keepdim=True)
+    step, product, scratch = (torch.zeros_like(residual) for _ in range(3))
+    before = torch.ones_like(residual[:, :1])
     tiny = torch.finfo(values.dtype).tiny
     for _ in range(steps):
+        torch.mul(residual, scale, out=product)
+        strength = torch.mul(residual, product, out=scratch).sum(1, keepdim=True)
+        step.mul_(strength / before.clamp_min(tiny)).add_(product)
         torch.mm(step, hessian, out=product)
-        product *= kept
-        length = strength / (step * product).sum(1, keepdim=True).clamp_min_(tiny)
+        along = torch.mul(step, product, out=scratch).sum(1, keepdim=True)
+        length = strength / along.clamp_min_(tiny)
         values.addcmul_(step, length)
         residual.addcmul_(product, length, value=-1)
-        torch.mul(residual, scale, out=product)
-        before = strength.clamp_min(tiny)
-        strength = (residual * product).sum(1, keepdim=True)
-        step.mul_(strength / before).add_(product)
-    return values
+        before = strength

@@ -1,0 +1,53 @@
+"""A model moves to another dtype or device with what algorithms learn in its buffers."""
+
+import pytest
+import torch
+
+import laconic
+from laconic.instrument.names import PREFIX
+
+NAME = f"{PREFIX}weight_factor"
+
+
+@pytest.fixture
+def learning(net):
+    """Two attached layers that share one buffer that learns."""
+    recipe = {"algorithm": "toy", "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}]}
+    laconic.attach(net, {"pruning": recipe})
+    leaf = torch.tensor([1.0, 2.0], requires_grad=True)
+    for layer in (net.first, net.last):
+        layer.register_buffer(NAME, leaf)
+    return net, leaf
+
+
+def test_what_is_learned_stays_the_tensor_that_its_optimizer_knows(learning):
+    net, leaf = learning
+    net.double()
+    assert net.first._buffers[NAME] is leaf
+    assert leaf.dtype == torch.float64
+    assert leaf.is_leaf
+    assert leaf.requires_grad
+    assert leaf.tolist() == [1.0, 2.0]
+
+
+def test_modules_that_share_it_go_on_sharing_it(learning):
+    net, _ = learning
+    net.double()
+    assert net.first._buffers[NAME] is net.last._buffers[NAME]
+
+
+def test_its_gradient_moves_with_it(learning):
+    net, leaf = learning
+    leaf.square().sum().backward()
+    net.double()
+    assert leaf.grad.dtype == torch.float64
+    assert leaf.grad.tolist() == [2.0, 4.0]
+
+
+def test_an_optimizer_made_before_goes_on_moving_it(learning):
+    net, leaf = learning
+    optimizer = torch.optim.SGD([leaf], lr=0.5)
+    net.double()
+    net.first._buffers[NAME].sum().backward()
+    optimizer.step()
+    assert net.last._buffers[NAME].tolist() == [0.5, 1.5]
