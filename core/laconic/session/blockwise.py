@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 import attrs
@@ -115,7 +116,7 @@ def find_chain(
         return None
     calls: list[Call] = []
     for batch in batches:
-        calls.extend(_enter(blocks[0], lambda batch=batch: call(model, batch)))
+        calls.extend(_enter(blocks[0], partial(call, model, batch)))
     once = frozenset(module for module, count in trace.entered.items() if count == 1)
     return Chain(tuple(calls), once)
 

@@ -60,7 +60,12 @@ def _choose_for(member: Member) -> Choose:
 
     def choose(scores: Tensor) -> Tensor:
         shape = tuple(scores.shape)
-        part = attrs.evolve(member, importance=scores, shape=shape, blocks=Blocks((1, 1)))
+        part = attrs.evolve(
+            member,
+            importance=scores,
+            shape=shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
+            blocks=Blocks((1, 1)),
+        )
         return decide([part])[0]
 
     return choose

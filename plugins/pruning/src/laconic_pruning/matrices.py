@@ -113,7 +113,7 @@ def input_rows(
     per_sample = max(rows[:, :1].numel(), 1)
     count = max(at_a_time // per_sample, 1)
     dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
-    for part in rows.split(count, 1):
+    for part in torch.split(rows, count, 1):
         yield part.to(dtype).reshape(layout.split[0], -1, columns)
 
 
@@ -126,7 +126,8 @@ def _as_rows(inputs: Tensor, target: laconic.PruningTarget, columns: int) -> Ten
         if inputs.ndim == rank + 1:
             inputs = inputs[None]
         windows = inputs if isinstance(module, _TRANSPOSED) else _windows(inputs, module)
-        groups = windows.unflatten(1, (module.groups, -1)).movedim(1, 0)
+        shape = (windows.shape[0], module.groups, -1, *windows.shape[2:])
+        groups = windows.reshape(shape).movedim(1, 0)
         return groups.movedim(2, -1)
     if inputs.shape[-1] != columns:
         raise ValueError(

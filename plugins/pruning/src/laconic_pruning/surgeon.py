@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-
 _ROWS = 256
 """Rows that are refined at once: few enough for what belongs to them to stay in cache."""
 
@@ -56,7 +55,7 @@ def inverse_factor(hessian: Tensor) -> Tensor:
             "calibrate with more batches or raise percdamp"
         )
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
     return inverse.T.flip(0, 1).contiguous()
 
 
@@ -128,7 +127,10 @@ def refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, ste
         ``values``.
     """
     for some, dense, masks in zip(
-        values.split(_ROWS), weight.split(_ROWS), kept.split(_ROWS), strict=True
+        torch.split(values, _ROWS),
+        torch.split(weight, _ROWS),
+        torch.split(kept, _ROWS),
+        strict=True,
     ):
         _refine(some, dense, hessian, kept=masks, steps=steps)
     return values
