@@ -364,9 +364,11 @@ def test_a_checkpoint_of_another_architecture_is_an_error(workshop: Any, run: Ru
     (workshop.folder / "interrupt").touch()
     with pytest.raises(KeyboardInterrupt):
         run()
+    (workshop.folder / "interrupt").unlink()
+    # Another length, so that Python does not take the bytecode of a file written this second.
     workshop.code(
         "toy_parts.py",
-        (workshop.folder / "toy_parts.py").read_text().replace("width=4", "width=5"),
+        (workshop.folder / "toy_parts.py").read_text().replace("width=4", "width=50"),
     )
     import sys
 
