@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from laconic.abilities import Choose as Choose
     from laconic.abilities import Solution as Solution
     from laconic.affine import choose_qparams as choose_qparams
+    from laconic.affine import fake_quantize as fake_quantize
     from laconic.algorithms import DependencyTracer as DependencyTracer
     from laconic.algorithms import Granularity as Granularity
     from laconic.algorithms import Pruner as Pruner
@@ -42,10 +43,23 @@ if TYPE_CHECKING:
     from laconic.errors import SessionError as SessionError
     from laconic.errors import SessionFileError as SessionFileError
     from laconic.errors import UnknownPluginError as UnknownPluginError
+    from laconic.gram import add_gram as add_gram
+    from laconic.gram import damp_gram as damp_gram
+    from laconic.gram import inverse_factor as inverse_factor
+    from laconic.gram import mirror_gram as mirror_gram
+    from laconic.matrices import Layout as Layout
+    from laconic.matrices import from_matrices as from_matrices
+    from laconic.matrices import input_rows as input_rows
+    from laconic.matrices import matrix_layout as matrix_layout
+    from laconic.matrices import to_matrices as to_matrices
     from laconic.planning.dependency import auto_dependency_groups as auto_dependency_groups
     from laconic.planning.plan import Plan as Plan
     from laconic.planning.plan import TargetPlan as TargetPlan
     from laconic.planning.resolve import plan as plan
+    from laconic.quantizer_abilities import Observer as Observer
+    from laconic.quantizer_abilities import QuantizedWeight as QuantizedWeight
+    from laconic.ranges import MinMax as MinMax
+    from laconic.ranges import block_range as block_range
     from laconic.registry.descriptors import DependencyTracerInfo as DependencyTracerInfo
     from laconic.registry.descriptors import ExporterInfo as ExporterInfo
     from laconic.registry.descriptors import GranularityInfo as GranularityInfo
@@ -79,8 +93,11 @@ _WHERE = {
     "Granularity": "laconic.algorithms",
     "GranularityInfo": "laconic.registry.descriptors",
     "LaconicError": "laconic.errors",
+    "Layout": "laconic.matrices",
     "LossInfo": "laconic.registry.descriptors",
+    "MinMax": "laconic.ranges",
     "ModuleSetting": "laconic.registry.descriptors",
+    "Observer": "laconic.quantizer_abilities",
     "Plan": "laconic.planning.plan",
     "PlanError": "laconic.errors",
     "PluginApiError": "laconic.errors",
@@ -92,6 +109,7 @@ _WHERE = {
     "PruningTarget": "laconic.algorithms",
     "QParams": "laconic.algorithms",
     "QuantizationTarget": "laconic.algorithms",
+    "QuantizedWeight": "laconic.quantizer_abilities",
     "Quantizer": "laconic.algorithms",
     "QuantizerInfo": "laconic.registry.descriptors",
     "Recipe": "laconic.document.recipe",
@@ -100,19 +118,28 @@ _WHERE = {
     "Session": "laconic.session.session",
     "SessionError": "laconic.errors",
     "SessionFileError": "laconic.errors",
-    "Solution": "laconic.abilities",
     "SharedChannels": "laconic.algorithms",
+    "Solution": "laconic.abilities",
     "TargetPlan": "laconic.planning.plan",
     "UnknownPluginError": "laconic.errors",
+    "add_gram": "laconic.gram",
     "attach": "laconic.session.opening",
     "auto_dependency_groups": "laconic.planning.dependency",
+    "block_range": "laconic.ranges",
     "choose_qparams": "laconic.affine",
     "count_blocks": "laconic.blocks",
+    "damp_gram": "laconic.gram",
     "distill": "laconic.session.oneshot",
     "expand_blocks": "laconic.blocks",
+    "fake_quantize": "laconic.affine",
+    "from_matrices": "laconic.matrices",
+    "input_rows": "laconic.matrices",
+    "inverse_factor": "laconic.gram",
     "load_recipe": "laconic.document.load",
     "load_session": "laconic.session.opening",
+    "matrix_layout": "laconic.matrices",
     "migrate": "laconic.document.migrate",
+    "mirror_gram": "laconic.gram",
     "plan": "laconic.planning.resolve",
     "prune": "laconic.session.oneshot",
     "quantize": "laconic.session.oneshot",
@@ -122,6 +149,7 @@ _WHERE = {
     "schema": "laconic.document.schema",
     "sum_blocks": "laconic.blocks",
     "to_blocks": "laconic.blocks",
+    "to_matrices": "laconic.matrices",
 }
 
 __all__ = ["__version__", "hookimpl", *sorted(_WHERE)]  # noqa: PLE0604  # names are strings

@@ -53,7 +53,11 @@ class QuantizationTarget:
         scheme: ``symmetric`` or ``affine``.
         blocks: which elements share a scale.
         module: the module that owns the target.
-        tensor: the values to quantize for a parameter or buffer, None for an input or output.
+        tensor: the values to quantize for a parameter or buffer, masked as they will be deployed;
+            None for an input or output.
+        observed: what the algorithm's ``observe_input`` returned, summed up over batches and
+            processes; empty when it has none.
+        statistics: what the target's observer gathered of its values.
     """
 
     plan: TargetPlan
@@ -64,11 +68,17 @@ class QuantizationTarget:
     blocks: Blocks
     module: nn.Module
     tensor: Tensor | None = None
+    observed: Mapping[str, Tensor] = attrs.field(factory=dict)
+    statistics: Mapping[str, Tensor] = attrs.field(factory=dict)
 
     @property
     def name(self) -> str:
         """The target's full name."""
         return self.plan.name
+
+    def evolve(self, **changes: object) -> QuantizationTarget:
+        """Return a copy with some fields replaced."""
+        return attrs.evolve(self, **changes)  # type: ignore[arg-type]  # attrs checks the names
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 import laconic
-from laconic_pruning.gram import add_gram, mirrored
-from laconic_pruning.matrices import Layout, from_matrices, input_rows, layout_of, to_matrices
 from laconic_pruning.per_block import score_dtype
 from laconic_pruning.per_channel import observed_by
-from laconic_pruning.surgeon import damped, inverse_factor, mask_columns, refine
+from laconic_pruning.surgeon import mask_columns, refine
 
 # Inputs of convolutions are copied to rows, 16 MiB at a time.
 _AT_A_TIME = 1 << 22
@@ -69,10 +67,10 @@ class SparseGpt:
             ValueError: the target is no weight of a linear layer or convolution.
         """
         total: Tensor | None = None
-        for rows in input_rows(inputs, target, at_a_time=_AT_A_TIME):
+        for rows in laconic.input_rows(inputs, target, at_a_time=_AT_A_TIME):
             if total is None:
                 total = rows.new_zeros(len(rows), rows.shape[-1], rows.shape[-1])
-            add_gram(total, rows)
+            laconic.add_gram(total, rows)
         return {} if total is None else {"hessian": total}
 
     def importance(self, target: laconic.PruningTarget) -> Tensor:
@@ -92,9 +90,9 @@ class SparseGpt:
         layout, weights, hessians = _problem(target)
         scores = torch.empty_like(weights)
         for weight, hessian, found in zip(weights, hessians, scores, strict=True):
-            factor = inverse_factor(damped(hessian, self.percdamp))
+            factor = laconic.inverse_factor(laconic.damp_gram(hessian, self.percdamp))
             torch.div(weight.square(), factor.square().sum(1), out=found)
-        return from_matrices(scores, layout, target.tensor.shape)
+        return laconic.from_matrices(scores, layout, target.tensor.shape)
 
     def solve(self, target: laconic.PruningTarget, choose: laconic.Choose) -> laconic.Solution:
         """Return masks and updated weights.
@@ -116,10 +114,10 @@ class SparseGpt:
         kept = torch.empty(weights.shape, dtype=torch.bool, device=weights.device)
         solved = torch.empty_like(weights)
         for group, (weight, known) in enumerate(zip(weights, hessians, strict=True)):
-            hessian = damped(known, self.percdamp)
+            hessian = laconic.damp_gram(known, self.percdamp)
             kept[group], values = mask_columns(
                 weight,
-                inverse_factor(hessian),
+                laconic.inverse_factor(hessian),
                 choose,
                 is_alive=known.diagonal() > 0,
                 block=block,
@@ -130,7 +128,8 @@ class SparseGpt:
             )
         shape, dtype = target.tensor.shape, target.tensor.dtype
         return laconic.Solution(
-            from_matrices(kept, layout, shape), from_matrices(solved, layout, shape).to(dtype)
+            laconic.from_matrices(kept, layout, shape),
+            laconic.from_matrices(solved, layout, shape).to(dtype),
         )
 
     def _columns_at_once(self, blocks: laconic.Blocks) -> tuple[int, int]:
@@ -140,9 +139,9 @@ class SparseGpt:
         return max(self.block_size // run, 1) * run, run
 
 
-def _problem(target: laconic.PruningTarget) -> tuple[Layout, Tensor, Tensor]:
+def _problem(target: laconic.PruningTarget) -> tuple[laconic.Layout, Tensor, Tensor]:
     """Return a target as matrices with the Hessian of each, shape (groups, columns, columns)."""
-    layout = layout_of(target)
-    hessians = mirrored(observed_by(target)["hessian"])
-    weights = to_matrices(target.tensor.detach().to(score_dtype(target.tensor)), layout)
+    layout = laconic.matrix_layout(target)
+    hessians = laconic.mirror_gram(observed_by(target)["hessian"])
+    weights = laconic.to_matrices(target.tensor.detach().to(score_dtype(target.tensor)), layout)
     return layout, weights, hessians.to(weights.dtype)

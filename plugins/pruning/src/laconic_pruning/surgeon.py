@@ -15,50 +15,6 @@ _ROWS = 256
 """Rows that are refined at once: few enough for what belongs to them to stay in cache."""
 
 
-def damped(hessian: Tensor, damping: float) -> Tensor:
-    """Return a Hessian that can be inverted.
-
-    Args:
-        hessian: shape (columns, columns), symmetric.
-        damping: what is added to the diagonal, as a share of its mean.
-
-    Returns:
-        A new tensor. An input that was always zero counts as if it were alone.
-    """
-    found = hessian.clone()
-    diagonal = found.diagonal()
-    mean = diagonal.mean()
-    diagonal[diagonal == 0] = 1
-    diagonal += damping * mean
-    return found
-
-
-def inverse_factor(hessian: Tensor) -> Tensor:
-    """Return the Cholesky factor of the inverse of a Hessian.
-
-    With J the reversal of rows, J H J = C C^T gives H^-1 = L L^T for L = J C^-T J: one
-    factorization instead of two, and no inverse whose rounding the second one would meet.
-
-    Args:
-        hessian: shape (columns, columns), symmetric.
-
-    Returns:
-        L, the hessian's shape, lower triangular.
-
-    Raises:
-        ValueError: the Hessian is singular.
-    """
-    factor, info = torch.linalg.cholesky_ex(hessian.flip(0, 1))
-    if int(info):
-        raise ValueError(
-            "the products of its inputs make a singular matrix, which cannot be inverted; "
-            "calibrate with more batches or raise percdamp"
-        )
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
-    return inverse.T.flip(0, 1).contiguous()
-
-
 def mask_columns(
     weight: Tensor,
     factor: Tensor,

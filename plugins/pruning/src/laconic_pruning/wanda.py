@@ -9,7 +9,6 @@ from __future__ import annotations
 from torch import Tensor
 
 import laconic
-from laconic_pruning.matrices import from_matrices, input_rows, layout_of, to_matrices
 from laconic_pruning.per_block import score_dtype
 from laconic_pruning.per_channel import observed_by
 
@@ -46,7 +45,7 @@ class Wanda:
             ValueError: the target is no weight of a linear layer or convolution.
         """
         sums: Tensor | None = None
-        for rows in input_rows(inputs, target, at_a_time=_AT_A_TIME):
+        for rows in laconic.input_rows(inputs, target, at_a_time=_AT_A_TIME):
             part = rows.square().sum(1)
             sums = part if sums is None else sums.add_(part)
         return {} if sums is None else {"squares": sums}
@@ -65,8 +64,8 @@ class Wanda:
             ValueError: the target is no weight of a linear layer or convolution.
         """
         lengths = observed_by(target)["squares"].sqrt()
-        layout = layout_of(target)
-        magnitudes = to_matrices(
+        layout = laconic.matrix_layout(target)
+        magnitudes = laconic.to_matrices(
             target.tensor.detach().abs().to(score_dtype(target.tensor)), layout
         )
-        return from_matrices(magnitudes * lengths[:, None], layout, target.tensor.shape)
+        return laconic.from_matrices(magnitudes * lengths[:, None], layout, target.tensor.shape)

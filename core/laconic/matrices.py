@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import laconic
+from laconic.algorithms import PruningTarget, QuantizationTarget
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _MATRIX_RANK = 2
+
+Target: TypeAlias = PruningTarget | QuantizationTarget
 
 
 class Layout(NamedTuple):
@@ -34,7 +36,7 @@ class Layout(NamedTuple):
     rows: int
 
 
-def layout_of(target: laconic.PruningTarget) -> Layout:
+def matrix_layout(target: Target) -> Layout:
     """Return how a target is a stack of matrices.
 
     Args:
@@ -43,7 +45,7 @@ def layout_of(target: laconic.PruningTarget) -> Layout:
     Raises:
         ValueError: it is something else.
     """
-    module, shape = target.module, tuple(target.tensor.shape)
+    module, shape = target.module, _shape_of(target)
     if target.plan.target == "weight":
         if isinstance(module, _CONVOLUTIONS):
             kernel = range(3, len(shape) + 1)
@@ -60,6 +62,10 @@ def layout_of(target: laconic.PruningTarget) -> Layout:
         f"only the weights of linear layers and convolutions have; found {target.plan.target} of "
         f"shape {list(shape)} in {target.plan.module_type or type(module).__name__}; leave it out"
     )
+
+
+def _shape_of(target: Target) -> tuple[int, ...]:
+    return (target.plan.shape or ()) if target.tensor is None else tuple(target.tensor.shape)
 
 
 def to_matrices(tensor: Tensor, layout: Layout) -> Tensor:
@@ -90,9 +96,7 @@ def from_matrices(matrices: Tensor, layout: Layout, shape: Sequence[int]) -> Ten
     return ordered.permute(back).reshape(tuple(shape))
 
 
-def input_rows(
-    inputs: Tensor, target: laconic.PruningTarget, *, at_a_time: int
-) -> Iterator[Tensor]:
+def input_rows(inputs: Tensor, target: Target, *, at_a_time: int) -> Iterator[Tensor]:
     """Yield the vectors that the columns of a target's matrices multiply, some at a time.
 
     Args:
@@ -107,7 +111,7 @@ def input_rows(
     Raises:
         ValueError: the target has no such vectors, or the inputs are not those of its module.
     """
-    layout = layout_of(target)
+    layout = matrix_layout(target)
     columns = math.prod(layout.split) // max(layout.split[0] * layout.rows, 1)
     rows = _as_rows(inputs, target, columns)
     per_sample = max(rows[:, :1].numel(), 1)
@@ -117,7 +121,7 @@ def input_rows(
         yield part.to(dtype).reshape(layout.split[0], -1, columns)
 
 
-def _as_rows(inputs: Tensor, target: laconic.PruningTarget, columns: int) -> Tensor:
+def _as_rows(inputs: Tensor, target: Target, columns: int) -> Tensor:
     module = target.module
     if not inputs.is_floating_point():
         raise ValueError(f"the inputs of its module are {inputs.dtype}; expected floating point")

@@ -1,0 +1,68 @@
+"""The smallest and the largest value of every block, and the observer that keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.algorithms import QuantizationTarget
+from laconic.blocks import resolve_size
+from laconic.quantizer_abilities import Statistics
+
+
+def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest value of every block.
+
+    Args:
+        values: any shape, float, not empty; read only.
+        size: elements per block, one integer per dimension, -1 = the whole dimension.
+
+    Returns:
+        Low and high, each of shape (blocks along each dimension), the values' dtype; NaN where a
+        block has NaN.
+
+    Raises:
+        ValueError: blocks do not divide the shape.
+    """
+    resolved = resolve_size(size, values.shape)
+    counts = tuple(length // one for one, length in zip(resolved, values.shape, strict=True))
+    if all(count == 1 for count in counts):
+        # One pass over both ends; twice as fast as two reductions.
+        low, high = torch.aminmax(values)
+        return low.reshape(counts), high.reshape(counts)
+    if all(one == 1 for one in resolved):
+        return values, values
+    split = [part for pair in zip(counts, resolved, strict=True) for part in pair]
+    inner = [2 * dim + 1 for dim, one in enumerate(resolved) if one != 1]
+    view = values.reshape(split)
+    low, high = view.amin(inner), view.amax(inner)
+    return low.reshape(counts), high.reshape(counts)
+
+
+class MinMax:
+    """Keeps the smallest and the largest value that was seen (rule Q5)."""
+
+    def observe(self, values: Tensor, size: tuple[int, ...]) -> Statistics:
+        """Return the range of one batch."""
+        low, high = block_range(values, size)
+        return {"low": low, "high": high}
+
+    def merge(self, before: Statistics, batch: Statistics) -> Statistics:
+        """Return the range that holds both."""
+        return {
+            "low": torch.minimum(before["low"], batch["low"]),
+            "high": torch.maximum(before["high"], batch["high"]),
+        }
+
+    def join(self, parts: Sequence[Statistics]) -> Statistics:
+        """Return the range that holds those of all processes."""
+        found = parts[0]
+        for part in parts[1:]:
+            found = self.merge(found, part)
+        return found
+
+    def range(self, statistics: Statistics, target: QuantizationTarget) -> tuple[Tensor, Tensor]:
+        """Return the range itself."""
+        return statistics["low"], statistics["high"]
