@@ -82,7 +82,7 @@ def choose_qparams(low: Tensor, high: Tensor, target: QuantizationTarget) -> QPa
     Raises:
         CalibrationError: a range is empty or not finite.
     """
-    _check_range(low, high, target.name)
+    check_range(low, high, target.name)
     dtype = torch.float64 if low.dtype == torch.float64 else torch.float32
     low, high = low.detach().to(dtype).clamp(max=0), high.detach().to(dtype).clamp(min=0)
     is_whole = all(size == -1 for size in target.blocks.size)
@@ -180,7 +180,17 @@ class _FakeQuantize(torch.autograd.Function):
         return gradient if is_inside is None else gradient * is_inside, None, None
 
 
-def _check_range(low: Tensor, high: Tensor, name: str) -> None:
+def check_range(low: Tensor, high: Tensor, name: str) -> None:
+    """Refuse a range that nothing can be quantized with.
+
+    Args:
+        low: the smallest value of each block.
+        high: the largest.
+        name: the target's full name.
+
+    Raises:
+        CalibrationError: a range is empty or not finite.
+    """
     is_usable = (low <= high) & low.isfinite() & high.isfinite()
     wrong = (~is_usable).flatten().nonzero().flatten()
     if len(wrong):

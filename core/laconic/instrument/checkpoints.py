@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from laconic.instrument.instruments import Instruments
-from laconic.instrument.names import INSTRUMENTS, mask_buffer
+from laconic.instrument.names import INSTRUMENTS, mask_buffer, state_buffer
 
 
 def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> list[str]:
-    """Give an instrumented module a buffer for each of its masks that a checkpoint holds.
+    """Give an instrumented module a buffer for each mask and scale that a checkpoint holds.
 
-    PyTorch loads only what a module has already, and a module has no mask before its first one.
+    PyTorch loads only what a module has already, and a module has none before its first one.
 
     Args:
         module: the instrumented module.
@@ -27,6 +27,13 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
     """
     problems = []
     for target, raw in _targets(module):
+        for part in ("scale", "zero_point"):
+            name = state_buffer(target, part)
+            saved = state_dict.get(prefix + name)
+            room = module._buffers.get(name)
+            if saved is not None and (room is None or room.shape != saved.shape):
+                like = next(module.parameters(), saved)
+                module._buffers[name] = torch.empty_like(saved, device=like.device)
         buffer = mask_buffer(target)
         mask = state_dict.get(prefix + buffer)
         if mask is None:

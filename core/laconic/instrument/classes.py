@@ -19,7 +19,7 @@ from laconic.errors import AttachError
 from laconic.instrument.checkpoints import make_room
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.moving import apply_to_learned
-from laconic.instrument.names import INSTRUMENTS, PREFIX
+from laconic.instrument.names import FOLD, INSTRUMENTS, PREFIX
 from laconic.instrument.sites import process_inputs, process_output
 from laconic.planning.classes import ORIGINAL
 
@@ -101,9 +101,14 @@ def _processed(name: str) -> property:
         value: Tensor | None = module._parameters.get(name)
         if value is None:
             value = module._buffers.get(name)
+        transforms = module.__dict__[INSTRUMENTS].parameters[name]
+        if value is None and transforms and transforms[0].place == FOLD:
+            # A layer without bias has one while a batch norm is folded into it.
+            value = transforms[0].of_nothing(module)
+            transforms = transforms[1:]
         if value is None or is_sharded(value):
             return value
-        for transform in module.__dict__[INSTRUMENTS].parameters[name]:
+        for transform in transforms:
             value = transform(module, value)
         return value
 
@@ -134,9 +139,15 @@ def _forward(cls: type[nn.Module]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         instruments = self.__dict__[INSTRUMENTS]
+        if instruments.is_folded:
+            return args[0] if args else next(iter(kwargs.values()))
         if instruments.inputs:
             args, kwargs = process_inputs(self, instruments.inputs, args, kwargs)
-        output = original(self, *args, **kwargs)
+        if instruments.fold is None:
+            output = original(self, *args, **kwargs)
+        else:
+            instruments.fold.before(self, original, args, kwargs)
+            output = instruments.fold.after(original(self, *args, **kwargs))
         if instruments.outputs:
             output = process_output(self, instruments.outputs, output)
         return output

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import attrs
 from torch import Tensor, nn
 
 
 class Transform(Protocol):
-    """One step on one tensor, such as a mask."""
+    """One step on one tensor, such as a mask.
+
+    Attributes:
+        place: which of the steps on the tensor it is, see `laconic.instrument.transforms`.
+    """
+
+    @property
+    def place(self) -> int:
+        """Which of the steps on the tensor it is."""
+        ...
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the processed tensor; state is read from the module's buffers.
@@ -18,6 +27,31 @@ class Transform(Protocol):
         Args:
             module: the module that owns the target.
             value: the tensor, which must not be modified.
+        """
+        ...
+
+
+class Folding(Protocol):
+    """What forward does where other modules are folded into the called one."""
+
+    def before(
+        self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> None:
+        """Run before the module's own forward.
+
+        Args:
+            module: the called module.
+            forward: its own forward.
+            args: positional arguments, processed.
+            kwargs: keyword arguments, processed.
+        """
+        ...
+
+    def after(self, output: Any) -> Any:
+        """Return what becomes of the module's own output before its output targets.
+
+        Args:
+            output: what its own forward returned.
         """
         ...
 
@@ -62,13 +96,17 @@ class Instruments:
         parameters: parameter or buffer name -> its transforms, in order.
         inputs: input sites with their transforms.
         outputs: output sites with their transforms.
+        fold: the modules that are folded into this one while it is simulated, or None.
+        is_folded: whether the module is folded into another one and passes its input on.
     """
 
     parameters: Mapping[str, tuple[Transform, ...]] = attrs.field(factory=dict)
     inputs: Mapping[InputSite, tuple[Transform, ...]] = attrs.field(factory=dict)
     outputs: Mapping[OutputSite, tuple[Transform, ...]] = attrs.field(factory=dict)
+    fold: Folding | None = None
+    is_folded: bool = False
 
     @property
     def has_sites(self) -> bool:
-        """Whether inputs or outputs are processed."""
-        return bool(self.inputs or self.outputs)
+        """Whether forward itself is processed, not only the parameters it reads."""
+        return bool(self.inputs or self.outputs or self.fold or self.is_folded)

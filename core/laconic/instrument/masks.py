@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import attrs
 from torch import Tensor, nn
+
+from laconic.instrument.names import MASK
 
 _SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
 
@@ -37,6 +40,8 @@ class ParameterMask:
         is_additive: whether the buffer is added instead of multiplied.
     """
 
+    place: ClassVar[int] = MASK
+
     buffer: str
     is_additive: bool = False
 
@@ -64,6 +69,8 @@ class ActivationMask:
         channel_dim: where a vector over channels lies, counted with the batch: 1 or -1.
         spatial: how many dimensions follow the channels in dimension 1, or None when any may.
     """
+
+    place: ClassVar[int] = MASK
 
     buffer: str
     is_additive: bool = False

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from laconic.instrument.names import is_state
+
 
 def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
     """Return an instrumented class's ``_apply``, behind ``to``, ``cuda`` and ``double``.
@@ -26,7 +28,17 @@ def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
             for name, buffer in self._buffers.items()
             if buffer is not None and buffer.requires_grad and buffer.is_leaf
         }
+        kept = {
+            name: buffer
+            for name, buffer in self._buffers.items()
+            if buffer is not None and is_state(name)
+        }
         super(made, self)._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != buffer.dtype:
+                # A scale in half precision is another scale: it moves, and keeps its dtype.
+                self._buffers[name] = buffer.to(moved.device)
         for name, leaf in learned.items():
             moved = self._buffers[name]
             if moved is None or moved is leaf:

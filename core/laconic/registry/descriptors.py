@@ -125,12 +125,15 @@ class GranularityInfo(Descriptor):
     Attributes:
         target_kinds: the kinds of target it can divide.
         values: JSON Schema of further spellings (a list, ``"2:4"``, ``{"group": 128}``), or None.
+        is_dynamic: whether it keeps samples apart, so that what it decides holds for one call of
+            the module only; quantization then computes scales at every call.
     """
 
     target_kinds: tuple[TargetKind, ...] = attrs.field(
         factory=_all_kinds, converter=_as_kinds, validator=_are_kinds
     )
     values: Mapping[str, Json] | None = None
+    is_dynamic: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,12 +12,11 @@ from laconic.session.editing import checked_masks
 from laconic.session.following import with_followers
 from laconic.session.handles import Binding, Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
-from laconic.session.module_observing import check_seen, watch_modules
-from laconic.session.observing import Forward, observe, run_batches
+from laconic.session.module_observing import Watch
 from laconic.session.runs import Decision, PruningRun
 from laconic.session.sequential import Batches, compress_in_sequence
 from laconic.session.starting import start_runs
-from laconic.session.statistic import Statistic, collect, statistic_for
+from laconic.session.statistic import Statistic, statistic_for
 
 
 class Pruning:
@@ -43,12 +41,12 @@ class Pruning:
         self.originals: dict[Handle, Tensor] = {}
         self.frozen: set[Handle] = set()
         self.is_handed_over = False
-        self._batches: Batches | None = None
+        self._handles = tuple(one for one in binding.handles if one.plan.method == "pruning")
 
     @property
     def handles(self) -> tuple[Handle, ...]:
-        """All targets of the plan, in its order."""
-        return self.binding.handles
+        """All pruning targets of the plan, in its order."""
+        return self._handles
 
     def start(self) -> None:
         """Let algorithms put into the modules what they learn; called once they are attached."""
@@ -60,49 +58,40 @@ class Pruning:
         for run in self.runs:
             run.stop()
 
-    def calibrate(self, batches: Iterable[Any], forward: Forward | None) -> None:
-        """Run batches and let algorithms observe; those that go block by block keep them.
-
-        Args:
-            batches: what to run; read once.
-            forward: called as forward(model, batch), or None for the default.
-        """
-        statistics = {
+    def new_statistics(self) -> dict[Handle, Statistic]:
+        """Return empty statistics for every input and output that is ranked."""
+        return {
             handle: statistic_for(handle, self.plan.recipe.stages)
             for handle in self.handles
             if handle.is_activation
         }
-        kept: tuple[Any, ...] | None = None
-        if any(run.is_sequential for run in self.runs):
-            batches = kept = tuple(batches)
-        watched = [run for run in self.runs if run.is_observing_modules and not run.is_sequential]
-        watches = [watch for run in watched for watch in run.watches(run.handles)]
-        count = len(kept or ())
-        if statistics or watches or kept is None:
-            with observe(statistics), watch_modules(watches):
-                count = run_batches(self.model, batches, forward)
-        collect(list(statistics.values()), count)
-        check_seen(watches)
-        self.statistics = statistics
-        for run in watched:
-            run.observed = {}
-        for watch in watches:
-            run = next(one for one in watched if one.pruner is watch.pruner)
-            run.observed[watch.handle] = watch.sums
-        self._batches = None if kept is None else Batches(kept, forward)
 
-    def compress(self, steps: int) -> None:
+    def watches(self) -> list[tuple[PruningRun, list[Watch]]]:
+        """Return observers of modules for the stages that are not calibrated block by block."""
+        return [
+            (run, run.watches(run.handles))
+            for run in self.runs
+            if run.is_observing_modules and not run.is_sequential
+        ]
+
+    @property
+    def is_keeping_batches(self) -> bool:
+        """Whether calibration batches are needed again in compress."""
+        return any(run.is_sequential for run in self.runs)
+
+    def compress(self, steps: int, batches: Batches | None = None) -> None:
         """Compute all masks and put them in force; after an error everything is as it was.
 
         Args:
             steps: optimizer steps so far.
+            batches: the calibration batches where they were kept.
         """
         journal = _Journal()
         try:
             decision = Decision()
             for run in self.runs:
                 if run.is_sequential:
-                    self._compress_in_sequence(run, steps, journal)
+                    self._compress_in_sequence(run, steps, batches, journal)
                 else:
                     found = self._decide(run, steps, run.handles)
                     decision.kept.update(found.kept)
@@ -115,8 +104,10 @@ class Pruning:
         for run in self.runs:
             run.start_over()
 
-    def _compress_in_sequence(self, run: PruningRun, steps: int, journal: _Journal) -> None:
-        if self._batches is None:
+    def _compress_in_sequence(
+        self, run: PruningRun, steps: int, batches: Batches | None, journal: _Journal
+    ) -> None:
+        if batches is None:
             name = run.handles[0].plan.name if run.handles else "the stage"
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
@@ -126,7 +117,7 @@ class Pruning:
         def compress(handles: Sequence[Handle]) -> None:
             self._apply(self._decide(run, steps, handles), journal, is_partial=True)
 
-        compress_in_sequence(run, self.model, self._batches, compress=compress)
+        compress_in_sequence(run, self.model, batches, compress=compress)
 
     def step(self, steps: int) -> bool:
         """Advance by one optimizer step and tell whether masks changed.

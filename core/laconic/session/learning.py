@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from laconic.abilities import Learns
-from laconic.instrument.classes import instruments_of, replace_instruments
-from laconic.instrument.names import PREFIX, mask_buffer
+from laconic.instrument.names import MASK, mask_buffer, state_buffer
+from laconic.instrument.transforms import chain_of, put
 from laconic.session.handles import Handle
 
 DEFAULT_LEARNING_RATE = 0.01
-
-
-def learned_buffer(target: str, name: str) -> str:
-    """Return the name of the buffer that holds something learned for a target.
-
-    Args:
-        target: the parameter's name.
-        name: what is learned.
-    """
-    return f"{PREFIX}{target}_{name}"
 
 
 @attrs.frozen(eq=False)
@@ -37,6 +28,8 @@ class LearnedMask:
         buffer: name of the mask's buffer.
         learned: name -> buffer of each learned tensor.
     """
+
+    place: ClassVar[int] = MASK
 
     pruner: Learns
     buffer: str
@@ -65,13 +58,11 @@ def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
     for module, attribute in handle.owners:
-        buffers = {name: learned_buffer(attribute, name) for name in leaves}
+        buffers = {name: state_buffer(attribute, name) for name in leaves}
         for name, buffer in buffers.items():
             module._buffers[buffer] = leaves[name]
-        instruments = instruments_of(module)
         mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
-        parameters = {**instruments.parameters, attribute: (mask,)}
-        replace_instruments(module, attrs.evolve(instruments, parameters=parameters))
+        put(module, attribute, (mask,), place=MASK)
 
 
 def learned_mask(handle: Handle) -> LearnedMask | None:
@@ -80,7 +71,7 @@ def learned_mask(handle: Handle) -> LearnedMask | None:
     Args:
         handle: a parameter or buffer target, instrumented.
     """
-    transforms = instruments_of(handle.module).parameters.get(handle.plan.target, ())
+    transforms = chain_of(handle.module, handle.plan.target)
     return next((one for one in transforms if isinstance(one, LearnedMask)), None)
 
 
@@ -93,7 +84,7 @@ def learned_of(handle: Handle, names: Sequence[str]) -> dict[str, Tensor]:
     """
     found = {}
     for name in names:
-        tensor = handle.module._buffers[learned_buffer(handle.plan.target, name)]
+        tensor = handle.module._buffers[state_buffer(handle.plan.target, name)]
         if tensor is not None:
             found[name] = tensor
     return found

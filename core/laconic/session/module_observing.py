@@ -10,8 +10,8 @@ import attrs
 from torch import Tensor, nn
 
 from laconic.abilities import ObservesInputs, ObservesOutputs
-from laconic.algorithms import Pruner, PruningTarget
 from laconic.errors import CalibrationError
+from laconic.quantizer_abilities import MergesObservations
 from laconic.session.handles import Handle
 from laconic.session.sums import add_sums
 
@@ -22,20 +22,20 @@ class Watch:
 
     Attributes:
         handle: the target.
-        pruner: the algorithm.
+        algorithm: the algorithm.
         target: the target as the algorithm sees it.
         sums: what was observed.
     """
 
     handle: Handle
-    pruner: Pruner
-    target: PruningTarget
+    algorithm: object
+    target: Any
     sums: dict[str, Tensor] = attrs.field(factory=dict)
 
 
-def is_observing(pruner: Pruner) -> bool:
+def is_observing(algorithm: object) -> bool:
     """Tell whether an algorithm observes modules in calibration."""
-    return isinstance(pruner, (ObservesInputs, ObservesOutputs))
+    return isinstance(algorithm, (ObservesInputs, ObservesOutputs))
 
 
 @contextlib.contextmanager
@@ -52,12 +52,12 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
     hooks = []
     try:
         for watch in watches:
-            module, pruner = watch.handle.module, watch.pruner
-            if isinstance(pruner, ObservesInputs):
-                see = _see_inputs(watch, pruner, shared)
+            module, algorithm = watch.handle.module, watch.algorithm
+            if isinstance(algorithm, ObservesInputs):
+                see = _see_inputs(watch, algorithm, shared)
                 hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
-            if isinstance(pruner, ObservesOutputs):
-                hooks.append(module.register_forward_hook(_see_outputs(watch, pruner)))
+            if isinstance(algorithm, ObservesOutputs):
+                hooks.append(module.register_forward_hook(_see_outputs(watch, algorithm)))
         yield
     finally:
         for removable in hooks:
@@ -103,7 +103,7 @@ class _SharedInputs:
             owner is not None
             and self.inputs is inputs
             and self.version == inputs._version
-            and owner.pruner is watch.pruner
+            and owner.algorithm is watch.algorithm
             and type(owner.handle.module) is type(watch.handle.module)
             and isinstance(watch.handle.module, nn.Linear)
         ):
@@ -112,7 +112,9 @@ class _SharedInputs:
         return None
 
 
-def _see_inputs(watch: Watch, pruner: ObservesInputs, shared: _SharedInputs) -> Callable[..., None]:
+def _see_inputs(
+    watch: Watch, algorithm: ObservesInputs, shared: _SharedInputs
+) -> Callable[..., None]:
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = _first_tensor([*args, *kwargs.values()])
         if inputs is None:
@@ -122,17 +124,17 @@ def _see_inputs(watch: Watch, pruner: ObservesInputs, shared: _SharedInputs) -> 
             watch.sums = owner.sums
             return
         with _naming(watch):
-            add_sums(watch.sums, pruner.observe_input(inputs.detach(), watch.target))
+            _add(watch, algorithm.observe_input(inputs.detach(), watch.target))
 
     return see
 
 
-def _see_outputs(watch: Watch, pruner: ObservesOutputs) -> Callable[..., None]:
+def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None]:
     def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         outputs = _first_tensor(_elements(output))
         if outputs is not None:
             with _naming(watch):
-                add_sums(watch.sums, pruner.observe_output(outputs.detach(), watch.target))
+                _add(watch, algorithm.observe_output(outputs.detach(), watch.target))
 
     return see
 
@@ -143,6 +145,15 @@ def _naming(watch: Watch) -> Iterator[None]:
         yield
     except ValueError as error:
         raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
+
+
+def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:
+    algorithm = watch.algorithm
+    if isinstance(algorithm, MergesObservations) and watch.sums:
+        # In place: other targets may share the mapping.
+        watch.sums.update(algorithm.merge(dict(watch.sums), part))
+    else:
+        add_sums(watch.sums, part)
 
 
 def _elements(output: Any) -> list[Any]:

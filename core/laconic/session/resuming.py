@@ -15,6 +15,13 @@ from laconic.registry.descriptors import Json
 from laconic.session.gathered import KINDS, gathered_state, restore_gathered
 from laconic.session.handles import Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
+from laconic.session.quantization.state import (
+    PREFIX,
+    Parts,
+    quantization_state,
+    restore_quantization,
+    understand,
+)
 from laconic.session.statistic import Statistic, statistic_for
 from laconic.session.storage import save_session
 from laconic.session.versions import used_plugins
@@ -51,6 +58,8 @@ def session_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Json]]
             }
     gathered, about = gathered_state(session._pruning)
     tensors.update(gathered)
+    quantized, about_quantized = quantization_state(session._quantization)
+    tensors.update(quantized)
     data = {
         "steps": session.steps,
         "is_compressed": session._pruning.is_compressed,
@@ -58,6 +67,7 @@ def session_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Json]]
         "metrics": dict(session.metrics),
         "seen": seen,
         "gathered": about,
+        "quantization": about_quantized,
     }
     return tensors, data
 
@@ -91,6 +101,8 @@ class _State:
     statistics: dict[Handle, Statistic]
     gathered: dict[str, Tensor]
     about_gathered: dict[str, Json]
+    quantized: Parts
+    about_quantized: dict[str, Json]
     steps: int
     is_compressed: bool
     history: list[dict[str, Json]]
@@ -119,6 +131,9 @@ def restore_state(
             remove_mask(handle)
     session._pruning.statistics = state.statistics
     session._pruning.is_compressed = state.is_compressed
+    restore_quantization(
+        session._quantization, state.quantized, state.about_quantized, steps=state.steps
+    )
     session.steps, session.history, session.metrics = state.steps, state.history, state.metrics
 
 
@@ -129,10 +144,13 @@ def _understand(
     masks: dict[Handle, Tensor] = {}
     statistics: dict[Handle, Statistic] = {}
     gathered: dict[str, Tensor] = {}
+    quantized = {key: tensor for key, tensor in tensors.items() if key.startswith(PREFIX)}
     try:
         seen = dict(data.get("seen", {}))
         for key, tensor in tensors.items():
             kind, _, name = key.partition(":")
+            if key in quantized:
+                continue
             if kind in KINDS:
                 gathered[key] = tensor
                 continue
@@ -150,6 +168,8 @@ def _understand(
             statistics,
             gathered,
             dict(data.get("gathered", {})),
+            understand(session._quantization, quantized),
+            dict(data["quantization"]),
             int(data["steps"]),
             bool(data["is_compressed"]),
             [dict(one) for one in data["history"]],

@@ -76,6 +76,11 @@ class PruningRun:
         )
 
     @property
+    def algorithm(self) -> Pruner:
+        """The algorithm."""
+        return self.pruner
+
+    @property
     def is_observing_modules(self) -> bool:
         """Whether the algorithm observes modules in calibration."""
         return is_observing(self.pruner)

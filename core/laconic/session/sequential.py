@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
 
 from laconic.abilities import ObservesOutputs
 from laconic.session.blockwise import Call, Chain, enter_modules, find_blocks, find_chain
 from laconic.session.handles import Handle
-from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.module_observing import Watch, check_seen, watch_modules
 from laconic.session.observing import Forward, call_model, evaluating
-from laconic.session.runs import PruningRun
 
 _GROUPS = ("global_group_id", "dependency_group_id")
 
@@ -38,8 +37,32 @@ class Batches:
             call(model, batch)
 
 
+class ObservingRun(Protocol):
+    """A stage whose algorithm observes modules."""
+
+    observed: dict[Handle, dict[str, Tensor]]
+
+    @property
+    def algorithm(self) -> object:
+        """The algorithm."""
+        ...
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """The targets whose modules it observes."""
+        ...
+
+    def watches(self, handles: Sequence[Handle]) -> list[Watch]:
+        """Return observers of the modules of some targets."""
+        ...
+
+    def forget(self, handles: Sequence[Handle]) -> None:
+        """Drop what was observed of some targets."""
+        ...
+
+
 def compress_in_sequence(
-    run: PruningRun,
+    run: ObservingRun,
     model: nn.Module,
     batches: Batches,
     *,
@@ -71,7 +94,7 @@ def compress_in_sequence(
             run.forget(waiting)
 
 
-def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:
+def _observe(run: ObservingRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:
     watches = run.watches(handles)
     with watch_modules(watches):
         feed()
@@ -81,7 +104,7 @@ def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None
 
 
 def _follow(
-    run: PruningRun,
+    run: ObservingRun,
     chain: Chain,
     blocks: Sequence[nn.Module],
     handles: Sequence[Handle],
@@ -105,14 +128,14 @@ def _follow(
 
 
 def _run_calls(
-    run: PruningRun,
+    run: ObservingRun,
     chain: Chain,
     block: nn.Module,
     calls: Sequence[Call],
     members: Sequence[Handle],
 ) -> None:
     modules = _modules(members)
-    if isinstance(run.pruner, ObservesOutputs) or not modules <= chain.once:
+    if isinstance(run.algorithm, ObservesOutputs) or not modules <= chain.once:
         for call in calls:
             call.run(block)
     else:

@@ -18,13 +18,18 @@ from laconic.registry.descriptors import Json
 from laconic.registry.registry import registry
 from laconic.session.baking import bake, keep_activations, warn_of_staying
 from laconic.session.by_target import by_target
+from laconic.session.calibration import calibrate
 from laconic.session.engine import Pruning
+from laconic.session.folds import folds_of
 from laconic.session.handles import Handle, bind, first_device
 from laconic.session.mask_state import full_mask, is_kept, mask_of, masked_share, total_sparsity
 from laconic.session.observing import Forward, evaluating
 from laconic.session.order import State, need_attached, need_values
+from laconic.session.quantization.engine import Quantization
+from laconic.session.quantization.integers import IntegerTensor
 from laconic.session.report import Report, build_report, warn_of_misses
 from laconic.session.resuming import restore_state, save, session_state
+from laconic.session.sequential import Batches
 from laconic.session.starting import task_loss_weight
 from laconic.session.statistic import sample_shape
 from laconic.session.wiring import wire
@@ -53,12 +58,17 @@ class Session:
         self.steps = 0
         self._state: State = "attached"
         self._baked: dict[Handle, Tensor] = {}
+        self._baked_qparams: list[tuple[Handle, QParams]] = []
+        self._baked_integers: list[tuple[Handle, IntegerTensor]] = []
         binding = bind(plan, model)
+        self._batches: Batches | None = None
         self._pruning = Pruning(plan, model, binding)
+        self._quantization = Quantization(binding, model)
         self._attachments = attach_instruments(wire(binding), binding.name_of)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             self._pruning.start()
+            self._quantization.start()
         except BaseException:
             self.detach()
             raise
@@ -80,10 +90,12 @@ class Session:
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        self._pruning.calibrate(batches, forward)
+        self._batches = calibrate(self.model, self._pruning, self._quantization, batches, forward)
 
     def compress(self) -> None:
-        """Compute masks and put them in force; all of them or, after an error, none.
+        """Compute masks, then scales and zero points, and put them in force.
+
+        All of one method or, after an error, none: masks stay when scales cannot be chosen.
 
         With a schedule this is the state before its first update; `step` goes on from there.
 
@@ -93,7 +105,10 @@ class Session:
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
-        self._pruning.compress(self.steps)
+        was_compressed = self._pruning.is_compressed
+        self._pruning.compress(self.steps, self._batches)
+        is_changed = bool(self._pruning.runs) and not was_compressed
+        self._quantization.compress(self._batches, is_changed=is_changed)
         self._record("compress")
         warn_of_misses(self.report())
 
@@ -106,7 +121,9 @@ class Session:
         """
         need_attached(self._state, "step")
         self._pruning.need_masks_to_step()
+        self._quantization.need_scales_to_step()
         has_new_masks = self._pruning.step(self.steps + 1)
+        self._quantization.step(self.steps + 1)
         self.steps += 1
         if has_new_masks:
             self._record("step")
@@ -135,7 +152,7 @@ class Session:
         From this call on the session no longer moves them itself: give them to your optimizer.
         """
         need_attached(self._state, "parameters")
-        return iter(self._pruning.hand_over())
+        return iter([*self._pruning.hand_over(), *self._quantization.hand_over()])
 
     def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
         """Put your own masks in force: mask more, or let masked weights grow back.
@@ -183,9 +200,26 @@ class Session:
         )
 
     def qparams(self) -> dict[str, dict[str, QParams]]:
-        """Return {module: {target: QParams}} for every quantized target."""
+        """Return {module: {target: QParams}} for every quantized target.
+
+        Returns:
+            Copies of what is in force; inputs and outputs that are quantized by each call's own
+            values have none.
+        """
         need_values(self._state, "qparams")
-        return {}
+        found = self._baked_qparams or self._quantization.qparams()
+        return by_target((handle.plan, _copied(qparams)) for handle, qparams in found)
+
+    def integer_weights(self) -> dict[str, dict[str, IntegerTensor]]:
+        """Return {module: {target: IntegerTensor}} for every quantized parameter and buffer.
+
+        Returns:
+            The integers with their scales and zero points; ``dequantize()`` of each is the weight
+            that forward computes with, bit for bit.
+        """
+        need_values(self._state, "integer_weights")
+        found = self._baked_integers or self._quantization.integers()
+        return by_target((handle.plan, integers) for handle, integers in found)
 
     def sparsity(self) -> dict[str, dict[str, float]]:
         """Return {module: {target: masked fraction of the target's elements}}."""
@@ -233,9 +267,13 @@ class Session:
             "finalize() found nothing in force; call session.compress() first, or "
             "session.detach() to get the dense model back"
         )
+        self._quantization.need_scales("finalize")
         self._baked = dict(self._kept("finalize"))
-        bake(self._pruning.handles)
-        staying = keep_activations(self._pruning.handles)
+        self._baked_qparams = self._quantization.qparams()
+        self._baked_integers = self._quantization.integers()
+        handles = (*self._pruning.handles, *self._quantization.handles)
+        bake(handles, self.model, dict(folds_of(self._quantization.binding)))
+        staying = keep_activations(handles)
         self._pruning.stop()
         detach_instruments(self._attachments, keep=staying)
         self._state = "finalized"
@@ -257,6 +295,7 @@ class Session:
         need_attached(self._state, "detach")
         self._pruning.stop()
         detach_instruments(self._attachments)
+        self._quantization.give_back()
         self._pruning.give_back()
         self._state = "detached"
         return self.model
@@ -296,3 +335,9 @@ class Session:
             mask = mask_of(handle)
             if mask is not None:
                 yield handle, is_kept(handle, mask)
+
+
+def _copied(qparams: QParams) -> QParams:
+    return qparams.evolve(
+        scale=qparams.scale.detach().clone(), zero_point=qparams.zero_point.detach().clone()
+    )

@@ -23,16 +23,15 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
         binding: the plan laid over a model.
 
     Raises:
-        AttachError: the plan has targets of a method that this version does not run.
+        AttachError: the plan has distillation targets, which this version does not run.
         BrokenPluginError: a plugin cannot be imported.
         PlanError: a stage asks of its algorithm what it cannot do.
         PluginError: an algorithm cannot be made with its options.
     """
-    later = sorted({target.method for target in plan.targets} - {"pruning"})
-    if later:
+    if any(target.method == "distillation" for target in plan.targets):
         raise AttachError(
-            f"this version of laconic plans {' and '.join(later)} but does not run it yet; attach "
-            f"the pruning stages alone"
+            "this version of laconic plans distillation but does not run it yet; attach the other "
+            "stages alone"
         )
     runs = tuple(
         PruningRun(number, _make(stage), curve_of(stage.schedule), binding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import attrs
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, distributed, nn
 from laconic.document.recipe import Stage
 from laconic.errors import CalibrationError
 from laconic.instrument.masks import spatial_dims
+from laconic.instrument.names import MASK
 from laconic.planning.stage import descriptor_of
 from laconic.registry.descriptors import Json
 from laconic.session.handles import Handle
@@ -31,6 +33,8 @@ class Statistic:
         count: how many values went into each element of ``total``.
         sample_shape: the shape of the last sample seen, without the batch.
     """
+
+    place: ClassVar[int] = MASK
 
     name: str
     channel_dim: int | None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from laconic.quantizer_abilities import MergesObservations
+
 
 def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
     """Add what was observed in one batch or step, in place.
@@ -28,6 +30,27 @@ def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
             )
         else:
             so_far += tensor.detach()
+
+
+def merged_over_processes(
+    total: Mapping[str, Tensor], algorithm: MergesObservations
+) -> dict[str, Tensor]:
+    """Return what all processes observed together, where it is no sum.
+
+    Args:
+        total: what this process observed.
+        algorithm: knows how two observations become one.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return dict(total)
+    own = {name: tensor.cpu() for name, tensor in total.items()}
+    everyone = [own] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, own)
+    found = dict(everyone[0])
+    for part in everyone[1:]:
+        found = dict(algorithm.merge(found, part))
+    return {name: found[name].to(tensor.device) for name, tensor in total.items()}
 
 
 def over_processes(total: Mapping[str, Tensor]) -> dict[str, Tensor]:

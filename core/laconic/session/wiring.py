@@ -14,14 +14,19 @@ from laconic.instrument.sites import input_site
 from laconic.planning.addresses import Address, parse_address
 from laconic.planning.plan import TargetPlan
 from laconic.planning.signature import signature_of
+from laconic.session.folds import with_folds
 from laconic.session.handles import Binding
 
 
 @attrs.frozen
 class _Wish:
-    """A mask on one tensor of a module, without the module: what modules alike have in common."""
+    """One tensor of a module to process, without the module: what modules alike have in common.
+
+    Only pruning knows here what to do with it; the other methods put in their steps later.
+    """
 
     target: str
+    is_masked: bool
     is_activation: bool
     is_additive: bool
     channel_dim: int
@@ -45,6 +50,7 @@ class _Profile:
         if key not in self.longer:
             wish = _Wish(
                 key[1],
+                target.method == "pruning",
                 target.kind in ("input", "output"),
                 target.setting.get("apply_method") == "add",
                 target.channel_dim,
@@ -82,7 +88,8 @@ def wire(binding: Binding) -> dict[nn.Module, Instruments]:
             for other, attribute in binding.others(target, module):
                 key = (id(target.setting), attribute, target.module_type, target.channel_dim)
                 profiles[other] = profiles.get(other, nothing).extended(key, target)
-    return {module: profile.instruments(module) for module, profile in profiles.items()}
+    wanted = {module: profile.instruments(module) for module, profile in profiles.items()}
+    return with_folds(wanted, binding)
 
 
 def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
@@ -91,32 +98,32 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
         buffer = mask_buffer(wish.target)
         if wish.is_activation:
             mask = ActivationMask(buffer, wish.is_additive, wish.channel_dim, wish.spatial)
-            instruments = with_site(instruments, module, wish.target, mask)
+            masks = (mask,) if wish.is_masked else ()
+            instruments = with_site(instruments, module, wish.target, *masks)
         else:
-            parameters = {
-                **instruments.parameters,
-                wish.target: (ParameterMask(buffer, wish.is_additive),),
-            }
+            before = instruments.parameters.get(wish.target, ())
+            after = (ParameterMask(buffer, wish.is_additive),) if wish.is_masked else ()
+            parameters = {**instruments.parameters, wish.target: (*before, *after)}
             instruments = attrs.evolve(instruments, parameters=parameters)
     return instruments
 
 
 def with_site(
-    instruments: Instruments, module: nn.Module, target: str, transform: Transform
+    instruments: Instruments, module: nn.Module, target: str, *transforms: Transform
 ) -> Instruments:
-    """Return instruments with one more transform, the last, on an input or output.
+    """Return instruments with further transforms, the last ones, on an input or output.
 
     Args:
         instruments: what the module does so far.
         module: the module, for its forward's signature.
         target: the address of the input or output.
-        transform: what to append.
+        *transforms: what to append; none only makes the place for later.
     """
     address = parse_address(target) or Address("input", target)
     if address.side == "input":
         site = input_site(target, address, signature_of(module))
-        inputs = {**instruments.inputs, site: (*instruments.inputs.get(site, ()), transform)}
+        inputs = {**instruments.inputs, site: (*instruments.inputs.get(site, ()), *transforms)}
         return attrs.evolve(instruments, inputs=inputs)
     place = OutputSite(target, address.key)
-    outputs = {**instruments.outputs, place: (*instruments.outputs.get(place, ()), transform)}
+    outputs = {**instruments.outputs, place: (*instruments.outputs.get(place, ()), *transforms)}
     return attrs.evolve(instruments, outputs=outputs)

@@ -75,7 +75,7 @@ def test_an_output_mask_stays_with_one_warning_that_names_it(build, data):
     with pytest.warns(FinalizeWarning) as caught:
         session.finalize()
     assert [str(one.message) for one in caught] == [
-        "a plain module cannot mask its inputs or outputs, so these stay instrumented after "
+        "a plain module cannot mask or quantize its inputs or outputs, so these stay instrumented after "
         "finalize(): 1._output_"
     ]
     assert caught[0].filename == __file__

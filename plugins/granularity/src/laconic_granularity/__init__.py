@@ -72,6 +72,14 @@ def laconic_granularities() -> Sequence[laconic.GranularityInfo]:
             summary="One block for each channel of an activation or output channel of a weight.",
         ),
         laconic.GranularityInfo(
+            name="per_token",
+            implementation="laconic_granularity.per_token:PerToken",
+            summary="One block for each row along an activation's last dimension, at every call.",
+            target_kinds=("input", "output"),
+            is_dynamic=True,
+            paper="Yao et al., ZeroQuant, NeurIPS 2022",
+        ),
+        laconic.GranularityInfo(
             name="block",
             implementation="laconic_granularity.block:Block",
             summary="Blocks of a given size, as in [4, 4].",

@@ -1,0 +1,93 @@
+"""How the values of a quantized target are cut into blocks, whatever rank a batch has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import attrs
+from torch import Tensor
+
+Kind: TypeAlias = Literal["tensor", "channel", "token", "fixed"]
+
+
+@attrs.frozen(eq=False)
+class Cut:
+    """Cuts values into the blocks that share a scale.
+
+    Attributes:
+        kind: one scale for the tensor, for each channel, for each token (a row along the last
+            dimension, computed at every call), or for blocks of a fixed size.
+        channel_dim: where channels lie in an input or output: 1 or -1.
+        spatial: how many dimensions follow the channels in dimension 1, or None when any may.
+        size: sample shape -> block size without the batch; for ``fixed`` inputs and outputs.
+        fixed: the block size of a parameter.
+    """
+
+    kind: Kind
+    channel_dim: int = -1
+    spatial: int | None = None
+    size: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+    fixed: tuple[int, ...] | None = None
+
+    def size_of(self, value: Tensor) -> tuple[int, ...]:
+        """Return the block size for a tensor, one integer per dimension, -1 = the whole.
+
+        Args:
+            value: the target's values, with the batch.
+
+        Raises:
+            ValueError: the tensor cannot be cut this way.
+        """
+        rank = value.ndim
+        if self.fixed is not None:
+            return self.fixed
+        if self.kind == "tensor" or rank == 0:
+            return (-1,) * rank
+        if self.kind == "token":
+            return (*(1,) * (rank - 1), -1)
+        if self.kind == "channel":
+            channel = self._channel(rank)
+            return tuple(1 if dim == channel else -1 for dim in range(rank))
+        if self.size is None:
+            raise ValueError("blocks of a fixed size need that size")
+        return (-1, *self.size(tuple(value.shape[1:])))
+
+    def _channel(self, rank: int) -> int:
+        if self.channel_dim == -1:
+            return rank - 1
+        is_unbatched = self.spatial is not None and rank == self.spatial + 1
+        return 0 if is_unbatched else 1
+
+    def canonical(self, values: Tensor, block: Tensor) -> Tensor:
+        """Return one value per block in the shape that is kept, the same for every rank.
+
+        Args:
+            values: the tensor that was cut.
+            block: shape (blocks along each dimension of ``values``).
+        """
+        if self.fixed is not None or self.kind == "fixed":
+            return block
+        if self.kind == "tensor":
+            return block.reshape(())
+        if self.kind == "channel":
+            rank = values.ndim
+            if self.channel_dim == 1:
+                rank = max(rank, 2) if self.spatial is None else self.spatial + 2
+                return block.reshape(1, -1, *(1,) * (rank - 2))
+            return block.reshape(*(1,) * (rank - 1), -1)
+        return block
+
+    def fit(self, scale: Tensor, value: Tensor) -> Tensor:
+        """Return a kept value per block in a shape that goes with a tensor of another rank.
+
+        Args:
+            scale: as `canonical` returned it.
+            value: the tensor.
+        """
+        if scale.ndim in (0, value.ndim) or self.kind != "channel":
+            return scale
+        if self.channel_dim == -1:
+            return scale.reshape(-1)
+        following = value.ndim - 2 if self.spatial is None else self.spatial
+        return scale.reshape(-1, *(1,) * following)

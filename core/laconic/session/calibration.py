@@ -1,0 +1,68 @@
+"""One pass of the user's batches, in which every stage observes what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.observing import Forward, observe, run_batches
+from laconic.session.quantization.ranges import join, observing
+from laconic.session.sequential import Batches
+from laconic.session.statistic import collect
+
+if TYPE_CHECKING:
+    from laconic.session.engine import Pruning
+    from laconic.session.quantization.engine import Quantization
+
+
+def calibrate(
+    model: nn.Module,
+    pruning: Pruning,
+    quantization: Quantization,
+    batches: Iterable[Any],
+    forward: Forward | None,
+) -> Batches | None:
+    """Run batches and let algorithms observe; after an error what was observed before is kept.
+
+    Args:
+        model: the session's model.
+        pruning: its pruning.
+        quantization: its quantization.
+        batches: what to run; read once.
+        forward: called as forward(model, batch), or None for the default.
+
+    Returns:
+        The batches where compressing needs them again: to go block by block, or because masks that
+        are still to come change what inputs and outputs are quantized.
+    """
+    statistics = pruning.new_statistics()
+    seen = quantization.seers()
+    pruned, quantized = pruning.watches(), quantization.watches()
+    watches = [watch for _, some in (*pruned, *quantized) for watch in some]
+    is_kept = (
+        pruning.is_keeping_batches
+        or quantization.is_keeping_batches
+        or bool(pruning.runs and seen and not pruning.is_compressed)
+    )
+    kept = tuple(batches) if is_kept else None
+    count = len(kept or ())
+    if statistics or seen or watches or kept is None:
+        with (
+            observe(statistics),
+            observing(seen, quantization.modules()),
+            watch_modules(watches),
+        ):
+            count = run_batches(model, batches if kept is None else kept, forward)
+    collect(list(statistics.values()), count)
+    join(seen, count)
+    check_seen(watches)
+    pruning.statistics = statistics
+    for pruning_run, some in pruned:
+        pruning_run.observed = {watch.handle: watch.sums for watch in some}
+    for quantization_run, some in quantized:
+        quantization_run.observed = {watch.handle: watch.sums for watch in some}
+    quantization.seen = {one.handle: one for one in seen}
+    return None if kept is None else Batches(kept, forward)

@@ -1,0 +1,113 @@
+"""The modules that quantization stages fold: found, instrumented, and folded for good (rule Q4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from laconic.errors import AttachError
+from laconic.instrument.classes import instruments_of
+from laconic.instrument.folding import NORMS, Fold, FoldBias, FoldWeight
+from laconic.instrument.instruments import Instruments
+from laconic.instrument.names import FOLD
+from laconic.instrument.transforms import put
+from laconic.session.handles import Binding
+
+
+def folds_of(binding: Binding) -> Iterator[tuple[nn.Module, Fold]]:
+    """Yield every layer that something is folded into, with what it is.
+
+    Args:
+        binding: a plan laid over a model.
+
+    Raises:
+        AttachError: a batch norm keeps no running statistics.
+    """
+    universe = binding.owners.universe
+    for stage in binding.plan.recipe.stages:
+        for entry in stage.entries:
+            for names in entry.fuse_names:
+                layer, *rest = (universe.modules[universe.index[name]] for name in names)
+                norm = next((one for one in rest if isinstance(one, NORMS)), None)
+                activation = next((one for one in rest if not isinstance(one, NORMS)), None)
+                if norm is not None and norm.running_var is None:
+                    raise AttachError(
+                        f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
+                        f"{names[0]!r}; leave it out of fuse_names"
+                    )
+                yield layer, Fold(norm, activation)
+
+
+def with_folds(
+    wanted: Mapping[nn.Module, Instruments], binding: Binding
+) -> dict[nn.Module, Instruments]:
+    """Return instruments with the folding of modules added.
+
+    Args:
+        wanted: what each module does without folding.
+        binding: a plan laid over a model.
+    """
+    found = dict(wanted)
+    for layer, fold in folds_of(binding):
+        own = found.get(layer, Instruments())
+        parameters = dict(own.parameters)
+        if fold.norm is not None:
+            for name, step in (("weight", FoldWeight(fold)), ("bias", FoldBias(fold))):
+                before = [one for one in parameters.get(name, ()) if one.place < FOLD]
+                after = [one for one in parameters.get(name, ()) if one.place > FOLD]
+                parameters[name] = (*before, step, *after)
+        found[layer] = attrs.evolve(own, parameters=parameters, fold=fold)
+        for module in (fold.norm, fold.activation):
+            if module is not None:
+                found[module] = attrs.evolve(found.get(module, Instruments()), is_folded=True)
+    return found
+
+
+def fold_for_good(model: nn.Module, layer: nn.Module, fold: Fold) -> None:
+    """Give a layer the bias it has together with its batch norm, and take the batch norm out.
+
+    The folded weight is written by whoever writes the layer's targets; this removes the folding.
+
+    Args:
+        model: the model that holds both.
+        layer: the layer, whose parameters are folded already.
+        fold: what was folded into it.
+    """
+    if fold.norm is None:
+        return
+    for name in ("weight", "bias"):
+        put(layer, name, (), place=FOLD)
+    identity = nn.Identity()
+    identity.training = fold.norm.training
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is fold.norm:
+                parent._modules[name] = identity
+
+
+def write_folded(layer: nn.Module, values: Mapping[str, torch.Tensor | None]) -> None:
+    """Write folded parameters in place; a layer without bias gets one.
+
+    Args:
+        layer: the layer.
+        values: weight and bias as forward uses them.
+    """
+    with torch.no_grad():
+        for name, value in values.items():
+            if value is None:
+                continue
+            raw: Any = layer._parameters.get(name)
+            if raw is None:
+                layer._parameters[name] = nn.Parameter(value.detach().clone())
+            else:
+                raw.copy_(value)
+
+
+def fold_in_force(module: nn.Module) -> Fold | None:
+    """Return what is folded into an instrumented module, or None."""
+    found = instruments_of(module).fold
+    return found if isinstance(found, Fold) else None

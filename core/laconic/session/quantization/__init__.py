@@ -1,0 +1,1 @@
+"""The quantization of a session: stages, ranges, scales, integers."""

@@ -1,0 +1,93 @@
+"""What was in force before scales are chosen, so that an error can take all of it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from laconic.instrument.classes import instruments_of, replace_instruments
+from laconic.instrument.instruments import Instruments
+from laconic.instrument.names import PREFIX
+from laconic.session.handles import Handle
+
+if TYPE_CHECKING:
+    from laconic.session.quantization.engine import Quantization
+
+
+class Journal:
+    """Notes buffers and steps at once and values when they change; mutable for the latter."""
+
+    def __init__(self, quantization: Quantization) -> None:
+        self.quantization = quantization
+        self.values: dict[Handle, Tensor] = {}
+        self.biases: dict[Handle, Tensor] = {}
+        self.state: dict[nn.Module, tuple[Instruments, dict[str, Tensor | None]]] = {}
+        for module in dict.fromkeys(quantization.modules()):
+            buffers = {
+                name: None if buffer is None else buffer.detach().clone()
+                for name, buffer in module._buffers.items()
+                if name.startswith(PREFIX)
+            }
+            self.state[module] = (instruments_of(module), buffers)
+        self.originals = dict(quantization.originals)
+        self.old_biases = dict(quantization.biases)
+
+    def note(self, handle: Handle) -> None:
+        """Remember the values of a target that is about to change.
+
+        Args:
+            handle: the target.
+        """
+        if handle not in self.values:
+            self.values[handle] = handle.dense().clone()
+            self.quantization.originals.setdefault(handle, self.values[handle])
+
+    def correct_bias(self, weight: Handle, change: Tensor) -> None:
+        """Add to the bias beside a weight.
+
+        Args:
+            weight: the weight.
+            change: shape (outputs,).
+        """
+        bias = weight.module._parameters["bias"]
+        assert bias is not None  # the caller has looked
+        if weight not in self.biases:
+            self.biases[weight] = bias.detach().clone()
+            self.quantization.biases.setdefault(weight, self.biases[weight])
+        with torch.no_grad():
+            bias.add_(change.to(bias.dtype))
+
+    def undo(self) -> None:
+        """Put everything back."""
+        for module, (instruments, buffers) in self.state.items():
+            replace_instruments(module, instruments)
+            for name in [name for name in module._buffers if name.startswith(PREFIX)]:
+                if name not in buffers:
+                    del module._buffers[name]
+            for name, buffer in buffers.items():
+                current = module._buffers.get(name)
+                if current is None or buffer is None:
+                    module._buffers[name] = buffer
+                elif not current.requires_grad:
+                    current.copy_(buffer)
+        for handle, values in self.values.items():
+            handle.write(values)
+        for handle, values in self.biases.items():
+            restore_bias(handle, values)
+        self.quantization.originals = self.originals
+        self.quantization.biases = self.old_biases
+
+
+def restore_bias(weight: Handle, values: Tensor) -> None:
+    """Give the bias beside a weight other values.
+
+    Args:
+        weight: the weight.
+        values: shape (outputs,).
+    """
+    bias = weight.module._parameters["bias"]
+    if bias is not None:
+        with torch.no_grad():
+            bias.copy_(values)

@@ -1,0 +1,173 @@
+"""Observing the values of quantized targets: in calibration, and over all processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from laconic.errors import CalibrationError
+from laconic.instrument.classes import instruments_of, replace_instruments
+from laconic.instrument.cutting import Cut
+from laconic.instrument.names import QUANTIZE
+from laconic.instrument.transforms import processed, put
+from laconic.quantizer_abilities import Observer
+from laconic.session.handles import Handle
+
+
+@attrs.define(eq=False)
+class Seen:
+    """What calibration sees of one input or output; a transform, mutable because batches add to it.
+
+    Attributes:
+        handle: the target.
+        cut: how its values are cut.
+        observer: gathers the statistics.
+        statistics: what is known so far; empty before the first value.
+        count: how many calls were seen.
+        shape: the shape of the values seen first.
+        blocks: the block size they had.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    handle: Handle
+    cut: Cut
+    observer: Observer
+    statistics: dict[str, Tensor] = attrs.field(factory=dict)
+    count: int = 0
+    shape: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Add one batch and return it unchanged."""
+        name = self.handle.plan.name
+        if not value.is_floating_point():
+            raise CalibrationError(
+                f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
+                f"values are quantized; leave this target out with target_names"
+            )
+        if value.numel() == 0:
+            return value
+        values = value.detach()
+        size = self.cut.size_of(values)
+        if values.dtype in (torch.float16, torch.bfloat16):
+            values = values.float()
+        part = self.observer.observe(values, size)
+        part = {
+            key: self.cut.canonical(values, tensor) if _is_per_block(tensor, values) else tensor
+            for key, tensor in part.items()
+        }
+        if self.statistics:
+            self._check_shapes(part)
+            part = self.observer.merge(self.statistics, part)
+        else:
+            self.shape, self.blocks = tuple(value.shape), size
+        self.statistics = dict(part)
+        self.count += 1
+        return value
+
+    def _check_shapes(self, part: Mapping[str, Tensor]) -> None:
+        for key, tensor in part.items():
+            before = self.statistics[key]
+            if before.shape != tensor.shape:
+                raise CalibrationError(
+                    f"{self.handle.plan.name} is cut into blocks of shape {list(tensor.shape)} "
+                    f"after {list(before.shape)}; calibrate with one shape, or write granularity: "
+                    f"default or per_channel"
+                )
+
+
+def _is_per_block(tensor: Tensor, values: Tensor) -> bool:
+    return tensor.ndim == values.ndim
+
+
+@contextlib.contextmanager
+def observing(seen: Sequence[Seen], quantized: Sequence[nn.Module]) -> Iterator[None]:
+    """Let targets be observed inside the block, with nothing quantized.
+
+    Args:
+        seen: what observes.
+        quantized: every module that has a quantized target.
+    """
+    before = [(module, instruments_of(module)) for module in dict.fromkeys(quantized)]
+    try:
+        for module, instruments in before:
+            targets = [
+                *instruments.parameters,
+                *(site.target for site in instruments.inputs),
+                *(site.target for site in instruments.outputs),
+            ]
+            for target in targets:
+                put(module, target, (), place=QUANTIZE)
+        for one in seen:
+            put(one.handle.module, one.handle.plan.target, (one,), place=QUANTIZE)
+        yield
+    finally:
+        for module, instruments in before:
+            replace_instruments(module, instruments)
+
+
+def join(seen: Sequence[Seen], batches: int) -> None:
+    """Join what all processes saw, so that all of them choose the same scales.
+
+    Args:
+        seen: what this process saw, in the same order everywhere; written to.
+        batches: how many batches this process ran.
+
+    Raises:
+        CalibrationError: a process had no batch or did not see a target; raised in every process.
+    """
+    everyone = gather((batches, [(one.count, _portable(one)) for one in seen]))
+    for process, (found, _) in enumerate(everyone):
+        if found == 0:
+            where = f" in process {process}" if len(everyone) > 1 else ""
+            raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
+    for number, one in enumerate(seen):
+        for process, (_, views) in enumerate(everyone):
+            if views[number][0] == 0:
+                where = f" in process {process}" if len(everyone) > 1 else ""
+                raise CalibrationError(
+                    f"{one.handle.plan.name} was not seen in calibration{where}: no batch reached "
+                    f"it, or something calls its module's forward without calling the module; run "
+                    f"it, or leave it out"
+                )
+        if len(everyone) > 1:
+            device = next(iter(one.statistics.values())).device
+            joined = one.observer.join([views[number][1] for _, views in everyone])
+            one.statistics = {key: tensor.to(device) for key, tensor in joined.items()}
+
+
+def _portable(seen: Seen) -> dict[str, Tensor]:
+    return {key: tensor.cpu() for key, tensor in seen.statistics.items()}
+
+
+def gather(own: _Views) -> list[_Views]:
+    """Return what every process passed, in the order of ranks.
+
+    Args:
+        own: what this process passes.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [own]
+    everyone = [own] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, own)
+    return everyone
+
+
+_Views = tuple[int, list[tuple[int, dict[str, Tensor]]]]
+
+
+def values_of(handle: Handle) -> Tensor:
+    """Return a parameter as it will be deployed but for rounding: masked, folded and scaled.
+
+    Args:
+        handle: a parameter or buffer target.
+    """
+    with torch.no_grad():
+        return processed(handle.module, handle.plan.target, handle.dense(), until=QUANTIZE)
