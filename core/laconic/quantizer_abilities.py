@@ -213,3 +213,19 @@ class SolvesWeights(Protocol):
             ValueError: the target does not suit the algorithm; the text says what to do.
         """
         ...
+
+
+@runtime_checkable
+class ChangesAfterStep(Protocol):
+    """A quantizer that changes parameters whenever the user calls ``session.step()``."""
+
+    def after_step(self, tensor: Tensor, target: QuantizationTarget) -> None:
+        """Change a parameter that the optimizer has just moved.
+
+        Runs without gradients.
+
+        Args:
+            tensor: the raw parameter, the user's own, changed in place.
+            target: what is quantized; its ``tensor`` is None.
+        """
+        ...
