@@ -216,47 +216,16 @@ class SolvesWeights(Protocol):
 
 
 @runtime_checkable
-class Equalizes(Protocol):
-    """A quantizer that moves ranges from the inputs of weights into the weights."""
+class ChangesAfterStep(Protocol):
+    """A quantizer that changes parameters whenever the user calls ``session.step()``."""
 
-    def input_scales(self, targets: Sequence[QuantizationTarget]) -> Tensor:
-        """Return what inputs are divided by and weights multiplied with.
+    def after_step(self, tensor: Tensor, target: QuantizationTarget) -> None:
+        """Change a parameter that the optimizer has just moved.
 
-        Args:
-            targets: weights that read one and the same input, each with what was observed of it.
-
-        Returns:
-            One positive factor for each input channel, shape (inputs,), float.
-        """
-        ...
-
-
-@runtime_checkable
-class MergesObservations(Protocol):
-    """An algorithm whose observations are not sums."""
-
-    def merge(self, before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Statistics:
-        """Return what is observed after one more call, or together with another process.
+        Runs without gradients.
 
         Args:
-            before: what was observed.
-            part: what ``observe_input`` returned.
-        """
-        ...
-
-
-@runtime_checkable
-class CorrectsBias(Protocol):
-    """A quantizer that makes up for the mean error of a quantized weight in the bias."""
-
-    def bias_correction(self, target: QuantizationTarget, quantized: Tensor) -> Tensor:
-        """Return what is added to the bias.
-
-        Args:
-            target: the weight with what was observed of its inputs.
-            quantized: the weight as forward computes with it, the target's shape.
-
-        Returns:
-            Shape (outputs,), float, output units.
+            tensor: the raw parameter, the user's own, changed in place.
+            target: what is quantized; its ``tensor`` is None.
         """
         ...

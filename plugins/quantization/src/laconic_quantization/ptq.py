@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 import laconic
+from laconic_quantization.observers import make_observer
 
 
 class PostTraining:
@@ -13,7 +17,24 @@ class PostTraining:
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018, equation 1. Departs from it where the
     specification does: signed types are symmetric and leave out their lowest integer.
+
+    Args:
+        observer: what finds the range of the observed values.
+        observer_options: the observer's options.
     """
+
+    def __init__(
+        self,
+        *,
+        observer: str = "min_max",
+        observer_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.observer_name = observer
+        self.observer_options = dict(observer_options or {})
+
+    def observer(self, target: laconic.QuantizationTarget) -> laconic.Observer:
+        """Return the observer of one target's values."""
+        return make_observer(self.observer_name, self.observer_options)
 
     def choose(
         self, low: Tensor, high: Tensor, target: laconic.QuantizationTarget

@@ -1,0 +1,53 @@
+"""Gradients that pass what has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def straight_through(surrogate: Tensor, values: Tensor) -> Tensor:
+    """Return values as they are, with the gradient of something else.
+
+    Args:
+        surrogate: receives the whole gradient.
+        values: the same shape; receives none.
+
+    Returns:
+        A copy of ``values``, bit for bit.
+    """
+    result: Tensor = _StraightThrough.apply(surrogate, values)  # type: ignore[no-untyped-call]  # torch has no types here
+    return result
+
+
+def guarded(raw: Tensor, chosen: Tensor, *, low: float, high: float) -> Tensor:
+    """Return something learned, brought back to where it makes sense; gradients pass unchanged.
+
+    Args:
+        raw: what is learned: anything an optimizer may leave, NaN and infinities too.
+        chosen: ``raw``'s shape, stands in for NaN.
+        low: the smallest value that makes sense.
+        high: the largest value that makes sense.
+
+    Returns:
+        ``raw``'s shape and dtype, in [low, high].
+    """
+    with torch.no_grad():
+        usable = torch.where(raw.isnan(), chosen.to(raw.dtype), raw).clamp(low, high)
+    return straight_through(raw, usable)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(surrogate: Tensor, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
