@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import laconic
+from laconic_quantization.one_shot import SWITCH, one_shot_quantizers, options
 
 laconic_api = 1
 
@@ -14,6 +15,7 @@ def laconic_quantizers() -> list[laconic.QuantizerInfo]:
         laconic.QuantizerInfo(
             name="ptq",
             implementation="laconic_quantization.ptq:PostTraining",
+            options=options(bias_correction=SWITCH),
             needs="activations",
             summary="Post-training: scale and zero point from the observed range.",
             paper="Jacob et al., CVPR 2018",
@@ -25,4 +27,5 @@ def laconic_quantizers() -> list[laconic.QuantizerInfo]:
             summary="Quantization-aware training: the range follows the values while training.",
             paper="Jacob et al., CVPR 2018",
         ),
+        *one_shot_quantizers(),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 import laconic
+from laconic_quantization.bias_correction import InputMeans
 
 
 class PostTraining:
@@ -13,7 +14,22 @@ class PostTraining:
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018, equation 1. Departs from it where the
     specification does: signed types are symmetric and leave out their lowest integer.
+
+    Args:
+        bias_correction: whether biases make up for what rounding the weights shifts on average.
     """
+
+    def __new__(cls, *, bias_correction: bool = False) -> PostTraining:
+        """Make the quantizer that observes inputs where it has to.
+
+        Args:
+            bias_correction: see the class.
+        """
+        # An ability is there when its methods are, so what the option adds is a class of its own.
+        return super().__new__(_BiasCorrecting if bias_correction else cls)
+
+    def __init__(self, *, bias_correction: bool = False) -> None:
+        pass
 
     def choose(
         self, low: Tensor, high: Tensor, target: laconic.QuantizationTarget
@@ -26,3 +42,7 @@ class PostTraining:
             target: the tensor to quantize.
         """
         return laconic.choose_qparams(low, high, target)
+
+
+class _BiasCorrecting(InputMeans, PostTraining):
+    """Post-training quantization that corrects biases."""
