@@ -229,3 +229,96 @@ class ChangesAfterStep(Protocol):
             target: what is quantized; its ``tensor`` is None.
         """
         ...
+
+
+@runtime_checkable
+class CorrectsBias(Protocol):
+    """A quantizer that makes up, in the bias, for what rounding a weight shifts on average.
+
+    It sees the inputs of the weight's module with ``observe_input``
+    (`laconic.abilities.ObservesInputs`).
+    """
+
+    def bias_correction(self, target: QuantizationTarget, quantized: Tensor) -> Tensor:
+        """Return what is to be added to the bias of the target's module.
+
+        Args:
+            target: the weight as it was, masked, with its observations.
+            quantized: the weight as it is computed with, the target's shape.
+
+        Returns:
+            Shape (outputs,), the tensor's dtype, output units.
+
+        Raises:
+            ValueError: the target does not suit the algorithm; the text says what to do.
+        """
+        ...
+
+
+@runtime_checkable
+class Equalizes(Protocol):
+    """A quantizer that multiplies weights by a factor for each input channel.
+
+    The inputs are divided by it, so that without rounding nothing changes. Targets that multiply
+    one and the same input have to share the factors.
+    """
+
+    def input_scales(self, targets: Sequence[QuantizationTarget]) -> Tensor:
+        """Return the factors for targets that read the same input.
+
+        Args:
+            targets: weights with their tensors and observations, at least one; nothing of them
+                may be modified.
+
+        Returns:
+            Shape (inputs,), float, positive and finite.
+
+        Raises:
+            ValueError: a target does not suit the algorithm; the text says what to do.
+        """
+        ...
+
+    def solve_scaled(self, target: QuantizationTarget, input_scale: Tensor) -> QuantizedWeight:
+        """Return one target times its factors, and how it is quantized.
+
+        Args:
+            target: the weight with its tensor, not yet multiplied, and its observations.
+            input_scale: what `input_scales` returned.
+
+        Returns:
+            The new values with ``input_scale``.
+        """
+        ...
+
+
+@runtime_checkable
+class ScalesInputRange(Protocol):
+    """An `Equalizes` that knows the range of each input channel, for inputs to be quantized too."""
+
+    def scaled_input_range(
+        self, target: QuantizationTarget, input_scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the range of inputs that are divided by the factors.
+
+        Args:
+            target: a weight that reads the input, with its observations.
+            input_scale: what `input_scales` returned.
+
+        Returns:
+            Low and high, each of shape (inputs,), float.
+        """
+        ...
+
+
+@runtime_checkable
+class MergesObservations(Protocol):
+    """A quantizer whose ``observe_input`` returns what cannot be added up, such as maxima."""
+
+    def merge(self, before: Statistics, part: Statistics) -> Statistics:
+        """Return what two parts tell together: two batches, or two processes.
+
+        Args:
+            before: what was known.
+            part: what `observe_input` returned for one more batch, or what another process knows.
+        """
+        ...

@@ -295,10 +295,27 @@ class ScaleWeight:
         factors = module._buffers.get(self.buffer)
         if factors is None:
             return value
-        shape = [1] * value.ndim
-        shape[self.input_dim] = -1
-        factors = factors.view(shape).to(value.dtype)
+        factors = along_inputs(factors, value, self.input_dim)
         return value / factors if self.is_inverse else value * factors
+
+
+def along_inputs(factors: Tensor, weight: Tensor, input_dim: int) -> Tensor:
+    """Return one factor for each input channel in a shape that goes with a weight.
+
+    Args:
+        factors: shape (inputs,).
+        weight: the weight; that of a grouped convolution has the inputs of one group.
+        input_dim: its dimension of input channels.
+    """
+    shape = [1] * weight.ndim
+    length = weight.shape[input_dim]
+    shape[input_dim] = length
+    groups = factors.numel() // length
+    if groups > 1:
+        each = factors.view(groups, 1, length)
+        factors = each.expand(groups, weight.shape[0] // groups, length).reshape(-1, length)
+        shape[0] = weight.shape[0]
+    return factors.reshape(shape).to(weight.dtype)
 
 
 @attrs.frozen

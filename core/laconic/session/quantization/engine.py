@@ -19,6 +19,7 @@ from laconic.instrument.quantizing import (
     qparams_of,
 )
 from laconic.instrument.transforms import put
+from laconic.quantizer_abilities import ChangesAfterStep
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import step_optimizer
 from laconic.session.module_observing import Watch
@@ -200,6 +201,10 @@ class Quantization:
         for run in self.runs:
             if run.optimizer is not None:
                 step_optimizer(run.optimizer)
+            if isinstance(run.quantizer, ChangesAfterStep):
+                for handle in run.parameters:
+                    with torch.no_grad():
+                        run.quantizer.after_step(handle.raw, target_of(handle, run.grid(handle)))
             following = run.following()
             if following is not None:
                 for handle in (*run.parameters, *run.activations):

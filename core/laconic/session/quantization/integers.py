@@ -9,6 +9,7 @@ from torch import Tensor
 from laconic.affine import dequantize, quantize
 from laconic.algorithms import QParams
 from laconic.instrument.names import UNSCALE
+from laconic.instrument.quantizing import along_inputs
 from laconic.instrument.transforms import chain_of, processed
 from laconic.session.handles import Handle
 from laconic.session.quantization.placing import read_buffer
@@ -44,9 +45,7 @@ class IntegerTensor:
         value = dequantize(self.values, self.qparams).to(self.dtype)
         if self.input_scale is None or not self.divides_weight:
             return value
-        shape = [1] * value.ndim
-        shape[self.input_dim] = -1
-        return value / self.input_scale.view(shape).to(value.dtype)
+        return value / along_inputs(self.input_scale, value, self.input_dim)
 
 
 def integers_of(run: QuantizationRun, handle: Handle, qparams: QParams) -> IntegerTensor:

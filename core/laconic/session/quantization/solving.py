@@ -10,11 +10,11 @@ from torch import Tensor
 
 from laconic.abilities import ObservesInputs
 from laconic.affine import check_range
-from laconic.algorithms import QParams
+from laconic.algorithms import QParams, QuantizationTarget
 from laconic.errors import CalibrationError, LaconicError, PlanError, PluginError, SessionError
 from laconic.instrument.names import FOLD, SCALE, UNSCALE, state_buffer
-from laconic.instrument.quantizing import ScaleInput, ScaleWeight
-from laconic.instrument.transforms import chain_of, put
+from laconic.instrument.quantizing import ScaleInput, ScaleWeight, along_inputs
+from laconic.instrument.transforms import chain_of, processed, put
 from laconic.quantizer_abilities import (
     CorrectsBias,
     Equalizes,
@@ -25,7 +25,12 @@ from laconic.quantizer_abilities import (
 from laconic.session.handles import Handle
 from laconic.session.quantization.integers import simulated_values
 from laconic.session.quantization.journal import Journal
-from laconic.session.quantization.placing import input_of, write_buffer, write_qparams
+from laconic.session.quantization.placing import (
+    input_of,
+    read_buffer,
+    write_buffer,
+    write_qparams,
+)
 from laconic.session.quantization.ranges import values_of
 from laconic.session.quantization.runs import QuantizationRun, is_matrix
 from laconic.session.quantization.targets import target_of
@@ -59,7 +64,9 @@ def quantize_parameters(
         target = target_of(
             handle, step.grid, tensor=tensor, observed=observed, statistics=statistics
         )
-        solved = _solve(quantizer, handle, target) if observed or not _needs(quantizer) else None
+        solved = None
+        if observed or not isinstance(quantizer, ObservesInputs):
+            solved = _solve(quantizer, handle, target)
         if solved is not None:
             _write_weight(handle, solved, journal)
             qparams = solved.qparams
@@ -102,7 +109,7 @@ def quantize_seen(quantization: Quantization, run: QuantizationRun) -> None:
 
 
 def choose(
-    run: QuantizationRun, handle: Handle, low: Tensor, high: Tensor, target: object
+    run: QuantizationRun, handle: Handle, low: Tensor, high: Tensor, target: QuantizationTarget
 ) -> QParams:
     """Ask an algorithm for scale and zero point, and check what it returns.
 
@@ -121,7 +128,7 @@ def choose(
     check_range(low, high, name)
     try:
         with torch.no_grad():
-            found = run.quantizer.choose(low, high, target)  # type: ignore[arg-type]  # a target
+            found = run.quantizer.choose(low, high, target)
     except LaconicError:
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
@@ -141,10 +148,6 @@ def choose(
     return found.evolve(
         scale=found.scale.reshape(shape), zero_point=found.zero_point.reshape(shape)
     )
-
-
-def _needs(quantizer: object) -> bool:
-    return isinstance(quantizer, ObservesInputs)
 
 
 def _observed(run: QuantizationRun, handle: Handle) -> dict[str, Tensor]:
@@ -169,19 +172,25 @@ def _check_values(handle: Handle, tensor: Tensor) -> None:
         )
 
 
-def _solve(quantizer: object, handle: Handle, target: object) -> QuantizedWeight | None:
-    if not isinstance(quantizer, SolvesWeights):
-        return None
+def _solve(quantizer: object, handle: Handle, target: QuantizationTarget) -> QuantizedWeight | None:
     name, algorithm = handle.plan.name, handle.plan.algorithm
+    factors = read_buffer(handle, "input_scale")
     try:
         with torch.no_grad():
-            solved = quantizer.solve(target)  # type: ignore[arg-type]  # a target
+            solved: QuantizedWeight | None
+            if isinstance(quantizer, Equalizes) and factors is not None:
+                plain = processed(handle.module, handle.plan.target, handle.dense(), until=SCALE)
+                solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
+            elif isinstance(quantizer, SolvesWeights):
+                solved = quantizer.solve(target)
+            else:
+                return None
     except ValueError as error:
         if isinstance(error, LaconicError):
             raise
         raise PlanError(f"{handle.plan.origin.path}: {name}: {error}") from error
     if solved is None:
-        return None
+        return None  # the algorithm leaves the values as they are
     if solved.tensor.shape != handle.plan.shape:
         raise PluginError(
             f"{algorithm} returned values of shape {list(solved.tensor.shape)} for {name}; "
@@ -206,9 +215,7 @@ def _write_weight(handle: Handle, solved: QuantizedWeight, journal: Journal) -> 
             )
     factors = handle.module._buffers.get(state_buffer(handle.plan.target, "input_scale"))
     if factors is not None:
-        shape = [1] * values.ndim
-        shape[handle.plan.input_dim] = -1
-        values = values / factors.view(shape)
+        values = values / along_inputs(factors, values, handle.plan.input_dim)
     journal.note(handle)
     handle.write(values)
 
@@ -268,10 +275,10 @@ def place_factors(quantization: Quantization, handle: Handle, factors: Tensor) -
 
 
 def _correct_bias(
-    quantizer: CorrectsBias, handle: Handle, target: object, journal: Journal
+    quantizer: CorrectsBias, handle: Handle, target: QuantizationTarget, journal: Journal
 ) -> None:
     if handle.module._parameters.get("bias") is None or handle.plan.target != "weight":
         return
     with torch.no_grad():
-        change = quantizer.bias_correction(target, simulated_values(handle))  # type: ignore[arg-type]  # a target
+        change = quantizer.bias_correction(target, simulated_values(handle))
     journal.correct_bias(handle, change)

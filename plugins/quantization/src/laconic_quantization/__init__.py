@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import laconic
+from laconic_quantization.one_shot import SWITCH, one_shot_quantizers
 from laconic_quantization.schemas import (
     DECAY,
     LEARNING_RATE,
@@ -23,7 +24,7 @@ def laconic_quantizers() -> list[laconic.QuantizerInfo]:
             name="ptq",
             implementation="laconic_quantization.ptq:PostTraining",
             needs="activations",
-            options=with_observer(options()),
+            options=with_observer(options(bias_correction=SWITCH)),
             summary="Post-training: scale and zero point from the observed range.",
             paper="Jacob et al., CVPR 2018",
         ),
@@ -83,4 +84,5 @@ def laconic_quantizers() -> list[laconic.QuantizerInfo]:
             summary="Values become +1 or -1.",
             paper="Hubara et al., Binarized Neural Networks, NeurIPS 2016",
         ),
+        *one_shot_quantizers(),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 import laconic
+from laconic_quantization.bias_correction import InputMeans
 from laconic_quantization.observers import make_observer
 
 
@@ -21,16 +22,39 @@ class PostTraining:
     Args:
         observer: what finds the range of the observed values.
         observer_options: the observer's options.
+        bias_correction: whether biases make up for what rounding the weights shifts on average.
     """
+
+    def __new__(
+        cls,
+        *,
+        observer: str = "min_max",
+        observer_options: Mapping[str, Any] | None = None,
+        bias_correction: bool = False,
+    ) -> PostTraining:
+        """Make the quantizer, which observes inputs where it has to.
+
+        Args:
+            observer: see the class.
+            observer_options: see the class.
+            bias_correction: see the class.
+        """
+        # An ability is there when its methods are, so what the option adds is a class of its own.
+        return super().__new__(_BiasCorrecting if bias_correction else cls)
 
     def __init__(
         self,
         *,
         observer: str = "min_max",
         observer_options: Mapping[str, Any] | None = None,
+        bias_correction: bool = False,
     ) -> None:
         self.observer_name = observer
         self.observer_options = dict(observer_options or {})
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        """Return what ``__new__`` needs, for copies and pickles of a model."""
+        return (), {"bias_correction": isinstance(self, _BiasCorrecting)}
 
     def observer(self, target: laconic.QuantizationTarget) -> laconic.Observer:
         """Return the observer of one target's values."""
@@ -47,3 +71,7 @@ class PostTraining:
             target: the tensor to quantize.
         """
         return laconic.choose_qparams(low, high, target)
+
+
+class _BiasCorrecting(InputMeans, PostTraining):
+    """Post-training quantization that corrects biases."""
