@@ -51,6 +51,9 @@ def quantized_range(dtype: str) -> Range:
     if dtype in FLOAT8:
         largest = int(torch.finfo(FLOAT8[dtype]).max)
         return Range(-largest, largest)
+    if dtype == "int32":
+        # For biases; the largest that float32 holds below 2^31.
+        return Range(128 - 2**31, 2**31 - 128)
     match = _INTEGER.match(dtype)
     if match:
         unsigned, bits = bool(match[1]), int(match[2])

@@ -9,6 +9,7 @@ from torch import nn
 
 from laconic.blocks import count_blocks
 from laconic.planning.aligning import check_aligns
+from laconic.planning.biases import check_biases
 from laconic.planning.draft import Draft, and_more
 from laconic.planning.fusion import check_fusions
 from laconic.planning.grouping import DEPENDENCY, GLOBAL, check_groups
@@ -36,6 +37,7 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     for group in pruning:
         _check_requests(group, draft)
     check_fusions(plan, draft)
+    check_biases(plan, draft)
     _check_links([target for group in distillation for target in group], draft, teacher)
 
 

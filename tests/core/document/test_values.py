@@ -77,7 +77,7 @@ def test_an_alignment_may_count_dimensions_from_the_end_and_leave_the_module_out
     assert entry_lines("pruning", align=align) == []
 
 
-BITS = "expected int2 to int16, uint1 to uint16, float8_e4m3fn or float8_e5m2"
+BITS = "expected int2 to int16, uint1 to uint16, float8_e4m3fn, float8_e5m2, or int32 for a bias"
 
 
 @pytest.mark.parametrize(

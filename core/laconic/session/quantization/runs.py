@@ -14,6 +14,7 @@ from laconic.algorithms import Quantizer
 from laconic.document.recipe import Stage
 from laconic.errors import PluginError
 from laconic.instrument.quantizing import Grid, Quantize
+from laconic.planning.biases import ACCUMULATOR
 from laconic.quantizer_abilities import (
     Equalizes,
     FollowsTraining,
@@ -28,7 +29,6 @@ from laconic.session.handles import Binding, Handle
 from laconic.session.learning import DEFAULT_LEARNING_RATE
 from laconic.session.module_observing import Watch, is_observing
 from laconic.session.quantization.targets import (
-    BIAS_DTYPE,
     cut_of,
     grid_of,
     target_of,
@@ -65,7 +65,7 @@ class QuantizationRun:
     def derived(self) -> tuple[Handle, ...]:
         """Biases in the terms of their accumulator, whose scale follows from two others."""
         return tuple(
-            one for one in self.all_handles if one.plan.setting.get("quant_dtype") == BIAS_DTYPE
+            one for one in self.all_handles if one.plan.setting.get("quant_dtype") == ACCUMULATOR
         )
 
     @cached_property

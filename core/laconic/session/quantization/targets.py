@@ -28,8 +28,6 @@ _KINDS: Mapping[str, Kind] = {
     "per_channel": "channel",
 }
 DEFAULT_DTYPE = "int8"
-BIAS_DTYPE = "int32"
-"""The dtype that asks for a bias in the terms of its accumulator."""
 
 
 def grid_of(plan: TargetPlan, stages: Sequence[Stage]) -> Grid:
