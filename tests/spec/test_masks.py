@@ -1,4 +1,4 @@
-"""Family masks: a model with values and a recipe, and the masks in force."""
+"""Families masks and combinations: a model with values and a recipe, and the masks in force."""
 
 import pytest
 import torch
@@ -27,6 +27,15 @@ def effective(model, name):
 @pytest.mark.spec("masks")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_masks(case, models):
+    check(case, models)
+
+
+@pytest.mark.spec("combinations")
+def test_combinations(case, models):
+    check(case, models)
+
+
+def check(case, models):
     given, expect = case["given"], case["expect"]
     model = models.build(given["model"])
     if "error" in expect:
@@ -48,6 +57,8 @@ def test_masks(case, models):
     parameters = dict(model.named_parameters())
     for name, values in expect.get("parameters", {}).items():
         assert parameters[name].tolist() == values
+    for call, values in zip(given.get("calls", ()), expect.get("results", ()), strict=True):
+        assert run_call(model, call).tolist() == values
 
 
 def by_full_name(found):

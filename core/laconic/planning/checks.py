@@ -13,6 +13,7 @@ from laconic.planning.biases import check_biases
 from laconic.planning.draft import Draft, and_more
 from laconic.planning.fusion import check_fusions
 from laconic.planning.grouping import DEPENDENCY, GLOBAL, check_groups
+from laconic.planning.pattern import pattern_problems
 from laconic.planning.plan import Plan, TargetPlan
 
 _REQUESTS = ("sparse_ratio", "sparse_threshold")
@@ -97,24 +98,9 @@ def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None
 
 
 def _check_pattern(target: TargetPlan, where: str, draft: Draft) -> None:
-    if target.blocks is None or target.blocks.keep is None or target.blocks.scope is None:
-        return
-    setting = target.setting
-    scope = math.prod(value for value in target.blocks.scope if value > 0)
-    ratio = 1 - target.blocks.keep / scope
-    asked = setting.get("sparse_ratio")
-    where = f"{where}: granularity {setting.get('granularity')!r}"
-    if asked is not None and not math.isclose(asked, ratio):
-        draft.problems.append(
-            f"{where} masks exactly {ratio:g}, but sparse_ratio is {asked:g}; remove sparse_ratio "
-            f"or make them equal"
-        )
-    for key in ("sparse_threshold", GLOBAL, DEPENDENCY):
-        if setting.get(key) is not None:
-            draft.problems.append(
-                f"{where} fixes how many are kept among neighbours, so {key!r} has no meaning; "
-                f"remove it"
-            )
+    draft.problems.extend(
+        f"{where}: {problem}" for problem in pattern_problems(target.setting, target.blocks)
+    )
 
 
 def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module | None) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
+from laconic.blocks import resolve_size
 from laconic.errors import PlanError, SessionError
+from laconic.instrument.masks import spatial_dims
 from laconic.masking.align import align_kept, place_kept
 from laconic.planning.addresses import INPUT, OUTPUT, parse_address
 from laconic.planning.draft import claimed_address
+from laconic.planning.granularity import DEFAULT, implementation
 from laconic.planning.signature import signature_of
 from laconic.session.handles import Handle
 from laconic.session.mask_state import compact, is_kept, mask_of
@@ -103,7 +106,7 @@ def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
                 f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
                 f"must be one dimension, which its channels follow; found {kept.ndim}"
             )
-        return kept
+        return _on_channel_blocks(handle, kept)
     shape, blocks = handle.plan.shape or (), handle.plan.blocks
     placed = place_kept(
         kept,
@@ -113,3 +116,23 @@ def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
         name=f"{handle.plan.origin.path}: {handle.plan.name}",
     )
     return placed if blocks is None else compact(placed, blocks.size, shape)
+
+
+def _on_channel_blocks(handle: Handle, kept: Tensor) -> Tensor:
+    # The mask distinguishes channels alone, so of the target's blocks only their length there
+    # counts, and the shape need not have been seen.
+    value = handle.plan.setting.get("granularity")
+    if value in (None, DEFAULT):
+        return kept
+    dim = handle.plan.channel_dim
+    trailing = (1,) * ((spatial_dims(handle.plan.module_type) or 0) if dim == 1 else 0)
+    written = value[0] if isinstance(value, list) and isinstance(value[0], list) else value
+    rank = max(len(trailing) + 2, len(written) if isinstance(written, list) else 0)
+    shape = [1] * rank
+    shape[dim] = len(kept)
+    try:
+        blocks = implementation(value).blocks(tuple(shape), handle.plan)
+        length = resolve_size(blocks.size, shape)[dim]
+    except ValueError as error:
+        raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+    return kept.reshape(-1, length).any(1).repeat_interleave(length)

@@ -17,6 +17,7 @@ from laconic.masking.budgets import as_fraction
 from laconic.masking.decide import decide
 from laconic.masking.member import Member
 from laconic.planning.granularity import divide
+from laconic.planning.pattern import pattern_problems
 from laconic.planning.stage import descriptor_of
 from laconic.session.handles import Handle
 from laconic.session.mask_state import compact
@@ -55,7 +56,8 @@ def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequenc
 
     Raises:
         SessionError: an input or output was not calibrated.
-        PlanError: its granularity does not divide the shape that calibration saw.
+        PlanError: its granularity does not divide the shape that calibration saw, or other keys
+            contradict it.
     """
     if not handle.is_activation:
         if handle.plan.blocks is None:
@@ -77,6 +79,10 @@ def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequenc
         blocks = divide(handle.plan.setting.get("granularity"), handle.plan, (1, *mean.shape), info)
     except ValueError as error:
         raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+    problems = pattern_problems(handle.plan.setting, blocks)
+    if problems:
+        where = f"{handle.plan.origin.path}: {handle.plan.name}"
+        raise PlanError([f"{where}: {problem}" for problem in problems])
     scope = None if blocks.scope is None else blocks.scope[1:]
     return Ranked(handle, mean, Blocks(blocks.size[1:], scope, blocks.keep))
 

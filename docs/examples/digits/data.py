@@ -1,5 +1,7 @@
 """The handwritten digits of scikit-learn: 1,797 images of 8 x 8, of which 450 are for testing."""
 
+import functools
+
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
+@functools.cache
 def split() -> tuple[TensorDataset, TensorDataset]:
     """Return the training and the test set; the split is always the same."""
     digits = load_digits()

@@ -175,3 +175,61 @@ def test_before_the_first_batch_the_mask_of_an_output_has_the_dimensions_it_know
         model[0].weight.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
     session = prune(model, rows("0"), follow("0", "_output_", "weight"))
     assert session.masks()["0"]["_output_"].tolist() == [[[False]], [[True]]]
+
+
+class Pairs:
+    """Two channels of an input or output; the batch is never cut."""
+
+    def blocks(self, shape, target):
+        if shape[target.channel_dim] % 2:
+            raise ValueError(f"pairs need an even number, found {shape[target.channel_dim]}")
+        size = [-1] * len(shape)
+        size[target.channel_dim] = 2
+        return laconic.Blocks(tuple(size))
+
+
+@pytest.fixture
+def toy_pairs():
+    class Face:
+        @laconic.hookimpl
+        def laconic_granularities(self):
+            reference = f"{Pairs.__module__}:Pairs"
+            return [laconic.GranularityInfo(name="toy_pairs", implementation=reference)]
+
+    name = laconic.registry().register(Face(), name="laconic-pairs")
+    yield
+    laconic.registry().unregister(name)
+
+
+@pytest.mark.usefixtures("toy_pairs")
+class TestBlocksOfAnActivation:
+    def test_a_block_of_channels_is_kept_when_anything_of_it_is(self):
+        model = nn.Sequential(linear([[4.0], [1.0], [2.0], [3.0]], bias=False), nn.Identity())
+        prune(
+            model,
+            follow("1", "_output_", "weight", module="0", granularity="toy_pairs"),
+            rows("0", 0.75),
+        )
+        # Row 0 alone stays; channel 1 is in its block.
+        assert model[1](torch.ones(2, 4)).tolist() == [[1.0, 1.0, 0.0, 0.0]] * 2
+
+    def test_it_lies_on_dimension_1_behind_a_convolution(self):
+        conv = nn.Conv2d(1, 4, 1, bias=False)
+        with torch.no_grad():
+            conv.weight.copy_(torch.tensor([4.0, 1.0, 2.0, 3.0]).reshape(4, 1, 1, 1))
+        model = nn.Sequential(conv, nn.BatchNorm2d(4))
+        session = prune(
+            model,
+            follow("1", "_input_", "weight", module="0", granularity="toy_pairs"),
+            rows("0", 0.75),
+        )
+        assert session.masks()["1"]["_input_"].flatten().tolist() == [True, True, False, False]
+
+    def test_blocks_that_do_not_divide_the_channels_are_an_error(self):
+        model = nn.Sequential(linear([[4.0], [1.0], [2.0]], bias=False), nn.Identity())
+        with pytest.raises(laconic.PlanError, match=r"1\._output_: pairs need .* found 3"):
+            prune(
+                model,
+                follow("1", "_output_", "weight", module="0", granularity="toy_pairs"),
+                rows("0"),
+            )
