@@ -32,9 +32,9 @@ def relational(
             distances of weight 1 for embeddings.
 
     Returns:
-        0-dim, float32 or float64, no unit. Fewer than two samples have no distances and fewer than
-        three no angles: that part is 0. Samples that coincide have a distance of 0, no angles
-        (their cosine counts as 0), and no gradient from each other.
+        0-dim, float32 or float64, no unit. 0 for fewer than three samples: they form no angles, and
+        the one distance of two is always its own mean. Samples that coincide have a distance of 0,
+        no angles (their cosine counts as 0), and no gradient from each other.
 
     Raises:
         ValueError: there is no batch, or the batches differ.
