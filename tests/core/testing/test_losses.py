@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import LossContract
+from laconic.testing import LossContract, check_loss
 
 SCALAR = "The loss is a finite 0-dim float tensor"
 GRADIENT = "The student gets a finite gradient that is not zero everywhere"
@@ -27,3 +27,7 @@ SAME = "The same pair gives the same loss"
 )
 def test_a_broken_loss_is_found(register, failures, sample, check, message):
     assert failures(LossContract(register("loss", sample), {}))[check] == message
+
+
+def test_a_loss_may_compare_samples_in_ways_that_say_nothing_of_two(register):
+    check_loss(register("loss", "comparing_samples"))

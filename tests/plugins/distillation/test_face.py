@@ -1,5 +1,6 @@
 """What laconic-distillation says of itself."""
 
+import inspect
 import subprocess
 import sys
 
@@ -7,24 +8,94 @@ import pytest
 
 import laconic
 
+LOSSES = [
+    "attention_transfer",
+    "correlation",
+    "cosine",
+    "decoupled_kl",
+    "hint",
+    "kl",
+    "l1",
+    "mse",
+    "probabilistic",
+    "relational",
+    "similarity_preserving",
+    "smooth_l1",
+]
 
-def test_both_losses_are_known():
+
+def problem_of(name, **options):
+    """The one problem of a recipe that gives a loss these options."""
+    entry = {"op_types": ["Linear"], "apply_method": {name: options}}
+    with pytest.raises(laconic.ConfigError) as caught:
+        laconic.load_recipe({"distillation": {"config_list": [entry]}})
+    [problem] = caught.value.problems
+    return str(problem)
+
+
+def test_all_losses_are_known():
     losses = laconic.registry().losses
 
-    assert losses.record("mse").distribution == "laconic-distillation"
-    assert losses.record("kl").distribution == "laconic-distillation"
+    assert {losses.record(name).distribution for name in LOSSES} == {"laconic-distillation"}
 
 
-@pytest.mark.parametrize("name", ["mse", "kl"])
-def test_the_descriptor_names_the_function(name):
-    assert laconic.registry().losses[name].__name__ == name
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_descriptor_names_the_function_and_its_paper(name):
+    losses = laconic.registry().losses
+
+    assert losses[name].__name__ == name
+    assert losses.info(name).paper
 
 
-def test_kl_takes_a_temperature_above_zero():
-    options = laconic.registry().losses.info("kl").options
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_descriptor_has_the_options_of_the_function_and_their_defaults(name):
+    losses = laconic.registry().losses
+    parameters = list(inspect.signature(losses[name]).parameters.values())[2:]
+    properties = losses.info(name).options["properties"]
 
-    assert options["properties"]["temperature"]["exclusiveMinimum"] == 0
-    assert options["additionalProperties"] is False
+    assert {option: schema["default"] for option, schema in properties.items()} == {
+        parameter.name: parameter.default for parameter in parameters
+    }
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    assert all(schema["description"] for schema in properties.values())
+
+
+@pytest.mark.parametrize("name", ["kl", "decoupled_kl", "correlation"])
+def test_a_temperature_is_above_zero(name):
+    assert problem_of(name, temperature=0).endswith(
+        f"apply_method.{name}.temperature: found 0, expected a number above 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("correlation", "beta"),
+        ("correlation", "gamma"),
+        ("decoupled_kl", "alpha"),
+        ("decoupled_kl", "beta"),
+        ("relational", "angle_weight"),
+        ("relational", "distance_weight"),
+    ],
+)
+def test_a_weight_is_not_negative(name, option):
+    assert problem_of(name, **{option: -1}).endswith(
+        f"apply_method.{name}.{option}: found -1, expected a number of at least 0"
+    )
+
+
+def test_the_square_of_smooth_l1_has_a_width():
+    assert "smooth_l1.beta: found 0, expected a number above 0" in problem_of("smooth_l1", beta=0)
+
+
+def test_the_power_of_attention_is_at_least_one():
+    found = problem_of("attention_transfer", power=0.5)
+
+    assert "attention_transfer.power: found 0.5, expected a number of at least 1" in found
+
+
+def test_an_unknown_option_is_a_problem_with_the_nearest_one():
+    assert "did you mean 'temperature'?" in problem_of("decoupled_kl", temperatur=2)
 
 
 def test_the_face_imports_no_torch():

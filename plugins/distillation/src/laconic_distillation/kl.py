@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from laconic_distillation.pairs import pair
+
 
 def kl(student: Tensor, teacher: Tensor, *, temperature: float = 2.0) -> Tensor:
     """Return how far the student's softened distribution is from the teacher's.
@@ -20,16 +22,14 @@ def kl(student: Tensor, teacher: Tensor, *, temperature: float = 2.0) -> Tensor:
         temperature: above 0, divides both logits.
 
     Returns:
-        0-dim, the student's dtype, nats times temperature squared per sample.
+        0-dim, float32 or float64, nats times temperature squared per sample.
 
     Raises:
         ValueError: the shapes differ, or the logits have no batch dimension.
     """
-    if student.shape != teacher.shape or student.dim() == 0:
-        raise ValueError(
-            f"kl compares logits of one shape (batch, ..., classes): the student's is "
-            f"{tuple(student.shape)}, the teacher's is {tuple(teacher.shape)}"
-        )
+    student, teacher = pair(
+        "kl", student, teacher, of="logits of one shape (batch, ..., classes)", rank=1
+    )
     divergence = torch.nn.functional.kl_div(
         (student / temperature).log_softmax(dim=-1),
         (teacher / temperature).softmax(dim=-1),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from laconic_distillation.pairs import pair
+
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean over all elements of the squared difference.
@@ -17,14 +19,10 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: the student's shape, float.
 
     Returns:
-        0-dim, the student's dtype, squared units of the tensors.
+        0-dim, float32 or float64, squared units of the tensors.
 
     Raises:
         ValueError: the shapes differ; broadcasting one to the other would hide a mistake.
     """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"mse compares tensors of one shape: the student's is {tuple(student.shape)}, the "
-            f"teacher's is {tuple(teacher.shape)}"
-        )
+    student, teacher = pair("mse", student, teacher)
     return torch.nn.functional.mse_loss(student, teacher)
