@@ -78,6 +78,20 @@ class Cut:
             return block.reshape(*(1,) * (rank - 1), -1)
         return block
 
+    def view(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return values in a rank that is always the same, and the block size they have there.
+
+        Args:
+            values: the target's values, with the batch.
+        """
+        if self.kind == "tensor" and self.fixed is None:
+            return values.reshape(-1), (-1,)
+        if self.kind == "channel":
+            channel = self._channel(values.ndim)
+            split = values.movedim(channel, -1) if channel != values.ndim - 1 else values
+            return split.reshape(-1, split.shape[-1]), (-1, 1)
+        return values, self.size_of(values)
+
     def fit(self, scale: Tensor, value: Tensor) -> Tensor:
         """Return a kept value per block in a shape that goes with a tensor of another rank.
 

@@ -15,12 +15,24 @@ STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale")
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 
 
+def learned_buffer(target: str, name: str) -> str:
+    """Return the name of a buffer that holds what a quantizer learns of a target.
+
+    Args:
+        target: the parameter's name or the address of an input or output.
+        name: what is learned.
+    """
+    return f"{PREFIX}{target}_learned_{name}"
+
+
 def is_state(name: str) -> bool:
     """Tell whether a buffer holds a part of quantization's state.
 
     Args:
         name: the buffer's name.
     """
+    if "_learned_" in name:
+        return False
     return name.startswith(PREFIX) and name.endswith(tuple(f"_{part}" for part in STATE_PARTS))
 
 

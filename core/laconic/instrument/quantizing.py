@@ -12,7 +12,7 @@ from laconic.affine import check_range
 from laconic.algorithms import QParams, QuantizationTarget, Quantizer
 from laconic.fake_quantization import fake_quantize_flat
 from laconic.instrument.cutting import Cut
-from laconic.instrument.names import QUANTIZE, SCALE, UNSCALE, state_buffer
+from laconic.instrument.names import QUANTIZE, SCALE, UNSCALE, learned_buffer, state_buffer
 from laconic.instrument.transforms import chain_of
 from laconic.quantizer_abilities import LearnsScales, Simulates
 from laconic.ranges import block_range
@@ -234,7 +234,7 @@ class Learned:
         """Return what is learned, by name."""
         found = {}
         for name in self.names:
-            tensor = module._buffers[state_buffer(self.inner.target, name)]
+            tensor = module._buffers[learned_buffer(self.inner.target, name)]
             assert tensor is not None  # placed together with this transform
             found[name] = tensor
         return found

@@ -18,7 +18,7 @@ from laconic.instrument.classes import (
 from laconic.instrument.folding import Fold
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.masks import ParameterMask
-from laconic.instrument.names import PREFIX, QUANTIZE
+from laconic.instrument.names import PREFIX, QUANTIZE, learned_buffer
 from laconic.instrument.quantizing import Follow, Learned, ScaleInput
 from laconic.instrument.transforms import chain_of, processed, put
 from laconic.planning.classes import ORIGINAL
@@ -126,7 +126,7 @@ def _settle(handle: Handle) -> None:
             if start is not None:
                 write_qparams(handle, step.algorithm.meaning(start, step.learned(handle.module)))
             for name in step.names:
-                del handle.module._buffers[f"{PREFIX}{handle.plan.target}_{name}"]
+                del handle.module._buffers[learned_buffer(handle.plan.target, name)]
             put(handle.module, handle.plan.target, (step.inner,), place=QUANTIZE)
         elif isinstance(step, Follow):
             put(handle.module, handle.plan.target, (step.inner,), place=QUANTIZE)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from laconic.algorithms import QParams
 from laconic.errors import PluginError
-from laconic.instrument.names import QUANTIZE, state_buffer
+from laconic.instrument.names import QUANTIZE, learned_buffer, state_buffer
 from laconic.instrument.quantizing import Learned
 from laconic.instrument.transforms import chain_of, put
 from laconic.planning.addresses import parse_address
@@ -147,7 +147,7 @@ def place_leaves(
     bare = target_of(handle, plain.grid, size=size)
     for module, attribute in handle.owners:
         for name, leaf in leaves.items():
-            module._buffers[state_buffer(attribute, name)] = leaf
+            module._buffers[learned_buffer(attribute, name)] = leaf
         step = Learned(learner, bare, run.quantize_step(handle, attribute), tuple(leaves))
         put(module, attribute, (step,), place=QUANTIZE)
     return list(leaves.values())

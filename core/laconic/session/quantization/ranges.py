@@ -57,11 +57,7 @@ class Seen:
         size = self.cut.size_of(values)
         if values.dtype in (torch.float16, torch.bfloat16):
             values = values.float()
-        part = self.observer.observe(values, size)
-        part = {
-            key: self.cut.canonical(values, tensor) if _is_per_block(tensor, values) else tensor
-            for key, tensor in part.items()
-        }
+        part = self.observer.observe(*self.cut.view(values))
         if self.statistics:
             self._check_shapes(part)
             part = self.observer.merge(self.statistics, part)
@@ -70,6 +66,14 @@ class Seen:
         self.statistics = dict(part)
         self.count += 1
         return value
+
+    def kept(self, block: Tensor) -> Tensor:
+        """Return one value per block in the shape that is kept.
+
+        Args:
+            block: one value per block as the observer has it.
+        """
+        return self.cut.canonical(torch.empty(self.shape, device="meta"), block)
 
     def _check_shapes(self, part: Mapping[str, Tensor]) -> None:
         for key, tensor in part.items():
@@ -80,10 +84,6 @@ class Seen:
                     f"after {list(before.shape)}; calibrate with one shape, or write granularity: "
                     f"default or per_channel"
                 )
-
-
-def _is_per_block(tensor: Tensor, values: Tensor) -> bool:
-    return tensor.ndim == values.ndim
 
 
 @contextlib.contextmanager

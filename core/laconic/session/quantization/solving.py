@@ -100,7 +100,7 @@ def quantize_seen(quantization: Quantization, run: QuantizationRun) -> None:
         step = run.quantize_step(handle)
         size = seen.blocks or None
         target = target_of(handle, step.grid, size=size, statistics=seen.statistics)
-        low, high = seen.observer.range(seen.statistics, target)
+        low, high = map(seen.kept, seen.observer.range(seen.statistics, target))
         qparams = choose(run, handle, low, high, target)
         if run.following() is not None:
             write_buffer(handle, "low", low.float())
