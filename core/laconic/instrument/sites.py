@@ -150,7 +150,16 @@ def _replace_in_mapping(
 ) -> Any:
     key = _find_key(site.key, output)
     if key is None:
-        raise SessionError(_no_element(module, site, output))
+        nested = _find_nested(site.key, output)
+        if nested is None:
+            raise SessionError(_no_element(module, site, output))
+        key, index = nested
+        inner, change = output[key], apply
+
+        def apply(value: Any) -> Any:
+            items = [change(item) if at == index else item for at, item in enumerate(inner)]
+            return type(inner)(items)
+
     if type(output) in (dict, OrderedDict):
         # Not copied: torch.compile gives an OrderedDict that was copied another order.
         items = [(name, apply(item) if name == key else item) for name, item in output.items()]
@@ -174,6 +183,17 @@ def _find_key(key: int | str | None, output: Mapping[Any, Any]) -> Any:
         return str(key)
     index = key or 0
     return list(output)[index] if index < len(output) else None
+
+
+def _find_nested(key: int | str | None, output: Mapping[Any, Any]) -> tuple[str, int] | None:
+    # `_output_hidden_states_3`: element 3 of the tuple that a transformer returns as hidden_states.
+    if not isinstance(key, str):
+        return None
+    name, _, index = key.rpartition("_")
+    found = output.get(name)
+    if not index.isdecimal() or not isinstance(found, (list, tuple)) or int(index) >= len(found):
+        return None
+    return name, int(index)
 
 
 def _not_a_tensor(module: nn.Module, side: str, target: str, value: object) -> str:

@@ -12,6 +12,13 @@ from torch import Tensor
 
 from laconic.errors import SessionFileError
 from laconic.registry.descriptors import Json
+from laconic.session.distillation.projection import (
+    PREFIX as PROJECTED,
+)
+from laconic.session.distillation.projection import (
+    projection_state,
+    restore_projections,
+)
 from laconic.session.gathered import KINDS, gathered_state, restore_gathered
 from laconic.session.handles import Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
@@ -58,6 +65,7 @@ def session_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Json]]
             }
     gathered, about = gathered_state(session._pruning)
     tensors.update(gathered)
+    tensors.update(projection_state(session._distillation.projections))
     quantized, about_quantized = quantization_state(session._quantization)
     tensors.update(quantized)
     data = {
@@ -103,6 +111,7 @@ class _State:
     about_gathered: dict[str, Json]
     quantized: Parts
     about_quantized: dict[str, Json]
+    projected: dict[str, Tensor]
     steps: int
     is_compressed: bool
     history: list[dict[str, Json]]
@@ -134,6 +143,7 @@ def restore_state(
     restore_quantization(
         session._quantization, state.quantized, state.about_quantized, steps=state.steps
     )
+    restore_projections(session._distillation.projections, state.projected)
     session.steps, session.history, session.metrics = state.steps, state.history, state.metrics
 
 
@@ -145,11 +155,12 @@ def _understand(
     statistics: dict[Handle, Statistic] = {}
     gathered: dict[str, Tensor] = {}
     quantized = {key: tensor for key, tensor in tensors.items() if key.startswith(PREFIX)}
+    projected = {key: tensor for key, tensor in tensors.items() if key.startswith(PROJECTED)}
     try:
         seen = dict(data.get("seen", {}))
         for key, tensor in tensors.items():
             kind, _, name = key.partition(":")
-            if key in quantized:
+            if key in quantized or key in projected:
                 continue
             if kind in KINDS:
                 gathered[key] = tensor
@@ -170,6 +181,7 @@ def _understand(
             dict(data.get("gathered", {})),
             understand(session._quantization, quantized),
             dict(data["quantization"]),
+            projected,
             int(data["steps"]),
             bool(data["is_compressed"]),
             [dict(one) for one in data["history"]],

@@ -19,6 +19,7 @@ from laconic.registry.registry import registry
 from laconic.session.baking import bake, keep_activations, warn_of_staying
 from laconic.session.by_target import by_target
 from laconic.session.calibration import calibrate
+from laconic.session.distillation.engine import Distillation, need_teacher, to_device
 from laconic.session.engine import Pruning
 from laconic.session.folds import folds_of
 from laconic.session.handles import Handle, bind, first_device
@@ -64,11 +65,14 @@ class Session:
         self._batches: Batches | None = None
         self._pruning = Pruning(plan, model, binding)
         self._quantization = Quantization(binding, model)
+        need_teacher(plan.targets, teacher, model)
+        self._distillation = Distillation(binding, teacher)
         self._attachments = attach_instruments(wire(binding), binding.name_of)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             self._pruning.start()
             self._quantization.start()
+            self._distillation.start()
         except BaseException:
             self.detach()
             raise
@@ -124,6 +128,7 @@ class Session:
         self._quantization.need_scales_to_step()
         has_new_masks = self._pruning.step(self.steps + 1)
         self._quantization.step(self.steps + 1)
+        self._distillation.step()
         self.steps += 1
         if has_new_masks:
             self._record("step")
@@ -133,10 +138,14 @@ class Session:
 
         Returns:
             0-dim, float32, on the model's device; zero when no stage adds a loss.
+
+        Raises:
+            SessionError: a target of the student or the teacher was not seen since the last call,
+                or the two do not go together.
         """
         need_attached(self._state, "loss")
         zero = torch.zeros((), device=first_device(self.model))
-        return sum(self._pruning.penalty(self.steps), start=zero)
+        return sum([*self._pruning.penalty(self.steps), *self._distillation.loss()], start=zero)
 
     def total_loss(self, task_loss: Tensor) -> Tensor:
         """Return ``task_loss_weight * task_loss + session.loss()``.
@@ -152,7 +161,13 @@ class Session:
         From this call on the session no longer moves them itself: give them to your optimizer.
         """
         need_attached(self._state, "parameters")
-        return iter([*self._pruning.hand_over(), *self._quantization.hand_over()])
+        return iter(
+            [
+                *self._distillation.hand_over(),
+                *self._pruning.hand_over(),
+                *self._quantization.hand_over(),
+            ]
+        )
 
     def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
         """Put your own masks in force: mask more, or let masked weights grow back.
@@ -184,8 +199,9 @@ class Session:
             raise SessionError(
                 "the session has no teacher; give it to laconic.attach(..., teacher=...)"
             )
+        device = first_device(self.teacher)
         with evaluating(self.teacher):
-            return self.teacher(*args, **kwargs)
+            return self.teacher(*to_device(args, device), **to_device(kwargs, device))
 
     def masks(self) -> dict[str, dict[str, Tensor]]:
         """Return {module: {target: mask}} for every target that has one.
@@ -275,6 +291,7 @@ class Session:
         bake(handles, self.model, dict(folds_of(self._quantization.binding)))
         staying = keep_activations(handles)
         self._pruning.stop()
+        self._distillation.stop()
         detach_instruments(self._attachments, keep=staying)
         self._state = "finalized"
         warn_of_staying(staying)
@@ -294,6 +311,7 @@ class Session:
             return self.model
         need_attached(self._state, "detach")
         self._pruning.stop()
+        self._distillation.stop()
         detach_instruments(self._attachments)
         self._quantization.give_back()
         self._pruning.give_back()

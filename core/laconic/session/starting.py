@@ -7,7 +7,7 @@ from typing import Any
 from laconic.abilities import Grows, Learns
 from laconic.algorithms import Pruner
 from laconic.document.recipe import Stage
-from laconic.errors import AttachError, PlanError, PluginError
+from laconic.errors import PlanError, PluginError
 from laconic.planning.plan import Plan
 from laconic.registry.registry import registry
 from laconic.session.clock import curve_of
@@ -23,16 +23,10 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
         binding: the plan laid over a model.
 
     Raises:
-        AttachError: the plan has distillation targets, which this version does not run.
         BrokenPluginError: a plugin cannot be imported.
         PlanError: a stage asks of its algorithm what it cannot do.
         PluginError: an algorithm cannot be made with its options.
     """
-    if any(target.method == "distillation" for target in plan.targets):
-        raise AttachError(
-            "this version of laconic plans distillation but does not run it yet; attach the other "
-            "stages alone"
-        )
     runs = tuple(
         PruningRun(number, _make(stage), curve_of(stage.schedule), binding)
         for number, stage in enumerate(plan.recipe.stages)

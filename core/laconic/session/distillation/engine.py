@@ -1,0 +1,203 @@
+"""The distillation of a session: taps in both models, and the loss between them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from laconic.errors import AttachError, SessionError
+from laconic.instrument.instruments import OutputSite
+from laconic.instrument.names import TAP
+from laconic.instrument.sites import input_site, process_inputs, process_output
+from laconic.instrument.tapping import Tap
+from laconic.instrument.transforms import put
+from laconic.planning.addresses import Address, parse_address
+from laconic.planning.plan import TargetPlan
+from laconic.planning.signature import signature_of
+from laconic.session.distillation.pairs import Pair, links_of, loss_of, module_of
+from laconic.session.distillation.projection import Projections
+from laconic.session.handles import Binding, Handle
+from laconic.session.learning import step_optimizer
+
+
+class Distillation:
+    """All distillation stages of a session; mutable because taps fill and projections learn.
+
+    Attributes:
+        pairs: every student target with what it learns from.
+        projections: the learned maps between widths.
+        teacher: the teacher, or None.
+    """
+
+    def __init__(self, binding: Binding, teacher: nn.Module | None) -> None:
+        self.teacher = teacher
+        self.projections = Projections()
+        self._hooks: list[Any] = []
+        self.handles = tuple(one for one in binding.handles if one.plan.method == "distillation")
+        self.pairs = tuple(_pair(handle) for handle in self.handles)
+
+    def start(self) -> None:
+        """Put taps into the instrumented student and listen to the teacher.
+
+        Raises:
+            SessionError: a link is no module of the teacher.
+        """
+        for pair in self.pairs:
+            for module, attribute in pair.handle.owners:
+                put(module, attribute, (pair.student,), place=TAP)
+            if self.teacher is None:
+                continue
+            for link, tap in pair.teachers.items():
+                module = module_of(self.teacher, link, pair.plan)
+                self._hooks.append(_listen(module, pair.plan, tap))
+
+    def stop(self) -> None:
+        """Stop listening and forget what was heard."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what taps hold."""
+        for pair in self.pairs:
+            pair.student.take()
+            for tap in pair.teachers.values():
+                tap.take()
+
+    def loss(self) -> list[Tensor]:
+        """Return lambda times loss of every pair; taps are empty afterwards.
+
+        Raises:
+            SessionError: a side of a pair was not seen since the last loss, or the tensors do not
+                go together.
+            PluginError: a loss failed.
+        """
+        self._read_parameters()
+        try:
+            for pair in self.pairs:
+                missing = pair.missing()
+                if missing is not None:
+                    raise SessionError(missing)
+            return [pair.compute(self.projections) for pair in self.pairs]
+        finally:
+            self.forget()
+
+    def _read_parameters(self) -> None:
+        # A parameter is not called, so nothing flows through its tap: it is read when it counts.
+        for pair in self.pairs:
+            if pair.handle.is_activation:
+                continue
+            getattr(pair.handle.module, pair.plan.target)
+            for link, tap in pair.teachers.items():
+                if self.teacher is not None:
+                    module = module_of(self.teacher, link, pair.plan)
+                    tap.value = getattr(module, pair.plan.target).detach()
+
+    def step(self) -> None:
+        """Move projections, unless the user's optimizer does."""
+        if self.projections.optimizer is not None:
+            step_optimizer(self.projections.optimizer)
+
+    def hand_over(self) -> list[Tensor]:
+        """Return what is learned; from now on the user's optimizer moves it.
+
+        Raises:
+            SessionError: a projection is not made yet, because no batch was seen.
+        """
+        waiting = [pair.plan.name for pair in self.pairs if self._is_waiting(pair)]
+        if waiting and not self.projections.tensors:
+            raise SessionError(
+                f"the projection of {waiting[0]} is made when the first batch shows both widths; "
+                f"run the model, session.teacher_forward(...) and session.loss() once before "
+                f"session.parameters()"
+            )
+        return self.projections.hand_over()
+
+    def _is_waiting(self, pair: Pair) -> bool:
+        return pair.is_projected and not any(
+            f"{pair.plan.name}>{link}" in self.projections.tensors for link in pair.teachers
+        )
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Let the model run inside the block without filling taps."""
+        try:
+            yield
+        finally:
+            self.forget()
+
+
+def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: nn.Module) -> None:
+    """Refuse a teacher that is the student.
+
+    Args:
+        plans: the plan's targets.
+        teacher: the teacher, or None.
+        model: the student.
+
+    Raises:
+        AttachError: the teacher shares its modules with the student.
+    """
+    if teacher is None or not any(plan.method == "distillation" for plan in plans):
+        return
+    own = set(model.modules())
+    if any(module in own for module in teacher.modules()):
+        raise AttachError(
+            "the teacher shares modules with the model, so compressing one would change the other; "
+            "give a copy: teacher=copy.deepcopy(model)"
+        )
+
+
+def _pair(handle: Handle) -> Pair:
+    plan = handle.plan
+    loss, options = loss_of(plan)
+    weight = plan.setting.get("lambda")
+    return Pair(
+        handle=handle,
+        student=Tap(keeps_graph=True),
+        teachers={link: Tap(keeps_graph=False) for link in links_of(plan)},
+        weight=1.0 if weight is None else float(weight),
+        loss=loss,
+        options=options,
+        is_projected=plan.setting.get("projection") == "linear",
+    )
+
+
+def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
+    address = parse_address(plan.target) or Address("output")
+    if plan.kind == "input":
+        site = input_site(plan.target, address, signature_of(module))
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            process_inputs(module, {site: (tap,)}, args, kwargs)
+
+        return module.register_forward_pre_hook(enter, with_kwargs=True)
+    place = OutputSite(plan.target, address.key)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        process_output(module, {place: (tap,)}, output)
+
+    return module.register_forward_hook(leave)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device.
+
+    Args:
+        value: a tensor, or tuples, lists and mappings of values.
+        device: where to.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._make(to_device(one, device) for one in value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(one, device) for one in value)
+    if isinstance(value, dict):
+        return {key: to_device(one, device) for key, one in value.items()}
+    return value
