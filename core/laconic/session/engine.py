@@ -13,7 +13,7 @@ from laconic.session.editing import checked_masks
 from laconic.session.following import with_followers
 from laconic.session.handles import Binding, Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
-from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.module_observing import collect_watches, watch_modules
 from laconic.session.observing import Forward, observe, run_batches
 from laconic.session.runs import Decision, PruningRun
 from laconic.session.sequential import Batches, compress_in_sequence
@@ -82,7 +82,7 @@ class Pruning:
             with observe(statistics), watch_modules(watches):
                 count = run_batches(self.model, batches, forward)
         collect(list(statistics.values()), count)
-        check_seen(watches)
+        collect_watches(watches)
         self.statistics = statistics
         for run in watched:
             run.observed = {}
@@ -145,8 +145,8 @@ class Pruning:
             found = self._decide(run, steps, run.handles)
             decision.kept.update(found.kept)
             decision.values.update(found.values)
-        self._apply(decision, _Journal())
-        self.is_compressed = True
+        self._apply(decision, _Journal(), is_partial=True)
+        self.is_compressed = self.is_compressed or self.is_masked()
         for run in due:
             run.start_over()
         return True
@@ -158,6 +158,10 @@ class Pruning:
             steps: optimizer steps so far.
         """
         return tuple(run.number for run in self.runs if run.factor(steps) < 1)
+
+    def is_masked(self) -> bool:
+        """Tell whether every target has a mask."""
+        return all(mask_of(handle) is not None for handle in self.handles)
 
     def need_masks(self, message: str) -> None:
         """Refuse a call that needs masks in force.
@@ -171,7 +175,7 @@ class Pruning:
         if not self.runs or self.is_compressed:
             return
         # A checkpoint of a compressed model may have brought the masks.
-        if not self.handles or any(mask_of(handle) is None for handle in self.handles):
+        if not self.handles or not self.is_masked():
             raise SessionError(message)
         self.is_compressed = True
 
@@ -218,7 +222,7 @@ class Pruning:
         self._apply(Decision(decided), _Journal(), is_partial=True)
         if is_frozen:
             self.frozen.update(decided)
-        self.is_compressed = all(mask_of(handle) is not None for handle in self.handles)
+        self.is_compressed = self.is_masked()
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""

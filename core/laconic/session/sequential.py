@@ -12,8 +12,9 @@ from torch import nn
 from laconic.abilities import ObservesOutputs
 from laconic.session.blockwise import Call, Chain, enter_modules, find_blocks, find_chain
 from laconic.session.handles import Handle
-from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.module_observing import collect_watches, watch_modules
 from laconic.session.observing import Forward, call_model, evaluating
+from laconic.session.processes import gather
 from laconic.session.runs import PruningRun
 
 _GROUPS = ("global_group_id", "dependency_group_id")
@@ -63,6 +64,8 @@ def compress_in_sequence(
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
         chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
+        if not all(gather(chain is not None)):
+            chain = None  # all processes go the same way, since they observe together
         if chain is not None:
             waiting = _follow(run, chain, blocks, waiting, compress)
         if waiting:
@@ -75,7 +78,7 @@ def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None
     watches = run.watches(handles)
     with watch_modules(watches):
         feed()
-    check_seen(watches)
+    collect_watches(watches)
     for watch in watches:
         run.observed[watch.handle] = watch.sums
 

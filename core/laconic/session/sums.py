@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
+
+from laconic.session.processes import summed
 
 
 def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
@@ -31,15 +32,9 @@ def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
 
 
 def over_processes(total: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return sums added up over all processes; a copy only where there are several.
+    """Return sums added up over all processes; copies only where there are several.
 
     Args:
         total: this process's sums.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return dict(total)
-    summed = {}
-    for name, tensor in sorted(total.items()):
-        summed[name] = tensor.clone()
-        torch.distributed.all_reduce(summed[name])
-    return summed
+    return {name: summed(tensor) for name, tensor in sorted(total.items())}
