@@ -66,6 +66,11 @@ class Session:
     def __repr__(self) -> str:
         return f"<laconic.Session {self._state}: {len(self.plan)} targets, step {self.steps}>"
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether `compress` was called, or steps did its work, and every target has a mask."""
+        return self._pruning.is_compressed and self._pruning.is_masked()
+
     def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
 
