@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from laconic.errors import SessionError
 from laconic.planning.plan import Plan
-from laconic.session.editing import checked_masks
+from laconic.session.editing import (
+    check_groups,
+    checked_masks,
+    named_handles,
+    need_masks_to_freeze,
+)
 from laconic.session.following import with_followers
 from laconic.session.handles import Binding, Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
@@ -18,7 +24,7 @@ from laconic.session.observing import Forward, observe, run_batches
 from laconic.session.runs import Decision, PruningRun
 from laconic.session.sequential import Batches, compress_in_sequence
 from laconic.session.starting import start_runs
-from laconic.session.statistic import Statistic, collect, statistic_for
+from laconic.session.statistic import Statistic, collect, sample_shape, statistic_for
 
 
 class Pruning:
@@ -97,22 +103,25 @@ class Pruning:
         Args:
             steps: optimizer steps so far.
         """
+        self._renew(self.runs, steps)
+        self.is_compressed = True
+
+    def _renew(self, runs: Sequence[PruningRun], steps: int, *, is_partial: bool = False) -> None:
         journal = _Journal()
         try:
             decision = Decision()
-            for run in self.runs:
-                if run.is_sequential:
+            for run in runs:
+                if run.is_sequential and run.factor(steps):
                     self._compress_in_sequence(run, steps, journal)
                 else:
                     found = self._decide(run, steps, run.handles)
                     decision.kept.update(found.kept)
                     decision.values.update(found.values)
-            self._apply(decision, journal)
+            self._apply(decision, journal, is_partial=is_partial)
         except BaseException:
             journal.undo(self.model)
             raise
-        self.is_compressed = True
-        for run in self.runs:
+        for run in runs:
             run.start_over()
 
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: _Journal) -> None:
@@ -120,7 +129,8 @@ class Pruning:
             name = run.handles[0].plan.name if run.handles else "the stage"
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
-                f"session.calibrate(batches) before session.compress()"
+                f"session.calibrate(batches) before session.compress(), and again in a session "
+                f"that was loaded, since batches are not saved with it"
             )
 
         def compress(handles: Sequence[Handle]) -> None:
@@ -140,15 +150,8 @@ class Pruning:
         due = [run for run in self.runs if run.is_due(steps)]
         if not due:
             return False
-        decision = Decision()
-        for run in due:
-            found = self._decide(run, steps, run.handles)
-            decision.kept.update(found.kept)
-            decision.values.update(found.values)
-        self._apply(decision, _Journal(), is_partial=True)
+        self._renew(due, steps, is_partial=True)
         self.is_compressed = self.is_compressed or self.is_masked()
-        for run in due:
-            run.start_over()
         return True
 
     def growing(self, steps: int) -> tuple[int, ...]:
@@ -218,11 +221,34 @@ class Pruning:
             masks: module -> target -> bool, True = kept.
             is_frozen: whether algorithms leave these targets alone from now on.
         """
-        decided = checked_masks(masks, self.handles)
+        decided = checked_masks(masks, self.handles, partial(sample_shape, self.statistics))
+        if is_frozen:
+            check_groups(self.frozen.union(decided), self.handles)
         self._apply(Decision(decided), _Journal(), is_partial=True)
         if is_frozen:
             self.frozen.update(decided)
         self.is_compressed = self.is_masked()
+
+    def freeze(self, targets: Iterable[str] | None) -> None:
+        """Let algorithms leave the masks of targets as they are.
+
+        Args:
+            targets: their full names, or None for all.
+        """
+        chosen = named_handles(targets, self.handles)
+        need_masks_to_freeze(chosen)
+        check_groups(self.frozen.union(chosen), self.handles)
+        self.frozen.update(chosen)
+
+    def unfreeze(self, targets: Iterable[str] | None) -> None:
+        """Let algorithms decide on targets again.
+
+        Args:
+            targets: their full names, or None for all.
+        """
+        left = self.frozen.difference(named_handles(targets, self.handles))
+        check_groups(left, self.handles)
+        self.frozen = left
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""

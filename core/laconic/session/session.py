@@ -18,6 +18,7 @@ from laconic.registry.descriptors import Json
 from laconic.registry.registry import registry
 from laconic.session.baking import bake, keep_activations, warn_of_staying
 from laconic.session.by_target import by_target
+from laconic.session.editable import EditableMasks
 from laconic.session.engine import Pruning
 from laconic.session.handles import Handle, bind, first_device
 from laconic.session.mask_state import full_mask, is_kept, mask_of, masked_share, total_sparsity
@@ -30,7 +31,7 @@ from laconic.session.statistic import sample_shape
 from laconic.session.wiring import wire
 
 
-class Session:
+class Session(EditableMasks):
     """An instrumented model: calibrate, compress, step, save, and finalize or detach.
 
     Make one with `laconic.attach`, `laconic.prune` or `laconic.load_session`.
@@ -141,21 +142,6 @@ class Session:
         """
         need_attached(self._state, "parameters")
         return iter(self._pruning.hand_over())
-
-    def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
-        """Put your own masks in force: mask more, or let masked weights grow back.
-
-        Args:
-            masks: {module: {target: mask}}, bool, True = kept, the target's shape or one that
-                broadcasts to it. Targets that are aligned with these follow.
-            freeze: whether algorithms and schedules leave these targets alone from now on.
-
-        Raises:
-            SessionError: there is no such target, or the mask does not fit it.
-        """
-        need_attached(self._state, "set_masks")
-        self._pruning.set_masks(masks, is_frozen=freeze)
-        self._record("set_masks")
 
     def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the teacher under no_grad in eval mode.
