@@ -10,6 +10,8 @@ import attrs
 from torch import nn
 
 from laconic.abilities import ObservesOutputs
+from laconic.errors import SessionError
+from laconic.instrument.classes import is_sharded
 from laconic.session.blockwise import Call, Chain, enter_modules, find_blocks, find_chain
 from laconic.session.handles import Handle
 from laconic.session.module_observing import collect_watches, watch_modules
@@ -59,8 +61,10 @@ def compress_in_sequence(
 
     Raises:
         CalibrationError: a target's module was not called.
+        SessionError: parameters are sharded.
     """
     waiting = list(run.handles)
+    _need_whole_parameters(waiting)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
         chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
@@ -72,6 +76,17 @@ def compress_in_sequence(
             _observe(run, waiting, lambda: batches.run(model))
             compress(waiting)
             run.forget(waiting)
+
+
+def _need_whole_parameters(handles: Sequence[Handle]) -> None:
+    # A block ends its pass early or runs without the model around it, and FSDP2 follows neither.
+    sharded = next((one.plan for one in handles if is_sharded(one.raw)), None)
+    if sharded is not None:
+        raise SessionError(
+            f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
+            f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
+            f"the option sequential: false"
+        )
 
 
 def _observe(run: PruningRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:

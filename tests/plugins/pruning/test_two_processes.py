@@ -34,6 +34,8 @@ def outcome(start_workers):
         "scores_that_the_users_loop_averages_decide_alike",
         "taylor_with_fsdp",
         "taylor_attached_before_fsdp_is_an_error_in_both",
+        "calibration_with_fsdp",
+        "going_block_by_block_with_fsdp_is_an_error_in_both",
         "slim_with_fsdp",
         "movement_with_fsdp",
         "a_session_that_one_process_saved_goes_on_in_both",

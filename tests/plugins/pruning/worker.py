@@ -206,11 +206,19 @@ def movement_with_ddp_and_accumulation(rank: int) -> None:
     check_training("movement", rank, parts=2)
 
 
-def check_calibration(algorithm: str, rank: int, **options: object) -> laconic.Session:
-    """Unequal numbers of samples and batches, so that a mean of means would be wrong."""
+def check_calibration(
+    algorithm: str, rank: int, *, is_sharded: bool = False, **options: object
+) -> laconic.Session:
+    """Unequal numbers of samples, so that a mean of means would be wrong."""
     sizes = (5, 30)
-    batches = [[batch(one, step, sizes[one]) for step in range(one + 1)] for one in range(WORLD)]
+    # Sharded parameters are gathered in every call, so all processes make equally many.
+    counts = (2, 2) if is_sharded else (1, 2)
+    batches = [
+        [batch(one, step, sizes[one]) for step in range(counts[one])] for one in range(WORLD)
+    ]
     model = build()
+    if is_sharded:
+        shard(model)
     session = laconic.attach(model, recipe(algorithm, options=options))
     session.calibrate(batches[rank])
     session.compress()
@@ -369,6 +377,28 @@ def taylor_attached_before_fsdp_is_an_error_in_both(rank: int) -> None:
         "see its gradients; fully_shard() and load_state_dict(assign=True) replace parameters: "
         "call them before laconic.attach() or laconic.load_session()"
     )
+
+
+@scenario
+def calibration_with_fsdp(rank: int) -> None:
+    for algorithm in ("apoz", "mean_activation"):
+        check_calibration(algorithm, rank, is_sharded=True)
+    for algorithm in ("wanda", "sparsegpt"):
+        check_calibration(algorithm, rank, is_sharded=True, sequential=False)
+
+
+@scenario
+def going_block_by_block_with_fsdp_is_an_error_in_both(rank: int) -> None:
+    model = build()
+    shard(model)
+    session = laconic.attach(model, recipe("wanda"))
+    session.calibrate([batch(rank)])
+    text = error_of(laconic.SessionError, session.compress)
+    assert text == (
+        "stem.weight is sharded, and wanda goes block by block, which fully_shard() does not "
+        "allow; compress before fully_shard(), or give the algorithm the option sequential: false"
+    )
+    assert session.masks() == {}
 
 
 @scenario
