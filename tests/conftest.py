@@ -72,7 +72,7 @@ def golden() -> Golden:
     return GOLDEN
 
 
-SECONDS = 240
+SECONDS = 480
 """How long two processes may take for all of their scenarios."""
 
 Ask = Callable[[str], list[str]]
