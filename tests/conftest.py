@@ -1,9 +1,14 @@
-"""The golden cases: numbers of the reference implementation, for every suite that compares."""
+"""What every suite shares: the reference implementation's numbers, and pairs of processes."""
 
 import functools
 import importlib.util
+import itertools
 import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,3 +70,69 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     return GOLDEN
+
+
+SECONDS = 480
+"""How long two processes may take for all of their scenarios."""
+
+Ask = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def start_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Ask]:
+    """Run a worker of ``two_processes.py`` twice, side by side.
+
+    What it returns tells what each process reports of a scenario: ``ok``, or what went wrong.
+    """
+
+    def start(worker: Path) -> Ask:
+        folder = tmp_path_factory.mktemp("gloo")
+        logs = [folder / f"log-{rank}" for rank in (0, 1)]
+        wait_for([start_worker(worker, rank, log) for rank, log in enumerate(logs)])
+
+        def ask(scenario: str) -> list[str]:
+            found = []
+            for rank, log in enumerate(logs):
+                path = folder / f"results-{rank}.json"
+                results = json.loads(path.read_text()) if path.exists() else {}
+                found.append(results.get(scenario, f"not reached\n{log.read_text()}"))
+            return found
+
+        return ask
+
+    return start
+
+
+def start_worker(worker: Path, rank: int, log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", str(worker), str(rank), str(log.parent)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+        )
+
+
+def wait_for(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """Wait until all are done; when one fails, the others may wait for it, so they end too."""
+    end = time.monotonic() + SECONDS
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > end or any(process.poll() for process in processes):
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def scenarios_of() -> Callable[[Path], list[str]]:
+    """List the scenarios of a worker, so that a test can tell that none is forgotten."""
+
+    def names(worker: Path) -> list[str]:
+        lines = worker.read_text(encoding="utf-8").splitlines()
+        return [
+            after.removeprefix("def ").partition("(")[0]
+            for line, after in itertools.pairwise(lines)
+            if line == "@scenario"
+        ]
+
+    return names

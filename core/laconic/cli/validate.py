@@ -9,7 +9,7 @@ import click
 
 from laconic.cli.findings import Checked, Format, render
 from laconic.document.detect import detect_kind
-from laconic.document.load import recipe_file
+from laconic.document.load import recipe_file, training_problems
 from laconic.document.positions import Document
 from laconic.document.problem import Problem
 from laconic.document.schema import Kind
@@ -68,6 +68,8 @@ def _check_job(file: str, document: Document, *, problems: tuple[Problem, ...]) 
     except ConfigError as error:
         return [Checked(file, "job", (*problems, *error.problems))]
     recipe = _check_recipe(str(path))
+    if not problems and not recipe.problems:
+        problems = training_problems(document, read_file(path).data)
     return [Checked(file, "job", problems), recipe]
 
 

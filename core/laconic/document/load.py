@@ -14,6 +14,7 @@ from laconic.document.positions import Document
 from laconic.document.problem import Problem
 from laconic.document.recipe import Entry, Recipe
 from laconic.document.source import read_document, read_file
+from laconic.document.training import check_training
 from laconic.document.validate import check
 from laconic.errors import ConfigError
 from laconic.registry.descriptors import Json, Method
@@ -53,9 +54,23 @@ def load_job(path: str | os.PathLike[str]) -> Job:
     written = data["recipe"]
     if isinstance(written, str):
         recipe = load_recipe(recipe_file(document, directory, written))
+        problems = training_problems(document, recipe.document)
+        if problems:
+            raise ConfigError(problems, source=document.source)
     else:
         recipe = build_recipe(written, Site(document, recipe_path("job")))
     return build_job(data, document, directory=directory, recipe=recipe)
+
+
+def training_problems(document: Document, recipe: Json) -> tuple[Problem, ...]:
+    """Return what a job lacks for a recipe that stands in a file of its own.
+
+    Args:
+        document: the job, without mistakes so far.
+        recipe: the recipe as plain data.
+    """
+    findings = check_training(document.data, "job", recipe=recipe, path=("recipe",))
+    return document.problems(list(findings))
 
 
 def parse_config_list(method: Method, config_list: Sequence[Json]) -> tuple[Entry, ...]:

@@ -12,6 +12,7 @@ from laconic.document.legacy import LEGACY_ANY_TYPE, LEGACY_TYPE_HINT
 from laconic.document.positions import Finding
 from laconic.document.requirements import check_requirements
 from laconic.document.schema import Kind
+from laconic.document.training import check_training
 from laconic.registry.descriptors import Json
 
 _PATTERN_KEYS = ("op_names_re", "exclude_op_names_re")
@@ -33,6 +34,7 @@ def check_rules(data: Json, kind: Kind) -> Iterator[Finding]:
         for level in _levels(entry):
             yield from _check_bounds(level)
     yield from check_requirements(data, kind)
+    yield from check_training(data, kind)
 
 
 def _levels(entry: Place) -> Iterator[Place]:

@@ -154,11 +154,7 @@ def _replace_in_mapping(
         if nested is None:
             raise SessionError(_no_element(module, site, output))
         key, index = nested
-        inner, change = output[key], apply
-
-        def apply(value: Any) -> Any:
-            items = [change(item) if at == index else item for at, item in enumerate(inner)]
-            return type(inner)(items)
+        apply = _in_element(apply, index)
 
     if type(output) in (dict, OrderedDict):
         # Not copied: torch.compile gives an OrderedDict that was copied another order.
@@ -183,6 +179,14 @@ def _find_key(key: int | str | None, output: Mapping[Any, Any]) -> Any:
         return str(key)
     index = key or 0
     return list(output)[index] if index < len(output) else None
+
+
+def _in_element(apply: Callable[[Any], Any], index: int) -> Callable[[Any], Any]:
+    def change(value: Any) -> Any:
+        items = [apply(item) if at == index else item for at, item in enumerate(value)]
+        return type(value)(items)
+
+    return change
 
 
 def _find_nested(key: int | str | None, output: Mapping[Any, Any]) -> tuple[str, int] | None:

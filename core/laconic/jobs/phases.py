@@ -22,6 +22,9 @@ from laconic.session.opening import attach
 from laconic.session.report_table import split_metric
 from laconic.session.tensor_file import write_tensors
 
+LASTING = ("compress", "train")
+"""Phases that keep a checkpoint, from which a later run goes on."""
+
 
 def build_model(run: Run) -> Run:
     """Call the user's builders."""
@@ -41,7 +44,7 @@ def measure(moment: str) -> Callable[[Run], Run]:
     """Return the phase that evaluates the model and remembers the result.
 
     Args:
-        moment: ``before``, ``compressed`` or ``after``.
+        moment: ``before``, ``trained``, ``compressed`` or ``after``.
     """
 
     def act(run: Run) -> Run:
@@ -76,7 +79,7 @@ def attach_plan(run: Run) -> Run:
 
 def restore(run: Run) -> Run:
     """Load the newest checkpoint."""
-    newest = next(name for name in ("train", "compress") if name in run.record.done)
+    newest = [name for name in run.record.done if name in LASTING][-1]
     session = load_checkpoint(checkpoint_folder(run.folder, newest), run.model, teacher=run.teacher)
     session.metrics.update(run.record.metrics)
     return attrs.evolve(run, session=session)
@@ -93,9 +96,22 @@ def calibrate(run: Run) -> Run:
 
 def compress(run: Run) -> Run:
     """Compute masks and scales, put them in force, and keep a checkpoint."""
-    run.attached.compress()
+    if run.attached.is_compressed:
+        run.voice.line("  the training loop has done it")
+    else:
+        run.attached.compress()
     keep_checkpoint(run, "compress")
     return run
+
+
+def measure_uncompressed(moment: str) -> Callable[[Run], Run]:
+    """Return the phase that evaluates the model if it is not compressed yet.
+
+    Args:
+        moment: ``trained``.
+    """
+    act = measure(moment)
+    return lambda run: run if run.attached.is_compressed else act(run)
 
 
 def train(run: Run) -> Run:

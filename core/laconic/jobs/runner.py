@@ -31,6 +31,7 @@ from laconic.jobs.record import (
 )
 from laconic.jobs.references import References, job_imports, load_references
 from laconic.jobs.run import Phase, Run, remember
+from laconic.jobs.turns import is_compressed_last
 from laconic.registry.registry import registry
 from laconic.session.report import Report, read_report
 from laconic.session.report_table import show_report
@@ -156,22 +157,18 @@ def _carry_out(
 def _steps(job: Job, record: RunRecord) -> tuple[Phase, ...]:
     done = record.done
     is_measured = job.data.evaluate is not None
+    has_checkpoint = any(name in done for name in phases.LASTING)
     wanted = (
         (Phase("build the model", phases.build_model), True),
         (Phase("evaluate the dense model", phases.measure("before"), "before"), is_measured),
         (Phase("plan", phases.resolve_plan), True),
-        (Phase("restore the last checkpoint", phases.restore), "compress" in done),
-        (Phase("attach", phases.attach_plan), "compress" not in done),
+        (Phase("restore the last checkpoint", phases.restore), has_checkpoint),
+        (Phase("attach", phases.attach_plan), not has_checkpoint),
         (
             Phase("calibrate", phases.calibrate),
-            job.data.calibration is not None and "compress" not in done,
+            job.data.calibration is not None and not has_checkpoint,
         ),
-        (Phase("compress", phases.compress, "compress"), True),
-        (
-            Phase("evaluate the compressed model", phases.measure("compressed"), "compressed"),
-            is_measured and job.train is not None,
-        ),
-        (Phase("train", phases.train, "train"), job.train is not None),
+        *_work(job, is_measured=is_measured),
         (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
         (Phase("save the session", phases.save), True),
         (Phase("finalize", phases.finalize), True),
@@ -180,6 +177,27 @@ def _steps(job: Job, record: RunRecord) -> tuple[Phase, ...]:
     )
     return tuple(
         phase for phase, is_wanted in wanted if is_wanted and phase.lasting not in (*done,)
+    )
+
+
+def _work(job: Job, *, is_measured: bool) -> tuple[tuple[Phase, bool], ...]:
+    compress = Phase("compress", phases.compress, "compress")
+    train = Phase("train", phases.train, "train")
+    if is_compressed_last(job.recipe):
+        measure = phases.measure_uncompressed("trained")
+        return (
+            (train, True),
+            (Phase("evaluate the trained model", measure, "trained"), is_measured),
+            (compress, True),
+        )
+    measure = phases.measure("compressed")
+    return (
+        (compress, True),
+        (
+            Phase("evaluate the compressed model", measure, "compressed"),
+            is_measured and job.train is not None,
+        ),
+        (train, job.train is not None),
     )
 
 

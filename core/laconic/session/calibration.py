@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from laconic.session.module_observing import check_seen, watch_modules
+from laconic.session.module_observing import collect_watches, watch_modules
 from laconic.session.observing import Forward, observe, run_batches
 from laconic.session.quantization.ranges import join, observing
 from laconic.session.sequential import Batches
@@ -24,8 +24,11 @@ def calibrate(
     quantization: Quantization,
     batches: Iterable[Any],
     forward: Forward | None,
-) -> Batches | None:
+) -> None:
     """Run batches and let algorithms observe; after an error what was observed before is kept.
+
+    Both keep the batches where compressing needs them again: to go block by block, or because masks
+    that are still to come change what inputs and outputs are quantized.
 
     Args:
         model: the session's model.
@@ -33,10 +36,6 @@ def calibrate(
         quantization: its quantization.
         batches: what to run; read once.
         forward: called as forward(model, batch), or None for the default.
-
-    Returns:
-        The batches where compressing needs them again: to go block by block, or because masks that
-        are still to come change what inputs and outputs are quantized.
     """
     statistics = pruning.new_statistics()
     seen = quantization.seers()
@@ -58,11 +57,11 @@ def calibrate(
             count = run_batches(model, batches if kept is None else kept, forward)
     collect(list(statistics.values()), count)
     join(seen, count)
-    check_seen(watches)
+    collect_watches(watches)
     pruning.statistics = statistics
     for pruning_run, some in pruned:
         pruning_run.observed = {watch.handle: watch.sums for watch in some}
     for quantization_run, some in quantized:
         quantization_run.observed = {watch.handle: watch.sums for watch in some}
     quantization.seen = {one.handle: one for one in seen}
-    return None if kept is None else Batches(kept, forward)
+    pruning.batches = quantization.batches = None if kept is None else Batches(kept, forward)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from laconic.errors import SessionError
 from laconic.planning.plan import Plan
-from laconic.session.editing import checked_masks
+from laconic.session.editing import (
+    check_groups,
+    checked_masks,
+    named_handles,
+    need_masks_to_freeze,
+)
 from laconic.session.following import with_followers
 from laconic.session.handles import Binding, Handle
 from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
@@ -16,7 +22,7 @@ from laconic.session.module_observing import Watch
 from laconic.session.runs import Decision, PruningRun
 from laconic.session.sequential import Batches, compress_in_sequence
 from laconic.session.starting import start_runs
-from laconic.session.statistic import Statistic, statistic_for
+from laconic.session.statistic import Statistic, sample_shape, statistic_for
 
 
 class Pruning:
@@ -29,6 +35,7 @@ class Pruning:
         originals: target -> its values before an algorithm changed them.
         frozen: targets whose masks no algorithm changes any more.
         is_handed_over: whether the user's optimizer moves what is learned.
+        batches: the calibration batches, where masks need them again.
     """
 
     def __init__(self, plan: Plan, model: nn.Module, binding: Binding) -> None:
@@ -41,6 +48,7 @@ class Pruning:
         self.originals: dict[Handle, Tensor] = {}
         self.frozen: set[Handle] = set()
         self.is_handed_over = False
+        self.batches: Batches | None = None
         self._handles = tuple(one for one in binding.handles if one.plan.method == "pruning")
 
     @property
@@ -79,45 +87,46 @@ class Pruning:
         """Whether calibration batches are needed again in compress."""
         return any(run.is_sequential for run in self.runs)
 
-    def compress(self, steps: int, batches: Batches | None = None) -> None:
+    def compress(self, steps: int) -> None:
         """Compute all masks and put them in force; after an error everything is as it was.
 
         Args:
             steps: optimizer steps so far.
-            batches: the calibration batches where they were kept.
         """
+        self._renew(self.runs, steps)
+        self.is_compressed = True
+
+    def _renew(self, runs: Sequence[PruningRun], steps: int, *, is_partial: bool = False) -> None:
         journal = _Journal()
         try:
             decision = Decision()
-            for run in self.runs:
-                if run.is_sequential:
-                    self._compress_in_sequence(run, steps, batches, journal)
+            for run in runs:
+                if run.is_sequential and run.factor(steps):
+                    self._compress_in_sequence(run, steps, journal)
                 else:
                     found = self._decide(run, steps, run.handles)
                     decision.kept.update(found.kept)
                     decision.values.update(found.values)
-            self._apply(decision, journal)
+            self._apply(decision, journal, is_partial=is_partial)
         except BaseException:
             journal.undo(self.model)
             raise
-        self.is_compressed = True
-        for run in self.runs:
+        for run in runs:
             run.start_over()
 
-    def _compress_in_sequence(
-        self, run: PruningRun, steps: int, batches: Batches | None, journal: _Journal
-    ) -> None:
-        if batches is None:
+    def _compress_in_sequence(self, run: PruningRun, steps: int, journal: _Journal) -> None:
+        if self.batches is None:
             name = run.handles[0].plan.name if run.handles else "the stage"
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
-                f"session.calibrate(batches) before session.compress()"
+                f"session.calibrate(batches) before session.compress(), and again in a session "
+                f"that was loaded, since batches are not saved with it"
             )
 
         def compress(handles: Sequence[Handle]) -> None:
             self._apply(self._decide(run, steps, handles), journal, is_partial=True)
 
-        compress_in_sequence(run, self.model, batches, compress=compress)
+        compress_in_sequence(run, self.model, self.batches, compress=compress)
 
     def step(self, steps: int) -> bool:
         """Advance by one optimizer step and tell whether masks changed.
@@ -131,15 +140,8 @@ class Pruning:
         due = [run for run in self.runs if run.is_due(steps)]
         if not due:
             return False
-        decision = Decision()
-        for run in due:
-            found = self._decide(run, steps, run.handles)
-            decision.kept.update(found.kept)
-            decision.values.update(found.values)
-        self._apply(decision, _Journal())
-        self.is_compressed = True
-        for run in due:
-            run.start_over()
+        self._renew(due, steps, is_partial=True)
+        self.is_compressed = self.is_compressed or self.is_masked()
         return True
 
     def growing(self, steps: int) -> tuple[int, ...]:
@@ -149,6 +151,10 @@ class Pruning:
             steps: optimizer steps so far.
         """
         return tuple(run.number for run in self.runs if run.factor(steps) < 1)
+
+    def is_masked(self) -> bool:
+        """Tell whether every target has a mask."""
+        return all(mask_of(handle) is not None for handle in self.handles)
 
     def need_masks(self, message: str) -> None:
         """Refuse a call that needs masks in force.
@@ -162,7 +168,7 @@ class Pruning:
         if not self.runs or self.is_compressed:
             return
         # A checkpoint of a compressed model may have brought the masks.
-        if not self.handles or any(mask_of(handle) is None for handle in self.handles):
+        if not self.handles or not self.is_masked():
             raise SessionError(message)
         self.is_compressed = True
 
@@ -205,11 +211,34 @@ class Pruning:
             masks: module -> target -> bool, True = kept.
             is_frozen: whether algorithms leave these targets alone from now on.
         """
-        decided = checked_masks(masks, self.handles)
+        decided = checked_masks(masks, self.handles, partial(sample_shape, self.statistics))
+        if is_frozen:
+            check_groups(self.frozen.union(decided), self.handles)
         self._apply(Decision(decided), _Journal(), is_partial=True)
         if is_frozen:
             self.frozen.update(decided)
-        self.is_compressed = all(mask_of(handle) is not None for handle in self.handles)
+        self.is_compressed = self.is_masked()
+
+    def freeze(self, targets: Iterable[str] | None) -> None:
+        """Let algorithms leave the masks of targets as they are.
+
+        Args:
+            targets: their full names, or None for all.
+        """
+        chosen = named_handles(targets, self.handles)
+        need_masks_to_freeze(chosen)
+        check_groups(self.frozen.union(chosen), self.handles)
+        self.frozen.update(chosen)
+
+    def unfreeze(self, targets: Iterable[str] | None) -> None:
+        """Let algorithms decide on targets again.
+
+        Args:
+            targets: their full names, or None for all.
+        """
+        left = self.frozen.difference(named_handles(targets, self.handles))
+        check_groups(left, self.handles)
+        self.frozen = left
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""

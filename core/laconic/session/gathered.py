@@ -15,8 +15,8 @@ from laconic.session.handles import Handle
 from laconic.session.runs import PruningRun
 
 OBSERVED, LEARNED, MOVED = "observed", "learned", "moved"
-VALUE, ORIGINAL, BEFORE = "value", "original", "before"
-KINDS = (OBSERVED, LEARNED, MOVED, VALUE, ORIGINAL, BEFORE)
+VALUE, ORIGINAL = "value", "original"
+KINDS = (OBSERVED, LEARNED, MOVED, VALUE, ORIGINAL)
 
 
 def gathered_state(pruning: Pruning) -> tuple[dict[str, Tensor], dict[str, Json]]:
@@ -33,8 +33,6 @@ def gathered_state(pruning: Pruning) -> tuple[dict[str, Tensor], dict[str, Json]
         for handle, sums in run.observed.items():
             for part, tensor in sums.items():
                 tensors[_key(OBSERVED, part, handle)] = tensor.clone()
-        for handle, values in run.before.items():
-            tensors[_key(BEFORE, "", handle)] = values
         for handle in run.handles if run.is_trained else ():
             for part, tensor in run.learned(handle).items():
                 tensors[_key(LEARNED, part, handle)] = tensor.detach()
@@ -118,8 +116,6 @@ def _put_back(pruning: Pruning, kind: str, part: str, handle: Handle, tensor: Te
     tensor = tensor.to(handle.raw.device)
     if kind == OBSERVED:
         run.observed.setdefault(handle, {})[part] = tensor
-    elif kind == BEFORE:
-        run.before[handle] = tensor
     elif kind == ORIGINAL:
         pruning.originals[handle] = tensor
     elif kind == VALUE:

@@ -63,18 +63,12 @@ class Handle:
                 f"{self.plan.name} is on the meta device, so it has no values to rank; load the "
                 f"model's weights before session.compress()"
             )
-        if is_sharded(tensor):
-            gathered: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]  # DTensor's
-            return gathered
-        return tensor
+        return whole(tensor)
 
     def gradient(self) -> Tensor | None:
         """Return the whole gradient of the parameter, or None when it has none."""
         gradient = self.raw.grad
-        if gradient is None or not is_sharded(gradient):
-            return gradient
-        gathered: Tensor = gradient.full_tensor()  # type: ignore[attr-defined]  # DTensor's
-        return gathered
+        return None if gradient is None else whole(gradient)
 
     def write(self, values: Tensor) -> None:
         """Write new raw values in place; a sharded parameter gets its part of them.
@@ -193,6 +187,18 @@ def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:
             f"{found} there; plan again with laconic.plan(model, recipe)"
         )
     return tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all values of a tensor, which every process has to ask for when it is sharded.
+
+    Args:
+        tensor: plain, or a sharded DTensor.
+    """
+    if not is_sharded(tensor):
+        return tensor
+    gathered: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]  # DTensor's
+    return gathered
 
 
 def like_raw(values: Tensor, raw: Tensor) -> Tensor:

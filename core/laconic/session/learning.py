@@ -13,6 +13,7 @@ from laconic.abilities import Learns
 from laconic.instrument.names import MASK, mask_buffer, state_buffer
 from laconic.instrument.transforms import chain_of, put
 from laconic.session.handles import Handle
+from laconic.session.processes import average_gradients
 
 DEFAULT_LEARNING_RATE = 0.01
 
@@ -97,13 +98,10 @@ def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
         optimizer: moves what one stage learns.
     """
     tensors = [one for group in optimizer.param_groups for one in group["params"]]
+    average_gradients(tensors)
     gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
     if not gradients:
         return
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for gradient in gradients:
-            torch.distributed.all_reduce(gradient)
-            gradient.div_(torch.distributed.get_world_size())
     # A loss scaler overflows now and then; the user's optimizer skips such a step too.
     if all(bool(gradient.isfinite().all()) for gradient in gradients):
         optimizer.step()

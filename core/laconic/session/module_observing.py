@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from laconic.abilities import ObservesInputs, ObservesOutputs
 from laconic.errors import CalibrationError
 from laconic.quantizer_abilities import MergesObservations
 from laconic.session.handles import Handle
-from laconic.session.sums import add_sums
+from laconic.session.processes import gather
+from laconic.session.sums import add_sums, merged_over_processes, over_processes
 
 
 @attrs.define(eq=False)
@@ -64,28 +66,84 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
             removable.remove()
 
 
-def check_seen(watches: Sequence[Watch]) -> None:
-    """Raise when an algorithm saw nothing of a target's module.
+def collect_watches(watches: Sequence[Watch]) -> None:
+    """Sum up what all processes saw, so that all of them decide alike.
+
+    A module that only some processes called, such as an expert that a router chose in one of them,
+    counts with what those saw.
 
     Args:
-        watches: who observed what.
+        watches: who observed what, in the same order everywhere; their sums are written to.
 
     Raises:
-        CalibrationError: names the first target that was not seen, or whose sums are not finite.
+        CalibrationError: no process saw a target's module, they saw other shapes, or the sums are
+            not finite; names the first such target. It is raised in every process.
     """
-    for watch in watches:
-        name = watch.handle.plan.name
-        if not watch.sums:
-            raise CalibrationError(
-                f"{name}: its module was not called in calibration: no batch reached it, or "
-                f"something reads its weight without calling it; run it, or leave it out"
-            )
+    everyone = gather(_views(watches))
+    for number, watch in enumerate(watches):
+        views = [process[number] for process in everyone]
+        _check_views(watch, views)
+        if len(everyone) > 1:
+            owners = {view.owner for view in views}
+            if len(owners) == 1 and number not in owners:
+                watch.sums = watches[owners.pop()].sums
+            else:
+                watch.sums = _over_processes(watch, views)
         for key, tensor in watch.sums.items():
             if not bool(tensor.sum().isfinite()):
                 raise CalibrationError(
-                    f"{name}: what {watch.handle.plan.algorithm} observed ({key}) is not finite; "
-                    f"check the batches and the model's weights"
+                    f"{watch.handle.plan.name}: what {watch.handle.plan.algorithm} observed "
+                    f"({key}) is not finite; check the batches and the model's weights"
                 )
+
+
+@attrs.frozen
+class _View:
+    """What one process saw of one target: shapes and dtypes, and with which target it shares."""
+
+    parts: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+    owner: int
+
+
+def _views(watches: Sequence[Watch]) -> list[_View]:
+    owners: dict[int, int] = {}
+    views = []
+    for number, watch in enumerate(watches):
+        parts = {key: (tuple(one.shape), one.dtype) for key, one in watch.sums.items()}
+        views.append(_View(parts, owners.setdefault(id(watch.sums), number)))
+    return views
+
+
+def _check_views(watch: Watch, views: Sequence[_View]) -> None:
+    name = watch.handle.plan.name
+    seen = [view.parts for view in views if view.parts]
+    if not seen:
+        raise CalibrationError(
+            f"{name}: its module was not called in calibration: no batch reached it, or "
+            f"something reads its weight without calling it; run it, or leave it out"
+        )
+    if any(parts != seen[0] for parts in seen):
+        shapes = [{key: list(shape) for key, (shape, _) in parts.items()} for parts in seen]
+        raise CalibrationError(
+            f"{name}: what {watch.handle.plan.algorithm} observed has another shape in each "
+            f"process: {shapes}; calibrate with one shape"
+        )
+
+
+def _over_processes(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
+    if isinstance(watch.algorithm, MergesObservations):
+        return merged_over_processes(watch.sums, watch.algorithm)
+    return over_processes(_filled(watch, views))
+
+
+def _filled(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
+    if watch.sums:
+        return watch.sums
+    parts = next(view.parts for view in views if view.parts)
+    device = watch.handle.raw.device
+    return {
+        key: torch.zeros(shape, dtype=dtype, device=device) for key, (shape, dtype) in parts.items()
+    }
 
 
 class _SharedInputs:

@@ -13,7 +13,7 @@ from laconic.session.report import Report, ReportRow
 
 _WIDTH = 110
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
-_MOMENTS = ("before", "compressed", "after")
+_MOMENTS = ("before", "trained", "compressed", "after")
 
 
 def report_text(report: Report) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import attrs
 import torch
@@ -17,10 +17,12 @@ from laconic.blocks import Blocks, count_blocks
 from laconic.document.recipe import Stage
 from laconic.errors import AttachError, SessionError
 from laconic.session.clock import Curve, factor_at, is_due
+from laconic.session.gradients import Gradients
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import DEFAULT_LEARNING_RATE, learned_of, place, step_optimizer
 from laconic.session.mask_state import compact
 from laconic.session.module_observing import Watch, is_observing
+from laconic.session.processes import is_equal_everywhere
 from laconic.session.pruning import Ranked, decide_masks, importance_of, member_of, rank, target_of
 from laconic.session.solving import solve
 from laconic.session.statistic import Statistic
@@ -52,7 +54,7 @@ class PruningRun:
         curve: how its sparsity grows, or None.
         binding: the plan laid over the model.
         observed: target -> sums of what was observed.
-        before: target -> its values at the last backward pass, for gradients.
+        gradients: those of the user's backward passes, where the algorithm observes them.
         optimizer: moves what is learned; None when there is nothing, or the user does it.
     """
 
@@ -61,10 +63,9 @@ class PruningRun:
     curve: Curve | None
     binding: Binding
     observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict)
-    before: dict[Handle, Tensor] = attrs.field(factory=dict)
+    gradients: Gradients = attrs.field(factory=Gradients)
     optimizer: torch.optim.Optimizer | None = None
     _learned_names: dict[Handle, tuple[str, ...]] = attrs.field(factory=dict)
-    _hooks: list[Any] = attrs.field(factory=list)
 
     @cached_property
     def handles(self) -> tuple[Handle, ...]:
@@ -112,18 +113,11 @@ class PruningRun:
         if isinstance(self.pruner, Learns):
             self._start_learning(self.pruner)
         if isinstance(self.pruner, ObservesGradients):
-            for handle in self.handles:
-                # Observed when the gradient arrives: the optimizer then changes the values.
-                hook = handle.raw.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch
-                    self._remember(handle)
-                )
-                self._hooks.append(hook)
+            self.gradients.listen(self.handles)
 
     def stop(self) -> None:
         """Stop listening; what is in the modules is removed with their instruments."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self.gradients.stop()
 
     def _start_learning(self, pruner: Learns) -> None:
         tensors: list[Tensor] = []
@@ -136,16 +130,6 @@ class PruningRun:
         self.optimizer = (
             torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE) if make is None else make(tensors)
         )
-
-    def _remember(self, handle: Handle) -> Callable[[Tensor], None]:
-        def remember(parameter: Tensor) -> None:
-            values = parameter.detach()
-            if handle in self.before:
-                self.before[handle].copy_(values)
-            else:
-                self.before[handle] = values.clone()
-
-        return remember
 
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
@@ -186,26 +170,13 @@ class PruningRun:
         """Let the algorithm see the gradients of the optimizer step that was just made.
 
         Raises:
-            SessionError: a gradient is gone.
+            SessionError: a gradient or the parameter itself is gone.
         """
         pruner = self.pruner
         if not isinstance(pruner, ObservesGradients):
             return
-        seen: list[tuple[Handle, Tensor]] = []
-        for handle in self.handles:
-            gradient = handle.gradient()
-            if gradient is None or handle not in self.before:
-                raise SessionError(
-                    f"{handle.plan.name} has no gradient: {handle.plan.algorithm} observes "
-                    f"gradients in session.step(), so call it after optimizer.step() and before "
-                    f"optimizer.zero_grad()"
-                )
-            seen.append((handle, gradient.detach()))
-        # A loss scaler overflows now and then; the optimizer made no step then.
-        if not all(bool(gradient.isfinite().all()) for _, gradient in seen):
-            return
-        for handle, gradient in seen:
-            target = target_of(Ranked(handle, self.before[handle], _blocks(handle)))
+        for handle, gradient, values in self.gradients.seen(self.handles):
+            target = target_of(Ranked(handle, values, _blocks(handle)))
             part = pruner.observe_gradient(gradient, target)
             add_sums(self.observed.setdefault(handle, {}), part)
 
@@ -240,10 +211,11 @@ class PruningRun:
             return self._keep_everything(handles)
         ranked = [rank(handle, statistics, stages) for handle in handles]
         self._need_observations(handles)
+        self._need_the_same_everywhere(handles)
         targets = [
             target_of(
                 one,
-                observed=over_processes(self.observed.get(one.handle, {})),
+                observed=self._observed(one.handle),
                 learned=self.learned(one.handle),
             )
             for one in ranked
@@ -272,6 +244,25 @@ class PruningRun:
             everything = torch.ones(counts, dtype=torch.bool, device=handle.raw.device)
             kept[handle] = compact(everything, blocks.size, handle.plan.shape)
         return Decision(kept)
+
+    def _observed(self, handle: Handle) -> dict[str, Tensor]:
+        found = self.observed.get(handle, {})
+        # What calibration saw is summed up already; optimizer steps add to this process's sums.
+        return over_processes(found) if isinstance(self.pruner, ObservesGradients) else found
+
+    def _need_the_same_everywhere(self, handles: Sequence[Handle]) -> None:
+        # The session averages over processes itself; the user's optimizer may not.
+        if self.optimizer is not None or not isinstance(self.pruner, Learns):
+            return
+        learned = [one for handle in handles for one in self.learned(handle).values()]
+        if not is_equal_everywhere(learned):
+            first = handles[0].plan
+            raise SessionError(
+                f"what {first.algorithm} learned of {first.name} and others differs between the "
+                f"processes: your optimizer moves session.parameters(), whose gradients "
+                f"DistributedDataParallel does not average; average them before optimizer.step(), "
+                f"or leave them to session.step()"
+            )
 
     def _need_observations(self, handles: Sequence[Handle]) -> None:
         missing = [handle for handle in handles if handle not in self.observed]

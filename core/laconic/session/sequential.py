@@ -10,10 +10,13 @@ import attrs
 from torch import Tensor, nn
 
 from laconic.abilities import ObservesOutputs
+from laconic.errors import SessionError
+from laconic.instrument.classes import is_sharded
 from laconic.session.blockwise import Call, Chain, enter_modules, find_blocks, find_chain
 from laconic.session.handles import Handle
-from laconic.session.module_observing import Watch, check_seen, watch_modules
+from laconic.session.module_observing import Watch, collect_watches, watch_modules
 from laconic.session.observing import Forward, call_model, evaluating
+from laconic.session.processes import gather
 
 _GROUPS = ("global_group_id", "dependency_group_id")
 
@@ -81,11 +84,15 @@ def compress_in_sequence(
 
     Raises:
         CalibrationError: a target's module was not called.
+        SessionError: parameters are sharded.
     """
     waiting = list(run.handles)
+    _need_whole_parameters(waiting)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
         chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
+        if not all(gather(chain is not None)):
+            chain = None  # all processes go the same way, since they observe together
         if chain is not None:
             waiting = _follow(run, chain, blocks, waiting, compress)
         if waiting:
@@ -94,11 +101,22 @@ def compress_in_sequence(
             run.forget(waiting)
 
 
+def _need_whole_parameters(handles: Sequence[Handle]) -> None:
+    # A block ends its pass early or runs without the model around it, and FSDP2 follows neither.
+    sharded = next((one.plan for one in handles if is_sharded(one.raw)), None)
+    if sharded is not None:
+        raise SessionError(
+            f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
+            f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
+            f"the option sequential: false"
+        )
+
+
 def _observe(run: ObservingRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:
     watches = run.watches(handles)
     with watch_modules(watches):
         feed()
-    check_seen(watches)
+    collect_watches(watches)
     for watch in watches:
         run.observed[watch.handle] = watch.sums
 

@@ -20,6 +20,7 @@ from laconic.session.baking import bake, keep_activations, warn_of_staying
 from laconic.session.by_target import by_target
 from laconic.session.calibration import calibrate
 from laconic.session.distillation.engine import Distillation, need_teacher, to_device
+from laconic.session.editable import EditableMasks
 from laconic.session.engine import Pruning
 from laconic.session.folds import folds_of
 from laconic.session.handles import Handle, bind, first_device
@@ -30,13 +31,12 @@ from laconic.session.quantization.engine import Quantization
 from laconic.session.quantization.integers import IntegerTensor
 from laconic.session.report import Report, build_report, warn_of_misses
 from laconic.session.resuming import restore_state, save, session_state
-from laconic.session.sequential import Batches
 from laconic.session.starting import task_loss_weight
 from laconic.session.statistic import sample_shape
 from laconic.session.wiring import wire
 
 
-class Session:
+class Session(EditableMasks):
     """An instrumented model: calibrate, compress, step, save, and finalize or detach.
 
     Make one with `laconic.attach`, `laconic.prune` or `laconic.load_session`.
@@ -62,7 +62,6 @@ class Session:
         self._baked_qparams: list[tuple[Handle, QParams]] = []
         self._baked_integers: list[tuple[Handle, IntegerTensor]] = []
         binding = bind(plan, model)
-        self._batches: Batches | None = None
         self._pruning = Pruning(plan, model, binding)
         self._quantization = Quantization(binding, model)
         need_teacher(plan.targets, teacher, model)
@@ -80,6 +79,12 @@ class Session:
     def __repr__(self) -> str:
         return f"<laconic.Session {self._state}: {len(self.plan)} targets, step {self.steps}>"
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether `compress` was called, or steps did its work, and masks and scales are there."""
+        has_masks = self._pruning.is_compressed and self._pruning.is_masked()
+        return has_masks and (self._quantization.is_compressed or not self._quantization.runs)
+
     def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
 
@@ -94,7 +99,7 @@ class Session:
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        self._batches = calibrate(self.model, self._pruning, self._quantization, batches, forward)
+        calibrate(self.model, self._pruning, self._quantization, batches, forward)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
@@ -110,9 +115,9 @@ class Session:
         """
         need_attached(self._state, "compress")
         was_compressed = self._pruning.is_compressed
-        self._pruning.compress(self.steps, self._batches)
+        self._pruning.compress(self.steps)
         is_changed = bool(self._pruning.runs) and not was_compressed
-        self._quantization.compress(self._batches, is_changed=is_changed)
+        self._quantization.compress(is_changed=is_changed)
         self._record("compress")
         warn_of_misses(self.report())
 
@@ -168,21 +173,6 @@ class Session:
                 *self._quantization.hand_over(),
             ]
         )
-
-    def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
-        """Put your own masks in force: mask more, or let masked weights grow back.
-
-        Args:
-            masks: {module: {target: mask}}, bool, True = kept, the target's shape or one that
-                broadcasts to it. Targets that are aligned with these follow.
-            freeze: whether algorithms and schedules leave these targets alone from now on.
-
-        Raises:
-            SessionError: there is no such target, or the mask does not fit it.
-        """
-        need_attached(self._state, "set_masks")
-        self._pruning.set_masks(masks, is_frozen=freeze)
-        self._record("set_masks")
 
     def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the teacher under no_grad in eval mode.

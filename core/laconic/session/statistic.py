@@ -16,6 +16,7 @@ from laconic.instrument.names import MASK
 from laconic.planning.stage import descriptor_of
 from laconic.registry.descriptors import Json
 from laconic.session.handles import Handle
+from laconic.session.processes import gather
 
 _CHANNELS = ("per_channel", "output_channel")
 
@@ -113,7 +114,7 @@ def collect(statistics: Sequence[Statistic], batches: int) -> None:
             than the others, or values that are not finite. It is raised in every process.
     """
     own = batches, [one.seen() for one in statistics]
-    everyone = _gather(own)
+    everyone = gather(own)
     for process, (found, _) in enumerate(everyone):
         if found == 0:
             where = f" in process {process}" if len(everyone) > 1 else ""
@@ -132,14 +133,6 @@ def collect(statistics: Sequence[Statistic], batches: int) -> None:
 
 
 _View = tuple[int, tuple[int, ...]]
-
-
-def _gather(own: tuple[int, list[_View]]) -> list[tuple[int, list[_View]]]:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [own]
-    everyone: list[tuple[int, list[_View]]] = [own] * distributed.get_world_size()
-    distributed.all_gather_object(everyone, own)
-    return everyone
 
 
 def _check_views(name: str, views: Sequence[_View]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.quantizer_abilities import MergesObservations
+from laconic.session.processes import gather, summed
 
 
 def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
@@ -41,28 +42,19 @@ def merged_over_processes(
         total: what this process observed.
         algorithm: knows how two observations become one.
     """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return dict(total)
-    own = {name: tensor.cpu() for name, tensor in total.items()}
-    everyone = [own] * distributed.get_world_size()
-    distributed.all_gather_object(everyone, own)
-    found = dict(everyone[0])
-    for part in everyone[1:]:
+    everyone = gather({name: tensor.cpu() for name, tensor in total.items()})
+    seen = [part for part in everyone if part]
+    found = dict(seen[0])
+    for part in seen[1:]:
         found = dict(algorithm.merge(found, part))
-    return {name: found[name].to(tensor.device) for name, tensor in total.items()}
+    device = next(iter(total.values())).device if total else torch.device("cpu")
+    return {name: tensor.to(device) for name, tensor in found.items()}
 
 
 def over_processes(total: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return sums added up over all processes; a copy only where there are several.
+    """Return sums added up over all processes; copies only where there are several.
 
     Args:
         total: this process's sums.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return dict(total)
-    summed = {}
-    for name, tensor in sorted(total.items()):
-        summed[name] = tensor.clone()
-        torch.distributed.all_reduce(summed[name])
-    return summed
+    return {name: summed(tensor) for name, tensor in sorted(total.items())}

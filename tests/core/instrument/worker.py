@@ -1,26 +1,18 @@
-"""One of two gloo processes, ``worker.py RANK FOLDER``: runs every scenario and writes what came.
+"""One of two gloo processes: how instruments and sessions meet DDP and FSDP2."""
 
-All scenarios share one pair of processes, because starting one takes longer than running them.
-"""
-
-import json
-import os
 import sys
-import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, main, scenario
 
 import laconic
-
-WORLD = 2
 
 
 class Net(nn.Module):
@@ -119,14 +111,6 @@ def assert_close(model: nn.Module, expected: Net) -> None:
         found = dict(model.named_parameters())[name]
         whole = found.full_tensor() if hasattr(found, "full_tensor") else found
         torch.testing.assert_close(whole, value, msg=name)
-
-
-SCENARIOS: list[Callable[..., None]] = []
-
-
-def scenario(function: Callable[..., None]) -> Callable[..., None]:
-    SCENARIOS.append(function)
-    return function
 
 
 @scenario
@@ -326,36 +310,9 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.full_tensor() for name, value in model.named_parameters()}
 
 
-def run(function: Callable[..., None], rank: int, folder: Path) -> str:
-    arguments = (rank, folder) if function.__code__.co_argcount > 1 else (rank,)
-    try:
-        function(*arguments)
-    except Exception:
-        return traceback.format_exc()
-    return "ok"
-
-
-def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
+if __name__ == "__main__":
     toy = ModuleType("laconic_toy")
     toy.Magnitude, toy.line = Magnitude, lambda progress: progress
     sys.modules["laconic_toy"] = toy
     laconic.registry().register(Face(), name="laconic-toy")
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD
-    )
-    results: dict[str, str] = {}
-    for function in SCENARIOS:
-        results[function.__name__] = run(function, rank, folder)
-        (folder / f"results-{rank}.json").write_text(json.dumps(results))
-        if results[function.__name__] != "ok":
-            # The other process may wait for this one inside a collective, so nothing can follow.
-            os._exit(1)
-    distributed.barrier()
-    # Gloo's threads may outlive the group and abort or hang an orderly exit; all is written.
-    os._exit(0)
-
-
-if __name__ == "__main__":
     main()

@@ -42,7 +42,8 @@ def test_without_calibration_the_error_says_what_to_call_and_nothing_changes(lay
         laconic.prune(layer, [{"op_names": ["0"], "sparse_ratio": 0.34}], algorithm="wanda")
     assert str(caught.value) == (
         "0.weight is compressed block by block on calibration batches; call "
-        "session.calibrate(batches) before session.compress()"
+        "session.calibrate(batches) before session.compress(), and again in a session that was "
+        "loaded, since batches are not saved with it"
     )
     assert type(layer[0]) is nn.Linear
     assert torch.equal(layer[0].weight, WEIGHT)

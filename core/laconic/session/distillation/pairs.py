@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import attrs
 import torch
@@ -93,7 +94,7 @@ class Pair:
             student = projections.apply(self.plan.name, link, student, teacher)
         name, where = self.plan.algorithm, self._names(link)
         try:
-            found = self.loss(student, teacher, **self.options)
+            found: object = self.loss(student, teacher, **self.options)
         except LaconicError:
             raise
         except ValueError as error:
@@ -136,8 +137,7 @@ def loss_of(plan: TargetPlan) -> tuple[Loss, dict[str, Json]]:
     if isinstance(method, Mapping):
         ((_, given),) = method.items()
         options = dict(given or {})
-    loss: Loss = registry().losses[plan.algorithm]
-    return loss, options
+    return cast("Loss", registry().losses[plan.algorithm]), options
 
 
 def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:

@@ -46,6 +46,7 @@ class Quantization:
         is_compressed: whether scales are in force.
         is_handed_over: whether the user's optimizer moves what is learned.
         steps: optimizer steps so far.
+        batches: the calibration batches, where scales need them again.
     """
 
     def __init__(self, binding: Binding, model: nn.Module) -> None:
@@ -58,6 +59,7 @@ class Quantization:
         self.is_compressed = False
         self.is_handed_over = False
         self.steps = 0
+        self.batches: Batches | None = None
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -133,11 +135,10 @@ class Quantization:
 
     # Compressing
 
-    def compress(self, batches: Batches | None, *, is_changed: bool) -> None:
+    def compress(self, *, is_changed: bool) -> None:
         """Choose all scales and put them in force; after an error everything is as it was.
 
         Args:
-            batches: the calibration batches where they were kept.
             is_changed: whether weights or masks changed since calibration saw inputs and outputs.
         """
         journal = Journal(self)
@@ -145,14 +146,14 @@ class Quantization:
             for run in self.runs:
                 matrices = set(run.handles)
                 if run.is_sequential:
-                    self._in_sequence(run, batches, journal)
+                    self._in_sequence(run, journal)
                 else:
                     quantize_parameters(self, run, run.handles, journal)
                 vectors = [one for one in run.parameters if one not in matrices]
                 quantize_parameters(self, run, vectors, journal)
                 is_changed = is_changed or run.is_equalizing
-            if is_changed and batches is not None and self.seen:
-                self._see_again(batches)
+            if is_changed and self.batches is not None and self.seen:
+                self._see_again(self.batches)
             for run in self.runs:
                 quantize_seen(self, run)
                 self._learn(run)
@@ -161,10 +162,10 @@ class Quantization:
             raise
         self.is_compressed = True
 
-    def _in_sequence(self, run: QuantizationRun, batches: Batches | None, journal: Journal) -> None:
+    def _in_sequence(self, run: QuantizationRun, journal: Journal) -> None:
         if not run.handles:
             return
-        if batches is None:
+        if self.batches is None:
             raise SessionError(
                 f"{run.handles[0].plan.name} is quantized block by block on calibration "
                 f"batches; call session.calibrate(batches) before session.compress()"
@@ -173,7 +174,7 @@ class Quantization:
         def compress(handles: Sequence[Handle]) -> None:
             quantize_parameters(self, run, handles, journal)
 
-        compress_in_sequence(run, self.model, batches, compress=compress)
+        compress_in_sequence(run, self.model, self.batches, compress=compress)
 
     def _see_again(self, batches: Batches) -> None:
         seen = self.seers()

@@ -17,6 +17,7 @@ from laconic.instrument.names import QUANTIZE
 from laconic.instrument.transforms import processed, put
 from laconic.quantizer_abilities import Observer
 from laconic.session.handles import Handle
+from laconic.session.processes import gather
 
 
 @attrs.define(eq=False)
@@ -144,23 +145,6 @@ def join(seen: Sequence[Seen], batches: int) -> None:
 
 def _portable(seen: Seen) -> dict[str, Tensor]:
     return {key: tensor.cpu() for key, tensor in seen.statistics.items()}
-
-
-def gather(own: _Views) -> list[_Views]:
-    """Return what every process passed, in the order of ranks.
-
-    Args:
-        own: what this process passes.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [own]
-    everyone = [own] * distributed.get_world_size()
-    distributed.all_gather_object(everyone, own)
-    return everyone
-
-
-_Views = tuple[int, list[tuple[int, dict[str, Tensor]]]]
 
 
 def values_of(handle: Handle) -> Tensor:

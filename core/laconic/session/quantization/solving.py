@@ -18,7 +18,6 @@ from laconic.instrument.transforms import chain_of, processed, put
 from laconic.quantizer_abilities import (
     CorrectsBias,
     Equalizes,
-    MergesObservations,
     QuantizedWeight,
     SolvesWeights,
 )
@@ -34,7 +33,6 @@ from laconic.session.quantization.placing import (
 from laconic.session.quantization.ranges import values_of
 from laconic.session.quantization.runs import QuantizationRun, is_matrix
 from laconic.session.quantization.targets import target_of
-from laconic.session.sums import merged_over_processes, over_processes
 
 if TYPE_CHECKING:
     from laconic.session.quantization.engine import Quantization
@@ -159,9 +157,7 @@ def _observed(run: QuantizationRun, handle: Handle) -> dict[str, Tensor]:
                 f"calibration; call session.calibrate(batches) before session.compress()"
             )
         return {}
-    if isinstance(run.quantizer, MergesObservations):
-        return merged_over_processes(found, run.quantizer)
-    return over_processes(found)
+    return found
 
 
 def _check_values(handle: Handle, tensor: Tensor) -> None:

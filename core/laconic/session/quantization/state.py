@@ -54,6 +54,18 @@ def quantization_state(quantization: Quantization) -> tuple[dict[str, Tensor], d
         }
         for part, tensor in one.statistics.items():
             tensors[_key(SEEN, part, handle)] = tensor
+    tensors.update(_gathered(quantization))
+    tensors.update(_changed(quantization))
+    data = {
+        "is_compressed": quantization.is_compressed,
+        "handed_over": quantization.is_handed_over,
+        "seen": seen,
+    }
+    return tensors, data
+
+
+def _gathered(quantization: Quantization) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
     for run in quantization.runs:
         for handle, observed in run.observed.items():
             for part, tensor in observed.items():
@@ -64,6 +76,11 @@ def quantization_state(quantization: Quantization) -> tuple[dict[str, Tensor], d
                     if value is not None:
                         name = f"{PREFIX}{MOVED}:{part}:{run.number}.{index}"
                         tensors[name] = torch.as_tensor(value)
+    return tensors
+
+
+def _changed(quantization: Quantization) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
     for handle, values in quantization.originals.items():
         tensors[_key(ORIGINAL, "", handle)] = values
         tensors[_key(VALUE, "", handle)] = handle.dense()
@@ -72,12 +89,7 @@ def quantization_state(quantization: Quantization) -> tuple[dict[str, Tensor], d
         tensors[_key(OLD_BIAS, "", handle)] = values
         if bias is not None:
             tensors[_key(BIAS, "", handle)] = bias.detach()
-    data = {
-        "is_compressed": quantization.is_compressed,
-        "handed_over": quantization.is_handed_over,
-        "seen": seen,
-    }
-    return tensors, data
+    return tensors
 
 
 def _key(kind: str, part: str, handle: Handle) -> str:

@@ -1,0 +1,275 @@
+"""Jobs whose algorithms rank by what training shows: they train first, or say what is missing."""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import laconic
+from laconic.errors import ConfigError, SessionError
+from laconic.session.report import read_report
+
+Run = Callable[..., str]
+
+LOOPS = """
+import torch
+from toy_parts import HERE, note
+
+
+def train(model, session, steps=2):
+    note("train")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        # The first row of the first weight has a gradient of 1, the second one of 3.
+        (model[0].weight.sum(1) * torch.tensor([1.0, 3.0])).sum().backward()
+        optimizer.step()
+        session.step()
+
+
+def train_in_two_phases(model, session):
+    train(model, session)
+    session.compress()
+    note("compressed")
+    train(model, session)
+
+
+def forget_to_step(model, session):
+    note("train")
+"""
+
+
+class Gradients:
+    """The sum of gradients, which no weight knows."""
+
+    def observe_gradient(
+        self, gradient: torch.Tensor, target: laconic.PruningTarget
+    ) -> dict[str, torch.Tensor]:
+        return {"sum": gradient.clone()}
+
+    def importance(self, target: laconic.PruningTarget) -> torch.Tensor:
+        return target.observed["sum"]
+
+
+class Growing(Gradients):
+    """The same, growing by itself from nothing."""
+
+    def factor(self, steps: int) -> float:
+        return min(steps / 2, 1.0)
+
+
+class Face:
+    @laconic.hookimpl
+    def laconic_pruners(self) -> list[laconic.PrunerInfo]:
+        return [
+            laconic.PrunerInfo(
+                name=name,
+                implementation=f"laconic_gradients:{name.title()}",
+                needs="gradients",
+                default_granularity="output_channel",
+            )
+            for name in ("gradients", "growing")
+        ]
+
+    @laconic.hookimpl
+    def laconic_schedules(self) -> list[laconic.ScheduleInfo]:
+        return [laconic.ScheduleInfo(name="at_once", implementation="laconic_gradients:at_once")]
+
+
+@pytest.fixture(autouse=True)
+def gradient_pruners() -> Iterator[None]:
+    module = ModuleType("laconic_gradients")
+    module.Gradients, module.Growing = Gradients, Growing  # type: ignore[attr-defined]  # made here
+    module.at_once = lambda progress: 1.0  # type: ignore[attr-defined]  # made here
+    sys.modules["laconic_gradients"] = module
+    name = laconic.registry().register(Face(), name="laconic-gradients")
+    yield
+    laconic.registry().unregister(name)
+    del sys.modules["laconic_gradients"]
+
+
+@pytest.fixture
+def prepare(workshop: Any) -> Callable[..., None]:
+    """Write the job with an algorithm and a loop of its own."""
+    workshop.code("toy_loops.py", LOOPS)
+
+    def prepare(algorithm: str, loop: str | None = "train", *more: Any, **stage: Any) -> None:
+        entry = {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5}
+        first = {"algorithm": algorithm, "config_list": [entry], **stage}
+        train = None if loop is None else f"toy_loops:{loop}"
+        workshop.write(recipe={"pruning": [first, *more]}, train=train)
+
+    return prepare
+
+
+def titles(said: str) -> list[str]:
+    return [line.partition("] ")[2] for line in said.splitlines() if line.startswith("[")]
+
+
+def test_an_algorithm_that_looks_at_gradients_is_compressed_after_training(
+    workshop: Any, run: Run, prepare: Callable[..., None]
+) -> None:
+    prepare("gradients")
+
+    said = run()
+
+    assert titles(said)[3:8] == [
+        "attach",
+        "train",
+        "evaluate the trained model",
+        "compress",
+        "evaluate the result",
+    ]
+    weight = load_file(workshop.output / "model.safetensors")["0.weight"]
+    assert weight.tolist() == [[0, 0, 0, 0], [5, 6, 7, 8]]
+
+
+def test_what_compressing_costs_after_training_is_in_the_report(
+    workshop: Any, run: Run, prepare: Callable[..., None]
+) -> None:
+    prepare("gradients")
+
+    run()
+
+    # The first row's 1 + 2 + 3 + 4 + bias 1 goes into the output once, without its weights 1.
+    metrics = read_report(workshop.output / "report.json").metrics
+    assert metrics == {"before": 68, "trained": 68, "after": 58}
+
+
+def test_a_loop_may_compress_in_its_middle_and_go_on(
+    workshop: Any, run: Run, prepare: Callable[..., None]
+) -> None:
+    prepare("gradients", "train_in_two_phases")
+
+    said = run()
+
+    assert workshop.diary() == ["build", "evaluate", "train", "compressed", "train", "evaluate"]
+    assert "  the training loop has done it\n" in said
+    assert list(read_report(workshop.output / "report.json").metrics) == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "stage"),
+    [
+        ("growing", {}),
+        ("gradients", {"schedule": {"name": "toy_line", "every": 1, "times": 2}}),
+    ],
+)
+def test_what_grows_from_nothing_has_its_masks_while_it_trains(
+    run: Run, prepare: Callable[..., None], workshop: Any, algorithm: str, stage: Any
+) -> None:
+    prepare(algorithm, **stage)
+
+    said = run()
+
+    assert titles(said)[3:8] == [
+        "attach",
+        "compress",
+        "evaluate the compressed model",
+        "train",
+        "evaluate the result",
+    ]
+    weight = load_file(workshop.output / "model.safetensors")["0.weight"]
+    assert weight.tolist() == [[0, 0, 0, 0], [5, 6, 7, 8]]
+
+
+def test_a_schedule_that_masks_something_at_once_waits_for_gradients_too(
+    run: Run, prepare: Callable[..., None]
+) -> None:
+    prepare("gradients", schedule={"name": "at_once", "every": 5, "times": 2})
+
+    assert titles(run())[4:7] == ["train", "evaluate the trained model", "compress"]
+
+
+def test_a_stage_that_grows_steps_beside_one_that_waits(
+    workshop: Any, run: Run, prepare: Callable[..., None]
+) -> None:
+    growing = {
+        "algorithm": "toy",
+        "schedule": {"name": "toy_line", "every": 1, "times": 2},
+        "config_list": [{"op_names": ["2"], "target_names": ["weight"], "sparse_ratio": 0.5}],
+    }
+    prepare("gradients", "train", growing)
+
+    run()
+
+    weights = load_file(workshop.output / "model.safetensors")
+    assert weights["0.weight"].tolist() == [[0, 0, 0, 0], [5, 6, 7, 8]]
+    assert weights["2.weight"].tolist() == [[0, 2]]
+
+
+def test_a_run_stopped_between_training_and_compressing_goes_on_there(
+    workshop: Any, run: Run, prepare: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare("gradients")
+    run()
+    expected = (workshop.output / "model.safetensors").read_bytes()
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("laconic.session.session.Session.compress", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    workshop.diary()
+
+    said = run(resume=True)
+
+    assert said.startswith("going on after: before, train, trained\n")
+    assert workshop.diary() == ["build", "evaluate"]
+    assert (workshop.output / "model.safetensors").read_bytes() == expected
+
+
+def test_a_loop_that_never_steps_is_told_so(run: Run, prepare: Callable[..., None]) -> None:
+    prepare("gradients", "forget_to_step")
+
+    with pytest.raises(SessionError) as caught:
+        run()
+
+    assert str(caught.value) == (
+        "0.weight is ranked by gradients, and gradients has seen none; train some steps with "
+        "session.step() after optimizer.step(), then call session.compress()"
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["gradients", "growing"])
+def test_without_a_loop_it_is_refused_before_the_model_is_built(
+    workshop: Any, run: Run, prepare: Callable[..., None], algorithm: str
+) -> None:
+    prepare(algorithm, None)
+
+    with pytest.raises(ConfigError) as caught:
+        run()
+
+    (problem,) = caught.value.problems
+    assert problem.path == "recipe.pruning[0].algorithm"
+    assert problem.message == (
+        f"'{algorithm}' ranks by what training shows, and the job has no 'train'"
+    )
+    assert problem.hint == (
+        "write train: 'module:callable', your loop, which takes the model and the session"
+    )
+    assert workshop.diary() == []
+    assert not workshop.partial.exists()
+
+
+def test_a_recipe_in_a_file_of_its_own_is_refused_where_the_job_names_it(
+    workshop: Any, run: Run, prepare: Callable[..., None]
+) -> None:
+    import json
+
+    prepare("gradients")
+    job = json.loads(workshop.file.read_text())
+    workshop.code("recipe.json", json.dumps(job["recipe"]))
+    workshop.write(recipe="recipe.json", train=None)
+
+    with pytest.raises(ConfigError) as caught:
+        run()
+
+    assert [problem.path for problem in caught.value.problems] == ["recipe"]
+    assert workshop.diary() == []

@@ -1,0 +1,52 @@
+"""What workers share that run as two gloo processes, ``worker.py RANK FOLDER``.
+
+All scenarios of a worker share one pair of processes, because starting one takes longer than
+running them. ``start_workers`` in the conftest beside this file starts the pair.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+WORLD = 2
+SCENARIOS: list[Callable[..., None]] = []
+
+
+def scenario(function: Callable[..., None]) -> Callable[..., None]:
+    """Have a function run in both processes, with its rank and, if it asks, a folder."""
+    SCENARIOS.append(function)
+    return function
+
+
+def run(function: Callable[..., None], rank: int, folder: Path) -> str:
+    arguments = (rank, folder) if function.__code__.co_argcount > 1 else (rank,)
+    try:
+        function(*arguments)
+    except Exception:
+        return traceback.format_exc()
+    return "ok"
+
+
+def main() -> None:
+    """Run every scenario and write what came."""
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD
+    )
+    results: dict[str, str] = {}
+    for function in SCENARIOS:
+        results[function.__name__] = run(function, rank, folder)
+        (folder / f"results-{rank}.json").write_text(json.dumps(results))
+        if results[function.__name__] != "ok":
+            # The other process may wait for this one inside a collective, so nothing can follow.
+            os._exit(1)
+    distributed.barrier()
+    # Gloo's threads may outlive the group and abort or hang an orderly exit; all is written.
+    os._exit(0)
