@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from laconic.algorithms import QParams
-from laconic.errors import SessionError
 from laconic.instrument.attaching import attach_instruments, detach_instruments
 from laconic.instrument.fused import keep_fused_layers_off
 from laconic.planning.plan import Plan
@@ -19,24 +18,28 @@ from laconic.registry.registry import registry
 from laconic.session.baking import bake, keep_activations, warn_of_staying
 from laconic.session.by_target import by_target
 from laconic.session.calibration import calibrate
-from laconic.session.distillation.engine import Distillation, need_teacher, to_device
+from laconic.session.distillation.cache import (
+    TeacherCache,
+)
+from laconic.session.distillation.engine import Distillation, need_teacher
 from laconic.session.editable import EditableMasks
 from laconic.session.engine import Pruning
 from laconic.session.folds import folds_of
 from laconic.session.handles import Handle, bind, first_device
-from laconic.session.mask_state import full_mask, is_kept, mask_of, masked_share, total_sparsity
-from laconic.session.observing import Forward, evaluating
+from laconic.session.mask_state import masked_share, total_sparsity
+from laconic.session.observing import Forward
 from laconic.session.order import State, need_attached, need_values
 from laconic.session.quantization.engine import Quantization
 from laconic.session.quantization.integers import IntegerTensor
 from laconic.session.report import Report, build_report, warn_of_misses
 from laconic.session.resuming import restore_state, save, session_state
+from laconic.session.shown import Shown
 from laconic.session.starting import task_loss_weight
-from laconic.session.statistic import sample_shape
+from laconic.session.taught import Taught
 from laconic.session.wiring import wire
 
 
-class Session(EditableMasks):
+class Session(EditableMasks, Taught, Shown):
     """An instrumented model: calibrate, compress, step, save, and finalize or detach.
 
     Make one with `laconic.attach`, `laconic.prune` or `laconic.load_session`.
@@ -58,6 +61,7 @@ class Session(EditableMasks):
         self.metrics: dict[str, float] = {}
         self.steps = 0
         self._state: State = "attached"
+        self._teacher_cache: TeacherCache | None = None
         self._baked: dict[Handle, Tensor] = {}
         self._baked_qparams: list[tuple[Handle, QParams]] = []
         self._baked_integers: list[tuple[Handle, IntegerTensor]] = []
@@ -174,73 +178,10 @@ class Session(EditableMasks):
             ]
         )
 
-    def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the teacher under no_grad in eval mode.
-
-        Args:
-            *args: the teacher's positional arguments.
-            **kwargs: the teacher's keyword arguments.
-
-        Raises:
-            SessionError: the session has no teacher.
-        """
-        need_attached(self._state, "teacher_forward")
-        if self.teacher is None:
-            raise SessionError(
-                "the session has no teacher; give it to laconic.attach(..., teacher=...)"
-            )
-        device = first_device(self.teacher)
-        with evaluating(self.teacher):
-            return self.teacher(*to_device(args, device), **to_device(kwargs, device))
-
-    def masks(self) -> dict[str, dict[str, Tensor]]:
-        """Return {module: {target: mask}} for every target that has one.
-
-        Returns:
-            Bool tensors, True = kept, the target's full shape; for inputs and outputs the shape
-            of one sample. They are copies.
-        """
-        return by_target(
-            (handle.plan, full_mask(handle, kept, sample_shape(self._pruning.statistics, handle)))
-            for handle, kept in self._kept("masks")
-        )
-
-    def qparams(self) -> dict[str, dict[str, QParams]]:
-        """Return {module: {target: QParams}} for every quantized target.
-
-        Returns:
-            Copies of what is in force; inputs and outputs that are quantized by each call's own
-            values have none.
-        """
-        need_values(self._state, "qparams")
-        found = self._baked_qparams or self._quantization.qparams()
-        return by_target((handle.plan, _copied(qparams)) for handle, qparams in found)
-
-    def integer_weights(self) -> dict[str, dict[str, IntegerTensor]]:
-        """Return {module: {target: IntegerTensor}} for every quantized parameter and buffer.
-
-        Returns:
-            The integers with their scales and zero points; ``dequantize()`` of each is the weight
-            that forward computes with, bit for bit.
-        """
-        need_values(self._state, "integer_weights")
-        found = self._baked_integers or self._quantization.integers()
-        return by_target((handle.plan, integers) for handle, integers in found)
-
-    def sparsity(self) -> dict[str, dict[str, float]]:
-        """Return {module: {target: masked fraction of the target's elements}}."""
-        return by_target(
-            (handle.plan, masked_share(kept)) for handle, kept in self._kept("sparsity")
-        )
-
     def report(self) -> Report:
         """Return what the session did, as data that prints and writes HTML."""
         need_values(self._state, "report")
         return build_report(self)
-
-    def growing_stages(self) -> tuple[int, ...]:
-        """Return the stages, by index in the recipe, whose sparsity is still growing."""
-        return self._pruning.growing(self.steps)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Save the session, so that `laconic.load_session` goes on bit for bit.
@@ -333,19 +274,3 @@ class Session(EditableMasks):
         )
         sparsity = by_target((handle.plan, share) for handle, share in shares)
         registry().observe("laconic_masks_updated", session=self, sparsity=sparsity)
-
-    def _kept(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
-        need_values(self._state, call)
-        for handle in self._pruning.handles:
-            if handle in self._baked:
-                yield handle, self._baked[handle]
-                continue
-            mask = mask_of(handle)
-            if mask is not None:
-                yield handle, is_kept(handle, mask)
-
-
-def _copied(qparams: QParams) -> QParams:
-    return qparams.evolve(
-        scale=qparams.scale.detach().clone(), zero_point=qparams.zero_point.detach().clone()
-    )

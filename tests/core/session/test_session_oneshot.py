@@ -99,12 +99,6 @@ def test_options_reach_the_algorithm(model):
         laconic.prune(model, CONFIG, algorithm="toy", options={"power": 2})
 
 
-def test_distill_is_planned_but_not_run_yet(model, before, build):
-    with pytest.raises(laconic.AttachError, match="plans distillation but does not run it yet"):
-        laconic.distill(model, [{"op_names": ["2"]}], teacher=build())
-    assert_plain(model, before)
-
-
 @pytest.mark.parametrize("source", ["file", "recipe", "mapping", "plan"])
 def test_attach_takes_whatever_describes_a_plan(model, tmp_path, source):
     document = {"pruning": {"algorithm": "toy", "config_list": CONFIG}}

@@ -177,20 +177,3 @@ def test_teacher_forward_runs_the_teacher_in_eval_mode_without_a_graph(build):
     assert torch.equal(output, teacher[0](value))
     assert teacher.training
     assert teacher[1].training
-
-
-@pytest.mark.parametrize(
-    ("method", "stage"),
-    [
-        ("distillation", {"config_list": [{"op_names": ["0"]}]}),
-    ],
-)
-def test_a_method_that_does_not_run_yet_is_refused_and_the_model_untouched(build, method, stage):
-    model = build()
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(model, {method: stage}, teacher=build())
-    assert str(caught.value) == (
-        "this version of laconic plans distillation but does not run it yet; attach the pruning "
-        "stages alone"
-    )
-    assert type(model[0]) is nn.Linear

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,13 +122,33 @@ class Distillation:
             f"{pair.plan.name}>{link}" in self.projections.tensors for link in pair.teachers
         )
 
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Let the model run inside the block without filling taps."""
-        try:
-            yield
-        finally:
-            self.forget()
+    def take_targets(self) -> dict[str, Tensor]:
+        """Return what the teacher's taps hold, by ``student target>link``, and empty them.
+
+        Raises:
+            SessionError: a target of the teacher was not seen.
+        """
+        found = {}
+        for pair in self.pairs:
+            for link, tap in pair.teachers.items():
+                value = tap.take()
+                if value is None:
+                    raise SessionError(
+                        f"{pair.teacher_name(link)} of the teacher was not seen: no batch reached "
+                        f"it, or something calls its module's forward without calling the module"
+                    )
+                found[f"{pair.plan.name}>{link}"] = value
+        return found
+
+    def put_targets(self, targets: Mapping[str, Tensor]) -> None:
+        """Fill the teacher's taps as if the teacher had run.
+
+        Args:
+            targets: what `take_targets` returned for the batch.
+        """
+        for pair in self.pairs:
+            for link, tap in pair.teachers.items():
+                tap.value = targets[f"{pair.plan.name}>{link}"]
 
 
 def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: nn.Module) -> None:
