@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -81,7 +82,8 @@ class QuantizationTarget:
         return attrs.evolve(self, **changes)  # type: ignore[arg-type]  # attrs checks the names
 
 
-@attrs.frozen(kw_only=True, eq=False)
+# A dataclass, because torch.compile can make one inside of a forward and no frozen attrs class.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class QParams:
     """How one tensor is quantized.
 
@@ -105,7 +107,7 @@ class QParams:
 
     def evolve(self, **changes: object) -> QParams:
         """Return a copy with some fields replaced."""
-        return attrs.evolve(self, **changes)  # type: ignore[arg-type]  # attrs checks the names
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # replace checks
 
 
 @attrs.frozen(kw_only=True)
