@@ -1,118 +1,48 @@
-"""Affine arithmetic: ranges, scale and zero point, and the way to integers and back."""
+"""Affine arithmetic: from values to integers, back, and both at once, as ``QParams`` say."""
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from collections.abc import Iterator
 
-import attrs
 import torch
 from torch import Tensor
 
-from laconic.algorithms import QParams, QuantizationTarget
-from laconic.blocks import expand_blocks
-from laconic.errors import CalibrationError
+from laconic.algorithms import QParams
+from laconic.blocks import implied_size, interleaved_shape, lay_out
+from laconic.fake_quantization import (
+    divide,
+    fake_quantize_flat,
+    precision,
+    to_levels_,
+    to_values_,
+)
+from laconic.pieces import piece, pieces
+from laconic.quantized_types import FLOAT8, quantized_range, storage_type
+from laconic.scales import check_range, choose_qparams
 
-SMALLEST_SCALE = torch.finfo(torch.float32).eps
-"""No scale is smaller: an all-zero tensor must not divide by zero."""
+__all__ = [
+    "check_range",
+    "choose_qparams",
+    "dequantize",
+    "fake_quantize",
+    "fake_quantize_",
+    "quantize",
+    "quantized_range",
+]
 
-FLOAT8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
-"""Floating-point targets, which have a scale and no zero point."""
+_LARGEST_PIECE = 2**18
+"""Elements worked on at a time: few enough to stay in a cache from one operation to the next."""
 
-_INTEGER = re.compile(r"(u?)int([1-9][0-9]?)\Z")
-_LARGEST_BITS = 16
-
-
-@attrs.frozen
-class Range:
-    """The values a quantized type can take.
-
-    Attributes:
-        quant_min: the smallest.
-        quant_max: the largest.
-    """
-
-    quant_min: int
-    quant_max: int
-
-
-def quantized_range(dtype: str) -> Range:
-    """Return the range of a quantized type.
-
-    A signed type leaves out its lowest value, so that its range is symmetric around zero.
-
-    Args:
-        dtype: ``int2`` to ``int16``, ``uint1`` to ``uint16``, ``float8_e4m3fn`` or
-            ``float8_e5m2``.
-
-    Raises:
-        ValueError: there is no such type.
-    """
-    if dtype in FLOAT8:
-        largest = int(torch.finfo(FLOAT8[dtype]).max)
-        return Range(-largest, largest)
-    if dtype == "int32":
-        # For biases; the largest that float32 holds below 2^31.
-        return Range(128 - 2**31, 2**31 - 128)
-    match = _INTEGER.match(dtype)
-    if match:
-        unsigned, bits = bool(match[1]), int(match[2])
-        if unsigned and bits <= _LARGEST_BITS:
-            return Range(0, 2**bits - 1)
-        if not unsigned and 1 < bits <= _LARGEST_BITS:
-            return Range(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
-    raise ValueError(
-        f"quant_dtype {dtype!r}: expected int2 to int16, uint1 to uint16, {' or '.join(FLOAT8)}"
-    )
+_LARGEST_PIECE_ON_A_DEVICE = 2**24
+"""The same where starting an operation costs more than reading from memory."""
 
 
-def choose_qparams(low: Tensor, high: Tensor, target: QuantizationTarget) -> QParams:
-    """Choose scale and zero point for an observed range, as the specification says.
-
-    Symmetric: scale = max(abs(low), abs(high)) / ((quant_max - quant_min) / 2). Affine: scale =
-    (high - low) / (quant_max - quant_min), with the zero point where zero falls. The range is
-    widened to include zero first. Float8 types are symmetric around zero and only scaled.
-
-    Args:
-        low: shape (blocks along each dimension) or 0-dim, float, the smallest value seen.
-        high: ``low``'s shape, the largest value seen.
-        target: the tensor to quantize.
-
-    Returns:
-        Scale: float32, or float64 where the range is. Zero point: int32. Both of ``low``'s shape,
-        or 0-dim where the blocks are the whole tensor.
-
-    Raises:
-        CalibrationError: a range is empty or not finite.
-    """
-    check_range(low, high, target.name)
-    dtype = torch.float64 if low.dtype == torch.float64 else torch.float32
-    low, high = low.detach().to(dtype).clamp(max=0), high.detach().to(dtype).clamp(min=0)
-    is_whole = all(size == -1 for size in target.blocks.size)
-    if is_whole:
-        low, high = low.reshape(()), high.reshape(())
-    quant_min, quant_max = target.quant_min, target.quant_max
-    if target.dtype in FLOAT8 or target.scheme == "symmetric":
-        half_steps = (quant_max - quant_min) / 2
-        scale = (torch.maximum(-low, high) / half_steps).clamp(min=SMALLEST_SCALE)
-        middle = 0 if target.dtype in FLOAT8 else (quant_max + quant_min + 1) // 2
-        zero_point = torch.full_like(scale, middle, dtype=torch.int32)
-    else:
-        scale = ((high - low) / (quant_max - quant_min)).clamp(min=SMALLEST_SCALE)
-        zero_point = (quant_min - torch.round(low / scale)).clamp(quant_min, quant_max)
-    return QParams(
-        scale=scale,
-        zero_point=zero_point.to(torch.int32),
-        quant_min=quant_min,
-        quant_max=quant_max,
-        dtype=target.dtype,
-        scheme=target.scheme,
-        block_size=None if is_whole else target.blocks.size,
-    )
-
-
+@torch.no_grad()
 def quantize(tensor: Tensor, qparams: QParams) -> Tensor:
     """Return the quantized values: clamp(round(tensor / scale) + zero_point), ties to even.
+
+    Works piece by piece through one small scratch tensor; beside the result nothing of the
+    tensor's size is allocated.
 
     Args:
         tensor: any shape, float.
@@ -120,12 +50,15 @@ def quantize(tensor: Tensor, qparams: QParams) -> Tensor:
 
     Returns:
         ``tensor``'s shape, in the smallest integer type that holds the range, or the float8 type.
+
+    Raises:
+        ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
-    if qparams.dtype in FLOAT8:
-        scale, _ = _expanded(qparams, tensor.shape)
-        scaled = (tensor.to(scale.dtype) / scale).clamp(qparams.quant_min, qparams.quant_max)
-        return scaled.to(FLOAT8[qparams.dtype])
-    return _levels(tensor, qparams).to(_storage(qparams))
+    stored = FLOAT8.get(qparams.dtype) or storage_type(qparams.quant_min, qparams.quant_max)
+    result = torch.empty_like(tensor, dtype=stored)
+    for into, levels, _, _ in _levels(tensor, qparams, into=result):
+        into.copy_(levels)
+    return result
 
 
 def dequantize(quantized: Tensor, qparams: QParams) -> Tensor:
@@ -136,10 +69,16 @@ def dequantize(quantized: Tensor, qparams: QParams) -> Tensor:
         qparams: how it was quantized.
 
     Returns:
-        ``quantized``'s shape, the scale's dtype.
+        ``quantized``'s shape; float32, or float64 where the scale is.
+
+    Raises:
+        ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
-    scale, zero_point = _expanded(qparams, quantized.shape)
-    return (quantized.to(scale.dtype) - zero_point) * scale
+    inner, scale, zero_point = _laid_out(qparams, quantized.shape)
+    levels = quantized.view(inner).to(precision(scale))
+    if zero_point is not None:
+        levels = levels - zero_point
+    return (levels * scale).view(quantized.shape)
 
 
 def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = False) -> Tensor:
@@ -152,79 +91,76 @@ def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = Fal
 
     Returns:
         ``tensor``'s shape and dtype.
-    """
-    result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch has no types here
-        tensor, qparams, clip_gradient
-    )
-    return result
-
-
-class _FakeQuantize(torch.autograd.Function):
-    # The identity in backward, with or without a mask of what was clamped.
-
-    @staticmethod
-    def forward(tensor: Tensor, qparams: QParams, clip_gradient: bool) -> Tensor:
-        return dequantize(quantize(tensor, qparams), qparams).to(tensor.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, QParams, bool], output: Tensor) -> None:
-        tensor, qparams, clip_gradient = inputs
-        is_inside = None
-        if clip_gradient:
-            scale, zero_point = _expanded(qparams, tensor.shape)
-            position = tensor.to(scale.dtype) / scale + zero_point
-            is_inside = (position >= qparams.quant_min) & (position <= qparams.quant_max)
-        ctx.save_for_backward(is_inside)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        (is_inside,) = ctx.saved_tensors
-        return gradient if is_inside is None else gradient * is_inside, None, None
-
-
-def check_range(low: Tensor, high: Tensor, name: str) -> None:
-    """Refuse a range that nothing can be quantized with.
-
-    Args:
-        low: the smallest value of each block.
-        high: the largest.
-        name: the target's full name.
 
     Raises:
-        CalibrationError: a range is empty or not finite.
+        ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
-    is_usable = (low <= high) & low.isfinite() & high.isfinite()
-    wrong = (~is_usable).flatten().nonzero().flatten()
-    if len(wrong):
-        index = int(wrong[0])
-        raise CalibrationError(
-            f"{name}: {len(wrong)} of its {low.numel()} observed ranges are unusable (the first "
-            f"is {float(low.flatten()[index])} to {float(high.flatten()[index])}, at flat index "
-            f"{index}); calibrate with data that reaches it, and check for NaN"
-        )
-
-
-def _levels(tensor: Tensor, qparams: QParams) -> Tensor:
-    scale, zero_point = _expanded(qparams, tensor.shape)
-    # In the scale's precision: half a step is beyond what a bfloat16 quotient resolves.
-    levels = torch.round(tensor.to(scale.dtype) / scale).add_(zero_point)
-    return levels.clamp_(qparams.quant_min, qparams.quant_max)
-
-
-def _expanded(qparams: QParams, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    # Scale and zero point in a shape that broadcasts against the tensor.
-    if qparams.block_size is None:
-        return qparams.scale, qparams.zero_point
-    return (
-        expand_blocks(qparams.scale, qparams.block_size, shape),
-        expand_blocks(qparams.zero_point, qparams.block_size, shape),
+    return fake_quantize_flat(
+        tensor,
+        qparams.scale,
+        None if qparams.dtype in FLOAT8 else qparams.zero_point,
+        quant_min=qparams.quant_min,
+        quant_max=qparams.quant_max,
+        dtype=qparams.dtype,
+        size=qparams.block_size,
+        clip_gradient=clip_gradient,
     )
 
 
-def _storage(qparams: QParams) -> torch.dtype:
-    for dtype in (torch.int8, torch.uint8, torch.int16):
-        limits = torch.iinfo(dtype)
-        if limits.min <= qparams.quant_min and qparams.quant_max <= limits.max:
-            return dtype
-    return torch.int32
+@torch.no_grad()
+def fake_quantize_(tensor: Tensor, qparams: QParams) -> Tensor:
+    """Quantize and dequantize in place, piece by piece; the values are those of `fake_quantize`.
+
+    Args:
+        tensor: any shape, float; overwritten.
+        qparams: how to quantize it.
+
+    Returns:
+        ``tensor``.
+
+    Raises:
+        ValueError: the blocks of ``qparams`` are not those of the tensor.
+    """
+    float8 = FLOAT8.get(qparams.dtype)
+    for into, levels, scale, zero_point in _levels(tensor, qparams, into=tensor):
+        into.copy_(to_values_(levels, scale, zero_point, float8=float8))
+    return tensor
+
+
+def _levels(
+    tensor: Tensor, qparams: QParams, *, into: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    # Piece by piece: the view of `into` to write to, the levels, in scratch memory that the next
+    # piece overwrites, and the piece's scale and zero point.
+    inner, scale, zero_point = _laid_out(qparams, tensor.shape)
+    values, into = tensor.view(inner), into.view(inner)
+    is_on_cpu = tensor.device.type == "cpu"
+    largest = min(tensor.numel(), _LARGEST_PIECE if is_on_cpu else _LARGEST_PIECE_ON_A_DEVICE)
+    scratch = torch.empty(largest, dtype=precision(scale), device=tensor.device)
+    for index in pieces(inner, largest=largest):
+        part, scales = piece(values, index), piece(scale, index)
+        zero_points = None if zero_point is None else piece(zero_point, index)
+        levels = divide(part, scales, out=scratch[: part.numel()].view(part.shape))
+        to_levels_(
+            levels,
+            zero_points,
+            quant_min=qparams.quant_min,
+            quant_max=qparams.quant_max,
+            float8=FLOAT8.get(qparams.dtype),
+        )
+        yield piece(into, index), levels, scales, zero_points
+
+
+def _laid_out(qparams: QParams, shape: torch.Size) -> tuple[tuple[int, ...], Tensor, Tensor | None]:
+    # The shape to view the tensor in, and scale and zero point with as many dimensions.
+    scale, zero_point, size = qparams.scale, qparams.zero_point, qparams.block_size
+    inner: tuple[int, ...] = tuple(shape)
+    if size is None:
+        missing = (1,) * (len(shape) - scale.ndim)
+        scale = scale.view(missing + scale.shape)
+        zero_point = zero_point.view(missing + zero_point.shape)
+        size = implied_size(scale.shape, shape)
+    if size is not None:
+        inner = interleaved_shape(size, shape)
+        scale, zero_point = lay_out(scale, size, shape), lay_out(zero_point, size, shape)
+    return inner, scale, None if qparams.dtype in FLOAT8 else zero_point

@@ -159,14 +159,74 @@ def expand_blocks(values: Tensor, size: Sequence[int], shape: Sequence[int]) -> 
         ValueError: as in `resolve_size`, or ``values`` does not have one value per block.
     """
     counts = count_blocks(size, shape)
-    if tuple(values.shape) != counts:
-        raise ValueError(f"expected one value per block, shape {counts}, got {tuple(values.shape)}")
+    _check_values(values, counts)
     if is_broadcastable(size, shape):
         return values.expand(tuple(shape))
     resolved = resolve_size(size, shape)
     interleaved = [part for count in counts for part in (count, 1)]
     expanded = [part for pair in zip(counts, resolved, strict=True) for part in pair]
     return values.reshape(interleaved).expand(expanded).reshape(tuple(shape))
+
+
+def interleaved_shape(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape in which values that `lay_out` laid out broadcast against the tensor.
+
+    Args:
+        size: block size, one integer per dimension.
+        shape: the full shape.
+
+    Returns:
+        ``shape`` itself where one value per block broadcasts against it, else (blocks along dim 0,
+        block length 0, blocks along dim 1, block length 1, ...). Either is a view of any tensor of
+        ``shape``, whatever its strides.
+
+    Raises:
+        ValueError: as in `resolve_size`.
+    """
+    if is_broadcastable(size, shape):
+        return tuple(shape)
+    resolved = resolve_size(size, shape)
+    counts = count_blocks(size, shape)
+    return tuple(part for pair in zip(counts, resolved, strict=True) for part in pair)
+
+
+def implied_size(counts: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the block size that the shape of one value per block implies.
+
+    Args:
+        counts: blocks along each dimension.
+        shape: the full shape.
+
+    Returns:
+        None where ``counts`` broadcasts against ``shape``, or has another number of dimensions.
+    """
+    pairs = tuple(zip(counts, shape, strict=False))
+    if len(counts) != len(shape) or all(count in (1, length) for count, length in pairs):
+        return None
+    return tuple(-1 if count == 1 else length // max(count, 1) for count, length in pairs)
+
+
+def lay_out(values: Tensor, size: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Shape one value per block so that it broadcasts against `interleaved_shape`.
+
+    Nothing of the tensor's size is allocated, which `expand_blocks` has to do for most blocks.
+
+    Args:
+        values: shape (blocks along each dimension).
+        size: block size, one integer per dimension.
+        shape: the full shape.
+
+    Returns:
+        The same values, sharing memory.
+
+    Raises:
+        ValueError: as in `expand_blocks`.
+    """
+    counts = count_blocks(size, shape)
+    _check_values(values, counts)
+    if is_broadcastable(size, shape):
+        return values
+    return values.reshape([part for count in counts for part in (count, 1)])
 
 
 def is_broadcastable(size: Sequence[int], shape: Sequence[int]) -> bool:
@@ -218,3 +278,8 @@ def sum_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
         ValueError: as in `resolve_size`.
     """
     return reduce_blocks(tensor, size, torch.sum)
+
+
+def _check_values(values: Tensor, counts: tuple[int, ...]) -> None:
+    if tuple(values.shape) != counts:
+        raise ValueError(f"expected one value per block, shape {counts}, got {tuple(values.shape)}")

@@ -11,7 +11,8 @@ FLOORS = (
     {"blocks"},
     {"registry", "face", "document"},
     {"planning", "algorithms", "abilities", "quantizer_abilities"},
-    {"affine", "matrices", "gram", "ranges"},
+    {"affine", "fake_quantization", "pieces", "quantized_types", "scales"}
+    | {"matrices", "gram", "ranges"},
     {"instrument", "masking"},
     {"session"},
     {"jobs", "testing"},

@@ -6,19 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from laconic.affine import (
-    SMALLEST_SCALE,
-    Range,
-    choose_qparams,
-    dequantize,
-    fake_quantize,
-    quantize,
-    quantized_range,
-)
+from laconic.affine import choose_qparams, dequantize, fake_quantize, quantize
 from laconic.algorithms import QParams, QuantizationTarget
 from laconic.blocks import Blocks
 from laconic.errors import CalibrationError
 from laconic.planning.plan import Origin, Setting, TargetPlan
+from laconic.quantized_types import Range, quantized_range
+from laconic.scales import SMALLEST_SCALE
 
 
 def target(dtype="int8", scheme="symmetric", size=(-1, -1)):
