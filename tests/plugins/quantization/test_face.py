@@ -3,21 +3,39 @@
 import subprocess
 import sys
 
+import pytest
+
 import laconic
 
+NAMES = ["bnn", "dorefa", "lsq", "lsq_plus", "ptq", "qat"]
 
-def test_both_algorithms_are_known():
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_algorithm_is_known_with_its_paper(name):
     quantizers = laconic.registry().quantizers
 
-    assert quantizers.record("ptq").distribution == "laconic-quantization"
-    assert quantizers.record("qat").distribution == "laconic-quantization"
+    assert quantizers.record(name).distribution == "laconic-quantization"
+    assert quantizers.info(name).paper
 
 
-def test_ptq_needs_activations_and_qat_training():
-    quantizers = laconic.registry().quantizers
+def test_ptq_needs_activations_and_the_others_training():
+    infos = [laconic.registry().quantizers.info(name) for name in NAMES]
 
-    assert quantizers.info("ptq").needs == "activations"
-    assert quantizers.info("qat").needs == "training"
+    assert {info.name: info.needs for info in infos} == {
+        name: "activations" if name == "ptq" else "training" for name in NAMES
+    }
+
+
+def test_dorefa_and_bnn_decide_on_the_whole_tensor_only():
+    for name in ("dorefa", "bnn"):
+        info = laconic.registry().quantizers.info(name)
+        assert (info.granularities, info.default_granularity) == ((), "tensor")
+
+
+def test_bnn_takes_no_buffers():
+    kinds = laconic.registry().quantizers.info("bnn").target_kinds
+
+    assert kinds == ("parameter", "input", "output")
 
 
 def test_the_face_imports_no_torch():

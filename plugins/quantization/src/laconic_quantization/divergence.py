@@ -66,11 +66,11 @@ def least_divergent(counts: Tensor, used: Tensor, levels: int) -> Tensor:
         Shape (blocks,), int64, from ``levels`` to ``used``; ``used`` where that is not larger.
     """
     bins = counts.shape[1]
+    if levels >= bins:
+        return used
     stride = max(1, bins // _MOST_CANDIDATES)
     kept = torch.arange(levels, bins + stride, stride, device=counts.device)
     kept = torch.minimum(kept, used.unsqueeze(1))
-    if kept.shape[1] == 0:
-        return used
     found = _divergences(counts, kept, levels)
     best = found.flip(1).argmin(1)
     return kept.flip(1).gather(1, best.unsqueeze(1)).squeeze(1)

@@ -14,6 +14,7 @@ from laconic_quantization.observers import make_observer
 from laconic_quantization.straight_through import straight_through
 
 _LARGEST_BITS = 16
+_SPREAD = 2654435761  # keeps the calls of one seed away from those of the next
 _INTEGER = re.compile(r"(u?)int(\d+)\Z")
 
 
@@ -27,7 +28,8 @@ class DoReFa:
     for, and those of outputs only. Weights of ``uintk`` cannot be zero, those of ``intk`` can.
 
     Args:
-        gradient_bits: bits of the gradients of outputs, or None to leave them alone.
+        gradient_bits: bits of the gradients of outputs, or None to leave them alone; with it
+            outputs do not compile as one graph.
         seed: of the noise that is added to gradients before they are rounded.
         observer: what finds the range of inputs.
         observer_options: the observer's options.
@@ -132,7 +134,8 @@ class DoReFa:
     def _few_bits(self, gradient: Tensor) -> Tensor:
         # Section 2.5. A generator for each call: unlike a kept one it can be copied and pickled.
         generator = torch.Generator(gradient.device)
-        generator.manual_seed((self.seed + self.drawn * 2**32) % 2**63)
+        # The generator of CPUs takes no more than 32 bits of a seed.
+        generator.manual_seed((self.seed * _SPREAD + self.drawn) % 2**32)
         self.drawn += 1
         noise = torch.rand(gradient.shape, generator=generator, device=gradient.device) - 0.5
         return quantized_gradient(gradient, noise, bits=self.gradient_bits or _LARGEST_BITS)

@@ -1,8 +1,9 @@
 """Histograms of what was observed, whose bins merge exactly, and the observer that keeps them.
 
-Bins divide [-R, R] evenly, where R is the smallest power of two above every magnitude of the block.
-When R doubles, neighbouring bins become one. Multiplying by a power of two is exact, so the counts
-do not depend on the order in which values were seen, nor on which process saw them.
+Bins divide [-R, R] evenly, where R is the smallest power of two above every magnitude of the block;
+the two that touch zero are one. When R doubles, neighbouring bins become one. Multiplying by a
+power of two is exact, so the counts do not depend on the order in which values were seen, nor on
+which process saw them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ SMALLEST_EXPONENT = -30
 
 _MOST_COUNTERS = 2**24  # 128 MiB of int64, whatever the number of blocks
 _FEWEST_BINS = 16
-_PIECE = 2**17  # elements whose indices stay in the cache
+_PIECE = 2**15  # elements whose indices stay in the cache
+_LARGE_PIECE = 2**24  # elements for one call of a kernel elsewhere
 _LARGEST_SHIFT = 62
 
 Statistics: TypeAlias = Mapping[str, Tensor]
@@ -33,7 +35,8 @@ class Histogram:
     """Counts of values, one row for each block.
 
     Attributes:
-        counts: shape (blocks, bins), int64; value 0 is the lower edge of bin number bins / 2.
+        counts: shape (blocks, bins), int64; bin number bins / 2 + step holds the values whose
+            quotient by the width is ``step`` when cut towards zero.
         width: shape (blocks, 1), float64, value units per bin, a power of two.
         low: shape (blocks,), float, the smallest value seen.
         high: shape (blocks,), float, the largest value seen.
@@ -48,7 +51,8 @@ class Histogram:
     def magnitudes(self) -> Tensor:
         """Counts of absolute values, shape (blocks, bins / 2), int64."""
         half = self.counts.shape[1] // 2
-        return self.counts[:, half:] + self.counts[:, :half].flip(1)
+        negative = self.counts[:, 1:half].flip(1)
+        return self.counts[:, half:] + torch.nn.functional.pad(negative, (1, 0))
 
     @property
     def largest(self) -> Tensor:
@@ -138,7 +142,9 @@ def count_values(values: Tensor, size: Sequence[int], bins: int) -> Statistics:
         unusable = laconic.sum_blocks((~is_usable).long(), size)
         values = torch.where(is_usable, values, 0.0)
         low, high = laconic.block_range(values, size)
-    exponent = torch.frexp(torch.maximum(-low, high)).exponent.clamp(min=SMALLEST_EXPONENT)
+    # The floor first: of 0 frexp says 2^0.
+    largest = torch.maximum(-low, high).clamp(min=2.0**SMALLEST_EXPONENT / 2)
+    exponent = torch.frexp(largest).exponent
     blocks = laconic.to_blocks(values, size).flatten(0, -2)
     bins = _affordable(bins, len(blocks))
     per_unit = torch.exp2(_bits(bins) - exponent.double()).to(values.dtype).reshape(-1, 1)
@@ -208,26 +214,31 @@ def _affordable(bins: int, blocks: int) -> int:
 
 
 def _counted(blocks: Tensor, per_unit: Tensor, bins: int) -> Tensor:
+    # In pieces, so that what is computed on the way stays in the cache.
     count, length = blocks.shape
+    size = _PIECE if blocks.device.type == "cpu" else _LARGE_PIECE
+    columns = min(length, size)
+    rows = min(count, max(1, size // columns))
     counts = torch.zeros(count, bins, dtype=torch.int64, device=blocks.device)
-    columns = min(length, _PIECE)
-    rows = max(1, _PIECE // columns)
     ones = torch.ones(rows * columns, dtype=torch.int64, device=blocks.device)
+    zero = torch.arange(rows, device=blocks.device).mul_(bins).add_(bins // 2).int().unsqueeze(1)
     for row in range(0, count, rows):
+        counted = counts[row : row + rows].view(-1)
         for column in range(0, length, columns):
             piece = blocks[row : row + rows, column : column + columns]
-            index = (piece * per_unit[row : row + rows]).floor_().add_(bins // 2).long()
-            added = ones[: index.numel()].view(index.shape)
-            counts[row : row + rows].scatter_add_(1, index, added)
+            place = (piece * per_unit[row : row + rows]).int().add_(zero[: len(piece)])
+            counted.scatter_add_(0, place.flatten().long(), ones[: place.numel()])
     return counts
 
 
 def _coarsened(statistics: Statistics, exponent: Tensor) -> Tensor:
-    # The counts with R = 2 ** exponent: bin b from zero is in bin floor(b / 2 ** shift).
+    # The counts with R = 2 ** exponent: a step is cut towards zero once more.
     counts, shift = statistics["counts"], exponent - statistics["exponent"]
     if not bool(shift.any()):
         return counts
     half = counts.shape[-1] // 2
     steps = torch.arange(-half, half, device=counts.device)
     shift = shift.long().clamp(max=_LARGEST_SHIFT).unsqueeze(-1)
-    return torch.zeros_like(counts).scatter_add_(-1, (steps >> shift) + half, counts)
+    return torch.zeros_like(counts).scatter_add_(
+        -1, steps.sign() * (steps.abs() >> shift) + half, counts
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 import laconic
@@ -40,8 +41,11 @@ def percentile_range(
     if target.scheme == "symmetric":
         return histogram.within(_kept_bins(histogram.magnitudes, allowed) * histogram.width[:, 0])
     half = counts.shape[1] // 2
-    above = (_kept_bins(counts, allowed // 2) - half) * histogram.width[:, 0]
-    below = (half - _kept_bins(counts.flip(1), allowed // 2)) * histogram.width[:, 0]
+    last = _kept_bins(counts, allowed // 2) - 1 - half
+    first = half - _kept_bins(counts.flip(1), allowed // 2)
+    # A bin lies beyond its step, seen from zero; that of step 0 on both sides.
+    above = torch.where(last < 0, last, last + 1) * histogram.width[:, 0]
+    below = torch.where(first > 0, first, first - 1) * histogram.width[:, 0]
     low, high = histogram.low, histogram.high
     return low.maximum(below.to(low.dtype)), high.minimum(above.to(high.dtype))
 

@@ -16,16 +16,17 @@ import laconic
 from laconic_quantization.histogram import Histogram
 
 _COARSE = tuple(2 ** (-step / 8) for step in range(65))  # from 1 down to 1/256
-_FINE = tuple(2 ** (step / 64) for step in range(-7, 8) if step)
+_FINE = tuple(2 ** (step / 64) for step in range(-7, 8))
+_ROOM = 2**21  # numbers worked on at once
 
 Errors: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Low and high of shape (blocks,) -> the sum of squared errors, shape (blocks,), float64."""
+"""Low and high of shape (blocks, ranges) -> sums of squared errors, the same shape, float64."""
 
 
 def squared_error_range(
     histogram: Histogram, target: laconic.QuantizationTarget
 ) -> tuple[Tensor, Tensor]:
-    """Return the observed range, shrunk to where the squared error is smallest.
+    """Return the observed range with zero, shrunk to where the squared error is smallest.
 
     First both ends are multiplied by factors from 1 down to 1/256, in steps of about 9 percent and
     then 1 percent; an affine range then tries the same at each end alone. A parameter's error is
@@ -39,50 +40,52 @@ def squared_error_range(
         Low and high, each of shape (blocks,).
     """
     errors = _errors_of_tensor(target) or _errors_of_bins(histogram, target)
-    ends = (histogram.low, histogram.high)
-    ends, least = _shrunk(ends, errors(*ends), errors, which=(0, 1))
+    ends = (histogram.low.clamp(max=0), histogram.high.clamp(min=0))
+    ends = _shrunk(ends, errors, which=(0, 1))
     if target.scheme == "affine":
-        ends, least = _shrunk(ends, least, errors, which=(0,))
-        ends, least = _shrunk(ends, least, errors, which=(1,))
+        ends = _shrunk(ends, errors, which=(0,))
+        ends = _shrunk(ends, errors, which=(1,))
     return ends
 
 
 def _shrunk(
-    ends: tuple[Tensor, Tensor], least: Tensor, errors: Errors, *, which: tuple[int, ...]
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    # The best factor of each block for the ends in ``which``, and the error that it leaves.
-    best = torch.ones_like(least)
-    for factors in (_COARSE, _FINE):
-        middle = best
-        for step in factors:
-            factor = (middle * step).clamp(max=1)
-            tried = errors(*_scaled(ends, factor, which))
-            is_better = tried < least
-            best, least = torch.where(is_better, factor, best), torch.where(is_better, tried, least)
-    return _scaled(ends, best, which), least
+    ends: tuple[Tensor, Tensor], errors: Errors, *, which: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    # The ends in ``which`` times each block's best factor, the first of equally good ones.
+    best = torch.ones_like(ends[0]).unsqueeze(1)
+    for steps in (_COARSE, _FINE):
+        factors = (best * torch.tensor(steps, dtype=best.dtype, device=best.device)).clamp(max=1)
+        least = errors(*_scaled(ends, factors, which)).argmin(1, keepdim=True)
+        best = factors.gather(1, least)
+    low, high = _scaled(ends, best, which)
+    return low.squeeze(1), high.squeeze(1)
 
 
 def _scaled(
-    ends: tuple[Tensor, Tensor], factor: Tensor, which: tuple[int, ...]
+    ends: tuple[Tensor, Tensor], factors: Tensor, which: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     low, high = (
-        end * factor.to(end.dtype) if place in which else end for place, end in enumerate(ends)
+        end.unsqueeze(1) * (factors if place in which else torch.ones_like(factors))
+        for place, end in enumerate(ends)
     )
     return low, high
 
 
 def _errors_of_tensor(target: laconic.QuantizationTarget) -> Errors | None:
-    tensor = target.tensor
-    if tensor is None:
+    if target.tensor is None:
         return None
-    values = tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
+    tensor = target.tensor.detach()
+    values = tensor if tensor.dtype == torch.float64 else tensor.float()
     size = target.blocks.size
     counts = laconic.count_blocks(size, values.shape)
 
-    def errors(low: Tensor, high: Tensor) -> Tensor:
+    def error(low: Tensor, high: Tensor) -> Tensor:
         qparams = laconic.choose_qparams(low.reshape(counts), high.reshape(counts), target)
-        error = laconic.fake_quantize(values, qparams) - values
-        return laconic.sum_blocks(error.square_(), size).double().reshape(-1)
+        difference = laconic.fake_quantize(values, qparams) - values
+        return laconic.sum_blocks(difference.square_(), size).double().reshape(-1)
+
+    def errors(low: Tensor, high: Tensor) -> Tensor:
+        return torch.stack([error(*one) for one in zip(low.T, high.T, strict=True)], 1)
 
     return errors
 
@@ -91,20 +94,23 @@ def _errors_of_bins(histogram: Histogram, target: laconic.QuantizationTarget) ->
     first, last = _filled(histogram.counts)
     weights = histogram.counts[:, first:last].double()
     half = histogram.counts.shape[1] // 2
-    steps = torch.arange(first - half, last - half, device=weights.device) + 0.5
+    steps = torch.arange(first - half, last - half, device=weights.device)
+    steps = steps + steps.sign() / 2
     # No bin's middle lies beyond what was seen: a tensor of one value is that value.
-    low, high = histogram.low.unsqueeze(1), histogram.high.unsqueeze(1)
-    middles = (steps * histogram.width).to(low.dtype).clamp(low, high)
+    lowest, highest = histogram.low.unsqueeze(1), histogram.high.unsqueeze(1)
+    middles = (steps * histogram.width).to(lowest.dtype).clamp(lowest, highest)
+    single = target.evolve(blocks=laconic.Blocks((1, 1, -1)))
 
     def errors(low: Tensor, high: Tensor) -> Tensor:
-        chosen = laconic.choose_qparams(low, high, target)
-        qparams = chosen.evolve(
-            scale=chosen.scale.reshape(-1, 1),
-            zero_point=chosen.zero_point.reshape(-1, 1),
-            block_size=(1, -1),
-        )
-        error = laconic.fake_quantize(middles, qparams) - middles
-        return (error.square_().double() * weights).sum(1)
+        rows = max(1, _ROOM // (low.shape[1] * middles.shape[1]))
+        found = []
+        for row in range(0, len(low), rows):
+            some = slice(row, row + rows)
+            qparams = laconic.choose_qparams(low[some, :, None], high[some, :, None], single)
+            values = middles[some, None].expand(-1, low.shape[1], -1)
+            difference = laconic.fake_quantize(values, qparams) - values
+            found.append(torch.linalg.vecdot(difference.square_().double(), weights[some, None]))
+        return torch.cat(found)
 
     return errors
 
@@ -112,6 +118,4 @@ def _errors_of_bins(histogram: Histogram, target: laconic.QuantizationTarget) ->
 def _filled(counts: Tensor) -> tuple[int, int]:
     # The run of bins outside of which all are empty.
     places = counts.any(0).nonzero().flatten()
-    if not len(places):
-        return 0, counts.shape[1]
     return int(places[0]), int(places[-1]) + 1

@@ -1,0 +1,31 @@
+"""Targets as quantizers and their observers see them."""
+
+import pytest
+import torch
+
+import laconic
+from laconic.affine import quantized_range
+from laconic.planning.plan import Origin
+
+
+@pytest.fixture
+def make_target():
+    """Make a target of a given kind, dtype, scheme and block size."""
+
+    def make(dtype="int8", scheme="symmetric", *, kind="output", size=(-1, -1), **fields):
+        limits = quantized_range(dtype)
+        plan = laconic.TargetPlan(
+            "fc", "_output_", kind, "quantization", "ptq", {}, Origin("quantization")
+        )
+        return laconic.QuantizationTarget(
+            plan=plan,
+            quant_min=limits.quant_min,
+            quant_max=limits.quant_max,
+            dtype=dtype,
+            scheme=scheme,
+            blocks=laconic.Blocks(size),
+            module=torch.nn.Identity(),
+            **fields,
+        )
+
+    return make

@@ -1,0 +1,44 @@
+"""What qat tells the session that follows training."""
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import laconic
+from laconic.quantizer_abilities import FollowsTraining
+
+
+def make(**options):
+    return laconic.registry().quantizers["qat"](**options)
+
+
+def test_by_default_99_percent_of_a_range_stay_and_quantizing_starts_at_once():
+    quantizer = make()
+
+    assert isinstance(quantizer, FollowsTraining)
+    assert (quantizer.decay, quantizer.start_step, quantizer.freeze_step) == (0.99, 0, None)
+
+
+def test_options_change_when_quantizing_starts_and_ranges_freeze():
+    quantizer = make(decay=0.9, quant_start_step=10, freeze_step=100)
+
+    assert (quantizer.decay, quantizer.start_step, quantizer.freeze_step) == (0.9, 10, 100)
+
+
+def test_no_gradient_passes_where_a_value_is_clamped():
+    assert make().clip_gradient is True
+
+
+@pytest.mark.parametrize(
+    ("options", "is_legal"),
+    [
+        ({"decay": 0.0, "quant_start_step": 0, "freeze_step": None}, True),
+        ({"decay": 1.0}, False),
+        ({"quant_start_step": -1}, False),
+        ({"freeze_step": 1.5}, False),
+        ({"start_step": 1}, False),
+    ],
+)
+def test_options_are_checked(options, is_legal):
+    schema = laconic.registry().quantizers.info("qat").options
+
+    assert Draft202012Validator(schema).is_valid(options) is is_legal
