@@ -189,9 +189,8 @@ class Session:
 
     def sparsity(self) -> dict[str, dict[str, float]]:
         """Return {module: {target: masked fraction of the target's elements}}."""
-        return by_target(
-            (handle.plan, masked_share(kept)) for handle, kept in self._kept("sparsity")
-        )
+        masks = self._masks("sparsity")
+        return by_target((handle.plan, masked_share(handle, mask)) for handle, mask in masks)
 
     def report(self) -> Report:
         """Return what the session did, as data that prints and writes HTML."""
@@ -280,7 +279,7 @@ class Session:
         restore_state(self, tensors, data)
 
     def _record(self, event: str) -> None:
-        shares = [(handle, masked_share(kept)) for handle, kept in self._kept(event)]
+        shares = [(handle, masked_share(handle, mask)) for handle, mask in self._masks(event)]
         self.history.append(
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )
@@ -288,11 +287,13 @@ class Session:
         registry().observe("laconic_masks_updated", session=self, sparsity=sparsity)
 
     def _kept(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
+        for handle, mask in self._masks(call):
+            yield handle, is_kept(handle, mask)
+
+    def _masks(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
         need_values(self._state, call)
         for handle in self._pruning.handles:
-            if handle in self._baked:
-                yield handle, self._baked[handle]
-                continue
-            mask = mask_of(handle)
+            mask = self._baked.get(handle)
+            mask = mask_of(handle) if mask is None else mask
             if mask is not None:
-                yield handle, is_kept(handle, mask)
+                yield handle, mask
