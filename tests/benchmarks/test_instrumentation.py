@@ -133,15 +133,6 @@ def layers(count, width):
     return nn.Sequential(*(nn.Linear(width, width) for _ in range(count)))
 
 
-@pytest.fixture
-def _one_thread():
-    """Threads that wait for each other would count as processor time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize(("width", "batch", "times"), [(64, 16, 50), (512, 64, 5)])
 def test_a_masked_training_step_costs_what_a_mask_by_hand_costs(

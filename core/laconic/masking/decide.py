@@ -24,8 +24,9 @@ def decide(members: Sequence[Member]) -> list[Tensor]:
             them, so all targets of a group belong into one call.
 
     Returns:
-        For each member bool, shape (blocks along each dimension), True = kept. Members of a
-        dependency group get equal decisions.
+        For each member bool, shape (blocks along each dimension), True = kept; of an expendable
+        one perhaps 0 and 1 in the importance's dtype and memory. Members of a dependency group get
+        equal decisions.
 
     Raises:
         PlanError: limits contradict each other inside a group or do not fit the blocks.
@@ -62,7 +63,7 @@ def decide_alone(unit: Unit) -> Tensor:
     if unit.ratio is not None:
         count = count_masked(unit.ratio, total)
         count = bound_count(count, total, minimum=unit.minimum, maximum=unit.maximum)
-        return keep_highest(unit.rows, count)
+        return keep_highest(unit.rows, count, is_expendable=unit.is_expendable)
     if unit.threshold is None:
         return torch.ones_like(unit.rows, dtype=torch.bool)
     return _keep_from_threshold(unit, unit.threshold)

@@ -38,7 +38,8 @@ def share_budget(units: Sequence[Unit]) -> list[Tensor]:
         units: the units of one group.
 
     Returns:
-        For each unit bool, its rows' shape, True = kept.
+        For each unit bool, its rows' shape, True = kept; 0 and 1 in the place of its rows where it
+        is expendable.
 
     Raises:
         PlanError: a unit has no ratio or another one, or a granularity that fixes its own.
@@ -52,8 +53,10 @@ def share_budget(units: Sequence[Unit]) -> list[Tensor]:
     cut = cut_smallest(free, [entry.weight for entry in competitors], max(budget, 0))
     results = []
     for unit, entry, values, ties in zip(units, competitors, free, cut.ties, strict=True):
-        above = is_above(values, cut.value, ties)
-        if len(unit.rows) > 1 or entry.competing is not None:
+        is_direct = len(unit.rows) == 1 and entry.competing is None
+        out = values if is_direct and unit.is_expendable else None
+        above = is_above(values, cut.value, ties, out=out)
+        if not is_direct:
             masked = entry.forced + len(above) - int(above.count_nonzero())
             results.append(keep_highest(unit.rows, masked))
         else:

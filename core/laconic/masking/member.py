@@ -19,7 +19,8 @@ class Member:
 
     Attributes:
         name: the target's full name, for errors.
-        importance: shape (blocks along each dimension), float, larger means keep; read only.
+        importance: shape (blocks along each dimension), float, larger means keep; read only
+            unless it is expendable.
         shape: the target's full shape.
         blocks: which elements share a decision. With ``keep`` set, that number alone decides.
         ratio: the share of blocks to mask, or None.
@@ -29,6 +30,8 @@ class Member:
         global_group: id of the group that shares one budget, or None.
         dependency_group: id of the group that shares one decision, or None.
         internal_blocks: number of equal runs in which the ratio is met, or None.
+        is_expendable: whether nobody else reads the importance, so that the decision may take its
+            place in memory.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Member:
     global_group: str | int | None = None
     dependency_group: str | int | None = None
     internal_blocks: int | None = None
+    is_expendable: bool = False
 
     def __attrs_post_init__(self) -> None:
         expected = count_blocks(self.blocks.size, self.shape)

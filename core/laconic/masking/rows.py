@@ -5,40 +5,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laconic.masking.select import CHUNK, SMALL, cut_smallest, is_above
+from laconic.masking.counting import CHUNK
+from laconic.masking.select import SMALL, cut_smallest, is_above
 
 PAIRWISE = 16
 """Rows up to this length are ranked by comparing every pair of columns."""
 
-# As in laconic.masking.select: operations of this size run on one thread and stay in cache.
+# As in laconic.masking.counting: operations of this size run on one thread and stay in cache.
 _ROWS_AT_A_TIME = CHUNK
 
 
-def keep_highest(rows: Tensor, masked: int) -> Tensor:
+def keep_highest(rows: Tensor, masked: int, *, is_expendable: bool = False) -> Tensor:
     """Mask the lowest values of every row, ties at the lowest index.
 
     Args:
         rows: shape (rows, columns), float, finite.
         masked: how many of each row are masked.
+        is_expendable: whether the result may take the place of a single row.
 
     Returns:
-        ``rows``'s shape, bool, True = kept; exactly ``masked`` are False in every row.
+        ``rows``'s shape, bool, True = kept; exactly ``masked`` are False in every row. 0 and 1 in
+        the rows' dtype where it took their place.
     """
     count, columns = rows.shape
     if masked <= 0:
         return torch.ones_like(rows, dtype=torch.bool)
     if masked >= columns:
         return torch.zeros_like(rows, dtype=torch.bool)
-    if count == 1 or columns > SMALL:
+    if count == 1:
+        return _by_cut(rows[0], masked, out=rows[0] if is_expendable else None)[None]
+    if columns > SMALL:
         return torch.stack([_by_cut(row, masked) for row in rows])
     if columns <= PAIRWISE:
         return _by_comparison(rows, masked)
     return _by_row_quantile(rows, masked)
 
 
-def _by_cut(row: Tensor, masked: int) -> Tensor:
+def _by_cut(row: Tensor, masked: int, out: Tensor | None = None) -> Tensor:
     cut = cut_smallest([row], [1], masked)
-    return is_above(row, cut.value, cut.ties[0])
+    return is_above(row, cut.value, cut.ties[0], out=out)
 
 
 def _by_comparison(rows: Tensor, masked: int) -> Tensor:

@@ -10,24 +10,17 @@ import math
 from collections.abc import Sequence
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
+
+from laconic.masking.counting import as_array, chunks_of, count_equal, cut_between
 
 SAMPLE = 1 << 16
 """Values drawn to place the bracket; more makes it narrower and its sorting dearer."""
 
 SMALL = 1 << 19
 """Up to this many values are cut directly."""
-
-CHUNK = 1 << 15
-"""Values of a CPU tensor compared at a time.
-
-Comparison results stay in cache, and torch runs an operation of this size on one thread: thousands
-of small parallel ones are twice as fast on idle cores, and 30 times slower where cores are shared.
-"""
-
-ACCELERATOR_CHUNK = 1 << 24
-"""Values of other tensors compared at a time; as many as float32 counts exactly."""
 
 
 @attrs.frozen
@@ -85,7 +78,8 @@ def cut_smallest(values: Sequence[Tensor], weights: Sequence[int], budget: int) 
     bracket = _bracket(values, weights, budget / total)
     while True:
         low, high = bracket.low, bracket.high
-        counts, inside = _partition(values, low, high)
+        cuts = [cut_between(tensor, low, high) for tensor in values]
+        counts, inside = [count for count, _ in cuts], [part for _, part in cuts]
         rest = budget - sum(n * weight for n, weight in zip(counts, weights, strict=True))
         if rest < 0:
             bracket = _lower(bracket)
@@ -93,37 +87,45 @@ def cut_smallest(values: Sequence[Tensor], weights: Sequence[int], budget: int) 
         inner = sum(part.numel() * weight for part, weight in zip(inside, weights, strict=True))
         if rest < inner:
             return cut_smallest(inside, weights, rest)
-        ties = [_count_equal(tensor, high) for tensor in values]
+        ties = [count_equal(tensor, high) for tensor in values]
         if rest - inner < sum(n * weight for n, weight in zip(ties, weights, strict=True)):
             return Cut(high, _share_ties(values, weights, high, rest=rest - inner))
         bracket = _raise(bracket)
 
 
-def is_above(value: Tensor, cut: float, ties: int) -> Tensor:
+def is_above(value: Tensor, cut: float, ties: int, *, out: Tensor | None = None) -> Tensor:
     """Tell which elements a cut leaves.
 
     Args:
         value: flat, the tensor that was cut.
         cut: everything below is taken.
         ties: how many elements equal to ``cut`` are taken too, lowest flat index first.
+        out: what to write to, bool or float, ``value`` itself included; None for a new bool tensor.
 
     Returns:
-        ``value``'s shape, bool, True = not taken.
+        ``value``'s shape, bool or 0 and 1, True = not taken.
     """
-    above = torch.empty_like(value, dtype=torch.bool)
-    chunks = _chunks(value)
-    scratch = torch.empty_like(chunks[0])
-    for chunk, result in zip(chunks, _chunks(above), strict=True):
-        # By way of floats: only comparisons into their own dtype are vectorized.
-        result.copy_(torch.ge(chunk, cut, out=scratch[: len(chunk)]))
-        if ties:
-            found = _count_equal(chunk, cut)
-            if found <= ties:
-                result.copy_(torch.gt(chunk, cut, out=scratch[: len(chunk)]))
-            else:
-                result[(chunk == cut).nonzero().flatten()[:ties]] = False
-            ties -= min(found, ties)
+    above = torch.empty_like(value, dtype=torch.bool) if out is None else out
+    for chunk, result in zip(chunks_of(value), chunks_of(above), strict=True):
+        equal = count_equal(chunk, cut) if ties else 0
+        some = None
+        if equal > ties:
+            # Looked up first: the result may take the place of the values.
+            some = (chunk == cut).nonzero().flatten()[:ties]
+        _compare(chunk, cut, result, is_strict=0 < equal <= ties)
+        if some is not None:
+            result[some] = 0
+        ties -= min(equal, ties)
     return above
+
+
+def _compare(chunk: Tensor, cut: float, result: Tensor, *, is_strict: bool) -> None:
+    if result.dtype == chunk.dtype:
+        (torch.gt if is_strict else torch.ge)(chunk, cut, out=result)
+    elif result.is_cpu and result.dtype == torch.bool:
+        (np.greater if is_strict else np.greater_equal)(as_array(chunk), cut, out=result.numpy())
+    else:
+        result.copy_(chunk > cut if is_strict else chunk >= cut)
 
 
 def _cut_value(values: Sequence[Tensor], weights: Sequence[int], budget: int) -> float:
@@ -145,7 +147,7 @@ def _share_ties(
     for position, (tensor, weight) in enumerate(zip(values, weights, strict=True)):
         if rest < min(weights):
             break
-        equal = _count_equal(tensor, value)
+        equal = count_equal(tensor, value)
         shares[position] = min(equal, rest // weight)
         if shares[position] < equal:
             break
@@ -192,33 +194,3 @@ def _raise(bracket: _Bracket) -> _Bracket:
     if upper < count and float(bracket.sample[upper]) == bracket.high:
         upper = int((bracket.sample <= bracket.high).count_nonzero())
     return attrs.evolve(bracket, lower=bracket.upper, upper=upper)
-
-
-def _count_equal(tensor: Tensor, value: float) -> int:
-    count = 0
-    for chunk in _chunks(tensor):
-        equal = torch.eq(chunk, value, out=torch.empty_like(chunk))
-        count += int(equal.sum(dtype=torch.float32))
-    return count
-
-
-def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(tensor, CHUNK if tensor.is_cpu else ACCELERATOR_CHUNK)
-
-
-def _partition(values: Sequence[Tensor], low: float, high: float) -> tuple[list[int], list[Tensor]]:
-    # How many of each tensor are at most low, and those strictly between low and high.
-    counts, inside = [], []
-    for tensor in values:
-        chunks = _chunks(tensor)
-        at_most, below = torch.empty_like(chunks[0]), torch.empty_like(chunks[0])
-        count, parts = 0, []
-        for chunk in chunks:
-            lower, inner = at_most[: len(chunk)], below[: len(chunk)]
-            torch.le(chunk, low, out=lower)
-            torch.lt(chunk, high, out=inner)
-            count += int(lower.sum(dtype=torch.float32))
-            parts.append(chunk[inner.sub_(lower).to(torch.bool)])
-        counts.append(count)
-        inside.append(torch.cat(parts))
-    return counts, inside

@@ -32,6 +32,7 @@ class Unit:
         maximum: the share of blocks that is masked at most.
         keep: blocks kept in every row whatever the ratio says, or None.
         global_group: id of the group that shares one budget, or None.
+        is_expendable: whether decisions may take the place of the rows in memory.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Unit:
     maximum: Ratio
     keep: int | None
     global_group: str | int | None
+    is_expendable: bool = False
 
     @property
     def elements(self) -> int:
@@ -107,6 +109,7 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
         global_group=_first(
             members, name, "global_group_id", lambda member: member.global_group
         ).global_group,
+        is_expendable=len(members) == 1 and first.is_expendable,
     )
 
 

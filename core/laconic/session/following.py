@@ -94,7 +94,8 @@ def _follow(
         return is_kept(handle, mask)
     source = _source(handle, by_name)
     kept = _follow(source, by_name, decided)
-    reduced = align_kept(kept, align["dims"], name=handle.plan.name)
+    # A new tensor: a source's decision may be 0 and 1 in the very memory of its mask.
+    reduced = align_kept(kept != 0, align["dims"], name=handle.plan.name)
     decided[handle] = _place(handle, source, reduced)
     return decided[handle]
 

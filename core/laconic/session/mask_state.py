@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from laconic.blocks import expand_blocks, is_broadcastable
 from laconic.instrument.masks import spatial_dims
+from laconic.masking.counting import count_nonzero
 from laconic.session.handles import Handle
 
 DEFAULT_MASK_VALUE = -1000.0
@@ -32,7 +33,8 @@ def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
 
     Args:
         handle: the target.
-        kept: bool, True = kept, a shape that broadcasts to the target.
+        kept: bool, or 0 and 1, True = kept, a shape that broadcasts to the target. In the target's
+            dtype it becomes the mask, so nobody else may hold it.
         model: the session's model, whose dtype the values of an input or output have.
     """
     like = next(handle.module.parameters(), kept) if handle.is_activation else handle.raw
@@ -40,7 +42,9 @@ def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
     kept = kept.to(like.device)
     if handle.is_additive:
         value = float(handle.plan.setting.get("mask_value") or DEFAULT_MASK_VALUE)
-        mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(~kept, value)
+        mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(
+            kept == 0, value
+        )
     else:
         mask = kept.to(dtype)
     holders = list(handle.masks())
@@ -88,22 +92,31 @@ def mask_of(handle: Handle) -> Tensor | None:
 
 
 def is_kept(handle: Handle, mask: Tensor) -> Tensor:
-    """Return a mask buffer as bool, True = kept, in the buffer's shape.
+    """Return a mask as bool, True = kept, in its own shape.
 
     Args:
         handle: the target.
-        mask: its buffer.
+        mask: its buffer, or what this function returned of it.
     """
+    if mask.dtype == torch.bool:
+        return mask
     return mask == 0 if handle.is_additive else mask != 0
 
 
-def masked_share(kept: Tensor) -> float:
+def masked_share(handle: Handle, mask: Tensor) -> float:
     """Return the fraction of a target that its mask masks.
 
     Args:
-        kept: bool, True = kept; every element stands for equally many of the target's.
+        handle: the target.
+        mask: its buffer, or bool, True = kept; every element stands for equally many of the
+            target's.
     """
-    return (kept.numel() - int(kept.sum())) / kept.numel() if kept.numel() else 0.0
+    total = mask.numel()
+    if not total:
+        return 0.0
+    found = count_nonzero(mask)
+    is_offset = handle.is_additive and mask.dtype != torch.bool
+    return (found if is_offset else total - found) / total
 
 
 def total_sparsity(masks: Iterable[tuple[Handle, float]]) -> float:

@@ -178,7 +178,11 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
 
 
 def decide_masks(
-    ranked: Sequence[Ranked], importances: Sequence[Tensor], factor: float | Fraction
+    ranked: Sequence[Ranked],
+    importances: Sequence[Tensor],
+    factor: float | Fraction,
+    *,
+    is_expendable: bool,
 ) -> dict[Handle, Tensor]:
     """Decide on all ranked targets of one stage.
 
@@ -186,12 +190,14 @@ def decide_masks(
         ranked: the targets.
         importances: one score per block for each of them.
         factor: the share of the configured sparsity that is due now, in [0, 1].
+        is_expendable: whether decisions may take the place of the scores in memory.
 
     Returns:
-        For each target bool, True = kept, in the smallest shape that broadcasts to it.
+        For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
     """
     members = [
-        member_of(one, scores, factor) for one, scores in zip(ranked, importances, strict=True)
+        attrs.evolve(member_of(one, scores, factor), is_expendable=is_expendable)
+        for one, scores in zip(ranked, importances, strict=True)
     ]
     return {
         one.handle: compact(kept, one.blocks.size, one.shape)

@@ -36,7 +36,8 @@ class Decision:
     """New masks, and new values where an algorithm changes weights.
 
     Attributes:
-        kept: bool, True = kept, in the smallest shape that broadcasts to the target.
+        kept: bool, or 0 and 1 in the target's dtype, True = kept, in the smallest shape that
+            broadcasts to the target.
         values: new raw values, the target's shape.
     """
 
@@ -231,7 +232,8 @@ class PruningRun:
         scores = [
             importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
         ]
-        return Decision(decide_masks(ranked, scores, factor))
+        is_expendable = bool(getattr(pruner, "new_scores", False))
+        return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
 
     def _keep_everything(self, handles: Sequence[Handle]) -> Decision:
         # Before the first update of a schedule there may be nothing to rank by yet.

@@ -268,7 +268,7 @@ class Session(EditableMasks, Taught, Shown):
         restore_state(self, tensors, data)
 
     def _record(self, event: str) -> None:
-        shares = [(handle, masked_share(kept)) for handle, kept in self._kept(event)]
+        shares = [(handle, masked_share(handle, mask)) for handle, mask in self._masks(event)]
         self.history.append(
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )

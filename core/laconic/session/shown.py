@@ -64,23 +64,24 @@ class Shown:
 
     def sparsity(self) -> dict[str, dict[str, float]]:
         """Return {module: {target: masked fraction of the target's elements}}."""
-        return by_target(
-            (handle.plan, masked_share(kept)) for handle, kept in self._kept("sparsity")
-        )
+        masks = self._masks("sparsity")
+        return by_target((handle.plan, masked_share(handle, mask)) for handle, mask in masks)
 
     def growing_stages(self) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
         return self._pruning.growing(self.steps)
 
     def _kept(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
+        for handle, mask in self._masks(call):
+            yield handle, is_kept(handle, mask)
+
+    def _masks(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
         need_values(self._state, call)
         for handle in self._pruning.handles:
-            if handle in self._baked:
-                yield handle, self._baked[handle]
-                continue
-            mask = mask_of(handle)
+            mask = self._baked.get(handle)
+            mask = mask_of(handle) if mask is None else mask
             if mask is not None:
-                yield handle, is_kept(handle, mask)
+                yield handle, mask
 
 
 def _copied(qparams: QParams) -> QParams:

@@ -69,8 +69,10 @@ class PrunerContract(Contract):
             expect(torch.equal(one, other), f"{target.name}: two objects score differently")
         pruner: Pruner = self.make()
         for target, _ in first:
-            same = torch.equal(_scores(pruner, target), _scores(pruner, target))
-            expect(same, f"{target.name}: two calls score differently")
+            one, other = _scores(pruner, target), _scores(pruner, target)
+            expect(torch.equal(one, other), f"{target.name}: two calls score differently")
+            is_new = not getattr(pruner, "new_scores", False) or _is_new(one, other, target)
+            expect(is_new, f"{target.name}: new_scores is set, and its scores are kept elsewhere")
 
     def check_weights_untouched(self) -> None:
         """Scoring changes neither values, versions nor requires_grad of the weights."""
@@ -210,6 +212,12 @@ def _scores(pruner: Pruner, target: PruningTarget) -> Tensor:
     is_tensor = isinstance(scores, Tensor)
     expect(is_tensor, f"{target.name}: expected a tensor of scores, got {type(scores).__name__}")
     return scores
+
+
+def _is_new(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
+    known = (other, target.tensor, *target.observed.values(), *target.learned.values())
+    own = one.untyped_storage().data_ptr()
+    return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
 
 
 def _with_weights_of(model: nn.Module) -> ContractNet:

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings
@@ -244,3 +245,30 @@ def test_channel_blocks_of_a_transposed_weight_are_decided_in_block_shape():
         torch.tensor([[3.0, 1.0, 2.0]]), shape=(4, 3), blocks=channel_blocks(2, 1), ratio=0.34
     )
     assert kept.tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("group", [None, "all"])
+@pytest.mark.parametrize("rows", [60, 600], ids=["cut directly", "cut by a sample"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_expendable_importance_gives_its_memory_to_an_equal_decision(group, rows, dtype):
+    generator = torch.Generator().manual_seed(0)
+    importances = [torch.rand(rows, 1000, generator=generator).mul_(9).ceil_() for _ in range(2)]
+    members = [
+        member(importance.to(dtype), ratio=0.4, global_group=group) for importance in importances
+    ]
+    expected = decide(members)
+    given = [
+        attrs.evolve(one, importance=one.importance.clone(), is_expendable=True) for one in members
+    ]
+    for one, kept, wanted in zip(given, decide(given), expected, strict=True):
+        assert kept.dtype == dtype
+        assert kept.data_ptr() == one.importance.data_ptr()
+        assert torch.equal(kept != 0, wanted)
+        assert torch.equal(kept, wanted.to(dtype))
+
+
+def test_what_is_not_expendable_is_not_written():
+    values = torch.rand(60, 1000, generator=torch.Generator().manual_seed(0))
+    before = values.clone()
+    decide([member(values, ratio=0.4)])
+    assert torch.equal(values, before)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.masking import select
+from laconic.masking import counting, select
 from laconic.masking.select import SMALL, Cut, cut_smallest, is_above
 
 
@@ -96,8 +96,12 @@ LARGE = 40_001
 @pytest.fixture
 def _small_is_large(monkeypatch):
     """Shrink what is sampled and cut directly, so that 40,001 values take the way of millions."""
-    for name, value in {"SAMPLE": 500, "SMALL": 1000, "CHUNK": 3000}.items():
-        monkeypatch.setattr(select, name, value)
+    for module, name, value in (
+        (select, "SAMPLE", 500),
+        (select, "SMALL", 1000),
+        (counting, "CHUNK", 3000),
+    ):
+        monkeypatch.setattr(module, name, value)
 
 
 @functools.cache

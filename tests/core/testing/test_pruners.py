@@ -31,6 +31,10 @@ def test_a_good_pruner_passes_whatever_its_default_with_no_granularity_installed
     check_pruner(register("pruner", "Good", default_granularity=default))
 
 
+def test_a_good_pruner_may_give_its_scores_away(register):
+    check_pruner(register("pruner", "Giving"))
+
+
 def test_a_good_pruner_passes_with_options(register):
     power = {"properties": {"power": {"type": "number"}}, "additionalProperties": False}
 
@@ -76,6 +80,11 @@ def test_a_good_pruner_may_refuse_a_granularity_for_some_tensors(register):
         ("Listed", SCORES, "conv.weight: expected a tensor of scores, got list"),
         ("Random", SAME, "conv.weight: two objects score differently"),
         ("Counting", SAME, "conv.weight: two calls score differently"),
+        (
+            "Keeping",
+            SAME,
+            "conv.weight: new_scores is set, and its scores are kept elsewhere",
+        ),
         ("Writing", UNTOUCHED, "conv.weight was changed"),
         ("Touching", UNTOUCHED, "conv.weight was written to"),
         ("Freezing", UNTOUCHED, "requires_grad of conv.weight was switched off"),

@@ -19,6 +19,8 @@ class Level:
     ratio or a threshold of the config, not a multiple of the layer's standard deviation.
     """
 
+    new_scores = True
+
     def importance(self, target: laconic.PruningTarget) -> Tensor:
         """Return the sum of magnitudes in every block.
 

@@ -1,0 +1,94 @@
+"""Counting and gathering in large tensors, a chunk at a time: what lies between stays in cache.
+
+On the CPU this is NumPy's work: its comparisons into bool and its counts of them are vectorized,
+where PyTorch's take three to ten times as long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 15
+"""Values of a CPU tensor compared at a time.
+
+Comparison results stay in cache, and torch runs an operation of this size on one thread: thousands
+of small parallel ones are twice as fast on idle cores, and 30 times slower where cores are shared.
+"""
+
+ACCELERATOR_CHUNK = 1 << 24
+"""Values of other tensors compared at a time: few calls, and little memory between them."""
+
+
+def chunks_of(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return a flat tensor as views of as many values as are best compared at a time.
+
+    Args:
+        tensor: flat.
+    """
+    return torch.split(tensor, CHUNK if tensor.is_cpu else ACCELERATOR_CHUNK)
+
+
+def count_nonzero(tensor: Tensor) -> int:
+    """Return how many values are not 0.
+
+    Args:
+        tensor: any shape, bool or float.
+    """
+    flat = tensor.detach().reshape(-1)
+    if not flat.is_cpu:
+        return int(flat.count_nonzero())
+    if flat.dtype == torch.bool:
+        return int(np.count_nonzero(flat.numpy()))
+    # Compared first: NumPy counts bools much faster than it counts floats.
+    return sum(int(np.count_nonzero(as_array(chunk) != 0)) for chunk in chunks_of(flat))
+
+
+def count_equal(tensor: Tensor, value: float) -> int:
+    """Return how many values are equal to one.
+
+    Args:
+        tensor: flat, float.
+        value: representable in the tensor's dtype.
+    """
+    if not tensor.is_cpu:
+        return sum(int((chunk == value).count_nonzero()) for chunk in chunks_of(tensor))
+    return sum(int(np.count_nonzero(as_array(chunk) == value)) for chunk in chunks_of(tensor))
+
+
+def cut_between(tensor: Tensor, low: float, high: float) -> tuple[int, Tensor]:
+    """Return how many values are at most ``low``, and those strictly between the two.
+
+    Args:
+        tensor: flat, float.
+        low: representable in the tensor's dtype, or infinite.
+        high: likewise, at least ``low``.
+    """
+    count, parts = 0, []
+    for chunk in chunks_of(tensor):
+        if chunk.is_cpu:
+            values = as_array(chunk)
+            at_most, inside = values <= low, values < high
+            found = int(np.count_nonzero(at_most))
+            np.greater(inside, at_most, out=inside)  # the one and not the other
+            parts.append(chunk[torch.from_numpy(inside.nonzero()[0])])
+        else:
+            reached = chunk <= low
+            found = int(reached.count_nonzero())
+            parts.append(chunk[(chunk < high) & ~reached])
+        count += found
+    return count, torch.cat(parts)
+
+
+def as_array(chunk: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a CPU tensor's values as an array, in float32 where NumPy has no such dtype.
+
+    Args:
+        chunk: float or bool; where the dtype allows the array shares its memory, so read it only.
+    """
+    exact = chunk if chunk.dtype in (torch.float32, torch.float64, torch.bool) else chunk.float()
+    array: np.ndarray[Any, np.dtype[Any]] = exact.numpy()
+    return array

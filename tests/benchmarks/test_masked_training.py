@@ -1,0 +1,114 @@
+"""A training step with elementwise masks on all weights, against the same step without.
+
+Processor time on one thread, least of interleaved repeats. What a mask costs is memory traffic in
+proportion to the weights, so it shows where batches are small against them: in the MLP.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import prune
+
+import laconic
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
+
+WEIGHTS = {"target_names": ["weight"], "sparse_ratio": 0.5}
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a way around them."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)])
+        self.around = nn.Identity()
+        if stride > 1:
+            self.around = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, value):
+        inner = functional.relu(self.norms[0](self.first(value)))
+        return functional.relu(self.norms[1](self.second(inner)) + self.around(value))
+
+
+def resnet18():
+    """The 20 convolutions and the linear layer of ResNet-18, 11.7 M weights (He et al., 2016)."""
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    blocks, inputs = [], 64
+    for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        blocks += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
+        inputs = outputs
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
+    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, *head)
+
+
+def perceptron():
+    layers = [layer for _ in range(4) for layer in (nn.Linear(2048, 2048), nn.ReLU())]
+    return nn.Sequential(*layers)
+
+
+def training_step(model, forward):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+
+    def step():
+        optimizer.zero_grad()
+        forward(model).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def masked(model):
+    result = copy.deepcopy(model)
+    kinds = {type(module).__name__ for module in model.modules()} & {"Linear", "Conv2d"}
+    laconic.prune(result, [{**WEIGHTS, "op_types": sorted(kinds)}], algorithm="level")
+    return result
+
+
+def hooked(model):
+    """As PyTorch masks: a hook before each forward."""
+    result = copy.deepcopy(model)
+    for module in list(result.modules()):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            prune.l1_unstructured(module, "weight", amount=0.5)
+    return result
+
+
+def call(value):
+    return lambda model: model(value)
+
+
+def test_masks_on_resnet18_cost_next_to_nothing(least_ratio):
+    torch.manual_seed(0)
+    model, image = resnet18(), torch.randn(8, 3, 112, 112)
+    ours, plain = (training_step(one, call(image)) for one in (masked(model), model))
+    assert least_ratio(ours, plain, repeats=21) <= 1.05
+
+
+def test_masks_on_minilm_cost_next_to_nothing(minilm, least_ratio):
+    model = minilm.load()
+    batch = minilm.batches()[0][0]
+
+    def forward(model):
+        return model(**batch).last_hidden_state
+
+    ours, plain = (training_step(one, forward) for one in (masked(model), model))
+    assert least_ratio(ours, plain, repeats=21) <= 1.05
+
+
+def test_masks_on_large_weights_and_small_batches_cost_no_more_than_hooks(least_ratio):
+    torch.manual_seed(0)
+    model, value = perceptron(), torch.randn(32, 2048)
+    ours, hooks, plain = (
+        training_step(one, call(value)) for one in (masked(model), hooked(model), model)
+    )
+    # For the record: two products of the weights' size and the memory they are written to.
+    least_ratio(ours, plain, repeats=21)
+    assert least_ratio(ours, hooks, repeats=21) <= 1.1
