@@ -20,8 +20,8 @@ class AdaRound:
     that is annealed until it is 0 or 1. Departs from it: the error is the exact sum over all
     inputs, by their products, so that no input is kept; it counts in steps of a row and mean
     lengths of inputs; ranges are searched for the least squared error, each times the squared
-    length of its input; a row that nearest rounding serves better is rounded to nearest; weights that are zero
-    stay zero, as they may be masked.
+    length of its input; a row that nearest rounding serves better is rounded to nearest; weights
+    that are zero stay zero, as they may be masked.
 
     Args:
         iterations: steps of Adam.
@@ -87,7 +87,9 @@ class AdaRound:
         """
         check_integers(target)
         problem = weigh(target)
-        qparams = search_by_square(problem.tensor, target, importance=problem.importance())
+        qparams = search_by_square(
+            problem.tensor, target, importance=problem.spread(problem.lengths())
+        )
         grids = grids_of(qparams, problem.layout, problem.tensor.shape, problem.tensor.dtype)
         solved = torch.stack(
             [
