@@ -25,9 +25,9 @@ class AdaRound:
 
     Args:
         iterations: steps of Adam.
-        learning_rate: of Adam.
+        learning_rate: of Adam; ten times the paper's, for twenty times fewer iterations.
         warm_up: the share of the iterations without regulariser, in [0, 1].
-        regularization: what multiplies the regulariser.
+        regularization: what multiplies the regulariser, next to errors in steps squared.
         sequential: whether each block of the model sees what the quantized blocks before it
             produce, as in the paper, or all of them see the dense model.
     """
@@ -36,9 +36,9 @@ class AdaRound:
         self,
         *,
         iterations: int = 500,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.1,
         warm_up: float = 0.2,
-        regularization: float = 0.1,
+        regularization: float = 1.0,
         sequential: bool = True,
     ) -> None:
         self.course = Course(iterations, learning_rate, warm_up, regularization)
@@ -87,7 +87,9 @@ class AdaRound:
         """
         check_integers(target)
         problem = weigh(target)
-        qparams = search_by_square(problem.tensor, target, importance=problem.importance())
+        qparams = search_by_square(
+            problem.tensor, target, importance=problem.spread(problem.lengths())
+        )
         grids = grids_of(qparams, problem.layout, problem.tensor.shape, problem.tensor.dtype)
         solved = torch.stack(
             [

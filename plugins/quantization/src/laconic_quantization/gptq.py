@@ -19,9 +19,9 @@ class Gptq:
     3.3. Departs from the paper: columns with large inputs go first, and the scales are those of the
     weight before any update, so that they belong to the columns as they lie (``act_order`` and
     ``static_groups`` of its authors' code); ranges are searched for the least squared error, each
-    error times the length of its input; weights that are zero stay zero, as they may be masked;
-    grouped convolutions are solved group by group; a transposed convolution as if its outputs did
-    not overlap.
+    over the squared diagonal of that factor, as it adds to that of the output; weights that are
+    zero stay zero, as they may be masked; grouped convolutions are solved group by group; a
+    transposed convolution as if its outputs did not overlap.
 
     Args:
         percdamp: what is added to the diagonal of the Hessian, as a share of its mean.
@@ -91,24 +91,29 @@ class Gptq:
         """
         check_integers(target)
         problem = weigh(target)
-        layout, weights = problem.layout, problem.weights
+        layout, shape = problem.layout, problem.tensor.shape
+        orders = [self._order(gram) for gram in problem.grams]
+        factors = [
+            laconic.inverse_factor(laconic.damp_gram(gram, self.percdamp)[order][:, order])
+            for gram, order in zip(problem.grams, orders, strict=True)
+        ]
         if self.search:
-            qparams = search_by_square(problem.tensor, target, importance=problem.importance())
+            lengths = problem.lengths()
+            worth = torch.empty_like(lengths)
+            for group, (factor, order) in enumerate(zip(factors, orders, strict=True)):
+                worth[group, order] = factor.diagonal().square().reciprocal()
+            importance = problem.spread(torch.where(lengths > 0, worth, 0))
+            qparams = search_by_square(problem.tensor, target, importance=importance)
         else:
             qparams = whole_range(problem.tensor, target)
-        solved = torch.empty_like(weights)
-        grids = grids_of(qparams, layout, problem.tensor.shape, weights.dtype)
-        for group, (weight, gram) in enumerate(zip(weights, problem.grams, strict=True)):
-            order = self._order(gram)
-            hessian = laconic.damp_gram(gram, self.percdamp)[order][:, order]
-            solved[group] = round_columns(
-                weight,
-                laconic.inverse_factor(hessian),
-                grids[group],
-                order=order,
-                block=self.block_size,
+        grids = grids_of(qparams, layout, shape, problem.tensor.dtype)
+        solved = [
+            round_columns(weight, factor, grid, order=order, block=self.block_size)
+            for weight, factor, grid, order in zip(
+                problem.weights, factors, grids, orders, strict=True
             )
-        rounded = laconic.from_matrices(solved, layout, problem.tensor.shape)
+        ]
+        rounded = laconic.from_matrices(torch.stack(solved), layout, shape)
         return laconic.QuantizedWeight(as_stored(rounded, target), qparams)
 
     def _order(self, gram: Tensor) -> Tensor:

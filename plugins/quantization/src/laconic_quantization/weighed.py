@@ -32,10 +32,21 @@ class Weighed:
     weights: Tensor
     grams: Tensor
 
-    def importance(self) -> Tensor:
-        """Return the squared length of the input of each value, the target's shape."""
-        lengths = self.grams.diagonal(dim1=1, dim2=2)[:, None].expand_as(self.weights)
-        return laconic.from_matrices(lengths, self.layout, self.tensor.shape)
+    def spread(self, columns: Tensor) -> Tensor:
+        """Give every value what its column has.
+
+        Args:
+            columns: shape (groups, columns).
+
+        Returns:
+            The target's shape.
+        """
+        matrices = columns[:, None].expand_as(self.weights)
+        return laconic.from_matrices(matrices, self.layout, self.tensor.shape)
+
+    def lengths(self) -> Tensor:
+        """Return the squared length of the input of each column, shape (groups, columns)."""
+        return self.grams.diagonal(dim1=1, dim2=2)
 
 
 def observe_gram(inputs: Tensor, target: laconic.QuantizationTarget) -> dict[str, Tensor]:

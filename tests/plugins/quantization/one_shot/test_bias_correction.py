@@ -1,0 +1,75 @@
+"""Biases that make up for what rounding shifts on average."""
+
+import pytest
+import torch
+from torch import nn
+
+import laconic
+
+
+def correcting():
+    return laconic.registry().quantizers["ptq"](bias_correction=True)
+
+
+def test_the_shift_is_the_error_times_the_mean_input(linear_target, see):
+    # E[x] = (2, 3); errors (0.4, 0) and (-0.25, 0.5).
+    target = linear_target([[1.4, 2.0], [0.75, 2.5]])
+    quantizer = correcting()
+    target = see(quantizer, target, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+    found = quantizer.bias_correction(target, torch.tensor([[1.0, 2.0], [1.0, 2.0]]))
+
+    # 0.4 * 2, and -0.25 * 2 + 0.5 * 3
+    torch.testing.assert_close(found, torch.tensor([0.8, 1.0]))
+
+
+def test_batches_of_different_sizes_weigh_by_their_vectors(linear_target, see):
+    target = linear_target([[1.0]])
+    quantizer = correcting()
+    target = see(quantizer, target, torch.tensor([[1.0]]), torch.tensor([[3.0], [5.0]]))
+
+    found = quantizer.bias_correction(target, torch.tensor([[0.0]]))
+
+    assert found.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Linear(8, 4),
+        nn.Conv2d(8, 6, 3, stride=2, padding=1, groups=2),
+        nn.ConvTranspose2d(8, 6, 2, stride=2, groups=2),
+    ],
+)
+def test_outputs_have_the_mean_of_the_dense_module(module, make_target, see):
+    generator = torch.Generator().manual_seed(0)
+    is_linear = isinstance(module, nn.Linear)
+    shape = (3, 8) if is_linear else (3, 8, 6, 6)
+    inputs = torch.randn(shape, generator=generator) + 1
+    size = (-1, -1) if is_linear else (-1, -1, -1, -1)
+    target, quantizer = make_target(module, size=size), correcting()
+    rounded = torch.round(target.tensor * 8) / 8
+
+    shift = quantizer.bias_correction(see(quantizer, target, inputs), rounded)
+
+    with torch.no_grad():
+        dense = module(inputs)
+        corrected = torch.func.functional_call(
+            module, {"weight": rounded, "bias": module.bias + shift}, (inputs,)
+        )
+    others = [dim for dim in range(dense.ndim) if dim != 1]
+    torch.testing.assert_close(corrected.mean(others), dense.mean(others))
+
+
+def test_an_embedding_is_refused(make_target):
+    target = make_target(nn.Embedding(4, 3), size=(-1, -1))
+
+    with pytest.raises(ValueError, match="under_test compares a weight with the inputs"):
+        correcting().observe_input(torch.ones(2, 3), target)
+
+
+def test_correcting_before_calibration_is_refused(linear_target):
+    target = linear_target(torch.ones(2, 3))
+
+    with pytest.raises(laconic.SessionError, match=r"call session.calibrate\(batches\)"):
+        correcting().bias_correction(target, torch.ones(2, 3))
