@@ -43,7 +43,7 @@ def with_quantization(
         and (is_dynamic_granularity(value) or _is_dynamic(target.algorithm)),
     )
     if grid.dtype == ACCUMULATOR:
-        found = attrs.evolve(found, scheme="symmetric", granularity="as its weight")
+        found = attrs.evolve(found, scheme="symmetric", granularity="as the weight")
     if qparams is None:
         return found
     return attrs.evolve(
