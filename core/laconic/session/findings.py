@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from laconic.algorithms import QParams
 from laconic.planning.plan import Plan, TargetPlan
 from laconic.registry.descriptors import Json
 from laconic.session.expectation import (
@@ -19,6 +20,7 @@ from laconic.session.expectation import (
     rounding_slack,
     spell,
 )
+from laconic.session.quantized_rows import makes_integers, stored_qparams, with_quantization
 from laconic.session.report import Moment, Remark, Report, ReportRow
 from laconic.session.versions import loaded_versions
 
@@ -40,9 +42,16 @@ def describe_session(session: Session) -> Report:
     masks = _activation_masks(session)
     achieved = session.sparsity()
     bounds = DependencyBounds(plan)
+    scales = _scales(session)
     rows = tuple(
         _row(target, masks=masks, achieved=achieved, bounds=bounds, growing=growing)
         for target in plan
+    )
+    rows = tuple(
+        with_quantization(row, target, plan, scales.get((target.module, target.target)))
+        if target.method == "quantization"
+        else row
+        for target, row in zip(plan, rows, strict=True)
     )
     return Report(
         rows=rows,
@@ -150,6 +159,10 @@ def _remarks(
     if any(row.method == "pruning" and row.sparsity is None for row in rows):
         text = "not everything has a mask yet; call session.compress()"
         yield Remark(kind="progress", text=text)
+    quantized = [row for row in rows if row.method == "quantization" and not row.dynamic]
+    if any(row.scales is None for row in quantized):
+        text = "not everything has a scale yet; call session.compress()"
+        yield Remark(kind="progress", text=text)
     for number, last in unfinished.items():
         path = plan.recipe.stages[number].path
         text = f"{path}: the schedule is at step {session.steps} of {last}; sparsity still grows"
@@ -182,6 +195,17 @@ def _activation_masks(session: Session) -> dict[tuple[str, str], Tensor]:
         for name, mask in masks.items()
         if (module, name) in unknown
     }
+
+
+def _scales(session: Session) -> dict[tuple[str, str], QParams]:
+    quantized = [target for target in session.plan if target.method == "quantization"]
+    if not quantized:
+        return {}
+    # Making integers costs a pass over every weight, so they are asked for only where their type
+    # may differ from the config's.
+    own = any(makes_integers(target.algorithm) for target in quantized)
+    integers = session.integer_weights() if own else {}
+    return stored_qparams(session.plan, session.qparams(), integers)
 
 
 def _model_elements(session: Session) -> int:

@@ -8,13 +8,17 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import attrs
 
 from laconic.durable import write_whole
 from laconic.errors import SessionFileError
 from laconic.registry.descriptors import Json
+from laconic.session.quantized_size import QuantizedSize
+from laconic.session.report_rows import Moment as Moment
+from laconic.session.report_rows import Remark as Remark
+from laconic.session.report_rows import ReportRow as ReportRow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,80 +95,6 @@ def read_report(path: str | os.PathLike[str]) -> Report:
         ) from error
 
 
-def _numbers(values: list[int] | tuple[int, ...] | None) -> tuple[int, ...] | None:
-    return None if values is None else tuple(values)
-
-
-@attrs.frozen(kw_only=True)
-class ReportRow:
-    """One target of one method.
-
-    Attributes:
-        module: the module's name; empty for the root.
-        target: the target's name.
-        kind: parameter, buffer, input or output.
-        method: pruning, quantization or distillation.
-        algorithm: the algorithm's name.
-        granularity: the granularity as it was written.
-        blocks: elements per block, one integer per dimension, or None.
-        shape: the target's shape, without the batch for an input or output, or None.
-        elements: how many elements it has, or None when its shape is not known.
-        masked: how many of them are masked, or None when the method does not mask.
-        request: what the config asks for, as words.
-        requested: the sparsity it asks of this target alone, or None.
-        sparsity: masked / elements, or None.
-        missed: whether ``sparsity`` is not what was requested.
-    """
-
-    module: str
-    target: str
-    kind: str
-    method: str
-    algorithm: str
-    granularity: str
-    blocks: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers)
-    shape: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers)
-    elements: int | None = None
-    masked: int | None = None
-    request: str = ""
-    requested: float | None = None
-    sparsity: float | None = None
-    missed: bool = False
-
-    @property
-    def name(self) -> str:
-        """The full name: ``module.target``, or the target alone for the root."""
-        return f"{self.module}.{self.target}" if self.module else self.target
-
-
-@attrs.frozen(kw_only=True)
-class Remark:
-    """Something in the plan that its author should know.
-
-    Attributes:
-        kind: unmatched, shadowed, skipped, hint or progress.
-        text: the finding as a sentence.
-    """
-
-    kind: Literal["unmatched", "shadowed", "skipped", "hint", "progress"]
-    text: str
-
-
-@attrs.frozen(kw_only=True)
-class Moment:
-    """One entry of the sparsity history.
-
-    Attributes:
-        step: the optimizer step, counted from attach.
-        event: what happened, such as ``compress`` or ``update``.
-        sparsity: masked fraction of all pruned elements right after it.
-    """
-
-    step: int
-    event: str
-    sparsity: float
-
-
 @attrs.frozen(kw_only=True)
 class Report:
     """A session's result; print it, or write it with `to_html`.
@@ -203,14 +133,37 @@ class Report:
         """Share of them that is masked; 0 when nothing is pruned."""
         return self.masked / self.elements if self.elements else 0.0
 
+    @property
+    def quantized_size(self) -> QuantizedSize:
+        """How much the quantized parameters and buffers take, as integers and scales."""
+        sizes = [(row.elements or 0, row.bits) for row in self.rows if row.bits is not None]
+        return QuantizedSize(
+            elements=sum(elements for elements, _ in sizes), bits=sum(bits for _, bits in sizes)
+        )
+
+    def rows_of(self, method: str) -> tuple[ReportRow, ...]:
+        """Return the rows of one method.
+
+        Args:
+            method: pruning, quantization or distillation.
+        """
+        return tuple(row for row in self.rows if row.method == method)
+
     def _stored_rows(self) -> list[ReportRow]:
         # An activation has as many elements as a batch gives it, so it is in no total.
-        return [row for row in self.rows if row.masked is not None and row.kind in _STORED]
+        return [row for row in self.rows if row.masked is not None and row.is_stored]
 
     def to_dict(self) -> dict[str, Json]:
         """Return the report as JSON data; numbers that are not finite become null."""
         data = attrs.asdict(self)
-        totals = {"elements": self.elements, "masked": self.masked, "sparsity": self.sparsity}
+        size = self.quantized_size
+        totals = {
+            "elements": self.elements,
+            "masked": self.masked,
+            "sparsity": self.sparsity,
+            "quantized": size.elements,
+            "quantized_bits": size.bits,
+        }
         document = {"format": FORMAT, "version": VERSION, "totals": totals, **data}
         plain: dict[str, Json] = _finite(document)
         return plain
@@ -274,9 +227,6 @@ class Report:
         from laconic.session.report_table import report_table  # rich is for people who print
 
         return report_table(self)
-
-
-_STORED = ("parameter", "buffer")
 
 
 def _finite(value: Json) -> Json:

@@ -8,7 +8,8 @@ import jinja2
 from markupsafe import Markup
 
 from laconic.session.report import Report
-from laconic.session.report_table import percent, sizes, tabulate_metrics
+from laconic.session.quantized_size import spell_count
+from laconic.session.report_table import percent, sizes, spell_scales, tabulate_metrics
 
 _HEADINGS = {
     "progress": "Still under way",
@@ -34,7 +35,13 @@ def render_page(report: Report, *, title: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=percent, sizes=sizes, breakable=_breakable)
+    environment.filters.update(
+        percent=percent,
+        sizes=sizes,
+        breakable=_breakable,
+        spell_scales=spell_scales,
+        spell_count=spell_count,
+    )
     source = resources.files("laconic.session").joinpath("report.html.jinja").read_text("utf-8")
     return environment.from_string(source).render(
         report=report,
@@ -46,7 +53,7 @@ def render_page(report: Report, *, title: str) -> str:
         metrics_plot=Markup(report_plots.plot_metrics(metrics)) if metrics else "",
         history_plot=(
             Markup(report_plots.plot_history(report.history, wide=not wide))
-            if len(report.history) > 1
+            if masked and len(report.history) > 1
             else ""
         ),
         wide=wide,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from laconic.session.quantized_size import spell_count
 from laconic.session.report import Report, ReportRow
 
 _WIDTH = 110
@@ -48,9 +49,15 @@ def report_table(report: Report) -> RenderableType:
         report: what to print.
     """
     parts: list[RenderableType] = [_banner(warning) for warning in report.warnings]
-    parts.append(_targets(report))
-    if len(report.rows) > _ROWS:
-        parts.append(Text(f"... and {len(report.rows) - _ROWS} more (report.json has them all)"))
+    for method, make in (("pruning", _pruned), ("quantization", _quantized)):
+        rows = report.rows_of(method)
+        if rows or (method == "pruning" and not report.rows):
+            parts.append(make(report, rows[:_ROWS]))
+        if len(rows) > _ROWS:
+            parts.append(Text(f"... and {len(rows) - _ROWS} more (report.json has them all)"))
+    compared = report.rows_of("distillation")
+    if compared:
+        parts.append(_compared(compared[:_ROWS]))
     if report.metrics:
         parts.append(_metrics(report.metrics))
     parts.extend(
@@ -111,11 +118,27 @@ def sizes(shape: tuple[int, ...] | None) -> str:
     return "x".join("*" if size == -1 else str(size) for size in shape) or "scalar"
 
 
+def spell_scales(row: ReportRow) -> str:
+    """Return the scales of a quantized target as people read them, or a dash before there are any.
+
+    Args:
+        row: a row of a quantized target.
+    """
+    if row.dynamic:
+        return "at every call"
+    if row.scales is None or row.scale_low is None or row.scale_high is None:
+        return "-"
+    found = f"{row.scale_low:.3g}"
+    if row.scales > 1:
+        found = f"{row.scales:,}: {found} to {row.scale_high:.3g}"
+    return f"{found}, observed only" if row.observed_only else found
+
+
 def _banner(warning: str) -> RenderableType:
     return Text.assemble(("WARNING ", "bold red"), warning)
 
 
-def _targets(report: Report) -> Table:
+def _pruned(report: Report, rows: Sequence[ReportRow]) -> Table:
     table = Table(show_footer=report.elements > 0, header_style="bold")
     table.add_column("target", overflow="fold", footer="all pruned weights")
     table.add_column("algorithm", overflow="fold")
@@ -124,24 +147,58 @@ def _targets(report: Report) -> Table:
     table.add_column("asked", overflow="fold")
     table.add_column("masked", justify="right", footer=f"{report.masked:,} / {report.elements:,}")
     table.add_column("sparsity", justify="right", footer=percent(report.sparsity), no_wrap=True)
-    for row in report.rows[:_ROWS]:
-        # As Text, because a name in brackets would be taken for markup.
-        cells = (Text(cell) for cell in _cells(row))
-        table.add_row(*cells, style="bold red" if row.missed else None)
+    for row in rows:
+        counted = row.masked is not None and row.elements is not None
+        _add_row(
+            table,
+            row.name,
+            row.algorithm,
+            sizes(row.blocks),
+            sizes(row.shape),
+            row.request,
+            f"{row.masked:,} / {row.elements:,}" if counted else "-",
+            f"{percent(row.sparsity)}{' !' if row.missed else ''}",
+            style="bold red" if row.missed else None,
+        )
     return table
 
 
-def _cells(row: ReportRow) -> tuple[str, ...]:
-    counted = row.masked is not None and row.elements is not None
-    return (
-        row.name,
-        row.algorithm or row.method,
-        sizes(row.blocks),
-        sizes(row.shape),
-        row.request,
-        f"{row.masked:,} / {row.elements:,}" if counted else "-",
-        f"{percent(row.sparsity)}{' !' if row.missed else ''}",
-    )
+def _quantized(report: Report, rows: Sequence[ReportRow]) -> Table:
+    size = report.quantized_size
+    table = Table(show_footer=size.elements > 0, header_style="bold")
+    table.add_column("target", overflow="fold", footer="all quantized weights")
+    table.add_column("algorithm", overflow="fold")
+    table.add_column("shape", overflow="fold", footer=spell_count(size.elements))
+    table.add_column("dtype", overflow="fold", footer=f"{size.bits_per_weight:.2f} bits")
+    table.add_column("scheme", overflow="fold")
+    table.add_column("granularity", overflow="fold")
+    table.add_column("scales", overflow="fold", footer=str(size))
+    for row in rows:
+        _add_row(
+            table,
+            row.name,
+            row.algorithm,
+            sizes(row.shape),
+            row.dtype,
+            row.scheme,
+            row.granularity,
+            spell_scales(row),
+        )
+    return table
+
+
+def _compared(rows: Sequence[ReportRow]) -> Table:
+    table = Table(header_style="bold")
+    for heading in ("target", "compared"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        _add_row(table, row.name, row.request)
+    return table
+
+
+def _add_row(table: Table, *cells: str, style: str | None = None) -> None:
+    # As Text, because a name in brackets would be taken for markup.
+    table.add_row(*(Text(cell) for cell in cells), style=style)
 
 
 def _metrics(metrics: Mapping[str, float]) -> Table:
