@@ -62,7 +62,7 @@ def quantize(
     Raises:
         ConfigError: the config list, algorithm or options are wrong.
         PlanError: the config list does not fit the model.
-        AttachError: this version plans quantization but does not run it yet.
+        SessionError: calibration is needed and no data was given; the model is untouched.
     """
     return _run(model, "quantization", _stage(config_list, algorithm, options), data, forward)
 
