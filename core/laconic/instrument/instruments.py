@@ -56,7 +56,8 @@ class Folding(Protocol):
         ...
 
 
-@attrs.frozen
+# Compared by identity: a hash of its own is what torch.compile of some versions cannot follow.
+@attrs.frozen(eq=False)
 class InputSite:
     """Where an input target is among forward's arguments.
 
@@ -72,10 +73,10 @@ class InputSite:
     index: int | None
     name: str | None
     order: tuple[str, ...] = ()
-    default: Tensor | None = attrs.field(default=None, eq=False)
+    default: Tensor | None = None
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class OutputSite:
     """Where an output target is in what forward returns.
 

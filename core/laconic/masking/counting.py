@@ -6,6 +6,7 @@ where PyTorch's take three to ten times as long.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,13 @@ Comparison results stay in cache, and torch runs an operation of this size on on
 of small parallel ones are twice as fast on idle cores, and 30 times slower where cores are shared.
 """
 
+ARRAY_CHUNK = 1 << 16
+"""Values of an array compared at a time: NumPy has one thread, and calls cost more than cache."""
+
 ACCELERATOR_CHUNK = 1 << 24
 """Values of other tensors compared at a time: few calls, and little memory between them."""
+
+_SHARED = (torch.float32, torch.float64, torch.bool)
 
 
 def chunks_of(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -44,7 +50,7 @@ def count_nonzero(tensor: Tensor) -> int:
     if flat.dtype == torch.bool:
         return int(np.count_nonzero(flat.numpy()))
     # Compared first: NumPy counts bools much faster than it counts floats.
-    return sum(int(np.count_nonzero(as_array(chunk) != 0)) for chunk in chunks_of(flat))
+    return sum(int(np.count_nonzero(part != 0)) for part in _arrays_of(flat))
 
 
 def count_equal(tensor: Tensor, value: float) -> int:
@@ -56,7 +62,7 @@ def count_equal(tensor: Tensor, value: float) -> int:
     """
     if not tensor.is_cpu:
         return sum(int((chunk == value).count_nonzero()) for chunk in chunks_of(tensor))
-    return sum(int(np.count_nonzero(as_array(chunk) == value)) for chunk in chunks_of(tensor))
+    return sum(int(np.count_nonzero(part == value)) for part in _arrays_of(tensor))
 
 
 def cut_between(tensor: Tensor, low: float, high: float) -> tuple[int, Tensor]:
@@ -68,19 +74,20 @@ def cut_between(tensor: Tensor, low: float, high: float) -> tuple[int, Tensor]:
         high: likewise, at least ``low``.
     """
     count, parts = 0, []
-    for chunk in chunks_of(tensor):
-        if chunk.is_cpu:
-            values = as_array(chunk)
-            at_most, inside = values <= low, values < high
-            found = int(np.count_nonzero(at_most))
-            np.greater(inside, at_most, out=inside)  # the one and not the other
-            parts.append(chunk[torch.from_numpy(inside.nonzero()[0])])
-        else:
+    if not tensor.is_cpu:
+        for chunk in chunks_of(tensor):
             reached = chunk <= low
-            found = int(reached.count_nonzero())
+            count += int(reached.count_nonzero())
             parts.append(chunk[(chunk < high) & ~reached])
-        count += found
-    return count, torch.cat(parts)
+        return count, torch.cat(parts)
+    at_most, inside = np.empty(ARRAY_CHUNK, bool), np.empty(ARRAY_CHUNK, bool)
+    for values in _arrays_of(tensor):
+        reached = np.less_equal(values, low, out=at_most[: len(values)])
+        count += int(np.count_nonzero(reached))
+        # What is below high and has not reached low.
+        found = np.less(values, high, out=inside[: len(values)])
+        parts.append(torch.from_numpy(values[np.greater(found, reached, out=found)]))
+    return count, torch.cat(parts).to(tensor.dtype)
 
 
 def as_array(chunk: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
@@ -89,6 +96,17 @@ def as_array(chunk: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
     Args:
         chunk: float or bool; where the dtype allows the array shares its memory, so read it only.
     """
-    exact = chunk if chunk.dtype in (torch.float32, torch.float64, torch.bool) else chunk.float()
+    exact = chunk if chunk.dtype in _SHARED else chunk.float()
     array: np.ndarray[Any, np.dtype[Any]] = exact.numpy()
     return array
+
+
+def _arrays_of(tensor: Tensor) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
+    """Yield a flat CPU tensor's values, a chunk at a time."""
+    if tensor.dtype in _SHARED:
+        whole = as_array(tensor)
+        for start in range(0, len(whole), ARRAY_CHUNK):
+            yield whole[start : start + ARRAY_CHUNK]
+    else:
+        for chunk in torch.split(tensor, ARRAY_CHUNK):
+            yield as_array(chunk)

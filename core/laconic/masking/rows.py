@@ -13,6 +13,8 @@ PAIRWISE = 16
 
 # As in laconic.masking.counting: operations of this size run on one thread and stay in cache.
 _ROWS_AT_A_TIME = CHUNK
+_ROWS_ON_A_DEVICE = 2**23
+"""The same where starting an operation costs more than reading from memory."""
 
 
 def keep_highest(rows: Tensor, masked: int, *, is_expendable: bool = False) -> Tensor:
@@ -52,8 +54,9 @@ def _by_comparison(rows: Tensor, masked: int) -> Tensor:
     if rows.numel() * columns <= _ROWS_AT_A_TIME:
         return _by_table(rows, masked)
     kept = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
-    for start in range(0, rows.shape[0], _ROWS_AT_A_TIME):
-        part = rows[start : start + _ROWS_AT_A_TIME].unbind(1)
+    at_a_time = _ROWS_AT_A_TIME if rows.device.type == "cpu" else _ROWS_ON_A_DEVICE
+    for start in range(0, rows.shape[0], at_a_time):
+        part = rows[start : start + at_a_time].unbind(1)
         ranks = [torch.full_like(part[0], 0, dtype=torch.uint8) for _ in range(columns)]
         for left in range(columns):
             ranks[left] += columns - 1 - left

@@ -121,9 +121,13 @@ def with_site(
     """
     address = parse_address(target) or Address("input", target)
     if address.side == "input":
-        site = input_site(target, address, signature_of(module))
+        site = next(
+            (one for one in instruments.inputs if one.target == target), None
+        ) or input_site(target, address, signature_of(module))
         inputs = {**instruments.inputs, site: (*instruments.inputs.get(site, ()), *transforms)}
         return attrs.evolve(instruments, inputs=inputs)
-    place = OutputSite(target, address.key)
+    place = next((one for one in instruments.outputs if one.target == target), None) or OutputSite(
+        target, address.key
+    )
     outputs = {**instruments.outputs, place: (*instruments.outputs.get(place, ()), *transforms)}
     return attrs.evolve(instruments, outputs=outputs)

@@ -100,6 +100,7 @@ def _small_is_large(monkeypatch):
         (select, "SAMPLE", 500),
         (select, "SMALL", 1000),
         (counting, "CHUNK", 3000),
+        (counting, "ARRAY_CHUNK", 3000),
     ):
         monkeypatch.setattr(module, name, value)
 
