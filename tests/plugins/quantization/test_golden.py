@@ -20,7 +20,10 @@ SCALED = ("PtqQuantizer", "QATQuantizer")
 def plain(config_list):
     """Tuples of ``fuse_names`` as the lists of a document."""
     return [
-        {key: [list(one) for one in value] if key == "fuse_names" else value for key, value in entry.items()}
+        {
+            key: [list(one) for one in value] if key == "fuse_names" else value
+            for key, value in entry.items()
+        }
         for entry in config_list
     ]
 
@@ -76,9 +79,7 @@ def check_scales(session, case, **tolerance):
 def check_result(session, case, model, **tolerance):
     for name, parameter in model.named_parameters():
         if name in case["final_params"]:
-            torch.testing.assert_close(
-                parameter.detach(), case["final_params"][name], **tolerance
-            )
+            torch.testing.assert_close(parameter.detach(), case["final_params"][name], **tolerance)
     model.eval()
     if "y" in case:
         torch.testing.assert_close(model(case["x"]), case["y"], **tolerance)
