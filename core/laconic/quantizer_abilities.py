@@ -248,9 +248,6 @@ class CorrectsBias(Protocol):
 
         Returns:
             Shape (outputs,), the tensor's dtype, output units.
-
-        Raises:
-            ValueError: the target does not suit the algorithm; the text says what to do.
         """
         ...
 
@@ -272,9 +269,6 @@ class Equalizes(Protocol):
 
         Returns:
             Shape (inputs,), float, positive and finite.
-
-        Raises:
-            ValueError: a target does not suit the algorithm; the text says what to do.
         """
         ...
 
@@ -284,9 +278,6 @@ class Equalizes(Protocol):
         Args:
             target: the weight with its tensor, not yet multiplied, and its observations.
             input_scale: what `input_scales` returned.
-
-        Returns:
-            The new values with ``input_scale``.
         """
         ...
 

@@ -49,7 +49,7 @@ def test_documents_registry_and_command_line_import_no_torch(core):
 
 
 @pytest.mark.parametrize(
-    "family", ["granularity", "pruning", "quantization", "distillation", "shrink"]
+    "family", ["granularity", "pruning", "quantization", "distillation", "shrink", "integrations"]
 )
 def test_the_face_of_a_family_imports_no_torch(family):
     assert json.loads(_run(FIRST_WITH_TORCH, json.dumps([f"laconic_{family}"]))) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ("distillation", "granularity", "pruning", "quantization", "shrink")
+FAMILIES = ("distillation", "granularity", "integrations", "pruning", "quantization", "shrink")
 RECIPE = """\
 pruning:
   algorithm: l1_norm

@@ -27,7 +27,7 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
     """
     problems = []
     for target, raw in _targets(module):
-        for part in ("scale", "zero_point"):
+        for part in ("scale", "zero_point", "low", "high"):
             name = state_buffer(target, part)
             saved = state_dict.get(prefix + name)
             room = module._buffers.get(name)

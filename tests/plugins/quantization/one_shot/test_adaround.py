@@ -25,7 +25,7 @@ def rounded_to_nearest(quantizer, target, see, inputs):
 
 
 def test_two_equal_inputs_round_one_up_and_one_down(linear_target, see):
-    # 2.4 + 3.4 = 5.8 is 6 at best: nearest gives 2 + 3, so one of the two has to go up.
+    # 2.4 + 3.45 = 5.85, and nearest gives 2 + 3 = 5: one has to go up, and 3.45 has less far to go.
     target = linear_target([[2.4, 3.45, 7.0]])
     inputs = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.1, 0.0, 0.0], [0.0, 0.1, 0.0]])
     quantizer = adaround()
