@@ -283,25 +283,6 @@ class Equalizes(Protocol):
 
 
 @runtime_checkable
-class ScalesInputRange(Protocol):
-    """An `Equalizes` that knows the range of each input channel, for inputs to be quantized too."""
-
-    def scaled_input_range(
-        self, target: QuantizationTarget, input_scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the range of inputs that are divided by the factors.
-
-        Args:
-            target: a weight that reads the input, with its observations.
-            input_scale: what `input_scales` returned.
-
-        Returns:
-            Low and high, each of shape (inputs,), float.
-        """
-        ...
-
-
-@runtime_checkable
 class MergesObservations(Protocol):
     """A quantizer whose ``observe_input`` returns what cannot be added up, such as maxima."""
 

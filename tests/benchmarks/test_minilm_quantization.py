@@ -64,7 +64,7 @@ def test_int4_weights_agree_with_the_dense_model(
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "options"), [("smoothquant", {}), ("ptq", {"observer": "mse"})]
+    ("algorithm", "options"), [("smoothquant", {"alpha": 0.75}), ("ptq", {"observer": "mse"})]
 )
 def test_static_int8_agrees_with_the_dense_model(
     algorithm, options, minilm, prepared, record_property

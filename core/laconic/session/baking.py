@@ -16,10 +16,12 @@ from laconic.instrument.classes import (
     replace_instruments,
 )
 from laconic.instrument.folding import Fold
+from laconic.instrument.following import Follow
+from laconic.instrument.input_scales import ScaleInput
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.masks import ParameterMask
 from laconic.instrument.names import PREFIX, QUANTIZE, learned_buffer
-from laconic.instrument.quantizing import Follow, Learned, ScaleInput
+from laconic.instrument.quantizing import Learned
 from laconic.instrument.transforms import chain_of, processed, put
 from laconic.planning.classes import ORIGINAL
 from laconic.session.folds import fold_for_good, write_folded

@@ -9,16 +9,9 @@ from torch import Tensor, nn
 
 from laconic.algorithms import QParams
 from laconic.errors import SessionError
-from laconic.instrument.instruments import Transform
+from laconic.instrument.following import check_followed
+from laconic.instrument.in_force import qparams_of
 from laconic.instrument.names import QUANTIZE
-from laconic.instrument.quantizing import (
-    Dynamic,
-    Follow,
-    QuantizeBias,
-    Simulated,
-    check_followed,
-    qparams_of,
-)
 from laconic.instrument.transforms import put
 from laconic.quantizer_abilities import ChangesAfterStep
 from laconic.session.handles import Binding, Handle
@@ -27,10 +20,11 @@ from laconic.session.module_observing import Watch
 from laconic.session.observing import run_batches
 from laconic.session.quantization.integers import IntegerTensor, integers_of
 from laconic.session.quantization.journal import Journal, restore_bias
-from laconic.session.quantization.placing import input_of, learned_of, place_learned
+from laconic.session.quantization.placing import learned_of, place_learned
 from laconic.session.quantization.ranges import Seen, join, observing
 from laconic.session.quantization.runs import QuantizationRun, start_runs
 from laconic.session.quantization.solving import quantize_parameters, quantize_seen
+from laconic.session.quantization.steps import make_bias_step, make_step
 from laconic.session.quantization.targets import target_of
 from laconic.session.sequential import Batches, compress_in_sequence
 
@@ -75,36 +69,11 @@ class Quantization:
                     continue
                 for module, attribute in handle.owners:
                     step = (
-                        self._bias_step(run, handle)
+                        make_bias_step(run, handle, self.handles)
                         if handle in derived
-                        else self._step(run, handle, attribute)
+                        else make_step(run, handle, attribute, steps=self.steps)
                     )
                     put(module, attribute, (step,), place=QUANTIZE)
-
-    def _step(self, run: QuantizationRun, handle: Handle, attribute: str) -> Transform:
-        plain = run.quantize_step(handle, attribute)
-        # The size of an input or output comes with its values; only whether it is one block counts.
-        size = (-1,) if plain.cut.kind == "tensor" else (1,)
-        tensor = target_of(handle, plain.grid, size=size)
-        if handle.is_activation and run.is_dynamic(handle):
-            return Dynamic(run.quantizer, tensor, plain)
-        simulating = run.simulating()
-        if simulating is not None:
-            return Simulated(simulating, tensor, plain)
-        following = run.following()
-        if following is not None and not self._is_frozen(run):
-            is_quantizing = self.steps >= following.start_step
-            return Follow(run.quantizer, tensor, plain, following.decay, is_quantizing)
-        return plain
-
-    def _bias_step(self, run: QuantizationRun, handle: Handle) -> QuantizeBias:
-        source = input_of(self.handles, handle.module)
-        return QuantizeBias(handle.plan.target, source or "", "weight", run.grid(handle))
-
-    def _is_frozen(self, run: QuantizationRun) -> bool:
-        following = run.following()
-        limit = None if following is None else following.freeze_step
-        return limit is not None and self.steps >= limit
 
     # Observing
 
@@ -229,7 +198,7 @@ class Quantization:
                 for handle in (*run.parameters, *run.activations):
                     if run.is_simulated(handle):
                         for module, attribute in handle.owners:
-                            step = self._step(run, handle, attribute)
+                            step = make_step(run, handle, attribute, steps=self.steps)
                             put(module, attribute, (step,), place=QUANTIZE)
 
     def learned(self) -> dict[Handle, dict[str, Tensor]]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from laconic.affine import dequantize, quantize
 from laconic.algorithms import QParams
+from laconic.instrument.input_scales import along_inputs
 from laconic.instrument.names import UNSCALE
-from laconic.instrument.quantizing import along_inputs
 from laconic.instrument.transforms import chain_of, processed
 from laconic.session.handles import Handle
 from laconic.session.quantization.placing import read_buffer

@@ -12,8 +12,8 @@ from laconic.abilities import ObservesInputs
 from laconic.affine import check_range
 from laconic.algorithms import QParams, QuantizationTarget
 from laconic.errors import CalibrationError, LaconicError, PlanError, PluginError, SessionError
+from laconic.instrument.input_scales import ScaleInput, ScaleWeight, along_inputs
 from laconic.instrument.names import FOLD, SCALE, UNSCALE, state_buffer
-from laconic.instrument.quantizing import ScaleInput, ScaleWeight, along_inputs
 from laconic.instrument.transforms import chain_of, processed, put
 from laconic.quantizer_abilities import (
     CorrectsBias,

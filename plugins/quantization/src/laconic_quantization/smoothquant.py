@@ -98,20 +98,6 @@ class SmoothQuant:
         scales = inputs.pow(self.alpha) / weights.pow(1 - self.alpha)
         return normalized(torch.where(is_alive, scales, 0), is_alive=is_alive)
 
-    def scaled_input_range(
-        self, target: laconic.QuantizationTarget, input_scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the range of each input channel after it is divided by its factor.
-
-        Args:
-            target: a weight that reads the input.
-            input_scale: shape (inputs,).
-
-        Raises:
-            SessionError: there was no calibration.
-        """
-        return observed_by(target, "low") / input_scale, observed_by(target, "high") / input_scale
-
     def solve_scaled(
         self, target: laconic.QuantizationTarget, input_scale: Tensor
     ) -> laconic.QuantizedWeight:

@@ -8,7 +8,6 @@ from laconic.quantizer_abilities import (
     CorrectsBias,
     Equalizes,
     MergesObservations,
-    ScalesInputRange,
     SolvesWeights,
 )
 from laconic.testing import check_quantizer
@@ -42,7 +41,6 @@ def test_factors_of_inputs_can_be_shared(name):
 def test_only_ranges_are_merged_and_scaled():
     made = {name: laconic.registry().quantizers[name]() for name in NAMES}
     assert [name for name in NAMES if isinstance(made[name], MergesObservations)] == ["smoothquant"]
-    assert [name for name in NAMES if isinstance(made[name], ScalesInputRange)] == ["smoothquant"]
 
 
 def test_gptq_and_adaround_go_block_by_block():
