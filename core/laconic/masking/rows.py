@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.masking.counting import CHUNK
+from laconic.masking.counting import CHUNK, as_array
 from laconic.masking.select import SMALL, cut_smallest, is_above
 
 PAIRWISE = 16
@@ -54,19 +55,43 @@ def _by_comparison(rows: Tensor, masked: int) -> Tensor:
     if rows.numel() * columns <= _ROWS_AT_A_TIME:
         return _by_table(rows, masked)
     kept = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
-    at_a_time = _ROWS_AT_A_TIME if rows.device.type == "cpu" else _ROWS_ON_A_DEVICE
+    rank = _rank_arrays if rows.is_cpu else _rank_tensors
+    at_a_time = _ROWS_AT_A_TIME if rows.is_cpu else _ROWS_ON_A_DEVICE
     for start in range(0, rows.shape[0], at_a_time):
-        part = rows[start : start + at_a_time].unbind(1)
-        ranks = [torch.full_like(part[0], 0, dtype=torch.uint8) for _ in range(columns)]
-        for left in range(columns):
-            ranks[left] += columns - 1 - left
-            for right in range(left + 1, columns):
-                comes_before = torch.le(part[left], part[right]).view(torch.uint8)
-                ranks[right] += comes_before
-                ranks[left] -= comes_before
-        for column, rank in enumerate(ranks):
-            torch.ge(rank, masked, out=kept[start : start + len(rank), column])
+        some = slice(start, start + at_a_time)
+        rank(rows[some], masked, kept[some])
     return kept
+
+
+def _rank_arrays(rows: Tensor, masked: int, kept: Tensor) -> None:
+    # Columns side by side in memory: comparisons are vectorized only then.
+    columns = list(np.ascontiguousarray(as_array(rows).T))
+    count = len(columns)
+    ranks = [np.full(len(rows), count - 1 - column, np.uint8) for column in range(count)]
+    comes_before = np.empty(len(rows), bool)
+    as_number = comes_before.view(np.uint8)
+    for left in range(count):
+        for right in range(left + 1, count):
+            np.less_equal(columns[left], columns[right], out=comes_before)
+            np.add(ranks[right], as_number, out=ranks[right])
+            np.subtract(ranks[left], as_number, out=ranks[left])
+    result = kept.numpy()
+    for column, rank in enumerate(ranks):
+        result[:, column] = np.greater_equal(rank, masked, out=comes_before)
+
+
+def _rank_tensors(rows: Tensor, masked: int, kept: Tensor) -> None:
+    part = rows.unbind(1)
+    columns = len(part)
+    ranks = [torch.full_like(part[0], 0, dtype=torch.uint8) for _ in range(columns)]
+    for left in range(columns):
+        ranks[left] += columns - 1 - left
+        for right in range(left + 1, columns):
+            comes_before = torch.le(part[left], part[right]).view(torch.uint8)
+            ranks[right] += comes_before
+            ranks[left] -= comes_before
+    for column, rank in enumerate(ranks):
+        torch.ge(rank, masked, out=kept[:, column])
 
 
 def _by_table(rows: Tensor, masked: int) -> Tensor:
