@@ -10,24 +10,25 @@ from torch import Tensor, nn
 from laconic.algorithms import QParams
 from laconic.errors import SessionError
 from laconic.instrument.instruments import Transform
-from laconic.instrument.names import QUANTIZE
+from laconic.instrument.names import QUANTIZE, learned_buffer
 from laconic.instrument.quantizing import (
     Dynamic,
     Follow,
+    Learned,
     QuantizeBias,
     Simulated,
     check_followed,
     qparams_of,
 )
 from laconic.instrument.transforms import put
-from laconic.quantizer_abilities import ChangesAfterStep
+from laconic.quantizer_abilities import ChangesAfterStep, LearnsScales
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import step_optimizer
-from laconic.session.module_observing import Watch
+from laconic.session.module_observing import Watch, collect_watches, watch_modules
 from laconic.session.observing import run_batches
 from laconic.session.quantization.integers import IntegerTensor, integers_of
 from laconic.session.quantization.journal import Journal, restore_bias
-from laconic.session.quantization.placing import input_of, learned_of, place_learned
+from laconic.session.quantization.placing import input_of, learned_of, place_learned, read_buffer
 from laconic.session.quantization.ranges import Seen, join, observing
 from laconic.session.quantization.runs import QuantizationRun, start_runs
 from laconic.session.quantization.solving import quantize_parameters, quantize_seen
@@ -47,6 +48,7 @@ class Quantization:
         is_handed_over: whether the user's optimizer moves what is learned.
         steps: optimizer steps so far.
         batches: the calibration batches, where scales need them again.
+        is_outdated: whether masks came in force after calibration.
     """
 
     def __init__(self, binding: Binding, model: nn.Module) -> None:
@@ -60,6 +62,7 @@ class Quantization:
         self.is_handed_over = False
         self.steps = 0
         self.batches: Batches | None = None
+        self.is_outdated = False
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -91,6 +94,8 @@ class Quantization:
         simulating = run.simulating()
         if simulating is not None:
             return Simulated(simulating, tensor, plain)
+        if isinstance(run.quantizer, LearnsScales):
+            return Learned(run.quantizer, tensor, plain)
         following = run.following()
         if following is not None and not self._is_frozen(run):
             is_quantizing = self.steps >= following.start_step
@@ -135,14 +140,13 @@ class Quantization:
 
     # Compressing
 
-    def compress(self, *, is_changed: bool) -> None:
-        """Choose all scales and put them in force; after an error everything is as it was.
-
-        Args:
-            is_changed: whether weights or masks changed since calibration saw inputs and outputs.
-        """
+    def compress(self) -> None:
+        """Choose all scales and put them in force; after an error everything is as it was."""
         journal = Journal(self)
+        is_changed = self.is_outdated
         try:
+            if is_changed and self.batches is not None:
+                self._watch_again(self.batches)
             for run in self.runs:
                 matrices = set(run.handles)
                 if run.is_sequential:
@@ -152,8 +156,8 @@ class Quantization:
                 vectors = [one for one in run.parameters if one not in matrices]
                 quantize_parameters(self, run, vectors, journal)
                 is_changed = is_changed or run.is_equalizing
-            if is_changed and self.batches is not None and self.seen:
-                self._see_again(self.batches)
+            if is_changed and self.seen:
+                self._see_again()
             for run in self.runs:
                 quantize_seen(self, run)
                 self._learn(run)
@@ -161,6 +165,7 @@ class Quantization:
             journal.undo()
             raise
         self.is_compressed = True
+        self.is_outdated = False
 
     def _in_sequence(self, run: QuantizationRun, journal: Journal) -> None:
         if not run.handles:
@@ -176,7 +181,24 @@ class Quantization:
 
         compress_in_sequence(run, self.model, self.batches, compress=compress)
 
-    def _see_again(self, batches: Batches) -> None:
+    def _watch_again(self, batches: Batches) -> None:
+        runs = self.watches()
+        watches = [watch for _, some in runs for watch in some]
+        if not watches:
+            return
+        with observing((), self.modules()), watch_modules(watches):
+            run_batches(self.model, batches.batches, batches.forward)
+        collect_watches(watches)
+        for run, some in runs:
+            run.observed = {watch.handle: watch.sums for watch in some}
+
+    def _see_again(self) -> None:
+        batches = self.batches
+        if batches is None:
+            raise SessionError(
+                f"{next(iter(self.seen)).plan.name} was calibrated before the session was loaded, "
+                f"and weights or masks have changed since; call session.calibrate(batches) again"
+            )
         seen = self.seers()
         with observing(seen, self.modules()):
             count = run_batches(self.model, batches.batches, batches.forward)
@@ -201,6 +223,7 @@ class Quantization:
             steps: optimizer steps so far, that one counted.
         """
         for run in self.runs:
+            self._adopt(run)
             if run.optimizer is not None:
                 step_optimizer(run.optimizer)
             if isinstance(run.quantizer, ChangesAfterStep):
@@ -231,6 +254,19 @@ class Quantization:
                         for module, attribute in handle.owners:
                             step = self._step(run, handle, attribute)
                             put(module, attribute, (step,), place=QUANTIZE)
+
+    def _adopt(self, run: QuantizationRun) -> None:
+        """Let the session move what a checkpoint brought, the same tensor for every holder."""
+        if not run.is_learning or run.optimizer is not None or self.is_handed_over:
+            return
+        leaves = []
+        for handle in (*run.parameters, *run.activations):
+            for name, leaf in learned_of(handle).items():
+                leaves.append(leaf)
+                for module, attribute in handle.owners:
+                    module._buffers[learned_buffer(attribute, name)] = leaf
+        if leaves:
+            run.make_optimizer(leaves)
 
     def learned(self) -> dict[Handle, dict[str, Tensor]]:
         """Return what is learned, by target and name."""
@@ -268,6 +304,9 @@ class Quantization:
             qparams = run.quantize_step(handle).qparams(handle.module)
         if qparams is None or not handle.is_activation or qparams.scale.ndim == 0:
             return qparams
+        size = read_buffer(handle, "size")
+        if size is not None:
+            return qparams.evolve(block_size=tuple(size.tolist()))
         seen = self.seen.get(handle)
         if seen is not None and seen.blocks and len(seen.blocks) == qparams.scale.ndim:
             return qparams.evolve(block_size=seen.blocks)
