@@ -263,8 +263,11 @@ class Quantization:
         for handle in (*run.parameters, *run.activations):
             for name, leaf in learned_of(handle).items():
                 leaves.append(leaf)
-                for module, attribute in handle.owners:
-                    module._buffers[learned_buffer(attribute, name)] = leaf
+                for module, attribute in handle.others:
+                    buffer = learned_buffer(attribute, name)
+                    twin, module._buffers[buffer] = module._buffers[buffer], leaf
+                    if twin is not None and twin is not leaf and twin.grad is not None:
+                        leaf.grad = twin.grad if leaf.grad is None else leaf.grad + twin.grad
         if leaves:
             run.make_optimizer(leaves)
 
