@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from laconic.instrument.instruments import Instruments
-from laconic.instrument.names import INSTRUMENTS, mask_buffer, state_buffer
+from laconic.instrument.instruments import Instruments, Transform
+from laconic.instrument.names import (
+    INSTRUMENTS,
+    STATE_PARTS,
+    learned_buffer,
+    mask_buffer,
+    state_buffer,
+)
 
 
 def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> list[str]:
@@ -26,14 +32,10 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
         A sentence for each mask that does not fit.
     """
     problems = []
-    for target, raw in _targets(module):
-        for part in ("scale", "zero_point", "low", "high"):
-            name = state_buffer(target, part)
-            saved = state_dict.get(prefix + name)
-            room = module._buffers.get(name)
-            if saved is not None and (room is None or room.shape != saved.shape):
-                like = next(module.parameters(), saved)
-                module._buffers[name] = torch.empty_like(saved, device=like.device)
+    for target, raw, steps in _targets(module):
+        _make_room_for_scales(module, target, state_dict, prefix)
+        if any(getattr(step, "is_learning", False) for step in steps):
+            _make_room_for_learned(module, target, state_dict, prefix)
         buffer = mask_buffer(target)
         mask = state_dict.get(prefix + buffer)
         if mask is None:
@@ -53,14 +55,47 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
     return problems
 
 
-def _targets(module: nn.Module) -> list[tuple[str, Tensor | None]]:
+def _make_room_for_scales(
+    module: nn.Module, target: str, state_dict: Mapping[str, Any], prefix: str
+) -> None:
+    buffers = module._buffers
+    if prefix + state_buffer(target, "scale") not in state_dict:
+        return
+    for part in STATE_PARTS:
+        name = state_buffer(target, part)
+        saved, room = state_dict.get(prefix + name), buffers.get(name)
+        if saved is None:
+            # A checkpoint leaves out zero points that are zero and what its algorithm never has.
+            if room is not None and part == "zero_point":
+                room.zero_()
+            elif room is not None:
+                del buffers[name]
+        elif room is None or room.shape != saved.shape:
+            like = next(module.parameters(), saved)
+            buffers[name] = torch.empty_like(saved, device=like.device)
+
+
+def _make_room_for_learned(
+    module: nn.Module, target: str, state_dict: Mapping[str, Any], prefix: str
+) -> None:
+    start = prefix + learned_buffer(target, "")
+    for key, saved in state_dict.items():
+        name = key.removeprefix(prefix)
+        room = module._buffers.get(name)
+        if key.startswith(start) and (room is None or room.shape != saved.shape):
+            like = next(module.parameters(), saved)
+            module._buffers[name] = torch.empty_like(saved, device=like.device).requires_grad_()
+
+
+def _targets(module: nn.Module) -> list[tuple[str, Tensor | None, tuple[Transform, ...]]]:
     instruments: Instruments = module.__dict__[INSTRUMENTS]
-    found: list[tuple[str, Tensor | None]] = []
-    for name in instruments.parameters:
+    found: list[tuple[str, Tensor | None, tuple[Transform, ...]]] = []
+    for name, steps in instruments.parameters.items():
         parameter: Tensor | None = module._parameters.get(name)
-        found.append((name, module._buffers.get(name) if parameter is None else parameter))
-    found += [(site.target, None) for site in instruments.inputs]
-    found += [(site.target, None) for site in instruments.outputs]
+        raw = module._buffers.get(name) if parameter is None else parameter
+        found.append((name, raw, steps))
+    found += [(site.target, None, steps) for site, steps in instruments.inputs.items()]
+    found += [(site.target, None, steps) for site, steps in instruments.outputs.items()]
     return found
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from laconic.instrument.names import FOLD, MASK
 from laconic.instrument.transforms import chain_of
-from laconic.planning.classes import original_class
+from laconic.planning.classes import ORIGINAL
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -47,7 +47,7 @@ class Fold:
                 output = nn.functional.linear(value, weight, bias)
             else:
                 output = layer._conv_forward(value, weight, bias)
-            original_class(type(self.norm)).forward(self.norm, output)
+            _own_forward(self.norm, output)
 
     def after(self, output: Any) -> Any:
         """Return the output, activated.
@@ -57,12 +57,17 @@ class Fold:
         """
         if self.activation is None:
             return output
-        return original_class(type(self.activation)).forward(self.activation, output)
+        return _own_forward(self.activation, output)
 
     def factors(self) -> Tensor:
         """Return what the batch norm multiplies each channel with."""
         inverse: Tensor = torch.rsqrt(self.norm.running_var + self.norm.eps)
         return inverse if self.norm.weight is None else self.norm.weight * inverse
+
+
+def _own_forward(folded: nn.Module, value: Tensor) -> Any:
+    # Called, it would pass its input on. Looked up without a cache, of which torch.compile warns.
+    return getattr(type(folded), ORIGINAL).forward(folded, value)
 
 
 def plain_tensor(module: nn.Module, name: str) -> Tensor | None:

@@ -50,12 +50,15 @@ class Follow:
     def _follow(self, module: nn.Module, values: Tensor) -> None:
         target, cut, buffers = self.inner.target, self.inner.cut, module._buffers
         names = [state_buffer(target, part) for part in ("low", "high")]
-        found = [cut.canonical(values, end) for end in block_range(values, cut.size_of(values))]
+        size = cut.size_of(values)
+        found = [cut.canonical(values, end) for end in block_range(values, size)]
         found = _over_processes([end.float() for end in found])
         for name, end in zip(names, found, strict=True):
             before = buffers.get(name)
             if before is None:
                 buffers[name] = end.clone()
+                if cut.kind == "fixed" and cut.fixed is None:
+                    buffers[state_buffer(target, "size")] = torch.tensor(size)
             else:
                 before.lerp_(end, 1 - self.decay)
         low, high = buffers[names[0]], buffers[names[1]]

@@ -25,10 +25,7 @@ def qparams_of(module: nn.Module, target: str) -> QParams | None:
     """
     for transform in chain_of(module, target):
         if isinstance(transform, Learned):
-            start = transform.inner.qparams(module)
-            if start is None:
-                return None
-            return transform.algorithm.meaning(start, transform.learned(module))
+            return transform.meaning(module)
         if isinstance(transform, (Follow, Simulated)):
             return transform.inner.qparams(module)
         if isinstance(transform, (Quantize, QuantizeBias)):

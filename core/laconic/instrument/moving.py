@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from laconic.instrument.names import is_state
+from laconic.instrument.names import is_learned_scale, is_state
 
 
 def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
@@ -44,7 +44,12 @@ def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
             if moved is None or moved is leaf:
                 continue
             with torch.no_grad():
-                gradient = None if leaf.grad is None else fn(leaf.grad)
+                if is_learned_scale(name):
+                    # A scale keeps its dtype and moves alone, and so does its gradient.
+                    moved = leaf.detach().to(moved.device)
+                    gradient = None if leaf.grad is None else leaf.grad.to(moved.device)
+                else:
+                    gradient = None if leaf.grad is None else fn(leaf.grad)
                 leaf.grad = None
                 leaf.data = moved.detach()
                 leaf.grad = gradient

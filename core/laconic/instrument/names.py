@@ -11,7 +11,7 @@ MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
 
 
-STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale")
+STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size")
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 
 
@@ -25,13 +25,22 @@ def learned_buffer(target: str, name: str) -> str:
     return f"{PREFIX}{target}_learned_{name}"
 
 
+def is_learned_scale(name: str) -> bool:
+    """Tell whether a buffer holds what a quantizer learns.
+
+    Args:
+        name: the buffer's name.
+    """
+    return name.startswith(PREFIX) and "_learned_" in name
+
+
 def is_state(name: str) -> bool:
     """Tell whether a buffer holds a part of quantization's state.
 
     Args:
         name: the buffer's name.
     """
-    if "_learned_" in name:
+    if is_learned_scale(name):
         return False
     return name.startswith(PREFIX) and name.endswith(tuple(f"_{part}" for part in STATE_PARTS))
 

@@ -61,6 +61,11 @@ class Quantize:
             zero_point = torch.zeros_like(scale, dtype=torch.int32)
         return self.made(scale, zero_point)
 
+    def scale_shape(self, module: nn.Module) -> torch.Size | None:
+        """Return the shape in which the scale is kept, or None while there is none."""
+        scale = module._buffers.get(state_buffer(self.target, "scale"))
+        return None if scale is None else scale.shape
+
     def made(self, scale: Tensor, zero_point: Tensor) -> QParams:
         """Return parameters for this tensor; those of a channel do not depend on the rank."""
         grid = self.grid
@@ -72,6 +77,22 @@ class Quantize:
             dtype=grid.dtype,
             scheme=grid.scheme,  # type: ignore[arg-type]  # one of the two
             block_size=None if scale.ndim == 0 else self.cut.fixed,
+        )
+
+    def fitted(self, module: nn.Module, value: Tensor) -> QParams | None:
+        """Return the parameters in force for a value of any rank, or None while there are none.
+
+        Args:
+            module: the module that owns the target.
+            value: the tensor.
+        """
+        found = self.qparams(module)
+        if found is None or self.cut.fixed is not None or found.scale.ndim == 0:
+            return found
+        return found.evolve(
+            scale=self.cut.fit(found.scale, value),
+            zero_point=self.cut.fit(found.zero_point, value),
+            block_size=self.cut.size_of(value) if self.cut.kind == "fixed" else None,
         )
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
@@ -150,7 +171,7 @@ class Simulated:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, or the tensor itself while there is no scale."""
-        found = self.inner.qparams(module)
+        found = self.inner.fitted(module, value)
         return value if found is None else self.algorithm.simulate(value, found, self.tensor)
 
 
@@ -162,28 +183,46 @@ class Learned:
         algorithm: the algorithm.
         tensor: the target as the algorithm sees it.
         inner: where the parameters it started from are.
-        names: what is learned.
+        names: what is learned; when empty, whatever a checkpoint brought, or nothing yet.
     """
 
     place: ClassVar[int] = QUANTIZE
+    is_learning: ClassVar[bool] = True
 
     algorithm: LearnsScales
     tensor: QuantizationTarget
     inner: Quantize
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def learned(self, module: nn.Module) -> dict[str, Tensor]:
         """Return what is learned, by name."""
+        start = learned_buffer(self.inner.target, "")
+        names = self.names or [
+            name.removeprefix(start) for name in module._buffers if name.startswith(start)
+        ]
         found = {}
-        for name in self.names:
-            tensor = module._buffers[learned_buffer(self.inner.target, name)]
-            assert tensor is not None  # placed together with this transform
+        for name in names:
+            tensor = module._buffers[start + name]
+            assert tensor is not None  # never set to None
             found[name] = tensor
         return found
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the quantized values as floats."""
-        start = self.inner.qparams(module)
-        if start is None:
-            return value
-        return self.algorithm.learned_values(value, start, self.learned(module), self.tensor)
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        start = self.inner.fitted(module, value)
+        learned = self.learned(module)
+        if start is None or not learned:
+            return self.inner(module, value)
+        shape = self.inner.scale_shape(module)
+        if shape != start.scale.shape:
+            # One value per channel, in a batch of another rank than the one it started from.
+            learned = {
+                name: tensor.reshape(start.scale.shape) if tensor.shape == shape else tensor
+                for name, tensor in learned.items()
+            }
+        return self.algorithm.learned_values(value, start, learned, self.tensor)
+
+    def meaning(self, module: nn.Module) -> QParams | None:
+        """Return the parameters that what is learned stands for, or None while there are none."""
+        start, learned = self.inner.qparams(module), self.learned(module)
+        return start if start is None or not learned else self.algorithm.meaning(start, learned)

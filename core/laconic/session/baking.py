@@ -124,10 +124,10 @@ def _settle(handle: Handle) -> None:
     """Replace what moves in training by what is in force now."""
     for step in chain_of(handle.module, handle.plan.target):
         if isinstance(step, Learned):
-            start = step.inner.qparams(handle.module)
-            if start is not None:
-                write_qparams(handle, step.algorithm.meaning(start, step.learned(handle.module)))
-            for name in step.names:
+            found = step.meaning(handle.module)
+            if found is not None:
+                write_qparams(handle, found)
+            for name in step.learned(handle.module):
                 del handle.module._buffers[learned_buffer(handle.plan.target, name)]
             put(handle.module, handle.plan.target, (step.inner,), place=QUANTIZE)
         elif isinstance(step, Follow):

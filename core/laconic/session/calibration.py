@@ -44,7 +44,7 @@ def calibrate(
     is_kept = (
         pruning.is_keeping_batches
         or quantization.is_keeping_batches
-        or bool(pruning.runs and seen and not pruning.is_compressed)
+        or bool(pruning.runs and (seen or quantized) and not pruning.is_compressed)
     )
     kept = tuple(batches) if is_kept else None
     count = len(kept or ())
@@ -64,4 +64,5 @@ def calibrate(
     for quantization_run, some in quantized:
         quantization_run.observed = {watch.handle: watch.sums for watch in some}
     quantization.seen = {one.handle: one for one in seen}
+    quantization.is_outdated = False
     pruning.batches = quantization.batches = None if kept is None else Batches(kept, forward)

@@ -120,8 +120,9 @@ class Session(EditableMasks, Taught, Shown):
         need_attached(self._state, "compress")
         was_compressed = self._pruning.is_compressed
         self._pruning.compress(self.steps)
-        is_changed = bool(self._pruning.runs) and not was_compressed
-        self._quantization.compress(is_changed=is_changed)
+        if self._pruning.runs and not was_compressed:
+            self._quantization.is_outdated = True
+        self._quantization.compress()
         self._record("compress")
         warn_of_misses(self.report())
 

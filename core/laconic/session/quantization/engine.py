@@ -17,11 +17,16 @@ from laconic.quantizer_abilities import ChangesAfterStep
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import step_optimizer
 from laconic.session.module_observing import Watch
-from laconic.session.observing import run_batches
+from laconic.session.quantization.again import see_again, watch_again
 from laconic.session.quantization.integers import IntegerTensor, integers_of
 from laconic.session.quantization.journal import Journal, restore_bias
-from laconic.session.quantization.placing import learned_of, place_learned
-from laconic.session.quantization.ranges import Seen, join, observing
+from laconic.session.quantization.placing import (
+    adopt_learned,
+    learned_of,
+    place_learned,
+    read_buffer,
+)
+from laconic.session.quantization.ranges import Seen
 from laconic.session.quantization.runs import QuantizationRun, start_runs
 from laconic.session.quantization.solving import quantize_parameters, quantize_seen
 from laconic.session.quantization.steps import make_bias_step, make_step
@@ -41,6 +46,7 @@ class Quantization:
         is_handed_over: whether the user's optimizer moves what is learned.
         steps: optimizer steps so far.
         batches: the calibration batches, where scales need them again.
+        is_outdated: whether masks came in force after calibration.
     """
 
     def __init__(self, binding: Binding, model: nn.Module) -> None:
@@ -54,6 +60,7 @@ class Quantization:
         self.is_handed_over = False
         self.steps = 0
         self.batches: Batches | None = None
+        self.is_outdated = False
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -104,14 +111,13 @@ class Quantization:
 
     # Compressing
 
-    def compress(self, *, is_changed: bool) -> None:
-        """Choose all scales and put them in force; after an error everything is as it was.
-
-        Args:
-            is_changed: whether weights or masks changed since calibration saw inputs and outputs.
-        """
+    def compress(self) -> None:
+        """Choose all scales and put them in force; after an error everything is as it was."""
         journal = Journal(self)
+        is_changed = self.is_outdated
         try:
+            if is_changed and self.batches is not None:
+                watch_again(self, self.batches)
             for run in self.runs:
                 matrices = set(run.handles)
                 if run.is_sequential:
@@ -121,8 +127,8 @@ class Quantization:
                 vectors = [one for one in run.parameters if one not in matrices]
                 quantize_parameters(self, run, vectors, journal)
                 is_changed = is_changed or run.is_equalizing
-            if is_changed and self.batches is not None and self.seen:
-                self._see_again(self.batches)
+            if is_changed and self.seen:
+                see_again(self)
             for run in self.runs:
                 quantize_seen(self, run)
                 self._learn(run)
@@ -130,6 +136,7 @@ class Quantization:
             journal.undo()
             raise
         self.is_compressed = True
+        self.is_outdated = False
 
     def _in_sequence(self, run: QuantizationRun, journal: Journal) -> None:
         if not run.handles:
@@ -144,13 +151,6 @@ class Quantization:
             quantize_parameters(self, run, handles, journal)
 
         compress_in_sequence(run, self.model, self.batches, compress=compress)
-
-    def _see_again(self, batches: Batches) -> None:
-        seen = self.seers()
-        with observing(seen, self.modules()):
-            count = run_batches(self.model, batches.batches, batches.forward)
-        join(seen, count)
-        self.seen = {one.handle: one for one in seen}
 
     def _learn(self, run: QuantizationRun) -> None:
         tensors = [
@@ -170,6 +170,8 @@ class Quantization:
             steps: optimizer steps so far, that one counted.
         """
         for run in self.runs:
+            if not self.is_handed_over:
+                adopt_learned(run)
             if run.optimizer is not None:
                 step_optimizer(run.optimizer)
             if isinstance(run.quantizer, ChangesAfterStep):
@@ -237,6 +239,9 @@ class Quantization:
             qparams = run.quantize_step(handle).qparams(handle.module)
         if qparams is None or not handle.is_activation or qparams.scale.ndim == 0:
             return qparams
+        size = read_buffer(handle, "size")
+        if size is not None:
+            return qparams.evolve(block_size=tuple(size.tolist()))
         seen = self.seen.get(handle)
         if seen is not None and seen.blocks and len(seen.blocks) == qparams.scale.ndim:
             return qparams.evolve(block_size=seen.blocks)

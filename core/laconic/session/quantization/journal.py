@@ -23,12 +23,13 @@ class Journal:
         self.quantization = quantization
         self.values: dict[Handle, Tensor] = {}
         self.biases: dict[Handle, Tensor] = {}
-        self.state: dict[nn.Module, tuple[Instruments, dict[str, Tensor | None]]] = {}
+        self.optimizers = [run.optimizer for run in quantization.runs]
+        self.state: dict[nn.Module, tuple[Instruments, dict[str, tuple[Tensor, Tensor]]]] = {}
         for module in dict.fromkeys(quantization.modules()):
             buffers = {
-                name: None if buffer is None else buffer.detach().clone()
+                name: (buffer, buffer.detach().clone())
                 for name, buffer in module._buffers.items()
-                if name.startswith(PREFIX)
+                if name.startswith(PREFIX) and buffer is not None
             }
             self.state[module] = (instruments_of(module), buffers)
         self.originals = dict(quantization.originals)
@@ -66,16 +67,17 @@ class Journal:
             for name in [name for name in module._buffers if name.startswith(PREFIX)]:
                 if name not in buffers:
                     del module._buffers[name]
-            for name, buffer in buffers.items():
-                current = module._buffers.get(name)
-                if current is None or buffer is None:
-                    module._buffers[name] = buffer
-                elif not current.requires_grad:
-                    current.copy_(buffer)
+            for name, (buffer, before) in buffers.items():
+                # The very tensors: an optimizer knows those that learn, compiled graphs all.
+                with torch.no_grad():
+                    buffer.copy_(before)
+                module._buffers[name] = buffer
         for handle, values in self.values.items():
             handle.write(values)
         for handle, values in self.biases.items():
             restore_bias(handle, values)
+        for run, optimizer in zip(self.quantization.runs, self.optimizers, strict=True):
+            run.optimizer = optimizer
         self.quantization.originals = self.originals
         self.quantization.biases = self.old_biases
 

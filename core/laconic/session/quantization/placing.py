@@ -153,6 +153,27 @@ def place_leaves(
     return list(leaves.values())
 
 
+def adopt_learned(run: QuantizationRun) -> None:
+    """Let the session move what a checkpoint brought, the same tensor for every holder.
+
+    Args:
+        run: a stage; nothing happens where it learns nothing or has an optimizer.
+    """
+    if not run.is_learning or run.optimizer is not None:
+        return
+    leaves = []
+    for handle in (*run.parameters, *run.activations):
+        for name, leaf in learned_of(handle).items():
+            leaves.append(leaf)
+            for module, attribute in handle.others:
+                buffer = learned_buffer(attribute, name)
+                twin, module._buffers[buffer] = module._buffers[buffer], leaf
+                if twin is not None and twin is not leaf and twin.grad is not None:
+                    leaf.grad = twin.grad if leaf.grad is None else leaf.grad + twin.grad
+    if leaves:
+        run.make_optimizer(leaves)
+
+
 def learned_of(handle: Handle) -> dict[str, Tensor]:
     """Return what is learned for a target, by name.
 

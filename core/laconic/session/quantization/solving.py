@@ -104,6 +104,8 @@ def quantize_seen(quantization: Quantization, run: QuantizationRun) -> None:
             write_buffer(handle, "low", low.float())
             write_buffer(handle, "high", high.float())
         write_qparams(handle, qparams)
+        if step.cut.kind == "fixed" and size is not None:
+            write_buffer(handle, "size", torch.tensor(size))
 
 
 def choose(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from laconic.instrument.following import Follow
 from laconic.instrument.in_force import QuantizeBias
 from laconic.instrument.instruments import Transform
-from laconic.instrument.quantizing import Dynamic, Simulated
+from laconic.instrument.quantizing import Dynamic, Learned, Simulated
+from laconic.quantizer_abilities import LearnsScales
 from laconic.session.handles import Handle
 from laconic.session.quantization.placing import input_of
 from laconic.session.quantization.runs import QuantizationRun
@@ -32,6 +33,8 @@ def make_step(run: QuantizationRun, handle: Handle, attribute: str, *, steps: in
     simulating = run.simulating()
     if simulating is not None:
         return Simulated(simulating, tensor, plain)
+    if isinstance(run.quantizer, LearnsScales):
+        return Learned(run.quantizer, tensor, plain)
     following = run.following()
     if following is None:
         return plain

@@ -1,0 +1,55 @@
+"""Calibration once more, where masks or weights have changed what it saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from laconic.errors import SessionError
+from laconic.session.module_observing import collect_watches, watch_modules
+from laconic.session.observing import run_batches
+from laconic.session.quantization.ranges import join, observing
+from laconic.session.sequential import Batches
+
+if TYPE_CHECKING:
+    from laconic.session.quantization.engine import Quantization
+
+
+def watch_again(quantization: Quantization, batches: Batches) -> None:
+    """Let algorithms observe modules once more.
+
+    Args:
+        quantization: the session's quantization.
+        batches: the calibration batches.
+    """
+    runs = quantization.watches()
+    watches = [watch for _, some in runs for watch in some]
+    if not watches:
+        return
+    with observing((), quantization.modules()), watch_modules(watches):
+        run_batches(quantization.model, batches.batches, batches.forward)
+    collect_watches(watches)
+    for run, some in runs:
+        run.observed = {watch.handle: watch.sums for watch in some}
+
+
+def see_again(quantization: Quantization) -> None:
+    """Observe inputs and outputs once more.
+
+    Args:
+        quantization: the session's quantization.
+
+    Raises:
+        SessionError: the batches were not kept, because the session was loaded.
+    """
+    batches = quantization.batches
+    if batches is None:
+        raise SessionError(
+            f"{next(iter(quantization.seen)).plan.name} was calibrated before the session was "
+            f"loaded, and weights or masks have changed since; call session.calibrate(batches) "
+            f"again"
+        )
+    seen = quantization.seers()
+    with observing(seen, quantization.modules()):
+        count = run_batches(quantization.model, batches.batches, batches.forward)
+    join(seen, count)
+    quantization.seen = {one.handle: one for one in seen}

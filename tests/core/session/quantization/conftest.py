@@ -1,0 +1,187 @@
+"""Quantizers of the suite's own, because the core is tested without any plugin."""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+import laconic
+
+WEIGHTS = [{"op_types": ["Linear"], "target_names": ["weight"]}]
+EVERYTHING = [{"op_types": ["Linear"], "target_names": ["_input_", "weight", "_output_"]}]
+
+
+class ToyRange:
+    """Maps the observed range onto the integers; ``shrink`` makes its scales smaller."""
+
+    def __init__(self, *, shrink=1.0):
+        self.shrink = shrink
+
+    def choose(self, low, high, target):
+        qparams = laconic.choose_qparams(low, high, target)
+        return qparams.evolve(scale=qparams.scale * self.shrink)
+
+
+class ToyFollow(ToyRange):
+    """Follows training; half of the old range stays."""
+
+    clip_gradient = True
+
+    def __init__(self, *, start=0, freeze=None):
+        super().__init__()
+        self.decay, self.start_step, self.freeze_step = 0.5, start, freeze
+
+
+def spread(scale, qparams, value):
+    """One scale for each element, or what broadcasts to that."""
+    if qparams.block_size is None:
+        return scale
+    return laconic.expand_blocks(scale, qparams.block_size, value.shape)
+
+
+class ToyLearn(ToyRange):
+    """Learns the scale; its gradient is that of steps times scale."""
+
+    def start(self, qparams, target):
+        return {"scale": qparams.scale.clone()}
+
+    def meaning(self, qparams, learned):
+        return qparams.evolve(scale=learned["scale"].detach())
+
+    def learned_values(self, value, qparams, learned, target):
+        steps = torch.round(value.detach() / spread(qparams.scale, qparams, value))
+        return steps * spread(learned["scale"], qparams, value)
+
+    def optimizer(self, tensors):
+        return torch.optim.SGD(tensors, lr=0.5)
+
+
+class ToySigns(ToyRange):
+    """Simulates: every value becomes its sign times the scale."""
+
+    def simulate(self, value, qparams, target):
+        return torch.sign(value) * spread(qparams.scale, qparams, value)
+
+    def integers(self, value, qparams, target):
+        return torch.sign(value).to(torch.int8), qparams.evolve(quant_min=-1, quant_max=1)
+
+
+class ToyFails(ToyRange):
+    """Fails at the targets whose name holds ``at``, unless ``is_mended``."""
+
+    is_mended = False
+
+    def __init__(self, *, at="1.weight"):
+        super().__init__()
+        self.at = at
+
+    def choose(self, low, high, target):
+        if self.at in target.name and not ToyFails.is_mended:
+            raise RuntimeError("no idea")
+        return super().choose(low, high, target)
+
+
+class ToyShift(ToyRange):
+    """Changes weights: adds one step to each, so that a journal has something to undo."""
+
+    def solve(self, target):
+        low, high = target.tensor.aminmax()
+        qparams = self.choose(low, high, target)
+        return laconic.QuantizedWeight(target.tensor + qparams.scale, qparams)
+
+
+TOYS = {
+    "toy_range": ToyRange,
+    "toy_follow": ToyFollow,
+    "toy_learn": ToyLearn,
+    "toy_signs": ToySigns,
+    "toy_fails": ToyFails,
+    "toy_shift": ToyShift,
+}
+
+
+class Face:
+    """Makes the toys known."""
+
+    @laconic.hookimpl
+    def laconic_quantizers(self):
+        return [
+            laconic.QuantizerInfo(
+                name=name + suffix,
+                implementation=f"laconic_quantizers:{cls.__name__}",
+                options={"type": "object"},
+                default_granularity=granularity,
+            )
+            for name, cls in TOYS.items()
+            for suffix, granularity in (("", "tensor"), ("_channels", "output_channel"))
+        ]
+
+    @laconic.hookimpl
+    def laconic_granularities(self):
+        return [
+            laconic.GranularityInfo(name="toy_pairs", implementation="laconic_quantizers:Pairs"),
+        ]
+
+
+class Pairs:
+    """Two neighbours along the last dimension share a scale."""
+
+    def blocks(self, shape, target):
+        is_activation = target.kind in ("input", "output")
+        rest = (-1,) * (len(shape) - 1) if is_activation else (1,) * (len(shape) - 1)
+        return laconic.Blocks((*rest, 2))
+
+
+@pytest.fixture(autouse=True)
+def _toy_quantizers(toy_pruners) -> Iterator[None]:
+    module = ModuleType("laconic_quantizers")
+    for cls in (*TOYS.values(), Pairs):
+        setattr(module, cls.__name__, cls)
+    sys.modules["laconic_quantizers"] = module
+    name = laconic.registry().register(Face(), name="laconic-quantizers")
+    ToyFails.is_mended = False
+    yield
+    laconic.registry().unregister(name)
+    del sys.modules["laconic_quantizers"]
+
+
+@pytest.fixture
+def mend() -> Callable[[], None]:
+    """Let ``toy_fails`` succeed from now on."""
+
+    def mend():
+        ToyFails.is_mended = True
+
+    return mend
+
+
+@pytest.fixture
+def attach() -> Callable[..., laconic.Session]:
+    """Attach a quantizer: ``attach(model, "toy_range", config_list, options...)``."""
+
+    def attach(model, algorithm, config_list=None, **options):
+        stage = {"algorithm": algorithm, "config_list": config_list or WEIGHTS, "options": options}
+        return laconic.attach(model, {"quantization": stage})
+
+    return attach
+
+
+@pytest.fixture
+def everything() -> list[dict[str, object]]:
+    """A config list: inputs, weights and outputs of linear layers."""
+    return EVERYTHING
+
+
+@pytest.fixture
+def two() -> nn.Sequential:
+    """Two linear layers whose weights, in steps of int8, are whole: scales 0.01 and 0.1."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.27, 0.0], [0.014, -0.5]]))
+        model[1].weight.copy_(torch.tensor([[12.7, 0.0], [0.14, -5.0]]))
+        for layer in model:
+            layer.bias.copy_(torch.tensor([0.25, -0.5]))
+    return model
