@@ -14,7 +14,7 @@ from torch import nn
 
 from laconic.document.job import Job
 from laconic.document.problem import Problem
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, SessionError
 from laconic.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from laconic.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from laconic.planning.resolve import PlanWarning, plan
@@ -93,7 +93,14 @@ def calibrate(run: Run) -> Run:
 
 def compress(run: Run) -> Run:
     """Compute masks and scales, put them in force, and keep a checkpoint."""
-    run.attached.compress()
+    try:
+        run.attached.compress()
+    except SessionError as error:
+        if run.calls.calibration is not None:
+            raise
+        raise SessionError(
+            f"{error}; the job calls it when data.calibration gives the batches"
+        ) from error
     keep_checkpoint(run, "compress")
     return run
 

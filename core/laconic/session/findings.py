@@ -21,7 +21,8 @@ from laconic.session.expectation import (
     spell,
 )
 from laconic.session.quantized_rows import makes_integers, stored_qparams, with_quantization
-from laconic.session.report import Moment, Remark, Report, ReportRow
+from laconic.session.report import Report
+from laconic.session.report_rows import Moment, Remark, ReportRow
 from laconic.session.versions import loaded_versions
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from laconic.planning.plan import Plan, TargetPlan
 from laconic.registry.registry import registry
 from laconic.session.expectation import spell
 from laconic.session.quantization.targets import grid_of, info_of, is_dynamic_granularity
-from laconic.session.report import ReportRow
+from laconic.session.report_rows import ReportRow
 
 _BYPASS = "bypass"
 

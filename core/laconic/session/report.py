@@ -16,9 +16,7 @@ from laconic.durable import write_whole
 from laconic.errors import SessionFileError
 from laconic.registry.descriptors import Json
 from laconic.session.quantized_size import QuantizedSize
-from laconic.session.report_rows import Moment as Moment
-from laconic.session.report_rows import Remark as Remark
-from laconic.session.report_rows import ReportRow as ReportRow
+from laconic.session.report_rows import Moment, Remark, ReportRow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,8 +7,8 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from laconic.session.report import Report
 from laconic.session.quantized_size import spell_count
+from laconic.session.report import Report
 from laconic.session.report_table import percent, sizes, spell_scales, tabulate_metrics
 
 _HEADINGS = {

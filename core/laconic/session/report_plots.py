@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from laconic.session.report import Moment, ReportRow
+from laconic.session.report_rows import Moment, ReportRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

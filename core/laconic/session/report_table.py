@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.session.quantized_size import spell_count
-from laconic.session.report import Report, ReportRow
+from laconic.session.report import Report
+from laconic.session.report_rows import ReportRow
 
 _WIDTH = 110
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all

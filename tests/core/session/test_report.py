@@ -13,7 +13,8 @@ from torch import nn
 
 import laconic
 from laconic.errors import SessionFileError
-from laconic.session.report import Moment, Remark, Report, ReportRow, SparsityWarning, read_report
+from laconic.session.report import Report, SparsityWarning, read_report
+from laconic.session.report_rows import Moment, Remark, ReportRow
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

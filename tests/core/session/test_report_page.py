@@ -8,7 +8,8 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from laconic.session.report import Moment, Remark, Report, ReportRow
+from laconic.session.report import Report
+from laconic.session.report_rows import Moment, Remark, ReportRow
 
 VOID = {"meta", "br", "wbr", "use", "path", "img", "link", "input"}
 
