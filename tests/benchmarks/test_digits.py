@@ -13,15 +13,20 @@ DOCS = Path(__file__).parents[2] / "docs"
 MEAN = re.compile(r"^\| mean \| ([\d.]+) % \| ([\d.]+) % \| (-?[\d.]+) \| ([\d.]+) % \|$", re.M)
 
 
-def test_four_fifths_of_the_convolutions_weights_cost_less_than_a_point(record_property):
-    pytest.importorskip("sklearn")
-    script = DOCS / "examples" / "digits" / "prune_table.py"
+def means_of(name):
+    """The rows of means that one of the digits' scripts prints."""
+    script = DOCS / "examples" / "digits" / name
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     print(done.stdout)  # noqa: T201  # the result
-    [(dense, _, lost, gone)] = MEAN.findall(done.stdout)
+    return MEAN.findall(done.stdout)
+
+
+def test_four_fifths_of_the_convolutions_weights_cost_less_than_a_point(record_property):
+    pytest.importorskip("sklearn")
+    [(dense, _, lost, gone)] = means_of("prune_table.py")
     record_property("points_lost", float(lost))
     assert float(dense) > 98
     assert float(gone) > 80
@@ -29,3 +34,13 @@ def test_four_fifths_of_the_convolutions_weights_cost_less_than_a_point(record_p
     # Processors round differently, so another machine may read a few images otherwise.
     [(_, _, shown, _)] = MEAN.findall((DOCS / "examples" / "digits.md").read_text(encoding="utf-8"))
     assert abs(float(lost) - float(shown)) < 0.5
+
+
+def test_eight_bits_cost_less_than_half_a_point_and_four_bits_less_than_one(record_property):
+    pytest.importorskip("sklearn")
+    eight, four = means_of("quantize_table.py")
+    for (dense, _, lost, size), bar, largest in ((eight, 0.5, 26), (four, 1, 14)):
+        record_property("points_lost", float(lost))
+        assert float(dense) > 98
+        assert float(size) < largest
+        assert float(lost) < bar

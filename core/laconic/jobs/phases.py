@@ -14,7 +14,7 @@ from torch import nn
 
 from laconic.document.job import Job
 from laconic.document.problem import Problem
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, SessionError
 from laconic.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from laconic.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from laconic.planning.resolve import PlanWarning, plan
@@ -99,7 +99,7 @@ def compress(run: Run) -> Run:
     if run.attached.is_compressed:
         run.voice.line("  the training loop has done it")
     else:
-        run.attached.compress()
+        _compress(run)
     keep_checkpoint(run, "compress")
     return run
 
@@ -112,6 +112,17 @@ def measure_uncompressed(moment: str) -> Callable[[Run], Run]:
     """
     act = measure(moment)
     return lambda run: run if run.attached.is_compressed else act(run)
+
+
+def _compress(run: Run) -> None:
+    try:
+        run.attached.compress()
+    except SessionError as error:
+        if run.calls.calibration is not None:
+            raise
+        raise SessionError(
+            f"{error}; the job calls it when data.calibration gives the batches"
+        ) from error
 
 
 def train(run: Run) -> Run:
