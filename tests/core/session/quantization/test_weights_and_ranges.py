@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-
 
 def test_forward_computes_with_whole_steps_of_the_scale(two, attach):
     session = attach(two, "toy_range")
