@@ -49,29 +49,32 @@ class Follow:
     @torch.no_grad()
     def _follow(self, module: nn.Module, values: Tensor) -> None:
         target, cut, buffers = self.inner.target, self.inner.cut, module._buffers
-        names = [state_buffer(target, part) for part in ("low", "high")]
         size = cut.size_of(values)
         found = [cut.canonical(values, end) for end in block_range(values, size)]
-        found = _over_processes([end.float() for end in found])
-        for name, end in zip(names, found, strict=True):
-            before = buffers.get(name)
-            if before is None:
-                buffers[name] = end.clone()
-                if cut.kind == "fixed" and cut.fixed is None:
-                    buffers[state_buffer(target, "size")] = torch.tensor(size)
-            else:
-                before.lerp_(end, 1 - self.decay)
-        low, high = buffers[names[0]], buffers[names[1]]
-        assert low is not None  # written above
-        assert high is not None
+        low, high = (
+            end if before is None else before.lerp(end, 1 - self.decay)
+            for before, end in zip(
+                (buffers.get(state_buffer(target, part)) for part in ("low", "high")),
+                _over_processes([end.float() for end in found]),
+                strict=True,
+            )
+        )
+        # Chosen before anything is written: what is not finite raises and leaves no trace.
         chosen = self.quantizer.choose(low, high, self.tensor)
-        for part, tensor in (("scale", chosen.scale), ("zero_point", chosen.zero_point)):
-            name = state_buffer(target, part)
-            current = buffers.get(name)
+        parts = {
+            "low": low,
+            "high": high,
+            "scale": chosen.scale.reshape(low.shape),
+            "zero_point": chosen.zero_point.reshape(low.shape),
+        }
+        if cut.kind == "fixed" and cut.fixed is None:
+            parts["size"] = torch.tensor(size)
+        for part, tensor in parts.items():
+            current = buffers.get(state_buffer(target, part))
             if current is None:
-                buffers[name] = tensor.reshape(low.shape).clone()
+                buffers[state_buffer(target, part)] = tensor.clone()
             else:
-                current.copy_(tensor.reshape(low.shape))
+                current.copy_(tensor)
 
 
 def check_followed(module: nn.Module, target: str, name: str) -> None:

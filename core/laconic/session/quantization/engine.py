@@ -283,16 +283,15 @@ class Quantization:
         Raises:
             SessionError: something must be called first.
         """
-        if self.is_compressed or all(run.following() is not None for run in self.runs):
+        if self.is_compressed:
             return
         for run in self.runs:
-            if run.following() is None:
-                for handle in (*run.parameters, *run.activations):
-                    if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
-                        raise SessionError(
-                            f"step() found no scale of {handle.plan.name}; call "
-                            f"session.compress() before the training loop"
-                        )
+            for handle in () if run.following() else (*run.parameters, *run.activations):
+                if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
+                    raise SessionError(
+                        f"step() found no scale of {handle.plan.name}; call session.compress() "
+                        f"before the training loop"
+                    )
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""

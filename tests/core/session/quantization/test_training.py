@@ -79,12 +79,16 @@ def test_ranges_rest_after_the_freeze_step(one, attach):
     assert scale(session) == 1
 
 
-def test_what_is_not_finite_is_refused_by_name(one, attach):
+def test_what_is_not_finite_is_refused_by_name_and_leaves_no_trace(one, attach):
     session = attach(one, "toy_follow", INPUT)
+    one(row(127.0, 0.0))
 
-    with pytest.raises(laconic.CalibrationError, match=r"0\._input_"):
+    with pytest.raises(laconic.CalibrationError, match=r"0\._input_: 1 of its 1 observed ranges"):
         one(row(float("nan"), 0.0))
-        session.step()
+
+    assert scale(session) == 1
+    one(row(63.5, 0.0))
+    assert scale(session) == pytest.approx(0.75)
 
 
 def test_no_gradient_passes_what_is_clamped(one, attach):
