@@ -173,7 +173,7 @@ def test_the_page_of_a_session_that_only_quantizes_speaks_of_sizes(tmp_path: Pat
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
 
     assert "Quantized targets" in text
-    assert "of float32: 512 B -&gt; 136 B, 8.50 bits each" in text
+    assert "512 B -&gt; 136 B</span>, 8.50 bits each" in text
     assert "50.00 % of them quantized" in text
     assert "2: 0.125 to 0.25" in text
     for absent in ("Masked", "masked", "Sparsity", "<svg"):
