@@ -82,8 +82,6 @@ class Quantization:
                     )
                     put(module, attribute, (step,), place=QUANTIZE)
 
-    # Observing
-
     def seers(self) -> list[Seen]:
         """Return fresh observers of every input and output that has one scale for all calls."""
         return [
@@ -108,8 +106,6 @@ class Quantization:
     def is_keeping_batches(self) -> bool:
         """Whether calibration batches are needed again in compress."""
         return any(run.is_sequential or run.is_equalizing for run in self.runs)
-
-    # Compressing
 
     def compress(self) -> None:
         """Choose all scales and put them in force; after an error everything is as it was."""
@@ -160,8 +156,6 @@ class Quantization:
         ]
         if tensors and not self.is_handed_over:
             run.make_optimizer(tensors)
-
-    # Training
 
     def step(self, steps: int) -> None:
         """Advance by one optimizer step.
@@ -219,8 +213,6 @@ class Quantization:
         for run in self.runs:
             run.optimizer = None
         return [leaf for tensors in self.learned().values() for leaf in tensors.values()]
-
-    # What is in force
 
     def qparams(self) -> list[tuple[Handle, QParams]]:
         """Return the parameters in force, in plan order; dynamic ones have none."""
