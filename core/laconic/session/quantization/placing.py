@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from laconic.algorithms import QParams
 from laconic.errors import PluginError
-from laconic.instrument.names import QUANTIZE, learned_buffer, state_buffer
-from laconic.instrument.quantizing import Learned
+from laconic.instrument.names import QUANTIZE, SCALE, UNSCALE, learned_buffer, state_buffer
+from laconic.instrument.quantizing import Learned, ScaleInput, ScaleWeight
 from laconic.instrument.transforms import chain_of, put
 from laconic.planning.addresses import parse_address
 from laconic.quantizer_abilities import LearnsScales
@@ -80,6 +80,28 @@ def input_of(handles: Sequence[Handle], module: nn.Module) -> str | None:
             if address is not None and address.key in (None, 0):
                 return handle.plan.target
     return None
+
+
+def place_factors(handles: Sequence[Handle], handle: Handle) -> None:
+    """Put in the steps that multiply the input channels of a weight and take the factors back.
+
+    They do nothing until there are factors, which `compress` finds or a checkpoint brings.
+
+    Args:
+        handles: all quantization targets.
+        handle: the weight.
+    """
+    plan = handle.plan
+    # The other holders of a tied weight read the same values, and nothing divides their inputs.
+    source = None if handle.others else input_of(handles, handle.module)
+    for module, attribute in handle.owners:
+        buffer = state_buffer(attribute, "input_scale")
+        put(module, attribute, (ScaleWeight(buffer, plan.input_dim),), place=SCALE)
+        if source is None:
+            back = ScaleWeight(buffer, plan.input_dim, True)
+            put(module, attribute, (back,), place=UNSCALE)
+        else:
+            put(module, source, (ScaleInput(buffer, plan.channel_dim),), place=SCALE)
 
 
 def place_learned(run: QuantizationRun, handle: Handle, seen: Seen | None) -> list[Tensor]:
