@@ -1,5 +1,8 @@
 """Family quantization: ranges, scales, fake-quantized values and gradients."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -79,3 +82,125 @@ def test_gradient(case):
     result = fake_quantize(values, qparams(given), clip_gradient=clips)
     result.backward(tensor(given["gradient_of_result"]))
     assert values.grad.tolist() == case["expect"]["gradient"]
+
+
+@pytest.fixture
+def spy():
+    """Register ``spy`` and ``spy_training``: what they are asked, and which scales they answer."""
+
+    ranges, scales = {}, {}
+
+    class Spy:
+        def choose(self, low, high, target):
+            ranges[target.name] = (low.item(), high.item()) if low.numel() == 1 else None
+            qparams = laconic.choose_qparams(low, high, target)
+            scale = torch.tensor(scales.get(target.plan.target, 1.0)).expand(qparams.scale.numel())
+            return qparams.evolve(scale=scale.reshape(qparams.scale.shape))
+
+    class SpyTraining(Spy):
+        decay, start_step, freeze_step = 0.99, 0, None
+
+    class Face:
+        @laconic.hookimpl
+        def laconic_quantizers(self):
+            return [
+                laconic.QuantizerInfo(name="spy", implementation="spies:Spy"),
+                laconic.QuantizerInfo(name="spy_training", implementation="spies:SpyTraining"),
+            ]
+
+    spies = ModuleType("spies")
+    spies.Spy, spies.SpyTraining = Spy, SpyTraining
+    sys.modules["spies"] = spies
+    name = laconic.registry().register(Face(), name="spies")
+    yield SimpleNamespace(ranges=ranges, scales=scales)
+    laconic.registry().unregister(name)
+    del sys.modules["spies"]
+
+
+def quantizing(algorithm, **entry):
+    return {"algorithm": algorithm, "config_list": [{"op_names": ["0"], **entry}]}
+
+
+def layer_of(values):
+    """A linear layer with these weights."""
+    layer = nn.Linear(len(values), 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([values]))
+    return layer
+
+
+@pytest.mark.spec("quantization", what="bias")
+def test_bias(case, spy):
+    given, expect = case["given"], case["expect"]
+    spy.scales.update({"_input_": given["input_scale"], "weight": given["weight_scale"]})
+    model = nn.Sequential(nn.Linear(1, len(given["values"])))
+    with torch.no_grad():
+        model[0].bias.copy_(torch.tensor(given["values"]))
+    settings = {"bias": {"quant_dtype": given["quant_dtype"]}}
+    if isinstance(given["weight_scale"], list):
+        settings["weight"] = {"granularity": "per_channel"}
+    names = ["_input_", "weight", "bias"]
+    stage = quantizing("spy", target_names=names, target_settings=settings)
+    session = laconic.attach(model, {"quantization": stage})
+    session.calibrate([torch.ones(1, 1)])
+    session.compress()
+    found = session.integer_weights()["0"]["bias"]
+    assert found.qparams.scale.tolist() == pytest.approx(expect["scale"])
+    assert bool((found.qparams.zero_point == expect["zero_point"]).all())
+    assert found.dequantize().tolist() == pytest.approx(expect["result"])
+    assert torch.equal(found.dequantize(), model[0].bias)
+
+
+@pytest.mark.spec("quantization", what="fold")
+def test_fold(case, spy):
+    given, expect = case["given"], case["expect"]
+    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1, eps=given["eps"]))
+    layer, norm = model
+    with torch.no_grad():
+        for tensor, name in (
+            (layer.weight, "weight"),
+            (layer.bias, "bias"),
+            (norm.weight, "gamma"),
+            (norm.bias, "beta"),
+            (norm.running_mean, "mean"),
+            (norm.running_var, "var"),
+        ):
+            tensor.copy_(torch.tensor(given[name]))
+    stage = quantizing("spy", target_names=["weight"], fuse_names=[["0", "1"]])
+    laconic.attach(model, {"quantization": stage})
+    assert layer.weight.tolist() == expect["weight"]
+    assert layer.bias.tolist() == expect["bias"]
+
+
+@pytest.mark.spec("quantization", what="observe", has="kept")
+def test_observe_masked(case, spy):
+    given, expect = case["given"], case["expect"]
+    model = nn.Sequential(layer_of([float(one) for one in given["values"]]))
+    recipe = {
+        "pruning": {
+            "algorithm": "level",
+            "config_list": [{"op_names": ["0"], "sparse_ratio": 0.0}],
+        },
+        "quantization": quantizing("spy", target_names=["weight"]),
+    }
+    session = laconic.attach(model, recipe)
+    session.set_masks({"0": {"weight": torch.tensor([given["kept"]]).bool()}}, freeze=True)
+    session.compress()
+    assert spy.ranges["0.weight"] == (expect["low"], expect["high"])
+
+
+@pytest.mark.spec("quantization", what="observe", has="batches")
+def test_observe(case, spy):
+    given, expect = case["given"], case["expect"]
+    batches = [torch.tensor([batch], dtype=torch.float32) for batch in given["batches"]]
+    model = nn.Sequential(layer_of([1.0, 1.0]))
+    is_training = given["mode"] == "training"
+    stage = quantizing("spy_training" if is_training else "spy", target_names=["_input_"])
+    session = laconic.attach(model, {"quantization": stage})
+    if is_training:
+        for batch in batches:
+            model(batch)
+    else:
+        session.calibrate(batches)
+        session.compress()
+    assert spy.ranges["0._input_"] == pytest.approx((expect["low"], expect["high"]))

@@ -19,12 +19,6 @@ PENDING = {
         "a_pair_of_which_one_side_is_missing_is_an_error": "distillation sessions",
     },
     "order": {"the_tap_sees_what_leaves_the_module": "quantization runs"},
-    "quantization": {
-        "a_batch_norm_is_folded_into_its_convolution": "folding",
-        "an_observer_sees_the_masked_weight": "quantization runs",
-        "calibration_takes_the_extremes_of_all_batches": "quantization runs",
-        "training_takes_a_moving_average": "quantization runs",
-    },
 }
 
 CHAPTERS = {"R": 6, "S": 6, "T": 7, "G": 4, "B": 9, "Q": 5, "D": 4, "O": 3}

@@ -7,7 +7,9 @@ import math
 from laconic.blocks import count_blocks
 from laconic.planning.addresses import parse_address
 from laconic.planning.draft import Draft
+from laconic.planning.granularity import in_force
 from laconic.planning.plan import Plan, TargetPlan
+from laconic.planning.stage import descriptor_of
 
 ACCUMULATOR = "int32"
 """The dtype of sums of products of integers, in which a bias may be given."""
@@ -32,12 +34,12 @@ def check_biases(plan: Plan, draft: Draft) -> None:
         if target.method == "quantization":
             quantized.setdefault(target.module, []).append(target)
     for target in asked:
-        problem = _problem(target, quantized[target.module])
+        problem = _problem(target, quantized[target.module], plan)
         if problem is not None:
             draft.blame(target.origin.path, target.name, problem)
 
 
-def _problem(bias: TargetPlan, siblings: list[TargetPlan]) -> str | None:
+def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | None:
     if bias.target != "bias" or bias.kind != "parameter":
         return (
             f"quant_dtype {ACCUMULATOR!r} is for a bias, which is added to products of integers; "
@@ -51,10 +53,11 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan]) -> str | None:
             f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), and "
             f"{' and '.join(missing)} of this module is not quantized; add it to target_names"
         )
-    if source.setting.get("granularity") not in (None, "default"):
+    if not _has_one_scale(source, plan):
         return (
             f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its input has one "
-            f"scale; write granularity: default for _input_"
+            f"scale, and {source.setting.get('granularity') or 'default'} gives it several; write "
+            f"granularity: default for _input_, or take an algorithm whose default is the tensor"
         )
     if weight.blocks is not None and weight.shape is not None:
         counts = count_blocks(weight.blocks.size, weight.shape)
@@ -65,6 +68,14 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan]) -> str | None:
                 f"has one scale, or one for each output channel; write granularity: per_channel"
             )
     return None
+
+
+def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:
+    info = descriptor_of(plan.recipe.stages[source.stage])
+    if info is None:
+        return False
+    value = in_force(source.setting.get("granularity"), source.kind, info)
+    return isinstance(value, str) and value == "tensor"
 
 
 def _is_first_input(target: TargetPlan) -> bool:

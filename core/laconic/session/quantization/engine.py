@@ -20,9 +20,10 @@ from laconic.session.module_observing import Watch
 from laconic.session.quantization.again import see_again, watch_again
 from laconic.session.quantization.integers import IntegerTensor, integers_of
 from laconic.session.quantization.journal import Journal, restore_bias
+from laconic.session.quantization.learning import adopt_learned, need_the_same_everywhere
 from laconic.session.quantization.placing import (
-    adopt_learned,
     learned_of,
+    place_factors,
     place_learned,
     read_buffer,
 )
@@ -81,6 +82,9 @@ class Quantization:
                         else make_step(run, handle, attribute, steps=self.steps)
                     )
                     put(module, attribute, (step,), place=QUANTIZE)
+            if run.is_equalizing:
+                for handle in run.handles:
+                    place_factors(self.handles, handle)
 
     def seers(self) -> list[Seen]:
         """Return fresh observers of every input and output that has one scale for all calls."""
@@ -162,12 +166,18 @@ class Quantization:
 
         Args:
             steps: optimizer steps so far, that one counted.
+
+        Raises:
+            CalibrationError: a range that training moved is not finite.
+            SessionError: the processes have moved what is learned apart.
         """
         for run in self.runs:
             if not self.is_handed_over:
                 adopt_learned(run)
             if run.optimizer is not None:
                 step_optimizer(run.optimizer)
+            elif run.is_learning:
+                need_the_same_everywhere(run)
             if isinstance(run.quantizer, ChangesAfterStep):
                 for handle in run.parameters:
                     with torch.no_grad():
@@ -199,13 +209,9 @@ class Quantization:
 
     def learned(self) -> dict[Handle, dict[str, Tensor]]:
         """Return what is learned, by target and name."""
-        found = {}
-        for run in self.runs:
-            for handle in (*run.parameters, *run.activations) if run.is_learning else ():
-                tensors = learned_of(handle)
-                if tensors:
-                    found[handle] = tensors
-        return found
+        learning = [run for run in self.runs if run.is_learning]
+        handles = [one for run in learning for one in (*run.parameters, *run.activations)]
+        return {one: tensors for one in handles if (tensors := learned_of(one))}
 
     def hand_over(self) -> list[Tensor]:
         """Return everything that is learned; from now on the user's optimizer moves it."""
@@ -216,13 +222,12 @@ class Quantization:
 
     def qparams(self) -> list[tuple[Handle, QParams]]:
         """Return the parameters in force, in plan order; dynamic ones have none."""
-        found = []
-        for run in self.runs:
-            for handle in run.all_handles:
-                qparams = self.qparams_of(run, handle)
-                if qparams is not None:
-                    found.append((handle, qparams))
-        return found
+        return [
+            (handle, qparams)
+            for run in self.runs
+            for handle in run.all_handles
+            if (qparams := self.qparams_of(run, handle)) is not None
+        ]
 
     def qparams_of(self, run: QuantizationRun, handle: Handle) -> QParams | None:
         """Return the parameters in force for one target, or None."""

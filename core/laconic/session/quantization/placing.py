@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from laconic.algorithms import QParams
 from laconic.errors import PluginError
-from laconic.instrument.names import QUANTIZE, learned_buffer, state_buffer
+from laconic.instrument.input_scales import ScaleInput, ScaleWeight
+from laconic.instrument.names import QUANTIZE, SCALE, UNSCALE, learned_buffer, state_buffer
 from laconic.instrument.quantizing import Learned
 from laconic.instrument.transforms import chain_of, put
 from laconic.planning.addresses import parse_address
@@ -82,6 +83,28 @@ def input_of(handles: Sequence[Handle], module: nn.Module) -> str | None:
     return None
 
 
+def place_factors(handles: Sequence[Handle], handle: Handle) -> None:
+    """Put in the steps that multiply the input channels of a weight and take the factors back.
+
+    They do nothing until there are factors, which `compress` finds or a checkpoint brings.
+
+    Args:
+        handles: all quantization targets.
+        handle: the weight.
+    """
+    plan = handle.plan
+    # The other holders of a tied weight read the same values, and nothing divides their inputs.
+    source = None if handle.others else input_of(handles, handle.module)
+    for module, attribute in handle.owners:
+        buffer = state_buffer(attribute, "input_scale")
+        put(module, attribute, (ScaleWeight(buffer, plan.input_dim),), place=SCALE)
+        if source is None:
+            back = ScaleWeight(buffer, plan.input_dim, True)
+            put(module, attribute, (back,), place=UNSCALE)
+        else:
+            put(module, source, (ScaleInput(buffer, plan.channel_dim),), place=SCALE)
+
+
 def place_learned(run: QuantizationRun, handle: Handle, seen: Seen | None) -> list[Tensor]:
     """Let an algorithm learn the scale of a target, and return the new leaves.
 
@@ -151,27 +174,6 @@ def place_leaves(
         step = Learned(learner, bare, run.quantize_step(handle, attribute), tuple(leaves))
         put(module, attribute, (step,), place=QUANTIZE)
     return list(leaves.values())
-
-
-def adopt_learned(run: QuantizationRun) -> None:
-    """Let the session move what a checkpoint brought, the same tensor for every holder.
-
-    Args:
-        run: a stage; nothing happens where it learns nothing or has an optimizer.
-    """
-    if not run.is_learning or run.optimizer is not None:
-        return
-    leaves = []
-    for handle in (*run.parameters, *run.activations):
-        for name, leaf in learned_of(handle).items():
-            leaves.append(leaf)
-            for module, attribute in handle.others:
-                buffer = learned_buffer(attribute, name)
-                twin, module._buffers[buffer] = module._buffers[buffer], leaf
-                if twin is not None and twin is not leaf and twin.grad is not None:
-                    leaf.grad = twin.grad if leaf.grad is None else leaf.grad + twin.grad
-    if leaves:
-        run.make_optimizer(leaves)
 
 
 def learned_of(handle: Handle) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from laconic.abilities import ObservesInputs
 from laconic.affine import check_range
 from laconic.algorithms import QParams, QuantizationTarget
 from laconic.errors import CalibrationError, LaconicError, PlanError, PluginError, SessionError
-from laconic.instrument.input_scales import ScaleInput, ScaleWeight, along_inputs
-from laconic.instrument.names import FOLD, SCALE, UNSCALE, state_buffer
-from laconic.instrument.transforms import chain_of, processed, put
+from laconic.instrument.input_scales import along_inputs
+from laconic.instrument.names import FOLD, SCALE, state_buffer
+from laconic.instrument.transforms import chain_of, processed
 from laconic.quantizer_abilities import (
     CorrectsBias,
     Equalizes,
@@ -25,7 +25,6 @@ from laconic.session.handles import Handle
 from laconic.session.quantization.integers import simulated_values
 from laconic.session.quantization.journal import Journal
 from laconic.session.quantization.placing import (
-    input_of,
     read_buffer,
     write_buffer,
     write_qparams,
@@ -51,7 +50,7 @@ def quantize_parameters(
     """
     quantizer = run.quantizer
     if isinstance(quantizer, Equalizes):
-        _equalize(quantization, run, quantizer, handles)
+        _equalize(run, quantizer, handles)
     for handle in handles:
         observed = _observed(run, handle)
         tensor = values_of(handle)
@@ -218,12 +217,7 @@ def _write_weight(handle: Handle, solved: QuantizedWeight, journal: Journal) -> 
     handle.write(values)
 
 
-def _equalize(
-    quantization: Quantization,
-    run: QuantizationRun,
-    quantizer: Equalizes,
-    handles: Sequence[Handle],
-) -> None:
+def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Handle]) -> None:
     groups: dict[int, list[Handle]] = {}
     for handle in handles:
         if handle in run.observed and is_matrix(handle):
@@ -248,28 +242,7 @@ def _equalize(
                 f"not positive; calibrate with more batches"
             )
         for handle in members:
-            place_factors(quantization, handle, factors)
-
-
-def place_factors(quantization: Quantization, handle: Handle, factors: Tensor) -> None:
-    """Multiply the input channels of a weight, and divide its inputs or the quantized weight.
-
-    Args:
-        quantization: the session's quantization.
-        handle: the weight.
-        factors: one for each input channel.
-    """
-    target, module, plan = handle.plan.target, handle.module, handle.plan
-    buffer = state_buffer(target, "input_scale")
-    write_buffer(handle, "input_scale", factors.to(handle.raw.device))
-    before = ScaleWeight(buffer, plan.input_dim)
-    put(module, target, (before,), place=SCALE)
-    source = input_of(quantization.handles, module)
-    if source is None:
-        # Nothing divides the input, so the weight takes the factors back after quantization.
-        put(module, target, (ScaleWeight(buffer, plan.input_dim, True),), place=UNSCALE)
-    else:
-        put(module, source, (ScaleInput(buffer, plan.channel_dim),), place=SCALE)
+            write_buffer(handle, "input_scale", factors.to(handle.raw.device))
 
 
 def _correct_bias(

@@ -20,7 +20,6 @@ from laconic.session.quantization.placing import (
     write_buffer,
 )
 from laconic.session.quantization.ranges import Seen
-from laconic.session.quantization.solving import place_factors
 
 PREFIX = "quantization."
 BUFFER, LEARNED, MOVED, SEEN, OBSERVED = "buffer", "learned", "moved", "seen", "observed"
@@ -145,8 +144,6 @@ def restore_quantization(
         for part in STATE_PARTS:
             value = buffers.get(part)
             write_buffer(handle, part, None if value is None else value.to(device))
-        if "input_scale" in buffers:
-            place_factors(quantization, handle, buffers["input_scale"].to(device))
         for kind in (VALUE, BIAS):
             for value in parts.get((kind, name), {}).values():
                 if kind == VALUE:

@@ -122,8 +122,23 @@ class Face:
     @laconic.hookimpl
     def laconic_granularities(self):
         return [
-            laconic.GranularityInfo(name="toy_pairs", implementation="laconic_quantizers:Pairs"),
+            laconic.GranularityInfo(name=name, implementation=f"laconic_quantizers:{cls.__name__}")
+            for name, cls in GRANULARITIES.items()
         ]
+
+
+class Rows:
+    """Each row of a parameter has a scale."""
+
+    def blocks(self, shape, target):
+        return laconic.Blocks((1, *(-1,) * (len(shape) - 1)))
+
+
+class Elements:
+    """Each element of a parameter has a scale."""
+
+    def blocks(self, shape, target):
+        return laconic.Blocks((1,) * len(shape))
 
 
 class Pairs:
@@ -135,10 +150,13 @@ class Pairs:
         return laconic.Blocks((*rest, 2))
 
 
+GRANULARITIES = {"toy_pairs": Pairs, "toy_rows": Rows, "toy_elements": Elements}
+
+
 @pytest.fixture(autouse=True)
 def _toy_quantizers(toy_pruners) -> Iterator[None]:
     module = ModuleType("laconic_quantizers")
-    for cls in (*TOYS.values(), Pairs):
+    for cls in (*TOYS.values(), *GRANULARITIES.values()):
         setattr(module, cls.__name__, cls)
     sys.modules["laconic_quantizers"] = module
     name = laconic.registry().register(Face(), name="laconic-quantizers")

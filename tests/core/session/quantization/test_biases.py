@@ -1,0 +1,127 @@
+"""Biases in the terms of their accumulator (rule Q1.5), and biases that are corrected."""
+
+import pytest
+import torch
+from torch import nn
+
+import laconic
+
+BIASED = {"_input_": {}, "weight": {}, "bias": {"quant_dtype": "int32"}}
+
+
+def entry(**settings):
+    targets = {**BIASED, **settings}
+    return [
+        {
+            "op_names": ["0"],
+            "target_names": list(targets),
+            "target_settings": {name: value for name, value in targets.items() if value},
+        }
+    ]
+
+
+@pytest.fixture
+def model():
+    """Weight scales of 0.01 and 0.1, one for each output."""
+    model = nn.Sequential(nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.27, 0.0], [0.0, 12.7]]))
+        model[0].bias.copy_(torch.tensor([0.25004, -0.5]))
+    return model
+
+
+def ready(session):
+    session.calibrate([torch.tensor([[127.0, 0.5]])])
+    session.compress()
+    return session
+
+
+def test_its_scale_is_that_of_the_input_times_that_of_the_weight(model, attach):
+    session = ready(attach(model, "toy_range", entry()))
+    found = session.integer_weights()["0"]["bias"]
+
+    # 1 * 0.1: 2.5004 steps are 3, and 5 steps are 5.
+    assert found.qparams.scale.item() == pytest.approx(0.1)
+    assert found.qparams.zero_point.item() == 0
+    assert found.values.tolist() == [3, -5]
+    assert found.values.dtype is torch.int32
+    torch.testing.assert_close(model[0].bias.detach(), torch.tensor([0.3, -0.5]))
+    assert torch.equal(found.dequantize(), model[0].bias)
+
+
+def test_each_channel_has_its_own(model, attach):
+    session = ready(attach(model, "toy_range", entry(weight={"granularity": "toy_rows"})))
+    found = session.integer_weights()["0"]["bias"]
+
+    # 1 * 0.01 and 1 * 0.1
+    assert found.qparams.scale.tolist() == pytest.approx([0.01, 0.1])
+    assert found.values.tolist() == [25, -5]
+    assert torch.equal(found.dequantize(), model[0].bias)
+
+
+def test_finalizing_bakes_it(model, attach):
+    session = ready(attach(model, "toy_range", entry()))
+    expected = model[0].bias.detach().clone()
+    with pytest.warns(UserWarning, match=r"0\._input_"):
+        session.finalize()
+
+    assert torch.equal(model[0].bias, expected)
+
+
+def test_it_follows_scales_that_are_learned(model, attach):
+    session = ready(attach(model, "toy_learn", entry()))
+    (1e-4 * model[0].weight.sum()).backward()
+    session.step()
+    scales = session.qparams()["0"]
+
+    torch.testing.assert_close(
+        scales["bias"].scale.float(), scales["_input_"].scale * scales["weight"].scale
+    )
+
+
+@pytest.mark.parametrize(
+    ("target_names", "text"),
+    [
+        (["weight", "bias"], "_input_ of this module is not quantized"),
+        (["_input_", "bias"], "weight of this module is not quantized"),
+        (["bias"], "_input_ and weight of this module is not quantized"),
+    ],
+)
+def test_it_needs_an_input_and_a_weight(model, target_names, text):
+    config = entry()[0] | {"target_names": target_names}
+    document = {"quantization": {"algorithm": "toy_range", "config_list": [config]}}
+
+    with pytest.raises(laconic.PlanError, match=text):
+        laconic.plan(model, document)
+
+
+def test_no_other_target_has_that_type(model):
+    config = {"op_names": ["0"], "target_names": ["weight"], "quant_dtype": "int32"}
+    document = {"quantization": {"algorithm": "toy_range", "config_list": [config]}}
+
+    with pytest.raises(laconic.PlanError, match=r"quant_dtype 'int32' is for a bias"):
+        laconic.plan(model, document)
+
+
+def test_an_input_with_many_scales_is_refused(model):
+    config = entry(_input_={"granularity": "toy_pairs"})
+    document = {"quantization": {"algorithm": "toy_range", "config_list": config}}
+
+    with pytest.raises(laconic.PlanError, match="and toy_pairs gives it several"):
+        laconic.plan(model, document)
+
+
+def test_a_weight_with_other_blocks_than_channels_is_refused(model):
+    config = entry(weight={"granularity": "toy_elements"})
+    document = {"quantization": {"algorithm": "toy_range", "config_list": config}}
+
+    with pytest.raises(laconic.PlanError, match="or one for each output channel"):
+        laconic.plan(model, document)
+
+
+def test_an_input_with_a_scale_for_each_channel_by_default_is_refused(model):
+    """An algorithm may cut everything into channels without being told."""
+    document = {"quantization": {"algorithm": "toy_range_channels", "config_list": entry()}}
+
+    with pytest.raises(laconic.PlanError, match="its input has one scale"):
+        laconic.plan(model, document)
