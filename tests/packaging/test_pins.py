@@ -3,6 +3,7 @@
 import configparser
 import re
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,9 @@ def test_every_dependency_is_pinned_within_its_bounds(python):
     pinned = _pinned(python)
     wrong = []
     for file in PROJECTS:
-        for line in _project(file)["project"]["dependencies"]:
+        project = _project(file)["project"]
+        extras = project.get("optional-dependencies", {}).values()
+        for line in (*project["dependencies"], *chain.from_iterable(extras)):
             wanted = Requirement(line)
             if wanted.name == "laconic":
                 continue

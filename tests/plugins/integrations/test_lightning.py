@@ -1,7 +1,5 @@
 """Lightning trains as the plain loop does: the real Trainer, on the CPU."""
 
-import warnings
-
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -208,21 +206,24 @@ def test_prepare_calibrates_what_needs_it(loops):
     assert callback.session.sparsity()["model.net.0"]["_output_"] == 0.25
 
 
-def test_what_is_learned_can_be_moved_by_the_modules_optimizer(loops):
-    module = Module(loops)
-    session = laconic.attach(module.model, loops.SLIM)
-    session.compress()
-    module.configure_optimizers = lambda: torch.optim.SGD(
-        [
-            {"params": module.model.parameters(), "lr": 0.0},
-            {"params": list(session.parameters()), "lr": 0.1},
-        ]
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning does not know that the attribute is a method
-        fit(module, loops.batches(1), LaconicCallback(session))
-    assert session.steps == 1
-    assert (module.model.net[0].weight != loops.Net().net[0].weight).any()
+class Handed(Module):
+    """Gives what the session learns to the optimizer of its weights."""
+
+    def configure_optimizers(self):
+        [callback] = [one for one in self.trainer.callbacks if isinstance(one, LaconicCallback)]
+        return self.loops.sgd([*self.parameters(), *callback.session.parameters()])
+
+
+def test_what_is_learned_can_be_moved_by_the_modules_optimizer_and_resumes(loops, tmp_path):
+    data = loops.batches(3)
+    whole, half, again = [LaconicCallback(loops.SLIM) for _ in range(3)]
+    fit(Handed(loops), data, whole, max_epochs=2)
+    fit(Handed(loops), data, half).save_checkpoint(tmp_path / "half.ckpt")
+    fit(Handed(loops), data, again, max_epochs=2, ckpt_path=tmp_path / "half.ckpt")
+    learned = [one for one in again.session.model.buffers() if one.requires_grad]
+    assert len(learned) == 2
+    assert all((one != 1).any() for one in learned)
+    loops.assert_same(again.session, _without_prefix(whole.session))
 
 
 def _without_prefix(session):

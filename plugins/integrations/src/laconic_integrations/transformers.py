@@ -171,10 +171,11 @@ class LaconicTrainerMixin:
         """
         callback = self._laconic_callback()
         if callback is not None:
-            last: str | bool | None = resume_from_checkpoint
-            if last is True:
-                last = get_last_checkpoint(self.args.output_dir)  # type: ignore[attr-defined]
-            callback.resumed = last or None
+            if resume_from_checkpoint is True:
+                folder: str = self.args.output_dir  # type: ignore[attr-defined]  # the Trainer's
+                callback.resumed = get_last_checkpoint(folder)
+            else:
+                callback.resumed = resume_from_checkpoint or None
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def _accumulated_share(self, num_items_in_batch: Tensor | int | None) -> float:
