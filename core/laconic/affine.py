@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from laconic.algorithms import QParams
 from laconic.blocks import implied_size, interleaved_shape, lay_out
-from laconic.fake_quantization import (
-    divide,
-    fake_quantize_flat,
-    precision,
-    to_levels_,
-    to_values_,
-)
-from laconic.pieces import piece, pieces
+from laconic.fake_quantization import fake_quantize_flat
+from laconic.levels import Limits, levels_by_piece, precision, simulate, with_rank
 from laconic.quantized_types import FLOAT8, quantized_range, storage_type
 from laconic.scales import check_range, choose_qparams
 
@@ -29,12 +21,6 @@ __all__ = [
     "quantize",
     "quantized_range",
 ]
-
-_LARGEST_PIECE = 2**18
-"""Elements worked on at a time: few enough to stay in a cache from one operation to the next."""
-
-_LARGEST_PIECE_ON_A_DEVICE = 2**24
-"""The same where starting an operation costs more than reading from memory."""
 
 
 @torch.no_grad()
@@ -56,8 +42,14 @@ def quantize(tensor: Tensor, qparams: QParams) -> Tensor:
     """
     stored = FLOAT8.get(qparams.dtype) or storage_type(qparams.quant_min, qparams.quant_max)
     result = torch.empty_like(tensor, dtype=stored)
-    for into, levels, _, _ in _levels(tensor, qparams, into=result):
-        into.copy_(levels)
+    inner, scale, zero_point = _laid_out(qparams, tensor.shape)
+    if zero_point is not None and not torch.compiler.is_compiling() and not zero_point.any():
+        zero_point = None
+    found = levels_by_piece(
+        tensor.view(inner), scale, zero_point, _limits(qparams), into=result.view(inner)
+    )
+    for target, levels, _, _ in found:
+        target.copy_(levels)
     return result
 
 
@@ -121,34 +113,14 @@ def fake_quantize_(tensor: Tensor, qparams: QParams) -> Tensor:
     Raises:
         ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
-    float8 = FLOAT8.get(qparams.dtype)
-    for into, levels, scale, zero_point in _levels(tensor, qparams, into=tensor):
-        into.copy_(to_values_(levels, scale, zero_point, float8=float8))
+    inner, scale, zero_point = _laid_out(qparams, tensor.shape)
+    values = tensor.view(inner)
+    simulate(values, scale, zero_point, _limits(qparams), into=values)
     return tensor
 
 
-def _levels(
-    tensor: Tensor, qparams: QParams, *, into: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    # Piece by piece: the view of `into` to write to, the levels, in scratch memory that the next
-    # piece overwrites, and the piece's scale and zero point.
-    inner, scale, zero_point = _laid_out(qparams, tensor.shape)
-    values, into = tensor.view(inner), into.view(inner)
-    is_on_cpu = tensor.device.type == "cpu"
-    largest = min(tensor.numel(), _LARGEST_PIECE if is_on_cpu else _LARGEST_PIECE_ON_A_DEVICE)
-    scratch = torch.empty(largest, dtype=precision(scale), device=tensor.device)
-    for index in pieces(inner, largest=largest):
-        part, scales = piece(values, index), piece(scale, index)
-        zero_points = None if zero_point is None else piece(zero_point, index)
-        levels = divide(part, scales, out=scratch[: part.numel()].view(part.shape))
-        to_levels_(
-            levels,
-            zero_points,
-            quant_min=qparams.quant_min,
-            quant_max=qparams.quant_max,
-            float8=FLOAT8.get(qparams.dtype),
-        )
-        yield piece(into, index), levels, scales, zero_points
+def _limits(qparams: QParams) -> Limits:
+    return Limits(qparams.quant_min, qparams.quant_max, FLOAT8.get(qparams.dtype))
 
 
 def _laid_out(qparams: QParams, shape: torch.Size) -> tuple[tuple[int, ...], Tensor, Tensor | None]:
@@ -156,11 +128,11 @@ def _laid_out(qparams: QParams, shape: torch.Size) -> tuple[tuple[int, ...], Ten
     scale, zero_point, size = qparams.scale, qparams.zero_point, qparams.block_size
     inner: tuple[int, ...] = tuple(shape)
     if size is None:
-        missing = (1,) * (len(shape) - scale.ndim)
-        scale = scale.view(missing + scale.shape)
-        zero_point = zero_point.view(missing + zero_point.shape)
+        scale, zero_point = with_rank(scale, len(shape)), with_rank(zero_point, len(shape))
         size = implied_size(scale.shape, shape)
     if size is not None:
         inner = interleaved_shape(size, shape)
         scale, zero_point = lay_out(scale, size, shape), lay_out(zero_point, size, shape)
-    return inner, scale, None if qparams.dtype in FLOAT8 else zero_point
+    if qparams.dtype in FLOAT8:
+        return inner, scale, None
+    return inner, scale, zero_point.to(precision(scale))

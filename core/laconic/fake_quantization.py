@@ -13,6 +13,16 @@ import torch
 from torch import Tensor
 
 from laconic.blocks import implied_size, interleaved_shape, lay_out
+from laconic.levels import (
+    Limits,
+    divide,
+    is_cut,
+    precision,
+    simulate,
+    to_levels_,
+    to_values_,
+    with_rank,
+)
 from laconic.quantized_types import FLOAT8
 
 
@@ -62,6 +72,9 @@ def fake_quantize_flat(
         zero_point = None if zero_point is None else lay_out(zero_point, size, shape)
     if inner != shape:
         value = value.view(inner)
+    if zero_point is not None:
+        # Adding and subtracting integers would convert them each time.
+        zero_point = zero_point.to(precision(scale))
     result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch has no types here
         value,
         scale,
@@ -85,9 +98,16 @@ class _FakeQuantize(torch.autograd.Function):
         float8: torch.dtype | None,
         clip_gradient: bool,
     ) -> Tensor:
-        result = divide(value, scale)
-        to_levels_(result, zero_point, quant_min=quant_min, quant_max=quant_max, float8=float8)
-        return to_values_(result, scale, zero_point, float8=float8).to(value.dtype)
+        limits = Limits(quant_min, quant_max, float8)
+        if is_cut(value):
+            result = torch.empty_like(value)
+            rank = value.ndim
+            scale = with_rank(scale, rank)
+            zero_point = None if zero_point is None else with_rank(zero_point, rank)
+            simulate(value, scale, zero_point, limits, into=result)
+            return result
+        levels = to_levels_(divide(value, scale), zero_point, limits)
+        return to_values_(levels, scale, zero_point, limits).to(value.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -105,72 +125,6 @@ class _FakeQuantize(torch.autograd.Function):
                 position.add_(zero_point)
             gradient = _inside(gradient, position, ctx.quant_min, ctx.quant_max)
         return gradient, None, None, None, None, None, None
-
-
-def precision(scale: Tensor) -> torch.dtype:
-    """Return the type to compute in: half a step is beyond what a half-precision quotient resolves.
-
-    Args:
-        scale: any shape, float.
-    """
-    return torch.float64 if scale.dtype == torch.float64 else torch.float32
-
-
-def divide(value: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Return ``value / scale`` in the precision to compute in, as a tensor of its own.
-
-    Args:
-        value: any shape, float.
-        scale: a shape that broadcasts against it, float.
-        out: where to write it, of ``value``'s shape; may be ``value`` itself.
-    """
-    dtype = precision(scale)
-    if value.dtype == dtype:
-        return torch.div(value, scale.to(dtype), out=out)
-    wider = value.to(dtype) if out is None else out.copy_(value)
-    return wider.div_(scale.to(dtype))
-
-
-def to_levels_(
-    quotient: Tensor,
-    zero_point: Tensor | None,
-    *,
-    quant_min: int,
-    quant_max: int,
-    float8: torch.dtype | None,
-) -> Tensor:
-    """Take ``value / scale`` to what will be stored, in place: round, add the zero point, clamp.
-
-    Args:
-        quotient: any shape, as `divide` returns it.
-        zero_point: a shape that broadcasts against it, or None.
-        quant_min: the smallest integer.
-        quant_max: the largest integer.
-        float8: the float8 type that will store it, whose cast rounds; None for integers.
-    """
-    if float8 is None:
-        quotient.round_()
-    if zero_point is not None:
-        quotient.add_(zero_point)
-    return quotient.clamp_(quant_min, quant_max)
-
-
-def to_values_(
-    levels: Tensor, scale: Tensor, zero_point: Tensor | None, *, float8: torch.dtype | None
-) -> Tensor:
-    """Take what `to_levels_` returned back to values, in place.
-
-    Args:
-        levels: any shape.
-        scale: a shape that broadcasts against it, float.
-        zero_point: as in `to_levels_`.
-        float8: as in `to_levels_`.
-    """
-    if float8 is not None:
-        levels.copy_(levels.to(float8))
-    if zero_point is not None:
-        levels.sub_(zero_point)
-    return levels.mul_(scale)
 
 
 def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) -> Tensor:

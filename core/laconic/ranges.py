@@ -9,7 +9,11 @@ from torch import Tensor
 
 from laconic.algorithms import QuantizationTarget
 from laconic.blocks import is_broadcastable, resolve_size
+from laconic.levels import is_cut
 from laconic.quantizer_abilities import Statistics
+
+_LARGEST_RUN = 2**19
+"""Elements that are read at a time: few enough to be in a cache when they are read again."""
 
 
 def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -37,12 +41,22 @@ def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         return values, values
     split = [part for pair in zip(counts, resolved, strict=True) for part in pair]
     inner = [2 * dim + 1 for dim, one in enumerate(resolved) if one != 1]
-    low = high = values.view(split)
     # Small blocks along several dimensions: one dimension after the other, as the first then
     # compares whole rows, five times as fast.
-    for dims in [inner] if is_broadcastable(size, values.shape) else [[dim] for dim in inner]:
-        low, high = low.amin(dims, keepdim=True), high.amax(dims, keepdim=True)
+    stages = [inner] if is_broadcastable(size, values.shape) else [[dim] for dim in inner]
+    view = values.view(split)
+    run = max(1, _LARGEST_RUN * counts[0] // values.numel()) if is_cut(values) else counts[0]
+    starts = range(0, counts[0], run)
+    ends = [_ends(view.narrow(0, at, min(run, counts[0] - at)), stages) for at in starts]
+    low, high = ends[0] if len(ends) == 1 else map(torch.cat, zip(*ends, strict=True))
     return low.reshape(counts), high.reshape(counts)
+
+
+def _ends(values: Tensor, stages: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    low = high = values
+    for dims in stages:
+        low, high = low.amin(dims, keepdim=True), high.amax(dims, keepdim=True)
+    return low, high
 
 
 class MinMax:

@@ -11,7 +11,7 @@ FLOORS = (
     {"blocks"},
     {"registry", "face", "document"},
     {"planning", "algorithms", "abilities", "quantizer_abilities"},
-    {"affine", "fake_quantization", "pieces", "quantized_types", "scales"}
+    {"affine", "fake_quantization", "levels", "pieces", "quantized_types", "scales"}
     | {"matrices", "gram", "ranges"},
     {"instrument", "masking"},
     {"session"},

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from laconic.affine import choose_qparams, dequantize, fake_quantize, quantize
+from laconic import levels
+from laconic.affine import choose_qparams, dequantize, fake_quantize, fake_quantize_, quantize
 from laconic.algorithms import QParams, QuantizationTarget
 from laconic.blocks import Blocks
 from laconic.errors import CalibrationError
 from laconic.planning.plan import Origin, Setting, TargetPlan
 from laconic.quantized_types import Range, quantized_range
+from laconic.ranges import block_range
 from laconic.scales import SMALLEST_SCALE
 
 
@@ -65,6 +67,7 @@ def choose(low, high, **kwargs):
         ("uint4", 0, 15),
         ("uint1", 0, 1),
         ("uint16", 0, 65535),
+        ("int32", -2147483520, 2147483520),
         ("float8_e4m3fn", -448, 448),
         ("float8_e5m2", -57344, 57344),
     ],
@@ -177,6 +180,25 @@ def test_a_range_nothing_was_seen_in_is_an_error(low, high, shown):
     )
 
 
+def test_a_range_whose_width_overflows_is_usable():
+    # 120000 is beyond float16, whose largest number is 65504.
+    low, high = (torch.tensor(end, dtype=torch.float16) for end in (-60000.0, 60000.0))
+    assert choose_qparams(low, high, target()).scale.item() == pytest.approx(60000 / 127)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_scale_is_chosen_and_used_in_a_compiled_forward():
+    how = target("uint8", "affine", (1, -1))
+
+    def dynamic(values):
+        low, high = block_range(values, (1, -1))
+        return fake_quantize(values, choose_qparams(low, high, how))
+
+    values = torch.randn(4, 8)
+    compiled = torch.compile(dynamic, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(values), dynamic(values))
+
+
 def test_values_are_rounded_half_to_even():
     found = quantize(torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5]), qparams(1.0))
     assert found.tolist() == [0, 2, 2, 0, -2]
@@ -271,18 +293,97 @@ def test_fake_quantization_compiles_into_one_graph():
     assert torch.equal(compiled(tensor, how), fake_quantize(tensor, how))
 
 
+DTYPES = [
+    *(f"int{bits}" for bits in range(2, 17)),
+    *(f"uint{bits}" for bits in range(1, 17)),
+    "float8_e4m3fn",
+    "float8_e5m2",
+]
+SIZES = {"whole": (-1, -1), "channel": (1, -1), "inner": (-1, 1), "group": (1, 4), "block": (2, 4)}
+
+
+@st.composite
+def quantized(draw):
+    """Values that include zero, and how they are quantized in blocks by their range."""
+    rows, columns = draw(st.sampled_from([2, 4])), draw(st.sampled_from([4, 8]))
+    number = st.floats(-1e3, 1e3, width=32)
+    values = draw(st.lists(number, min_size=rows * columns, max_size=rows * columns))
+    tensor = torch.tensor(values).view(rows, columns)
+    tensor[0, 0] = 0
+    size = draw(st.sampled_from(list(SIZES.values())))
+    scheme = draw(st.sampled_from(["symmetric", "affine"]))
+    how = target(draw(st.sampled_from(DTYPES)), scheme, size)
+    return tensor, choose_qparams(*block_range(tensor, size), how)
+
+
+def bits_of(tensor):
+    return tensor.contiguous().view(torch.int32)
+
+
 @settings(deadline=None)
-@given(
-    st.sampled_from(["int2", "int4", "int8", "uint1", "uint4", "uint8", "int16"]),
-    st.sampled_from(["symmetric", "affine"]),
-    st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20),
-)
-def test_zero_stays_zero_and_a_second_pass_changes_nothing(dtype, scheme, values):
-    tensor = torch.tensor([*values, 0.0])
-    found = choose_qparams(tensor.min(), tensor.max(), target(dtype, scheme))
-    once = fake_quantize(tensor, found)
-    assert once[-1] == 0
-    assert torch.equal(fake_quantize(once, found), once)
+@given(quantized())
+def test_zero_stays_zero_and_a_second_pass_changes_nothing(case):
+    tensor, how = case
+    once = fake_quantize(tensor, how)
+    assert once[0, 0] == 0
+    assert torch.equal(fake_quantize(once, how), once)
+
+
+@settings(deadline=None, max_examples=300)
+@given(quantized())
+def test_integers_taken_back_are_the_fake_quantized_values_bit_for_bit(case):
+    tensor, how = case
+    expected = bits_of(fake_quantize(tensor, how))
+    assert torch.equal(bits_of(dequantize(quantize(tensor, how), how)), expected)
+    assert torch.equal(bits_of(fake_quantize_(tensor.clone(), how)), expected)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", ["int8", "uint4", "float8_e4m3fn"])
+@pytest.mark.parametrize("largest", [1, 3, 5, 8, 64])
+def test_pieces_of_any_size_make_the_same_integers_and_values(monkeypatch, size, dtype, largest):
+    tensor = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    how = choose_qparams(*block_range(tensor, size), target(dtype, "affine", size))
+    expected = bits_of(fake_quantize(tensor, how))
+    monkeypatch.setattr(levels, "_LARGEST_PIECE", largest)
+    for values in (tensor, tensor.T.contiguous().T):
+        assert torch.equal(bits_of(fake_quantize(values, how)), expected)
+        assert torch.equal(bits_of(dequantize(quantize(values, how), how)), expected)
+        changed = fake_quantize_(values.clone(), how)
+        assert changed.stride() == values.stride()
+        assert torch.equal(bits_of(changed), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_values_of_other_dtypes_change_in_place_as_they_are_fake_quantized(dtype):
+    tensor = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    how = choose_qparams(tensor.min().float(), tensor.max().float(), target("int16"))
+    expected = fake_quantize(tensor, how)
+    assert torch.equal(dequantize(quantize(tensor, how), how).to(dtype), expected)
+    assert torch.equal(fake_quantize_(tensor, how), expected)
+
+
+def test_a_parameter_is_quantized_in_place():
+    weight = nn.Parameter(torch.tensor([0.4, 1.6]))
+    assert fake_quantize_(weight, qparams(1.0)) is weight
+    assert weight.tolist() == [0.0, 2.0]
+    assert weight.requires_grad
+
+
+def test_a_scale_that_broadcasts_needs_no_block_size():
+    tensor = torch.tensor([[[14.0, 14.0]] * 3] * 2)
+    how = qparams(torch.tensor([1.0, 10.0]), torch.tensor([0, 0]))
+    assert quantize(tensor, how).tolist() == [[[14, 1]] * 3] * 2
+    assert dequantize(quantize(tensor, how), how).tolist() == [[[14.0, 10.0]] * 3] * 2
+    assert fake_quantize(tensor, how).tolist() == [[[14.0, 10.0]] * 3] * 2
+
+
+@pytest.mark.parametrize("function", [quantize, dequantize, fake_quantize, fake_quantize_])
+def test_parameters_of_other_blocks_are_an_error(function):
+    how = qparams(torch.ones(3, 1), torch.zeros(3, 1), block_size=(1, -1))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
+        function(torch.ones(2, 4), how)
+    assert str(caught.value) == "expected one value per block, shape (2, 1), got (3, 1)"
 
 
 BLOCK_SIZES = {"tensor": None, "out_channel": (1, -1), "block4x4": (4, 4)}
