@@ -26,7 +26,7 @@ from laconic.session.handles import Binding, Handle
 from laconic.session.learning import step_optimizer
 from laconic.session.module_observing import Watch, collect_watches, watch_modules
 from laconic.session.observing import run_batches
-from laconic.session.processes import is_equal_everywhere
+from laconic.session.quantization.agreement import need_agreement
 from laconic.session.quantization.integers import IntegerTensor, integers_of
 from laconic.session.quantization.journal import Journal, restore_bias
 from laconic.session.quantization.placing import (
@@ -241,7 +241,7 @@ class Quantization:
             if run.optimizer is not None:
                 step_optimizer(run.optimizer)
             elif run.is_learning:
-                self._need_the_same_everywhere(run)
+                need_agreement(run)
             if isinstance(run.quantizer, ChangesAfterStep):
                 for handle in run.parameters:
                     with torch.no_grad():
@@ -270,21 +270,6 @@ class Quantization:
                         for module, attribute in handle.owners:
                             step = self._step(run, handle, attribute)
                             put(module, attribute, (step,), place=QUANTIZE)
-
-    def _need_the_same_everywhere(self, run: QuantizationRun) -> None:
-        # The session averages over processes itself; the user's optimizer may not.
-        learned = {
-            handle: list(learned_of(handle).values())
-            for handle in (*run.parameters, *run.activations)
-        }
-        if not is_equal_everywhere([one for leaves in learned.values() for one in leaves]):
-            first = next(handle for handle, leaves in learned.items() if leaves).plan
-            raise SessionError(
-                f"what {first.algorithm} learned of {first.name} and others differs between the "
-                f"processes: your optimizer moves session.parameters(), whose gradients "
-                f"DistributedDataParallel does not average; average them before optimizer.step(), "
-                f"or leave them to session.step()"
-            )
 
     def _adopt(self, run: QuantizationRun) -> None:
         """Let the session move what a checkpoint brought, the same tensor for every holder."""
