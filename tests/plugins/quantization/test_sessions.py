@@ -281,3 +281,33 @@ def test_a_folded_norm_sees_what_the_dense_one_sees_while_qat_trains():
 
     assert torch.equal(session.model.norm.running_mean, dense.norm.running_mean)
     assert torch.equal(session.model.norm.running_var, dense.norm.running_var)
+
+
+def test_a_bias_makes_up_for_what_rounding_shifts_and_comes_back(tmp_path):
+    def make():
+        model = nn.Sequential(nn.Linear(2, 1))
+        with torch.no_grad():
+            model[0].weight.copy_(torch.tensor([[1.27, 0.014]]))
+            model[0].bias.fill_(0.5)
+        return model
+
+    model = make()
+    document = {
+        "quantization": {
+            "algorithm": "ptq",
+            "options": {"bias_correction": True},
+            "config_list": [{"op_names": ["0"], "target_names": ["weight"]}],
+        }
+    }
+    session = laconic.attach(model, document)
+    session.calibrate([torch.tensor([[1.0, 5.0], [3.0, 15.0]])])
+    session.compress()
+
+    # The second weight lost 0.004, and its input is 10 on average.
+    assert model[0].bias.item() == pytest.approx(0.54)
+    session.save(tmp_path / "session")
+    fresh = make()
+    again = laconic.load_session(fresh, tmp_path / "session")
+    assert torch.equal(fresh[0].bias, model[0].bias)
+    for one in (session, again):
+        assert one.detach()[0].bias.item() == 0.5
