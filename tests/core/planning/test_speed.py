@@ -13,20 +13,29 @@ SMALL, LARGE = 1_000, 4_000
 
 
 @pytest.fixture
-def seconds(recipe_of):
-    """The processor time of planning one entry for each of some modules, at its best."""
+def growth(recipe_of):
+    """How many times as long planning takes for `LARGE` modules, one entry each, as for `SMALL`.
 
-    def seconds(count, entry_of, **stage):
-        model = nn.Sequential(*(nn.ReLU() for _ in range(count)))
-        recipe = load_recipe(recipe_of(*map(entry_of, range(count)), **stage))
-        best = float("inf")
-        for _ in range(2):
-            start = time.process_time()
-            laconic.plan(model, recipe)
-            best = min(best, time.process_time() - start)
-        return best
+    Processor time, the least of interleaved rounds: a busy machine then slows both.
+    """
 
-    return seconds
+    def growth(entry_of, **stage):
+        best = {SMALL: float("inf"), LARGE: float("inf")}
+        prepared = {
+            count: (
+                nn.Sequential(*(nn.ReLU() for _ in range(count))),
+                load_recipe(recipe_of(*map(entry_of, range(count)), **stage)),
+            )
+            for count in best
+        }
+        for _ in range(4):
+            for count, (model, recipe) in prepared.items():
+                start = time.process_time()
+                laconic.plan(model, recipe)
+                best[count] = min(best[count], time.process_time() - start)
+        return best[LARGE] / max(best[SMALL], 0.02)
+
+    return growth
 
 
 ENTRIES = {
@@ -44,20 +53,18 @@ ENTRIES = {
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::laconic.planning.resolve.PlanWarning")
 @pytest.mark.parametrize("entry_of", ENTRIES.values(), ids=ENTRIES)
-def test_an_entry_for_each_module_takes_time_in_proportion(seconds, entry_of):
+def test_an_entry_for_each_module_takes_time_in_proportion(growth, entry_of):
     assert issubclass(PlanWarning, UserWarning)  # the filter above names it
-    few = seconds(SMALL, entry_of, method="distillation")
-    many = seconds(LARGE, entry_of, method="distillation")
 
     # Four times the modules and entries: 4 when linear, 16 when quadratic.
-    assert many < 6 * max(few, 0.02)
+    assert growth(entry_of, method="distillation") < 8
 
 
 @pytest.mark.slow
-def test_a_long_chain_of_followers_takes_time_in_proportion(seconds):
+def test_a_long_chain_of_followers_takes_time_in_proportion(growth):
     def entry_of(number):
         follow = {"align": {"module_name": str(number - 1), "target_name": "_output_", "dims": [1]}}
         own = follow if number else {"sparse_ratio": 0.5}
         return {"op_names": [str(number)], "target_settings": {"_output_": own}}
 
-    assert seconds(LARGE, entry_of) < 6 * max(seconds(SMALL, entry_of), 0.02)
+    assert growth(entry_of) < 8

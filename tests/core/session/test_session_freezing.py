@@ -281,8 +281,8 @@ def test_a_mask_that_does_not_fit_what_calibration_saw_is_an_error():
 
 def test_a_vector_over_channels_is_a_mask_of_an_output():
     model = nn.Sequential(nn.Conv1d(2, 3, 1))
-    entry = {"op_names": ["0"], "target_names": ["_output_"], "granularity": "per_channel"}
-    recipe = {"pruning": {"algorithm": "toy", "config_list": [{**entry, "sparse_ratio": 0.5}]}}
+    entry = {"op_names": ["0"], "target_names": ["_output_"]}
+    recipe = {"pruning": {"algorithm": "toy_rows", "config_list": [{**entry, "sparse_ratio": 0.5}]}}
     session = laconic.attach(model, recipe)
     session.calibrate([torch.randn(2, 2, 4)])
     with pytest.raises(laconic.SessionError, match="expected \\[3, 4\\]"):
