@@ -146,7 +146,7 @@ def _forward(cls: type[nn.Module]) -> Callable[..., Any]:
         if instruments.fold is None:
             output = original(self, *args, **kwargs)
         else:
-            instruments.fold.before(self, original, args, kwargs)
+            instruments.fold.before(self, args, kwargs)
             output = instruments.fold.after(original(self, *args, **kwargs))
         if instruments.outputs:
             output = process_output(self, instruments.outputs, output)

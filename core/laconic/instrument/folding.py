@@ -27,12 +27,11 @@ class Fold:
     norm: Any = None
     activation: Any = None
 
-    def before(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> None:
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Let the batch norm see what it would without quantization, in training.
 
         Args:
             module: the layer.
-            forward: its own forward; not used, since it would compute with quantized weights.
             args: positional arguments, processed.
             kwargs: keyword arguments, processed.
         """

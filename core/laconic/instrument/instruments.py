@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -34,14 +34,11 @@ class Transform(Protocol):
 class Folding(Protocol):
     """What forward does where other modules are folded into the called one."""
 
-    def before(
-        self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
-    ) -> None:
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Run before the module's own forward.
 
         Args:
             module: the called module.
-            forward: its own forward.
             args: positional arguments, processed.
             kwargs: keyword arguments, processed.
         """

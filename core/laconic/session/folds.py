@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from laconic.errors import AttachError
-from laconic.instrument.classes import instruments_of
 from laconic.instrument.folding import NORMS, Fold, FoldBias, FoldWeight
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.names import FOLD
@@ -105,9 +104,3 @@ def write_folded(layer: nn.Module, values: Mapping[str, torch.Tensor | None]) ->
                 layer._parameters[name] = nn.Parameter(value.detach().clone())
             else:
                 raw.copy_(value)
-
-
-def fold_in_force(module: nn.Module) -> Fold | None:
-    """Return what is folded into an instrumented module, or None."""
-    found = instruments_of(module).fold
-    return found if isinstance(found, Fold) else None

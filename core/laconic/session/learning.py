@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from laconic.abilities import Learns
 from laconic.instrument.names import MASK, mask_buffer, state_buffer
-from laconic.instrument.transforms import chain_of, put
+from laconic.instrument.transforms import put
 from laconic.session.handles import Handle
 from laconic.session.processes import average_gradients
 
@@ -64,16 +64,6 @@ def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
             module._buffers[buffer] = leaves[name]
         mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
         put(module, attribute, (mask,), place=MASK)
-
-
-def learned_mask(handle: Handle) -> LearnedMask | None:
-    """Return the transform of a target whose algorithm learns, or None.
-
-    Args:
-        handle: a parameter or buffer target, instrumented.
-    """
-    transforms = chain_of(handle.module, handle.plan.target)
-    return next((one for one in transforms if isinstance(one, LearnedMask)), None)
 
 
 def learned_of(handle: Handle, names: Sequence[str]) -> dict[str, Tensor]:

@@ -311,3 +311,21 @@ def test_a_bias_makes_up_for_what_rounding_shifts_and_comes_back(tmp_path):
     assert torch.equal(fresh[0].bias, model[0].bias)
     for one in (session, again):
         assert one.detach()[0].bias.item() == 0.5
+
+
+def test_inputs_are_ranged_behind_the_weights_that_were_solved():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
+    batch = torch.randn(32, 8)
+    entry = {
+        "op_types": ["Linear"],
+        "target_names": ["_input_", "weight"],
+        "quant_dtype": "int4",
+    }
+
+    session = laconic.quantize(model, [entry], algorithm="gptq", data=[batch])
+
+    # Solved weights are the raw values now; int4 has 7 steps on either side of zero.
+    first = model[0]._parameters
+    largest = torch.nn.functional.linear(batch, first["weight"], first["bias"]).abs().max()
+    torch.testing.assert_close(session.qparams()["1"]["_input_"].scale, (largest / 7).detach())

@@ -126,7 +126,8 @@ class Quantization:
                     quantize_parameters(self, run, run.handles, journal)
                 vectors = [one for one in run.parameters if one not in matrices]
                 quantize_parameters(self, run, vectors, journal)
-                is_changed = is_changed or run.is_equalizing
+                # Other weights, or divided inputs: the ranges of before are not those of now.
+                is_changed = is_changed or run.is_equalizing or run.is_sequential
             if is_changed and self.seen:
                 see_again(self)
             for run in self.runs:
