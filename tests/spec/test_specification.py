@@ -21,7 +21,7 @@ PENDING = {
     "order": {"the_tap_sees_what_leaves_the_module": "quantization runs"},
 }
 
-CHAPTERS = {"R": 6, "S": 6, "T": 7, "G": 4, "B": 9, "Q": 5, "D": 4, "O": 3}
+CHAPTERS = {"R": 6, "S": 6, "T": 7, "G": 4, "B": 9, "Q": 5, "D": 4, "O": 4}
 
 
 @pytest.fixture(scope="module")

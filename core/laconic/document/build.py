@@ -7,14 +7,15 @@ from pathlib import Path
 
 import attrs
 
-from laconic.document.entries import COMMON_KEYS
+from laconic.document.entries import COMMON_KEYS, Place, stages_in
 from laconic.document.integers import integers_by_schema, whole_numbers
 from laconic.document.job import Export, Job, JobData
 from laconic.document.path import Path as DataPath
 from laconic.document.path import spell_path
+from laconic.document.periods import Period, periods_of
 from laconic.document.positions import Document
 from laconic.document.recipe import Entry, Recipe, Schedule, Stage
-from laconic.registry.descriptors import METHODS, Json, Method
+from laconic.registry.descriptors import METHODS, Json
 from laconic.registry.registry import registry
 
 _INTEGER_KEYS = (
@@ -59,16 +60,14 @@ def build_recipe(data: Mapping[str, Json], site: Site) -> Recipe:
         data: the recipe without what counts as absent.
         site: where it stands.
     """
-    stages = []
-    for method in METHODS:
-        written = data.get(method, [])
-        if isinstance(written, dict):
-            stages.append(_build_stage(method, written, site, path=(method,)))
-        else:
-            stages += [
-                _build_stage(method, stage, site, path=(method, index))
-                for index, stage in enumerate(written)
-            ]
+    periods = periods_of(data)
+    stages = [
+        _build_stage(stage, site, period)
+        for method in METHODS
+        for period in periods
+        for stage in stages_in(period.data, period.path)
+        if stage.method == method
+    ]
     return Recipe(
         stages=tuple(stages),
         requires=tuple(data.get("requires", ())),
@@ -122,7 +121,8 @@ def build_job(
     )
 
 
-def _build_stage(method: Method, data: Mapping[str, Json], site: Site, *, path: DataPath) -> Stage:
+def _build_stage(place: Place, site: Site, period: Period) -> Stage:
+    method, path, data = place.method, place.path, place.data
     algorithm = data.get("algorithm", "")
     options = data.get("options", {})
     if method == "pruning":
@@ -135,17 +135,20 @@ def _build_stage(method: Method, data: Mapping[str, Json], site: Site, *, path: 
         algorithm=algorithm,
         options=options,
         entries=build_entries(data["config_list"], site, path=(*path, "config_list")),
-        schedule=_build_schedule(data["schedule"]) if "schedule" in data else None,
+        schedule=_build_schedule(data["schedule"], period) if "schedule" in data else None,
         task_loss_weight=float(data.get("task_loss_weight", 1.0)),
+        begin=period.begin,
+        end=period.end,
     )
 
 
-def _build_schedule(data: Mapping[str, Json]) -> Schedule:
+def _build_schedule(data: Mapping[str, Json], period: Period) -> Schedule:
     counts = {key: whole_numbers(data[key]) for key in ("begin", "every", "times") if key in data}
     options = registry().schedules.info(data["name"]).options
-    return Schedule(
+    schedule = Schedule(
         name=data["name"], options=integers_by_schema(data.get("options", {}), options), **counts
     )
+    return attrs.evolve(schedule, begin=period.begin + schedule.begin)
 
 
 def _build_export(data: Mapping[str, Json]) -> Export:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from laconic.document.entries import PERIODS
 from laconic.document.positions import Document
 from laconic.document.problem import Problem
 from laconic.document.schema import Kind
@@ -25,7 +26,7 @@ def detect_kind(document: Document, *, method: Method | None = None) -> Kind:
     data = document.data
     if isinstance(data, list):
         return method or _method_of(document)
-    if isinstance(data, dict) and not any(key in data for key in METHODS):
+    if isinstance(data, dict) and not any(key in data for key in (*METHODS, PERIODS)):
         return "job" if any(key in data for key in _ONLY_IN_JOBS) else "recipe"
     return "recipe"
 

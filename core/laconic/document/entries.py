@@ -12,6 +12,9 @@ from laconic.registry.descriptors import METHODS, Json, Method
 
 SELECTORS = ("op_names", "op_names_re", "op_types")
 EXCLUDES = ("exclude_op_names", "exclude_op_names_re", "exclude_op_types")
+PERIODS = "stages"
+"""The key of a recipe whose items follow one another in time."""
+
 COMMON_KEYS = (*SELECTORS, *EXCLUDES, "target_names", "target_settings")
 _ABSENT_WHEN_EMPTY = (*SELECTORS, *EXCLUDES, "target_names", "fuse_names")
 
@@ -51,18 +54,41 @@ def recipe_path(kind: Kind) -> Path:
     return ("recipe",) if kind == "job" else ()
 
 
+def recipe_of(data: Json, kind: Kind) -> dict[str, Json]:
+    """Return the recipe that a document is or holds; empty where there is none.
+
+    Args:
+        data: plain JSON data; need not fit the schema.
+        kind: what the document is.
+    """
+    if kind not in ("recipe", "job"):
+        return {}
+    for key in recipe_path(kind):
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
 def stages_of(data: Json, kind: Kind) -> Iterator[Place]:
-    """Yield the stages of a recipe or of the recipe inside a job.
+    """Yield the stages of a recipe or of the recipe inside a job, those in periods included.
 
     Args:
         data: plain JSON data; whatever is no mapping where one should be is passed over.
         kind: what the document is.
     """
-    if kind not in ("recipe", "job"):
-        return
-    path = recipe_path(kind)
-    for key in path:
-        data = data.get(key) if isinstance(data, dict) else None
+    recipe, path = recipe_of(data, kind), recipe_path(kind)
+    yield from stages_in(recipe, path)
+    periods = recipe.get(PERIODS)
+    for index, period in enumerate(periods if isinstance(periods, list) else []):
+        yield from stages_in(period, (*path, PERIODS, index))
+
+
+def stages_in(data: Json, path: Path) -> Iterator[Place]:
+    """Yield the stages that stand directly in a recipe or in one of its periods.
+
+    Args:
+        data: plain JSON data; need not be a mapping.
+        path: where it stands.
+    """
     for method in METHODS:
         stages = data.get(method) if isinstance(data, dict) else None
         if isinstance(stages, dict):

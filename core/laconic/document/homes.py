@@ -14,11 +14,14 @@ from laconic.document.suggest import did_you_mean
 from laconic.document.wording import join_words
 from laconic.registry.descriptors import METHODS, Json, Method
 
-Level: TypeAlias = Literal["target", "entry", "stage", "align", "schedule", "recipe", "job"]
+Level: TypeAlias = Literal[
+    "target", "entry", "stage", "align", "schedule", "period", "recipe", "job"
+]
 
 _LISTED_AT_MOST = 20
 _OUTWARDS: tuple[Level, ...] = ("target", "entry", "stage", "recipe", "job")
 _INSIDE: dict[Level, tuple[Level, ...]] = {
+    "recipe": ("period",),
     "target": ("align",),
     "entry": ("align",),
     "stage": ("schedule",),
@@ -26,6 +29,7 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
 _PLACES: dict[Level, str] = {
     "job": "in a job, beside 'recipe'",
     "recipe": "at the top of the recipe",
+    "period": "in an item of 'stages'",
     "align": "under 'align'",
     "schedule": "under 'schedule'",
 }
@@ -82,6 +86,7 @@ def _homes() -> tuple[Home, ...]:
         *homes,
         _home("align", "pruning", entries["$defs"]["align"]),
         _home("schedule", "pruning", recipe["$defs"]["schedule"]),
+        _home("period", None, recipe["$defs"]["period"]),
         _home("recipe", None, recipe),
         _home("job", None, job),
     )
@@ -94,7 +99,7 @@ def _home(level: Level, method: Method | None, schema: Mapping[str, Json]) -> Ho
 def _preferred(key: str, here: Home) -> tuple[Home, ...]:
     """The homes of a key: of the same method if there are any, and then the nearest level."""
     # Alignments and schedules are for pruning only.
-    inside = _INSIDE.get(here.level, ()) if here.method == "pruning" else ()
+    inside = _INSIDE.get(here.level, ()) if here.method in ("pruning", None) else ()
     allowed = (*_OUTWARDS, *inside)
     homes = [home for home in _homes() if key in home.keys and home.level in allowed]
     own = [home for home in homes if home.method in (None, here.method)]

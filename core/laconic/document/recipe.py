@@ -51,7 +51,7 @@ class Schedule:
 
     Attributes:
         name: the schedule's name in the registry.
-        begin: the first optimizer step that counts, in steps.
+        begin: the first optimizer step that counts, in steps from the beginning of training.
         every: steps between two updates.
         times: how many updates lead to the configured sparsity.
         options: the schedule's own options.
@@ -62,6 +62,11 @@ class Schedule:
     every: int = 1
     times: int = 1
     options: Mapping[str, Json] = attrs.field(factory=dict)
+
+    @property
+    def end(self) -> int:
+        """The optimizer step of the last update."""
+        return self.begin + self.every * self.times
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +82,8 @@ class Stage:
         entries: the config list.
         schedule: how sparsity grows, or None for all at once.
         task_loss_weight: weight of the user's own loss (distillation only).
+        begin: the optimizer step with which the stage's period begins.
+        end: the optimizer step with which it ends, or None for the end of training.
     """
 
     method: Method
@@ -86,6 +93,16 @@ class Stage:
     entries: tuple[Entry, ...] = ()
     schedule: Schedule | None = None
     task_loss_weight: float = 1.0
+    begin: int = 0
+    end: int | None = None
+
+    def has_begun(self, steps: int) -> bool:
+        """Tell whether the stage's period has begun after ``steps`` optimizer steps."""
+        return steps >= self.begin
+
+    def is_running(self, steps: int) -> bool:
+        """Tell whether the optimizer step after ``steps`` others is in the stage's period."""
+        return self.has_begun(steps) and (self.end is None or steps < self.end)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +111,7 @@ class Recipe:
 
     Attributes:
         stages: all stages, pruning first, then quantization, then distillation, each in the
-            order of the document.
+            order of the document, those of periods after those beside them.
         requires: distribution requirements (PEP 508) that were met when it was loaded.
         strict: whether what matches nothing is an error.
         on_conflict: who keeps a target configured twice; None follows the specification (first

@@ -96,6 +96,7 @@ class Instruments:
         outputs: output sites with their transforms.
         fold: the modules that are folded into this one while it is simulated, or None.
         is_folded: whether the module is folded into another one and passes its input on.
+        has_room: whether a fold may come later.
     """
 
     parameters: Mapping[str, tuple[Transform, ...]] = attrs.field(factory=dict)
@@ -103,8 +104,10 @@ class Instruments:
     outputs: Mapping[OutputSite, tuple[Transform, ...]] = attrs.field(factory=dict)
     fold: Folding | None = None
     is_folded: bool = False
+    has_room: bool = False
 
     @property
     def has_sites(self) -> bool:
         """Whether forward itself is processed, not only the parameters it reads."""
-        return bool(self.inputs or self.outputs or self.fold or self.is_folded)
+        is_folding = self.fold is not None or self.is_folded or self.has_room
+        return is_folding or bool(self.inputs or self.outputs)

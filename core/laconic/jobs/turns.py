@@ -29,4 +29,4 @@ def _is_late(stage: Stage) -> bool:
     implementation = pruners[stage.algorithm]
     if isinstance(implementation, type) and issubclass(implementation, Grows):
         return False
-    return factor_at(curve_of(stage.schedule), 0) > 0
+    return not stage.begin and factor_at(curve_of(stage.schedule), 0) > 0

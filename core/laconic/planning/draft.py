@@ -100,6 +100,15 @@ class Draft:
         if earlier.origin.path == target.origin.path:
             self._merge(earlier, target)
             return
+        begins = [self.recipe.stages[one.stage].begin for one in (earlier, target)]
+        if begins[0] != begins[1]:
+            self.blame(
+                target.origin.path,
+                target.name,
+                f"{earlier.origin.path} has it for {target.method} in another period, and one "
+                f"stage decides on a target from beginning to end; leave it out of one of them",
+            )
+            return
         policy = self.policy(target.method)
         if policy == "error":
             self.problems.append(

@@ -1,8 +1,8 @@
-"""One pass of the user's batches, in which every stage observes what it needs."""
+"""Passes of the user's batches, in which every stage at work observes what it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from laconic.session.statistic import collect
 if TYPE_CHECKING:
     from laconic.session.engine import Pruning
     from laconic.session.quantization.engine import Quantization
+    from laconic.session.runs import PruningRun
 
 
 def calibrate(
@@ -27,8 +28,9 @@ def calibrate(
 ) -> None:
     """Run batches and let algorithms observe; after an error what was observed before is kept.
 
-    Both keep the batches where compressing needs them again: to go block by block, or because masks
-    that are still to come change what inputs and outputs are quantized.
+    Both keep the batches where they are needed again: to compress block by block, because masks
+    that are still to come change what inputs and outputs are quantized, or for stages that begin
+    later.
 
     Args:
         model: the session's model.
@@ -37,13 +39,18 @@ def calibrate(
         batches: what to run; read once.
         forward: called as forward(model, batch), or None for the default.
     """
-    statistics = pruning.new_statistics()
-    seen = quantization.seers()
-    pruned, quantized = pruning.watches(), quantization.watches()
+    statistics = pruning.new_statistics(pruning.begun)
+    seen = quantization.seers(quantization.begun)
+    pruned = pruning.watches(pruning.begun)
+    quantized = quantization.watches(quantization.begun)
     watches = [watch for _, some in (*pruned, *quantized) for watch in some]
+    is_late = any(run.stage.begin and run.is_calibrated for run in pruning.runs) or any(
+        run.stage.begin and run.is_calibrated for run in quantization.runs
+    )
     is_kept = (
         pruning.is_keeping_batches
         or quantization.is_keeping_batches
+        or is_late
         or bool(pruning.runs and (seen or quantized) and not pruning.is_compressed)
     )
     kept = tuple(batches) if is_kept else None
@@ -66,3 +73,25 @@ def calibrate(
     quantization.seen = {one.handle: one for one in seen}
     quantization.is_outdated = False
     pruning.batches = quantization.batches = None if kept is None else Batches(kept, forward)
+
+
+def observe_again(pruning: Pruning, runs: Sequence[PruningRun], batches: Batches) -> None:
+    """Let some pruning stages observe the model as it is now.
+
+    Args:
+        pruning: the session's pruning.
+        runs: the stages.
+        batches: the calibration batches.
+    """
+    statistics = pruning.new_statistics(runs)
+    pruned = pruning.watches(runs)
+    watches = [watch for _, some in pruned for watch in some]
+    if not statistics and not watches:
+        return
+    with observe(statistics), watch_modules(watches):
+        count = run_batches(pruning.model, batches.batches, batches.forward)
+    collect(list(statistics.values()), count)
+    collect_watches(watches)
+    pruning.statistics.update(statistics)
+    for run, some in pruned:
+        run.observed = {watch.handle: watch.sums for watch in some}

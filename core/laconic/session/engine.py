@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from laconic.errors import SessionError
 from laconic.planning.plan import Plan
+from laconic.session.calibration import observe_again
+from laconic.session.deciding import Decision, decide
 from laconic.session.editing import (
     check_groups,
     checked_masks,
@@ -17,9 +19,10 @@ from laconic.session.editing import (
 )
 from laconic.session.following import with_followers
 from laconic.session.handles import Binding, Handle
-from laconic.session.mask_state import is_kept, mask_of, remove_mask, write_mask
+from laconic.session.journal import Journal
+from laconic.session.mask_state import mask_of, write_mask
 from laconic.session.module_observing import Watch
-from laconic.session.runs import Decision, PruningRun
+from laconic.session.runs import PruningRun
 from laconic.session.sequential import Batches, compress_in_sequence
 from laconic.session.starting import start_runs
 from laconic.session.statistic import Statistic, sample_shape, statistic_for
@@ -36,6 +39,7 @@ class Pruning:
         frozen: targets whose masks no algorithm changes any more.
         is_handed_over: whether the user's optimizer moves what is learned.
         batches: the calibration batches, where masks need them again.
+        steps: optimizer steps so far.
     """
 
     def __init__(self, plan: Plan, model: nn.Module, binding: Binding) -> None:
@@ -49,6 +53,7 @@ class Pruning:
         self.frozen: set[Handle] = set()
         self.is_handed_over = False
         self.batches: Batches | None = None
+        self.steps = 0
         self._handles = tuple(one for one in binding.handles if one.plan.method == "pruning")
 
     @property
@@ -58,34 +63,49 @@ class Pruning:
 
     def start(self) -> None:
         """Let algorithms put into the modules what they learn; called once they are attached."""
-        for run in self.runs:
+        for run in self.begun:
             run.start()
+
+    def move_to(self, steps: int) -> None:
+        """Go to a saved session's step, at which further stages have begun.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        self.steps = steps
+        self.start()
 
     def stop(self) -> None:
         """Stop listening to the model."""
         for run in self.runs:
             run.stop()
 
-    def new_statistics(self) -> dict[Handle, Statistic]:
-        """Return empty statistics for every input and output that is ranked."""
+    @property
+    def begun(self) -> tuple[PruningRun, ...]:
+        """The stages whose period has begun."""
+        return tuple(run for run in self.runs if run.stage.has_begun(self.steps))
+
+    def new_statistics(self, runs: Sequence[PruningRun]) -> dict[Handle, Statistic]:
+        """Return empty statistics for every input and output of some stages."""
+        numbers = {run.number for run in runs}
         return {
             handle: statistic_for(handle, self.plan.recipe.stages)
             for handle in self.handles
-            if handle.is_activation
+            if handle.is_activation and handle.plan.stage in numbers
         }
 
-    def watches(self) -> list[tuple[PruningRun, list[Watch]]]:
-        """Return observers of modules for the stages that are not calibrated block by block."""
+    def watches(self, runs: Sequence[PruningRun]) -> list[tuple[PruningRun, list[Watch]]]:
+        """Return observers of modules for those stages that are not calibrated block by block."""
         return [
             (run, run.watches(run.handles))
-            for run in self.runs
+            for run in runs
             if run.is_observing_modules and not run.is_sequential
         ]
 
     @property
     def is_keeping_batches(self) -> bool:
         """Whether calibration batches are needed again in compress."""
-        return any(run.is_sequential for run in self.runs)
+        return any(run.is_sequential for run in self.begun)
 
     def compress(self, steps: int) -> None:
         """Compute all masks and put them in force; after an error everything is as it was.
@@ -93,11 +113,11 @@ class Pruning:
         Args:
             steps: optimizer steps so far.
         """
-        self._renew(self.runs, steps)
+        self._renew(self.begun, steps, is_partial=len(self.begun) < len(self.runs))
         self.is_compressed = True
 
     def _renew(self, runs: Sequence[PruningRun], steps: int, *, is_partial: bool = False) -> None:
-        journal = _Journal()
+        journal = Journal()
         try:
             decision = Decision()
             for run in runs:
@@ -114,7 +134,7 @@ class Pruning:
         for run in runs:
             run.start_over()
 
-    def _compress_in_sequence(self, run: PruningRun, steps: int, journal: _Journal) -> None:
+    def _compress_in_sequence(self, run: PruningRun, steps: int, journal: Journal) -> None:
         if self.batches is None:
             name = run.handles[0].plan.name if run.handles else "the stage"
             raise SessionError(
@@ -135,14 +155,20 @@ class Pruning:
             steps: optimizer steps so far, that one counted.
         """
         for run in self.runs:
-            run.observe_step()
-            run.step_learned()
-        due = [run for run in self.runs if run.is_due(steps)]
-        if not due:
-            return False
-        self._renew(due, steps, is_partial=True)
-        self.is_compressed = self.is_compressed or self.is_masked()
-        return True
+            if run.stage.is_running(self.steps):
+                run.observe_step()
+                run.step_learned()
+        beginning = [run for run in self.runs if self.steps < run.stage.begin <= steps]
+        due = [run for run in self.runs if run in beginning or run.is_due(steps)]
+        for run in beginning:
+            run.start()
+        if beginning and self.batches is not None:
+            observe_again(self, beginning, self.batches)
+        if due:
+            self._renew(due, steps, is_partial=True)
+        self.steps = steps
+        self.is_compressed = self.is_compressed or bool(due and self.is_masked())
+        return bool(due)
 
     def growing(self, steps: int) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, that have not reached their sparsity.
@@ -153,8 +179,9 @@ class Pruning:
         return tuple(run.number for run in self.runs if run.factor(steps) < 1)
 
     def is_masked(self) -> bool:
-        """Tell whether every target has a mask."""
-        return all(mask_of(handle) is not None for handle in self.handles)
+        """Tell whether every target has a mask whose stage has begun."""
+        begun = {run.number for run in self.begun}
+        return all(mask_of(one) is not None for one in self.handles if one.plan.stage in begun)
 
     def need_masks(self, message: str) -> None:
         """Refuse a call that needs masks in force.
@@ -178,7 +205,7 @@ class Pruning:
         Raises:
             SessionError: there are no masks, and no stage needs steps to get them.
         """
-        if not any(run.is_trained for run in self.runs):
+        if not any(run.is_trained for run in self.begun):
             self.need_masks(
                 "step() found no masks in force; call session.compress() before the training loop"
             )
@@ -214,7 +241,7 @@ class Pruning:
         decided = checked_masks(masks, self.handles, partial(sample_shape, self.statistics))
         if is_frozen:
             check_groups(self.frozen.union(decided), self.handles)
-        self._apply(Decision(decided), _Journal(), is_partial=True)
+        self._apply(Decision(decided), Journal(), is_partial=True)
         if is_frozen:
             self.frozen.update(decided)
         self.is_compressed = self.is_masked()
@@ -247,39 +274,13 @@ class Pruning:
 
     def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
         free = [handle for handle in handles if handle not in self.frozen]
-        stages = self.plan.recipe.stages
-        return run.decide(self.statistics, stages, run.factor(steps), handles=free)
+        return decide(run, self.statistics, run.factor(steps), handles=free)
 
-    def _apply(self, decision: Decision, journal: _Journal, *, is_partial: bool = False) -> None:
+    def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool = False) -> None:
         whole = with_followers(self.handles, decision.kept, is_partial=is_partial)
         journal.note(whole, decision.values)
         for handle, kept in whole.items():
             write_mask(handle, kept, self.model)
         for handle, values in decision.values.items():
             self.originals.setdefault(handle, journal.values[handle])
-            handle.write(values)
-
-
-class _Journal:
-    """What was in force before a change, so that an error can take all of it back."""
-
-    def __init__(self) -> None:
-        self.masks: dict[Handle, Tensor | None] = {}
-        self.values: dict[Handle, Tensor] = {}
-
-    def note(self, masks: Iterable[Handle], values: Iterable[Handle]) -> None:
-        for handle in masks:
-            mask = mask_of(handle)
-            if handle not in self.masks:
-                self.masks[handle] = None if mask is None else is_kept(handle, mask)
-        for handle in values:
-            self.values.setdefault(handle, handle.dense().clone())
-
-    def undo(self, model: nn.Module) -> None:
-        for handle, kept in self.masks.items():
-            if kept is None:
-                remove_mask(handle)
-            else:
-                write_mask(handle, kept, model)
-        for handle, values in self.values.items():
             handle.write(values)

@@ -157,15 +157,27 @@ def _remarks(
     session: Session, rows: Iterable[ReportRow], unfinished: Mapping[int, int]
 ) -> Iterable[Remark]:
     plan = session.plan
-    if any(row.method == "pruning" and row.sparsity is None for row in rows):
+    waiting = [stage for stage in plan.recipe.stages if stage.path in session.waiting]
+    for stage in waiting:
+        text = f"{stage.path} begins at step {stage.begin}; this is step {session.steps}"
+        yield Remark(kind="progress", text=text)
+    begun = [
+        row
+        for target, row in zip(plan, rows, strict=True)
+        if plan.recipe.stages[target.stage] not in waiting
+    ]
+    if any(row.method == "pruning" and row.sparsity is None for row in begun):
         text = "not everything has a mask yet; call session.compress()"
         yield Remark(kind="progress", text=text)
-    quantized = [row for row in rows if row.method == "quantization" and not row.dynamic]
+    quantized = [row for row in begun if row.method == "quantization" and not row.dynamic]
     if any(row.scales is None for row in quantized):
         text = "not everything has a scale yet; call session.compress()"
         yield Remark(kind="progress", text=text)
     for number, last in unfinished.items():
-        path = plan.recipe.stages[number].path
+        stage = plan.recipe.stages[number]
+        if stage in waiting:
+            continue
+        path = stage.path
         text = f"{path}: the schedule is at step {session.steps} of {last}; sparsity still grows"
         yield Remark(kind="progress", text=text)
     yield from (Remark(kind="unmatched", text=str(one)) for one in plan.unmatched)

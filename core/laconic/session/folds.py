@@ -9,7 +9,9 @@ import attrs
 import torch
 from torch import nn
 
+from laconic.document.recipe import Stage
 from laconic.errors import AttachError
+from laconic.instrument.classes import instruments_of, replace_instruments
 from laconic.instrument.folding import NORMS, Fold, FoldBias, FoldWeight
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.names import FOLD
@@ -17,8 +19,8 @@ from laconic.instrument.transforms import put
 from laconic.session.handles import Binding
 
 
-def folds_of(binding: Binding) -> Iterator[tuple[nn.Module, Fold]]:
-    """Yield every layer that something is folded into, with what it is.
+def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
+    """Yield every layer that something is folded into, with what it is and by which stage.
 
     Args:
         binding: a plan laid over a model.
@@ -38,32 +40,72 @@ def folds_of(binding: Binding) -> Iterator[tuple[nn.Module, Fold]]:
                         f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
                         f"{names[0]!r}; leave it out of fuse_names"
                     )
-                yield layer, Fold(norm, activation)
+                yield stage, layer, Fold(norm, activation)
 
 
 def with_folds(
     wanted: Mapping[nn.Module, Instruments], binding: Binding
 ) -> dict[nn.Module, Instruments]:
-    """Return instruments with the folding of modules added.
+    """Return instruments with the folding of modules added, or with room for it.
 
     Args:
         wanted: what each module does without folding.
         binding: a plan laid over a model.
     """
     found = dict(wanted)
-    for layer, fold in folds_of(binding):
-        own = found.get(layer, Instruments())
-        parameters = dict(own.parameters)
+    for stage, layer, fold in folds_of(binding):
+        for module in fold_members(layer, fold):
+            found[module] = attrs.evolve(found.get(module, Instruments()), has_room=True)
         if fold.norm is not None:
-            for name, step in (("weight", FoldWeight(fold)), ("bias", FoldBias(fold))):
-                before = [one for one in parameters.get(name, ()) if one.place < FOLD]
-                after = [one for one in parameters.get(name, ()) if one.place > FOLD]
-                parameters[name] = (*before, step, *after)
-        found[layer] = attrs.evolve(own, parameters=parameters, fold=fold)
-        for module in (fold.norm, fold.activation):
-            if module is not None:
-                found[module] = attrs.evolve(found.get(module, Instruments()), is_folded=True)
+            room = {name: found[layer].parameters.get(name, ()) for name in ("weight", "bias")}
+            parameters = {**found[layer].parameters, **room}
+            found[layer] = attrs.evolve(found[layer], parameters=parameters)
+        if not stage.begin:
+            found.update(_folded(found, layer, fold))
     return found
+
+
+def begin_folds(binding: Binding, stage: Stage) -> None:
+    """Fold what a stage folds that begins after the session was attached.
+
+    Args:
+        binding: a plan laid over a model.
+        stage: the stage.
+    """
+    if not stage.begin:
+        return
+    for other, layer, fold in folds_of(binding):
+        if other is stage:
+            current = {module: instruments_of(module) for module in fold_members(layer, fold)}
+            for module, instruments in _folded(current, layer, fold).items():
+                replace_instruments(module, instruments)
+
+
+def fold_members(layer: nn.Module, fold: Fold) -> list[nn.Module]:
+    """Return the modules that are one while they are folded, the layer first.
+
+    Args:
+        layer: the layer.
+        fold: what is folded into it.
+    """
+    return [module for module in (layer, fold.norm, fold.activation) if module is not None]
+
+
+def _folded(
+    instruments: Mapping[nn.Module, Instruments], layer: nn.Module, fold: Fold
+) -> dict[nn.Module, Instruments]:
+    own = instruments[layer]
+    parameters = dict(own.parameters)
+    if fold.norm is not None:
+        for name, step in (("weight", FoldWeight(fold)), ("bias", FoldBias(fold))):
+            before = [one for one in parameters[name] if one.place < FOLD]
+            after = [one for one in parameters[name] if one.place > FOLD]
+            parameters[name] = (*before, step, *after)
+    found = {
+        module: attrs.evolve(instruments[module], is_folded=True)
+        for module in fold_members(layer, fold)[1:]
+    }
+    return {layer: attrs.evolve(own, parameters=parameters, fold=fold), **found}
 
 
 def fold_for_good(model: nn.Module, layer: nn.Module, fold: Fold) -> None:

@@ -132,6 +132,7 @@ def restore_state(
         SessionFileError: the state belongs to another plan or model; the session is unchanged.
     """
     state = _understand(session, tensors, data)
+    session._pruning.move_to(state.steps)
     restore_gathered(session._pruning, state.gathered, state.about_gathered)
     for handle in session._pruning.handles:
         if handle in state.masks:
@@ -189,7 +190,12 @@ def _understand(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error
-    absent = [name for name, handle in handles.items() if handle not in masks]
+    stages = session.plan.recipe.stages
+    absent = [
+        name
+        for name, handle in handles.items()
+        if handle not in masks and stages[handle.plan.stage].has_begun(state.steps)
+    ]
     if state.is_compressed and absent:
         raise SessionFileError(f"the saved session lacks the mask of {absent[0]}")
     return state

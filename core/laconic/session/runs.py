@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
@@ -11,38 +11,20 @@ import attrs
 import torch
 from torch import Tensor
 
-from laconic.abilities import Grows, Learns, ObservesGradients, Solves
-from laconic.algorithms import Pruner
-from laconic.blocks import Blocks, count_blocks
+from laconic.abilities import Grows, Learns, ObservesGradients
+from laconic.algorithms import Pruner, PruningTarget
+from laconic.blocks import Blocks
 from laconic.document.recipe import Stage
-from laconic.errors import AttachError, SessionError
+from laconic.errors import AttachError
 from laconic.session.clock import Curve, factor_at, is_due
 from laconic.session.gradients import Gradients
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import DEFAULT_LEARNING_RATE, learned_of, place, step_optimizer
-from laconic.session.mask_state import compact
 from laconic.session.module_observing import Watch, is_observing
-from laconic.session.processes import is_equal_everywhere
-from laconic.session.pruning import Ranked, decide_masks, importance_of, member_of, rank, target_of
-from laconic.session.solving import solve
-from laconic.session.statistic import Statistic
-from laconic.session.sums import add_sums, over_processes
+from laconic.session.pruning import Ranked, target_of
+from laconic.session.sums import add_sums
 
 Factor: TypeAlias = float | Fraction
-
-
-@attrs.frozen(eq=False)
-class Decision:
-    """New masks, and new values where an algorithm changes weights.
-
-    Attributes:
-        kept: bool, or 0 and 1 in the target's dtype, True = kept, in the smallest shape that
-            broadcasts to the target.
-        values: new raw values, the target's shape.
-    """
-
-    kept: dict[Handle, Tensor] = attrs.field(factory=dict)
-    values: dict[Handle, Tensor] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False, slots=False)
@@ -67,6 +49,7 @@ class PruningRun:
     gradients: Gradients = attrs.field(factory=Gradients)
     optimizer: torch.optim.Optimizer | None = None
     _learned_names: dict[Handle, tuple[str, ...]] = attrs.field(factory=dict)
+    _is_started: bool = False
 
     @cached_property
     def handles(self) -> tuple[Handle, ...]:
@@ -78,6 +61,11 @@ class PruningRun:
         )
 
     @property
+    def stage(self) -> Stage:
+        """The stage."""
+        return self.binding.plan.recipe.stages[self.number]
+
+    @property
     def algorithm(self) -> Pruner:
         """The algorithm."""
         return self.pruner
@@ -86,6 +74,11 @@ class PruningRun:
     def is_observing_modules(self) -> bool:
         """Whether the algorithm observes modules in calibration."""
         return is_observing(self.pruner)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the algorithm ranks by what calibration shows."""
+        return self.is_observing_modules or any(one.is_activation for one in self.handles)
 
     @property
     def is_sequential(self) -> bool:
@@ -99,22 +92,29 @@ class PruningRun:
 
     def factor(self, steps: int) -> Factor:
         """Return the share of the configured sparsity that is due after ``steps`` steps."""
+        if not self.stage.has_begun(steps):
+            return 0
         if isinstance(self.pruner, Grows):
-            return self.pruner.factor(steps)
+            return self.pruner.factor(steps - self.stage.begin)
         return factor_at(self.curve, steps)
 
     def is_due(self, steps: int) -> bool:
         """Tell whether new masks are due with the optimizer step that was just made."""
+        if not self.stage.is_running(steps - 1):
+            return False
         if isinstance(self.pruner, Grows):
-            return self.pruner.factor(steps) > 0
+            return self.pruner.factor(steps - self.stage.begin) > 0
         return self.curve is not None and is_due(self.curve, steps)
 
     def start(self) -> None:
         """Put what the algorithm learns into the modules, and listen to what it observes."""
+        if self._is_started:
+            return
         if isinstance(self.pruner, Learns):
             self._start_learning(self.pruner)
         if isinstance(self.pruner, ObservesGradients):
             self.gradients.listen(self.handles)
+        self._is_started = True
 
     def stop(self) -> None:
         """Stop listening; what is in the modules is removed with their instruments."""
@@ -123,7 +123,7 @@ class PruningRun:
     def _start_learning(self, pruner: Learns) -> None:
         tensors: list[Tensor] = []
         for handle in self.handles:
-            values = pruner.start(target_of(Ranked(handle, handle.raw.detach(), _blocks(handle))))
+            values = pruner.start(_known_target(handle, handle.raw.detach()))
             place(handle, pruner, values)
             self._learned_names[handle] = tuple(values)
             tensors += list(self.learned(handle).values())
@@ -140,7 +140,9 @@ class PruningRun:
         """Return observers of the modules of some targets."""
         return [
             Watch(
-                handle, self.pruner, target_of(Ranked(handle, handle.raw.detach(), _blocks(handle)))
+                handle,
+                self.pruner,
+                _known_target(handle, handle.raw.detach()),
             )
             for handle in handles
         ]
@@ -162,9 +164,10 @@ class PruningRun:
             steps: optimizer steps made so far.
         """
         add = getattr(self.pruner, "penalty", None)
-        if add is None or not self.handles:
+        if add is None or not self.handles or not self.stage.is_running(steps):
             return None
-        found: Tensor = add([self.learned(handle) for handle in self.handles], steps)
+        learned = [self.learned(handle) for handle in self.handles]
+        found: Tensor = add(learned, steps - self.stage.begin)
         return found
 
     def observe_step(self) -> None:
@@ -177,7 +180,7 @@ class PruningRun:
         if not isinstance(pruner, ObservesGradients):
             return
         for handle, gradient, values in self.gradients.seen(self.handles):
-            target = target_of(Ranked(handle, values, _blocks(handle)))
+            target = _known_target(handle, values)
             part = pruner.observe_gradient(gradient, target)
             add_sums(self.observed.setdefault(handle, {}), part)
 
@@ -186,105 +189,12 @@ class PruningRun:
         if self.optimizer is not None:
             step_optimizer(self.optimizer)
 
-    def decide(
-        self,
-        statistics: Mapping[Handle, Statistic],
-        stages: Sequence[Stage],
-        factor: Factor,
-        *,
-        handles: Sequence[Handle],
-    ) -> Decision:
-        """Decide on some of the stage's targets.
 
-        Args:
-            statistics: what calibration saw of inputs and outputs.
-            stages: the recipe's stages.
-            factor: the share of the configured sparsity that is due now, in [0, 1].
-            handles: the targets.
-
-        Raises:
-            SessionError: something must be called first, and the text says what.
-            CalibrationError: importances are not finite.
-            PlanError: the tensors do not fit the plan after all.
-            PluginError: the algorithm returned something of a wrong shape.
-        """
-        if factor == 0:
-            return self._keep_everything(handles)
-        ranked = [rank(handle, statistics, stages) for handle in handles]
-        self._need_observations(handles)
-        self._need_the_same_everywhere(handles)
-        targets = [
-            target_of(
-                one,
-                observed=self._observed(one.handle),
-                learned=self.learned(one.handle),
-            )
-            for one in ranked
-        ]
-        pruner = self.pruner
-        if isinstance(pruner, Solves):
-            decision = Decision()
-            for one, target in zip(ranked, targets, strict=True):
-                solution = solve(pruner, target, member_of(one, one.tensor, factor))
-                decision.kept[one.handle] = solution.kept
-                decision.values[one.handle] = solution.tensor
-            return decision
-        scores = [
-            importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
-        ]
-        is_expendable = bool(getattr(pruner, "new_scores", False))
-        return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
-
-    def _keep_everything(self, handles: Sequence[Handle]) -> Decision:
-        # Before the first update of a schedule there may be nothing to rank by yet.
-        kept = {}
-        for handle in handles:
-            blocks = handle.plan.blocks
-            if blocks is None or handle.plan.shape is None:
-                continue
-            counts = count_blocks(blocks.size, handle.plan.shape)
-            everything = torch.ones(counts, dtype=torch.bool, device=handle.raw.device)
-            kept[handle] = compact(everything, blocks.size, handle.plan.shape)
-        return Decision(kept)
-
-    def _observed(self, handle: Handle) -> dict[str, Tensor]:
-        found = self.observed.get(handle, {})
-        # What calibration saw is summed up already; optimizer steps add to this process's sums.
-        return over_processes(found) if isinstance(self.pruner, ObservesGradients) else found
-
-    def _need_the_same_everywhere(self, handles: Sequence[Handle]) -> None:
-        # The session averages over processes itself; the user's optimizer may not.
-        if self.optimizer is not None or not isinstance(self.pruner, Learns):
-            return
-        learned = [one for handle in handles for one in self.learned(handle).values()]
-        if not is_equal_everywhere(learned):
-            first = handles[0].plan
-            raise SessionError(
-                f"what {first.algorithm} learned of {first.name} and others differs between the "
-                f"processes: your optimizer moves session.parameters(), whose gradients "
-                f"DistributedDataParallel does not average; average them before optimizer.step(), "
-                f"or leave them to session.step()"
-            )
-
-    def _need_observations(self, handles: Sequence[Handle]) -> None:
-        missing = [handle for handle in handles if handle not in self.observed]
-        if not missing:
-            return
-        first = missing[0].plan
-        if self.is_observing_modules:
-            raise SessionError(
-                f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
-                f"session.calibrate(batches) before session.compress()"
-            )
-        if isinstance(self.pruner, ObservesGradients):
-            raise SessionError(
-                f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
-                f"some steps with session.step() after optimizer.step(), then call "
-                f"session.compress()"
-            )
+def _known_target(handle: Handle, values: Tensor) -> PruningTarget:
+    return target_of(Ranked(handle, values, _known_blocks(handle)))
 
 
-def _blocks(handle: Handle) -> Blocks:
+def _known_blocks(handle: Handle) -> Blocks:
     if handle.plan.blocks is None:
         raise AttachError(
             f"{handle.plan.name}: {handle.plan.algorithm} works on parameters, whose blocks are "

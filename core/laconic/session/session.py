@@ -29,8 +29,10 @@ from laconic.session.handles import Handle, bind, first_device
 from laconic.session.mask_state import masked_share, total_sparsity
 from laconic.session.observing import Forward
 from laconic.session.order import State, need_attached, need_values
+from laconic.session.periods import need_all_begun, need_batches, need_begun_to_hand_over
 from laconic.session.quantization.engine import Quantization
 from laconic.session.quantization.integers import IntegerTensor
+from laconic.session.quantization.order import need_scales, need_scales_to_step
 from laconic.session.report import Report, build_report, warn_of_misses
 from laconic.session.resuming import restore_state, save, session_state
 from laconic.session.shown import Shown
@@ -110,7 +112,8 @@ class Session(EditableMasks, Taught, Shown):
 
         All of one method or, after an error, none: masks stay when scales cannot be chosen.
 
-        With a schedule this is the state before its first update; `step` goes on from there.
+        With a schedule this is the state before its first update; `step` goes on from there, and
+        lets stages begin whose period comes later.
 
         Raises:
             SessionError: something must be called first, and the text says what.
@@ -118,6 +121,7 @@ class Session(EditableMasks, Taught, Shown):
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
+        need_batches(self._pruning, self._quantization, self.steps, "compress")
         was_compressed = self._pruning.is_compressed
         self._pruning.compress(self.steps)
         if self._pruning.runs and not was_compressed:
@@ -135,13 +139,14 @@ class Session(EditableMasks, Taught, Shown):
         """
         need_attached(self._state, "step")
         self._pruning.need_masks_to_step()
-        self._quantization.need_scales_to_step()
+        need_scales_to_step(self._quantization)
+        need_batches(self._pruning, self._quantization, self.steps, "step")
         has_new_masks = self._pruning.step(self.steps + 1)
         self._quantization.step(self.steps + 1)
         self._distillation.step()
-        self.steps += 1
-        if has_new_masks:
-            self._record("step")
+        before, self.steps = self.waiting, self.steps + 1
+        if has_new_masks or before != self.waiting:
+            self._record("step" if before == self.waiting else "begin")
 
     def loss(self) -> Tensor:
         """Return the distillation and regularisation loss since the last call.
@@ -155,7 +160,9 @@ class Session(EditableMasks, Taught, Shown):
         """
         need_attached(self._state, "loss")
         zero = torch.zeros((), device=first_device(self.model))
-        return sum([*self._pruning.penalty(self.steps), *self._distillation.loss()], start=zero)
+        return sum(
+            [*self._pruning.penalty(self.steps), *self._distillation.loss(self.steps)], start=zero
+        )
 
     def total_loss(self, task_loss: Tensor) -> Tensor:
         """Return ``task_loss_weight * task_loss + session.loss()``.
@@ -163,7 +170,7 @@ class Session(EditableMasks, Taught, Shown):
         Args:
             task_loss: 0-dim, the user's own loss.
         """
-        return task_loss * task_loss_weight(self.plan) + self.loss()
+        return task_loss * task_loss_weight(self.plan, self.steps) + self.loss()
 
     def parameters(self) -> Iterator[Tensor]:
         """Return what algorithms learn besides the model's parameters, for an optimizer.
@@ -171,6 +178,7 @@ class Session(EditableMasks, Taught, Shown):
         From this call on the session no longer moves them itself: give them to your optimizer.
         """
         need_attached(self._state, "parameters")
+        need_begun_to_hand_over(self._pruning, self._quantization, self._distillation, self.steps)
         return iter(
             [
                 *self._distillation.hand_over(),
@@ -211,16 +219,18 @@ class Session(EditableMasks, Taught, Shown):
             SessionError: nothing is in force yet, or the session is finished.
         """
         need_attached(self._state, "finalize")
+        need_all_begun(self.plan.recipe.stages, self.steps, "finalize")
         self._pruning.need_masks(
             "finalize() found nothing in force; call session.compress() first, or "
             "session.detach() to get the dense model back"
         )
-        self._quantization.need_scales("finalize")
+        need_scales(self._quantization, "finalize")
         self._baked = dict(self._kept("finalize"))
         self._baked_qparams = self._quantization.qparams()
         self._baked_integers = self._quantization.integers()
         handles = (*self._pruning.handles, *self._quantization.handles)
-        bake(handles, self.model, dict(folds_of(self._quantization.binding)))
+        folds = {layer: fold for _, layer, fold in folds_of(self._quantization.binding)}
+        bake(handles, self.model, folds)
         staying = keep_activations(handles)
         self._pruning.stop()
         self._distillation.stop()

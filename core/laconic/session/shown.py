@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from laconic.algorithms import QParams
+from laconic.planning.plan import Plan
 from laconic.session.by_target import by_target
 from laconic.session.engine import Pruning
 from laconic.session.handles import Handle
 from laconic.session.mask_state import full_mask, is_kept, mask_of, masked_share
 from laconic.session.order import State, need_values
+from laconic.session.periods import waiting_stages
 from laconic.session.quantization.engine import Quantization
 from laconic.session.quantization.integers import IntegerTensor
 from laconic.session.statistic import sample_shape
@@ -20,6 +22,7 @@ from laconic.session.statistic import sample_shape
 class Shown:
     """Masks, scales, integers and the report; inherited by sessions and nothing else."""
 
+    plan: Plan
     steps: int
     _state: State
     _pruning: Pruning
@@ -66,6 +69,12 @@ class Shown:
         """Return {module: {target: masked fraction of the target's elements}}."""
         masks = self._masks("sparsity")
         return by_target((handle.plan, masked_share(handle, mask)) for handle, mask in masks)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Paths of the stages whose period has not begun, as in ``stages[1].quantization``."""
+        stages = waiting_stages(self.plan.recipe.stages, self.steps)
+        return tuple(stage.path for stage in stages)
 
     def growing_stages(self) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""

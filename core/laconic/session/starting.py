@@ -37,14 +37,16 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
     return runs
 
 
-def task_loss_weight(plan: Plan) -> float:
+def task_loss_weight(plan: Plan, steps: int) -> float:
     """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
 
     Args:
         plan: the plan that runs.
+        steps: optimizer steps so far.
     """
     stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
-    return stages[-1].task_loss_weight if stages else 1.0
+    running = [stage for stage in stages if stage.is_running(steps)]
+    return running[-1].task_loss_weight if running else 1.0
 
 
 def _make(stage: Stage) -> Pruner:
@@ -65,6 +67,14 @@ def _check(run: PruningRun, stage: Stage) -> None:
             f"{stage.path}.schedule: {stage.algorithm} grows its sparsity as its options say; "
             f"leave the schedule {stage.schedule.name!r} out"
         )
+    if isinstance(run.pruner, Grows):
+        _check_growth(run.pruner, stage)
+    elif run.is_trained and stage.begin and stage.schedule is None:
+        raise PlanError(
+            f"{stage.path}: {stage.algorithm} ranks by what training shows from step "
+            f"{stage.begin} on, where its period begins, so it cannot mask anything there; write "
+            f"a schedule, such as {{name: linear, every: 100}} for all at once 100 steps later"
+        )
     if isinstance(run.pruner, Learns):
         added = next((handle for handle in run.handles if handle.is_additive), None)
         if added is not None:
@@ -72,3 +82,15 @@ def _check(run: PruningRun, stage: Stage) -> None:
                 f"{added.plan.origin.path}: {added.plan.name}: {stage.algorithm} learns through "
                 f"masks that multiply, and apply_method is add; write mul"
             )
+
+
+def _check_growth(pruner: Grows, stage: Stage) -> None:
+    if stage.end is None:
+        return
+    share = pruner.factor(stage.end - stage.begin)
+    if share < 1:
+        raise PlanError(
+            f"{stage.path}: {stage.algorithm} has reached {float(share):.0%} of its sparsity when "
+            f"its period ends, {stage.end - stage.begin} steps after its beginning; write a later "
+            f"until, or options that let it grow sooner"
+        )

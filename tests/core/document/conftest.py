@@ -49,7 +49,10 @@ class Face:
 
     @laconic.hookimpl
     def laconic_quantizers(self):
-        return [described(laconic.QuantizerInfo, "ptq"), described(laconic.QuantizerInfo, "qat")]
+        return [
+            described(laconic.QuantizerInfo, "ptq"),
+            described(laconic.QuantizerInfo, "qat", needs="training"),
+        ]
 
     @laconic.hookimpl
     def laconic_granularities(self):

@@ -132,7 +132,7 @@ def test_problems_are_printed_for_github(run, write):
     assert run("validate", "a,b.yaml", "--format", "github") == (
         1,
         "::error file=a%2Cb.yaml,line=4,col=1,title=laconic::x: unknown key 'x' in a recipe "
-        "(the keys are pruning, quantization, distillation, requires, strict, on_conflict)\n",
+        "(the keys are pruning, quantization, distillation, stages, requires, strict, on_conflict)\n",
         "",
     )
 

@@ -99,8 +99,8 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
     [
         ("[{op_types: [a]}]", ['1:1: found [{"op_types": ["a"]}], expected a recipe (a mapping) (a config list stands in a stage, under config_list in one of pruning, quantization, distillation)']),
         ("3", ["1:1: found 3, expected a recipe (a mapping)"]),
-        ("{}", ["1:1: a recipe needs at least one of pruning, quantization or distillation"]),
-        ("pruning:", ["1:1: a recipe needs at least one of pruning, quantization or distillation"]),
+        ("{}", ["1:1: a recipe needs at least one of pruning, quantization, distillation or stages"]),
+        ("pruning:", ["1:1: a recipe needs at least one of pruning, quantization, distillation or stages"]),
         ("prunning: {}", ["1:1: prunning: unknown key 'prunning' in a recipe (did you mean 'pruning'?)"]),
         ("pruning: 3", ["1:10: pruning: found 3, expected a pruning stage or a list of them"]),
         ("pruning: []", ["1:10: pruning: found [], expected a pruning stage or a list of them"]),

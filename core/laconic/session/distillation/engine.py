@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from laconic.document.recipe import Stage
 from laconic.errors import AttachError, SessionError
 from laconic.instrument.instruments import OutputSite
 from laconic.instrument.names import TAP
@@ -37,7 +38,8 @@ class Distillation:
         self.projections = Projections()
         self._hooks: list[Any] = []
         self.handles = tuple(one for one in binding.handles if one.plan.method == "distillation")
-        self.pairs = tuple(_pair(handle) for handle in self.handles)
+        stages = binding.plan.recipe.stages
+        self.pairs = tuple(_pair(handle, stages[handle.plan.stage]) for handle in self.handles)
 
     def start(self) -> None:
         """Put taps into the instrumented student and listen to the teacher.
@@ -68,27 +70,31 @@ class Distillation:
             for tap in pair.teachers.values():
                 tap.take()
 
-    def loss(self) -> list[Tensor]:
-        """Return lambda times loss of every pair; taps are empty afterwards.
+    def loss(self, steps: int) -> list[Tensor]:
+        """Return lambda times loss of every pair whose stage is at work; taps are empty afterwards.
+
+        Args:
+            steps: optimizer steps so far.
 
         Raises:
             SessionError: a side of a pair was not seen since the last loss, or the tensors do not
                 go together.
             PluginError: a loss failed.
         """
-        self._read_parameters()
+        pairs = [pair for pair in self.pairs if pair.stage.is_running(steps)]
+        self._read_parameters(pairs)
         try:
-            for pair in self.pairs:
+            for pair in pairs:
                 missing = pair.missing()
                 if missing is not None:
                     raise SessionError(missing)
-            return [pair.compute(self.projections) for pair in self.pairs]
+            return [pair.compute(self.projections) for pair in pairs]
         finally:
             self.forget()
 
-    def _read_parameters(self) -> None:
+    def _read_parameters(self, pairs: Sequence[Pair]) -> None:
         # A parameter is not called, so nothing flows through its tap: it is read when it counts.
-        for pair in self.pairs:
+        for pair in pairs:
             if pair.handle.is_activation:
                 continue
             getattr(pair.handle.module, pair.plan.target)
@@ -172,7 +178,7 @@ def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: 
         )
 
 
-def _pair(handle: Handle) -> Pair:
+def _pair(handle: Handle, stage: Stage) -> Pair:
     plan = handle.plan
     loss, options = loss_of(plan)
     weight = plan.setting.get("lambda")
@@ -184,6 +190,7 @@ def _pair(handle: Handle) -> Pair:
         loss=loss,
         options=options,
         is_projected=plan.setting.get("projection") == "linear",
+        stage=stage,
     )
 
 

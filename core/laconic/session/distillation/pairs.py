@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from laconic.document.recipe import Stage
 from laconic.errors import LaconicError, PluginError, SessionError
 from laconic.instrument.tapping import Tap
 from laconic.planning.plan import TargetPlan
@@ -32,6 +33,7 @@ class Pair:
         loss: the loss.
         options: the loss's options.
         is_projected: whether a learned linear map leads from the student's width to the teacher's.
+        stage: the stage it belongs to, which may be at work for a part of the training only.
     """
 
     handle: Handle
@@ -41,6 +43,7 @@ class Pair:
     loss: Loss
     options: Mapping[str, Json]
     is_projected: bool
+    stage: Stage
 
     @property
     def plan(self) -> TargetPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laconic.errors import SessionError
@@ -12,31 +13,36 @@ from laconic.session.sequential import Batches
 
 if TYPE_CHECKING:
     from laconic.session.quantization.engine import Quantization
+    from laconic.session.quantization.runs import QuantizationRun
 
 
-def watch_again(quantization: Quantization, batches: Batches) -> None:
+def watch_again(
+    quantization: Quantization, runs: Sequence[QuantizationRun], batches: Batches
+) -> None:
     """Let algorithms observe modules once more.
 
     Args:
         quantization: the session's quantization.
+        runs: the stages that observe.
         batches: the calibration batches.
     """
-    runs = quantization.watches()
-    watches = [watch for _, some in runs for watch in some]
+    watched = quantization.watches(runs)
+    watches = [watch for _, some in watched for watch in some]
     if not watches:
         return
     with observing((), quantization.modules()), watch_modules(watches):
         run_batches(quantization.model, batches.batches, batches.forward)
     collect_watches(watches)
-    for run, some in runs:
+    for run, some in watched:
         run.observed = {watch.handle: watch.sums for watch in some}
 
 
-def see_again(quantization: Quantization) -> None:
+def see_again(quantization: Quantization, runs: Sequence[QuantizationRun]) -> None:
     """Observe inputs and outputs once more.
 
     Args:
         quantization: the session's quantization.
+        runs: the stages whose inputs and outputs are observed.
 
     Raises:
         SessionError: the batches were not kept, because the session was loaded.
@@ -48,8 +54,8 @@ def see_again(quantization: Quantization) -> None:
             f"loaded, and weights or masks have changed since; call session.calibrate(batches) "
             f"again"
         )
-    seen = quantization.seers()
+    seen = quantization.seers(runs)
     with observing(seen, quantization.modules()):
         count = run_batches(quantization.model, batches.batches, batches.forward)
     join(seen, count)
-    quantization.seen = {one.handle: one for one in seen}
+    quantization.seen.update({one.handle: one for one in seen})

@@ -11,9 +11,8 @@ from laconic.algorithms import QParams
 from laconic.errors import SessionError
 from laconic.instrument.following import check_followed
 from laconic.instrument.in_force import qparams_of
-from laconic.instrument.names import QUANTIZE
-from laconic.instrument.transforms import put
 from laconic.quantizer_abilities import ChangesAfterStep
+from laconic.session.folds import begin_folds
 from laconic.session.handles import Binding, Handle
 from laconic.session.learning import step_optimizer
 from laconic.session.module_observing import Watch
@@ -21,16 +20,11 @@ from laconic.session.quantization.again import see_again, watch_again
 from laconic.session.quantization.integers import IntegerTensor, integers_of
 from laconic.session.quantization.journal import Journal, restore_bias
 from laconic.session.quantization.learning import adopt_learned, need_the_same_everywhere
-from laconic.session.quantization.placing import (
-    learned_of,
-    place_factors,
-    place_learned,
-    read_buffer,
-)
+from laconic.session.quantization.placing import learned_of, place_learned, read_buffer
 from laconic.session.quantization.ranges import Seen
 from laconic.session.quantization.runs import QuantizationRun, start_runs
 from laconic.session.quantization.solving import quantize_parameters, quantize_seen
-from laconic.session.quantization.steps import make_bias_step, make_step
+from laconic.session.quantization.steps import put_steps
 from laconic.session.quantization.targets import target_of
 from laconic.session.sequential import Batches, compress_in_sequence
 
@@ -70,27 +64,23 @@ class Quantization:
 
     def start(self) -> None:
         """Put the steps that quantize into the instrumented modules."""
-        for run in self.runs:
-            derived = set(run.derived)
-            for handle in run.all_handles:
-                if not run.is_simulated(handle):
-                    continue
-                for module, attribute in handle.owners:
-                    step = (
-                        make_bias_step(run, handle, self.handles)
-                        if handle in derived
-                        else make_step(run, handle, attribute, steps=self.steps)
-                    )
-                    put(module, attribute, (step,), place=QUANTIZE)
-            if run.is_equalizing:
-                for handle in run.handles:
-                    place_factors(self.handles, handle)
+        self._install(self.begun)
 
-    def seers(self) -> list[Seen]:
-        """Return fresh observers of every input and output that has one scale for all calls."""
+    def _install(self, runs: Sequence[QuantizationRun]) -> None:
+        for run in runs:
+            begin_folds(self.binding, run.stage)
+            put_steps(run, self.handles, steps=self.steps)
+
+    @property
+    def begun(self) -> tuple[QuantizationRun, ...]:
+        """The stages whose period has begun."""
+        return tuple(run for run in self.runs if run.stage.has_begun(self.steps))
+
+    def seers(self, runs: Sequence[QuantizationRun]) -> list[Seen]:
+        """Return fresh observers of the inputs and outputs that have one scale for all calls."""
         return [
             Seen(handle, run.quantize_step(handle).cut, run.observer(handle))
-            for run in self.runs
+            for run in runs
             for handle in run.activations
         ]
 
@@ -98,46 +88,67 @@ class Quantization:
         """Return every module with a quantized target, holders of tied parameters included."""
         return [module for handle in self.handles for module, _ in handle.owners]
 
-    def watches(self) -> list[tuple[QuantizationRun, list[Watch]]]:
-        """Return observers of modules for the stages that are not calibrated block by block."""
+    def watches(self, runs: Sequence[QuantizationRun]) -> list[tuple[QuantizationRun, list[Watch]]]:
+        """Return observers of modules for those stages that are not calibrated block by block."""
         return [
             (run, run.watches(run.handles))
-            for run in self.runs
+            for run in runs
             if run.is_observing_modules and not run.is_sequential
         ]
 
     @property
     def is_keeping_batches(self) -> bool:
         """Whether calibration batches are needed again in compress."""
-        return any(run.is_sequential or run.is_equalizing for run in self.runs)
+        return any(run.is_sequential or run.is_equalizing for run in self.begun)
 
     def compress(self) -> None:
         """Choose all scales and put them in force; after an error everything is as it was."""
         journal = Journal(self)
-        is_changed = self.is_outdated
         try:
-            if is_changed and self.batches is not None:
-                watch_again(self, self.batches)
-            for run in self.runs:
-                matrices = set(run.handles)
-                if run.is_sequential:
-                    self._in_sequence(run, journal)
-                else:
-                    quantize_parameters(self, run, run.handles, journal)
-                vectors = [one for one in run.parameters if one not in matrices]
-                quantize_parameters(self, run, vectors, journal)
-                # Other weights, or divided inputs: the ranges of before are not those of now.
-                is_changed = is_changed or run.is_equalizing or run.is_sequential
-            if is_changed and self.seen:
-                see_again(self)
-            for run in self.runs:
-                quantize_seen(self, run)
-                self._learn(run)
+            self._choose(self.begun, journal, is_changed=self.is_outdated, is_seen=bool(self.seen))
         except BaseException:
             journal.undo()
             raise
         self.is_compressed = True
         self.is_outdated = False
+
+    def _begin(self, runs: Sequence[QuantizationRun], steps: int) -> None:
+        journal, before = Journal(self), self.steps
+        has_batches = self.batches is not None
+        self.steps = steps
+        try:
+            self._install(runs)
+            self._choose(runs, journal, is_changed=has_batches, is_seen=has_batches)
+        except BaseException:
+            journal.undo()
+            self.steps = before
+            raise
+
+    def _choose(
+        self,
+        runs: Sequence[QuantizationRun],
+        journal: Journal,
+        *,
+        is_changed: bool,
+        is_seen: bool,
+    ) -> None:
+        if is_changed and self.batches is not None:
+            watch_again(self, runs, self.batches)
+        for run in runs:
+            matrices = set(run.handles)
+            if run.is_sequential:
+                self._in_sequence(run, journal)
+            else:
+                quantize_parameters(self, run, run.handles, journal)
+            vectors = [one for one in run.parameters if one not in matrices]
+            quantize_parameters(self, run, vectors, journal)
+            # Other weights, or divided inputs: the ranges of before are not those of now.
+            is_changed = is_changed or run.is_equalizing or run.is_sequential
+        if is_changed and is_seen:
+            see_again(self, runs)
+        for run in runs:
+            quantize_seen(self, run)
+            self._learn(run)
 
     def _in_sequence(self, run: QuantizationRun, journal: Journal) -> None:
         if not run.handles:
@@ -172,7 +183,7 @@ class Quantization:
             CalibrationError: a range that training moved is not finite.
             SessionError: the processes have moved what is learned apart.
         """
-        for run in self.runs:
+        for run in self.begun:
             if not self.is_handed_over:
                 adopt_learned(run)
             if run.optimizer is not None:
@@ -187,26 +198,32 @@ class Quantization:
             if following is not None:
                 for handle in (*run.parameters, *run.activations):
                     check_followed(handle.module, handle.plan.target, handle.plan.name)
-        self.move_to(steps)
+        beginning = [run for run in self.runs if self.steps < run.stage.begin <= steps]
+        if beginning:
+            self._begin(beginning, steps)
+        self._turn(self.steps, steps)
 
     def move_to(self, steps: int) -> None:
-        """Let quantization start, or ranges freeze, when their step has come.
+        """Go to a saved session's step, at which further stages have begun.
 
         Args:
             steps: optimizer steps so far.
         """
         before, self.steps = self.steps, steps
+        self._install([run for run in self.begun if run.stage.begin > before])
+        self._turn(before, steps)
+
+    def _turn(self, before: int, steps: int) -> None:
+        """Let quantization start, or ranges freeze, when their step has come."""
+        self.steps = steps
         for run in self.runs:
             following = run.following()
             if following is None:
                 continue
             turns = (following.start_step, following.freeze_step)
-            if any(turn is not None and before < turn <= steps for turn in turns):
-                for handle in (*run.parameters, *run.activations):
-                    if run.is_simulated(handle):
-                        for module, attribute in handle.owners:
-                            step = make_step(run, handle, attribute, steps=self.steps)
-                            put(module, attribute, (step,), place=QUANTIZE)
+            begin = run.stage.begin
+            if any(turn is not None and before < begin + turn <= steps for turn in turns):
+                put_steps(run, self.handles, steps=steps)
 
     def learned(self) -> dict[Handle, dict[str, Tensor]]:
         """Return what is learned, by target and name."""
@@ -254,42 +271,6 @@ class Quantization:
                 if qparams is not None and run.is_simulated(handle):
                     found.append((handle, integers_of(run, handle, qparams)))
         return found
-
-    def need_scales(self, call: str) -> None:
-        """Refuse a call that needs every scale in force.
-
-        Args:
-            call: the method that was called.
-
-        Raises:
-            SessionError: a target has no scale yet.
-        """
-        for run in self.runs:
-            for handle in (*run.parameters, *run.activations, *run.derived):
-                if not run.is_simulated(handle) or self.qparams_of(run, handle) is not None:
-                    continue
-                first = "call session.compress() first"
-                if handle.is_activation and handle not in self.seen:
-                    first = "call session.calibrate(batches) and session.compress() first"
-                if run.following() is not None:
-                    first = "train some steps in training mode, or " + first
-                raise SessionError(f"{call}() found no scale of {handle.plan.name}; {first}")
-
-    def need_scales_to_step(self) -> None:
-        """Refuse to step before scales are there, unless training makes them.
-
-        Raises:
-            SessionError: something must be called first.
-        """
-        if self.is_compressed:
-            return
-        for run in self.runs:
-            for handle in () if run.following() else (*run.parameters, *run.activations):
-                if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
-                    raise SessionError(
-                        f"step() found no scale of {handle.plan.name}; call session.compress() "
-                        f"before the training loop"
-                    )
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from laconic.instrument.classes import instruments_of, replace_instruments
 from laconic.instrument.instruments import Instruments
 from laconic.instrument.names import PREFIX
+from laconic.session.folds import fold_members, folds_of
 from laconic.session.handles import Handle
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ class Journal:
         self.biases: dict[Handle, Tensor] = {}
         self.optimizers = [run.optimizer for run in quantization.runs]
         self.state: dict[nn.Module, tuple[Instruments, dict[str, tuple[Tensor, Tensor]]]] = {}
-        for module in dict.fromkeys(quantization.modules()):
+        folded = [
+            module
+            for _, layer, fold in folds_of(quantization.binding)
+            for module in fold_members(layer, fold)
+        ]
+        for module in dict.fromkeys([*quantization.modules(), *folded]):
             buffers = {
                 name: (buffer, buffer.detach().clone())
                 for name, buffer in module._buffers.items()

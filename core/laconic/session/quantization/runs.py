@@ -104,6 +104,11 @@ class QuantizationRun:
         return self.is_observing_modules and bool(getattr(self.quantizer, "sequential", False))
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the stage makes use of calibration batches."""
+        return self.is_observing_modules or bool(self.activations)
+
+    @property
     def is_learning(self) -> bool:
         """Whether the algorithm learns scales."""
         return isinstance(self.quantizer, LearnsScales)

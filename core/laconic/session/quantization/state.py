@@ -137,6 +137,7 @@ def restore_quantization(
         data: the JSON data of `quantization_state`.
         steps: optimizer steps so far.
     """
+    quantization.move_to(steps)
     for handle in quantization.handles:
         name = handle.plan.name
         device = handle.raw.device if not handle.is_activation else _device(handle)
@@ -155,7 +156,6 @@ def restore_quantization(
     _restore_observations(quantization, parts, data)
     quantization.is_compressed = bool(data["is_compressed"])
     quantization.is_handed_over = bool(data["handed_over"])
-    quantization.move_to(steps)
     _restore_learned(quantization, parts)
 
 

@@ -7,12 +7,38 @@ from collections.abc import Sequence
 from laconic.instrument.following import Follow
 from laconic.instrument.in_force import QuantizeBias
 from laconic.instrument.instruments import Transform
+from laconic.instrument.names import QUANTIZE
 from laconic.instrument.quantizing import Dynamic, Learned, Simulated
+from laconic.instrument.transforms import put
 from laconic.quantizer_abilities import LearnsScales
 from laconic.session.handles import Handle
-from laconic.session.quantization.placing import input_of
+from laconic.session.quantization.placing import input_of, place_factors
 from laconic.session.quantization.runs import QuantizationRun
 from laconic.session.quantization.targets import target_of
+
+
+def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) -> None:
+    """Put in the steps that a stage takes with its targets at this time.
+
+    Args:
+        run: the stage, whose period has begun.
+        handles: all quantization targets of the session.
+        steps: optimizer steps so far.
+    """
+    derived = set(run.derived)
+    for handle in run.all_handles:
+        if not run.is_simulated(handle):
+            continue
+        for module, attribute in handle.owners:
+            step = (
+                make_bias_step(run, handle, handles)
+                if handle in derived
+                else make_step(run, handle, attribute, steps=steps)
+            )
+            put(module, attribute, (step,), place=QUANTIZE)
+    if run.is_equalizing:
+        for handle in run.handles:
+            place_factors(handles, handle)
 
 
 def make_step(run: QuantizationRun, handle: Handle, attribute: str, *, steps: int) -> Transform:
@@ -38,9 +64,10 @@ def make_step(run: QuantizationRun, handle: Handle, attribute: str, *, steps: in
     following = run.following()
     if following is None:
         return plain
-    if following.freeze_step is not None and steps >= following.freeze_step:
+    elapsed = steps - run.stage.begin
+    if following.freeze_step is not None and elapsed >= following.freeze_step:
         return plain
-    is_quantizing = steps >= following.start_step
+    is_quantizing = elapsed >= following.start_step
     return Follow(run.quantizer, tensor, plain, following.decay, is_quantizing)
 
 
