@@ -1,4 +1,4 @@
-"""Two real gloo processes that Accelerate runs end with the same masks and scales (``worker.py``)."""
+"""Two real gloo processes end with the same weights, masks and scales, whoever runs the loop."""
 
 from pathlib import Path
 
@@ -6,12 +6,18 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).with_name("worker.py")
+ACCELERATE = Path(__file__).with_name("worker.py")
+FRAMEWORKS = Path(__file__).with_name("frameworks_worker.py")
 
 
 @pytest.fixture(scope="module")
-def outcome(start_workers):
-    return start_workers(WORKER)
+def accelerate(start_workers):
+    return start_workers(ACCELERATE)
+
+
+@pytest.fixture(scope="module")
+def frameworks(start_workers):
+    return start_workers(FRAMEWORKS)
 
 
 @pytest.mark.parametrize(
@@ -22,10 +28,22 @@ def outcome(start_workers):
         "what_one_process_saved_goes_on_in_both",
     ],
 )
-def test_two_processes(outcome, scenario):
-    assert outcome(scenario) == ["ok", "ok"]
+def test_two_processes_of_accelerate(accelerate, scenario):
+    assert accelerate(scenario) == ["ok", "ok"]
 
 
-def test_every_scenario_of_the_worker_is_asked_for(scenarios_of):
-    asked = next(mark for mark in test_two_processes.pytestmark if mark.name == "parametrize")
-    assert asked.args[1] == scenarios_of(WORKER)
+@pytest.mark.parametrize("scenario", ["lightning", "transformers"])
+def test_two_processes_of_the_other_frameworks(frameworks, scenario):
+    assert frameworks(scenario) == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("test", "worker"),
+    [
+        (test_two_processes_of_accelerate, ACCELERATE),
+        (test_two_processes_of_the_other_frameworks, FRAMEWORKS),
+    ],
+)
+def test_every_scenario_of_a_worker_is_asked_for(scenarios_of, test, worker):
+    asked = next(mark for mark in test.pytestmark if mark.name == "parametrize")
+    assert asked.args[1] == scenarios_of(worker)
