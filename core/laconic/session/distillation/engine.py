@@ -69,15 +69,15 @@ class Distillation:
                 tap.take()
 
     def loss(self) -> list[Tensor]:
-        """Return lambda times loss of every pair; taps are empty afterwards.
+        """Return lambda times loss of every pair; taps are empty afterwards, come what may.
 
         Raises:
             SessionError: a side of a pair was not seen since the last loss, or the tensors do not
                 go together.
             PluginError: a loss failed.
         """
-        self._read_parameters()
         try:
+            self._read_parameters()
             for pair in self.pairs:
                 missing = pair.missing()
                 if missing is not None:
@@ -95,7 +95,7 @@ class Distillation:
             for link, tap in pair.teachers.items():
                 if self.teacher is not None:
                     module = module_of(self.teacher, link, pair.plan)
-                    tap.value = getattr(module, pair.plan.target).detach()
+                    tap.value = _read(module, pair, link)
 
     def step(self) -> None:
         """Move projections, unless the user's optimizer does."""
@@ -185,6 +185,16 @@ def _pair(handle: Handle) -> Pair:
         options=options,
         is_projected=plan.setting.get("projection") == "linear",
     )
+
+
+def _read(module: nn.Module, pair: Pair, link: str) -> Tensor:
+    found: object = getattr(module, pair.plan.target, None)
+    if not isinstance(found, Tensor):
+        raise SessionError(
+            f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
+            f"have; link a module that has it"
+        )
+    return found.detach()
 
 
 def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
