@@ -1,9 +1,45 @@
-"""Family distillation: the losses."""
+"""Family distillation: the losses, and the steps of a session that compares two models."""
 
 import pytest
 import torch
+from torch import nn
 
 import laconic
+
+
+class Constant(nn.Module):
+    """Returns what the case says that the module returned."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value, dtype=torch.float64))
+
+    def forward(self):
+        return self.value + 0
+
+
+class Step(nn.Module):
+    """Calls those of its modules that the case gives a value."""
+
+    def __init__(self, values, names):
+        super().__init__()
+        self.called = tuple(values)
+        for name in names:
+            self.add_module(name, Constant(values.get(name, 0.0)))
+
+    def forward(self):
+        return [self.get_submodule(name)() for name in self.called]
+
+
+def attach(given):
+    """The session of a case whose two models have run once."""
+    student = Step(given["student"], given["student"])
+    # What the teacher was not seen to return is there all the same.
+    teacher = Step(given["teacher"], {**given["student"], **given["teacher"]})
+    session = laconic.attach(student, {"distillation": given["stage"]}, teacher=teacher)
+    student()
+    session.teacher_forward()
+    return session
 
 
 @pytest.mark.spec("distillation", has="loss")
@@ -16,3 +52,45 @@ def test_loss(case):
     found = laconic.registry().losses[name](student, teacher, **options)
     assert found.shape == ()
     assert float(found) == pytest.approx(case["expect"]["value"], abs=1e-11)
+
+
+@pytest.mark.spec("distillation", has="stage", expects="loss")
+def test_the_loss_of_a_session(case):
+    assert attach(case["given"]).loss().item() == pytest.approx(case["expect"]["loss"], abs=1e-11)
+
+
+@pytest.mark.spec("distillation", has="stage", expects="total_loss")
+def test_the_total_loss_of_a_session(case):
+    task_loss = torch.tensor(case["given"]["task_loss"], dtype=torch.float64)
+    total = attach(case["given"]).total_loss(task_loss)
+    assert total.item() == pytest.approx(case["expect"]["total_loss"], abs=1e-11)
+
+
+@pytest.mark.spec("distillation", expects="projection")
+def test_the_projection_of_a_session(case):
+    session = attach(case["given"])
+    session.loss().backward()
+    weight, *_ = session.parameters()
+    assert list(weight.shape) == case["expect"]["projection"]
+    assert weight.grad.abs().sum() > 0
+
+
+@pytest.mark.spec("distillation", expects="teacher_training")
+def test_the_teacher_of_a_session(case):
+    given, modes = case["given"], []
+    session = attach(given)
+    for name in given["teacher"]:
+        session.teacher.get_submodule(name).register_forward_hook(
+            lambda module, args, output: modes.append((module.training, output.requires_grad))
+        )
+    session.teacher_forward()
+    expected = (case["expect"]["teacher_training"], case["expect"]["teacher_has_graph"])
+    assert modes == [expected] * len(given["teacher"])
+
+
+@pytest.mark.spec("distillation", expects="error")
+def test_what_a_session_refuses(case, assert_mentions):
+    session = attach(case["given"])
+    with pytest.raises(laconic.SessionError) as caught:
+        session.loss()
+    assert_mentions([str(caught.value)], [case["expect"]["error"]])

@@ -9,15 +9,6 @@ from jsonschema import Draft202012Validator
 from laconic.document.spec import spec_directory
 
 PENDING = {
-    "distillation": {
-        "lambda_is_one_by_default": "distillation sessions",
-        "the_smallest_of_several_links_counts": "distillation sessions",
-        "the_task_loss_has_its_weight": "distillation sessions",
-        "a_linear_projection_maps_the_student": "distillation sessions",
-        "widths_that_differ_without_a_projection_are_an_error": "distillation sessions",
-        "the_teacher_is_in_evaluation_mode_without_a_graph": "distillation sessions",
-        "a_pair_of_which_one_side_is_missing_is_an_error": "distillation sessions",
-    },
     "order": {"the_tap_sees_what_leaves_the_module": "quantization runs"},
 }
 

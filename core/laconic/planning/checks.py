@@ -13,6 +13,7 @@ from laconic.planning.biases import check_biases
 from laconic.planning.draft import Draft, and_more
 from laconic.planning.fusion import check_fusions
 from laconic.planning.grouping import DEPENDENCY, GLOBAL, check_groups
+from laconic.planning.owners import find_tensor
 from laconic.planning.pattern import pattern_problems
 from laconic.planning.plan import Plan, TargetPlan
 
@@ -106,17 +107,27 @@ def _check_pattern(target: TargetPlan, where: str, draft: Draft) -> None:
 def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module | None) -> None:
     if teacher is None:
         return
-    names = {name: None for name, _ in teacher.named_modules(remove_duplicate=False)}
+    modules = dict(teacher.named_modules(remove_duplicate=False))
     for target in targets:
         link = target.setting.get("link")
         links = [target.module] if link is None else [link] if isinstance(link, str) else link
         default = " (the default link is the module's own name)" if link is None else ""
         for one in links:
-            if one not in names:
-                near = draft.suggest(one, names)
+            if one not in modules:
+                near = draft.suggest(one, modules)
                 hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-                draft.blame(
-                    target.origin.path,
-                    target.name,
-                    f"link {one!r} is no module of the teacher{default}{hint}",
+                found = f"link {one!r} is no module of the teacher{default}{hint}"
+                draft.blame(target.origin.path, target.name, found)
+            elif target.kind in ("parameter", "buffer") and not _has(modules[one], target.target):
+                found = (
+                    f"link {one!r} of the teacher is a {type(modules[one]).__name__} without "
+                    f"{target.target!r}; link a module that has it"
                 )
+                draft.blame(target.origin.path, target.name, found)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        return find_tensor(module, name) is not None
+    except KeyError:
+        return False

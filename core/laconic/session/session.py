@@ -160,9 +160,9 @@ class Session(EditableMasks, Taught, Shown):
         """
         need_attached(self._state, "loss")
         zero = torch.zeros((), device=first_device(self.model))
-        return sum(
-            [*self._pruning.penalty(self.steps), *self._distillation.loss(self.steps)], start=zero
-        )
+        # First of the two: it empties the taps, also when the other one fails.
+        distilled = self._distillation.loss(self.steps)
+        return sum([*self._pruning.penalty(self.steps), *distilled], start=zero)
 
     def total_loss(self, task_loss: Tensor) -> Tensor:
         """Return ``task_loss_weight * task_loss + session.loss()``.

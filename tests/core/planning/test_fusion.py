@@ -141,6 +141,15 @@ def test_the_default_link_is_the_name_of_the_module(problems, block, teacher):
     ]
 
 
+def test_a_parameter_is_looked_up_in_the_teacher_s_module(problems, block, teacher):
+    entry = {"op_names": ["fc"], "target_names": ["weight"], "link": "layer1"}
+
+    assert problems(block, entry, method="distillation", teacher=teacher) == [
+        "distillation.config_list[0]: fc.weight: link 'layer1' of the teacher is a ReLU without "
+        "'weight'; link a module that has it"
+    ]
+
+
 def test_links_are_not_checked_without_a_teacher(make, block):
     assert len(make(block, {"op_names": ["fc"], "link": "x"}, method="distillation")) == 1
 

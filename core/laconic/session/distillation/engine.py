@@ -71,7 +71,9 @@ class Distillation:
                 tap.take()
 
     def loss(self, steps: int) -> list[Tensor]:
-        """Return lambda times loss of every pair whose stage is at work; taps are empty afterwards.
+        """Return lambda times loss of every pair whose stage is at work.
+
+        Taps are empty afterwards, come what may.
 
         Args:
             steps: optimizer steps so far.
@@ -82,8 +84,8 @@ class Distillation:
             PluginError: a loss failed.
         """
         pairs = [pair for pair in self.pairs if pair.stage.is_running(steps)]
-        self._read_parameters(pairs)
         try:
+            self._read_parameters(pairs)
             for pair in pairs:
                 missing = pair.missing()
                 if missing is not None:
@@ -101,7 +103,7 @@ class Distillation:
             for link, tap in pair.teachers.items():
                 if self.teacher is not None:
                     module = module_of(self.teacher, link, pair.plan)
-                    tap.value = getattr(module, pair.plan.target).detach()
+                    tap.value = _read(module, pair, link)
 
     def step(self) -> None:
         """Move projections, unless the user's optimizer does."""
@@ -192,6 +194,16 @@ def _pair(handle: Handle, stage: Stage) -> Pair:
         is_projected=plan.setting.get("projection") == "linear",
         stage=stage,
     )
+
+
+def _read(module: nn.Module, pair: Pair, link: str) -> Tensor:
+    found: object = getattr(module, pair.plan.target, None)
+    if not isinstance(found, Tensor):
+        raise SessionError(
+            f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
+            f"have; link a module that has it"
+        )
+    return found.detach()
 
 
 def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:

@@ -103,8 +103,9 @@ class Pair:
         except ValueError as error:
             raise SessionError(f"{where}: {error}") from error
         except Exception as error:  # foreign code: whatever it raises belongs in the message
+            shapes = f"shapes {tuple(student.shape)} and {tuple(teacher.shape)}"
             raise PluginError(
-                f"the loss {name} failed on {where}: {type(error).__name__}: {error}"
+                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(found, Tensor) or found.ndim:
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__

@@ -13,7 +13,11 @@ import laconic
 
 @pytest.fixture
 def toy_losses() -> Iterator[None]:
-    """Register ``toy_square``, a mean of squares, and ``toy_sum``, which adds its option."""
+    """Register toy losses.
+
+    ``toy_square`` is a mean of squares, ``toy_sum`` adds its option, ``toy_broken`` returns no
+    scalar and ``toy_fails`` multiplies what cannot be multiplied.
+    """
 
     def square(student, teacher):
         if student.shape != teacher.shape:
@@ -25,6 +29,9 @@ def toy_losses() -> Iterator[None]:
 
     def broken(student, teacher):
         return student
+
+    def fails(student, teacher):
+        return (student @ teacher).sum()
 
     class Face:
         @laconic.hookimpl
@@ -40,10 +47,11 @@ def toy_losses() -> Iterator[None]:
                     name="toy_sum", implementation="laconic_toy_losses:add", options=extra
                 ),
                 laconic.LossInfo(name="toy_broken", implementation="laconic_toy_losses:broken"),
+                laconic.LossInfo(name="toy_fails", implementation="laconic_toy_losses:fails"),
             ]
 
     module = ModuleType("laconic_toy_losses")
-    module.square, module.add, module.broken = square, add, broken
+    module.square, module.add, module.broken, module.fails = square, add, broken, fails
     sys.modules["laconic_toy_losses"] = module
     name = laconic.registry().register(Face(), name="laconic-toy-losses")
     yield

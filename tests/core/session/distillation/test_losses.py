@@ -184,6 +184,31 @@ def test_a_loss_that_is_no_scalar_is_the_plugin_s_fault(distilled):
         session.loss()
 
 
+def test_a_loss_that_fails_is_named_with_both_targets_and_both_shapes(distilled):
+    session = distilled(apply_method="toy_fails")
+    run(session)
+
+    with pytest.raises(laconic.PluginError) as caught:
+        session.loss()
+    assert str(caught.value).startswith(
+        "the loss toy_fails failed on 0._output_ of the student and 0._output_ of the teacher, "
+        "shapes (1, 2) and (1, 2): RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    )
+
+
+def test_a_parameter_that_the_teacher_lacks_is_refused(toy_losses, student):
+    entry = {"op_names": ["0"], "target_names": ["weight"], "apply_method": "toy_square"}
+    stage = {"distillation": {"config_list": [entry]}}
+    plan = laconic.plan(student, stage)  # without the teacher, links cannot be checked
+    session = laconic.attach(student, plan, teacher=nn.Sequential(nn.ReLU()))
+
+    with pytest.raises(laconic.SessionError) as caught:
+        session.loss()
+    assert str(caught.value) == (
+        "0.weight is linked to 0.weight, which the teacher does not have; link a module that has it"
+    )
+
+
 def test_a_teacher_that_is_the_student_is_refused_and_the_model_untouched(distilled, student):
     with pytest.raises(laconic.AttachError, match="the teacher shares modules with the model"):
         distilled(teacher=student)

@@ -1,0 +1,194 @@
+"""What taps keep: nothing after a loss, whatever became of it, and one batch at most before it."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+import laconic
+
+
+class Watched:
+    """Weak references to the memory of all that the first layers of both models put out."""
+
+    def __init__(self, *models):
+        self.storages = []
+        for model in models:
+            model[0].register_forward_hook(self._add)
+
+    def _add(self, module, args, output):
+        self.storages.append(StorageWeakRef(output.untyped_storage()))
+
+    @property
+    def alive(self):
+        gc.collect()
+        return sum(not storage.expired() for storage in self.storages)
+
+
+@pytest.fixture
+def watched(student, teacher):
+    return Watched(student, teacher)
+
+
+def batch(rows=1):
+    return torch.ones(rows, 2)
+
+
+def run(session, *, teacher_batch=None):
+    session.model(batch())
+    session.teacher_forward(batch() if teacher_batch is None else teacher_batch)
+
+
+def test_until_the_loss_taps_hold_one_batch_of_each_side(distilled, watched):
+    session = distilled()
+
+    run(session)
+
+    assert watched.alive == 2
+
+
+def test_after_the_loss_and_its_backward_nothing_of_the_step_is_left(distilled, watched):
+    session = distilled()
+    run(session)
+
+    session.loss().backward()
+
+    assert watched.alive == 0
+
+
+def test_the_graph_hangs_on_the_loss_alone(distilled, watched):
+    session = distilled()
+    run(session)
+
+    loss = session.loss()
+    assert watched.alive > 0
+    del loss
+
+    assert watched.alive == 0
+
+
+def test_the_links_that_do_not_count_are_freed_as_well(distilled, watched):
+    session = distilled(link=["0", "1"])
+    run(session)
+
+    session.loss().backward()
+
+    assert watched.alive == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "teacher_batch", "error"),
+    [
+        ({}, batch(3), laconic.SessionError),  # shapes that do not go together
+        ({"apply_method": "toy_fails"}, None, laconic.PluginError),
+        ({"apply_method": "toy_broken"}, None, laconic.PluginError),
+        ({"op_names": ["0", "unseen"]}, None, laconic.SessionError),
+    ],
+)
+def test_a_loss_that_fails_frees_what_it_was_given(
+    keys, teacher_batch, error, distilled, student, teacher, watched
+):
+    for model in (student, teacher):
+        model[0].unseen = nn.Linear(2, 2)
+    if "op_names" in keys:
+        keys = {"op_names": ["0", "0.unseen"]}
+    session = distilled(**keys)
+    run(session, teacher_batch=teacher_batch)
+
+    with pytest.raises(error):
+        session.loss()
+
+    assert watched.alive == 0
+
+
+def test_a_parameter_that_cannot_be_read_frees_the_activations(
+    toy_losses, student, watched, teacher
+):
+    keys = {"apply_method": "toy_square", "target_names": ["_output_", "weight"], "link": "act"}
+    plan = laconic.plan(student, {"distillation": {"config_list": [{"op_names": ["0"], **keys}]}})
+    teacher.act = nn.Identity()
+    session = laconic.attach(student, plan, teacher=teacher)
+    run(session)
+
+    with pytest.raises(laconic.SessionError, match="the teacher does not have"):
+        session.loss()
+
+    assert watched.alive == 0
+
+
+def test_validation_keeps_nothing(distilled, student, watched):
+    distilled()
+    student.eval()
+
+    with torch.no_grad():
+        for _ in range(3):
+            student(batch())
+
+    assert watched.alive == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_forwards_without_a_loss_keep_the_last_batch_and_no_other(
+    training, distilled, student, watched
+):
+    session = distilled()
+    student.train(training)
+
+    for _ in range(5):
+        run(session)
+
+    assert len(watched.storages) == 10
+    assert watched.alive == 2
+
+
+def test_validation_between_a_forward_and_its_loss_keeps_the_batch_of_the_forward(
+    distilled, student, watched
+):
+    session = distilled()
+    run(session)
+
+    with torch.no_grad():
+        student(10 * batch())
+    assert watched.alive == 2
+
+    assert session.loss().item() == 16  # as without it: (2 - 6)^2
+
+
+def test_a_forward_that_fails_is_not_kept_for_longer_than_the_next_one(distilled, student, watched):
+    session = distilled()
+
+    def fail(module, args):
+        raise RuntimeError("out of memory")
+
+    hook = student[1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        student(batch())
+    hook.remove()
+    run(session)
+    session.loss().backward()
+
+    assert watched.alive == 0
+
+
+@pytest.mark.parametrize("end", ["detach", "finalize"])
+def test_the_end_of_a_session_frees_what_no_loss_was_asked_for(end, distilled, watched):
+    session = distilled()
+    run(session)
+
+    getattr(session, end)()
+
+    assert watched.alive == 0
+
+
+def test_a_cache_that_fails_midway_frees_the_teacher_s_values(distilled, watched, tmp_path):
+    session = distilled(op_names=["0", "1"])
+
+    def half(teacher, inputs):
+        teacher[0](inputs)
+
+    with pytest.raises(laconic.SessionError, match="of the teacher was not seen"):
+        session.cache_teacher([batch()], tmp_path, forward=half)
+
+    assert watched.alive == 0
