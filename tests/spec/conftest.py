@@ -29,9 +29,9 @@ def families() -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "spec(family, **where): run once, as `case`, for each case of the family that is not "
-        "pending; has=key asks for the key in `given`, expects=key in `expect`, any other "
-        "key=value for that value in `given`",
+        "spec(family, **where): run once, as `case`, for each case of the family; has=key asks for "
+        "the key in `given`, expects=key in `expect`, any other key=value for that value in "
+        "`given`",
     )
 
 
@@ -48,11 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("spec")
     if marker is None:
         return
-    cases = [
-        case
-        for case in load_family(*marker.args)["cases"]
-        if "pending" not in case and is_meant(case, marker.kwargs)
-    ]
+    cases = [case for case in load_family(*marker.args)["cases"] if is_meant(case, marker.kwargs)]
     metafunc.parametrize("case", cases, ids=[case["name"] for case in cases])
 
 

@@ -1,5 +1,8 @@
 """Family order: one tensor through several methods."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -9,7 +12,7 @@ from laconic.algorithms import QParams
 from laconic.instrument.masks import ParameterMask
 
 
-@pytest.mark.spec("order", has="values")
+@pytest.mark.spec("order", expects="fake_quantize")
 def test_values(case):
     given, expect = case["given"], case["expect"]
     values = torch.tensor(given["values"], dtype=torch.float64)
@@ -32,6 +35,52 @@ def test_values(case):
     quantized = fake_quantize(masked, qparams)
     expected = torch.tensor(expect["fake_quantize"], dtype=torch.float64)
     torch.testing.assert_close(quantized, expected)
+
+
+@pytest.fixture
+def tapped():
+    """Register the loss ``spec_probe``; what it was given by the student."""
+    seen = []
+
+    def probe(student, teacher):
+        seen.append(student.detach().clone())
+        return (student - teacher).square().mean()
+
+    class Face:
+        @laconic.hookimpl
+        def laconic_distillation_losses(self):
+            return [laconic.LossInfo(name="spec_probe", implementation="laconic_spec_probe:probe")]
+
+    module = ModuleType("laconic_spec_probe")
+    module.probe = probe
+    sys.modules["laconic_spec_probe"] = module
+    name = laconic.registry().register(Face(), name="laconic-spec-probe")
+    yield seen
+    laconic.registry().unregister(name)
+    del sys.modules["laconic_spec_probe"]
+
+
+@pytest.mark.spec("order", expects="tap")
+def test_tap(case, tapped):
+    given = case["given"]
+    model, teacher = (torch.nn.Linear(len(given["values"]), 1, bias=False) for _ in range(2))
+    model.load_state_dict({"weight": torch.tensor([given["values"]])})
+    target = {"op_types": ["Linear"], "target_names": ["weight"]}
+    quantized = {**target, "quant_dtype": given["quant_dtype"]}
+    recipe = {
+        "pruning": {"algorithm": "level", "config_list": [{**target, "sparse_ratio": 0}]},
+        "quantization": {"algorithm": "ptq", "config_list": [quantized]},
+        "distillation": {"config_list": [{**target, "apply_method": "spec_probe"}]},
+    }
+    session = laconic.attach(model, recipe, teacher=teacher)
+    session.compress()
+    session.set_masks({"": {"weight": torch.tensor([given["kept"]]).bool()}})
+    # A checkpoint brings scales under the names of the model's buffers.
+    [scale] = [name for name in model.state_dict() if name.endswith("_scale")]
+    model.state_dict()[scale].fill_(given["scale"])
+    assert given["zero_point"] == 0
+    session.loss()
+    torch.testing.assert_close(tapped, [torch.tensor([case["expect"]["tap"]])])
 
 
 @pytest.mark.spec("order", has="recipe")

@@ -8,10 +8,6 @@ from jsonschema import Draft202012Validator
 
 from laconic.document.spec import spec_directory
 
-PENDING = {
-    "order": {"the_tap_sees_what_leaves_the_module": "quantization runs"},
-}
-
 CHAPTERS = {"R": 6, "S": 6, "T": 7, "G": 4, "B": 9, "Q": 5, "D": 4, "O": 4}
 
 
@@ -84,17 +80,9 @@ def test_every_case_cites_rules_that_exist(all_families, rules):
         assert set(case["rules"]) <= set(rules), (family, case["name"])
 
 
-def test_exactly_these_cases_are_pending(all_families):
-    found = {}
+def test_every_case_is_run(all_families, is_run):
     for family, case in all_cases(all_families):
-        if "pending" in case:
-            found.setdefault(family, {})[case["name"]] = case["pending"]
-    assert found == PENDING
-
-
-def test_every_case_that_is_not_pending_is_run(all_families, is_run):
-    for family, case in all_cases(all_families):
-        assert "pending" in case or is_run(family, case), (family, case["name"])
+        assert is_run(family, case), (family, case["name"])
 
 
 def test_every_key_of_the_schemas_stands_in_a_table(text):
