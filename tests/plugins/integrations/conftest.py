@@ -46,6 +46,12 @@ QAT = {
         ],
     }
 }
+PIPELINE = {
+    "stages": [
+        {**AGP, "until": 6},
+        {"quantization": {**QAT["quantization"], "algorithm": "ptq"}},
+    ]
+}
 DISTILLED = {
     "distillation": {
         "task_loss_weight": 0.5,
@@ -107,10 +113,17 @@ def train(model, session, data, *, accumulate=1):
             optimizer.zero_grad()
 
 
+def calibration():
+    """Batches of inputs to calibrate with."""
+    return [inputs * 2 for inputs, _ in batches(2)]
+
+
 def trained(recipe, data, *, teacher=None, accumulate=1):
     """A model and its session after the plain loop."""
     model = Net()
     session = laconic.attach(model, recipe, teacher=teacher)
+    if recipe is PIPELINE:
+        session.calibrate(calibration())
     session.compress()
     train(model, session, data, accumulate=accumulate)
     return model, session
@@ -135,6 +148,8 @@ def loops():
         QAT=QAT,
         BOTH={**AGP, **QAT},
         DISTILLED=DISTILLED,
+        PIPELINE=PIPELINE,
+        calibration=calibration,
         Net=Net,
         batches=batches,
         samples=samples,

@@ -88,6 +88,29 @@ def test_a_loaded_state_ends_as_training_that_was_not_interrupted(loops, tmp_pat
     loops.assert_same(compression.session, loops.trained(recipe, data)[1])
 
 
+@pytest.mark.parametrize("at", [4, 7])
+def test_a_stage_that_begins_later_looks_at_batches_also_after_a_state_was_loaded(
+    loops, tmp_path, at
+):
+    data = loops.batches(8)
+    settings = {"calibration": loops.calibration}
+    accelerator = Accelerator(cpu=True)
+    model = loops.Net()
+    compression = Compression(accelerator, loops.PIPELINE, model=model, **settings)
+    train(accelerator, compression, model, data[:at], optimizer=loops.sgd(model.parameters()))
+    accelerator.save_state(str(tmp_path))
+    accelerator.free_memory()
+
+    accelerator, model = Accelerator(cpu=True), loops.Net()
+    compression = Compression(accelerator, loops.PIPELINE, model=model, **settings)
+    optimizer = loops.sgd(model.parameters())
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.load_state(str(tmp_path))
+    train(accelerator, compression, model, data[at:], optimizer=optimizer)
+    assert compression.session.qparams()["net.0"]["_input_"].scale > 0
+    loops.assert_same(compression.session, loops.trained(loops.PIPELINE, data)[1])
+
+
 def test_a_saved_state_holds_a_session_that_loads_without_accelerate(loops, tmp_path):
     accelerator, model, compression = begun(loops, loops.AGP)
     train(

@@ -135,6 +135,28 @@ def test_a_fit_that_is_resumed_ends_as_one_that_was_not_interrupted(loops, tmp_p
     loops.assert_same(again.session, _without_prefix(whole.session))
 
 
+@pytest.mark.parametrize("at", [4, 7])
+def test_a_stage_that_begins_later_looks_at_batches_also_when_fitting_is_resumed(
+    loops, tmp_path, at
+):
+    _, whole = loops.trained(loops.PIPELINE, loops.batches(at) * 2)
+    # Calibration runs the network that the session is attached to, which the module holds.
+    module = Module(loops)
+    session = laconic.attach(module.model, loops.PIPELINE)
+    session.calibrate(loops.calibration())
+    session.compress()
+    first = LaconicCallback(session)
+    fit(module, loops.batches(at), first).save_checkpoint(tmp_path / "half.ckpt")
+
+    module = Module(loops)
+    session = laconic.attach(module.model, loops.PIPELINE)
+    again = LaconicCallback(session, calibration=loops.calibration)
+    ckpt_path = tmp_path / "half.ckpt"
+    fit(module, loops.batches(at), again, max_epochs=2, ckpt_path=ckpt_path)
+    assert again.session.qparams()["net.0"]["_input_"].scale > 0
+    loops.assert_same(again.session, whole)
+
+
 def test_the_best_checkpoint_brings_its_session(loops, tmp_path):
     module, callback = Module(loops), LaconicCallback(loops.AGP)
     module.scores = iter([3.0, 1.0, 2.0])
@@ -185,6 +207,23 @@ def test_a_recipe_that_cannot_be_compressed_leaves_the_module_as_it_was(loops):
     with pytest.raises(laconic.SessionError, match=r"call session\.calibrate"):
         fit(module, loops.batches(1), LaconicCallback(recipe))
     assert module.state_dict().keys() == Module(loops).state_dict().keys()
+
+
+def test_calibration_comes_before_compressing(loops):
+    class Callable(Module):
+        def forward(self, inputs):
+            return self.model(inputs)
+
+    entry = {"op_names": ["model.net.0"], "target_names": ["_output_"], "sparse_ratio": 0.25}
+    recipe = {
+        "pruning": {
+            "algorithm": "l1_norm",
+            "config_list": [{**entry, "granularity": "per_channel"}],
+        }
+    }
+    callback = LaconicCallback(recipe, calibration=loops.calibration)
+    fit(Callable(loops), loops.batches(2), callback)
+    assert callback.session.sparsity()["model.net.0"]["_output_"] == 0.25
 
 
 def test_prepare_calibrates_what_needs_it(loops):

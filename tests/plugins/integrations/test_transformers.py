@@ -163,6 +163,21 @@ def test_training_that_is_resumed_ends_as_one_that_was_not_interrupted(
     loops.assert_same(again.session, loops.trained(recipe, loops.batches(6))[1])
 
 
+@pytest.mark.parametrize("at", [4, 7])
+def test_a_stage_that_begins_later_looks_at_batches_also_when_training_is_resumed(
+    loops, tmp_path, at
+):
+    data = loops.samples(8)
+    settings = {"folder": tmp_path, "save_strategy": "steps", "save_steps": at}
+    first, again = (
+        LaconicCallback(loops.PIPELINE, calibration=loops.calibration) for _ in range(2)
+    )
+    trainer(loops, loops.Net(), data, first, StopAt(at), **settings).train()
+    trainer(loops, loops.Net(), data, again, **settings).train(True)
+    assert again.session.qparams()["net.0"]["_input_"].scale > 0
+    loops.assert_same(again.session, loops.trained(loops.PIPELINE, loops.batches(8))[1])
+
+
 class StopAt(TrainerCallback):
     """Stops training after some steps, as a power cut would."""
 

@@ -9,7 +9,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 import laconic
-from laconic_integrations.running import Prepare, RunningSession, Source, compress
+from laconic_integrations.running import (
+    Calibration,
+    Prepare,
+    RunningSession,
+    Source,
+    compress,
+)
 
 
 class Compression:
@@ -23,6 +29,7 @@ class Compression:
         model: nn.Module | None = None,
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
+        calibration: Calibration | None = None,
         restore: bool = True,
     ) -> None:
         """Take a session, or a recipe to attach now; before or after ``accelerator.prepare``.
@@ -35,10 +42,14 @@ class Compression:
             teacher: the teacher, where ``source`` is not a session.
             prepare: called with a session that was attached here; None for algorithms that
                 compress after training.
+            calibration: returns the batches to calibrate with; called before ``prepare``, and again
+                where a restored session has stages that are still to come.
             restore: whether ``load_state`` restores the session; False when you loaded it yourself.
         """
         self._accelerator = accelerator
-        self._running = RunningSession(source, teacher=teacher, prepare=prepare)
+        self._running = RunningSession(
+            source, teacher=teacher, prepare=prepare, calibration=calibration
+        )
         if not isinstance(source, laconic.Session):
             if model is None:
                 raise ValueError("a recipe needs a model to attach to; give model=...")

@@ -9,7 +9,13 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 
 import laconic
-from laconic_integrations.running import Prepare, RunningSession, Source, compress
+from laconic_integrations.running import (
+    Calibration,
+    Prepare,
+    RunningSession,
+    Source,
+    compress,
+)
 
 
 class LaconicCallback(pl.Callback):
@@ -24,6 +30,7 @@ class LaconicCallback(pl.Callback):
         *,
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
+        calibration: Calibration | None = None,
         finalize: bool = False,
     ) -> None:
         """Take a session, or a recipe to attach when fitting starts.
@@ -34,10 +41,14 @@ class LaconicCallback(pl.Callback):
             teacher: the teacher, where ``source`` is not a session.
             prepare: called once with a session that was attached here and not resumed; None for
                 algorithms that compress after training.
+            calibration: returns the batches to calibrate with; called before ``prepare``, and again
+                where a resumed session has stages that are still to come.
             finalize: whether to finalize the session when fitting ends.
         """
         super().__init__()
-        self._running = RunningSession(source, teacher=teacher, prepare=prepare)
+        self._running = RunningSession(
+            source, teacher=teacher, prepare=prepare, calibration=calibration
+        )
         self._finalize = finalize
         self._optimizer_steps = 0
         self._scale: float | None = None

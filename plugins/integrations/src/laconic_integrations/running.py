@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +19,9 @@ Source: TypeAlias = (
 
 Prepare: TypeAlias = Callable[[laconic.Session], object]
 """What makes a new session ready to train."""
+
+Calibration: TypeAlias = Callable[[], Iterable[Any]]
+"""What returns the batches that `laconic.Session.calibrate` takes."""
 
 FOLDER = "laconic"
 """Where a framework's checkpoint folder has the saved session."""
@@ -46,6 +49,7 @@ class RunningSession:
         *,
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
+        calibration: Calibration | None = None,
     ) -> None:
         if isinstance(source, laconic.Session) and teacher is not None:
             raise ValueError(
@@ -58,6 +62,7 @@ class RunningSession:
         self._source = source
         self._teacher = source.teacher if isinstance(source, laconic.Session) else teacher
         self._prepare = prepare
+        self._calibration = calibration
         self._is_finalized = False
         # Whoever has the session may have called its total_loss; whoever gave a recipe has not.
         self._needs_loss = not is_session
@@ -97,6 +102,8 @@ class RunningSession:
         if self.is_prepared:
             return
         try:
+            if self._calibration is not None:
+                self.session.calibrate(self._calibration())
             if self._prepare is not None:
                 self._prepare(self.session)
         except BaseException:
@@ -173,7 +180,7 @@ class RunningSession:
                 f"with that one, or give laconic.load_session(model, {os.fspath(folder)!r}) "
                 f"instead of a recipe and do not resume"
             )
-        self.is_prepared = True
+        self._go_on()
 
     def state(self) -> dict[str, Any]:
         """Return the session's state for a checkpoint that is one file; empty without one."""
@@ -196,6 +203,12 @@ class RunningSession:
         before.detach()
         self._session = laconic.attach(before.model, before.plan, teacher=self._teacher)
         self.session.restore(state["tensors"], state["data"])
+        self._go_on()
+
+    def _go_on(self) -> None:
+        # Batches are not saved, and stages that are still to come may look at some.
+        if self.session.waiting and self._calibration is not None:
+            self.session.calibrate(self._calibration())
         self.is_prepared = True
 
     def finalize(self) -> nn.Module:

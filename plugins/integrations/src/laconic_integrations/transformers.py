@@ -17,7 +17,13 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 import laconic
-from laconic_integrations.running import Prepare, RunningSession, Source, compress
+from laconic_integrations.running import (
+    Calibration,
+    Prepare,
+    RunningSession,
+    Source,
+    compress,
+)
 
 
 class LaconicCallback(TrainerCallback):
@@ -33,6 +39,7 @@ class LaconicCallback(TrainerCallback):
         *,
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
+        calibration: Calibration | None = None,
         finalize: bool = False,
     ) -> None:
         """Take a session, or a recipe to attach when training starts.
@@ -43,9 +50,13 @@ class LaconicCallback(TrainerCallback):
             teacher: the teacher, where ``source`` is not a session.
             prepare: called once with a session that was attached here and not resumed; None for
                 algorithms that compress after training.
+            calibration: returns the batches to calibrate with; called before ``prepare``, and again
+                where a resumed session has stages that are still to come.
             finalize: whether to finalize the session when training ends.
         """
-        self._running = RunningSession(source, teacher=teacher, prepare=prepare)
+        self._running = RunningSession(
+            source, teacher=teacher, prepare=prepare, calibration=calibration
+        )
         self._finalize = finalize
         self.resumed: str | None = None
 
