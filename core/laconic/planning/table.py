@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 
+from laconic.document.recipe import Stage
 from laconic.planning.plan import Plan, TargetPlan
 
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
@@ -92,6 +93,14 @@ def describe(target: TargetPlan) -> str:
     return ", ".join(shown) or "nothing asked"
 
 
+def _period(stage: Stage) -> str:
+    name = f"{stage.path} ({stage.algorithm})" if stage.algorithm else stage.path
+    begin = f"from step {stage.begin}" if stage.begin else "from the beginning"
+    end = "to the end" if stage.end is None else f"to step {stage.end}"
+    sparse = f", fully sparse from step {stage.schedule.end} on" if stage.schedule else ""
+    return f"{name}: {begin} {end}{sparse}"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -100,7 +109,10 @@ def _remarks(plan: Plan) -> Iterator[str]:
     yield ""
     modules = _count(len(plan.selected), "selected module")
     yield f"{_count(len(plan.targets), 'target')} in {modules}"
+    stages = plan.recipe.stages
+    is_divided = any(stage.begin or stage.end is not None for stage in stages)
     for heading, findings in (
+        ("periods", [_period(stage) for stage in stages] if is_divided else ()),
         ("matched nothing", plan.unmatched),
         ("configured twice", plan.shadowed),
         ("skipped", plan.skipped),

@@ -139,5 +139,15 @@ def test_a_plan_with_periods_comes_back_from_json(build):
     assert [(stage.begin, stage.end) for stage in again.recipe.stages] == [(0, 2), (2, None)]
 
 
-def test_the_table_of_a_plan_names_the_period(build):
-    assert "stages[1].pruning.config_list[0]" in str(laconic.plan(build(), recipe(LAST)))
+def test_the_table_of_a_plan_tells_when_each_stage_is_at_work(build):
+    schedule = {"name": "toy_line", "every": 5, "times": 4}
+    table = str(laconic.plan(build(), recipe(LAST, schedule=schedule)))
+    assert table.splitlines()[-3:] == [
+        "periods:",
+        "  stages[0].pruning (toy): from the beginning to step 2",
+        "  stages[1].pruning (toy): from step 2 to the end, fully sparse from step 22 on",
+    ]
+
+
+def test_the_table_of_a_plan_without_periods_does_not_speak_of_them(build):
+    assert "periods" not in str(laconic.plan(build(), stage(FIRST)))
