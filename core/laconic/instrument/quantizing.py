@@ -32,6 +32,11 @@ class Grid:
     quant_min: int
     quant_max: int
 
+    @property
+    def is_centred(self) -> bool:
+        """Whether the integer 0 always stands for zero: signed and symmetric (rule Q2.2)."""
+        return self.scheme == "symmetric" and self.quant_min == -self.quant_max
+
 
 @attrs.frozen(eq=False)
 class Quantize:

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 
 @functools.cache
@@ -28,6 +28,22 @@ def training_batches(seed: int) -> DataLoader[tuple[Tensor, ...]]:
     """Return the training set in batches of 64, shuffled by a seed."""
     generator = torch.Generator().manual_seed(seed)
     return DataLoader(split()[0], batch_size=64, shuffle=True, generator=generator)
+
+
+def few(count: int, *, seed: int) -> TensorDataset:
+    """Return some images of the training set, of each digit its share, chosen by a seed."""
+    images, labels = split()[0].tensors
+    chosen, _ = train_test_split(
+        range(len(labels)), train_size=count, stratify=labels.numpy(), random_state=seed
+    )
+    return TensorDataset(images[chosen], labels[chosen])
+
+
+def endless(dataset: TensorDataset, *, steps: int, seed: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Return a number of batches of 64, shuffled by a seed, whatever the size of the dataset."""
+    generator = torch.Generator().manual_seed(seed)
+    order = RandomSampler(dataset, num_samples=64 * steps, generator=generator)
+    return DataLoader(dataset, batch_size=64, sampler=order)
 
 
 def calibration() -> list[Tensor]:

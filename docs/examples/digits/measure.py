@@ -1,14 +1,17 @@
 """What the measured tables share: training by a seed, accuracy in percent, rows of a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import attrs
 import torch
 from data import evaluate, training_batches
 from model import Digits
-from torch import nn
+from torch import Tensor, nn
 
 import laconic
+
+Batch = Sequence[Tensor]
 
 
 @attrs.frozen
@@ -60,13 +63,44 @@ def train(
         session: the session that is attached to the model.
     """
     batches = [training_batches(seed=1000 * seed + epoch) for epoch in range(epochs)]
+    steps = sum(map(len, batches))
+    take_steps(
+        model,
+        chain.from_iterable(batches),
+        steps=steps,
+        learning_rate=learning_rate,
+        session=session,
+    )
+
+
+def take_steps(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    steps: int,
+    learning_rate: float,
+    session: laconic.Session | None = None,
+) -> None:
+    """Train a model on batches, with the losses, the teacher and the steps of a session.
+
+    Args:
+        model: the model, dense or with a session attached.
+        batches: images and labels.
+        steps: how many batches these are.
+        learning_rate: of Adam, at the start; it falls to zero along a cosine.
+        session: the session that is attached to the model.
+    """
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, sum(map(len, batches)))
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
-    for images, labels in (batch for epoch in batches for batch in epoch):
+    for images, labels in batches:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(images), labels)
-        (loss if session is None else session.total_loss(loss)).backward()
+        if session is not None:
+            if session.teacher is not None:
+                session.teacher_forward(images)
+            loss = session.total_loss(loss)
+        loss.backward()
         optimizer.step()
         decay.step()
         if session is not None:

@@ -12,18 +12,22 @@ HERE = Path(__file__).parent
 
 
 class Digits(nn.Module):
-    """Three convolutions, each with its batch norm, and a linear classifier."""
+    """Three convolutions, each with its batch norm, and a linear classifier.
 
-    def __init__(self) -> None:
+    Args:
+        width: filters of the first convolution; the others have twice and four times as many.
+    """
+
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(16)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(32)
-        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
-        self.norm3 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(2 * width)
+        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.norm3 = nn.BatchNorm2d(4 * width)
         self.pool = nn.MaxPool2d(2)
-        self.classifier = nn.Linear(64 * 2 * 2, 10)
+        self.classifier = nn.Linear(4 * width * 2 * 2, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, shape (batch, 10), for images of shape (batch, 1, 8, 8)."""

@@ -39,6 +39,24 @@ def test_a_range_moves_at_each_training_forward(one, attach):
     assert scale(session) == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"quant_dtype": "int8"}, None),  # always 0: nothing is added to any value
+        ({"quant_dtype": "uint8"}, 128),
+        # 0 to 127 are -127 to 127: 0 is -127.
+        ({"quant_dtype": "int8", "quant_scheme": "affine"}, -127),
+    ],
+)
+def test_a_zero_point_is_kept_where_it_can_be_another_one_than_zero(one, attach, setting, expected):
+    session = attach(one, "toy_follow", [{**INPUT[0], **setting}])
+    one(row(127.0, 0.0))
+
+    kept = [tensor for name, tensor in one.state_dict().items() if name.endswith("zero_point")]
+    assert [int(tensor) for tensor in kept] == ([] if expected is None else [expected])
+    assert int(session.qparams()["0"]["_input_"].zero_point) == (expected or 0)
+
+
 def test_a_range_rests_in_eval_mode(one, attach):
     session = attach(one, "toy_follow", INPUT)
     one(row(127.0, 0.0))
