@@ -14,7 +14,7 @@ from laconic.document.suggest import did_you_mean
 from laconic.document.wording import join_words
 from laconic.registry.descriptors import METHODS, Json, Method
 
-Level: TypeAlias = Literal["target", "entry", "stage", "align", "schedule", "recipe", "job"]
+Level: TypeAlias = Literal["target", "entry", "stage", "align", "schedule", "recipe", "job", "loop"]
 
 _LISTED_AT_MOST = 20
 _OUTWARDS: tuple[Level, ...] = ("target", "entry", "stage", "recipe", "job")
@@ -22,12 +22,14 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
     "target": ("align",),
     "entry": ("align",),
     "stage": ("schedule",),
+    "job": ("loop",),
 }
 _PLACES: dict[Level, str] = {
     "job": "in a job, beside 'recipe'",
     "recipe": "at the top of the recipe",
     "align": "under 'align'",
     "schedule": "under 'schedule'",
+    "loop": "under 'loop'",
 }
 
 
@@ -84,6 +86,7 @@ def _homes() -> tuple[Home, ...]:
         _home("schedule", "pruning", recipe["$defs"]["schedule"]),
         _home("recipe", None, recipe),
         _home("job", None, job),
+        _home("loop", None, job["$defs"]["loop"]),
     )
 
 
@@ -94,7 +97,7 @@ def _home(level: Level, method: Method | None, schema: Mapping[str, Json]) -> Ho
 def _preferred(key: str, here: Home) -> tuple[Home, ...]:
     """The homes of a key: of the same method if there are any, and then the nearest level."""
     # Alignments and schedules are for pruning only.
-    inside = _INSIDE.get(here.level, ()) if here.method == "pruning" else ()
+    inside = _INSIDE.get(here.level, ()) if here.method in ("pruning", None) else ()
     allowed = (*_OUTWARDS, *inside)
     homes = [home for home in _homes() if key in home.keys and home.level in allowed]
     own = [home for home in homes if home.method in (None, here.method)]
@@ -107,6 +110,8 @@ def _preferred(key: str, here: Home) -> tuple[Home, ...]:
 
 
 def _nearest_levels(level: Level) -> Sequence[Level]:
+    if level == "loop":
+        return ("job",)
     if level not in _OUTWARDS:
         return _OUTWARDS[1:]
     index = _OUTWARDS.index(level)

@@ -249,10 +249,11 @@ def test_without_a_loop_it_is_refused_before_the_model_is_built(
     (problem,) = caught.value.problems
     assert problem.path == "recipe.pruning[0].algorithm"
     assert problem.message == (
-        f"'{algorithm}' ranks by what training shows, and the job has no 'train'"
+        f"'{algorithm}' ranks by what training shows, and the job has neither 'train' nor 'loop'"
     )
     assert problem.hint == (
-        "write train: 'module:callable', your loop, which takes the model and the session"
+        "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "
+        "'module:callable', your own loop, which takes the model and the session"
     )
     assert workshop.diary() == []
     assert not workshop.partial.exists()
