@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from laconic.jobs.losses import TaskLoss, kind_of
 from laconic.jobs.optimizing import build_optimizer, set_learning_rate
 from laconic.jobs.progress import length_of
 from laconic.jobs.run import Run
+from laconic.planning.classes import original_class
 from laconic.session.observing import call_model
 
 
@@ -103,15 +106,15 @@ class _Training:
             )
 
     def _step(self, batch: Any, place: str) -> float:
-        model, session = self._run.model, self._session
+        session = self._session
         inputs, targets = self._task.split(batch)
         self._optimizer.zero_grad()
-        output = call_model(model, inputs)
+        output = self._call(inputs)
         if self._is_distilling:
             call_model(session.teacher_forward, inputs)
         task = self._task.of(output, targets)
         total = session.loss() if task is None else session.total_loss(task)
-        value = float(total)
+        value = total.item()
         if not math.isfinite(value):
             raise TrainingError(_not_finite(value, task, place))
         if not total.requires_grad:
@@ -126,6 +129,22 @@ class _Training:
         self._optimizer.step()
         session.step()
         return value
+
+    def _call(self, inputs: Any) -> object:
+        model = self._run.model
+        try:
+            return call_model(model, inputs)
+        except TypeError as error:
+            taken = inspect.signature(original_class(type(model)).forward)
+            try:
+                call_model(partial(taken.bind, model), inputs)
+            except TypeError as misfit:
+                raise self._wrong(
+                    "data.train",
+                    f"gave the model {kind_of(inputs)}, and its forward takes {taken}: {misfit}",
+                    "a list or tuple is spread over its arguments, a mapping over its keywords",
+                ) from error
+            raise
 
     def _batches(self) -> Iterable[Any]:
         load = self._run.calls.batches
@@ -163,7 +182,7 @@ def _learning(run: Run) -> list[Tensor]:
 
 
 def _not_finite(value: float, task: Tensor | None, place: str) -> str:
-    whose = "" if task is None else f" (the task loss is {float(task)})"
+    whose = "" if task is None else f" (the task loss is {task.item()})"
     return (
         f"the loss of {place} is {value}{whose}; lower loop.lr, set loop.clip_norm, or look for "
         f"values in the data that are not finite"

@@ -56,13 +56,11 @@ class TaskLoss:
         if self.name in (OWN_LOSS, NO_TASK):
             return batch, None
         if not isinstance(batch, (list, tuple)) or len(batch) != _PAIR:
-            hint = "for a model with several inputs write ((first, second), targets)"
-            if isinstance(batch, Mapping):
-                hint = "with loss: output the model gets the whole mapping, and returns its loss"
             raise self._wrong(
                 "data.train",
-                f"yielded {kind_of(batch)}, expected a pair (inputs, targets) for loss {self.name}",
-                hint,
+                f"gave the batch {kind_of(batch)}, expected a pair (inputs, targets) for the loss "
+                f"{self.name}",
+                _hint_for_pair(batch),
             )
         return batch[0], batch[1]
 
@@ -79,11 +77,9 @@ class TaskLoss:
         if self.name == NO_TASK:
             return None
         if self.name == OWN_LOSS:
-            return self._single(
-                _own_loss(output), f"the model returned {kind_of(output)} whose loss"
-            )
+            return self._single(_own_loss(output), f"the loss of {kind_of(output)} from the model")
         if self.function is not None:
-            return self._single(self.function(output, targets), f"what {self.name!r} returned")
+            return self._single(self.function(output, targets), f"the loss of {self.name!r}")
         return self._compare(output, targets)
 
     def _compare(self, output: Any, targets: Any) -> Tensor:
@@ -126,13 +122,24 @@ def kind_of(value: object) -> str:
         return "nothing"
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
-        return f"a {dtype} tensor of shape {list(value.shape)}"
+        return f"{_with_article(dtype)} tensor of shape {list(value.shape)}"
     if isinstance(value, Mapping):
         return f"a mapping with {', '.join(map(str, value)) or 'nothing in it'}"
     if isinstance(value, (list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    return _with_article(type(value).__name__)
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
+
+
+def _hint_for_pair(batch: object) -> str | None:
+    if isinstance(batch, Mapping):
+        return "with loss: output the model gets the whole mapping, and returns its own loss"
+    if isinstance(batch, (list, tuple)):
+        return "for a model with several inputs write ((first, second), targets)"
+    return "give one pair for each batch, as a DataLoader over inputs and targets does"
 
 
 def _own_loss(output: Any) -> Any:

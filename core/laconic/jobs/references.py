@@ -76,6 +76,11 @@ def load_references(job: Job) -> References:
             problems.append(result)
             continue
         found[name] = result
+        if name == "loss" and inspect.isclass(result):
+            hint = "name a function, or a variable that holds an instance"
+            message = f"{reference!r} is a class, expected a function of output and targets"
+            problems.append(Problem(path, message, hint))
+            continue
         problem = _misfit(result, path, reference, positional=positional, named=named)
         if problem:
             problems.append(problem)
