@@ -30,6 +30,11 @@ def training_batches(seed: int) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(split()[0], batch_size=64, shuffle=True, generator=generator)
 
 
+def train() -> DataLoader[tuple[Tensor, ...]]:
+    """Return the training set for one epoch of the built-in loop, shuffled by torch's generator."""
+    return DataLoader(split()[0], batch_size=64, shuffle=True)
+
+
 def calibration() -> list[Tensor]:
     """Return a few batches of images without labels, for algorithms that observe activations."""
     images = split()[0].tensors[0]
