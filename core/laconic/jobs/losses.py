@@ -77,10 +77,21 @@ class TaskLoss:
         if self.name == NO_TASK:
             return None
         if self.name == OWN_LOSS:
-            return self._single(_own_loss(output), f"the loss of {kind_of(output)} from the model")
+            return self._single(self._own(output), "the model's own loss")
         if self.function is not None:
             return self._single(self.function(output, targets), f"the loss of {self.name!r}")
         return self._compare(output, targets)
+
+    def _own(self, output: Any) -> Any:
+        is_mapping = isinstance(output, Mapping)
+        loss = output.get("loss") if is_mapping else getattr(output, "loss", None)
+        if loss is None:
+            raise self._wrong(
+                "loop.loss",
+                f"the model returned {kind_of(output)}, which has no loss",
+                "models of Transformers compute one when the batch has labels",
+            )
+        return loss
 
     def _compare(self, output: Any, targets: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -103,8 +114,6 @@ class TaskLoss:
         if isinstance(value, Tensor) and value.dim() == 0:
             return value
         hint = "take its mean()" if isinstance(value, Tensor) else None
-        if self.name == OWN_LOSS and value is None:
-            hint = "models of transformers compute one when the batch has labels"
         message = f"{which} is {kind_of(value)}, expected a 0-dim tensor"
         raise self._wrong("loop.loss", message, hint)
 
@@ -140,7 +149,3 @@ def _hint_for_pair(batch: object) -> str | None:
     if isinstance(batch, (list, tuple)):
         return "for a model with several inputs write ((first, second), targets)"
     return "give one pair for each batch, as a DataLoader over inputs and targets does"
-
-
-def _own_loss(output: Any) -> Any:
-    return output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)

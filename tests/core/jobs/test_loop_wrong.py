@@ -267,9 +267,8 @@ def test_other_batches_than_pairs(batch: Any, found: str) -> None:
             "output",
             torch.ones(2),
             None,
-            "loop.loss: the loss of a float32 tensor of shape [2] from the model is nothing, "
-            "expected a 0-dim tensor (models of transformers compute one when the batch has "
-            "labels)",
+            "loop.loss: the model returned a float32 tensor of shape [2], which has no loss (models "
+            "of Transformers compute one when the batch has labels)",
         ),
     ],
 )
