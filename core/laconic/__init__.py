@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from laconic.errors import PluginError as PluginError
     from laconic.errors import SessionError as SessionError
     from laconic.errors import SessionFileError as SessionFileError
+    from laconic.errors import TrainingError as TrainingError
     from laconic.errors import UnknownPluginError as UnknownPluginError
     from laconic.gram import add_gram as add_gram
     from laconic.gram import damp_gram as damp_gram
@@ -121,6 +122,7 @@ _WHERE = {
     "SharedChannels": "laconic.algorithms",
     "Solution": "laconic.abilities",
     "TargetPlan": "laconic.planning.plan",
+    "TrainingError": "laconic.errors",
     "UnknownPluginError": "laconic.errors",
     "add_gram": "laconic.gram",
     "attach": "laconic.session.opening",

@@ -93,5 +93,9 @@ class SessionError(LaconicError, RuntimeError):
     """Session methods were called in an order that cannot work; the text names the missing call."""
 
 
+class TrainingError(LaconicError, RuntimeError):
+    """The built-in training loop of a job cannot go on, because its loss is not finite."""
+
+
 class SessionFileError(LaconicError, OSError):
     """A saved session is damaged, incomplete or belongs to another model."""

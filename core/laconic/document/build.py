@@ -10,6 +10,7 @@ import attrs
 from laconic.document.entries import COMMON_KEYS, Place, stages_in
 from laconic.document.integers import integers_by_schema, whole_numbers
 from laconic.document.job import Export, Job, JobData
+from laconic.document.loop import build_loop
 from laconic.document.path import Path as DataPath
 from laconic.document.path import spell_path
 from laconic.document.periods import Period, periods_of
@@ -111,6 +112,7 @@ def build_job(
         teacher_args=data.get("teacher_args", {}),
         data=JobData(**data.get("data", {})),
         train=data.get("train"),
+        loop=build_loop(data.get("loop")),
         recipe=recipe,
         output=directory / data["output"],
         export=tuple(_build_export(export) for export in data.get("export", ())),

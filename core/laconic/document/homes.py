@@ -15,7 +15,7 @@ from laconic.document.wording import join_words
 from laconic.registry.descriptors import METHODS, Json, Method
 
 Level: TypeAlias = Literal[
-    "target", "entry", "stage", "align", "schedule", "period", "recipe", "job"
+    "target", "entry", "stage", "align", "schedule", "period", "recipe", "job", "loop"
 ]
 
 _LISTED_AT_MOST = 20
@@ -25,6 +25,7 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
     "target": ("align",),
     "entry": ("align",),
     "stage": ("schedule",),
+    "job": ("loop",),
 }
 _PLACES: dict[Level, str] = {
     "job": "in a job, beside 'recipe'",
@@ -32,6 +33,7 @@ _PLACES: dict[Level, str] = {
     "period": "in an item of 'stages'",
     "align": "under 'align'",
     "schedule": "under 'schedule'",
+    "loop": "under 'loop'",
 }
 
 
@@ -89,6 +91,7 @@ def _homes() -> tuple[Home, ...]:
         _home("period", None, recipe["$defs"]["period"]),
         _home("recipe", None, recipe),
         _home("job", None, job),
+        _home("loop", None, job["$defs"]["loop"]),
     )
 
 
@@ -112,6 +115,8 @@ def _preferred(key: str, here: Home) -> tuple[Home, ...]:
 
 
 def _nearest_levels(level: Level) -> Sequence[Level]:
+    if level == "loop":
+        return ("job",)
     if level not in _OUTWARDS:
         return _OUTWARDS[1:]
     index = _OUTWARDS.index(level)

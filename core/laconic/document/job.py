@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -29,12 +30,37 @@ class JobData:
     """References to the callables that give a job its data.
 
     Attributes:
+        train: ``module:callable`` returning the batches of one epoch for the loop, or None.
         calibration: ``module:callable`` returning an iterable of batches, or None.
         evaluate: ``module:callable`` taking the model and returning metrics, or None.
     """
 
+    train: str | None = None
     calibration: str | None = None
     evaluate: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Loop:
+    """The built-in training loop of a job.
+
+    Attributes:
+        epochs: how often the batches of ``data.train`` are gone through.
+        lr: the learning rate at the beginning.
+        loss: the name of the task loss, or ``module:callable`` taking output and targets.
+        optimizer: the name of PyTorch's optimizer.
+        optimizer_options: its further keyword arguments.
+        lr_schedule: how the learning rate falls.
+        clip_norm: the largest norm of all gradients together, or None.
+    """
+
+    epochs: int
+    lr: float
+    loss: str
+    optimizer: str = "adamw"
+    optimizer_options: Mapping[str, Json] = attrs.field(factory=dict)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    clip_norm: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -51,6 +77,7 @@ class Job:
         teacher_args: keyword arguments of ``teacher``.
         data: references to the data.
         train: reference to the user's loop ``(model, session) -> None``, or None.
+        loop: the built-in training loop, or None.
         export: the formats to write.
         seed: the seed of every generator, or None to leave them alone.
         document: the plain JSON data the job was made from.
@@ -66,6 +93,7 @@ class Job:
     teacher_args: Mapping[str, Json] = attrs.field(factory=dict)
     data: JobData = attrs.field(factory=JobData)
     train: str | None = None
+    loop: Loop | None = None
     export: tuple[Export, ...] = ()
     seed: int | None = None
     document: Mapping[str, Json] = attrs.field(factory=dict, eq=False, repr=False)

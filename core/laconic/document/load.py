@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from laconic.document.build import Site, build_entries, build_job, build_recipe
-from laconic.document.entries import recipe_path
+from laconic.document.entries import recipe_path, without_absent
 from laconic.document.job import Job
+from laconic.document.loop import check_loop
 from laconic.document.path import Path as DataPath
 from laconic.document.positions import Document
 from laconic.document.problem import Problem
@@ -69,8 +70,13 @@ def training_problems(document: Document, recipe: Json) -> tuple[Problem, ...]:
         document: the job, without mistakes so far.
         recipe: the recipe as plain data.
     """
-    findings = check_training(document.data, "job", recipe=recipe, path=("recipe",))
-    return document.problems(list(findings))
+    job = without_absent(document.data, "job")
+    findings = [
+        finding
+        for check_beside in (check_training, check_loop)
+        for finding in check_beside(job, "job", recipe=recipe, path=("recipe",))
+    ]
+    return document.problems(findings)
 
 
 def parse_config_list(method: Method, config_list: Sequence[Json]) -> tuple[Entry, ...]:

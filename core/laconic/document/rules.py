@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 from laconic.document.entries import Place, entries_of
 from laconic.document.legacy import LEGACY_ANY_TYPE, LEGACY_TYPE_HINT
+from laconic.document.loop import check_loop
 from laconic.document.periods import check_periods
 from laconic.document.positions import Finding
 from laconic.document.requirements import check_requirements
@@ -37,6 +38,7 @@ def check_rules(data: Json, kind: Kind) -> Iterator[Finding]:
     yield from check_periods(data, kind)
     yield from check_requirements(data, kind)
     yield from check_training(data, kind)
+    yield from check_loop(data, kind)
 
 
 def _levels(entry: Place) -> Iterator[Place]:

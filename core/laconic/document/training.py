@@ -19,7 +19,7 @@ NEEDS_TRAINING = ("gradients", "training")
 def check_training(
     job: Json, kind: Kind, *, recipe: Json = None, path: Path | None = None
 ) -> Iterator[Finding]:
-    """Yield the algorithms of a job that need its ``train``, where it has none.
+    """Yield the algorithms of a job that need its ``train`` or ``loop``, where it has neither.
 
     Args:
         job: plain JSON data without what counts as absent; need not fit the schema.
@@ -27,7 +27,9 @@ def check_training(
         recipe: the recipe of a file that the job names; by default the one inside it.
         path: where to point for a recipe in a file of its own.
     """
-    if kind != "job" or not isinstance(job, dict) or job.get("train") is not None:
+    if kind != "job" or not isinstance(job, dict):
+        return
+    if job.get("train") is not None or job.get("loop") is not None:
         return
     stages = stages_of(job, "job") if recipe is None else stages_of(recipe, "recipe")
     for stage in stages:
@@ -35,8 +37,10 @@ def check_training(
         if stage.method == "pruning" and isinstance(algorithm, str) and _is_trained(algorithm):
             yield Finding(
                 (*stage.path, "algorithm") if path is None else path,
-                f"{algorithm!r} ranks by what training shows, and the job has no 'train'",
-                "write train: 'module:callable', your loop, which takes the model and the session",
+                f"{algorithm!r} ranks by what training shows, and the job has neither 'train' nor "
+                "'loop'",
+                "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "
+                "'module:callable', your own loop, which takes the model and the session",
             )
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from laconic.document.problem import Problem
-from laconic.durable import make_folder, sync_folder
+from laconic.durable import PARTIAL, make_folder, sync_folder
 from laconic.errors import ConfigError
 from laconic.jobs.record import NAME, RunRecord, read_record, write_record
 
@@ -46,7 +46,7 @@ def check_output(output: Path) -> None:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             found = "a link" if folder.is_symlink() else "a file"
             problems.append(Problem("output", f"{folder} is {found}, expected a folder or nothing"))
-        elif folder.exists() and read_record(folder) is None and any(folder.iterdir()):
+        elif folder.exists() and read_record(folder) is None and _holds_others(folder):
             problems.append(
                 Problem(
                     "output",
@@ -57,6 +57,12 @@ def check_output(output: Path) -> None:
             )
     if problems:
         raise ConfigError(problems)
+
+
+def _holds_others(folder: Path) -> bool:
+    # A run that was killed with its very first record in hand leaves no more than that file.
+    begun = set(folder.glob(f".{NAME}.*{PARTIAL}"))
+    return any(path not in begun for path in folder.iterdir())
 
 
 def recover(output: Path) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import random
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import attrs
-import torch
 from torch import nn
 
 from laconic.document.job import Job
 from laconic.document.problem import Problem
 from laconic.errors import ConfigError, SessionError
 from laconic.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
+from laconic.jobs.epochs import epoch_folder
+from laconic.jobs.generators import seed_generators
+from laconic.jobs.loop import train_epochs
+from laconic.jobs.record import RunRecord
 from laconic.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from laconic.planning.resolve import PlanWarning, plan
+from laconic.session.kept_batches import give_batches, needs_batches
 from laconic.session.opening import attach
 from laconic.session.report_table import split_metric
 from laconic.session.tensor_file import write_tensors
@@ -77,11 +79,29 @@ def attach_plan(run: Run) -> Run:
     return attrs.evolve(run, session=session)
 
 
+def newest_checkpoint(folder: Path, record: RunRecord) -> Path | None:
+    """Return the checkpoint from which a run goes on, or None for one that has none.
+
+    Args:
+        folder: the run's folder.
+        record: how far the run is.
+    """
+    if record.epochs is not None:
+        return epoch_folder(folder, record.epochs)
+    lasting = [name for name in record.done if name in LASTING]
+    return checkpoint_folder(folder, lasting[-1]) if lasting else None
+
+
 def restore(run: Run) -> Run:
-    """Load the newest checkpoint."""
-    newest = [name for name in run.record.done if name in LASTING][-1]
-    session = load_checkpoint(checkpoint_folder(run.folder, newest), run.model, teacher=run.teacher)
+    """Load the newest checkpoint, and the batches that the session needs again."""
+    newest = newest_checkpoint(run.folder, run.record)
+    if newest is None:
+        raise RuntimeError("a run without a checkpoint cannot be restored")
+    session = load_checkpoint(newest, run.model, teacher=run.teacher)
     session.metrics.update(run.record.metrics)
+    if run.calls.calibration is not None and needs_batches(session):
+        seed_generators(run.job.seed)
+        give_batches(session, run.calls.calibration())
     return attrs.evolve(run, session=session)
 
 
@@ -126,8 +146,13 @@ def _compress(run: Run) -> None:
 
 
 def train(run: Run) -> Run:
-    """Call the user's loop and keep a checkpoint."""
-    if run.calls.train is not None:
+    """Run the built-in loop, or the user's, and keep a checkpoint."""
+    if run.job.loop is not None:
+        run = train_epochs(run, run.job.loop)
+        keep_checkpoint(run, "train")
+        # From now on the phase's own checkpoint is the newest.
+        run = attrs.evolve(run, record=attrs.evolve(run.record, epochs=None))
+    elif run.calls.train is not None:
         seed_generators(run.job.seed)
         session = run.attached
         with run.voice.count(lambda: session.steps, title="steps trained"):
@@ -170,21 +195,6 @@ def job_name(job: Job) -> str:
     """Return what to call a job: its file's name, or its folder's for a plain ``job.yaml``."""
     stem = Path(job.source).stem if job.source else "job"
     return job.directory.name.capitalize() if stem == "job" else stem
-
-
-def seed_generators(seed: int | None) -> None:
-    """Seed Python, torch and, where it is loaded, NumPy, so that a resumed phase repeats itself.
-
-    Args:
-        seed: the job's seed; None leaves every generator alone.
-    """
-    if seed is None:
-        return
-    random.seed(seed)
-    torch.manual_seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed % 2**32)
 
 
 def _metrics(value: object, moment: str, *, source: str | None) -> dict[str, float]:

@@ -42,12 +42,15 @@ class Voice(Protocol):
         """
         ...
 
-    def track(self, batches: Iterable[T], *, title: str) -> Iterator[T]:
+    def track(
+        self, batches: Iterable[T], *, title: str, note: Callable[[], str] | None = None
+    ) -> Iterator[T]:
         """Yield batches and show how far they are.
 
         Args:
             batches: what to go through.
             title: what is counted.
+            note: returns what else there is to say, and is told instead of the count.
         """
         ...
 
@@ -61,6 +64,18 @@ class Voice(Protocol):
             title: what is counted.
         """
         ...
+
+
+def length_of(batches: Iterable[object]) -> int | None:
+    """Return how many batches there are, or None where they do not tell.
+
+    Args:
+        batches: anything that can be gone through.
+    """
+    try:
+        return len(batches) if isinstance(batches, Sized) else None
+    except TypeError:  # PyTorch's loaders have a length even where their dataset has none
+        return None
 
 
 @contextlib.contextmanager
@@ -113,13 +128,15 @@ class PlainVoice:
         # Neither markup nor wrapping may change what a log file is searched for.
         self._console.print(Text(text, style=style), soft_wrap=True)
 
-    def track(self, batches: Iterable[T], *, title: str) -> Iterator[T]:
-        """Yield the batches, then print how many there were."""
+    def track(
+        self, batches: Iterable[T], *, title: str, note: Callable[[], str] | None = None
+    ) -> Iterator[T]:
+        """Yield the batches, then print how many there were, or the note."""
         count = 0
         for batch in batches:
             yield batch
             count += 1
-        self.line(f"  {count} {title}")
+        self.line(f"  {count} {title}" if note is None else f"  {title}: {note()}")
 
     @contextlib.contextmanager
     def count(self, current: Callable[[], int], *, title: str) -> Iterator[None]:
@@ -156,16 +173,20 @@ class BarVoice:
         """Print above the bars."""
         self._console.print(Text(text, style=style), soft_wrap=True)
 
-    def track(self, batches: Iterable[T], *, title: str) -> Iterator[T]:
+    def track(
+        self, batches: Iterable[T], *, title: str, note: Callable[[], str] | None = None
+    ) -> Iterator[T]:
         """Show a bar of its own, with an end when the number of batches is known."""
-        total = len(batches) if isinstance(batches, Sized) else None
-        task = self._bars.add_task(f"  {title}", total=total)
+        task = self._bars.add_task(f"  {title}", total=length_of(batches))
         try:
             for batch in batches:
                 yield batch
-                self._bars.advance(task)
+                said = f"  {title}" if note is None else f"  {title}: {note()}"
+                self._bars.update(task, advance=1, description=said)
         finally:
             self._bars.remove_task(task)
+        if note is not None:
+            self.line(f"  {title}: {note()}")
 
     @contextlib.contextmanager
     def count(self, current: Callable[[], int], *, title: str) -> Iterator[None]:

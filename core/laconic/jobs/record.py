@@ -32,12 +32,19 @@ class RunRecord:
         state: running, also when it was interrupted; or finished.
         done: phases with lasting results that are finished, in order.
         metrics: every measurement so far.
+        epochs: whole epochs of the built-in loop, while it is under way and has a checkpoint.
     """
 
     parts: Mapping[str, str]
     state: State = "running"
     done: tuple[str, ...] = ()
     metrics: Mapping[str, float] = attrs.field(factory=dict)
+    epochs: int | None = None
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """What need not be done again, in words."""
+        return (*self.done, f"epoch {self.epochs}") if self.epochs else self.done
 
     def with_done(self, phase: str, metrics: Mapping[str, float]) -> RunRecord:
         """Return the record after one more phase.
@@ -99,6 +106,7 @@ def read_record(folder: Path) -> RunRecord | None:
         state=data["state"],
         done=tuple(data["done"]),
         metrics={name: float(value) for name, value in data["metrics"].items()},
+        epochs=data.get("epochs"),
     )
 
 
@@ -113,6 +121,7 @@ def digest_parts(job: Job) -> dict[str, str]:
         "teacher": [job.teacher, job.teacher_args],
         "data": attrs.asdict(job.data),
         "train": job.train,
+        "loop": None if job.loop is None else attrs.asdict(job.loop),
         "recipe": job.recipe.document,
         "export": [attrs.asdict(export) for export in job.export],
         "seed": job.seed,

@@ -33,6 +33,8 @@ class References:
         calibration: returns batches, or None.
         evaluate: takes the model and returns a number or a mapping of numbers, or None.
         train: the user's loop, takes the model and the session, or None.
+        batches: returns the batches of one epoch for the built-in loop, or None.
+        loss: takes output and targets and returns the task loss of the built-in loop, or None.
     """
 
     model: Call
@@ -40,6 +42,8 @@ class References:
     calibration: Call | None = None
     evaluate: Call | None = None
     train: Call | None = None
+    batches: Call | None = None
+    loss: Call | None = None
 
 
 def load_references(job: Job) -> References:
@@ -53,12 +57,15 @@ def load_references(job: Job) -> References:
             problem at once.
     """
     problems: list[Problem] = []
+    loss = job.loop.loss if job.loop is not None and ":" in job.loop.loss else None
     wanted = {
         "model": ("model", job.model, (), job.model_args),
         "teacher": ("teacher", job.teacher, (), job.teacher_args),
         "calibration": ("data.calibration", job.data.calibration, (), {}),
         "evaluate": ("data.evaluate", job.data.evaluate, ("model",), {}),
         "train": ("train", job.train, ("model", "session"), {}),
+        "batches": ("data.train", job.data.train, (), {}),
+        "loss": ("loop.loss", loss, ("output", "targets"), {}),
     }
     found: dict[str, Call | None] = {}
     for name, (path, reference, positional, named) in wanted.items():
@@ -69,6 +76,11 @@ def load_references(job: Job) -> References:
             problems.append(result)
             continue
         found[name] = result
+        if name == "loss" and inspect.isclass(result):
+            hint = "name a function, or a variable that holds an instance"
+            message = f"{reference!r} is a class, expected a function of output and targets"
+            problems.append(Problem(path, message, hint))
+            continue
         problem = _misfit(result, path, reference, positional=positional, named=named)
         if problem:
             problems.append(problem)

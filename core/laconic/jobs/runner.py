@@ -21,6 +21,7 @@ from laconic.jobs.folders import (
     recover,
     start_over,
 )
+from laconic.jobs.optimizing import check_optimizer
 from laconic.jobs.progress import watch
 from laconic.jobs.record import (
     RunRecord,
@@ -71,6 +72,7 @@ def run_job(
     check_output(job.output)
     with job_imports(job.directory):
         calls = load_references(job)
+        check_optimizer(job)
         exporters = tuple(_exporter(one.format, one.options) for one in job.export)
         recover(job.output)
         record, finished = _starting_point(job, resume=resume, console=console)
@@ -89,14 +91,14 @@ def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRec
     fresh = RunRecord(parts=digest_parts(job))
     interrupted = read_record(partial)
     if not resume:
-        if interrupted is not None and interrupted.done:
+        if interrupted is not None and interrupted.finished:
             _say(console, f"starting over; the interrupted run in {partial} is discarded")
         start_over(job.output, fresh)
         return fresh, None
     if interrupted is not None:
         _check_same(interrupted, job, partial)
-        if interrupted.done:
-            _say(console, f"going on after: {', '.join(interrupted.done)}")
+        if interrupted.finished:
+            _say(console, f"going on after: {', '.join(interrupted.finished)}")
         return interrupted, None
     finished = read_record(job.output)
     if finished is not None:
@@ -128,7 +130,7 @@ def _carry_out(
     console: Console,
 ) -> Report:
     folder = partial_folder(job.output)
-    steps = _steps(job, record)
+    steps = _steps(job, record, folder)
     with watch(console, phases=len(steps)) as voice:
         run = Run(
             job=job,
@@ -143,7 +145,9 @@ def _carry_out(
                 with voice.phase(phase.title):
                     run = remember(phase.act(run), phase)
             except BaseException:
-                voice.line(_epitaph(job, phase, run.record), style="bold yellow")
+                # A loop that fails has kept epochs of which this run does not know yet.
+                known = read_record(folder) or run.record
+                voice.line(_epitaph(job, phase, known), style="bold yellow")
                 raise
     if run.report is None:
         raise RuntimeError("a job ended without a report")
@@ -154,10 +158,10 @@ def _carry_out(
     return run.report
 
 
-def _steps(job: Job, record: RunRecord) -> tuple[Phase, ...]:
+def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
     done = record.done
     is_measured = job.data.evaluate is not None
-    has_checkpoint = any(name in done for name in phases.LASTING)
+    has_checkpoint = phases.newest_checkpoint(folder, record) is not None
     wanted = (
         (Phase("build the model", phases.build_model), True),
         (Phase("evaluate the dense model", phases.measure("before"), "before"), is_measured),
@@ -191,22 +195,23 @@ def _work(job: Job, *, is_measured: bool) -> tuple[tuple[Phase, bool], ...]:
             (compress, True),
         )
     measure = phases.measure("compressed")
+    is_trained = job.train is not None or job.loop is not None
     return (
         (compress, True),
         (
             Phase("evaluate the compressed model", measure, "compressed"),
-            is_measured and job.train is not None,
+            is_measured and is_trained,
         ),
-        (train, job.train is not None),
+        (train, is_trained),
     )
 
 
 def _epitaph(job: Job, phase: Phase, record: RunRecord) -> str:
     stopped = f"stopped while trying to {phase.title}; {partial_folder(job.output)} is kept"
-    if not record.done:
+    if not record.finished:
         return f"{stopped}, but no phase is finished that could be resumed"
     command = f"laconic run {job.source} --resume" if job.source else "run_job(..., resume=True)"
-    return f"{stopped}; finished: {', '.join(record.done)}; go on with: {command}"
+    return f"{stopped}; finished: {', '.join(record.finished)}; go on with: {command}"
 
 
 def _say(console: Console, text: str) -> None:

@@ -74,11 +74,11 @@ def run_batches(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
     return count
 
 
-def call_model(model: nn.Module, batch: Any) -> object:
+def call_model(model: Callable[..., object], batch: Any) -> object:
     """Call a model with a batch: a mapping as keywords, a list or tuple as arguments.
 
     Args:
-        model: the model to call.
+        model: the model to call, or what calls it.
         batch: a tensor, a list or tuple, or a mapping.
     """
     if isinstance(batch, Mapping):

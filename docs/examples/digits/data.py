@@ -30,6 +30,11 @@ def training_batches(seed: int) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(split()[0], batch_size=64, shuffle=True, generator=generator)
 
 
+def train() -> DataLoader[tuple[Tensor, ...]]:
+    """Return the training set for one epoch of the built-in loop, shuffled by torch's generator."""
+    return DataLoader(split()[0], batch_size=64, shuffle=True)
+
+
 def few(count: int, *, seed: int) -> TensorDataset:
     """Return some images of the training set, of each digit its share, chosen by a seed."""
     images, labels = split()[0].tensors

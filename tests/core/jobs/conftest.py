@@ -116,3 +116,120 @@ def run(workshop: Workshop) -> Callable[..., str]:
         return stream.getvalue()
 
     return run
+
+
+LOOP_CODE = """
+import random
+from pathlib import Path
+
+import numpy
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+ONE, ZERO = torch.ones(1, 1), torch.zeros(1, 1)
+
+
+class Weight(nn.Module):
+    def __init__(self, first=1.0, outputs=1):
+        super().__init__()
+        self.scale = nn.Linear(1, outputs, bias=False)
+        nn.init.constant_(self.scale.weight, first)
+
+    def forward(self, inputs, factor=1.0):
+        return self.scale(inputs) * factor
+
+
+class Costed(Weight):
+    def forward(self, inputs, labels):
+        class Output:
+            loss = (self.scale(inputs) - labels).square().mean()
+
+        return Output()
+
+
+class Noisy(Weight):
+    def forward(self, inputs):
+        return self.scale(nn.functional.dropout(inputs, 0.5, self.training))
+
+
+def one():
+    return [(ONE, ZERO)]
+
+
+def two():
+    return one() * 2
+
+
+def tupled():
+    return [((ONE, 2.0), ZERO)]
+
+
+def named():
+    return [({"inputs": ONE, "factor": 2.0}, ZERO)]
+
+
+def whole():
+    return [{"inputs": ONE, "labels": ZERO}]
+
+
+def generated():
+    yield from one()
+
+
+def difference(output, targets):
+    return (output - targets).sum()
+
+
+def drawn():
+    with (HERE / "diary.txt").open("a") as diary:
+        diary.write("epoch ")
+    for number in range(3):
+        # The user interrupts in the middle of the epoch whose turn it is.
+        stop = HERE / "stop"
+        if number == 1 and stop.exists():
+            turns = int(stop.read_text()) - 1
+            stop.write_text(str(turns))
+            if not turns:
+                stop.unlink()
+                raise KeyboardInterrupt
+        value = torch.rand(4, 1) + random.random() + float(numpy.random.rand())
+        yield value, torch.zeros(4, 1)
+"""
+
+
+@pytest.fixture
+def train(workshop: Workshop, run: Callable[..., str]) -> Callable[..., list[float]]:
+    """Train ``Weight`` without pruning anything, and return its weight as a list.
+
+    Keywords are those of ``loop``, or, as ``data``, ``build``, ``job`` and ``options``, the
+    batches, the model, other keys of the job, and options of the run.
+    """
+    from safetensors.torch import load_file
+
+    workshop.code("loops.py", LOOP_CODE)
+
+    def train(
+        data: str = "one", build: str = "Weight", job: Any = (), options: Any = (), **loop: Any
+    ) -> list[float]:
+        recipe = {
+            "pruning": {
+                "algorithm": "toy",
+                "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.0}],
+            }
+        }
+        workshop.write(
+            **{
+                "model": f"loops:{build}",
+                "recipe": recipe,
+                "data": {"train": data if ":" in data else f"loops:{data}"},
+                "train": None,
+                "loop": {"epochs": 1, "optimizer": "sgd", "lr": 0.1, "loss": "mse", **loop},
+                **dict(job),
+            }
+        )
+        train.said = run(**dict(options))  # type: ignore[attr-defined]  # for tests of what is said
+        weights = load_file(workshop.output / "model.safetensors")
+        return weights["scale.weight"].flatten().tolist()
+
+    return train

@@ -1,11 +1,13 @@
 """How a job speaks: lines that can be compared in a log, bars on a terminal."""
 
 import io
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
+from torch.utils.data import DataLoader, IterableDataset
 
-from laconic.jobs.progress import BarVoice, PlainVoice, watch
+from laconic.jobs.progress import BarVoice, PlainVoice, length_of, watch
 
 
 def plain() -> tuple[Console, io.StringIO]:
@@ -101,3 +103,36 @@ def test_a_phase_that_fails_leaves_no_line_of_success() -> None:
         fail()
 
     assert "done " not in stream.getvalue()
+
+
+def test_a_note_is_told_instead_of_the_count_and_as_it_is_at_the_end() -> None:
+    console, stream = plain()
+    loss = [0.0]
+
+    for value in PlainVoice(console, phases=1).track(
+        [2.0, 1.0], title="epoch 1 of 3", note=lambda: f"loss {loss[0]}"
+    ):
+        loss[0] = value
+
+    assert stream.getvalue() == "  epoch 1 of 3: loss 1.0\n"
+
+
+def test_bars_show_the_note_and_leave_it_above_them() -> None:
+    console, stream = terminal()
+
+    with watch(console, phases=1) as voice:
+        for _ in voice.track([1], title="epoch 1 of 3", note=lambda: "loss 0.5"):
+            assert isinstance(voice, BarVoice)
+        voice._bars.refresh()
+
+    assert "epoch 1 of 3: loss 0.5\n" in stream.getvalue()
+
+
+def test_batches_may_have_no_length_or_one_that_nobody_knows() -> None:
+    class Stream(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter([1, 2])
+
+    assert length_of([1, 2]) == 2
+    assert length_of(iter([1, 2])) is None
+    assert length_of(DataLoader(Stream())) is None

@@ -1,5 +1,6 @@
 """Jobs whose algorithms rank by what training shows: they train first, or say what is missing."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -237,6 +238,41 @@ def test_a_loop_that_never_steps_is_told_so(run: Run, prepare: Callable[..., Non
     )
 
 
+def test_the_built_in_loop_trains_first_too_and_is_resumed_there(
+    workshop: Any, run: Run, prepare: Callable[..., None]
+) -> None:
+    workshop.code(
+        "toy_batches.py",
+        """
+        import torch
+        from toy_parts import HERE
+
+
+        def batches():
+            yield torch.ones(1, 4), torch.zeros(1, 1)
+            if (HERE / "once").exists() and not (HERE / "twice").exists():
+                (HERE / "twice").touch()
+                raise KeyboardInterrupt
+            (HERE / "once").touch()
+        """,
+    )
+    prepare("gradients")
+    job = json.loads(workshop.file.read_text())
+    # The output is summed; the second row weighs twice as much in it, and so do its gradients.
+    loop = {"epochs": 2, "lr": 1e-9, "optimizer": "sgd", "loss": "l1"}
+    data = {"train": "toy_batches:batches"}
+    workshop.write(recipe=job["recipe"], train=None, data=data, loop=loop)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+    said = run(resume=True)
+
+    assert said.startswith("going on after: epoch 1\n")
+    assert titles(said)[1:5] == ["plan", "restore the last checkpoint", "train", "compress"]
+    weight = load_file(workshop.output / "model.safetensors")["0.weight"]
+    assert (weight != 0).tolist() == [[False] * 4, [True] * 4]
+
+
 @pytest.mark.parametrize("algorithm", ["gradients", "growing"])
 def test_without_a_loop_it_is_refused_before_the_model_is_built(
     workshop: Any, run: Run, prepare: Callable[..., None], algorithm: str
@@ -249,10 +285,11 @@ def test_without_a_loop_it_is_refused_before_the_model_is_built(
     (problem,) = caught.value.problems
     assert problem.path == "recipe.pruning[0].algorithm"
     assert problem.message == (
-        f"'{algorithm}' ranks by what training shows, and the job has no 'train'"
+        f"'{algorithm}' ranks by what training shows, and the job has neither 'train' nor 'loop'"
     )
     assert problem.hint == (
-        "write train: 'module:callable', your loop, which takes the model and the session"
+        "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "
+        "'module:callable', your own loop, which takes the model and the session"
     )
     assert workshop.diary() == []
     assert not workshop.partial.exists()
@@ -261,8 +298,6 @@ def test_without_a_loop_it_is_refused_before_the_model_is_built(
 def test_a_recipe_in_a_file_of_its_own_is_refused_where_the_job_names_it(
     workshop: Any, run: Run, prepare: Callable[..., None]
 ) -> None:
-    import json
-
     prepare("gradients")
     job = json.loads(workshop.file.read_text())
     workshop.code("recipe.json", json.dumps(job["recipe"]))

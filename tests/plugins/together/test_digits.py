@@ -20,11 +20,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("example") / "digits"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(".cache", "runs", "__pycache__"))
-    command = [sys.executable, "-W", "error", "-m", "laconic.cli.main", "run", "job.yaml"]
+    run_job(folder, "job.yaml")
+    return folder / "runs" / "digits"
+
+
+def run_job(folder: Path, name: str) -> None:
+    command = [sys.executable, "-W", "error", "-m", "laconic.cli.main", "run", name]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return folder / "runs" / "digits"
 
 
 def test_the_dense_network_reads_the_digits_and_the_pruned_one_still_does(ran: Path) -> None:
@@ -57,3 +61,14 @@ def test_the_report_warns_of_nothing(ran: Path) -> None:
 
     assert (report["warnings"], report["remarks"]) == ([], [])
     assert (ran / "report.html").stat().st_size > 10_000
+
+
+def test_the_job_without_a_loop_of_its_own_reads_the_digits_too(ran: Path) -> None:
+    run_job(ran.parents[1], "loop.yaml")
+
+    output = ran.parent / "loop"
+    metrics = json.loads((output / "report.json").read_text())["metrics"]
+    assert metrics["after.accuracy"] >= 0.97
+    weights = load_file(output / "model.safetensors")
+    for name, filters in (("conv1", 8), ("conv2", 16), ("conv3", 32)):
+        assert int((weights[f"{name}.weight"].flatten(1) == 0).all(1).sum()) == filters

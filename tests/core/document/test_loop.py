@@ -1,0 +1,146 @@
+"""The built-in loop in a job: its defaults, what must stand beside it, and how mistakes read."""
+
+import pytest
+
+from laconic.document.job import Loop
+from laconic.document.load import load_job
+from laconic.errors import ConfigError
+
+JOB = """\
+model: parts:build
+output: out
+recipe:
+  pruning: {algorithm: level, config_list: [{op_types: [Linear], sparse_ratio: 0.5}]}
+"""
+BATCHES = "data: {train: parts:batches}\n"
+
+
+@pytest.fixture
+def told(lines):
+    """The problems of a job with some more lines."""
+    return lambda text: lines(JOB + text, "job")
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """The loop of a job, read from a file."""
+
+    def read(text):
+        (tmp_path / "job.yaml").write_text(JOB + BATCHES + text)
+        return load_job(tmp_path / "job.yaml").loop
+
+    return read
+
+
+def test_what_is_left_out_has_its_default(loop):
+    assert loop("loop: {epochs: 3, lr: 1, loss: mse}\n") == Loop(
+        epochs=3,
+        lr=1.0,
+        loss="mse",
+        optimizer="adamw",
+        optimizer_options={},
+        lr_schedule="constant",
+        clip_norm=None,
+    )
+
+
+def test_an_optimizer_may_have_options(loop):
+    read = loop(
+        "loop: {epochs: 2.0, lr: 1e-3, loss: 'parts:loss', optimizer: {sgd: {momentum: 0.9}}, "
+        "lr_schedule: cosine, clip_norm: 1}\n"
+    )
+
+    assert read == Loop(
+        epochs=2,
+        lr=0.001,
+        loss="parts:loss",
+        optimizer="sgd",
+        optimizer_options={"momentum": 0.9},
+        lr_schedule="cosine",
+        clip_norm=1.0,
+    )
+    assert isinstance(read.epochs, int)
+
+
+def test_null_is_as_no_loop(loop):
+    with pytest.raises(ConfigError, match="gives its batches to 'loop', and the job has none"):
+        loop("loop: null\n")
+
+
+def test_the_batches_belong_to_the_loop(told):
+    loop = "loop: {epochs: 1, lr: 0.1, loss: mse}\n"
+
+    assert told(BATCHES + loop) == []
+    assert told(loop) == [
+        "5:1: loop: 'loop' trains on the batches of data.train, and the job has none (write data: "
+        "{train: 'module:callable'}; it returns the batches of one epoch)"
+    ]
+    assert told(BATCHES) == [
+        "5:8: data.train: 'train' gives its batches to 'loop', and the job has none (write loop: "
+        "{epochs: ..., lr: ..., loss: ...})"
+    ]
+    assert told(BATCHES + "train: parts:finetune\n") == [
+        "5:8: data.train: 'train' gives its batches to 'loop', and the job has none (your own loop "
+        "in 'train' gets its batches by itself: remove data.train)"
+    ]
+    assert told(BATCHES + loop + "train: parts:finetune\n") == [
+        "7:1: train: found 'train' beside 'loop', expected only one of them (remove 'train' or "
+        "'loop')"
+    ]
+
+
+def test_every_mistake_of_a_loop_is_told_at_its_place(told):
+    text = """\
+loop:
+  epochs: 0
+  lr: '0.1'
+  loss: cross_entrpy
+  optimizer: {sgd: {momentun: 0.9}}
+  schedule: cosine
+  seed: 1
+"""
+    losses = "cross_entropy, mse, l1, smooth_l1, bce_with_logits, nll, output, none"
+
+    assert told(BATCHES + text) == [
+        "7:11: loop.epochs: found 0, expected an integer of at least 1",
+        "8:7: loop.lr: found '0.1', expected a number above 0 (write 0.1 without quotes)",
+        f"9:9: loop.loss: found 'cross_entrpy', expected {losses} or a string such as "
+        "'my_package.losses:loss' (did you mean 'cross_entropy'?)",
+        "10:21: loop.optimizer.sgd.momentun: unknown key 'momentun' in the options of sgd (did you "
+        "mean 'momentum'?)",
+        "11:3: loop.schedule: unknown key 'schedule' in a training loop (did you mean "
+        "'lr_schedule'?)",
+        "12:3: loop.seed: 'seed' is a key of a job, not of a training loop (write it in a job, "
+        "beside 'recipe')",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            "sgdd",
+            "loop.optimizer: found 'sgdd', expected sgd, adam, adamw or {optimizer: {option: "
+            "value}} (did you mean 'sgd'?)",
+        ),
+        (
+            "{sgdd: {}}",
+            "loop.optimizer.sgdd: unknown key 'sgdd' in {optimizer: {option: value}} (did you mean "
+            "'sgd'?)",
+        ),
+        (
+            "{adam: {betas: [0.9, 1]}}",
+            "loop.optimizer.adam.betas[1]: found 1, expected a number of at least 0 below 1",
+        ),
+    ],
+)
+def test_a_wrong_optimizer(told, optimizer, message):
+    (line,) = told(BATCHES + f"loop: {{epochs: 1, lr: 0.1, loss: mse, optimizer: {optimizer}}}\n")
+
+    assert line.partition(" ")[2] == message
+
+
+def test_a_key_of_the_loop_beside_it_is_told_where_it_belongs(told):
+    assert told("epochs: 3\n") == [
+        "5:1: epochs: 'epochs' is a key of a training loop, not of a job (write it under 'loop')"
+    ]
