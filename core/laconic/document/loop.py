@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from laconic.document.entries import Place, stages_of
+from laconic.document.entries import PERIODS, Place, recipe_of, stages_of
 from laconic.document.integers import whole_numbers
 from laconic.document.job import Loop
 from laconic.document.path import Path
@@ -56,16 +56,33 @@ def check_loop(
     loop = job.get("loop")
     if not isinstance(loop, dict) or (recipe is None and not isinstance(job.get("recipe"), dict)):
         return
-    stages = stages_of(job, "job") if recipe is None else stages_of(recipe, "recipe")
-    distilling = [stage for stage in stages if stage.method == "distillation"]
-    if loop.get("loss") == NO_TASK and not distilling:
-        yield Finding(
-            ("loop", "loss"),
-            "'none' trains on what the session adds, and the recipe has no distillation",
-            "name a loss such as cross_entropy, or add a distillation stage",
-        )
+    owner: Kind = "job" if recipe is None else "recipe"
+    recipe = job if recipe is None else recipe
+    distilling = [one for one in stages_of(recipe, owner) if one.method == "distillation"]
+    if loop.get("loss") == NO_TASK:
+        yield from _check_distilled(recipe_of(recipe, owner), has_any=bool(distilling))
     if distilling and job.get("teacher") is None:
         yield _lacks_teacher(distilling[0], path)
+
+
+def _check_distilled(recipe: Mapping[str, Json], *, has_any: bool) -> Iterator[Finding]:
+    """Yield a finding unless distillation lasts, beside the periods or in each of them."""
+    periods = recipe.get(PERIODS)
+    lasts = recipe.get(_DISTILLATION) is not None or (
+        isinstance(periods, list)
+        and all(isinstance(one, dict) and one.get(_DISTILLATION) for one in periods)
+    )
+    if not lasts:
+        lacking = "a period without distillation" if has_any else "no distillation"
+        yield Finding(
+            ("loop", "loss"),
+            f"'none' trains on what the session adds, and the recipe has {lacking}",
+            "name a loss such as cross_entropy, or add a distillation stage"
+            + (" beside 'stages'" if has_any else ""),
+        )
+
+
+_DISTILLATION = "distillation"
 
 
 def _check_batches(job: Mapping[str, Json]) -> Iterator[Finding]:

@@ -1,10 +1,10 @@
-"""Jobs whose algorithms rank by what training shows, and that do not train."""
+"""Jobs that need training, because algorithms rank by it or stages begin in it, and have none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from laconic.document.entries import stages_of
+from laconic.document.entries import PERIODS, recipe_of, recipe_path, stages_of
 from laconic.document.path import Path
 from laconic.document.positions import Finding
 from laconic.document.schema import Kind
@@ -16,10 +16,16 @@ NEEDS_TRAINING = ("gradients", "training")
 """What an algorithm may need that only a loop that trains can give."""
 
 
+_WRITE_A_LOOP = (
+    "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "
+    "'module:callable', your own loop, which takes the model and the session"
+)
+
+
 def check_training(
     job: Json, kind: Kind, *, recipe: Json = None, path: Path | None = None
 ) -> Iterator[Finding]:
-    """Yield the algorithms of a job that need its ``train`` or ``loop``, where it has neither.
+    """Yield what in a job needs its ``train`` or ``loop``, where it has neither.
 
     Args:
         job: plain JSON data without what counts as absent; need not fit the schema.
@@ -31,16 +37,23 @@ def check_training(
         return
     if job.get("train") is not None or job.get("loop") is not None:
         return
-    stages = stages_of(job, "job") if recipe is None else stages_of(recipe, "recipe")
-    for stage in stages:
+    owner: Kind = "job" if recipe is None else "recipe"
+    recipe = job if recipe is None else recipe
+    periods = recipe_of(recipe, owner).get(PERIODS)
+    if isinstance(periods, list) and len(periods) > 1:
+        yield Finding(
+            (*recipe_path(owner), PERIODS, 1) if path is None else path,
+            "the second period begins while training, and the job has neither 'train' nor 'loop'",
+            _WRITE_A_LOOP,
+        )
+    for stage in stages_of(recipe, owner):
         algorithm = stage.data.get("algorithm")
         if stage.method == "pruning" and isinstance(algorithm, str) and _is_trained(algorithm):
             yield Finding(
                 (*stage.path, "algorithm") if path is None else path,
                 f"{algorithm!r} ranks by what training shows, and the job has neither 'train' nor "
                 "'loop'",
-                "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "
-                "'module:callable', your own loop, which takes the model and the session",
+                _WRITE_A_LOOP,
             )
 
 

@@ -22,6 +22,7 @@ from laconic.jobs.progress import length_of
 from laconic.jobs.run import Run
 from laconic.planning.classes import original_class
 from laconic.session.observing import call_model
+from laconic.session.periods import waiting_stages
 
 
 def train_epochs(run: Run, loop: Loop) -> Run:
@@ -76,7 +77,6 @@ class _Training:
         self._optimizer = optimizer
         self._session = run.attached
         self._task = TaskLoss(name=loop.loss, function=run.calls.loss, source=run.job.source)
-        self._is_distilling = any(one.method == "distillation" for one in self._session.plan)
         self._sum = 0.0
         self._count = 0
 
@@ -88,6 +88,8 @@ class _Training:
         """
         batches = self._batches()
         length = self._steps(batches)
+        if length is not None:
+            self._need_every_stage(length * (self._loop.epochs - epoch))
         self._sum, self._count = 0.0, 0
         self._run.model.train()
         title = f"epoch {epoch + 1} of {self._loop.epochs}"
@@ -105,12 +107,21 @@ class _Training:
                 else "return a list, a DataLoader or a generator with at least one batch",
             )
 
+    def _need_every_stage(self, steps: int) -> None:
+        end = self._session.steps + steps
+        for stage in waiting_stages(self._session.plan.recipe.stages, end):
+            raise self._wrong(
+                "loop.epochs",
+                f"the loop ends at step {end}, and {stage.path} begins at step {stage.begin}",
+                "train for more epochs, or end an earlier period sooner by its 'until'",
+            )
+
     def _step(self, batch: Any, place: str) -> float:
         session = self._session
         inputs, targets = self._task.split(batch)
         self._optimizer.zero_grad()
         output = self._call(inputs)
-        if self._is_distilling:
+        if session.needs_teacher:
             call_model(session.teacher_forward, inputs)
         task = self._task.of(output, targets)
         total = session.loss() if task is None else session.total_loss(task)

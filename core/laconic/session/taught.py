@@ -25,9 +25,15 @@ class Taught:
     """A teacher and its cache; inherited by sessions and nothing else."""
 
     teacher: nn.Module | None
+    steps: int
     _state: State
     _distillation: Distillation
     _teacher_cache: TeacherCache | None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss of the next step compares with the teacher."""
+        return self._distillation.is_running(self.steps)
 
     def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the teacher under no_grad in eval mode.

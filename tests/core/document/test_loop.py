@@ -22,6 +22,46 @@ def told(lines):
 
 
 @pytest.fixture
+def divided(lines):
+    """The problems of a job with a recipe of periods and some more lines."""
+    head = "model: parts:build\noutput: out\nteacher: parts:teach\n"
+    return lambda periods, text, beside="": lines(
+        f"{head}{text}recipe: {{stages: [{periods}]{beside}}}\n", "job"
+    )
+
+
+PRUNE = "pruning: {algorithm: level, config_list: [{op_types: [Linear], sparse_ratio: 0.5}]}"
+QUANTIZE = "quantization: {algorithm: qat, config_list: [{op_types: [Linear]}]}"
+DISTIL = "distillation: {config_list: [{op_types: [Linear]}]}"
+NO_TASK = BATCHES + "loop: {epochs: 3, lr: 1, loss: none}\n"
+
+
+def test_a_period_that_begins_while_training_needs_training(divided):
+    first = f"{{{PRUNE}, until: 5}}"
+    found = divided(f"{first}, {{{QUANTIZE}}}", "")
+    assert len(found) == 1
+    assert (
+        "recipe.stages[1]: the second period begins while training, and the job has neither "
+        "'train' nor 'loop' (write loop: "
+    ) in found[0]
+    assert divided(f"{first}, {{{QUANTIZE}}}", "train: parts:train\n") == []
+    assert divided(f"{{{PRUNE}}}", "") == []
+
+
+def test_no_task_needs_distillation_in_every_period(divided):
+    first, last = f"{{{PRUNE}, {DISTIL}, until: 5}}", f"{{{QUANTIZE}}}"
+    found = divided(f"{first}, {last}", NO_TASK)
+    assert len(found) == 1
+    assert found[0].endswith(
+        "loop.loss: 'none' trains on what the session adds, and the recipe has a period without "
+        "distillation (name a loss such as cross_entropy, or add a distillation stage beside "
+        "'stages')"
+    )
+    assert divided(f"{first}, {{{QUANTIZE}, {DISTIL}}}", NO_TASK) == []
+    assert divided(f"{{{PRUNE}}}", NO_TASK, f", {DISTIL}") == []
+
+
+@pytest.fixture
 def loop(tmp_path):
     """The loop of a job, read from a file."""
 

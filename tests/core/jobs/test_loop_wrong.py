@@ -71,6 +71,18 @@ def failing(train: Train, workshop: Any) -> Callable[..., str]:
     return failing
 
 
+def test_fewer_steps_than_the_last_stage_waits_for(failing: Callable[..., str]) -> None:
+    first, last = (
+        {"algorithm": "toy", "config_list": [{"op_names": [name], "sparse_ratio": 0.0}]}
+        for name in ("scale", "other")
+    )
+    recipe = {"stages": [{"pruning": first, "until": 5}, {"pruning": last}]}
+    assert failing(data="two", epochs=2, build="Double", job={"recipe": recipe}) == (
+        "loop.epochs: the loop ends at step 4, and stages[1].pruning begins at step 5 (train for "
+        "more epochs, or end an earlier period sooner by its 'until')"
+    )
+
+
 def test_no_batch_at_all(failing: Callable[..., str]) -> None:
     assert failing(data="wrong:empty") == (
         "data.train: gave no batch for epoch 1 (return a list, a DataLoader or a generator with at "

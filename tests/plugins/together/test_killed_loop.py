@@ -76,25 +76,25 @@ class Batches:
             noise = torch.tensor(numpy.random.randn(*inputs.shape), dtype=torch.float32)
             yield inputs + random.random() * noise, labels
 """
+PRUNING = {
+    "algorithm": "level",
+    # 4 epochs of 6 steps: masks change in each of the first three.
+    "schedule": {"name": "agp", "begin": 2, "every": 3, "times": 4},
+    "config_list": [{"op_types": ["Linear"], "exclude_op_names": ["last"], "sparse_ratio": 0.5}],
+}
+QUANTIZATION = {
+    "algorithm": "qat",
+    "config_list": [
+        {
+            "op_types": ["Linear"],
+            "target_names": ["_input_", "weight", "_output_"],
+            "quant_dtype": "int8",
+        }
+    ],
+}
 RECIPE = {
-    "pruning": {
-        "algorithm": "level",
-        # 4 epochs of 6 steps: masks change in each of the first three.
-        "schedule": {"name": "agp", "begin": 2, "every": 3, "times": 5},
-        "config_list": [
-            {"op_types": ["Linear"], "exclude_op_names": ["last"], "sparse_ratio": 0.5}
-        ],
-    },
-    "quantization": {
-        "algorithm": "qat",
-        "config_list": [
-            {
-                "op_types": ["Linear"],
-                "target_names": ["_input_", "weight", "_output_"],
-                "quant_dtype": "int8",
-            }
-        ],
-    },
+    # The second period begins in the middle of the third epoch, with the batches of calibration.
+    "stages": [{"pruning": PRUNING, "until": 15}, {"quantization": QUANTIZATION}],
     "distillation": {
         "task_loss_weight": 0.5,
         "config_list": [

@@ -193,6 +193,16 @@ def test_learned_scales_of_a_later_period_move():
     assert not torch.equal(session.qparams()["0"]["weight"].scale, before)
 
 
+def test_the_teacher_is_needed_in_the_periods_that_distil():
+    model = network()
+    session = attach(model, {**prune("l1_norm"), "until": 1}, wait(2), quantize("qat"))
+    needed = []
+    for step in range(4):
+        needed.append(session.needs_teacher)
+        train(model, session, 1, first=step)
+    assert needed == [False, True, False, False]
+
+
 def test_a_projection_of_a_later_period_is_not_handed_over_before():
     taught = {"config_list": [{"op_names": ["0"], "projection": "linear"}]}
     session = attach(network(8), {**prune("l1_norm"), "until": 2}, {"distillation": taught})

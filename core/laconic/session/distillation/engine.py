@@ -70,6 +70,14 @@ class Distillation:
             for tap in pair.teachers.values():
                 tap.take()
 
+    def is_running(self, steps: int) -> bool:
+        """Tell whether a stage is at work.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        return any(pair.stage.is_running(steps) for pair in self.pairs)
+
     def loss(self, steps: int) -> list[Tensor]:
         """Return lambda times loss of every pair whose stage is at work.
 

@@ -121,7 +121,8 @@ class RunningSession:
             **kwargs: its keyword arguments. Without any the teacher is not run: the user did.
         """
         self._has_loss = True
-        if self.session.teacher is not None and (args or kwargs):
+        has_teacher = self.session.teacher is not None and self.session.needs_teacher
+        if has_teacher and (args or kwargs):
             self.session.teacher_forward(*args, **kwargs)
         return self.session.total_loss(task_loss)
 
