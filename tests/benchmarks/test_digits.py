@@ -17,11 +17,14 @@ WHOLE = re.compile(
 )
 
 
-def means_of(name, mean=MEAN):
+def means_of(name, *arguments, mean=MEAN):
     """The rows of means that one of the digits' scripts prints."""
     script = DOCS / "examples" / "digits" / name
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", str(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     print(done.stdout)  # noqa: T201  # the result
@@ -52,16 +55,23 @@ def test_eight_bits_cost_less_than_half_a_point_and_four_bits_less_than_one(reco
 
 def test_a_teacher_is_worth_five_points_where_a_hundred_images_have_labels(record_property):
     pytest.importorskip("sklearn")
-    [(teacher, _, distilled, gained)] = means_of("distill_table.py", TAUGHT)
+    [(teacher, _, distilled, gained)] = means_of("distill_table.py", mean=TAUGHT)
     record_property("points_gained", gained)
     assert teacher > 98
     assert distilled > 97.5
     assert gained > 5
 
 
+def test_on_the_same_images_a_teacher_is_worth_two_points(record_property):
+    pytest.importorskip("sklearn")
+    [(_, _, _, gained)] = means_of("distill_table.py", "--same-images", mean=TAUGHT)
+    record_property("points_gained", gained)
+    assert gained > 2
+
+
 def test_filters_bits_and_a_teacher_from_one_file_cost_less_than_a_point(record_property):
     pytest.importorskip("sklearn")
-    [(dense, _, lost, gone, size)] = means_of("everything_table.py", WHOLE)
+    [(dense, _, lost, gone, size)] = means_of("everything_table.py", mean=WHOLE)
     record_property("points_lost", lost)
     assert dense > 98
     assert gone > 75
