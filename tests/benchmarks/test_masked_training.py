@@ -1,7 +1,8 @@
 """A training step with elementwise masks on all weights, against the same step without.
 
 Processor time on one thread, least of interleaved repeats. What a mask costs is memory traffic in
-proportion to the weights, so it shows where batches are small against them: in the MLP.
+proportion to the weights, so it shows where batches are small against them: in the MLP, whose
+layers mask their weights block by block (``docs/adr/0010-masks-where-weights-are-used.md``).
 """
 
 import copy
@@ -58,7 +59,7 @@ def test_masks_on_resnet18_cost_next_to_nothing(resnet, least_ratio):
     torch.manual_seed(0)
     model, image = resnet.resnet18(), torch.randn(8, 3, 112, 112)
     ours, plain = (training_step(one, call(image)) for one in (masked(model), model))
-    assert least_ratio(ours, plain, repeats=21) <= 1.05
+    assert least_ratio(ours, plain, repeats=41) <= 1.05
 
 
 def test_masks_on_minilm_cost_next_to_nothing(minilm, least_ratio):
@@ -72,12 +73,12 @@ def test_masks_on_minilm_cost_next_to_nothing(minilm, least_ratio):
     assert least_ratio(ours, plain, repeats=21) <= 1.05
 
 
-def test_masks_on_large_weights_and_small_batches_cost_no_more_than_hooks(least_ratio):
+def test_masks_on_large_weights_and_small_batches_cost_less_than_hooks(least_ratio):
     torch.manual_seed(0)
     model, value = perceptron(), torch.randn(32, 2048)
     ours, hooks, plain = (
         training_step(one, call(value)) for one in (masked(model), hooked(model), model)
     )
-    # For the record: two products of the weights' size and the memory they are written to.
-    least_ratio(ours, plain, repeats=21)
-    assert least_ratio(ours, hooks, repeats=21) <= 1.1
+    # The aim is 1.1; 1.01 to 1.18 were measured on a busy machine, where hooks took 1.3 to 1.6.
+    assert least_ratio(ours, plain, repeats=41) <= 1.2
+    assert least_ratio(ours, hooks, repeats=21) <= 0.95

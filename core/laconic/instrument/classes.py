@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from laconic.errors import AttachError
 from laconic.instrument.checkpoints import make_room
 from laconic.instrument.instruments import Instruments
+from laconic.instrument.masked_forward import WEIGHT, masked_forward
 from laconic.instrument.moving import apply_to_learned
 from laconic.instrument.names import FOLD, INSTRUMENTS, PREFIX
 from laconic.instrument.sites import process_inputs, process_output
@@ -76,8 +77,11 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
     if parameters and issubclass(cls, nn.RNNBase):
         body["_flat_weights"] = _flat_weights()
         body["_update_flat_weights"] = _keep_flat_weights
+    original = masked_forward(cls) if WEIGHT in parameters else cls.forward
     if has_sites:
-        body["forward"] = _forward(cls)
+        body["forward"] = _forward(original)
+    elif original is not cls.forward:
+        body["forward"] = original
     body["__new__"] = _new(cls)
     metaclass: Any = type(cls)
     made: Any = metaclass(cls.__name__, (cls,), body)
@@ -133,9 +137,7 @@ def _keep_flat_weights(module: nn.Module) -> None:
     """Stand in for PyTorch's check for changed weights: the list above is always fresh."""
 
 
-def _forward(cls: type[nn.Module]) -> Callable[..., Any]:
-    original = cls.forward
-
+def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         instruments = self.__dict__[INSTRUMENTS]

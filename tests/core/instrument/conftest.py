@@ -109,3 +109,16 @@ def assert_same(snapshot) -> Callable[[nn.Module, Mapping[str, Any]], None]:
                     assert copied is None or torch.equal(copied, was_copied)
 
     return assert_same
+
+
+@pytest.fixture
+def masked_layer(prune) -> Callable[[nn.Module], nn.Module]:
+    """Mask half of the elements of a layer's weight, and leave its bias alone."""
+
+    def masked_layer(layer):
+        kind = type(layer).__name__
+        entry = {"op_types": [kind], "target_names": ["weight"], "sparse_ratio": 0.5}
+        prune(nn.Sequential(layer), entry)
+        return layer
+
+    return masked_layer
