@@ -2,10 +2,11 @@
 
 Processor time on one thread, least of interleaved repeats. What a mask costs is memory traffic in
 proportion to the weights, so it shows where batches are small against them: in the MLP, whose
-layers mask their weights block by block (``docs/adr/0010-masks-where-weights-are-used.md``).
+layers mask their weights block by block (``docs/adr/0011-masks-where-weights-are-used.md``).
 """
 
 import copy
+import statistics
 
 import pytest
 import torch
@@ -79,6 +80,6 @@ def test_masks_on_large_weights_and_small_batches_cost_less_than_hooks(least_rat
     ours, hooks, plain = (
         training_step(one, call(value)) for one in (masked(model), hooked(model), model)
     )
-    # The aim is 1.1; 1.01 to 1.18 were measured on a busy machine, where hooks took 1.3 to 1.6.
-    assert least_ratio(ours, plain, repeats=41) <= 1.2
+    # Single runs wander by a tenth, both ways, so it is the middle one of three that counts.
+    assert statistics.median(least_ratio(ours, plain, repeats=25) for _ in range(3)) <= 1.1
     assert least_ratio(ours, hooks, repeats=21) <= 0.95

@@ -15,7 +15,7 @@ SMALLEST = 1 << 20
 LARGEST_BATCH = 64
 """Rows of an input up to which blocks pay; with more, the products cost more than the masks."""
 
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 """Elements of a block: about what a core's own cache holds."""
 
 Gradients = tuple[Tensor | None, Tensor | None, None, Tensor | None]

@@ -15,7 +15,7 @@ MASK = "_laconic_weight_mask"
 @pytest.fixture
 def layer(masked_layer):
     torch.manual_seed(0)
-    # Four blocks of 256 rows, and one of 76.
+    # Two blocks of 512 rows, and one of 76.
     return masked_layer(nn.Linear(1024, 1100).double())
 
 

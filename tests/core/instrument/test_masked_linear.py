@@ -16,8 +16,8 @@ TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.fixture
 def layer(masked_layer):
     torch.manual_seed(0)
-    # 256 rows are a block: four whole ones, and 76 rows that are left.
-    assert BLOCK // 1024 == 256
+    # 512 rows are a block: two whole ones, and 76 rows that are left.
+    assert BLOCK // 1024 == 512
     return masked_layer(nn.Linear(1024, 1100))
 
 
