@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from laconic.session.session import Session
 
 
-def describe_session(session: Session) -> Report:
+def describe_session(session: Session, achieved: Mapping[str, Mapping[str, float]]) -> Report:
     """Build the report of a session as it is now.
 
     Args:
         session: an attached session; it is not changed.
+        achieved: the masked fraction of every target that has a mask.
     """
     plan = session.plan
     history = tuple(_moments(session.history))
@@ -41,7 +42,6 @@ def describe_session(session: Session) -> Report:
     # Some algorithms define the growth of their sparsity themselves.
     growing = {*unfinished, *session.growing_stages()}
     masks = _activation_masks(session)
-    achieved = session.sparsity()
     bounds = DependencyBounds(plan)
     scales = _scales(session)
     rows = tuple(

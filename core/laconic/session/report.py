@@ -27,11 +27,14 @@ FORMAT = "laconic-report"
 VERSION = 1
 
 
-def build_report(session: Session) -> Report:
+def build_report(
+    session: Session, *, achieved: Mapping[str, Mapping[str, float]] | None = None
+) -> Report:
     """Describe a session as it is now.
 
     Args:
         session: an attached session; it is not changed.
+        achieved: what `Session.sparsity` returns, where it was just counted.
 
     Returns:
         One row for each planned target, and everything worth a remark.
@@ -39,7 +42,7 @@ def build_report(session: Session) -> Report:
     # Here, because it imports torch, and reading a report does not.
     from laconic.session.findings import describe_session
 
-    return describe_session(session)
+    return describe_session(session, session.sparsity() if achieved is None else achieved)
 
 
 class SparsityWarning(UserWarning):

@@ -127,8 +127,7 @@ class Session(EditableMasks, Taught, Shown):
         if self._pruning.runs and not was_compressed:
             self._quantization.is_outdated = True
         self._quantization.compress()
-        self._record("compress")
-        warn_of_misses(self.report())
+        warn_of_misses(build_report(self, achieved=self._record("compress")))
 
     def step(self) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.
@@ -278,10 +277,11 @@ class Session(EditableMasks, Taught, Shown):
         need_attached(self._state, "restore")
         restore_state(self, tensors, data)
 
-    def _record(self, event: str) -> None:
+    def _record(self, event: str) -> dict[str, dict[str, float]]:
         shares = [(handle, masked_share(handle, mask)) for handle, mask in self._masks(event)]
         self.history.append(
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )
         sparsity = by_target((handle.plan, share) for handle, share in shares)
         registry().observe("laconic_masks_updated", session=self, sparsity=sparsity)
+        return sparsity
