@@ -57,8 +57,8 @@ class _Loader(Reader, Scanner, Parser, Composer, _CoreSchemaResolver):
 
 def _compiled_loader() -> Any:
     try:
-        from yaml._yaml import CParser
-    except ImportError:  # PyYAML was built without libyaml
+        from yaml._yaml import CParser  # PyYAML may have been built without libyaml
+    except ImportError:
         return None
 
     class CompiledLoader(CParser, _CoreSchemaResolver):
