@@ -61,6 +61,8 @@ class _MaskedLinear(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
         values = None if value is None else value.reshape(-1, value.shape[-1])
+        if mask is None:  # only the bias learns
+            return None, None, None, rows.sum(0) if wanted[3] else None
         is_alone = not torch.is_grad_enabled() and is_eager() and are_plain(rows)
         by_value, by_weight = (_by_blocks if is_alone else _at_once)(rows, values, weight, mask)
         if by_value is not None:

@@ -72,6 +72,7 @@ def calibrate(
         quantization_run.observed = {watch.handle: watch.sums for watch in some}
     quantization.seen = {one.handle: one for one in seen}
     quantization.is_outdated = False
+    quantization.has_kept_batches = kept is not None
     pruning.batches = quantization.batches = None if kept is None else Batches(kept, forward)
 
 

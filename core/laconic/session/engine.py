@@ -113,7 +113,11 @@ class Pruning:
         Args:
             steps: optimizer steps so far.
         """
-        self._renew(self.begun, steps, is_partial=len(self.begun) < len(self.runs))
+        # A stage whose period is over has decided for good.
+        runs = [
+            run for run in self.begun if run.stage.is_running(steps) or not self._has_masks(run)
+        ]
+        self._renew(runs, steps, is_partial=len(runs) < len(self.runs))
         self.is_compressed = True
 
     def _renew(self, runs: Sequence[PruningRun], steps: int, *, is_partial: bool = False) -> None:
@@ -180,8 +184,11 @@ class Pruning:
 
     def is_masked(self) -> bool:
         """Tell whether every target has a mask whose stage has begun."""
-        begun = {run.number for run in self.begun}
-        return all(mask_of(one) is not None for one in self.handles if one.plan.stage in begun)
+        return all(self._has_masks(run) for run in self.begun)
+
+    def _has_masks(self, run: PruningRun) -> bool:
+        targets = (one for one in self.handles if one.plan.stage == run.number)
+        return all(mask_of(one) is not None for one in targets)
 
     def need_masks(self, message: str) -> None:
         """Refuse a call that needs masks in force.

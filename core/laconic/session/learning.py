@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.abilities import Learns
+from laconic.instrument.masks import ParameterMask
 from laconic.instrument.names import MASK, mask_buffer, state_buffer
 from laconic.instrument.transforms import put
 from laconic.session.handles import Handle
@@ -63,6 +64,20 @@ def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
         for name, buffer in buffers.items():
             module._buffers[buffer] = leaves[name]
         mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
+        put(module, attribute, (mask,), place=MASK)
+
+
+def displace(handle: Handle, names: Sequence[str]) -> None:
+    """Take out of every module that holds a target what `place` put there.
+
+    Args:
+        handle: the target.
+        names: what its algorithm learns.
+    """
+    for module, attribute in handle.owners:
+        for name in names:
+            module._buffers.pop(state_buffer(attribute, name), None)
+        mask = ParameterMask(mask_buffer(attribute), handle.is_additive)
         put(module, attribute, (mask,), place=MASK)
 
 

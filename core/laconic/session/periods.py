@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from laconic.abilities import Learns
 from laconic.document.recipe import Stage
 from laconic.errors import SessionError
 from laconic.session.distillation.engine import Distillation
@@ -58,7 +59,9 @@ def need_batches(pruning: Pruning, quantization: Quantization, steps: int, call:
     calibrated += [
         run.stage
         for run in quantization.runs
-        if run.is_observing_modules or (run.activations and run.following() is None)
+        if run.is_observing_modules
+        # Ranges that follow training need no batches, and begin with them where there are some.
+        or (run.activations and (quantization.has_kept_batches or run.following() is None))
     ]
     for stage in waiting_stages(calibrated, steps):
         raise SessionError(
@@ -82,7 +85,7 @@ def need_begun_to_hand_over(
     Raises:
         SessionError: a stage that learns has not begun.
     """
-    learning = [run.stage for run in pruning.runs if run.is_trained]
+    learning = [run.stage for run in pruning.runs if isinstance(run.pruner, Learns)]
     learning += [run.stage for run in quantization.runs if run.is_learning]
     learning += [pair.stage for pair in distillation.pairs if pair.is_projected]
     for stage in waiting_stages(learning, steps):
@@ -91,3 +94,15 @@ def need_begun_to_hand_over(
             f"begins, at step {stage.begin}; leave what is learned to session.step(), or call "
             f"session.parameters() from that step on"
         )
+
+
+def release_batches(pruning: Pruning, quantization: Quantization) -> None:
+    """Forget calibration batches that nothing will look at any more.
+
+    Args:
+        pruning: the session's pruning.
+        quantization: its quantization.
+    """
+    has_begun = (pruning.begun, quantization.begun) == (pruning.runs, quantization.runs)
+    if has_begun and not (pruning.is_keeping_batches or quantization.is_keeping_batches):
+        pruning.batches = quantization.batches = None

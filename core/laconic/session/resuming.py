@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from laconic.errors import SessionFileError
+from laconic.errors import SessionError, SessionFileError
 from laconic.registry.descriptors import Json
 from laconic.session.distillation.projection import (
     PREFIX as PROJECTED,
@@ -130,8 +130,15 @@ def restore_state(
 
     Raises:
         SessionFileError: the state belongs to another plan or model; the session is unchanged.
+        SessionError: a stage has begun that had not when the state was taken.
     """
     state = _understand(session, tensors, data)
+    for stage in session.plan.recipe.stages:
+        if stage.has_begun(session.steps) and not stage.has_begun(state.steps):
+            raise SessionError(
+                f"the state is that of step {state.steps}, and {stage.path} has begun in this "
+                f"session; restore it in a session that was just attached"
+            )
     session._pruning.move_to(state.steps)
     restore_gathered(session._pruning, state.gathered, state.about_gathered)
     for handle in session._pruning.handles:
@@ -190,11 +197,12 @@ def _understand(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error
-    stages = session.plan.recipe.stages
+    # Before the first update of a schedule an input or output has no mask: its shape is not known.
+    growing = {run.number for run in session._pruning.runs if not run.factor(state.steps)}
     absent = [
         name
         for name, handle in handles.items()
-        if handle not in masks and stages[handle.plan.stage].has_begun(state.steps)
+        if handle not in masks and handle.plan.stage not in growing
     ]
     if state.is_compressed and absent:
         raise SessionFileError(f"the saved session lacks the mask of {absent[0]}")

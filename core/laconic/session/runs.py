@@ -19,7 +19,13 @@ from laconic.errors import AttachError
 from laconic.session.clock import Curve, factor_at, is_due
 from laconic.session.gradients import Gradients
 from laconic.session.handles import Binding, Handle
-from laconic.session.learning import DEFAULT_LEARNING_RATE, learned_of, place, step_optimizer
+from laconic.session.learning import (
+    DEFAULT_LEARNING_RATE,
+    displace,
+    learned_of,
+    place,
+    step_optimizer,
+)
 from laconic.session.module_observing import Watch, is_observing
 from laconic.session.pruning import Ranked, target_of
 from laconic.session.sums import add_sums
@@ -115,6 +121,17 @@ class PruningRun:
         if isinstance(self.pruner, ObservesGradients):
             self.gradients.listen(self.handles)
         self._is_started = True
+
+    def unstart(self) -> None:
+        """Take out of the modules what `start` put there."""
+        if not self._is_started:
+            return
+        self.gradients.stop()
+        for handle, names in self._learned_names.items():
+            displace(handle, names)
+        self._learned_names.clear()
+        self.optimizer = None
+        self._is_started = False
 
     def stop(self) -> None:
         """Stop listening; what is in the modules is removed with their instruments."""

@@ -29,7 +29,12 @@ from laconic.session.handles import Handle, bind, first_device
 from laconic.session.mask_state import masked_share, total_sparsity
 from laconic.session.observing import Forward
 from laconic.session.order import State, need_attached, need_values
-from laconic.session.periods import need_all_begun, need_batches, need_begun_to_hand_over
+from laconic.session.periods import (
+    need_all_begun,
+    need_batches,
+    need_begun_to_hand_over,
+    release_batches,
+)
 from laconic.session.quantization.engine import Quantization
 from laconic.session.quantization.integers import IntegerTensor
 from laconic.session.quantization.order import need_scales, need_scales_to_step
@@ -38,6 +43,7 @@ from laconic.session.resuming import restore_state, save, session_state
 from laconic.session.shown import Shown
 from laconic.session.starting import task_loss_weight
 from laconic.session.taught import Taught
+from laconic.session.undoing import beginning
 from laconic.session.wiring import wire
 
 
@@ -87,7 +93,7 @@ class Session(EditableMasks, Taught, Shown):
 
     @property
     def is_compressed(self) -> bool:
-        """Whether `compress` was called, or steps did its work, and masks and scales are there."""
+        """Whether `compress` was called and the masks of all stages that have begun are there."""
         has_masks = self._pruning.is_compressed and self._pruning.is_masked()
         return has_masks and (self._quantization.is_compressed or not self._quantization.runs)
 
@@ -134,18 +140,23 @@ class Session(EditableMasks, Taught, Shown):
 
         Raises:
             SessionError: `compress` was not called, or the session is finished.
-            CalibrationError: importances are not finite; neither clock nor masks have moved.
+            CalibrationError: importances or ranges are not finite; neither clock nor masks have
+                moved.
         """
         need_attached(self._state, "step")
         self._pruning.need_masks_to_step()
         need_scales_to_step(self._quantization)
         need_batches(self._pruning, self._quantization, self.steps, "step")
-        has_new_masks = self._pruning.step(self.steps + 1)
-        self._quantization.step(self.steps + 1)
+        steps = self.steps + 1
+        with beginning(self._pruning, steps) as is_beginning:
+            has_new_masks = self._pruning.step(steps)
+            self._quantization.step(steps)
         self._distillation.step()
-        before, self.steps = self.waiting, self.steps + 1
-        if has_new_masks or before != self.waiting:
-            self._record("step" if before == self.waiting else "begin")
+        self.steps = steps
+        if is_beginning:
+            release_batches(self._pruning, self._quantization)
+        if has_new_masks or is_beginning:
+            self._record("begin" if is_beginning else "step")
 
     def loss(self) -> Tensor:
         """Return the distillation and regularisation loss since the last call.

@@ -69,7 +69,7 @@ def _check(run: PruningRun, stage: Stage) -> None:
         )
     if isinstance(run.pruner, Grows):
         _check_growth(run.pruner, stage)
-    elif run.is_trained and stage.begin and stage.schedule is None:
+    elif run.is_trained and stage.schedule is None and (stage.begin or stage.end is not None):
         raise PlanError(
             f"{stage.path}: {stage.algorithm} ranks by what training shows from step "
             f"{stage.begin} on, where its period begins, so it cannot mask anything there; write "

@@ -180,3 +180,9 @@ def test_a_functional_call_reaches_tensors_that_are_no_leaves(layer, value):
     output = torch.func.functional_call(layer, tensors, (value,))
     (found,) = torch.autograd.grad(output.sum(), factor)
     torch.testing.assert_close(found, functional.linear(value, layer.weight).sum())
+
+
+def test_a_bias_that_learns_alone_gets_its_gradient(layer, value):
+    layer._parameters["weight"].requires_grad_(False)
+    layer(value.detach()).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.full((1100,), 4.0, dtype=torch.float64))

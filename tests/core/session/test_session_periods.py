@@ -151,3 +151,30 @@ def test_the_table_of_a_plan_tells_when_each_stage_is_at_work(build):
 
 def test_the_table_of_a_plan_without_periods_does_not_speak_of_them(build):
     assert "periods" not in str(laconic.plan(build(), stage(FIRST)))
+
+
+def test_masks_change_no_more_when_their_period_is_over(build):
+    model = build()
+    session = laconic.attach(model, recipe(LAST))
+    session.compress()
+    session.step()
+    session.step()
+    before = session.masks()["0"]["weight"]
+    with torch.no_grad():
+        model[0].weight.copy_(1 / model[0]._parameters["weight"])
+    session.compress()
+    assert torch.equal(session.masks()["0"]["weight"], before)
+
+
+def test_an_output_on_a_schedule_is_saved_and_loaded_before_its_first_update(build, data, tmp_path):
+    output = {"op_names": ["2"], "target_names": ["_output_"], "sparse_ratio": 0.5}
+    schedule = {"name": "toy_line", "begin": 1, "every": 2, "times": 1}
+    session = laconic.attach(build(), recipe(output, schedule=schedule))
+    session.calibrate([data])
+    session.compress()
+    for step in range(6):
+        session.save(tmp_path / str(step))
+        again = laconic.load_session(build(), tmp_path / str(step))
+        assert again.sparsity() == session.sparsity()
+        session.step()
+    assert session.sparsity()["2"]["_output_"] == 0.5

@@ -9,6 +9,7 @@ import laconic
 WEIGHTS = {"op_types": ["Linear"], "target_names": ["weight"]}
 HALF = [{**WEIGHTS, "sparse_ratio": 0.5}]
 EVERYTHING = [{"op_types": ["Linear"], "target_names": ["_input_", "weight"]}]
+LINE = {"name": "linear", "every": 1}
 DISTIL = {"config_list": [{"op_names": ["2"], "apply_method": "kl"}]}
 
 
@@ -146,6 +147,80 @@ def test_an_algorithm_that_ranks_by_training_needs_a_schedule_in_a_later_period(
         "begins, so it cannot mask anything there; write a schedule, such as {name: linear, "
         "every: 100} for all at once 100 steps later"
     )
+
+
+def test_an_algorithm_that_ranks_by_training_needs_a_schedule_where_its_period_ends():
+    with pytest.raises(laconic.PlanError, match=r"stages\[0\].pruning: taylor ranks by what"):
+        attach(network(), {**prune("taylor"), "until": 3}, quantize("qat"))
+
+
+def test_what_is_learned_can_be_handed_over_while_what_learns_nothing_waits():
+    recipe = {
+        "stages": [
+            {**quantize("lsq"), "until": 2},
+            {"pruning": {"algorithm": "taylor", "config_list": HALF, "schedule": LINE}},
+        ]
+    }
+    session = laconic.attach(network(), recipe)
+    session.calibrate([batch(1000)[0]])
+    session.compress()
+    assert len(list(session.parameters())) == 4
+
+
+@pytest.mark.parametrize("algorithm", ["taylor", "movement"])
+def test_a_step_that_fails_when_a_stage_begins_can_be_made_again(algorithm, tmp_path):
+    options = {"warmup_steps": 1, "cooldown_begin_step": 3} if algorithm == "movement" else {}
+    more = {"schedule": LINE} if algorithm == "taylor" else {}
+    periods = [
+        {**quantize("qat", [{**EVERYTHING[0], "op_names": ["0"]}]), "until": 1},
+        {**prune(algorithm, options=options, **more), "until": 4},
+        quantize("ptq", [{**EVERYTHING[0], "op_names": ["2"]}]),
+    ]
+    whole, hurt = network(), network()
+    expected = attach(whole, *periods)
+    session = attach(hurt, *periods)
+    bad = batch(1000)[0].clone()
+    bad[0, 0] = float("nan")
+    session.calibrate([bad])
+    train(whole, expected, 3)
+    train(hurt, session, 3)
+    before = session.masks()
+    with pytest.raises(laconic.CalibrationError):
+        train(hurt, session, 1, first=3)
+    assert session.steps == 3
+    for name, masks in before.items():
+        assert torch.equal(session.masks()[name]["weight"], masks["weight"])
+    session.save(tmp_path)
+    laconic.load_session(network(), tmp_path, teacher=network(32))
+    session.calibrate([batch(1000)[0]])
+    session.step()
+    assert zeros(session) == {"0": 0.5, "2": 0.5}
+    assert session.qparams()["2"]["_input_"].scale > 0
+
+
+def test_what_a_stage_had_put_in_before_it_failed_to_begin_is_taken_out(tmp_path):
+    options = {"warmup_steps": 1, "cooldown_begin_step": 4}
+    both = [
+        {
+            **prune("movement", options=options)["pruning"],
+            "config_list": [{**HALF[0], "op_names": ["0"]}],
+        },
+        {"algorithm": "wanda", "config_list": [{**HALF[0], "op_names": ["2"]}]},
+    ]
+    model = network()
+    session = attach(model, wait(1), {"pruning": both})
+    bad = batch(1000)[0].clone()
+    bad[0, 0] = float("nan")
+    session.calibrate([bad])
+    with pytest.raises(laconic.CalibrationError):
+        train(model, session, 1)
+    assert not [name for name in model.state_dict() if "score" in name]
+    session.save(tmp_path)
+    laconic.load_session(network(), tmp_path, teacher=network(32))
+    session.calibrate([batch(1000)[0]])
+    session.step()
+    assert zeros(session) == {"0": 0, "2": 0.5}
+    assert [name for name in model.state_dict() if "score" in name]
 
 
 def test_movement_has_to_reach_its_sparsity_within_its_period():

@@ -42,6 +42,8 @@ class Quantization:
         steps: optimizer steps so far.
         batches: the calibration batches, where scales need them again.
         is_outdated: whether masks came in force after calibration.
+        has_kept_batches: whether calibration kept its batches, here or before the session was
+            saved.
     """
 
     def __init__(self, binding: Binding, model: nn.Module) -> None:
@@ -56,6 +58,7 @@ class Quantization:
         self.steps = 0
         self.batches: Batches | None = None
         self.is_outdated = False
+        self.has_kept_batches = False
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -183,7 +186,15 @@ class Quantization:
             CalibrationError: a range that training moved is not finite.
             SessionError: the processes have moved what is learned apart.
         """
-        for run in self.begun:
+        before, begun = self.steps, self.begun
+        for run in begun:
+            for handle in (*run.parameters, *run.activations) if run.following() else ():
+                check_followed(handle.module, handle.plan.target, handle.plan.name)
+        # First what can fail: nothing is moved then that a second try would move again.
+        beginning = [run for run in self.runs if before < run.stage.begin <= steps]
+        if beginning:
+            self._begin(beginning, steps)
+        for run in begun:
             if not self.is_handed_over:
                 adopt_learned(run)
             if run.optimizer is not None:
@@ -194,14 +205,7 @@ class Quantization:
                 for handle in run.parameters:
                     with torch.no_grad():
                         run.quantizer.after_step(handle.raw, target_of(handle, run.grid(handle)))
-            following = run.following()
-            if following is not None:
-                for handle in (*run.parameters, *run.activations):
-                    check_followed(handle.module, handle.plan.target, handle.plan.name)
-        beginning = [run for run in self.runs if self.steps < run.stage.begin <= steps]
-        if beginning:
-            self._begin(beginning, steps)
-        self._turn(self.steps, steps)
+        self._turn(before, steps)
 
     def move_to(self, steps: int) -> None:
         """Go to a saved session's step, at which further stages have begun.

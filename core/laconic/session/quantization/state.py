@@ -58,6 +58,7 @@ def quantization_state(quantization: Quantization) -> tuple[dict[str, Tensor], d
     data = {
         "is_compressed": quantization.is_compressed,
         "handed_over": quantization.is_handed_over,
+        "kept_batches": quantization.has_kept_batches,
         "seen": seen,
     }
     return tensors, data
@@ -156,6 +157,7 @@ def restore_quantization(
     _restore_observations(quantization, parts, data)
     quantization.is_compressed = bool(data["is_compressed"])
     quantization.is_handed_over = bool(data["handed_over"])
+    quantization.has_kept_batches = bool(data.get("kept_batches", False))
     _restore_learned(quantization, parts)
 
 

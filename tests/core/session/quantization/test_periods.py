@@ -248,3 +248,81 @@ def test_history_tells_when_a_stage_began():
         (0, "compress"),
         (3, "begin"),
     ]
+
+
+def test_ranges_freeze_at_the_step_at_which_another_stage_begins():
+    model = build()
+    first = {"algorithm": "toy_follow", "options": {"freeze": 3}}
+    names = [{"op_names": [name], "target_names": ["_input_", "weight"]} for name in ("0", "3")]
+    recipe = {
+        "stages": [
+            {"quantization": {**first, "config_list": names[:1]}, "until": 3},
+            {"quantization": {"algorithm": "toy_range", "config_list": names[1:]}},
+        ]
+    }
+    session = laconic.attach(model, recipe)
+    session.calibrate([batch()])
+    session.compress()
+    train(model, session, 3)
+    frozen = session.qparams()["0"]["_input_"].scale
+    model(batch() * 100)
+    assert torch.equal(session.qparams()["0"]["_input_"].scale, frozen)
+
+
+def test_a_step_that_fails_when_a_stage_begins_leaves_masks_and_clock(mend):
+    model = build()
+    schedule = {"name": "toy_line", "every": 2, "times": 1}
+    first = {**FIRST, "schedule": schedule}
+    last = {"algorithm": "toy_fails", "config_list": [WEIGHTS], "options": {"at": "3.weight"}}
+    session = laconic.attach(
+        model, {"stages": [{"pruning": first, "until": 2}, {"quantization": last}]}
+    )
+    session.compress()
+    train(model, session, 1)
+    history = list(session.history)
+    with pytest.raises(laconic.PluginError, match="no idea"):
+        session.step()
+    assert session.steps == 1
+    assert session.sparsity()["0"]["weight"] == 0
+    assert session.history == history
+    mend()
+    session.step()
+    assert session.sparsity()["0"]["weight"] == 0.5
+    assert sorted(session.qparams()) == ["0", "3"]
+
+
+def test_ranges_that_began_with_batches_ask_for_them_after_loading(tmp_path):
+    inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
+    model = build()
+    session = laconic.attach(model, recipe("toy_follow", inputs))
+    session.calibrate([batch()])
+    session.compress()
+    train(model, session, 1)
+    session.save(tmp_path)
+    session = laconic.load_session(build(), tmp_path)
+    with pytest.raises(laconic.SessionError, match="also in a session that was loaded"):
+        session.step()
+
+
+def test_batches_are_kept_until_the_last_stage_has_begun():
+    inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
+    model = build()
+    session = laconic.attach(model, recipe("toy_range", inputs))
+    session.calibrate([batch()])
+    session.compress()
+    train(model, session, 2)
+    assert session._quantization.batches is not None
+    train(model, session, 1)
+    assert session._quantization.batches is None
+
+
+def test_a_session_does_not_go_back_behind_the_beginning_of_a_stage():
+    model = build()
+    session = laconic.attach(model, recipe("toy_range"))
+    session.compress()
+    train(model, session, 1)
+    state = session.state()
+    train(model, session, 2)
+    with pytest.raises(laconic.SessionError, match="the state is that of step 1"):
+        session.restore(*state)
+    assert session.steps == 3
