@@ -68,6 +68,16 @@ def recipe_of(data: Json, kind: Kind) -> dict[str, Json]:
     return data if isinstance(data, dict) else {}
 
 
+def holder_of(job: Json, recipe: Json) -> tuple[Json, Kind]:
+    """Return the document that holds a job's recipe, and its kind.
+
+    Args:
+        job: the job.
+        recipe: the recipe of a file that the job names, or None for the one inside it.
+    """
+    return (job, "job") if recipe is None else (recipe, "recipe")
+
+
 def stages_of(data: Json, kind: Kind) -> Iterator[Place]:
     """Yield the stages of a recipe or of the recipe inside a job, those in periods included.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from laconic.document.entries import PERIODS, Place, recipe_of, stages_of
+from laconic.document.entries import PERIODS, Place, holder_of, recipe_of, stages_of
 from laconic.document.integers import whole_numbers
 from laconic.document.job import Loop
 from laconic.document.path import Path
@@ -56,11 +56,10 @@ def check_loop(
     loop = job.get("loop")
     if not isinstance(loop, dict) or (recipe is None and not isinstance(job.get("recipe"), dict)):
         return
-    owner: Kind = "job" if recipe is None else "recipe"
-    recipe = job if recipe is None else recipe
-    distilling = [one for one in stages_of(recipe, owner) if one.method == "distillation"]
+    holder = holder_of(job, recipe)
+    distilling = [one for one in stages_of(*holder) if one.method == "distillation"]
     if loop.get("loss") == NO_TASK:
-        yield from _check_distilled(recipe_of(recipe, owner), has_any=bool(distilling))
+        yield from _check_distilled(recipe_of(*holder), has_any=bool(distilling))
     if distilling and job.get("teacher") is None:
         yield _lacks_teacher(distilling[0], path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from laconic.document.entries import PERIODS, recipe_of, recipe_path, stages_of
+from laconic.document.entries import PERIODS, holder_of, recipe_of, recipe_path, stages_of
 from laconic.document.path import Path
 from laconic.document.positions import Finding
 from laconic.document.schema import Kind
@@ -37,16 +37,15 @@ def check_training(
         return
     if job.get("train") is not None or job.get("loop") is not None:
         return
-    owner: Kind = "job" if recipe is None else "recipe"
-    recipe = job if recipe is None else recipe
-    periods = recipe_of(recipe, owner).get(PERIODS)
+    holder = holder_of(job, recipe)
+    periods = recipe_of(*holder).get(PERIODS)
     if isinstance(periods, list) and len(periods) > 1:
         yield Finding(
-            (*recipe_path(owner), PERIODS, 1) if path is None else path,
+            (*recipe_path(kind), PERIODS, 1) if path is None else path,
             "the second period begins while training, and the job has neither 'train' nor 'loop'",
             _WRITE_A_LOOP,
         )
-    for stage in stages_of(recipe, owner):
+    for stage in stages_of(*holder):
         algorithm = stage.data.get("algorithm")
         if stage.method == "pruning" and isinstance(algorithm, str) and _is_trained(algorithm):
             yield Finding(
