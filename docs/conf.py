@@ -2,10 +2,10 @@
 
 from importlib.metadata import version as version_of
 
-project = "laconic"
-author = "The laconic developers"
-project_copyright = "2026, The laconic developers"
-release = version_of("laconic")
+project = "tersely"
+author = "The tersely developers"
+project_copyright = "2026, The tersely developers"
+release = version_of("tersely")
 version = ".".join(release.split(".")[:2])
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -26,4 +26,4 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
-html_title = f"laconic {version}"
+html_title = f"tersely {version}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(os.environ.get("LACONIC_GOLDEN", Path(__file__).parent / "data" / "golden"))
+FOLDER = Path(os.environ.get("TERSELY_GOLDEN", Path(__file__).parent / "data" / "golden"))
 
 
 class Golden:

@@ -1,7 +1,7 @@
 """A training step that prunes, quantizes and distils, and half of a MiniLM that learns from it.
 
 Processor time on one thread, least of interleaved repeats. The step may take the teacher's forward
-pass and 1.2 times what it takes without laconic.
+pass and 1.2 times what it takes without tersely.
 """
 
 import copy
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import laconic
+import tersely
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
 STEP = 1.2
-"""The student's own share, in steps without laconic."""
+"""The student's own share, in steps without tersely."""
 
 
 def least_times(*functions, repeats):
@@ -82,7 +82,7 @@ def test_a_step_of_all_three_kinds_costs_a_fifth_more_and_the_teacher(
 ):
     teacher, batch = minilm.load(), minilm.batches()[0][0]
     plain, model = copy.deepcopy(teacher), copy.deepcopy(teacher)
-    session = laconic.attach(model, recipe(minilm, algorithm), teacher=teacher)
+    session = tersely.attach(model, recipe(minilm, algorithm), teacher=teacher)
     session.calibrate([batch])
     session.compress()
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.document.recipe import Entry
-from laconic.planning.selection import Universe, select
+import tersely
+from tersely.document.recipe import Entry
+from tersely.planning.selection import Universe, select
 
 pytestmark = pytest.mark.benchmark
 
@@ -43,7 +43,7 @@ def plan_and_attach(model):
     """Seconds of processor time; taking the instruments off again does not count."""
     gc.collect()
     start = time.process_time()
-    session = laconic.attach(model, RECIPE)
+    session = tersely.attach(model, RECIPE)
     spent = time.process_time() - start
     assert len(session.plan) == 2 * len(walk(model))
     session.detach()
@@ -140,7 +140,7 @@ def test_a_masked_training_step_costs_what_a_mask_by_hand_costs(
 ):
     ours, plain = layers(8, width), layers(8, width)
     entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}
-    session = laconic.prune(ours, [entry], algorithm="level")
+    session = tersely.prune(ours, [entry], algorithm="level")
     masks = [session.masks()[name]["weight"].float() for name, _ in ours.named_children()]
     theirs = nn.Sequential(*map(Masked, plain, masks))
     value = torch.randn(batch, width)
@@ -156,7 +156,7 @@ def test_a_masked_training_step_costs_what_a_mask_by_hand_costs(
 def test_a_finalized_model_costs_what_the_dense_one_costs(processor_ratio):
     pruned, dense = layers(8, 64), layers(8, 64)
     entry = {"op_types": ["Linear"], "sparse_ratio": 0.5}
-    laconic.prune(pruned, [entry], algorithm="level").finalize()
+    tersely.prune(pruned, [entry], algorithm="level").finalize()
     value = torch.randn(16, 64)
     mine, plain = (training_step(model, value) for model in (pruned, dense))
     mine(), plain()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-import laconic
+import tersely
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
@@ -39,7 +39,7 @@ def training_step(model, forward):
 def masked(model):
     result = copy.deepcopy(model)
     kinds = {type(module).__name__ for module in model.modules()} & {"Linear", "Conv2d"}
-    laconic.prune(result, [{**WEIGHTS, "op_types": sorted(kinds)}], algorithm="level")
+    tersely.prune(result, [{**WEIGHTS, "op_types": sorted(kinds)}], algorithm="level")
     return result
 
 

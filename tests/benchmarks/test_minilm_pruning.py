@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-import laconic
+import tersely
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
@@ -51,7 +51,7 @@ def test_one_shot_pruning_agrees_with_the_dense_model(
         forwards.append(seconds(lambda: minilm.run(model, calibration))[0])
         pruned = copy.deepcopy(model)
         spent, session = seconds(
-            lambda pruned=pruned: laconic.prune(
+            lambda pruned=pruned: tersely.prune(
                 pruned, [entry], algorithm=algorithm, data=calibration
             )
         )
@@ -77,7 +77,7 @@ def test_magnitude_pruning_shows_how_hard_the_text_is(minilm, prepared):
         if granularity is not None:
             entry["granularity"] = granularity
         pruned = copy.deepcopy(model)
-        laconic.prune(pruned, [entry], algorithm="level")
+        tersely.prune(pruned, [entry], algorithm="level")
         cosine = minilm.agreement(minilm.embed(pruned, comparison), dense)
         print(f"level {granularity or 'half'}: cosine {cosine.mean():.4f}")  # noqa: T201  # the result
         torch.testing.assert_close(cosine.mean(), torch.tensor(expected), rtol=0, atol=0.005)

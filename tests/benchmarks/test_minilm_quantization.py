@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-import laconic
+import tersely
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
@@ -49,7 +49,7 @@ def test_int4_weights_agree_with_the_dense_model(
     spent_forward = seconds(lambda: minilm.run(model, calibration))[0]
     quantized = copy.deepcopy(model)
     data = None if algorithm == "rtn" else calibration
-    spent, _ = seconds(lambda: laconic.quantize(quantized, [entry], algorithm=algorithm, data=data))
+    spent, _ = seconds(lambda: tersely.quantize(quantized, [entry], algorithm=algorithm, data=data))
     cosine = minilm.agreement(minilm.embed(quantized, comparison), dense)
     record_property("cosine", float(cosine.mean()))
     record_property("forwards", spent / spent_forward)
@@ -71,7 +71,7 @@ def test_static_int8_agrees_with_the_dense_model(
     model, calibration, comparison, dense = prepared
     quantized = copy.deepcopy(model)
     spent, _ = seconds(
-        lambda: laconic.quantize(
+        lambda: tersely.quantize(
             quantized, [int8(minilm)], algorithm=algorithm, options=options, data=calibration
         )
     )

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.planning.plan import Origin, Setting, TargetPlan
+import tersely
+from tersely.planning.plan import Origin, Setting, TargetPlan
 
 pytestmark = pytest.mark.benchmark
 
@@ -20,8 +20,8 @@ def target_of(weight, size):
         setting=Setting(),
         origin=Origin("pruning.config_list[0]"),
     )
-    blocks = laconic.Blocks(size)
-    return laconic.PruningTarget(plan=plan, tensor=weight, blocks=blocks, module=nn.Identity())
+    blocks = tersely.Blocks(size)
+    return tersely.PruningTarget(plan=plan, tensor=weight, blocks=blocks, module=nn.Identity())
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def filters():
 
 def test_fpgm_costs_little_more_than_one_matrix_product(ratio, filters):
     target = target_of(filters, (1, -1, -1, -1))
-    pruner = laconic.registry().pruners["fpgm"]()
+    pruner = tersely.registry().pruners["fpgm"]()
     vectors = filters.flatten(1)
     assert ratio(lambda: pruner.importance(target), lambda: vectors @ vectors.T) <= 1.5
 
@@ -40,7 +40,7 @@ def test_fpgm_costs_little_more_than_one_matrix_product(ratio, filters):
 @pytest.mark.parametrize("size", [(1, -1, -1, -1), (-1, 1, -1, -1)])
 def test_norms_cost_less_than_a_copy_of_the_weights(ratio, filters, name, size):
     target = target_of(filters, size)
-    pruner = laconic.registry().pruners[name]()
+    pruner = tersely.registry().pruners[name]()
     dims = [dim for dim, entry in enumerate(size) if entry == -1]
     power = {"l1_norm": 1, "l2_norm": 2}[name]
     found = ratio(lambda: pruner.importance(target), lambda: filters.abs().pow(power).sum(dims))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.affine import fake_quantize_, quantize
-from laconic.fake_quantization import fake_quantize_flat
-from laconic.planning.plan import Origin, Setting, TargetPlan
-from laconic.ranges import block_range
+import tersely
+from tersely.affine import fake_quantize_, quantize
+from tersely.fake_quantization import fake_quantize_flat
+from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.ranges import block_range
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
@@ -27,12 +27,12 @@ def target(size=(1, -1)):
         setting=Setting(),
         origin=Origin("quantization.config_list[0]"),
     )
-    return laconic.QuantizationTarget(
+    return tersely.QuantizationTarget(
         plan=plan,
         **INT8,
         dtype="int8",
         scheme="symmetric",
-        blocks=laconic.Blocks(size),
+        blocks=tersely.Blocks(size),
         module=nn.Identity(),
     )
 
@@ -147,7 +147,7 @@ def weights():
 def integers_of(weights):
     found = []
     for weight in weights:
-        qparams = laconic.choose_qparams(*block_range(weight, (1, -1)), target())
+        qparams = tersely.choose_qparams(*block_range(weight, (1, -1)), target())
         found.append((quantize(weight, qparams), qparams))
     return found
 
@@ -171,7 +171,7 @@ def test_integers_of_100_million_weights_take_at_most_half_of_torchaos_time(leas
 
 def test_one_scratch_tensor_takes_less_time_than_a_tensor_for_each_operation(least_ratio, weights):
     made = [
-        (weight, laconic.choose_qparams(*block_range(weight, (1, -1)), target()))
+        (weight, tersely.choose_qparams(*block_range(weight, (1, -1)), target()))
         for weight in weights[:6]
     ]
 
@@ -189,7 +189,7 @@ def test_one_scratch_tensor_takes_less_time_than_a_tensor_for_each_operation(lea
 
 def test_baking_in_place_costs_less_than_plain_arithmetic(least_ratio):
     value = torch.randn(2048, 2048, generator=torch.Generator().manual_seed(0))
-    how = laconic.choose_qparams(*block_range(value, (1, -1)), target())
+    how = tersely.choose_qparams(*block_range(value, (1, -1)), target())
     found = least_ratio(
         lambda: fake_quantize_(value, how),
         lambda: value.copy_(by_hand(value, how.scale, how.zero_point)),

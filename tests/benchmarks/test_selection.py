@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from laconic.blocks import Blocks, element_blocks
-from laconic.masking.decide import decide
-from laconic.masking.member import Member
+from tersely.blocks import Blocks, element_blocks
+from tersely.masking.decide import decide
+from tersely.masking.member import Member
 
 pytestmark = pytest.mark.benchmark
 

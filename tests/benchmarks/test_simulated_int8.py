@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
@@ -23,7 +23,7 @@ FORWARD, STEP = 1.2, 1.1
 
 def quantized(model, batches, entry):
     twin = copy.deepcopy(model)
-    laconic.quantize(twin, [entry], algorithm="ptq", data=batches)
+    tersely.quantize(twin, [entry], algorithm="ptq", data=batches)
     return twin
 
 

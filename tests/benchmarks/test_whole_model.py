@@ -50,11 +50,11 @@ def fastest(way, layers, *, repeats):
 
 def test_a_hundred_million_weights_cost_a_fraction_of_a_kth_value(record_property):
     need_memory(3)
-    times = {"laconic": [], "kthvalue": []}
+    times = {"tersely": [], "kthvalue": []}
     for _ in range(3):
         for way, spent in times.items():
             spent.append(prune(way, HUNDRED_MILLION)["seconds"])
-    found = min(times["laconic"]) / min(times["kthvalue"])
+    found = min(times["tersely"]) / min(times["kthvalue"])
     record_property("ratio", found)
     print(f"{found:.3f} of cat and kthvalue")  # noqa: T201  # the result
     assert found <= 0.3
@@ -63,7 +63,7 @@ def test_a_hundred_million_weights_cost_a_fraction_of_a_kth_value(record_propert
 def test_a_hundred_million_weights_cost_next_to_nothing_of_global_unstructured(record_property):
     need_memory(7)
     theirs = prune("torch", HUNDRED_MILLION)["seconds"]
-    found = fastest("laconic", HUNDRED_MILLION, repeats=3) / theirs
+    found = fastest("tersely", HUNDRED_MILLION, repeats=3) / theirs
     record_property("ratio", found)
     print(f"{found:.4f} of global_unstructured")  # noqa: T201  # the result
     assert found <= 0.03
@@ -72,7 +72,7 @@ def test_a_hundred_million_weights_cost_next_to_nothing_of_global_unstructured(r
 @pytest.mark.parametrize("layers", [HUNDRED_MILLION, FIVE_HUNDRED_MILLION])
 def test_nothing_of_the_size_of_the_weights_is_needed_beside_the_masks(layers, record_property):
     need_memory(6)
-    found = prune("laconic", layers)
+    found = prune("tersely", layers)
     share = found["extra"] / found["weights"]
     record_property("extra", share)
     assert share < 0.1
@@ -80,8 +80,8 @@ def test_nothing_of_the_size_of_the_weights_is_needed_beside_the_masks(layers, r
 
 def test_five_times_the_weights_cost_at_most_six_times_as_much(record_property):
     need_memory(6)
-    larger = fastest("laconic", FIVE_HUNDRED_MILLION, repeats=2)
-    found = larger / fastest("laconic", HUNDRED_MILLION, repeats=3)
+    larger = fastest("tersely", FIVE_HUNDRED_MILLION, repeats=2)
+    found = larger / fastest("tersely", HUNDRED_MILLION, repeats=3)
     record_property("ratio", found)
     print(f"{found:.2f} for five times the weights")  # noqa: T201  # the result
     assert found <= 6

@@ -1,7 +1,7 @@
 """Prunes a model of square layers by magnitude, all at once, and prints what that cost, as JSON.
 
 Run as ``whole_model.py WAY LAYERS WIDTH`` in a process of its own, since peak memory belongs to a
-process: laconic, kthvalue (the least that a global budget takes without laconic), or torch.
+process: tersely, kthvalue (the least that a global budget takes without tersely), or torch.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-import laconic
+import tersely
 
 RATIO = 0.5
 ENTRY = {
@@ -39,9 +39,9 @@ def build(layers: int, width: int) -> nn.Module:
     return model
 
 
-def by_laconic(model: nn.Module) -> list[torch.Tensor]:
+def by_tersely(model: nn.Module) -> list[torch.Tensor]:
     """Select, make masks and put them in force, through the public interface."""
-    laconic.prune(model, [ENTRY], algorithm="level")
+    tersely.prune(model, [ENTRY], algorithm="level")
     return [buffer for name, buffer in model.named_buffers() if name.endswith("weight_mask")]
 
 
@@ -61,7 +61,7 @@ def by_torch(model: nn.Module) -> list[torch.Tensor]:
 
 
 WAYS: dict[str, Callable[[nn.Module], list[torch.Tensor]]] = {
-    "laconic": by_laconic,
+    "tersely": by_tersely,
     "kthvalue": by_kthvalue,
     "torch": by_torch,
 }

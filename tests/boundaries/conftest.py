@@ -15,7 +15,7 @@ class Source:
 
     Attributes:
         path: relative to the repository root, with forward slashes.
-        module: its dotted name, as in ``laconic.cli.main``.
+        module: its dotted name, as in ``tersely.cli.main``.
         text: what it says.
         tree: its syntax tree.
     """

@@ -63,7 +63,7 @@ def test_nothing_prints_outside_the_command_line(core, plugins):
     found = [
         f"{source.path}:{node.lineno}"
         for source in (*core, *plugins)
-        if not source.module.startswith("laconic.cli")
+        if not source.module.startswith("tersely.cli")
         for node in ast.walk(source.tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-import laconic
+import tersely
 
 # From the ground up; a module imports from its own floor and from lower ones.
 FLOORS = (
@@ -44,40 +44,40 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 
 
 def _floor(module: str) -> str:
-    """The part of a core module's name that has a floor: ``session`` of ``laconic.session.plan``."""
+    """The part of a core module's name that has a floor: ``session`` of ``tersely.session.plan``."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
 
-def _is_attribute_of_laconic(node: ast.AST) -> bool:
+def _is_attribute_of_tersely(node: ast.AST) -> bool:
     is_name = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    return is_name and node.value.id == "laconic"
+    return is_name and node.value.id == "tersely"
 
 
 def _private_uses(tree: ast.AST, *, allowed: frozenset[str]) -> Iterator[str]:
-    """Every use of laconic that is not one of its public names."""
-    public = set(laconic.__all__)
+    """Every use of tersely that is not one of its public names."""
+    public = set(tersely.__all__)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (
                 f"import {alias.name}"
                 for alias in node.names
-                if alias.name.startswith("laconic.") and alias.name not in allowed
+                if alias.name.startswith("tersely.") and alias.name not in allowed
             )
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "laconic":
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tersely":
             if node.module in allowed:
                 continue
             yield from (
                 f"from {node.module} import {alias.name}"
                 for alias in node.names
-                if node.module != "laconic" or alias.name not in public
+                if node.module != "tersely" or alias.name not in public
             )
         elif (
-            _is_attribute_of_laconic(node)
+            _is_attribute_of_tersely(node)
             and node.attr not in public
-            and f"laconic.{node.attr}" not in allowed
+            and f"tersely.{node.attr}" not in allowed
         ):
-            yield f"laconic.{node.attr}"
+            yield f"tersely.{node.attr}"
 
 
 def test_the_core_imports_no_plugin(core):
@@ -85,7 +85,7 @@ def test_the_core_imports_no_plugin(core):
         f"{source.path}: {name}"
         for source in core
         for name in _imported(source.tree)
-        if name.startswith("laconic_")
+        if name.startswith("tersely_")
     ]
     assert found == []
 
@@ -101,7 +101,7 @@ def test_the_core_imports_downwards_only(core):
         for source in core
         for name in _imported(source.tree)
         if (own := _floor(source.module))
-        and name.startswith("laconic.")
+        and name.startswith("tersely.")
         and (other := _floor(name)) in LEVEL
         and LEVEL[other] > LEVEL[own]
     ]
@@ -112,9 +112,9 @@ def test_the_core_asks_its_own_front_door_for_nothing_but_the_version(core):
     found = []
     for source in core:
         for node in _running(source.tree):
-            if isinstance(node, ast.ImportFrom) and node.module == "laconic":
+            if isinstance(node, ast.ImportFrom) and node.module == "tersely":
                 names = {alias.name for alias in node.names} - {"__version__"} - set(LEVEL)
-            elif _is_attribute_of_laconic(node):
+            elif _is_attribute_of_tersely(node):
                 names = {node.attr} - {"__version__"}
             else:
                 continue
@@ -136,13 +136,13 @@ def test_families_do_not_import_each_other(plugins):
         f"{source.path}: {name}"
         for source in plugins
         for name in _imported(source.tree)
-        if name.startswith("laconic_") and name.split(".")[0] != source.module.split(".")[0]
+        if name.startswith("tersely_") and name.split(".")[0] != source.module.split(".")[0]
     ]
     assert found == []
 
 
 def test_a_package_from_outside_needs_public_names_and_the_contract_checks_only(outsiders):
-    allowed = frozenset({"laconic.testing"})
+    allowed = frozenset({"tersely.testing"})
     found = [
         f"{source.path}: {use}"
         for source in outsiders

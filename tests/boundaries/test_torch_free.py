@@ -1,4 +1,4 @@
-"""What must answer without torch, and what `import laconic` may cost."""
+"""What must answer without torch, and what `import tersely` may cost."""
 
 import json
 import statistics
@@ -35,15 +35,15 @@ def _run(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_importing_laconic_imports_no_torch():
-    assert _run("import laconic, sys; print('torch' in sys.modules)").strip() == "False"
+def test_importing_tersely_imports_no_torch():
+    assert _run("import tersely, sys; print('torch' in sys.modules)").strip() == "False"
 
 
 def test_documents_registry_and_command_line_import_no_torch(core):
     modules = [
         source.module
         for source in core
-        if source.module == "laconic" or source.module.split(".")[1] in TORCH_FREE
+        if source.module == "tersely" or source.module.split(".")[1] in TORCH_FREE
     ]
     assert json.loads(_run(FIRST_WITH_TORCH, json.dumps(modules))) == []
 
@@ -52,18 +52,18 @@ def test_documents_registry_and_command_line_import_no_torch(core):
     "family", ["granularity", "pruning", "quantization", "distillation", "shrink", "integrations"]
 )
 def test_the_face_of_a_family_imports_no_torch(family):
-    assert json.loads(_run(FIRST_WITH_TORCH, json.dumps([f"laconic_{family}"]))) == []
+    assert json.loads(_run(FIRST_WITH_TORCH, json.dumps([f"tersely_{family}"]))) == []
 
 
 def test_loading_every_plugin_imports_no_torch():
-    code = "import laconic, sys; laconic.registry().plugins(); print('torch' in sys.modules)"
+    code = "import tersely, sys; tersely.registry().plugins(); print('torch' in sys.modules)"
     assert _run(code).strip() == "False"
 
 
-def test_importing_laconic_costs_less_than_a_quarter_of_importing_torch():
-    seconds = {"laconic": [], "torch": []}
+def test_importing_tersely_costs_less_than_a_quarter_of_importing_torch():
+    seconds = {"tersely": [], "torch": []}
     for _ in range(5):
         for name, times in seconds.items():
             times.append(float(_run(SECONDS, name)))
-    ratio = statistics.median(seconds["laconic"]) / statistics.median(seconds["torch"])
+    ratio = statistics.median(seconds["tersely"]) / statistics.median(seconds["torch"])
     assert ratio < 1 / 4, seconds

@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from laconic import levels
-from laconic.affine import choose_qparams, dequantize, fake_quantize, fake_quantize_, quantize
-from laconic.algorithms import QParams, QuantizationTarget
-from laconic.blocks import Blocks
-from laconic.errors import CalibrationError
-from laconic.planning.plan import Origin, Setting, TargetPlan
-from laconic.quantized_types import Range, quantized_range
-from laconic.ranges import block_range
-from laconic.scales import SMALLEST_SCALE
+from tersely import levels
+from tersely.affine import choose_qparams, dequantize, fake_quantize, fake_quantize_, quantize
+from tersely.algorithms import QParams, QuantizationTarget
+from tersely.blocks import Blocks
+from tersely.errors import CalibrationError
+from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.quantized_types import Range, quantized_range
+from tersely.ranges import block_range
+from tersely.scales import SMALLEST_SCALE
 
 
 def target(dtype="int8", scheme="symmetric", size=(-1, -1)):

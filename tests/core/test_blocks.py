@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.blocks import (
+from tersely.blocks import (
     Blocks,
     block_numel,
     channel_blocks,

@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from laconic import levels
-from laconic.fake_quantization import fake_quantize_flat
+from tersely import levels
+from tersely.fake_quantization import fake_quantize_flat
 
 INT8 = {"quant_min": -127, "quant_max": 127}
 UINT8 = {"quant_min": 0, "quant_max": 255}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from laconic.pieces import piece, pieces
+from tersely.pieces import piece, pieces
 
 
 def starts(shape, largest):

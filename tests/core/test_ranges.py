@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from laconic import levels, ranges
-from laconic.ranges import block_range
+from tersely import levels, ranges
+from tersely.ranges import block_range
 
 VALUES = torch.tensor([[1.0, -2.0, 3.0, 4.0], [0.0, 9.0, -5.0, 6.0]])
 

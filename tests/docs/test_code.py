@@ -1,7 +1,7 @@
 """Every page does what it shows.
 
 A page's blocks run in order in one empty folder. A block with a file name as its caption is written
-to that file, `python` is executed, and each `$ laconic` line of a `console` block is run by the
+to that file, `python` is executed, and each `$ tersely` line of a `console` block is run by the
 shell. An `output` block behind `python`, and the lines behind a command, are what must be printed;
 `...` stands for anything.
 """
@@ -59,7 +59,7 @@ def _commands(block) -> list[tuple[int, str, str]]:
         elif found:
             at, command, shown = found.pop()
             found.append((at, command, shown + line + "\n"))
-    return [item for item in found if item[1].startswith("laconic ")]
+    return [item for item in found if item[1].startswith("tersely ")]
 
 
 @pytest.fixture

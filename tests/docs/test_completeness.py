@@ -13,10 +13,10 @@ import attrs
 import click
 import pytest
 
-import laconic
-from laconic import errors
-from laconic.cli.main import cli
-from laconic.registry import descriptors, hookspecs
+import tersely
+from tersely import errors
+from tersely.cli.main import cli
+from tersely.registry import descriptors, hookspecs
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def _errors() -> list[type]:
     return [
         value
         for value in vars(errors).values()
-        if inspect.isclass(value) and issubclass(value, errors.LaconicError)
+        if inspect.isclass(value) and issubclass(value, errors.TerselyError)
     ]
 
 
@@ -64,7 +64,7 @@ def _descriptors() -> list[type]:
     return [
         value
         for name, value in vars(descriptors).items()
-        if inspect.isclass(value) and attrs.has(value) and name in laconic.__all__
+        if inspect.isclass(value) and attrs.has(value) and name in tersely.__all__
     ]
 
 
@@ -83,7 +83,7 @@ def test_every_key_of_a_document_is_explained(document, where, pages):
 def test_every_command_and_option_is_explained(pages):
     sections = pages["docs/reference/cli.md"].sections
     missing = []
-    for name, command in _commands(cli, "laconic").items():
+    for name, command in _commands(cli, "tersely").items():
         if name not in sections:
             missing.append(name)
             continue
@@ -101,13 +101,13 @@ def test_every_error_is_explained_with_a_message_that_is_printed(pages):
     silent = [
         error.__name__
         for error in _errors()
-        if error is not errors.LaconicError and "```output" not in sections.get(error.__name__, "")
+        if error is not errors.TerselyError and "```output" not in sections.get(error.__name__, "")
     ]
     assert silent == []
 
 
 def test_every_hook_is_explained(pages):
-    hooks = {name for name in vars(hookspecs) if name.startswith("laconic_")}
+    hooks = {name for name in vars(hookspecs) if name.startswith("tersely_")}
     assert hooks
     assert sorted(hooks - set(pages["docs/plugins/hooks.md"].sections)) == []
 
@@ -126,17 +126,17 @@ def test_every_field_of_every_descriptor_is_explained(pages):
 def test_every_public_name_is_in_the_reference(pages):
     shown = set(
         re.findall(
-            r"auto(?:class|function|data):: laconic\.(\w+)\n", pages["docs/reference/api.md"].text
+            r"auto(?:class|function|data):: tersely\.(\w+)\n", pages["docs/reference/api.md"].text
         )
     )
-    assert sorted(set(laconic.__all__) - shown - {"__version__"}) == []
+    assert sorted(set(tersely.__all__) - shown - {"__version__"}) == []
 
 
 def test_every_environment_variable_is_explained(pages, tmp_path):
     text = "".join(
-        file.read_text(encoding="utf-8") for file in (ROOT / "core" / "laconic").rglob("*.py")
+        file.read_text(encoding="utf-8") for file in (ROOT / "core" / "tersely").rglob("*.py")
     )
-    variables = set(re.findall(r"\bLACONIC_[A-Z_]+\b", text))
+    variables = set(re.findall(r"\bTERSELY_[A-Z_]+\b", text))
     assert sorted(variables - _defined(pages["docs/plugins/hooks.md"].text)) == []
 
 

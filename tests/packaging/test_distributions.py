@@ -32,15 +32,15 @@ def _metadata(built: Path, name: str):
 
 def test_there_is_a_wheel_and_an_sdist_of_every_distribution(built):
     names = sorted(file.name.split("-0.1.0")[0] for file in built.iterdir())
-    expected = ["laconic", *(f"laconic_{family}" for family in FAMILIES)]
+    expected = ["tersely", *(f"tersely_{family}" for family in FAMILIES)]
     assert names == sorted(expected * 2)
 
 
 def test_the_wheel_of_the_core_carries_the_whole_specification(built):
     inside = {
-        name.removeprefix("laconic/spec/")
-        for name in _wheel(built, "laconic").namelist()
-        if name.startswith("laconic/spec/")
+        name.removeprefix("tersely/spec/")
+        for name in _wheel(built, "tersely").namelist()
+        if name.startswith("tersely/spec/")
     }
     spec = ROOT / "spec"
     assert inside == {
@@ -49,23 +49,23 @@ def test_the_wheel_of_the_core_carries_the_whole_specification(built):
 
 
 def test_the_wheel_of_the_core_carries_every_file_of_the_package(built):
-    inside = set(_wheel(built, "laconic").namelist())
+    inside = set(_wheel(built, "tersely").namelist())
     package = ROOT / "core"
     files = {
         file.relative_to(package).as_posix()
-        for file in (package / "laconic").rglob("*")
+        for file in (package / "tersely").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert sorted(files - inside) == []
 
 
 def test_the_wheels_carry_nothing_but_their_package_and_metadata(built):
-    for name in ("laconic", *(f"laconic_{family}" for family in FAMILIES)):
+    for name in ("tersely", *(f"tersely_{family}" for family in FAMILIES)):
         tops = {entry.split("/")[0] for entry in _wheel(built, name).namelist()}
         assert tops == {name, f"{name}-0.1.0.dist-info"}
 
 
-@pytest.mark.parametrize("name", ["laconic", *(f"laconic_{family}" for family in FAMILIES)])
+@pytest.mark.parametrize("name", ["tersely", *(f"tersely_{family}" for family in FAMILIES)])
 def test_every_wheel_is_typed_and_licensed(built, name):
     entries = _wheel(built, name).namelist()
     assert f"{name}/py.typed" in entries
@@ -75,19 +75,19 @@ def test_every_wheel_is_typed_and_licensed(built, name):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_depends_on_the_core_and_on_nothing_of_a_sibling(built, family):
-    metadata = _metadata(built, f"laconic_{family}")
+    metadata = _metadata(built, f"tersely_{family}")
     own = {"shrink": ["torch-pruning<1.7,>=1.6"]}.get(family, [])
     needed = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
-    assert needed == ["laconic<1,>=0.1", *own]
+    assert needed == ["tersely<1,>=0.1", *own]
 
 
 def test_each_framework_is_an_extra_of_the_integrations(built):
-    metadata = _metadata(built, "laconic_integrations")
+    metadata = _metadata(built, "tersely_integrations")
     assert sorted(metadata.get_all("Provides-Extra")) == ["accelerate", "lightning", "transformers"]
 
 
 def test_the_sdist_of_the_core_has_no_tests_and_no_golden_data(built):
-    [file] = built.glob("laconic-*.tar.gz")
+    [file] = built.glob("tersely-*.tar.gz")
     with tarfile.open(file) as archive:
         tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
     assert tops <= {
@@ -104,31 +104,31 @@ def test_the_sdist_of_the_core_has_no_tests_and_no_golden_data(built):
 
 
 def test_the_installed_command_tells_its_version(installed):
-    done = installed.run("laconic", "--version")
+    done = installed.run("tersely", "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert "0.1.0" in done.stdout
 
 
 def test_the_installed_command_finds_its_schemas(installed):
     (installed.elsewhere / "recipe.yaml").write_text(RECIPE)
-    done = installed.run("laconic", "validate", "recipe.yaml")
+    done = installed.run("tersely", "validate", "recipe.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_installed_family_is_listed_as_usable(installed):
-    done = installed.run("laconic", "plugins", "list", "--format", "json")
+    done = installed.run("tersely", "plugins", "list", "--format", "json")
     listed = json.dumps(json.loads(done.stdout))
     for family in FAMILIES:
-        assert f"laconic-{family}" in listed
+        assert f"tersely-{family}" in listed
     assert '"broken"' not in listed
 
 
 def test_an_installed_model_is_pruned(installed):
     code = (
-        "import torch, laconic\n"
+        "import torch, tersely\n"
         "model = torch.nn.Sequential(torch.nn.Linear(4, 4))\n"
         "config = [{'op_types': ['Linear'], 'sparse_ratio': 0.5}]\n"
-        "print(laconic.prune(model, config, algorithm='l1_norm').sparsity()['0']['weight'])\n"
+        "print(tersely.prune(model, config, algorithm='l1_norm').sparsity()['0']['weight'])\n"
     )
     done = installed.run("python", "-c", code)
     assert (done.stdout, done.returncode) == ("0.5\n", 0), done.stderr

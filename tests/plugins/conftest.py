@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import laconic
+import tersely
 
 ALGORITHMS = {
     "LevelPruner": "level",
@@ -35,7 +35,7 @@ def compare_with_reference(golden) -> Compare:
     def compare(case):
         model = golden.model(case)
         dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        session = laconic.prune(model, case["config_list"], algorithm=ALGORITHMS[case["algo"]])
+        session = tersely.prune(model, case["config_list"], algorithm=ALGORITHMS[case["algo"]])
         check_metrics(session, case, dense)
         check_masks(session, case)
         if "y" in case:
@@ -49,19 +49,19 @@ def compare_with_reference(golden) -> Compare:
 
 def check_metrics(session, case, dense):
     """Scores, reduced to one per block, equal the stored metrics."""
-    pruner = laconic.registry().pruners[ALGORITHMS[case["algo"]]]()
+    pruner = tersely.registry().pruners[ALGORITHMS[case["algo"]]]()
     plans = {(plan.module, plan.target): plan for plan in session.plan}
     for module, targets in case["metrics"].items():
         for target, expected in targets.items():
             plan = plans[module, target]
             tensor = dense[plan.name]
             scores = pruner.importance(
-                laconic.PruningTarget(
+                tersely.PruningTarget(
                     plan=plan, tensor=tensor, blocks=plan.blocks, module=torch.nn.Identity()
                 )
             )
             if scores.shape != expected.shape:
-                scores = laconic.sum_blocks(scores, plan.blocks.size)
+                scores = tersely.sum_blocks(scores, plan.blocks.size)
             torch.testing.assert_close(scores, expected)
 
 
@@ -86,7 +86,7 @@ def train_like_the_reference(golden, monkeypatch) -> Compare:
     def compare(case):
         importances = remember_importances(monkeypatch)
         model = golden.model(case)
-        session = laconic.attach(model, training_recipe(case))
+        session = tersely.attach(model, training_recipe(case))
         grows = case["inner_algo"] is not None or case["algo"] == "MovementPruner"
         if grows and case["inner_algo"] != "TaylorPruner":
             session.compress()
@@ -137,7 +137,7 @@ def remember_importances(monkeypatch):
         monkeypatch.setattr(implementation, "importance", remember)
 
     for name in ALGORITHMS.values():
-        watch(laconic.registry().pruners[name])
+        watch(tersely.registry().pruners[name])
     return seen
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import laconic
-from laconic import PlanError
-from laconic.blocks import Blocks, expand_blocks
-from laconic.masking.align import align_kept, place_kept
+import tersely
+from tersely import PlanError
+from tersely.blocks import Blocks, expand_blocks
+from tersely.masking.align import align_kept, place_kept
 
 CHANNELS_FIRST = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool")
 
@@ -38,7 +38,7 @@ def test_align(case):
 
 
 def test_the_runner_knows_which_modules_have_channels_first():
-    settings = laconic.registry().module_settings()
+    settings = tersely.registry().module_settings()
     for setting in settings:
         name = setting.module_type.rpartition(".")[2]
         is_torch_s = setting.module_type.startswith("torch.nn.")

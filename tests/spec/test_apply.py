@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 @pytest.mark.spec("apply")
@@ -13,7 +13,7 @@ def test_apply(case, models):
     model = models.build({"modules": [{"name": "layer", "type": "Layer", "parameters": weight}]})
     keys = {key: given.get(key) for key in ("apply_method", "mask_value")}
     entry = {"op_names": ["layer"], "target_settings": {"weight": {"sparse_ratio": 0, **keys}}}
-    session = laconic.attach(model, {"pruning": {"algorithm": "level", "config_list": [entry]}})
+    session = tersely.attach(model, {"pruning": {"algorithm": "level", "config_list": [entry]}})
     session.compress()
     tensors, data = session.state()
     kept = torch.tensor(given["kept"], dtype=torch.bool)

@@ -2,9 +2,9 @@
 
 import pytest
 
-import laconic
-from laconic.blocks import Blocks
-from laconic.planning.granularity import divide
+import tersely
+from tersely.blocks import Blocks
+from tersely.planning.granularity import divide
 
 
 class FromCase:
@@ -27,14 +27,14 @@ def plugin(case):
     FromCase.blocks_of_the_case = Blocks(**blocks)
 
     class Plugin:
-        @laconic.hookimpl
-        def laconic_granularities(self):
+        @tersely.hookimpl
+        def tersely_granularities(self):
             reference = f"{FromCase.__module__}:FromCase"
-            return [laconic.GranularityInfo(name=name, implementation=reference)]
+            return [tersely.GranularityInfo(name=name, implementation=reference)]
 
-    registered = laconic.registry().register(Plugin(), name="of_the_case")
+    registered = tersely.registry().register(Plugin(), name="of_the_case")
     yield
-    laconic.registry().unregister(registered)
+    tersely.registry().unregister(registered)
 
 
 def layer(given):
@@ -54,15 +54,15 @@ def blocks_of(given, models):
     if "granularity" in given:
         entry["granularity"] = given["granularity"]
     algorithm = given["algorithm"]
-    method = "quantization" if algorithm in laconic.registry().quantizers else "pruning"
+    method = "quantization" if algorithm in tersely.registry().quantizers else "pruning"
     recipe = {method: {"algorithm": algorithm, "config_list": [entry]}}
     model = models.build({"modules": [layer(given)]})
-    [planned] = laconic.plan(model, recipe)
+    [planned] = tersely.plan(model, recipe)
     if planned.blocks is not None:
         return planned.blocks
     # The shape of an input or output is learnt when it is seen first.
     catalog = (
-        laconic.registry().quantizers if method == "quantization" else laconic.registry().pruners
+        tersely.registry().quantizers if method == "quantization" else tersely.registry().pruners
     )
     shape = tuple(given["shape"])
     return divide(planned.setting.get("granularity"), planned, shape, catalog.info(algorithm))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from laconic import LaconicError
-from laconic.blocks import Blocks, block_numel
-from laconic.masking.decide import decide
-from laconic.masking.member import Member
+from tersely import TerselyError
+from tersely.blocks import Blocks, block_numel
+from tersely.masking.decide import decide
+from tersely.masking.member import Member
 
 
 def member(given, models):
@@ -34,7 +34,7 @@ def test_budgets(case, models):
     members = [member(one, models) for one in case["given"]["members"]]
     expect = case["expect"]
     if "error" in expect:
-        with pytest.raises(LaconicError) as caught:
+        with pytest.raises(TerselyError) as caught:
             decide(members)
         assert all(word in str(caught.value) for word in expect["error"]), str(caught.value)
         return

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 class Constant(nn.Module):
@@ -36,7 +36,7 @@ def attach(given):
     student = Step(given["student"], given["student"])
     # What the teacher was not seen to return is there all the same.
     teacher = Step(given["teacher"], {**given["student"], **given["teacher"]})
-    session = laconic.attach(student, {"distillation": given["stage"]}, teacher=teacher)
+    session = tersely.attach(student, {"distillation": given["stage"]}, teacher=teacher)
     student()
     session.teacher_forward()
     return session
@@ -49,7 +49,7 @@ def test_loss(case):
     [(name, options)] = chosen.items() if isinstance(chosen, dict) else [(chosen, {})]
     student = torch.tensor(given["student"], dtype=torch.float64)
     teacher = torch.tensor(given["teacher"], dtype=torch.float64)
-    found = laconic.registry().losses[name](student, teacher, **options)
+    found = tersely.registry().losses[name](student, teacher, **options)
     assert found.shape == ()
     assert float(found) == pytest.approx(case["expect"]["value"], abs=1e-11)
 
@@ -91,6 +91,6 @@ def test_the_teacher_of_a_session(case):
 @pytest.mark.spec("distillation", expects="error")
 def test_what_a_session_refuses(case, assert_mentions):
     session = attach(case["given"])
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert_mentions([str(caught.value)], [case["expect"]["error"]])

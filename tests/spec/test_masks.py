@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 def run_call(model, call):
@@ -12,7 +12,7 @@ def run_call(model, call):
 
 
 def compressed(model, given):
-    session = laconic.attach(model, given["recipe"])
+    session = tersely.attach(model, given["recipe"])
     if "calibration" in given:
         session.calibrate(given["calibration"], forward=run_call)
     session.compress()
@@ -39,7 +39,7 @@ def check(case, models):
     given, expect = case["given"], case["expect"]
     model = models.build(given["model"])
     if "error" in expect:
-        with pytest.raises(laconic.LaconicError) as caught:
+        with pytest.raises(tersely.TerselyError) as caught:
             compressed(model, given)
         assert all(word in str(caught.value) for word in expect["error"]), str(caught.value)
         return

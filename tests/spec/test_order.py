@@ -6,10 +6,10 @@ from types import ModuleType
 import pytest
 import torch
 
-import laconic
-from laconic.affine import fake_quantize, quantized_range
-from laconic.algorithms import QParams
-from laconic.instrument.masks import ParameterMask
+import tersely
+from tersely.affine import fake_quantize, quantized_range
+from tersely.algorithms import QParams
+from tersely.instrument.masks import ParameterMask
 
 
 @pytest.mark.spec("order", expects="fake_quantize")
@@ -47,17 +47,17 @@ def tapped():
         return (student - teacher).square().mean()
 
     class Face:
-        @laconic.hookimpl
-        def laconic_distillation_losses(self):
-            return [laconic.LossInfo(name="spec_probe", implementation="laconic_spec_probe:probe")]
+        @tersely.hookimpl
+        def tersely_distillation_losses(self):
+            return [tersely.LossInfo(name="spec_probe", implementation="tersely_spec_probe:probe")]
 
-    module = ModuleType("laconic_spec_probe")
+    module = ModuleType("tersely_spec_probe")
     module.probe = probe
-    sys.modules["laconic_spec_probe"] = module
-    name = laconic.registry().register(Face(), name="laconic-spec-probe")
+    sys.modules["tersely_spec_probe"] = module
+    name = tersely.registry().register(Face(), name="tersely-spec-probe")
     yield seen
-    laconic.registry().unregister(name)
-    del sys.modules["laconic_spec_probe"]
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_spec_probe"]
 
 
 @pytest.mark.spec("order", expects="tap")
@@ -72,7 +72,7 @@ def test_tap(case, tapped):
         "quantization": {"algorithm": "ptq", "config_list": [quantized]},
         "distillation": {"config_list": [{**target, "apply_method": "spec_probe"}]},
     }
-    session = laconic.attach(model, recipe, teacher=teacher)
+    session = tersely.attach(model, recipe, teacher=teacher)
     session.compress()
     session.set_masks({"": {"weight": torch.tensor([given["kept"]]).bool()}})
     # A checkpoint brings scales under the names of the model's buffers.
@@ -87,5 +87,5 @@ def test_tap(case, tapped):
 def test_methods(case, models):
     weight = {"weight": {"shape": [2, 2]}, "bias": None}
     model = models.build({"modules": [{"name": "a", "type": "Linear", "parameters": weight}]})
-    plan = laconic.plan(model, case["given"]["recipe"])
+    plan = tersely.plan(model, case["given"]["recipe"])
     assert [target.method for target in plan] == case["expect"]["methods_in_order"]

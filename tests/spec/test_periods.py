@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def layers(rows):
@@ -26,7 +26,7 @@ def can_be_finished(session):
     if not session.waiting:
         twin.finalize()
         return True
-    with pytest.raises(laconic.SessionError, match=re.escape(session.waiting[0])):
+    with pytest.raises(tersely.SessionError, match=re.escape(session.waiting[0])):
         twin.finalize()
     return False
 
@@ -46,7 +46,7 @@ def test_periods(case):
     given, expect = case["given"], case["expect"]
     teacher = layers(given["teacher"]) if "teacher" in given else None
     model = layers(given["weights"])
-    session = laconic.attach(model, given["recipe"], teacher=teacher)
+    session = tersely.attach(model, given["recipe"], teacher=teacher)
     session.compress()
     steps = max(
         len(one)

@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-import laconic
-from laconic import PlanError
+import tersely
+from tersely import PlanError
 
 
 def planned(case, models):
@@ -16,7 +16,7 @@ def planned(case, models):
     teacher = models.build(given["teacher"]) if "teacher" in given else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return model, lambda: laconic.plan(model, given["recipe"], teacher=teacher)
+        return model, lambda: tersely.plan(model, given["recipe"], teacher=teacher)
 
 
 def tells(target, expected):
@@ -63,7 +63,7 @@ def test_plan(case, models, assert_mentions):
     before = state(model) if expect.get("model_unchanged") else None
     names = [name for name, _ in model.named_parameters()]
     if case["given"].get("attach"):
-        laconic.attach(model, make())
+        tersely.attach(model, make())
     plan = make()
     check_targets(plan, expect)
     check_findings(plan, expect)
@@ -125,5 +125,5 @@ def test_what_matches_nothing_is_warned_about_once(entry, times, models):
     recipe = {"pruning": {"algorithm": "level", "config_list": [entry]}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        laconic.plan(model, recipe)
+        tersely.plan(model, recipe)
     assert len(caught) == times

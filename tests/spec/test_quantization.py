@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.affine import fake_quantize, quantized_range
-from laconic.algorithms import QParams, QuantizationTarget
-from laconic.blocks import Blocks
-from laconic.planning.plan import Origin, Setting, TargetPlan
+import tersely
+from tersely.affine import fake_quantize, quantized_range
+from tersely.algorithms import QParams, QuantizationTarget
+from tersely.blocks import Blocks
+from tersely.planning.plan import Origin, Setting, TargetPlan
 
 
 def tensor(value):
@@ -61,7 +61,7 @@ def test_choose(case):
     low, high = tensor(given["low"]), tensor(given["high"])
     size = (-1,) if low.ndim == 0 else (1, -1)
     target = quantization_target(given["quant_dtype"], given["quant_scheme"], size)
-    found = laconic.choose_qparams(low, high, target)
+    found = tersely.choose_qparams(low, high, target)
     torch.testing.assert_close(found.scale, tensor(expect["scale"]))
     zero_point = 0 if expect["zero_point"] is None else expect["zero_point"]
     assert found.zero_point.tolist() == zero_point
@@ -93,7 +93,7 @@ def spy():
     class Spy:
         def choose(self, low, high, target):
             ranges[target.name] = (low.item(), high.item()) if low.numel() == 1 else None
-            qparams = laconic.choose_qparams(low, high, target)
+            qparams = tersely.choose_qparams(low, high, target)
             scale = torch.tensor(scales.get(target.plan.target, 1.0)).expand(qparams.scale.numel())
             return qparams.evolve(scale=scale.reshape(qparams.scale.shape))
 
@@ -101,19 +101,19 @@ def spy():
         decay, start_step, freeze_step = 0.99, 0, None
 
     class Face:
-        @laconic.hookimpl
-        def laconic_quantizers(self):
+        @tersely.hookimpl
+        def tersely_quantizers(self):
             return [
-                laconic.QuantizerInfo(name="spy", implementation="spies:Spy"),
-                laconic.QuantizerInfo(name="spy_training", implementation="spies:SpyTraining"),
+                tersely.QuantizerInfo(name="spy", implementation="spies:Spy"),
+                tersely.QuantizerInfo(name="spy_training", implementation="spies:SpyTraining"),
             ]
 
     spies = ModuleType("spies")
     spies.Spy, spies.SpyTraining = Spy, SpyTraining
     sys.modules["spies"] = spies
-    name = laconic.registry().register(Face(), name="spies")
+    name = tersely.registry().register(Face(), name="spies")
     yield SimpleNamespace(ranges=ranges, scales=scales)
-    laconic.registry().unregister(name)
+    tersely.registry().unregister(name)
     del sys.modules["spies"]
 
 
@@ -141,7 +141,7 @@ def test_bias(case, spy):
         settings["weight"] = {"granularity": "per_channel"}
     names = ["_input_", "weight", "bias"]
     stage = quantizing("spy", target_names=names, target_settings=settings)
-    session = laconic.attach(model, {"quantization": stage})
+    session = tersely.attach(model, {"quantization": stage})
     session.calibrate([torch.ones(1, 1)])
     session.compress()
     found = session.integer_weights()["0"]["bias"]
@@ -167,7 +167,7 @@ def test_fold(case, spy):
         ):
             tensor.copy_(torch.tensor(given[name]))
     stage = quantizing("spy", target_names=["weight"], fuse_names=[["0", "1"]])
-    laconic.attach(model, {"quantization": stage})
+    tersely.attach(model, {"quantization": stage})
     assert layer.weight.tolist() == expect["weight"]
     assert layer.bias.tolist() == expect["bias"]
 
@@ -183,7 +183,7 @@ def test_observe_masked(case, spy):
         },
         "quantization": quantizing("spy", target_names=["weight"]),
     }
-    session = laconic.attach(model, recipe)
+    session = tersely.attach(model, recipe)
     session.set_masks({"0": {"weight": torch.tensor([given["kept"]]).bool()}}, freeze=True)
     session.compress()
     assert spy.ranges["0.weight"] == (expect["low"], expect["high"])
@@ -196,7 +196,7 @@ def test_observe(case, spy):
     model = nn.Sequential(layer_of([1.0, 1.0]))
     is_training = given["mode"] == "training"
     stage = quantizing("spy_training" if is_training else "spy", target_names=["_input_"])
-    session = laconic.attach(model, {"quantization": stage})
+    session = tersely.attach(model, {"quantization": stage})
     if is_training:
         for batch in batches:
             model(batch)

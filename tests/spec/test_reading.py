@@ -2,8 +2,8 @@
 
 import pytest
 
-import laconic
-from laconic.document.source import read_document
+import tersely
+from tersely.document.source import read_document
 
 
 def of_type(value):
@@ -24,8 +24,8 @@ def test_value(case, tmp_path):
 def test_problems(case, tmp_path):
     file = tmp_path / "document.yaml"
     file.write_text(case["given"]["yaml"], encoding="utf-8")
-    with pytest.raises(laconic.ConfigError) as caught:
-        laconic.load_recipe(file)
+    with pytest.raises(tersely.ConfigError) as caught:
+        tersely.load_recipe(file)
     found = [
         {"path": problem.path, "line": problem.line, "column": problem.column}
         for problem in caught.value.problems

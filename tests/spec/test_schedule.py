@@ -2,17 +2,17 @@
 
 import pytest
 
-import laconic
+import tersely
 
 
 def factors_of(schedule, count):
     """The share that is due after each of the first updates, or steps where they are steps."""
     if schedule.get("algorithm") == "movement":
-        movement = laconic.registry().pruners["movement"](
+        movement = tersely.registry().pruners["movement"](
             warmup_steps=schedule["warm_up"], cooldown_begin_step=schedule["cool_down_begin"]
         )
         return [float(movement.factor(step)) for step in range(1, count + 1)]
-    function = laconic.registry().schedules[schedule["name"]]
+    function = tersely.registry().schedules[schedule["name"]]
     return [function(update / schedule["times"]) for update in range(1, count + 1)]
 
 
@@ -32,7 +32,7 @@ def test_masked(case, models):
         "schedule": given["schedule"],
         "config_list": [{"op_names": ["layer"], "target_names": ["weight"], **given["setting"]}],
     }
-    session = laconic.attach(model, {"pruning": stage})
+    session = tersely.attach(model, {"pruning": stage})
     session.compress()
     assert not (~session.masks()["layer"]["weight"]).sum()
     found = []

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-import laconic
+import tersely
 
 
 @pytest.mark.spec("selection")
@@ -14,12 +14,12 @@ def test_selection(case, models):
     if "instrumented" in given:
         names = given["instrumented"]
         stage = {"algorithm": "level", "config_list": [{"op_names": names, "sparse_ratio": 0.5}]}
-        laconic.attach(model, {"pruning": stage})
+        tersely.attach(model, {"pruning": stage})
     # Any module can be distilled, so this kind of stage shows selection and nothing else.
     recipe = {"distillation": {"config_list": [given["entry"]]}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plan = laconic.plan(model, recipe)
+        plan = tersely.plan(model, recipe)
     assert list(plan.selected) == expect["selected"]
     if "unmatched" in expect:
         entry = "distillation.config_list[0]"

@@ -2,7 +2,7 @@
 
 import pytest
 
-import laconic
+import tersely
 
 ALGORITHMS = {"pruning": "level", "quantization": "ptq"}
 
@@ -10,11 +10,11 @@ ALGORITHMS = {"pruning": "level", "quantization": "ptq"}
 @pytest.fixture
 def registered(case):
     """Register the module settings of a case for the time of one test."""
-    registry = laconic.registry()
+    registry = tersely.registry()
     settings = case["given"].get("register", [])
     snapshot = registry._snapshot
     for setting in settings:
-        laconic.register_module_setting(laconic.ModuleSetting(**setting))
+        tersely.register_module_setting(tersely.ModuleSetting(**setting))
     yield
     if settings:
         # There is no public way to take a module setting back, and tests must not leave any.
@@ -45,6 +45,6 @@ def test_settings(case, models):
         stage["config_list"].append(beside)
     if method in ALGORITHMS:
         stage["algorithm"] = ALGORITHMS[method]
-    plan = laconic.plan(model, {method: stage})
+    plan = tersely.plan(model, {method: stage})
     found = {one.target: without_nulls(one.setting) for one in plan if one.module == "layer"}
     assert found == case["expect"]["settings"]

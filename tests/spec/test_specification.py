@@ -6,7 +6,7 @@ import re
 import pytest
 from jsonschema import Draft202012Validator
 
-from laconic.document.spec import spec_directory
+from tersely.document.spec import spec_directory
 
 CHAPTERS = {"R": 6, "S": 6, "T": 7, "G": 4, "B": 9, "Q": 5, "D": 4, "O": 4}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 def argument(value):
@@ -37,7 +37,7 @@ def test_targets(case, models):
         "target_names": [given["target"]],
         "sparse_ratio": given["sparse_ratio"],
     }
-    session = laconic.attach(model, {"pruning": {"algorithm": "level", "config_list": [entry]}})
+    session = tersely.attach(model, {"pruning": {"algorithm": "level", "config_list": [entry]}})
     session.calibrate(given["calibration"], forward=run_call)
     session.compress()
     results = [written(run_call(model, call)) for call in given["calls"]]

@@ -2,10 +2,10 @@
 
 import pytest
 
-import laconic
-from laconic.document.load import parse_config_list
-from laconic.document.source import read_document
-from laconic.document.validate import check
+import tersely
+from tersely.document.load import parse_config_list
+from tersely.document.source import read_document
+from tersely.document.validate import check
 
 
 class Linear:
@@ -31,10 +31,10 @@ def problems_of(given):
         if given["kind"] == "config_list":
             parse_config_list(given["method"], document)
         elif given["kind"] == "recipe":
-            laconic.load_recipe(document)
+            tersely.load_recipe(document)
         else:
             check(read_document(document), "job")
-    except laconic.ConfigError as error:
+    except tersely.ConfigError as error:
         return error.problems
     return ()
 

@@ -14,7 +14,7 @@ from data import endless, few, split
 from measure import accuracy, dense_network, take_steps
 from model import Digits
 
-import laconic
+import tersely
 
 RECIPE = {
     "distillation": {
@@ -69,7 +69,7 @@ def measure(
     with_label = few(labelled, seed=seed)
     batches = endless(with_label, steps=steps, seed=seed)
     take_steps(alone, batches, steps=steps, learning_rate=LEARNING_RATE)
-    session = laconic.attach(distilled, RECIPE, teacher=teacher)
+    session = tersely.attach(distilled, RECIPE, teacher=teacher)
     images = with_label if is_same_images else split()[0]
     batches = endless(images, steps=steps, seed=seed)
     take_steps(distilled, batches, steps=steps, learning_rate=LEARNING_RATE, session=session)

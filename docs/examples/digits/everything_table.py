@@ -13,7 +13,7 @@ import attrs
 import torch
 from measure import Row, accuracy, dense_network, train
 
-import laconic
+import tersely
 
 RECIPE = Path(__file__).with_name("everything.yaml")
 
@@ -41,7 +41,7 @@ def measure(*, seed: int, epochs: int, fine_tuning: int) -> Both:
     """
     dense = dense_network(seed=seed, epochs=epochs)
     model = copy.deepcopy(dense)
-    session = laconic.attach(model, laconic.load_recipe(RECIPE), teacher=dense)
+    session = tersely.attach(model, tersely.load_recipe(RECIPE), teacher=dense)
     session.compress()
     train(model, seed=100 + seed, epochs=fine_tuning, learning_rate=2e-3, session=session)
     # The attached model computes what the finished one will compute.
@@ -49,7 +49,7 @@ def measure(*, seed: int, epochs: int, fine_tuning: int) -> Both:
     return Both(row, 100 * session.report().quantized_size.share)
 
 
-def pruned(session: laconic.Session) -> float:
+def pruned(session: tersely.Session) -> float:
     """Return the share of the convolutions' weights that masks take, in percent."""
     masks = [targets["weight"] for name, targets in session.masks().items() if "conv" in name]
     return 100 * sum(int((~mask).sum()) for mask in masks) / sum(mask.numel() for mask in masks)

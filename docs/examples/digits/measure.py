@@ -9,7 +9,7 @@ from data import evaluate, training_batches
 from model import Digits
 from torch import Tensor, nn
 
-import laconic
+import tersely
 
 Batch = Sequence[Tensor]
 
@@ -51,7 +51,7 @@ def train(
     seed: int,
     epochs: int,
     learning_rate: float,
-    session: laconic.Session | None = None,
+    session: tersely.Session | None = None,
 ) -> None:
     """Train a model, with the losses and the steps of a session if there is one.
 
@@ -79,7 +79,7 @@ def take_steps(
     *,
     steps: int,
     learning_rate: float,
-    session: laconic.Session | None = None,
+    session: tersely.Session | None = None,
 ) -> None:
     """Train a model on batches, with the losses, the teacher and the steps of a session.
 

@@ -12,7 +12,7 @@ from data import training_batches
 from measure import Row, accuracy, dense_network, markdown, train
 from torch import nn
 
-import laconic
+import tersely
 
 RATIOS = {"conv1": 0.5, "conv2": 0.75, "conv3": 0.83}
 """Share of the filters to prune: 8 of 16, 24 of 32 and 53 of 64, which hold 81 % of the weights.
@@ -55,7 +55,7 @@ def measure(*, seed: int, epochs: int, fine_tuning: int) -> Row:
     before = accuracy(model)
     # Two updates an epoch, through the first half of the epochs.
     every = len(training_batches(seed=0)) // 2
-    session = laconic.attach(model, recipe(every=every, times=fine_tuning))
+    session = tersely.attach(model, recipe(every=every, times=fine_tuning))
     session.compress()
     train(model, seed=100 + seed, epochs=fine_tuning, learning_rate=2e-3, session=session)
     model = session.finalize()

@@ -12,7 +12,7 @@ from data import calibration
 from measure import Row, accuracy, dense_network, markdown, train
 from torch import nn
 
-import laconic
+import tersely
 
 
 def config_list(*, dtype: str) -> list[dict[str, object]]:
@@ -44,7 +44,7 @@ def after_training(dense: nn.Module, *, seed: int) -> Row:
         dense: the trained network, which stays as it is.
         seed: with which it was trained.
     """
-    session = laconic.quantize(
+    session = tersely.quantize(
         copy.deepcopy(dense), config_list(dtype="int8"), algorithm="ptq", data=calibration()
     )
     return _row(dense, session, seed=seed)
@@ -60,14 +60,14 @@ def while_training(dense: nn.Module, *, seed: int, fine_tuning: int) -> Row:
     """
     stage = {"algorithm": "qat", "config_list": config_list(dtype="int4")}
     model = copy.deepcopy(dense)
-    session = laconic.attach(model, {"quantization": stage})
+    session = tersely.attach(model, {"quantization": stage})
     session.calibrate(calibration())
     session.compress()
     train(model, seed=100 + seed, epochs=fine_tuning, learning_rate=1e-3, session=session)
     return _row(dense, session, seed=seed)
 
 
-def _row(dense: nn.Module, session: laconic.Session, *, seed: int) -> Row:
+def _row(dense: nn.Module, session: tersely.Session, *, seed: int) -> Row:
     # The attached model computes what the finished one will compute.
     size = 100 * session.report().quantized_size.share
     return Row(seed, accuracy(dense), accuracy(session.model), size)

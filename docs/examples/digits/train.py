@@ -1,15 +1,15 @@
-"""Fine-tuning after pruning: a plain PyTorch loop with one line of laconic in it."""
+"""Fine-tuning after pruning: a plain PyTorch loop with one line of tersely in it."""
 
 import torch
 from data import training_batches
 from torch import nn
 
-import laconic
+import tersely
 
 EPOCHS = 10
 
 
-def finetune(model: nn.Module, session: laconic.Session) -> None:
+def finetune(model: nn.Module, session: tersely.Session) -> None:
     """Train the pruned model; ``session.step()`` comes after ``optimizer.step()``."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for epoch in range(EPOCHS):

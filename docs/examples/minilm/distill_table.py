@@ -16,7 +16,7 @@ import torch
 from model import Batch, Sentences, agreement, batches, half_of, load_teacher
 from sentences import split
 
-import laconic
+import tersely
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
 SIZE = 16
@@ -55,7 +55,7 @@ def distil(
         steps: how many batches to train on.
         learning_rate: of Adam, at the start; it falls to zero along a cosine.
     """
-    session = laconic.attach(student, laconic.load_recipe(RECIPE), teacher=teacher)
+    session = tersely.attach(student, tersely.load_recipe(RECIPE), teacher=teacher)
     optimizer = torch.optim.Adam(student.bert.encoder.parameters(), lr=learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     student.bert.embeddings.requires_grad_(False)

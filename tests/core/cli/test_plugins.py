@@ -1,4 +1,4 @@
-"""``laconic plugins``: its listing, details, checks and scaffold, on a registry made for each test."""
+"""``tersely plugins``: its listing, details, checks and scaffold, on a registry made for each test."""
 
 import json
 import subprocess
@@ -7,10 +7,10 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-import laconic
-from laconic.cli.plugins import command
-from laconic.registry import registry as registry_module
-from laconic.registry.registry import Registry
+import tersely
+from tersely.cli.plugins import command
+from tersely.registry import registry as registry_module
+from tersely.registry.registry import Registry
 
 OPTIONS = {
     "type": "object",
@@ -22,10 +22,10 @@ OPTIONS = {
 class Acme:
     __version__ = "1.2"
 
-    @laconic.hookimpl
-    def laconic_pruners(self):
+    @tersely.hookimpl
+    def tersely_pruners(self):
         return [
-            laconic.PrunerInfo(
+            tersely.PrunerInfo(
                 name="thin",
                 implementation="acme:Thin",
                 summary="Removes what is thin.",
@@ -34,14 +34,14 @@ class Acme:
             )
         ]
 
-    @laconic.hookimpl
-    def laconic_schedules(self):
-        return [laconic.ScheduleInfo(name="steady", implementation="acme:steady")]
+    @tersely.hookimpl
+    def tersely_schedules(self):
+        return [tersely.ScheduleInfo(name="steady", implementation="acme:steady")]
 
 
 class Watcher:
-    @laconic.hookimpl
-    def laconic_finalized(self, session):
+    @tersely.hookimpl
+    def tersely_finalized(self, session):
         """Watch."""
 
 
@@ -120,15 +120,15 @@ def test_a_broken_plugin_is_listed_with_its_reason(tmp_path):
     info = tmp_path / "bad-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[laconic]\nbad = nowhere_to_be_found\n")
+    (info / "entry_points.txt").write_text("[tersely]\nbad = nowhere_to_be_found\n")
 
     listed = subprocess.run(
-        [sys.executable, "-m", "laconic.cli.main", "plugins", "list"],
+        [sys.executable, "-m", "tersely.cli.main", "plugins", "list"],
         check=True,
         capture_output=True,
         text=True,
         timeout=60,
-        env={"PYTHONPATH": str(tmp_path), "LACONIC_PLUGINS": "bad"},
+        env={"PYTHONPATH": str(tmp_path), "TERSELY_PLUGINS": "bad"},
     )
 
     row = next(line for line in listed.stdout.splitlines() if line.startswith("bad "))
@@ -190,9 +190,9 @@ def test_info_is_data_on_request(call):
 
 def test_info_shows_every_kind_of_a_name(call, installed):
     class Twin:
-        @laconic.hookimpl
-        def laconic_schedules(self):
-            return [laconic.ScheduleInfo(name="thin", implementation="a:b")]
+        @tersely.hookimpl
+        def tersely_schedules(self):
+            return [tersely.ScheduleInfo(name="thin", implementation="a:b")]
 
     installed.register(Twin())
 
@@ -204,10 +204,10 @@ def test_info_shows_every_kind_of_a_name(call, installed):
 def test_info_of_an_unknown_name_names_the_nearest(call):
     error = call("info", "thinn").exception
 
-    assert isinstance(error, laconic.UnknownPluginError)
+    assert isinstance(error, tersely.UnknownPluginError)
     assert str(error) == (
         "neither a plugin nor anything that a plugin provides is called 'thinn'; did you mean "
-        "'thin'?\n  'laconic plugins list' shows what is installed"
+        "'thin'?\n  'tersely plugins list' shows what is installed"
     )
 
 
@@ -224,16 +224,16 @@ def test_a_package_is_written_with_all_it_needs(call, tmp_path):
 
     assert result.exit_code == 0
     assert result.output == (
-        f"{folder}: wrote laconic-my-score with the pruner 'my_score'; next:\n"
+        f"{folder}: wrote tersely-my-score with the pruner 'my_score'; next:\n"
         f"  pip install -e {folder}\n"
-        f"  laconic plugins check my_score\n"
+        f"  tersely plugins check my_score\n"
     )
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
         "README.md",
         "pyproject.toml",
-        "src/laconic_my_score/__init__.py",
-        "src/laconic_my_score/my_score.py",
-        "src/laconic_my_score/py.typed",
+        "src/tersely_my_score/__init__.py",
+        "src/tersely_my_score/my_score.py",
+        "src/tersely_my_score/py.typed",
         "tests/test_contract.py",
     ]
 
@@ -242,7 +242,7 @@ def test_a_package_is_written_with_all_it_needs(call, tmp_path):
 def test_a_written_face_describes_its_kind(call, installed, tmp_path, monkeypatch, kind):
     call("new", f"my_{kind}", "--kind", kind, "--output", tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path / "src"))
-    face = __import__(f"laconic_my_{kind}")
+    face = __import__(f"tersely_my_{kind}")
 
     installed.register(face)
 
@@ -255,7 +255,7 @@ def test_without_output_the_folder_has_the_distributions_name(call, tmp_path, mo
 
     call("new", "my_score")
 
-    assert (tmp_path / "laconic-my-score" / "pyproject.toml").exists()
+    assert (tmp_path / "tersely-my-score" / "pyproject.toml").exists()
 
 
 def test_nothing_is_overwritten(call, tmp_path):

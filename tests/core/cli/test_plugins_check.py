@@ -1,4 +1,4 @@
-"""``laconic plugins check``, and that what ``laconic plugins new`` writes passes it."""
+"""``tersely plugins check``, and that what ``tersely plugins new`` writes passes it."""
 
 import os
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import laconic
-from laconic.cli.plugins import command
-from laconic.registry import registry as registry_module
-from laconic.registry.registry import Registry, load_registry
+import tersely
+from tersely.cli.plugins import command
+from tersely.registry import registry as registry_module
+from tersely.registry.registry import Registry, load_registry
 
 LOSSES = """
 import torch
@@ -25,21 +25,21 @@ def shapeless(student, teacher):
 
 
 class Sample:
-    @laconic.hookimpl
-    def laconic_distillation_losses(self):
+    @tersely.hookimpl
+    def tersely_distillation_losses(self):
         return [
-            laconic.LossInfo(name=name, implementation=f"sample.losses:{name}", summary="Sample.")
+            tersely.LossInfo(name=name, implementation=f"sample.losses:{name}", summary="Sample.")
             for name in ("good", "shapeless")
         ]
 
-    @laconic.hookimpl
-    def laconic_schedules(self):
-        return [laconic.ScheduleInfo(name="steady", implementation="sample.losses:good")]
+    @tersely.hookimpl
+    def tersely_schedules(self):
+        return [tersely.ScheduleInfo(name="steady", implementation="sample.losses:good")]
 
 
 class Watcher:
-    @laconic.hookimpl
-    def laconic_finalized(self, session):
+    @tersely.hookimpl
+    def tersely_finalized(self, session):
         """Watch."""
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_name_is_an_error(check):
 
     assert str(error) == (
         "neither a plugin nor anything that a plugin provides is called 'goood'; did you mean "
-        "'good'?\n  'laconic plugins list' shows what is installed"
+        "'good'?\n  'tersely plugins list' shows what is installed"
     )
 
 
@@ -122,7 +122,7 @@ def test_a_broken_plugin_says_why_it_cannot_be_checked(check, tmp_path, monkeypa
 
     error = check("bad").exception
 
-    assert isinstance(error, laconic.BrokenPluginError)
+    assert isinstance(error, tersely.BrokenPluginError)
     assert str(error) == (
         "bad 1.0 is broken: importing its face nowhere_to_be_found raised ModuleNotFoundError: "
         "No module named 'nowhere_to_be_found'"
@@ -133,7 +133,7 @@ def announce(site: Path, distribution: str, package: str) -> None:
     info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[laconic]\nentry = {package}\n")
+    (info / "entry_points.txt").write_text(f"[tersely]\nentry = {package}\n")
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_what_new_writes_passes_its_own_tests(tmp_path):
         folder = tmp_path / kind
         arguments = ["new", f"my_{kind}", "--kind", kind, "--output", str(folder)]
         assert CliRunner().invoke(command, arguments).exit_code == 0
-        announce(tmp_path / "site", f"laconic-my-{kind}", f"laconic_my_{kind}")
+        announce(tmp_path / "site", f"tersely-my-{kind}", f"tersely_my_{kind}")
         paths.append(str(folder / "src"))
     tests = [str(tmp_path / kind / "tests") for kind in kinds]
 

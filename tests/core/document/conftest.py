@@ -2,13 +2,13 @@
 
 import pytest
 
-import laconic
-from laconic.document.load import parse_config_list
-from laconic.document.validate import find_problems
-from laconic.document.yaml_text import read_yaml
-from laconic.registry import registry as registry_module
-from laconic.registry.descriptors import ExporterInfo, ScheduleInfo
-from laconic.registry.registry import Registry
+import tersely
+from tersely.document.load import parse_config_list
+from tersely.document.validate import find_problems
+from tersely.document.yaml_text import read_yaml
+from tersely.registry import registry as registry_module
+from tersely.registry.descriptors import ExporterInfo, ScheduleInfo
+from tersely.registry.registry import Registry
 
 NOTHING = "nowhere:Nothing"
 
@@ -37,49 +37,49 @@ POWER = {"type": "number", "exclusiveMinimum": 0}
 class Face:
     """Provides what the tests of documents name."""
 
-    @laconic.hookimpl
-    def laconic_pruners(self):
+    @tersely.hookimpl
+    def tersely_pruners(self):
         steps = {"type": "integer", "minimum": 1}
         return [
-            described(laconic.PrunerInfo, "level"),
-            described(laconic.PrunerInfo, "l1_norm"),
-            described(laconic.PrunerInfo, "power", options=options(power=POWER)),
-            described(laconic.PrunerInfo, "taylor", options=options(["steps"], steps=steps)),
+            described(tersely.PrunerInfo, "level"),
+            described(tersely.PrunerInfo, "l1_norm"),
+            described(tersely.PrunerInfo, "power", options=options(power=POWER)),
+            described(tersely.PrunerInfo, "taylor", options=options(["steps"], steps=steps)),
         ]
 
-    @laconic.hookimpl
-    def laconic_quantizers(self):
+    @tersely.hookimpl
+    def tersely_quantizers(self):
         return [
-            described(laconic.QuantizerInfo, "ptq"),
-            described(laconic.QuantizerInfo, "qat", needs="training"),
+            described(tersely.QuantizerInfo, "ptq"),
+            described(tersely.QuantizerInfo, "qat", needs="training"),
         ]
 
-    @laconic.hookimpl
-    def laconic_granularities(self):
+    @tersely.hookimpl
+    def tersely_granularities(self):
         return [
-            described(laconic.GranularityInfo, "out_channel"),
-            described(laconic.GranularityInfo, "per_channel"),
+            described(tersely.GranularityInfo, "out_channel"),
+            described(tersely.GranularityInfo, "per_channel"),
             described(
-                laconic.GranularityInfo,
+                tersely.GranularityInfo,
                 "block",
                 values=BLOCK,
                 options=options(["value"], value=BLOCK),
             ),
         ]
 
-    @laconic.hookimpl
-    def laconic_distillation_losses(self):
+    @tersely.hookimpl
+    def tersely_distillation_losses(self):
         return [
-            described(laconic.LossInfo, "mse"),
-            described(laconic.LossInfo, "kl", options=options(temperature=POWER)),
+            described(tersely.LossInfo, "mse"),
+            described(tersely.LossInfo, "kl", options=options(temperature=POWER)),
         ]
 
-    @laconic.hookimpl
-    def laconic_schedules(self):
+    @tersely.hookimpl
+    def tersely_schedules(self):
         return [described(ScheduleInfo, "linear"), described(ScheduleInfo, "agp")]
 
-    @laconic.hookimpl
-    def laconic_exporters(self):
+    @tersely.hookimpl
+    def tersely_exporters(self):
         opset = {"type": "integer", "minimum": 17}
         return [described(ExporterInfo, "onnx", options=options(opset=opset))]
 
@@ -88,7 +88,7 @@ class Face:
 def registry(monkeypatch):
     """The process-wide registry, holding the face above and nothing else."""
     registry = Registry()
-    registry.register(Face(), name="laconic-known")
+    registry.register(Face(), name="tersely-known")
     monkeypatch.setattr(registry_module, "_process_registry", registry)
     return registry
 
@@ -111,7 +111,7 @@ def entry_lines():
         entry = {"op_types": ["Linear"], **entry}
         try:
             parse_config_list(method, [entry])
-        except laconic.ConfigError as error:
+        except tersely.ConfigError as error:
             return [str(problem) for problem in error.problems]
         return []
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from laconic import __version__
-from laconic.cli import main as main_module
-from laconic.cli.main import COMMANDS, main
-from laconic.document.schema import schema
+from tersely import __version__
+from tersely.cli import main as main_module
+from tersely.cli.main import COMMANDS, main
+from tersely.document.schema import schema
 
 GOOD = "pruning: {algorithm: level, config_list: [{op_types: [Linear]}]}\n"
 BAD = "pruning:\n  algorithm: level\n  config_list:\n  - op_types: Linear\n    sparse_ratio: 50\n"
@@ -38,7 +38,7 @@ def write(tmp_path):
 
 
 def test_the_version_is_shown(run):
-    assert run("--version") == (0, f"laconic {__version__}\n", "")
+    assert run("--version") == (0, f"tersely {__version__}\n", "")
 
 
 def test_help_lists_every_command_without_importing_any(run, monkeypatch):
@@ -131,7 +131,7 @@ def test_problems_are_printed_for_github(run, write):
 
     assert run("validate", "a,b.yaml", "--format", "github") == (
         1,
-        "::error file=a%2Cb.yaml,line=4,col=1,title=laconic::x: unknown key 'x' in a recipe "
+        "::error file=a%2Cb.yaml,line=4,col=1,title=tersely::x: unknown key 'x' in a recipe "
         "(the keys are pruning, quantization, distillation, stages, requires, strict, on_conflict)\n",
         "",
     )
@@ -242,7 +242,7 @@ def test_what_cannot_be_migrated_is_shown_in_its_place(run, write):
     assert run("migrate", "old.yaml") == (
         1,
         "",
-        "laconic: old.yaml has 1 problem:\n"
+        "tersely: old.yaml has 1 problem:\n"
         "  3:14: [0].frequency: 'frequency' has no meaning in a config list of this specification "
         "(write a schedule with begin, every and times in the pruning stage)\n",
     )

@@ -2,8 +2,8 @@
 
 import pytest
 
-import laconic
-from laconic.document.load import parse_config_list
+import tersely
+from tersely.document.load import parse_config_list
 
 
 @pytest.fixture(autouse=True)
@@ -11,10 +11,10 @@ def block_lists_in_their_long_form(registry):
     """What the cases use beyond the granularities of the other tests."""
 
     class Extra:
-        @laconic.hookimpl
-        def laconic_granularities(self):
+        @tersely.hookimpl
+        def tersely_granularities(self):
             values = {"type": "array", "prefixItems": [{"type": "array"}], "minItems": 1}
-            info = laconic.GranularityInfo(name="long", implementation="a:B", values=values)
+            info = tersely.GranularityInfo(name="long", implementation="a:B", values=values)
             return [info]
 
     registry.register(Extra(), name="long-blocks")
@@ -25,7 +25,7 @@ def test_the_same_entries_are_valid(case):
     try:
         parse_config_list(case["mode"], [case["config"]])
         valid = True
-    except laconic.ConfigError:
+    except tersely.ConfigError:
         valid = False
 
     assert valid == case["valid"]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from laconic import ConfigError
-from laconic.document.json_text import read_json
-from laconic.document.positions import Mark
+from tersely import ConfigError
+from tersely.document.json_text import read_json
+from tersely.document.positions import Mark
 
 
 def refusal(text):

@@ -65,14 +65,14 @@ def test_a_setting_is_a_mapping(entry_lines):
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("op_partial_names", "write op_names_re; `laconic migrate` rewrites the list"),
-        ("sparsity", "write sparse_ratio; `laconic migrate` rewrites the list"),
-        ("sparsity_per_layer", "write sparse_ratio; `laconic migrate` rewrites the list"),
-        ("total_sparsity", "write sparse_ratio with a global_group_id; `laconic migrate` rewrites the list"),
-        ("max_sparsity_per_layer", "write max_sparse_ratio; `laconic migrate` rewrites the list"),
-        ("exclude", "write exclude_op_names, exclude_op_names_re or exclude_op_types; `laconic migrate` rewrites the list"),
-        ("quant_types", "write target_names; `laconic migrate` rewrites the list"),
-        ("quant_bits", "write quant_dtype; `laconic migrate` rewrites the list"),
+        ("op_partial_names", "write op_names_re; `tersely migrate` rewrites the list"),
+        ("sparsity", "write sparse_ratio; `tersely migrate` rewrites the list"),
+        ("sparsity_per_layer", "write sparse_ratio; `tersely migrate` rewrites the list"),
+        ("total_sparsity", "write sparse_ratio with a global_group_id; `tersely migrate` rewrites the list"),
+        ("max_sparsity_per_layer", "write max_sparse_ratio; `tersely migrate` rewrites the list"),
+        ("exclude", "write exclude_op_names, exclude_op_names_re or exclude_op_types; `tersely migrate` rewrites the list"),
+        ("quant_types", "write target_names; `tersely migrate` rewrites the list"),
+        ("quant_bits", "write quant_dtype; `tersely migrate` rewrites the list"),
         ("quant_start_step", "give it to the algorithm, in the options of the quantization stage"),
         ("start_epoch", "write a schedule with begin, every and times in the pruning stage"),
         ("final_sparsity", "write sparse_ratio, and a schedule in the pruning stage"),
@@ -90,7 +90,7 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
 
     assert entry_lines("pruning", **entry) == [
         f"[0].{key}[1]: 'default' stands for every layer with weights in NNI 1.x/2.x only "
-        "(name the types, as in [Conv2d, Linear]; `laconic migrate` rewrites the list)"
+        "(name the types, as in [Conv2d, Linear]; `tersely migrate` rewrites the list)"
     ]
 
 
@@ -123,9 +123,9 @@ def test_a_recipe_or_stage_of_the_wrong_shape(lines, text, messages):
 def test_the_keys_of_a_recipe_have_their_types(lines):
     stage = "pruning: {algorithm: level, config_list: [{op_types: [a]}]}\n"
 
-    assert lines(stage + 'strict: "true"\nrequires: laconic\non_conflict: frist\nsparse_ratio: 1') == [
+    assert lines(stage + 'strict: "true"\nrequires: tersely\non_conflict: frist\nsparse_ratio: 1') == [
         "2:9: strict: found 'true', expected true or false (write true without quotes)",
-        "3:11: requires: found 'laconic', expected a list of strings (write a list: [laconic])",
+        "3:11: requires: found 'tersely', expected a list of strings (write a list: [tersely])",
         "4:14: on_conflict: found 'frist', expected first, last or error (did you mean 'first'?)",
         "5:1: sparse_ratio: 'sparse_ratio' is a key of a pruning entry, not of a recipe "
         "(write it in an entry under 'pruning')",

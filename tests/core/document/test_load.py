@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-import laconic
-from laconic.document.job import Export, JobData
-from laconic.document.load import load_job, load_recipe, parse_config_list
-from laconic.document.recipe import Entry, Recipe, Schedule
+import tersely
+from tersely.document.job import Export, JobData
+from tersely.document.load import load_job, load_recipe, parse_config_list
+from tersely.document.recipe import Entry, Recipe, Schedule
 
 RECIPE = """\
 distillation:
@@ -111,7 +111,7 @@ def test_python_data_makes_the_same_recipe_as_json(tmp_path):
     data = {"pruning": {"algorithm": "level", "config_list": ({"op_types": ("Linear",)},)}}
     (stage,) = load_recipe(data).stages
 
-    assert isinstance(laconic.load_recipe(data), Recipe)
+    assert isinstance(tersely.load_recipe(data), Recipe)
     assert stage.entries[0].op_types == ("Linear",)
     assert load_recipe(tmp_path / "recipe.json").document == load_recipe(data).document
 
@@ -120,7 +120,7 @@ def test_a_wrong_file_is_named_with_every_problem(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("pruning:\n  algorithm: lvel\n  config_list:\n  - op_types: Linear\n")
 
-    with pytest.raises(laconic.ConfigError) as caught:
+    with pytest.raises(tersely.ConfigError) as caught:
         load_recipe(path)
 
     assert str(caught.value) == (
@@ -136,7 +136,7 @@ def test_a_class_where_a_name_is_meant_is_one_problem():
     class Linear:
         pass
 
-    with pytest.raises(laconic.ConfigError) as caught:
+    with pytest.raises(tersely.ConfigError) as caught:
         parse_config_list("pruning", [{"op_types": [Linear]}])
 
     (problem,) = caught.value.problems
@@ -205,7 +205,7 @@ def test_a_recipe_inside_a_job_has_the_paths_of_a_recipe(tmp_path):
 def test_a_recipe_file_that_is_missing_is_a_problem_of_the_job(folder):
     (folder / "recipes" / "first.yaml").unlink()
 
-    with pytest.raises(laconic.ConfigError) as caught:
+    with pytest.raises(tersely.ConfigError) as caught:
         load_job(folder / "job.yaml")
 
     (problem,) = caught.value.problems
@@ -219,5 +219,5 @@ def test_a_recipe_file_that_is_missing_is_a_problem_of_the_job(folder):
 def test_mistakes_in_the_recipe_of_a_job_name_the_recipe(folder):
     (folder / "recipes" / "first.yaml").write_text("pruning: 3")
 
-    with pytest.raises(laconic.ConfigError, match=r"first\.yaml has 1 problem"):
+    with pytest.raises(tersely.ConfigError, match=r"first\.yaml has 1 problem"):
         load_job(folder / "job.yaml")

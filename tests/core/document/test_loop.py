@@ -2,9 +2,9 @@
 
 import pytest
 
-from laconic.document.job import Loop
-from laconic.document.load import load_job
-from laconic.errors import ConfigError
+from tersely.document.job import Loop
+from tersely.document.load import load_job
+from tersely.errors import ConfigError
 
 JOB = """\
 model: parts:build

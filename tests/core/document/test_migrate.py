@@ -2,8 +2,8 @@
 
 import pytest
 
-from laconic import ConfigError, migrate
-from laconic.document.load import parse_config_list
+from tersely import ConfigError, migrate
+from tersely.document.load import parse_config_list
 
 WEIGHTED = [
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",

@@ -2,9 +2,9 @@
 
 import pytest
 
-import laconic
-from laconic.registry import registry as registry_module
-from laconic.registry.registry import load_registry
+import tersely
+from tersely.registry import registry as registry_module
+from tersely.registry.registry import load_registry
 
 STAGE = "pruning: {algorithm: %s, config_list: [{op_types: [Linear]}]}"
 
@@ -14,11 +14,11 @@ def face(hook, *descriptors):
         return list(descriptors)
 
     provide.__name__ = hook
-    return type("Extra", (), {hook: laconic.hookimpl(provide)})()
+    return type("Extra", (), {hook: tersely.hookimpl(provide)})()
 
 
 def pruner(name, **more):
-    return laconic.PrunerInfo(name=name, implementation="nowhere:Nothing", **more)
+    return tersely.PrunerInfo(name=name, implementation="nowhere:Nothing", **more)
 
 
 def test_an_unknown_algorithm_names_the_nearest_and_all(lines):
@@ -31,8 +31,8 @@ def test_an_unknown_algorithm_names_the_nearest_and_all(lines):
 def test_without_a_near_name_the_official_plugin_is_offered(lines):
     assert lines(STAGE % "movement") == [
         "1:22: pruning.algorithm: found 'movement', expected a pruner: l1_norm, level, power or "
-        "taylor (laconic-pruning, which provides the official pruners, is not installed: "
-        "pip install laconic-pruning)"
+        "taylor (tersely-pruning, which provides the official pruners, is not installed: "
+        "pip install tersely-pruning)"
     ]
 
 
@@ -43,21 +43,21 @@ def test_an_algorithm_of_another_kind_is_unknown(lines):
 
 
 def test_without_any_plugin_it_is_said_that_there_is_none(lines, registry):
-    registry.unregister("laconic-known")
+    registry.unregister("tersely-known")
 
     assert lines(STAGE % "level") == [
         "1:22: pruning.algorithm: found 'level', but no plugin that provides a pruner is installed "
-        "(laconic-pruning, which provides the official pruners, is not installed: "
-        "pip install laconic-pruning)"
+        "(tersely-pruning, which provides the official pruners, is not installed: "
+        "pip install tersely-pruning)"
     ]
 
 
 def test_a_broken_plugin_that_might_provide_the_name_is_named(lines, tmp_path, monkeypatch):
-    info = tmp_path / "laconic_bad-1.2.dist-info"
+    info = tmp_path / "tersely_bad-1.2.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: laconic-bad\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text("[laconic]\nbad = laconic_bad_face\n")
-    (tmp_path / "laconic_bad_face.py").write_text("import laconic_missing_dependency\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tersely-bad\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[tersely]\nbad = tersely_bad_face\n")
+    (tmp_path / "tersely_bad_face.py").write_text("import tersely_missing_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     loaded = load_registry(environ={}, path=[str(tmp_path)])
     monkeypatch.setattr(registry_module, "_process_registry", loaded)
@@ -65,27 +65,27 @@ def test_a_broken_plugin_that_might_provide_the_name_is_named(lines, tmp_path, m
     (line,) = lines(STAGE % "bad_norm")
 
     assert line.startswith("1:22: pruning.algorithm: found 'bad_norm', but no plugin that")
-    assert "laconic-bad 1.2, which might provide it, is broken: " in line
-    assert "No module named 'laconic_missing_dependency'" in line
+    assert "tersely-bad 1.2, which might provide it, is broken: " in line
+    assert "No module named 'tersely_missing_dependency'" in line
 
 
 def test_an_algorithm_may_be_written_with_its_distribution(lines):
-    assert lines(STAGE % '"laconic-known:level"') == []
+    assert lines(STAGE % '"tersely-known:level"') == []
 
 
 def test_a_name_that_two_distributions_provide_has_to_be_qualified(lines, registry):
-    registry.register(face("laconic_pruners", pruner("level")), name="other")
+    registry.register(face("tersely_pruners", pruner("level")), name="other")
 
     assert lines(STAGE % "level") == [
         "1:22: pruning.algorithm: 2 distributions provide a pruner called 'level': "
-        "laconic-known 0+local and other 0+local; "
-        "write 'laconic-known:level' or 'other:level'"
+        "tersely-known 0+local and other 0+local; "
+        "write 'tersely-known:level' or 'other:level'"
     ]
     assert lines(STAGE % "'other:level'") == []
 
 
 def test_options_are_checked_for_a_qualified_name_too(lines):
-    text = "pruning: {algorithm: 'laconic-known:power', options: {powr: 1}, config_list: [{op_types: [a]}]}"
+    text = "pruning: {algorithm: 'tersely-known:power', options: {powr: 1}, config_list: [{op_types: [a]}]}"
 
     assert lines(text) == [
         "1:55: pruning.options.powr: unknown key 'powr' in the options of power "
@@ -126,7 +126,7 @@ def test_a_schema_with_references_of_its_own_works(lines, registry):
         "properties": {"share": {"$ref": "#/$defs/share"}},
         "additionalProperties": False,
     }
-    registry.register(face("laconic_pruners", pruner("own", options=schema)), name="other")
+    registry.register(face("tersely_pruners", pruner("own", options=schema)), name="other")
     text = "pruning: {algorithm: own, options: {share: %s}, config_list: [{op_types: [a]}]}"
 
     assert lines(text % "0.5") == []
@@ -143,7 +143,7 @@ def test_a_schema_with_references_of_its_own_works(lines, registry):
     ],
 )  # fmt: skip
 def test_a_plugin_whose_schema_cannot_be_used_is_named(lines, registry, schema, reason):
-    registry.register(face("laconic_pruners", pruner("bad", options=schema)), name="other")
+    registry.register(face("tersely_pruners", pruner("bad", options=schema)), name="other")
     text = "pruning: {algorithm: bad, options: {a: 1}, config_list: [{op_types: [a]}]}"
 
     assert lines(text) == [
@@ -153,6 +153,6 @@ def test_a_plugin_whose_schema_cannot_be_used_is_named(lines, registry, schema, 
 
 
 def test_a_broken_schema_that_nobody_asks_for_hurts_nobody(lines, registry):
-    registry.register(face("laconic_pruners", pruner("bad", options={"type": "x"})), name="other")
+    registry.register(face("tersely_pruners", pruner("bad", options={"type": "x"})), name="other")
 
     assert lines(STAGE % "level") == []

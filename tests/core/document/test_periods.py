@@ -2,7 +2,7 @@
 
 import pytest
 
-import laconic
+import tersely
 
 LIST = [{"op_types": ["Linear"]}]
 DISTIL = {"distillation": {"config_list": LIST}}
@@ -22,15 +22,15 @@ def problems():
     """The problems of a recipe with these periods, as text."""
 
     def problems(*periods, **beside):
-        with pytest.raises(laconic.ConfigError) as caught:
-            laconic.load_recipe({"stages": list(periods), **beside})
+        with pytest.raises(tersely.ConfigError) as caught:
+            tersely.load_recipe({"stages": list(periods), **beside})
         return [str(problem) for problem in caught.value.problems]
 
     return problems
 
 
 def times(recipe):
-    return [(stage.path, stage.begin, stage.end) for stage in laconic.load_recipe(recipe).stages]
+    return [(stage.path, stage.begin, stage.end) for stage in tersely.load_recipe(recipe).stages]
 
 
 def test_a_stage_has_the_time_of_its_period():
@@ -57,14 +57,14 @@ def test_without_periods_everything_lasts():
 
 
 def test_a_schedule_counts_from_the_beginning_of_training():
-    recipe = laconic.load_recipe(
+    recipe = tersely.load_recipe(
         {"stages": [{**DISTIL, "until": 30}, schedule(begin=5, every=2, times=10)]}
     )
     assert (recipe.stages[0].schedule.begin, recipe.stages[0].schedule.end) == (35, 55)
 
 
 def test_an_entry_in_a_period_knows_its_place():
-    recipe = laconic.load_recipe({"stages": [{"pruning": PRUNE}]})
+    recipe = tersely.load_recipe({"stages": [{"pruning": PRUNE}]})
     assert recipe.stages[0].entries[0].path == "stages[0].pruning.config_list[0]"
 
 
@@ -108,8 +108,8 @@ def test_an_end_that_is_no_step(problems, until):
 
 @pytest.mark.parametrize("periods", [3, [3], [[]], {"pruning": PRUNE}])
 def test_periods_of_the_wrong_shape(periods):
-    with pytest.raises(laconic.ConfigError) as caught:
-        laconic.load_recipe({"stages": periods})
+    with pytest.raises(tersely.ConfigError) as caught:
+        tersely.load_recipe({"stages": periods})
     assert caught.value.problems[0].path.startswith("stages")
 
 
@@ -129,4 +129,4 @@ def test_an_unknown_algorithm_in_a_period_is_one_problem(problems):
 def test_a_recipe_of_periods_is_told_from_a_job(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text("stages: [{distillation: {config_list: [{op_types: [Linear]}]}}]\n")
-    assert laconic.load_recipe(file).stages[0].method == "distillation"
+    assert tersely.load_recipe(file).stages[0].method == "distillation"

@@ -6,11 +6,11 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import laconic
-from laconic.document.json_text import read_json
-from laconic.document.load import load_recipe, parse_config_list
-from laconic.document.recipe import Recipe
-from laconic.document.yaml_text import read_yaml
+import tersely
+from tersely.document.json_text import read_json
+from tersely.document.load import load_recipe, parse_config_list
+from tersely.document.recipe import Recipe
+from tersely.document.yaml_text import read_yaml
 
 KEYS = st.sampled_from(
     [
@@ -68,28 +68,28 @@ QUIET = settings(
 @QUIET
 @given(RECIPES | JSON)
 def test_any_data_is_a_recipe_or_a_config_error(data):
-    with contextlib.suppress(laconic.ConfigError):
+    with contextlib.suppress(tersely.ConfigError):
         assert isinstance(load_recipe(data if isinstance(data, dict) else [data]), Recipe)
 
 
 @QUIET
 @given(st.sampled_from(["pruning", "quantization", "distillation"]), st.lists(JSON, max_size=3))
 def test_any_list_is_a_config_list_or_a_config_error(method, data):
-    with contextlib.suppress(laconic.ConfigError):
+    with contextlib.suppress(tersely.ConfigError):
         parse_config_list(method, data)
 
 
 @QUIET
 @given(st.lists(st.dictionaries(KEYS | st.sampled_from(["quant_types", "quant_bits"]), JSON)))
 def test_any_list_migrates_or_is_a_config_error(data):
-    with contextlib.suppress(laconic.ConfigError):
-        laconic.migrate(data)
+    with contextlib.suppress(tersely.ConfigError):
+        tersely.migrate(data)
 
 
 @QUIET
 @given(st.text(alphabet=" \n\t-:[]{}&*!<?'\"ab01.#|>%,", max_size=40))
 def test_any_text_is_a_document_or_a_config_error(text):
-    with contextlib.suppress(laconic.ConfigError):
+    with contextlib.suppress(tersely.ConfigError):
         read_yaml(text)
 
 

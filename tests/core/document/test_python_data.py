@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from laconic import ConfigError
-from laconic.document.python_data import read_python
+from tersely import ConfigError
+from tersely.document.python_data import read_python
 
 
 class Linear:

@@ -5,9 +5,9 @@ import json
 import jsonschema
 import pytest
 
-import laconic
-from laconic.document.schema import KINDS, composed_schema, schema
-from laconic.document.spec import read_schema, spec_directory
+import tersely
+from tersely.document.schema import KINDS, composed_schema, schema
+from tersely.document.spec import read_schema, spec_directory
 
 
 @pytest.mark.parametrize("name", ["config_list", "recipe", "job"])
@@ -21,7 +21,7 @@ def test_a_composed_schema_is_self_contained_json(kind):
     jsonschema.Draft202012Validator.check_schema(composed)
     text = json.dumps(composed)
 
-    assert "urn:laconic:spec" not in text
+    assert "urn:tersely:spec" not in text
     references = {part.split('"')[0] for part in text.split('"$ref": "')[1:]}
     assert {reference.removeprefix("#/$defs/") for reference in references} <= set(
         composed["$defs"]
@@ -50,23 +50,23 @@ def test_the_names_of_installed_algorithms_are_listed_short_and_qualified():
     assert composed_schema("recipe")["$defs"]["quantizer_name"]["enum"] == [
         "ptq",
         "qat",
-        "laconic-known:ptq",
-        "laconic-known:qat",
+        "tersely-known:ptq",
+        "tersely-known:qat",
     ]
 
 
 def test_the_public_function_gives_a_recipe_schema_that_is_the_callers_own():
-    laconic.schema()["$defs"].clear()
+    tersely.schema()["$defs"].clear()
 
-    assert laconic.schema() == composed_schema("recipe")
-    assert laconic.schema()["$defs"]
+    assert tersely.schema() == composed_schema("recipe")
+    assert tersely.schema()["$defs"]
 
 
 def test_a_new_plugin_shows_up(registry):
     class Extra:
-        @laconic.hookimpl
-        def laconic_pruners(self):
-            return [laconic.PrunerInfo(name="extra", implementation="a:B")]
+        @tersely.hookimpl
+        def tersely_pruners(self):
+            return [tersely.PrunerInfo(name="extra", implementation="a:B")]
 
     before = composed_schema("recipe")
     registry.register(Extra(), name="other")

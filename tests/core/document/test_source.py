@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from laconic import ConfigError
-from laconic.document.positions import Mark
-from laconic.document.source import read_document, read_file
+from tersely import ConfigError
+from tersely.document.positions import Mark
+from tersely.document.source import read_document, read_file
 
 
 def refusal(path):

@@ -7,14 +7,14 @@ import sys
 import pytest
 
 FACE = """
-import laconic
+import tersely
 
-laconic_api = 1
+tersely_api = 1
 
 
-@laconic.hookimpl
-def laconic_pruners():
-    return [laconic.PrunerInfo(name="quick", implementation="quick:Quick")]
+@tersely.hookimpl
+def tersely_pruners():
+    return [tersely.PrunerInfo(name="quick", implementation="quick:Quick")]
 """
 ENTRY = """
   - op_names: [layer{0}.conv1, layer{0}.conv2]
@@ -26,7 +26,7 @@ ENTRY = """
 PROGRAM = """
 import sys
 import time
-from laconic.cli.main import main
+from tersely.cli.main import main
 try:
     main(["validate", "recipe.yaml"])
 except SystemExit as error:
@@ -42,7 +42,7 @@ def folder(tmp_path):
     info = tmp_path / "quick-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quick\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[laconic]\nquick = quick\n")
+    (info / "entry_points.txt").write_text("[tersely]\nquick = quick\n")
     (tmp_path / "quick.py").write_text(FACE)
     entries = "".join(ENTRY.format(number) for number in range(100))
     (tmp_path / "recipe.yaml").write_text(

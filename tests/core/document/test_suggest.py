@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.document.suggest import did_you_mean, nearest
+from tersely.document.suggest import did_you_mean, nearest
 
 
 @pytest.mark.parametrize(

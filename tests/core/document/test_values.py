@@ -160,7 +160,7 @@ def test_a_granularity_that_nobody_understands(entry_lines, value, message):
     [
         "default",
         "out_channel",
-        "laconic-known:out_channel",
+        "tersely-known:out_channel",
         [4, 4],
         [1, -1],
         [4.0],

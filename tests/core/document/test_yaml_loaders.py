@@ -8,9 +8,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from laconic.document import yaml_nodes
-from laconic.document.yaml_text import read_yaml
-from laconic.errors import ConfigError
+from tersely.document import yaml_nodes
+from tersely.document.yaml_text import read_yaml
+from tersely.errors import ConfigError
 
 two_loaders = pytest.mark.skipif(
     yaml_nodes._CompiledLoader is None,

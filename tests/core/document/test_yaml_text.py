@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from laconic import ConfigError
-from laconic.document.positions import Mark
-from laconic.document.yaml_text import read_yaml
+from tersely import ConfigError
+from tersely.document.positions import Mark
+from tersely.document.yaml_text import read_yaml
 
 
 def problems(text):

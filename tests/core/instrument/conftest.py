@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
-Prune = Callable[..., laconic.Session]
+Prune = Callable[..., tersely.Session]
 
 WEIGHTS = {"op_types": ["Linear"], "sparse_ratio": 0.5}
 OUTPUT = {"op_names": ["act"], "target_names": ["_output_"], "sparse_ratio": 0.25}
@@ -52,13 +52,13 @@ def prune() -> Prune:
     """Prune a model: ``prune(model, {entry}, ..., algorithm="toy", data=None)``."""
 
     def prune(model, *entries, algorithm="toy", data=None):
-        return laconic.prune(model, list(entries), algorithm=algorithm, data=data)
+        return tersely.prune(model, list(entries), algorithm=algorithm, data=data)
 
     return prune
 
 
 @pytest.fixture
-def masked(net, x, prune) -> laconic.Session:
+def masked(net, x, prune) -> tersely.Session:
     """A session on ``net`` with masks on weights, biases, an input and an output."""
     return prune(net, *EVERYWHERE, data=[x])
 

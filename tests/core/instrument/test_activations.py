@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def by_channel(model, name, target, data, ratio=0.5):
     entry = {"op_names": [name], "target_names": [target], "sparse_ratio": ratio}
-    return laconic.prune(model, [entry], algorithm="toy_rows", data=[data])
+    return tersely.prune(model, [entry], algorithm="toy_rows", data=[data])
 
 
 def masked_channels(output, dim):
@@ -72,7 +72,7 @@ def test_samples_without_a_batch_calibrate_as_a_batch_of_them():
     expected = session.masks()["0"]["_output_"]
     session.detach()
     entry = {"op_names": ["0"], "target_names": ["_output_"], "sparse_ratio": 0.5}
-    again = laconic.prune(model, [entry], algorithm="toy_rows", data=list(data))
+    again = tersely.prune(model, [entry], algorithm="toy_rows", data=list(data))
     assert torch.equal(again.masks()["0"]["_output_"], expected)
 
 
@@ -88,7 +88,7 @@ def test_an_elementwise_mask_distinguishes_all_but_the_batch():
     model = nn.Sequential(nn.Identity())
     data = torch.tensor([[[1.0, 8.0], [6.0, 2.0]], [[1.0, 8.0], [6.0, 2.0]]])
     entry = {"op_names": ["0"], "target_names": ["_output_"], "sparse_ratio": 0.5}
-    session = laconic.prune(model, [entry], algorithm="toy", data=[data])
+    session = tersely.prune(model, [entry], algorithm="toy", data=[data])
     assert model(data).tolist() == [[[0.0, 8.0], [6.0, 0.0]]] * 2
     assert session.masks()["0"]["_output_"].tolist() == [[False, True], [True, False]]
 
@@ -96,7 +96,7 @@ def test_an_elementwise_mask_distinguishes_all_but_the_batch():
 def test_a_relu_after_a_convolution_follows_the_channels_of_the_convolution():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
     align = {"align": {"module_name": "0", "target_name": "weight", "dims": [0]}}
-    session = laconic.prune(
+    session = tersely.prune(
         model,
         [
             {"op_names": ["0"], "sparse_ratio": 0.5},
@@ -120,7 +120,7 @@ def test_a_relu_after_a_linear_layer_follows_its_features():
     with torch.no_grad():
         model[0].bias.fill_(100)
     align = {"align": {"module_name": "0", "target_name": "weight", "dims": [0]}}
-    session = laconic.prune(
+    session = tersely.prune(
         model,
         [
             {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5},
@@ -145,7 +145,7 @@ def test_an_additive_mask_on_a_softmax_input_removes_what_it_masks():
         "target_names": ["_input_"],
         "target_settings": {"_input_": setting},
     }
-    laconic.prune(model, [entry], algorithm="toy", data=[data])
+    tersely.prune(model, [entry], algorithm="toy", data=[data])
     expected = torch.tensor([[3.0, 4.0]]).softmax(-1)[0].tolist()
     assert model(data).tolist() == [[0.0, expected[0], 0.0, expected[1]]]
 
@@ -158,7 +158,7 @@ def test_the_default_offset_of_an_additive_mask_is_minus_1000():
         "target_names": ["_output_"],
         "target_settings": {"_output_": setting},
     }
-    session = laconic.prune(model, [entry], algorithm="toy", data=[torch.tensor([[1.0, 3.0]])])
+    session = tersely.prune(model, [entry], algorithm="toy", data=[torch.tensor([[1.0, 3.0]])])
     assert model(torch.zeros(1, 2)).tolist() == [[-1000.0, 0.0]]
     assert session.masks()["0"]["_output_"].tolist() == [False, True]
 
@@ -171,7 +171,7 @@ def test_an_additive_mask_may_have_another_offset_and_compress_again():
         "target_names": ["_output_"],
         "target_settings": {"_output_": setting},
     }
-    session = laconic.prune(model, [entry], algorithm="toy", data=[torch.tensor([[1.0, 3.0]])])
+    session = tersely.prune(model, [entry], algorithm="toy", data=[torch.tensor([[1.0, 3.0]])])
     assert model(torch.zeros(1, 2)).tolist() == [[-7.0, 0.0]]
     session.calibrate([torch.tensor([[30.0, 1.0]])])
     session.compress()
@@ -186,7 +186,7 @@ def test_calibration_sees_an_output_after_its_mask():
     model = nn.Sequential(nn.Identity())
     data = torch.tensor([[3.0, 2.0, 1.0, 4.0]])
     entry = {"op_names": ["0"], "target_names": ["_output_"], "sparse_threshold": 1.5}
-    session = laconic.prune(model, [entry], algorithm="toy", data=[data])
+    session = tersely.prune(model, [entry], algorithm="toy", data=[data])
     session.calibrate([data * 10])
     session.compress()
     assert model(data).tolist() == [[3.0, 2.0, 0.0, 4.0]]
@@ -196,7 +196,7 @@ def test_calibration_sees_what_a_masked_weight_computes():
     model = nn.Sequential(nn.Linear(2, 2, bias=False))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    session = laconic.prune(
+    session = tersely.prune(
         model,
         [
             {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5},

@@ -48,7 +48,7 @@ def test_editing_a_mask_in_place_does_not_recompile(net, x, prune, backend, entr
     compiled = torch.compile(net, fullgraph=True, backend=backend)
     before = compiled(x)
     for name, buffer in net.named_buffers():
-        if "_laconic_" in name:
+        if "_tersely_" in name:
             buffer.zero_()
     after = compiled(x)
     assert backend.graphs == 1
@@ -82,7 +82,7 @@ def test_gradients_of_a_compiled_model_are_those_of_the_eager_one(net, x, prune,
 
 
 def test_a_training_step_with_a_schedule_compiles_once(net, x, backend):
-    import laconic
+    import tersely
 
     recipe = {
         "pruning": {
@@ -91,7 +91,7 @@ def test_a_training_step_with_a_schedule_compiles_once(net, x, backend):
             "config_list": [WEIGHTS],
         }
     }
-    session = laconic.attach(net, recipe)
+    session = tersely.attach(net, recipe)
     session.compress()
     compiled = torch.compile(net, fullgraph=True, backend=backend)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

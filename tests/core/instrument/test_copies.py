@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def saved_and_loaded(model):
@@ -41,7 +41,7 @@ def test_a_copy_made_after_a_training_forward_computes_the_same(net, x, masked, 
 @WAYS
 def test_a_copy_before_compress_computes_the_same(net, x, again):
     config_list = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
-    laconic.attach(net, {"pruning": {"algorithm": "toy", "config_list": config_list}})
+    tersely.attach(net, {"pruning": {"algorithm": "toy", "config_list": config_list}})
     assert torch.equal(again(net)(x), net(x))
 
 
@@ -110,9 +110,9 @@ def test_a_class_with_its_own_pickling_is_refused_by_name(prune):
 
     model = nn.Sequential(Peculiar(6, 2))
     prune(model, {"op_names": ["0"], "target_names": ["weight"]})
-    with pytest.raises(laconic.AttachError) as caught:
+    with pytest.raises(tersely.AttachError) as caught:
         copy.deepcopy(model)
     assert str(caught.value) == (
-        "Peculiar defines its own pickling, which laconic cannot extend; copy or save it after "
+        "Peculiar defines its own pickling, which tersely cannot extend; copy or save it after "
         "session.finalize() or session.detach()"
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def recipe(*entries):
@@ -12,8 +12,8 @@ def recipe(*entries):
 
 
 def refused(model, *entries):
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(model, recipe(*entries))
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(model, recipe(*entries))
     return str(caught.value)
 
 
@@ -44,7 +44,7 @@ def test_detaching_after_training_leaves_the_weights_as_trained(net, x, prune):
 
 def test_detaching_before_compress_works(net, snapshot, assert_same):
     before = snapshot(net)
-    laconic.attach(net, recipe({"op_types": ["Linear"], "sparse_ratio": 0.5})).detach()
+    tersely.attach(net, recipe({"op_types": ["Linear"], "sparse_ratio": 0.5})).detach()
     assert_same(net, before)
 
 
@@ -107,7 +107,7 @@ def test_an_interruption_while_attaching_leaves_the_model_untouched(snapshot, as
     before = snapshot(model)
     entry = {"op_names": ["0", "1"], "target_names": ["weight"]}
     with pytest.raises(KeyboardInterrupt):
-        laconic.attach(model, recipe(entry))
+        tersely.attach(model, recipe(entry))
     assert_same(model, before)
 
 
@@ -132,27 +132,27 @@ def test_a_forward_assigned_to_the_instance_does_not_matter_to_weights(prune):
 
 def test_a_buffer_with_a_reserved_name_is_refused(snapshot, assert_same):
     model = nn.Sequential(nn.Linear(4, 4))
-    model[0].register_buffer("_laconic_notes", torch.zeros(1))
+    model[0].register_buffer("_tersely_notes", torch.zeros(1))
     before = snapshot(model)
     assert refused(model, {"op_names": ["0"], "target_names": ["weight"]}) == (
-        "'0' has a buffer '_laconic_notes'; names in _laconic_* are reserved, rename it"
+        "'0' has a buffer '_tersely_notes'; names in _tersely_* are reserved, rename it"
     )
     assert_same(model, before)
 
 
 def test_the_root_module_is_called_so_in_messages():
     model = nn.Linear(4, 4)
-    model.register_buffer("_laconic_notes", torch.zeros(1))
+    model.register_buffer("_tersely_notes", torch.zeros(1))
     assert refused(model, {"op_types": ["Linear"]}).startswith("the root module has a buffer")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_torchscript_module_of_a_plan_made_before_is_refused():
     model = nn.Sequential(nn.Linear(4, 4))
-    plan = laconic.plan(model, recipe({"op_names": ["0"], "sparse_ratio": 0.5}))
+    plan = tersely.plan(model, recipe({"op_names": ["0"], "sparse_ratio": 0.5}))
     scripted = nn.Sequential(torch.jit.script(model[0]))
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(scripted, plan)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(scripted, plan)
     assert str(caught.value) == (
         "'0' is a TorchScript module, which cannot be instrumented; compress the module before "
         "torch.jit.script or torch.jit.trace"
@@ -160,49 +160,49 @@ def test_a_torchscript_module_of_a_plan_made_before_is_refused():
 
 
 def test_a_plan_with_a_module_that_the_model_lacks_is_refused(net, snapshot, assert_same):
-    plan = laconic.plan(net, recipe({"op_types": ["Linear"], "sparse_ratio": 0.5}))
+    plan = tersely.plan(net, recipe({"op_types": ["Linear"], "sparse_ratio": 0.5}))
     other = nn.Sequential(nn.Linear(6, 8))
     before = snapshot(other)
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(other, plan)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(other, plan)
     assert str(caught.value) == (
         "the plan has module 'first', which the model has not; plan again with "
-        "laconic.plan(model, recipe)"
+        "tersely.plan(model, recipe)"
     )
     assert_same(other, before)
 
 
 def test_a_plan_with_another_shape_is_refused(net):
-    plan = laconic.plan(net, recipe({"op_names": ["first"], "target_names": ["weight"]}))
+    plan = tersely.plan(net, recipe({"op_names": ["first"], "target_names": ["weight"]}))
     other = type(net)()
     other.first = nn.Linear(6, 9)
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(other, plan)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(other, plan)
     assert str(caught.value) == (
         "the plan has first.weight with shape [8, 6], the model has shape [9, 6] there; plan again "
-        "with laconic.plan(model, recipe)"
+        "with tersely.plan(model, recipe)"
     )
 
 
 def test_a_plan_with_a_parameter_that_the_module_lacks_is_refused(net):
-    plan = laconic.plan(net, recipe({"op_names": ["first"], "target_names": ["weight"]}))
+    plan = tersely.plan(net, recipe({"op_names": ["first"], "target_names": ["weight"]}))
     other = type(net)()
     other.first = nn.Identity()
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(other, plan)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(other, plan)
     assert str(caught.value) == (
         "the plan has first.weight with shape [8, 6], the model has nothing there; plan again with "
-        "laconic.plan(model, recipe)"
+        "tersely.plan(model, recipe)"
     )
 
 
 def test_a_plan_with_a_parameter_that_is_none_now_is_refused(net):
-    plan = laconic.plan(net, recipe({"op_names": ["first"], "sparse_ratio": 0.5}))
+    plan = tersely.plan(net, recipe({"op_names": ["first"], "sparse_ratio": 0.5}))
     other = type(net)()
     other.first = nn.Linear(6, 8, bias=False)
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(other, plan)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(other, plan)
     assert str(caught.value) == (
         "the plan has first.bias with shape [8], the model has nothing there; plan again with "
-        "laconic.plan(model, recipe)"
+        "tersely.plan(model, recipe)"
     )

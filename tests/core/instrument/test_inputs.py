@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 DEFAULT = torch.tensor([1.0, 5.0, 2.0, 7.0])
 MASKED = torch.tensor([0.0, 1.0, 0.0, 1.0])
@@ -44,7 +44,7 @@ def masked(model, target):
         "target_names": ["source", target],
         "target_settings": {"source": {"sparse_threshold": 0.5}, target: align},
     }
-    return laconic.prune(model, [entry], algorithm="toy")
+    return tersely.prune(model, [entry], algorithm="toy")
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_the_callers_tensor_list_and_mapping_are_not_changed(row):
 def test_an_input_that_is_no_tensor_is_an_error_that_says_what_it_is():
     model = Plain()
     masked(model, "_input_x")
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         model([1, 2])
     assert str(caught.value) == (
         "input target '_input_x' of a Plain is a list, not a tensor; address a tensor, or leave "
@@ -173,7 +173,7 @@ def test_two_inputs_have_masks_of_their_own(row):
         "target_names": ["_input_x", "_input_y"],
         "target_settings": {"_input_x": {"sparse_threshold": 1.5}, "_input_y": masked_y},
     }
-    laconic.prune(model, [entry], algorithm="toy", data=[(row, row)])
+    tersely.prune(model, [entry], algorithm="toy", data=[(row, row)])
     x, y, _ = model(row, row)
     assert x.tolist() == [[0.0, 2.0, 3.0, 4.0]]
     assert y.tolist() == [[0.0, 0.0, 0.0, 4.0]]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def test_weights_and_inputs_of_two_thousand_modules():
@@ -21,7 +21,7 @@ def test_weights_and_inputs_of_two_thousand_modules():
     }
     before = dict(root.named_parameters())
 
-    session = laconic.prune(root, [entry], algorithm="toy")
+    session = tersely.prune(root, [entry], algorithm="toy")
 
     assert len(session.plan) == 4000
     assert all(one["weight"] == 0.5 for one in session.sparsity().values())

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-MASK = "_laconic_weight_mask"
+MASK = "_tersely_weight_mask"
 
 
 @pytest.fixture

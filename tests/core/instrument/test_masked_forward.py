@@ -8,12 +8,12 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import laconic
-from laconic.instrument.names import TAP
-from laconic.instrument.tapping import Tap
-from laconic.instrument.transforms import put
+import tersely
+from tersely.instrument.names import TAP
+from tersely.instrument.tapping import Tap
+from tersely.instrument.transforms import put
 
-MASK = "_laconic_weight_mask"
+MASK = "_tersely_weight_mask"
 OURS = ("_MaskedLinearBackward", "_MaskedConvolutionBackward")
 
 
@@ -96,7 +96,7 @@ def test_a_large_layer_with_masks_on_its_output_too_computes_by_itself(value, pr
 def test_before_there_is_a_mask_pytorch_computes(value):
     layer = nn.Linear(1024, 1024)
     recipe = {"pruning": {"algorithm": "toy", "config_list": [{"op_types": ["Linear"]}]}}
-    laconic.attach(nn.Sequential(layer), recipe)
+    tersely.attach(nn.Sequential(layer), recipe)
     assert not is_ours(layer(value))
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from laconic.instrument.masked_linear import BLOCK
+from tersely.instrument.masked_linear import BLOCK
 
-MASK = "_laconic_weight_mask"
+MASK = "_tersely_weight_mask"
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 

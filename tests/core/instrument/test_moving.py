@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import laconic
-from laconic.instrument.names import PREFIX
+import tersely
+from tersely.instrument.names import PREFIX
 
 NAME = f"{PREFIX}weight_factor"
 
@@ -13,7 +13,7 @@ NAME = f"{PREFIX}weight_factor"
 def learning(net):
     """Two attached layers that share one buffer that learns."""
     recipe = {"algorithm": "toy", "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}]}
-    laconic.attach(net, {"pruning": recipe})
+    tersely.attach(net, {"pruning": recipe})
     leaf = torch.tensor([1.0, 2.0], requires_grad=True)
     for layer in (net.first, net.last):
         layer.register_buffer(NAME, leaf)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import laconic
+import tersely
 
 ROW = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
 HALF = [[0.0, 2.0, 0.0, 4.0]]
@@ -71,12 +71,12 @@ def masked(value, target):
         "target_names": ["source", target],
         "target_settings": {"source": {"sparse_threshold": 0.5}, target: align},
     }
-    laconic.prune(model, [entry], algorithm="toy")
+    tersely.prune(model, [entry], algorithm="toy")
     return model
 
 
 def message(value, target):
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         masked(value, target)()
     return str(caught.value)
 
@@ -217,5 +217,5 @@ def test_an_input_and_an_output_of_one_module_are_both_masked():
             "_output_": {"sparse_threshold": 2.5},
         },
     }
-    laconic.prune(model, [entry], algorithm="toy", data=[ROW])
+    tersely.prune(model, [entry], algorithm="toy", data=[ROW])
     assert model(ROW).tolist() == [[0.0, 0.0, 3.0, 4.0]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def test_parameters_keep_their_names_and_are_the_same_objects(net, x, prune):
@@ -56,7 +56,7 @@ def test_only_kept_elements_get_a_gradient(prune):
 def test_before_compress_a_parameter_reads_as_itself(net):
     recipe = {"pruning": {"algorithm": "toy", "config_list": [{"op_types": ["Linear"]}]}}
     raw = net.first.weight
-    laconic.attach(net, recipe)
+    tersely.attach(net, recipe)
     assert net.first.weight is raw
 
 
@@ -118,19 +118,19 @@ def test_a_buffer_can_be_a_target(prune):
 def test_an_elementwise_mask_has_its_weights_dtype(dtype, prune):
     layer = nn.Linear(4, 2).to(dtype)
     prune(nn.Sequential(layer), {"op_types": ["Linear"], "sparse_ratio": 0.5})
-    assert layer._buffers["_laconic_weight_mask"].dtype is dtype
+    assert layer._buffers["_tersely_weight_mask"].dtype is dtype
     assert layer.weight.dtype is dtype
 
 
 def test_a_structured_mask_is_kept_at_block_shape(prune):
     layer = nn.Conv2d(3, 8, 3)
     prune(nn.Sequential(layer), {"op_types": ["Conv2d"], "sparse_ratio": 0.5}, algorithm="toy_rows")
-    assert layer._buffers["_laconic_weight_mask"].shape == (8, 1, 1, 1)
+    assert layer._buffers["_tersely_weight_mask"].shape == (8, 1, 1, 1)
     assert int((layer.weight == 0).all((1, 2, 3)).sum()) == 4
 
 
 def test_modules_alike_share_their_instruments(prune):
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
     prune(model, {"op_types": ["Linear"], "sparse_ratio": 0.5})
-    assert len({id(layer.__dict__["_laconic_instruments"]) for layer in model}) == 1
+    assert len({id(layer.__dict__["_tersely_instruments"]) for layer in model}) == 1
     assert len({type(layer) for layer in model}) == 1

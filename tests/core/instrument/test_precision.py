@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 LOW = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 ENTRIES = (
@@ -18,7 +18,7 @@ def test_a_model_of_another_dtype_is_masked_in_its_dtype(net, x, prune, dtype):
     net.to(dtype)
     prune(net, *ENTRIES, data=[x.to(dtype)])
     assert net(x.to(dtype)).dtype is dtype
-    masks = [buffer for name, buffer in net.named_buffers() if "_laconic_" in name]
+    masks = [buffer for name, buffer in net.named_buffers() if "_tersely_" in name]
     assert {buffer.dtype for buffer in masks} == {dtype}
 
 
@@ -28,10 +28,10 @@ def test_a_model_converted_while_attached_keeps_its_masks(net, x, prune, dtype):
     before = session.masks()
     net.to(dtype)
     assert net(x.to(dtype)).dtype is dtype
-    assert net.first._buffers["_laconic_weight_mask"].dtype is dtype
+    assert net.first._buffers["_tersely_weight_mask"].dtype is dtype
     assert torch.equal(session.masks()["first"]["weight"], before["first"]["weight"])
     session.compress()
-    assert net.first._buffers["_laconic_weight_mask"].dtype is dtype
+    assert net.first._buffers["_tersely_weight_mask"].dtype is dtype
     assert net(x.to(dtype)).dtype is dtype
 
 
@@ -87,5 +87,5 @@ def test_a_double_model_calibrates_in_double():
     model = nn.Sequential(nn.Identity())
     entry = {"op_names": ["0"], "target_names": ["_output_"], "sparse_ratio": 0.5}
     tiny = torch.tensor([[1.0, 1.0 + 1e-12]], dtype=torch.float64)
-    session = laconic.prune(model, [entry], algorithm="toy", data=[tiny.flip(1)])
+    session = tersely.prune(model, [entry], algorithm="toy", data=[tiny.flip(1)])
     assert session.masks()["0"]["_output_"].tolist() == [True, False]

@@ -1,10 +1,10 @@
-"""Invariant 9: the meta device plans, and nothing that is not laconic's is touched."""
+"""Invariant 9: the meta device plans, and nothing that is not tersely's is touched."""
 
 import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def recipe(**changes):
@@ -15,7 +15,7 @@ def recipe(**changes):
 def test_a_model_on_the_meta_device_plans():
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(1 << 15, 1 << 15), nn.Linear(1 << 15, 4))
-    plan = laconic.plan(model, recipe())
+    plan = tersely.plan(model, recipe())
     assert [target.name for target in plan] == ["0.weight", "0.bias", "1.weight", "1.bias"]
     assert plan.targets[0].shape == (1 << 15, 1 << 15)
     assert all(parameter.is_meta for parameter in model.parameters())
@@ -24,8 +24,8 @@ def test_a_model_on_the_meta_device_plans():
 def test_a_model_on_the_meta_device_attaches_but_cannot_be_ranked(snapshot, assert_same):
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, 4))
-    session = laconic.attach(model, recipe())
-    with pytest.raises(laconic.SessionError) as caught:
+    session = tersely.attach(model, recipe())
+    with pytest.raises(tersely.SessionError) as caught:
         session.compress()
     assert str(caught.value) == (
         "0.weight is on the meta device, so it has no values to rank; load the model's weights "
@@ -36,7 +36,7 @@ def test_a_model_on_the_meta_device_attaches_but_cannot_be_ranked(snapshot, asse
 def test_a_model_that_is_loaded_after_attaching_compresses():
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(2, 2, bias=False))
-    session = laconic.attach(model, recipe())
+    session = tersely.attach(model, recipe())
     weights = {"0.weight": torch.tensor([[1.0, -4.0], [3.0, -2.0]])}
     model.load_state_dict(weights, assign=True)
     session.compress()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 ATTENTION = {
     "op_types": ["MultiheadAttention", "NonDynamicallyQuantizableLinear"],
@@ -96,8 +96,8 @@ def test_an_output_of_attentions_out_proj_is_refused(prune):
             "config_list": [{"op_names": ["out_proj"], "target_names": ["_output_"]}],
         }
     }
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(model, recipe)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(model, recipe)
     assert str(caught.value) == (
         "'out_proj' is never called: MultiheadAttention reads its weight and bias and computes by "
         "itself; take the attention's own _output_ instead"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 class Language(nn.Module):
@@ -163,24 +163,24 @@ def test_an_align_may_name_the_other_owner_of_a_tied_parameter(prune):
 
 
 def test_a_plan_of_a_tied_model_does_not_fit_an_untied_one():
-    plan = laconic.plan(Twice(), {"pruning": {"algorithm": "toy", "config_list": [ENTRY]}})
+    plan = tersely.plan(Twice(), {"pruning": {"algorithm": "toy", "config_list": [ENTRY]}})
     untied = Twice()
     untied.right.weight = nn.Parameter(untied.left.weight.detach().clone())
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(untied, plan)
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(untied, plan)
     assert str(caught.value) == (
         "the plan has left.weight shared with right.weight, in the model it is shared with "
-        "nothing; plan again with laconic.plan(model, recipe)"
+        "nothing; plan again with tersely.plan(model, recipe)"
     )
 
 
 def test_a_plan_of_an_untied_model_does_not_fit_a_tied_one():
     untied = Twice()
     untied.right.weight = nn.Parameter(untied.left.weight.detach().clone())
-    plan = laconic.plan(untied, {"pruning": {"algorithm": "toy", "config_list": [ENTRY]}})
-    with pytest.raises(laconic.AttachError) as caught:
-        laconic.attach(Twice(), plan)
+    plan = tersely.plan(untied, {"pruning": {"algorithm": "toy", "config_list": [ENTRY]}})
+    with pytest.raises(tersely.AttachError) as caught:
+        tersely.attach(Twice(), plan)
     assert str(caught.value) == (
         "the plan has left.weight shared with nothing, in the model it is shared with "
-        "right.weight; plan again with laconic.plan(model, recipe)"
+        "right.weight; plan again with tersely.plan(model, recipe)"
     )

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
 
-import laconic
+import tersely
 
 
 class Net(nn.Module):
@@ -31,20 +31,20 @@ class Net(nn.Module):
 class Magnitude:
     """Importance by magnitude."""
 
-    def importance(self, target: laconic.PruningTarget) -> Tensor:
+    def importance(self, target: tersely.PruningTarget) -> Tensor:
         return target.tensor.abs()
 
 
 class Face:
     """Makes ``toy`` known in this process, as the suite's own fixture does in the tests'."""
 
-    @laconic.hookimpl
-    def laconic_pruners(self) -> list[laconic.PrunerInfo]:
-        return [laconic.PrunerInfo(name="toy", implementation="laconic_toy:Magnitude")]
+    @tersely.hookimpl
+    def tersely_pruners(self) -> list[tersely.PrunerInfo]:
+        return [tersely.PrunerInfo(name="toy", implementation="tersely_toy:Magnitude")]
 
-    @laconic.hookimpl
-    def laconic_schedules(self) -> list[laconic.ScheduleInfo]:
-        return [laconic.ScheduleInfo(name="toy_line", implementation="laconic_toy:line")]
+    @tersely.hookimpl
+    def tersely_schedules(self) -> list[tersely.ScheduleInfo]:
+        return [tersely.ScheduleInfo(name="toy_line", implementation="tersely_toy:line")]
 
 
 CONFIG = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
@@ -76,7 +76,7 @@ def shard(model: Net) -> None:
         fully_shard(module, mesh=mesh())
 
 
-def train(model: nn.Module, session: laconic.Session, rank: int, *, steps: int = 3) -> None:
+def train(model: nn.Module, session: tersely.Session, rank: int, *, steps: int = 3) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     for _ in range(steps):
         model(batch(rank)).square().mean().backward()
@@ -85,10 +85,10 @@ def train(model: nn.Module, session: laconic.Session, rank: int, *, steps: int =
         session.step()
 
 
-def reference(steps: int = 3) -> tuple[Net, laconic.Session]:
+def reference(steps: int = 3) -> tuple[Net, tersely.Session]:
     """The same training in one process: the mean over both processes' batches."""
     model = build()
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     for _ in range(steps):
@@ -100,7 +100,7 @@ def reference(steps: int = 3) -> tuple[Net, laconic.Session]:
     return model, session
 
 
-def assert_masks_are(session: laconic.Session, expected: laconic.Session) -> None:
+def assert_masks_are(session: tersely.Session, expected: tersely.Session) -> None:
     for module, targets in expected.masks().items():
         for target, mask in targets.items():
             assert torch.equal(session.masks()[module][target], mask), f"{module}.{target}"
@@ -116,7 +116,7 @@ def assert_close(model: nn.Module, expected: Net) -> None:
 @scenario
 def ddp_after_attach(rank: int) -> None:
     model = build()
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     train(DistributedDataParallel(model), session, rank)
     expected, reference_session = reference()
@@ -128,7 +128,7 @@ def ddp_after_attach(rank: int) -> None:
 def ddp_before_attach(rank: int) -> None:
     model = build()
     wrapped = DistributedDataParallel(model)
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     train(wrapped, session, rank)
     expected, reference_session = reference()
@@ -139,7 +139,7 @@ def ddp_before_attach(rank: int) -> None:
 @scenario
 def attach_to_the_wrapper(rank: int) -> None:
     wrapped = DistributedDataParallel(build())
-    session = laconic.prune(wrapped, CONFIG, algorithm="toy")
+    session = tersely.prune(wrapped, CONFIG, algorithm="toy")
     wrapped(batch(rank)).sum().backward()
     assert session.sparsity()["module.first"]["weight"] == 0.5
     assert session.finalize() is wrapped
@@ -148,7 +148,7 @@ def attach_to_the_wrapper(rank: int) -> None:
 @scenario
 def fsdp_after_attach(rank: int) -> None:
     model = build()
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     shard(model)
     train(model, session, rank)
@@ -161,7 +161,7 @@ def fsdp_after_attach(rank: int) -> None:
 def fsdp_before_attach(rank: int) -> None:
     model = build()
     shard(model)
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     train(model, session, rank)
     expected, reference_session = reference()
@@ -175,7 +175,7 @@ def fsdp_finalize(rank: int) -> None:
         model = build()
         if is_sharded_first:
             shard(model)
-        session = laconic.prune(model, CONFIG, algorithm="toy")
+        session = tersely.prune(model, CONFIG, algorithm="toy")
         if not is_sharded_first:
             shard(model)
         before = dict(model.named_parameters())
@@ -187,7 +187,7 @@ def fsdp_finalize(rank: int) -> None:
             "ReLU",
             "FSDPLinear",
         ]
-        assert not any("_laconic" in name for name in model.state_dict())
+        assert not any("_tersely" in name for name in model.state_dict())
         torch.testing.assert_close(model(batch(rank)), expected)
         model(batch(rank)).sum().backward()
         weight = model.first.weight.full_tensor()
@@ -201,7 +201,7 @@ def fsdp_detach(rank: int) -> None:
         model = build()
         if is_sharded_first:
             shard(model)
-        session = laconic.prune(model, CONFIG, algorithm="toy")
+        session = tersely.prune(model, CONFIG, algorithm="toy")
         if not is_sharded_first:
             shard(model)
         model(batch(rank)).sum().backward()
@@ -215,7 +215,7 @@ def fsdp_detach(rank: int) -> None:
 @scenario
 def fsdp_shows_shards_as_they_are(rank: int) -> None:
     model = build()
-    session = laconic.prune(model, CONFIG, algorithm="toy")
+    session = tersely.prune(model, CONFIG, algorithm="toy")
     shard(model)
     assert model.first.weight is dict(model.named_parameters())["first.weight"]
     session.detach()
@@ -224,7 +224,7 @@ def fsdp_shows_shards_as_they_are(rank: int) -> None:
 @scenario
 def fsdp_keeps_output_masks(rank: int) -> None:
     model = build()
-    session = laconic.prune(
+    session = tersely.prune(
         model,
         [*OUTPUT, {"op_names": ["last"], "target_names": ["_input_"], "sparse_ratio": 0.4}],
         algorithm="toy",
@@ -244,7 +244,7 @@ def fsdp_keeps_output_masks(rank: int) -> None:
 @scenario
 def calibration_is_summed_up(rank: int) -> None:
     model = build()
-    session = laconic.prune(model, OUTPUT, algorithm="toy", data=[batch(rank)])
+    session = tersely.prune(model, OUTPUT, algorithm="toy", data=[batch(rank)])
     alone = build()
     whole = torch.cat([batch(0), batch(1)])
     importance = alone.act(alone.first(whole)).mean(0)
@@ -256,21 +256,21 @@ def calibration_is_summed_up(rank: int) -> None:
 
 @scenario
 def calibration_without_a_batch_fails_everywhere(rank: int) -> None:
-    session = laconic.attach(build(), {"pruning": {"algorithm": "toy", "config_list": OUTPUT}})
+    session = tersely.attach(build(), {"pruning": {"algorithm": "toy", "config_list": OUTPUT}})
     try:
         session.calibrate([batch(0)] if rank == 0 else [])
-    except laconic.CalibrationError as error:
+    except tersely.CalibrationError as error:
         text = str(error)
     assert text == "calibrate() was given no batch in process 1; pass at least one"
 
 
 @scenario
 def calibration_with_two_shapes_fails_everywhere(rank: int) -> None:
-    session = laconic.attach(build(), {"pruning": {"algorithm": "toy", "config_list": OUTPUT}})
+    session = tersely.attach(build(), {"pruning": {"algorithm": "toy", "config_list": OUTPUT}})
     shape = (4, 6) if rank == 0 else (4, 2, 6)
     try:
         session.calibrate([torch.zeros(shape)])
-    except laconic.CalibrationError as error:
+    except tersely.CalibrationError as error:
         text = str(error)
     assert text == (
         "act._output_ has another shape in each process: [[5], [2, 5]] without the batch; "
@@ -281,7 +281,7 @@ def calibration_with_two_shapes_fails_everywhere(rank: int) -> None:
 @scenario
 def fsdp_in_mixed_precision(rank: int) -> None:
     model = build()
-    session = laconic.prune(model, CONFIG, algorithm="toy")
+    session = tersely.prune(model, CONFIG, algorithm="toy")
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
     fully_shard(model, mesh=mesh(), mp_policy=policy)
     output = model(batch(rank))
@@ -294,14 +294,14 @@ def fsdp_in_mixed_precision(rank: int) -> None:
 def fsdp_goes_on_from_a_saved_session(rank: int, folder: Path) -> None:
     model = build()
     shard(model)
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     train(model, session, rank, steps=2)
     session.save(folder / f"session-{rank}")
     fresh = build()
     fresh.load_state_dict(whole_state(model), strict=False)
     shard(fresh)
-    again = laconic.load_session(fresh, folder / f"session-{rank}")
+    again = tersely.load_session(fresh, folder / f"session-{rank}")
     assert_masks_are(again, session)
     assert torch.equal(fresh(batch(rank)), model(batch(rank)))
 
@@ -311,8 +311,8 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    toy = ModuleType("laconic_toy")
+    toy = ModuleType("tersely_toy")
     toy.Magnitude, toy.line = Magnitude, lambda progress: progress
-    sys.modules["laconic_toy"] = toy
-    laconic.registry().register(Face(), name="laconic-toy")
+    sys.modules["tersely_toy"] = toy
+    tersely.registry().register(Face(), name="tersely-toy")
     main()

@@ -107,7 +107,7 @@ def workshop(tmp_path: Path, toy_pruners: None) -> Workshop:
 @pytest.fixture
 def run(workshop: Workshop) -> Callable[..., str]:
     """Run the job and return everything it said, also after an error."""
-    from laconic.jobs.runner import run_job
+    from tersely.jobs.runner import run_job
 
     def run(**options: Any) -> str:
         stream = io.StringIO()

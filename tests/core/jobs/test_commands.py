@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from laconic.cli.main import main
+from tersely.cli.main import main
 
 RECIPE = {
     "pruning": {
@@ -53,7 +53,7 @@ def test_plan_takes_a_recipe_and_a_model(
 def test_plan_as_json_can_be_read_back(
     workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from laconic.planning.plan import Plan
+    from tersely.planning.plan import Plan
 
     status("plan", recipe, "--model", "toy_parts:build", "--format", "json")
 
@@ -99,7 +99,7 @@ def test_plan_names_a_model_that_is_not_there(
 
     assert code == 1
     assert capsys.readouterr().err == (
-        "laconic: the document has 1 problem:\n"
+        "tersely: the document has 1 problem:\n"
         "  --model: 'toy_parts' has no attribute 'bild' (did you mean 'build'?)\n"
     )
 
@@ -140,7 +140,7 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
 ) -> None:
     (workshop.folder / "interrupt").touch()
     assert status("run", workshop.file) == 130
-    assert f"go on with: laconic run {workshop.file} --resume" in " ".join(
+    assert f"go on with: tersely run {workshop.file} --resume" in " ".join(
         capsys.readouterr().out.split()
     )
     (workshop.folder / "interrupt").unlink()
@@ -157,7 +157,7 @@ def test_a_wrong_job_exits_with_1_and_lists_its_problems(
 
     assert code == 1
     assert capsys.readouterr().err == (
-        f"laconic: {workshop.file} has 1 problem:\n"
+        f"tersely: {workshop.file} has 1 problem:\n"
         "  train: 'toy_parts' has no attribute 'finetun' (did you mean 'finetune'?)\n"
     )
 
@@ -169,8 +169,8 @@ def test_a_folder_without_a_report_is_an_error(
 
     assert code == 1
     assert capsys.readouterr().err == (
-        f"laconic: {tmp_path / 'report.json'} does not exist; give the output folder of a "
-        "finished `laconic run`\n"
+        f"tersely: {tmp_path / 'report.json'} does not exist; give the output folder of a "
+        "finished `tersely run`\n"
     )
 
 
@@ -191,6 +191,6 @@ def test_opening_a_page_that_is_not_there_is_an_error(
 
     assert code == 1
     assert capsys.readouterr().err == (
-        f"laconic: {tmp_path / 'report.html'} does not exist; give the output folder of a "
-        "finished `laconic run`\n"
+        f"tersely: {tmp_path / 'report.html'} does not exist; give the output folder of a "
+        "finished `tersely run`\n"
     )

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from laconic.document.spec import read_schema
-from laconic.jobs.losses import LOSSES, TaskLoss
-from laconic.jobs.optimizing import OPTIMIZERS, factor_at
+from tersely.document.spec import read_schema
+from tersely.jobs.losses import LOSSES, TaskLoss
+from tersely.jobs.optimizing import OPTIMIZERS, factor_at
 
 Train = Callable[..., list[float]]
 

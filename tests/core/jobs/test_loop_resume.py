@@ -10,8 +10,8 @@ import numpy
 import pytest
 import torch
 
-from laconic import durable
-from laconic.errors import SessionFileError
+from tersely import durable
+from tersely.errors import SessionFileError
 
 NOISY = {"data": "drawn", "build": "Noisy", "optimizer": "adam", "lr_schedule": "constant"}
 
@@ -89,7 +89,7 @@ def test_without_a_seed_the_generators_go_on_where_they_were(
 def test_a_failure_says_how_many_epochs_are_safe(run: Any, cut_off: Callable[..., None]) -> None:
     cut_off(epoch=2, epochs=3)
 
-    assert "finished: compress, epoch 1; go on with: laconic run" in run.said.getvalue()
+    assert "finished: compress, epoch 1; go on with: tersely run" in run.said.getvalue()
 
 
 # The first record; every file of the first epoch's checkpoint; some of the second and of the last.

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from laconic.errors import ConfigError, TrainingError
-from laconic.jobs.losses import TaskLoss
+from tersely.errors import ConfigError, TrainingError
+from tersely.jobs.losses import TaskLoss
 
 Train = Callable[..., list[float]]
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
-from laconic.jobs.progress import BarVoice, PlainVoice, length_of, watch
+from tersely.jobs.progress import BarVoice, PlainVoice, length_of, watch
 
 
 def plain() -> tuple[Console, io.StringIO]:

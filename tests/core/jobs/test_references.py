@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from laconic.document.problem import Problem
-from laconic.errors import ConfigError
-from laconic.jobs.references import find_callable, job_imports, load_reference
+from tersely.document.problem import Problem
+from tersely.errors import ConfigError
+from tersely.jobs.references import find_callable, job_imports, load_reference
 
 
 def write(folder: Path, name: str, source: str) -> None:

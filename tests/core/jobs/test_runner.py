@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import laconic
-from laconic.errors import ConfigError, PlanError, SessionFileError
-from laconic.jobs import folders
-from laconic.session.report import read_report
+import tersely
+from tersely.errors import ConfigError, PlanError, SessionFileError
+from tersely.jobs import folders
+from tersely.session.report import read_report
 
 Run = Callable[..., str]
 
@@ -109,7 +109,7 @@ def test_the_session_of_a_finished_job_can_be_loaded_again(workshop: Any, run: R
     model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
     model.load_state_dict(load_file(workshop.output / "session" / "weights.safetensors"))
 
-    session = laconic.load_session(model, workshop.output / "session")
+    session = tersely.load_session(model, workshop.output / "session")
 
     assert session.steps == 3
     assert session.sparsity()["0"]["weight"] == 0.5
@@ -231,7 +231,7 @@ def test_a_failing_loop_keeps_what_is_finished_and_says_how_to_go_on(
 
     assert run.said.getvalue().splitlines()[-1] == (
         f"stopped while trying to train; {workshop.partial} is kept; finished: before, compress, "
-        f"compressed; go on with: laconic run {workshop.file} --resume"
+        f"compressed; go on with: tersely run {workshop.file} --resume"
     )
     assert not workshop.output.exists()
 
@@ -287,7 +287,7 @@ def test_a_run_stopped_after_training_does_not_train_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("laconic.session.session.Session.finalize", stop)
+        patch.setattr("tersely.session.session.Session.finalize", stop)
         with pytest.raises(KeyboardInterrupt):
             run()
     workshop.diary()
@@ -427,7 +427,7 @@ def test_files_of_others_in_the_output_are_never_removed(workshop: Any, run: Run
 
     assert str(caught.value) == (
         "the document has 1 problem:\n"
-        f"  output: {workshop.output} holds files that no run of laconic wrote, and a run replaces "
+        f"  output: {workshop.output} holds files that no run of tersely wrote, and a run replaces "
         "its whole output (name a folder of its own, such as 'runs/first')"
     )
     assert (workshop.output / "thesis.tex").read_text() == "years of work"
@@ -465,10 +465,10 @@ def test_a_damaged_record_is_an_error_that_says_what_to_remove(workshop: Any, ru
 
 def test_a_record_of_a_newer_version_is_an_error(workshop: Any, run: Run) -> None:
     workshop.partial.mkdir(parents=True)
-    record = {"format": "laconic-run", "version": 2}
+    record = {"format": "tersely-run", "version": 2}
     (workshop.partial / "run.json").write_text(json.dumps(record))
 
-    with pytest.raises(SessionFileError, match="has run format 2, this laconic reads 1; remove "):
+    with pytest.raises(SessionFileError, match="has run format 2, this tersely reads 1; remove "):
         run()
 
 

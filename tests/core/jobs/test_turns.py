@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import laconic
-from laconic.errors import ConfigError, SessionError
-from laconic.session.report import read_report
+import tersely
+from tersely.errors import ConfigError, SessionError
+from tersely.session.report import read_report
 
 Run = Callable[..., str]
 
@@ -48,11 +48,11 @@ class Gradients:
     """The sum of gradients, which no weight knows."""
 
     def observe_gradient(
-        self, gradient: torch.Tensor, target: laconic.PruningTarget
+        self, gradient: torch.Tensor, target: tersely.PruningTarget
     ) -> dict[str, torch.Tensor]:
         return {"sum": gradient.clone()}
 
-    def importance(self, target: laconic.PruningTarget) -> torch.Tensor:
+    def importance(self, target: tersely.PruningTarget) -> torch.Tensor:
         return target.observed["sum"]
 
 
@@ -64,33 +64,33 @@ class Growing(Gradients):
 
 
 class Face:
-    @laconic.hookimpl
-    def laconic_pruners(self) -> list[laconic.PrunerInfo]:
+    @tersely.hookimpl
+    def tersely_pruners(self) -> list[tersely.PrunerInfo]:
         return [
-            laconic.PrunerInfo(
+            tersely.PrunerInfo(
                 name=name,
-                implementation=f"laconic_gradients:{name.title()}",
+                implementation=f"tersely_gradients:{name.title()}",
                 needs="gradients",
                 default_granularity="output_channel",
             )
             for name in ("gradients", "growing")
         ]
 
-    @laconic.hookimpl
-    def laconic_schedules(self) -> list[laconic.ScheduleInfo]:
-        return [laconic.ScheduleInfo(name="at_once", implementation="laconic_gradients:at_once")]
+    @tersely.hookimpl
+    def tersely_schedules(self) -> list[tersely.ScheduleInfo]:
+        return [tersely.ScheduleInfo(name="at_once", implementation="tersely_gradients:at_once")]
 
 
 @pytest.fixture(autouse=True)
 def gradient_pruners() -> Iterator[None]:
-    module = ModuleType("laconic_gradients")
+    module = ModuleType("tersely_gradients")
     module.Gradients, module.Growing = Gradients, Growing  # type: ignore[attr-defined]  # made here
     module.at_once = lambda progress: 1.0  # type: ignore[attr-defined]  # made here
-    sys.modules["laconic_gradients"] = module
-    name = laconic.registry().register(Face(), name="laconic-gradients")
+    sys.modules["tersely_gradients"] = module
+    name = tersely.registry().register(Face(), name="tersely-gradients")
     yield
-    laconic.registry().unregister(name)
-    del sys.modules["laconic_gradients"]
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_gradients"]
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_a_run_stopped_between_training_and_compressing_goes_on_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("laconic.session.session.Session.compress", stop)
+        patch.setattr("tersely.session.session.Session.compress", stop)
         with pytest.raises(KeyboardInterrupt):
             run()
     workshop.diary()

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from laconic.blocks import Blocks, channel_blocks, tensor_blocks
-from laconic.errors import PlanError
-from laconic.masking.align import align_kept, place_kept
+from tersely.blocks import Blocks, channel_blocks, tensor_blocks
+from tersely.errors import PlanError
+from tersely.masking.align import align_kept, place_kept
 
 WEIGHT = torch.tensor([[True, False, False], [False, False, False]])
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.masking.budgets import bound_count, count_masked
+from tersely.masking.budgets import bound_count, count_masked
 
 
 @pytest.mark.parametrize(

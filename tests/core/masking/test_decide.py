@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.blocks import Blocks, channel_blocks, element_blocks, sum_blocks
-from laconic.errors import CalibrationError, PlanError
-from laconic.masking.decide import decide
-from laconic.masking.member import Member
+from tersely.blocks import Blocks, channel_blocks, element_blocks, sum_blocks
+from tersely.errors import CalibrationError, PlanError
+from tersely.masking.decide import decide
+from tersely.masking.member import Member
 
 
 def member(importance, *, shape=None, blocks=None, name="fc.weight", **limits):

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.blocks import Blocks, channel_blocks, element_blocks
-from laconic.errors import PlanError
-from laconic.masking.decide import decide
-from laconic.masking.member import Member
+from tersely.blocks import Blocks, channel_blocks, element_blocks
+from tersely.errors import PlanError
+from tersely.masking.decide import decide
+from tersely.masking.member import Member
 
 
 def elements(name, values, **limits):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.masking.rows import keep_highest
+from tersely.masking.rows import keep_highest
 
 
 def keep_by_sorting(rows, masked):

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.masking import counting, select
-from laconic.masking.select import SMALL, Cut, cut_smallest, is_above
+from tersely.masking import counting, select
+from tersely.masking.select import SMALL, Cut, cut_smallest, is_above
 
 
 def taken_by_sorting(values, weights, budget):

@@ -7,17 +7,17 @@ from types import ModuleType
 import pytest
 from torch import nn
 
-import laconic
-from laconic.planning.resolve import PlanWarning
-from laconic.registry import registry as registry_module
-from laconic.registry.registry import load_registry
+import tersely
+from tersely.planning.resolve import PlanWarning
+from tersely.registry import registry as registry_module
+from tersely.registry.registry import load_registry
 
 PLACE = "stand_ins_of_planning_tests"
 
 
 class Rows:
     def blocks(self, shape, target):
-        return laconic.Blocks((1, *(-1,) * (len(shape) - 1)))
+        return tersely.Blocks((1, *(-1,) * (len(shape) - 1)))
 
 
 class Sizes:
@@ -25,7 +25,7 @@ class Sizes:
         self.value = value
 
     def blocks(self, shape, target):
-        return laconic.Blocks((1,) * (len(shape) - len(self.value)) + tuple(self.value))
+        return tersely.Blocks((1,) * (len(shape) - len(self.value)) + tuple(self.value))
 
 
 class Neighbours:
@@ -34,7 +34,7 @@ class Neighbours:
 
     def blocks(self, shape, target):
         size = (1,) * len(shape)
-        return laconic.Blocks(size, scope=(1, self.run, *size[2:]), keep=self.keep)
+        return tersely.Blocks(size, scope=(1, self.run, *size[2:]), keep=self.keep)
 
 
 def described(kind, name, implementation="Nothing", **more):
@@ -57,13 +57,13 @@ RUNS = {"type": "string", "pattern": "^[0-9]+:[0-9]+$"}
 class Face:
     """One algorithm of each sort that planning tells apart."""
 
-    @laconic.hookimpl
-    def laconic_pruners(self):
+    @tersely.hookimpl
+    def tersely_pruners(self):
         return [
-            described(laconic.PrunerInfo, "element"),
-            described(laconic.PrunerInfo, "channel", default_granularity="output_channel"),
+            described(tersely.PrunerInfo, "element"),
+            described(tersely.PrunerInfo, "channel", default_granularity="output_channel"),
             described(
-                laconic.PrunerInfo,
+                tersely.PrunerInfo,
                 "choosy",
                 target_kinds=("parameter", "buffer"),
                 granularities=("rows", "sizes"),
@@ -71,13 +71,13 @@ class Face:
             ),
         ]
 
-    @laconic.hookimpl
-    def laconic_quantizers(self):
-        return [described(laconic.QuantizerInfo, "whole")]
+    @tersely.hookimpl
+    def tersely_quantizers(self):
+        return [described(tersely.QuantizerInfo, "whole")]
 
-    @laconic.hookimpl
-    def laconic_granularities(self):
-        info = laconic.GranularityInfo
+    @tersely.hookimpl
+    def tersely_granularities(self):
+        info = tersely.GranularityInfo
         return [
             described(info, "rows", "Rows", target_kinds=("parameter", "buffer")),
             described(info, "sizes", "Sizes", values=SIZES, options=value_option(SIZES)),
@@ -90,9 +90,9 @@ class Face:
             ),
         ]
 
-    @laconic.hookimpl
-    def laconic_distillation_losses(self):
-        return [described(laconic.LossInfo, "mse"), described(laconic.LossInfo, "kl")]
+    @tersely.hookimpl
+    def tersely_distillation_losses(self):
+        return [described(tersely.LossInfo, "mse"), described(tersely.LossInfo, "kl")]
 
 
 @pytest.fixture(autouse=True)
@@ -110,13 +110,13 @@ def registry(monkeypatch):
 
 @pytest.fixture
 def register(registry):
-    """Register further things: ``register(laconic_pruners=[...])``."""
+    """Register further things: ``register(tersely_pruners=[...])``."""
 
     def register(name="more", implementations=(), **hooks):
         for implementation in implementations:
             setattr(sys.modules[PLACE], implementation.__name__, implementation)
         functions = {
-            hook: laconic.hookimpl(lambda self, found=found: found) for hook, found in hooks.items()
+            hook: tersely.hookimpl(lambda self, found=found: found) for hook, found in hooks.items()
         }
         face = type("More", (), functions)()
         for hook, function in functions.items():
@@ -146,7 +146,7 @@ def make(recipe_of):
     def make(model, *entries, teacher=None, **stage):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlanWarning)
-            return laconic.plan(model, recipe_of(*entries, **stage), teacher=teacher)
+            return tersely.plan(model, recipe_of(*entries, **stage), teacher=teacher)
 
     return make
 
@@ -156,7 +156,7 @@ def problems(make):
     """The problems of a plan that cannot be made."""
 
     def problems(model, *entries, **stage):
-        with pytest.raises(laconic.PlanError) as caught:
+        with pytest.raises(tersely.PlanError) as caught:
             make(model, *entries, **stage)
         return list(caught.value.problems)
 

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-import laconic
+import tersely
 
 
 def follows(module, target="weight", dims=(0,)):
@@ -81,8 +81,8 @@ def test_a_source_in_another_stage_is_an_error(linears):
         {"algorithm": "element", "config_list": [RANKED]},
         {"algorithm": "channel", "config_list": [following("1", "0")]},
     ]
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.plan(linears(2), {"pruning": stages})
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.plan(linears(2), {"pruning": stages})
 
     assert str(caught.value) == (
         "pruning[1].config_list[0]: 1.weight: it is aligned with 0.weight, which "

@@ -6,8 +6,8 @@ import warnings
 import pytest
 from torch import nn
 
-import laconic
-from laconic.planning.resolve import PlanWarning
+import tersely
+from tersely.planning.resolve import PlanWarning
 
 PLACE = "stand_ins_of_planning_tests"
 CONVS = {"op_types": ["Conv2d"], "sparse_ratio": 0.5}
@@ -35,7 +35,7 @@ def tracer_of(*groups):
                 here = tuple(name for name in shared.parameters if name in parameters)
                 if here:
                     found.append(
-                        laconic.SharedChannels(
+                        tersely.SharedChannels(
                             parameters=here,
                             runs=shared.runs,
                             is_tied_to_itself=shared.is_tied_to_itself,
@@ -43,7 +43,7 @@ def tracer_of(*groups):
                     )
                 placed |= set(here)
             found += [
-                laconic.SharedChannels(parameters=(name,))
+                tersely.SharedChannels(parameters=(name,))
                 for name in parameters
                 if name not in placed
             ]
@@ -53,7 +53,7 @@ def tracer_of(*groups):
 
 
 def together(*parameters, **more):
-    return laconic.SharedChannels(parameters=parameters, **more)
+    return tersely.SharedChannels(parameters=parameters, **more)
 
 
 @pytest.fixture
@@ -65,23 +65,23 @@ def group(register):
         name = register(
             name="tracers",
             implementations=[implementation],
-            laconic_dependency_tracers=[
-                laconic.DependencyTracerInfo(
+            tersely_dependency_tracers=[
+                tersely.DependencyTracerInfo(
                     name="torch_pruning", implementation=f"{PLACE}:{implementation.__name__}"
                 )
             ],
         )
         try:
-            return laconic.auto_dependency_groups(model or Net(), config_list, "inputs")
+            return tersely.auto_dependency_groups(model or Net(), config_list, "inputs")
         finally:
-            laconic.registry().unregister(name)
+            tersely.registry().unregister(name)
 
     return group
 
 
 def settings_of(config_list, model=None, target="weight"):
     recipe = {"pruning": {"algorithm": "channel", "config_list": config_list}}
-    plan = laconic.plan(model or Net(), recipe)
+    plan = tersely.plan(model or Net(), recipe)
     return {one.module: one.setting for one in plan if one.target == target}
 
 
@@ -271,7 +271,7 @@ def test_a_partner_that_asks_for_nothing_is_not_drawn_in(group):
 def test_partners_with_different_ratios_are_told(group):
     given = [{"op_names": ["a"], "sparse_ratio": 0.5}, {"op_names": ["b"], "sparse_ratio": 0.25}]
 
-    assert message_of(laconic.PlanError, group, given, together("a.weight", "b.weight")) == (
+    assert message_of(tersely.PlanError, group, given, together("a.weight", "b.weight")) == (
         "a.weight and b.weight share their output channels and are pruned at the same positions, "
         "so they need one sparse_ratio; found 0.5 (a.weight, [0] (op_names: a)) and 0.25 "
         "(b.weight, [1] (op_names: b))"
@@ -279,7 +279,7 @@ def test_partners_with_different_ratios_are_told(group):
 
 
 def test_partners_with_different_numbers_of_blocks_are_told(group):
-    assert message_of(laconic.PlanError, group, [CONVS], together("a.weight", "c.weight")) == (
+    assert message_of(tersely.PlanError, group, [CONVS], together("a.weight", "c.weight")) == (
         "a.weight and c.weight share their output channels, but not their number of blocks: found "
         "8 (a.weight) and 4 (c.weight); leave one of them out with exclude_op_names"
     )
@@ -304,18 +304,18 @@ def test_what_matches_nothing_is_warned_of(group):
 
 
 def test_a_wrong_list_is_a_config_error_with_paths_into_the_list(group):
-    text = message_of(laconic.ConfigError, group, [{"op_types": ["Conv2d"], "sparse_ratio": 2}])
+    text = message_of(tersely.ConfigError, group, [{"op_types": ["Conv2d"], "sparse_ratio": 2}])
 
     assert "[0].sparse_ratio: found 2, expected a number from 0 to 1" in text
 
 
 def test_without_a_tracer_the_message_says_what_to_install():
     assert message_of(
-        laconic.UnknownPluginError, laconic.auto_dependency_groups, Net(), [CONVS], None
+        tersely.UnknownPluginError, tersely.auto_dependency_groups, Net(), [CONVS], None
     ) == (
         "no plugin provides a tracer called 'torch_pruning'\n"
-        "  laconic-shrink, which provides the official tracers, is not installed: "
-        "pip install laconic-shrink"
+        "  tersely-shrink, which provides the official tracers, is not installed: "
+        "pip install tersely-shrink"
     )
 
 
@@ -324,7 +324,7 @@ def test_a_tracer_that_fails_is_a_broken_plugin(group):
         def trace(self, model, example_inputs, *, parameters):
             raise RuntimeError("no")
 
-    assert message_of(laconic.BrokenPluginError, group, [CONVS], tracer=Failing) == (
+    assert message_of(tersely.BrokenPluginError, group, [CONVS], tracer=Failing) == (
         "tracer 'torch_pruning' of tracers 0+local is broken: trace() raised RuntimeError: no"
     )
 
@@ -332,9 +332,9 @@ def test_a_tracer_that_fails_is_a_broken_plugin(group):
 def test_what_a_tracer_says_of_the_model_is_passed_on(group):
     class Refusing:
         def trace(self, model, example_inputs, *, parameters):
-            raise laconic.PlanError("module 'a' cannot be followed")
+            raise tersely.PlanError("module 'a' cannot be followed")
 
-    text = message_of(laconic.PlanError, group, [CONVS], tracer=Refusing)
+    text = message_of(tersely.PlanError, group, [CONVS], tracer=Refusing)
 
     assert text == "module 'a' cannot be followed"
 
@@ -342,9 +342,9 @@ def test_what_a_tracer_says_of_the_model_is_passed_on(group):
 def test_a_tracer_that_forgets_a_parameter_is_a_broken_plugin(group):
     class Forgetful:
         def trace(self, model, example_inputs, *, parameters):
-            return [laconic.SharedChannels(parameters=parameters[:1])]
+            return [tersely.SharedChannels(parameters=parameters[:1])]
 
-    assert message_of(laconic.BrokenPluginError, group, [CONVS], tracer=Forgetful) == (
+    assert message_of(tersely.BrokenPluginError, group, [CONVS], tracer=Forgetful) == (
         "tracer 'torch_pruning' of tracers 0+local is broken: trace() has to place each of "
         "a.weight, b.weight, c.weight once, but it placed a.weight"
     )

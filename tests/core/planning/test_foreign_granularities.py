@@ -3,22 +3,22 @@
 import pytest
 from torch import nn
 
-import laconic
+import tersely
 
 
 class CutThrough:
     def blocks(self, shape, target):
-        return laconic.Blocks((1, 4), scope=(1, 2))
+        return tersely.Blocks((1, 4), scope=(1, 2))
 
 
 class KeptWithoutScope:
     def blocks(self, shape, target):
-        return laconic.Blocks((1, 1), keep=1)
+        return tersely.Blocks((1, 1), keep=1)
 
 
 class KeptTooMuch:
     def blocks(self, shape, target):
-        return laconic.Blocks((1, 1), scope=(1, 2), keep=3)
+        return tersely.Blocks((1, 1), scope=(1, 2), keep=3)
 
 
 class OnlyMatrices:
@@ -60,8 +60,8 @@ def odd(register):
     )
     register(
         implementations=classes,
-        laconic_granularities=[
-            laconic.GranularityInfo(
+        tersely_granularities=[
+            tersely.GranularityInfo(
                 name=one.__name__.lower(),
                 implementation=f"stand_ins_of_planning_tests:{one.__name__}",
             )
@@ -118,7 +118,7 @@ def test_a_granularity_that_refuses_its_options_is_a_problem_of_the_plan(problem
         (
             "listed",
             'granularity "listed" returned list for 0.weight of shape [4, 4], expected '
-            "laconic.Blocks",
+            "tersely.Blocks",
         ),
         ("unmade", "granularity \"unmade\" cannot be made: KeyError: 'size'"),
     ],
@@ -130,7 +130,7 @@ def test_a_granularity_that_fails_is_a_broken_plugin(make, value, message):
         "granularity": value,
         "sparse_ratio": 0.5,
     }
-    with pytest.raises(laconic.BrokenPluginError) as caught:
+    with pytest.raises(tersely.BrokenPluginError) as caught:
         make(nn.Sequential(nn.Linear(4, 4)), entry)
 
     assert str(caught.value) == message

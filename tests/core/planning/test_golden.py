@@ -5,8 +5,8 @@ import warnings
 import pytest
 from torch import nn
 
-import laconic
-from laconic.planning.addresses import twin
+import tersely
+from tersely.planning.addresses import twin
 
 MODULES = {
     "Linear": lambda: nn.Linear(4, 4),
@@ -27,7 +27,7 @@ def test_the_same_modules_are_selected(case, golden):
     recipe = {"distillation": {"config_list": [case["config"]]}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plan = laconic.plan(model, recipe)
+        plan = tersely.plan(model, recipe)
 
     assert sorted(plan.selected) == case["selected"]
 

@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-import laconic
-from laconic.blocks import Blocks
+import tersely
+from tersely.blocks import Blocks
 
 RATIO = {"sparse_ratio": 0.5}
 
@@ -102,10 +102,10 @@ def test_a_granularity_of_parameters_on_an_activation_names_per_channel(problem,
 
 
 def test_a_granularity_of_activations_on_a_parameter_is_an_error(problem, register):
-    info = laconic.GranularityInfo(
+    info = tersely.GranularityInfo(
         name="samples", implementation="nowhere:Nothing", target_kinds=("input", "output")
     )
-    register(laconic_granularities=[info])
+    register(tersely_granularities=[info])
 
     assert problem(nn.Linear(4, 4), granularity="samples") == (
         'pruning.config_list[0]: 0.weight: granularity "samples" cannot divide a parameter, only: '
@@ -137,8 +137,8 @@ def test_a_scope_that_does_not_divide_is_an_error(problem):
 
 def test_a_value_that_two_granularities_accept_must_be_named(problem, register):
     values = {"type": "array"}
-    info = laconic.GranularityInfo(name="tiles", implementation="nowhere:Nothing", values=values)
-    register(laconic_granularities=[info])
+    info = tersely.GranularityInfo(name="tiles", implementation="nowhere:Nothing", values=values)
+    register(tersely_granularities=[info])
 
     assert problem(nn.Linear(4, 4), granularity=[2, 2]) == (
         "pruning.config_list[0]: 0.weight: 2 granularities accept [2, 2]: sizes, tiles; say which "
@@ -149,15 +149,15 @@ def test_a_value_that_two_granularities_accept_must_be_named(problem, register):
 def test_the_default_of_an_algorithm_may_need_a_plugin_that_is_not_installed(
     registry, problem, register
 ):
-    info = laconic.PrunerInfo(
+    info = tersely.PrunerInfo(
         name="blocky", implementation="nowhere:Nothing", default_granularity=[4, 4]
     )
     registry.unregister("stand-ins")
-    register(laconic_pruners=[info])
+    register(tersely_pruners=[info])
 
     assert problem(nn.Linear(4, 4), algorithm="blocky") == (
         "pruning.config_list[0]: 0.weight: no installed granularity accepts [4, 4]; known: default "
-        "(laconic-granularity is not installed)"
+        "(tersely-granularity is not installed)"
     )
 
 
@@ -173,10 +173,10 @@ def test_the_default_of_an_algorithm_may_need_a_plugin_that_is_not_installed(
     ],
 )
 def test_a_default_that_means_nothing_is_an_error(problem, register, default, message):
-    info = laconic.PrunerInfo(
+    info = tersely.PrunerInfo(
         name="odd", implementation="nowhere:Nothing", default_granularity=default
     )
-    register(laconic_pruners=[info])
+    register(tersely_pruners=[info])
 
     assert problem(nn.Linear(4, 4), algorithm="odd") == (
         f"pruning.config_list[0]: 0.weight: {message}"
@@ -188,9 +188,9 @@ def test_what_was_understood_is_forgotten_when_plugins_change(registry, blocks_o
     registry.unregister("stand-ins")
     register(
         implementations=(CutRows,),
-        laconic_pruners=[laconic.PrunerInfo(name="element", implementation="nowhere:Nothing")],
-        laconic_granularities=[
-            laconic.GranularityInfo(
+        tersely_pruners=[tersely.PrunerInfo(name="element", implementation="nowhere:Nothing")],
+        tersely_granularities=[
+            tersely.GranularityInfo(
                 name="others",
                 implementation="stand_ins_of_planning_tests:CutRows",
                 values={"type": "array"},
@@ -206,4 +206,4 @@ class CutRows:
         self.value = value
 
     def blocks(self, shape, target):
-        return laconic.Blocks((4, 1))
+        return tersely.Blocks((4, 1))

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-import laconic
+import tersely
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_members_of_a_group_are_in_one_stage(linears, competing):
         {"algorithm": algorithm, "config_list": [competing(name, sparse_ratio=0.5)]}
         for algorithm, name in (("element", "0"), ("channel", "1"))
     ]
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.plan(linears(2), {"pruning": stages})
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.plan(linears(2), {"pruning": stages})
 
     assert str(caught.value) == (
         "global_group_id 1: its members must be in one stage, 0.weight and 1.weight are not; "

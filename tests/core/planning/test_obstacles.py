@@ -143,13 +143,13 @@ def test_an_input_by_number_and_by_name_cannot_have_two_settings(problems, holde
     ]
 
 
-def test_what_laconic_added_to_a_module_is_no_target(problems, net):
-    net.fc1.register_buffer("_laconic_weight_mask", torch.ones(6, 4))
-    entry = {"op_names": ["fc1"], "target_names": ["_laconic_weight_mask"], **RATIO}
+def test_what_tersely_added_to_a_module_is_no_target(problems, net):
+    net.fc1.register_buffer("_tersely_weight_mask", torch.ones(6, 4))
+    entry = {"op_names": ["fc1"], "target_names": ["_tersely_weight_mask"], **RATIO}
 
     assert problems(net, entry) == [
-        "pruning.config_list[0]: fc1._laconic_weight_mask: Linear has no parameter or buffer "
-        "'_laconic_weight_mask'; it has weight, bias, and its inputs and outputs are written "
+        "pruning.config_list[0]: fc1._tersely_weight_mask: Linear has no parameter or buffer "
+        "'_tersely_weight_mask'; it has weight, bias, and its inputs and outputs are written "
         "_input_ and _output_"
     ]
 

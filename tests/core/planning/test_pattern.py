@@ -2,8 +2,8 @@
 
 import pytest
 
-from laconic.blocks import Blocks
-from laconic.planning.pattern import pattern_problems
+from tersely.blocks import Blocks
+from tersely.planning.pattern import pattern_problems
 
 TWO_OF_FOUR = Blocks((1, 1), scope=(1, 4), keep=2)
 

@@ -7,8 +7,8 @@ import pickle
 import pytest
 from torch import nn
 
-import laconic
-from laconic.planning.plan import Setting
+import tersely
+from tersely.planning.plan import Setting
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def rich_plan(make, net):
 def test_a_plan_goes_through_json_and_back(rich_plan):
     text = json.dumps(rich_plan.to_dict())
 
-    assert laconic.Plan.from_dict(json.loads(text)) == rich_plan
+    assert tersely.Plan.from_dict(json.loads(text)) == rich_plan
 
 
 def test_a_plan_from_a_file_goes_through_json_and_back(make, net, tmp_path):
@@ -40,30 +40,30 @@ def test_a_plan_from_a_file_goes_through_json_and_back(make, net, tmp_path):
         "pruning:\n  algorithm: element\n  config_list:\n"
         "    - op_names: [fc1]\n      sparse_ratio: 0.5\n"
     )
-    plan = laconic.plan(net, path)
-    again = laconic.Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    plan = tersely.plan(net, path)
+    again = tersely.Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
 
     assert again == plan
     assert again.targets[0].origin.line == 4
 
 
 def test_a_plan_that_went_through_json_says_the_same(rich_plan):
-    again = laconic.Plan.from_dict(json.loads(json.dumps(rich_plan.to_dict())))
+    again = tersely.Plan.from_dict(json.loads(json.dumps(rich_plan.to_dict())))
 
     assert str(again) == str(rich_plan)
     assert again.to_dict() == rich_plan.to_dict()
 
 
 def test_a_plan_of_another_format_is_an_error(rich_plan):
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.Plan.from_dict({**rich_plan.to_dict(), "format": 7})
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.Plan.from_dict({**rich_plan.to_dict(), "format": 7})
 
     assert str(caught.value) == ("expected a plan of format 1, found 7; plan again from the recipe")
 
 
 def test_a_list_is_no_plan():
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.Plan.from_dict([])
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.Plan.from_dict([])
 
     assert str(caught.value) == (
         "expected a plan of format 1, found 'list'; plan again from the recipe"
@@ -83,8 +83,8 @@ def test_a_list_is_no_plan():
 def test_a_damaged_plan_is_an_error(rich_plan, damage, reason):
     data = rich_plan.to_dict()
     damage(data)
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.Plan.from_dict(data)
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.Plan.from_dict(data)
 
     assert str(caught.value).startswith(f"the plan's data is damaged: {reason}")
     assert str(caught.value).endswith("; plan again")
@@ -94,8 +94,8 @@ def test_a_plan_whose_recipe_is_no_longer_valid_is_a_document_error(registry, ri
     data = rich_plan.to_dict()
     registry.unregister("stand-ins")
 
-    with pytest.raises(laconic.ConfigError):
-        laconic.Plan.from_dict(data)
+    with pytest.raises(tersely.ConfigError):
+        tersely.Plan.from_dict(data)
 
 
 @pytest.mark.parametrize(

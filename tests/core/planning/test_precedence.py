@@ -5,9 +5,9 @@ import warnings
 import pytest
 from torch import nn
 
-import laconic
-from laconic.document.recipe import Entry, Stage
-from laconic.planning.resolve import PlanWarning
+import tersely
+from tersely.document.recipe import Entry, Stage
+from tersely.planning.resolve import PlanWarning
 
 
 def by_name(plan):
@@ -81,8 +81,8 @@ def test_a_recipe_made_by_hand_cannot_rank_what_follows(net):
     own = {"align": {"target_name": "weight", "dims": [0]}, "global_group_id": 1}
     entry = Entry(path="[0]", op_names=("fc1",), target_settings={"bias": own})
     stage = Stage(method="pruning", path="pruning", algorithm="element", entries=(entry,))
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.plan(net, laconic.Recipe(stages=(stage,)))
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.plan(net, tersely.Recipe(stages=(stage,)))
 
     assert str(caught.value) == (
         "[0].target_settings.bias: a target with 'align' takes its mask from another target, so "
@@ -200,7 +200,7 @@ def test_two_stages_of_one_kind_conflict_like_two_entries(net):
         for name in ("element", "channel")
     ]
     with pytest.warns(PlanWarning, match="2 configured twice"):
-        plan = laconic.plan(net, {"pruning": stages})
+        plan = tersely.plan(net, {"pruning": stages})
 
     assert {target.algorithm for target in plan} == {"element"}
 
@@ -209,7 +209,7 @@ def test_stages_of_different_kinds_never_conflict(net, recipe_of):
     entry = {"op_names": ["fc1"], "target_names": ["weight"]}
     recipe = recipe_of({**entry, "sparse_ratio": 0.5}) | recipe_of(entry, method="quantization")
 
-    assert [target.method for target in laconic.plan(net, recipe)] == ["pruning", "quantization"]
+    assert [target.method for target in tersely.plan(net, recipe)] == ["pruning", "quantization"]
 
 
 def test_targets_stand_in_the_order_of_the_model_whatever_the_order_of_entries(make, linears):
@@ -231,7 +231,7 @@ def test_the_order_of_the_model_holds_when_the_last_entry_wins(make, linears):
 def planned_warnings(model, recipe):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        laconic.plan(model, recipe)
+        tersely.plan(model, recipe)
     assert {one.category for one in caught} <= {PlanWarning}
     return [str(one.message) for one in caught]
 
@@ -240,7 +240,7 @@ def test_everything_unmatched_is_one_warning(net, recipe_of):
     recipe = recipe_of({"op_names": ["fc1", "x", "y"], "sparse_ratio": 0.5})
 
     assert planned_warnings(net, recipe) == [
-        "2 matched nothing (laconic.plan(...) lists them):\n"
+        "2 matched nothing (tersely.plan(...) lists them):\n"
         "  pruning.config_list[0].op_names[1]: 'x': no module has this name\n"
         "  pruning.config_list[0].op_names[2]: 'y': no module has this name"
     ]
@@ -250,7 +250,7 @@ def test_everything_shadowed_is_one_warning(net, recipe_of):
     entries = [{"op_names": ["fc1"], "sparse_ratio": ratio} for ratio in (0.1, 0.2)]
 
     assert planned_warnings(net, recipe_of(*entries)) == [
-        "2 configured twice (laconic.plan(...) lists them):\n"
+        "2 configured twice (tersely.plan(...) lists them):\n"
         "  fc1.weight is configured twice: pruning.config_list[0] (op_names: fc1) is in force, "
         "pruning.config_list[1] (op_names: fc1) is not\n"
         "  fc1.bias is configured twice: pruning.config_list[0] (op_names: fc1) is in force, "
@@ -272,7 +272,7 @@ def test_a_plan_without_findings_warns_of_nothing(net, recipe_of):
 
 def test_the_warning_points_at_the_caller(net, recipe_of):
     with pytest.warns(PlanWarning) as caught:
-        laconic.plan(net, recipe_of({"op_names": ["fc1", "x"], "sparse_ratio": 0.5}))
+        tersely.plan(net, recipe_of({"op_names": ["fc1", "x"], "sparse_ratio": 0.5}))
 
     assert caught[0].filename == __file__
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 EVERYTHING = (
     {"op_types": ["Linear", "Conv2d"], "sparse_ratio": 0.5},
@@ -46,7 +46,7 @@ def test_the_model_is_as_it_was(net, recipe):
     before, values = snapshot(net), copy.deepcopy(net.state_dict())
     versions = [parameter._version for parameter in net.parameters()]
 
-    laconic.plan(net, recipe)
+    tersely.plan(net, recipe)
 
     assert snapshot(net) == before
     assert [parameter._version for parameter in net.parameters()] == versions
@@ -69,7 +69,7 @@ def test_no_forward_is_called(recipe, net):
     for module in net.modules():
         module.forward = refuse
 
-    assert len(laconic.plan(net, recipe)) > 0
+    assert len(tersely.plan(net, recipe)) > 0
 
 
 def test_no_random_number_is_drawn(net, recipe):
@@ -79,7 +79,7 @@ def test_no_random_number_is_drawn(net, recipe):
     torch.manual_seed(0)
     random.seed(0)
 
-    laconic.plan(net, recipe)
+    tersely.plan(net, recipe)
 
     assert (torch.rand(1), random.random()) == expected
 
@@ -87,23 +87,23 @@ def test_no_random_number_is_drawn(net, recipe):
 def test_the_recipe_is_as_it_was(net, recipe):
     before = copy.deepcopy(recipe)
 
-    laconic.plan(net, recipe)
+    tersely.plan(net, recipe)
 
     assert recipe == before
 
 
 def test_the_same_plan_comes_out_twice(net, recipe):
-    assert laconic.plan(net, recipe) == laconic.plan(net, recipe)
+    assert tersely.plan(net, recipe) == tersely.plan(net, recipe)
 
 
 def test_a_loaded_recipe_its_data_and_its_file_come_to_one_plan(net, recipe, tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(recipe))
 
-    from_data = laconic.plan(net, recipe)
-    from_file = laconic.plan(net, path)
+    from_data = tersely.plan(net, recipe)
+    from_file = tersely.plan(net, path)
 
-    assert laconic.plan(net, laconic.load_recipe(recipe)) == from_data
+    assert tersely.plan(net, tersely.load_recipe(recipe)) == from_data
     assert [one.name for one in from_file] == [one.name for one in from_data]
     assert from_file.targets[0].origin.line == 1
 
@@ -111,14 +111,14 @@ def test_a_loaded_recipe_its_data_and_its_file_come_to_one_plan(net, recipe, tmp
 SCRIPT = """
 import json, warnings
 from torch import nn
-import laconic
+import tersely
 
 class Face:
-    @laconic.hookimpl
-    def laconic_pruners(self):
-        return [laconic.PrunerInfo(name="anything", implementation="nowhere:Nothing")]
+    @tersely.hookimpl
+    def tersely_pruners(self):
+        return [tersely.PrunerInfo(name="anything", implementation="nowhere:Nothing")]
 
-laconic.registry().register(Face(), name="stand-ins")
+tersely.registry().register(Face(), name="stand-ins")
 names = [f"layer{number}" for number in range(40)]
 model = nn.ModuleDict({name: nn.Linear(2, 2) for name in names})
 for name in names[::3]:
@@ -131,7 +131,7 @@ entries = [
 recipe = {"pruning": {"algorithm": "anything", "config_list": entries}}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    plan = laconic.plan(model, recipe)
+    plan = tersely.plan(model, recipe)
 print(json.dumps(plan.to_dict()))
 print(plan)
 """
@@ -158,35 +158,35 @@ def test_the_hash_seed_does_not_matter():
     ("model", "kind"), [("net.pt", "str"), (nn.Linear, "type"), (None, "NoneType")]
 )
 def test_a_model_that_is_no_module_is_an_error(recipe, model, kind):
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.plan(model, recipe)
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.plan(model, recipe)
 
     assert str(caught.value) == f"the model must be a torch.nn.Module, found {kind}"
 
 
 def test_a_teacher_that_is_no_module_is_an_error(recipe, net):
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.plan(net, recipe, teacher="big.pt")
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.plan(net, recipe, teacher="big.pt")
 
     assert str(caught.value) == "the teacher must be a torch.nn.Module, found str"
 
 
 def test_one_problem_is_the_whole_message(problems, net, make):
     entry = {"op_names": ["fc1"], "target_names": ["gamma"]}
-    with pytest.raises(laconic.PlanError) as caught:
+    with pytest.raises(tersely.PlanError) as caught:
         make(net, entry)
 
     assert [str(caught.value)] == problems(net, entry)
 
 
 def test_several_problems_are_counted_and_listed():
-    assert str(laconic.PlanError(["first", "second"])) == (
+    assert str(tersely.PlanError(["first", "second"])) == (
         "the plan has 2 problems:\n  first\n  second"
     )
 
 
 def test_a_flood_of_problems_is_cut_in_the_text_only():
-    error = laconic.PlanError([f"problem {number}" for number in range(60)])
+    error = tersely.PlanError([f"problem {number}" for number in range(60)])
 
     assert len(error.problems) == 60
     assert str(error).splitlines()[-1] == "  ... and 10 more, listed in problems"
@@ -197,10 +197,10 @@ def test_plugins_are_told_of_a_plan(register, net, recipe):
     seen = []
 
     class Watcher:
-        @laconic.hookimpl
-        def laconic_plan_resolved(self, plan):
+        @tersely.hookimpl
+        def tersely_plan_resolved(self, plan):
             seen.append(plan)
 
-    laconic.registry().register(Watcher(), name="watcher")
+    tersely.registry().register(Watcher(), name="watcher")
 
-    assert [laconic.plan(net, recipe)] == seen
+    assert [tersely.plan(net, recipe)] == seen

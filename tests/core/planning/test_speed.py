@@ -5,9 +5,9 @@ import time
 import pytest
 from torch import nn
 
-import laconic
-from laconic.document.load import load_recipe
-from laconic.planning.resolve import PlanWarning
+import tersely
+from tersely.document.load import load_recipe
+from tersely.planning.resolve import PlanWarning
 
 SMALL, LARGE = 1_000, 4_000
 
@@ -31,7 +31,7 @@ def growth(recipe_of):
         for _ in range(4):
             for count, (model, recipe) in prepared.items():
                 start = time.process_time()
-                laconic.plan(model, recipe)
+                tersely.plan(model, recipe)
                 best[count] = min(best[count], time.process_time() - start)
         return best[LARGE] / max(best[SMALL], 0.02)
 
@@ -51,7 +51,7 @@ ENTRIES = {
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::laconic.planning.resolve.PlanWarning")
+@pytest.mark.filterwarnings("ignore::tersely.planning.resolve.PlanWarning")
 @pytest.mark.parametrize("entry_of", ENTRIES.values(), ids=ENTRIES)
 def test_an_entry_for_each_module_takes_time_in_proportion(growth, entry_of):
     assert issubclass(PlanWarning, UserWarning)  # the filter above names it

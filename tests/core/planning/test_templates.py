@@ -6,7 +6,7 @@ import warnings
 import pytest
 from torch import nn
 
-import laconic
+import tersely
 
 # The longest beginning of a class's name says what it takes.
 ARGUMENTS = {
@@ -153,7 +153,7 @@ def test_a_subclass_has_the_channels_of_its_base_and_no_default_targets(make, pr
         "pruning.config_list[0]: module '0' has type Upsample, which has no default targets for "
         "pruning; write target_names: [weight, bias] in this entry, leave the type out with "
         "exclude_op_types: [Upsample], or give the type defaults with "
-        "laconic.register_module_setting"
+        "tersely.register_module_setting"
     ]
 
 
@@ -164,11 +164,11 @@ def test_a_type_without_default_targets_is_told_once(problems):
         "quantization.config_list[0]: module '0' has type Dropout, which has no default targets for "
         "quantization; write target_names: [_output_] in this entry, leave the type out with "
         "exclude_op_types: [Dropout], or give the type defaults with "
-        "laconic.register_module_setting",
+        "tersely.register_module_setting",
         "quantization.config_list[0]: module '2' has type Flatten, which has no default targets for "
         "quantization; write target_names: [_output_] in this entry, leave the type out with "
         "exclude_op_types: [Flatten], or give the type defaults with "
-        "laconic.register_module_setting",
+        "tersely.register_module_setting",
     ]
 
 
@@ -223,8 +223,8 @@ def test_a_plugin_gives_a_type_its_default_targets(make, register):
             super().__init__()
             self.core = nn.Parameter(nn.Linear(2, 2).weight.detach())
 
-    setting = laconic.ModuleSetting(module_type="Mixer", pruning={"core": {"sparse_ratio": None}})
-    register(laconic_module_settings=[setting])
+    setting = tersely.ModuleSetting(module_type="Mixer", pruning={"core": {"sparse_ratio": None}})
+    register(tersely_module_settings=[setting])
 
     plan = make(nn.Sequential(Mixer()), {"op_types": ["Mixer"], "sparse_ratio": 0.5})
 
@@ -235,9 +235,9 @@ def test_a_plugin_gives_a_type_its_default_targets(make, register):
 
 def test_a_setting_registered_by_the_user_wins_over_the_core_and_plugins(make, register, net):
     ranked = {"weight": {"sparse_ratio": 0.1, "granularity": "rows"}}
-    plugin = laconic.ModuleSetting(module_type="torch.nn.Linear", pruning={"bias": {}})
-    register(laconic_module_settings=[plugin])
-    laconic.register_module_setting(laconic.ModuleSetting(module_type="Linear", pruning=ranked))
+    plugin = tersely.ModuleSetting(module_type="torch.nn.Linear", pruning={"bias": {}})
+    register(tersely_module_settings=[plugin])
+    tersely.register_module_setting(tersely.ModuleSetting(module_type="Linear", pruning=ranked))
 
     plan = make(net, {"op_names": ["fc1"]})
 
@@ -246,7 +246,7 @@ def test_a_setting_registered_by_the_user_wins_over_the_core_and_plugins(make, r
 
 def test_a_setting_for_one_method_leaves_the_others_in_force(make, net):
     ranked = {"weight": {"sparse_ratio": None}}
-    laconic.register_module_setting(laconic.ModuleSetting(module_type="Linear", pruning=ranked))
+    tersely.register_module_setting(tersely.ModuleSetting(module_type="Linear", pruning=ranked))
 
     plan = make(net, {"op_names": ["fc1"]}, method="quantization")
 
@@ -256,7 +256,7 @@ def test_a_setting_for_one_method_leaves_the_others_in_force(make, net):
 def test_the_template_of_a_plugin_is_not_changed_by_planning(make, net):
     follow = {"align": {"module_name": None, "target_name": "weight", "dims": [0]}}
     targets = {"weight": {"sparse_ratio": None}, "bias": follow}
-    laconic.register_module_setting(laconic.ModuleSetting(module_type="Linear", pruning=targets))
+    tersely.register_module_setting(tersely.ModuleSetting(module_type="Linear", pruning=targets))
 
     plan = make(net, {"op_names": ["fc1"], "sparse_ratio": 0.5})
     plan.targets[1].setting["align"]["dims"].append(9)

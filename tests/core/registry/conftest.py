@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from laconic.registry.discovery import ALLOW, DENY, STRICT
-from laconic.registry.registry import Registry, load_registry
+from tersely.registry.discovery import ALLOW, DENY, STRICT
+from tersely.registry.registry import Registry, load_registry
 
 FACE = """
-import laconic
+import tersely
 
-laconic_api = 1
+tersely_api = 1
 
 
-@laconic.hookimpl
-def laconic_pruners():
-    return [laconic.PrunerInfo(name="thin", implementation="{module}_algorithms:Thin",
+@tersely.hookimpl
+def tersely_pruners():
+    return [tersely.PrunerInfo(name="thin", implementation="{module}_algorithms:Thin",
                                summary="Removes what is thin.")]
 """
 
@@ -60,8 +60,8 @@ def install(site: Path) -> Install:
         folder: Path | None = None,
     ) -> Path:
         place = folder or site
-        # The prefix keeps a fake laconic-pruning apart from the real one, if that is installed.
-        prefix = "fake_" if name.startswith("laconic") else ""
+        # The prefix keeps a fake tersely-pruning apart from the real one, if that is installed.
+        prefix = "fake_" if name.startswith("tersely") else ""
         module = prefix + name.lower().replace("-", "_")
         info = place / f"{module}-{version}.dist-info"
         info.mkdir(parents=True)
@@ -69,7 +69,7 @@ def install(site: Path) -> Install:
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8"
         )
         if entry_points is None:
-            entry_points = f"[laconic]\n{module} = {module}\n"
+            entry_points = f"[tersely]\n{module} = {module}\n"
         (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
         text = FACE.format(module=module) if face is None else textwrap.dedent(face)
         (place / f"{module}.py").write_text(text, encoding="utf-8")

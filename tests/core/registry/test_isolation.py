@@ -2,20 +2,20 @@
 
 import pytest
 
-from laconic.errors import BrokenPluginError, PluginApiError
+from tersely.errors import BrokenPluginError, PluginApiError
 
 GOOD = """
-import laconic
+import tersely
 
-laconic_api = 1
+tersely_api = 1
 
 
-@laconic.hookimpl
-def laconic_pruners():
-    return [laconic.PrunerInfo(name="good", implementation="a:B")]
+@tersely.hookimpl
+def tersely_pruners():
+    return [tersely.PrunerInfo(name="good", implementation="a:B")]
 """
 
-HEAD = "import laconic\nlaconic_api = 1\n"
+HEAD = "import tersely\ntersely_api = 1\n"
 
 
 def face(body):
@@ -36,67 +36,67 @@ BAD_FACES = {
         "importing its face bad raised SystemExit: 3",
     ),
     "a hook that raises": (
-        face("@laconic.hookimpl\ndef laconic_pruners():\n    raise KeyError('seven')\n"),
-        "laconic_pruners() raised KeyError: 'seven'",
+        face("@tersely.hookimpl\ndef tersely_pruners():\n    raise KeyError('seven')\n"),
+        "tersely_pruners() raised KeyError: 'seven'",
     ),
     "two hooks that fail": (
         face(
-            "@laconic.hookimpl\ndef laconic_pruners(): ...\n"
-            "@laconic.hookimpl\ndef laconic_exporters():\n    raise ValueError\n"
+            "@tersely.hookimpl\ndef tersely_pruners(): ...\n"
+            "@tersely.hookimpl\ndef tersely_exporters():\n    raise ValueError\n"
         ),
-        "laconic_pruners() returned NoneType, expected a list of PrunerInfo; "
-        "laconic_exporters() raised ValueError",
+        "tersely_pruners() returned NoneType, expected a list of PrunerInfo; "
+        "tersely_exporters() raised ValueError",
     ),
     "a hook that yields": (
-        face("@laconic.hookimpl\ndef laconic_pruners():\n    yield 1\n"),
-        "laconic_pruners() returned generator, expected a list of PrunerInfo",
+        face("@tersely.hookimpl\ndef tersely_pruners():\n    yield 1\n"),
+        "tersely_pruners() returned generator, expected a list of PrunerInfo",
     ),
     "a descriptor of another kind": (
         face(
-            "@laconic.hookimpl\ndef laconic_pruners():\n"
-            "    return [laconic.LossInfo(name='a', implementation='a:b')]\n"
+            "@tersely.hookimpl\ndef tersely_pruners():\n"
+            "    return [tersely.LossInfo(name='a', implementation='a:b')]\n"
         ),
-        "laconic_pruners()[0] is of type LossInfo, expected PrunerInfo",
+        "tersely_pruners()[0] is of type LossInfo, expected PrunerInfo",
     ),
     "a descriptor with an illegal name": (
         face(
-            "@laconic.hookimpl\ndef laconic_pruners():\n"
-            "    return [laconic.PrunerInfo(name='L1-Norm', implementation='a:b')]\n"
+            "@tersely.hookimpl\ndef tersely_pruners():\n"
+            "    return [tersely.PrunerInfo(name='L1-Norm', implementation='a:b')]\n"
         ),
-        "laconic_pruners() raised ValueError: PrunerInfo: name 'L1-Norm' must match ^[a-z][a-z0-9_]*$",
+        "tersely_pruners() raised ValueError: PrunerInfo: name 'L1-Norm' must match ^[a-z][a-z0-9_]*$",
     ),
     "a module setting that is a dict": (
-        face("@laconic.hookimpl\ndef laconic_module_settings():\n    return [{}]\n"),
-        "laconic_module_settings()[0] is of type dict, expected ModuleSetting",
+        face("@tersely.hookimpl\ndef tersely_module_settings():\n    return [{}]\n"),
+        "tersely_module_settings()[0] is of type dict, expected ModuleSetting",
     ),
     "the same name twice": (
         face(
-            "@laconic.hookimpl\ndef laconic_pruners():\n"
-            "    return [laconic.PrunerInfo(name='a', implementation='a:b')] * 2\n"
+            "@tersely.hookimpl\ndef tersely_pruners():\n"
+            "    return [tersely.PrunerInfo(name='a', implementation='a:b')] * 2\n"
         ),
         "it provides 2 pruners called 'a', names must be unique",
     ),
     "an unknown argument": (
-        face("@laconic.hookimpl\ndef laconic_pruners(model):\n    return []\n"),
+        face("@tersely.hookimpl\ndef tersely_pruners(model):\n    return []\n"),
         "pluggy does not accept its hooks: PluginValidationError: Plugin 'bad:bad' for hook "
-        "'laconic_pruners' hookimpl definition: laconic_pruners(model) Argument(s) {'model'} are "
+        "'tersely_pruners' hookimpl definition: tersely_pruners(model) Argument(s) {'model'} are "
         "declared in the hookimpl but can not be found in the hookspec",
     ),
     "an unknown hook": (
-        face("@laconic.hookimpl\ndef laconic_pruner():\n    return []\n"),
-        "laconic_pruner is not a hook of laconic; did you mean laconic_pruners?",
+        face("@tersely.hookimpl\ndef tersely_pruner():\n    return []\n"),
+        "tersely_pruner is not a hook of tersely; did you mean tersely_pruners?",
     ),
     "a hook without its decorator": (
-        face("def laconic_pruners():\n    return []\n"),
-        "laconic_pruners lacks the decorator @laconic.hookimpl",
+        face("def tersely_pruners():\n    return []\n"),
+        "tersely_pruners lacks the decorator @tersely.hookimpl",
     ),
     "a hook declared as a wrapper": (
-        face("@laconic.hookimpl(wrapper=True)\ndef laconic_finalized():\n    yield\n"),
-        "laconic_finalized is declared as a wrapper, and laconic's hooks take none",
+        face("@tersely.hookimpl(wrapper=True)\ndef tersely_finalized():\n    yield\n"),
+        "tersely_finalized is declared as a wrapper, and tersely's hooks take none",
     ),
     "no hook at all": (
         HEAD,
-        "it implements no hook; decorate a function such as laconic_pruners() with @laconic.hookimpl",
+        "it implements no hook; decorate a function such as tersely_pruners() with @tersely.hookimpl",
     ),
 }
 
@@ -131,7 +131,7 @@ def test_asking_a_bad_distribution_by_its_qualified_name_raises_what_is_wrong(in
 
     assert str(caught.value) == (
         f"bad 1.0 is broken: {reason}; repair or uninstall it, or do without it: "
-        f"LACONIC_NO_PLUGINS=bad"
+        f"TERSELY_NO_PLUGINS=bad"
     )
 
 
@@ -140,7 +140,7 @@ def test_strict_makes_a_bad_face_fatal(install, load, bad):
     install("bad", face=source)
 
     with pytest.raises(BrokenPluginError) as caught:
-        load(LACONIC_STRICT_PLUGINS="1")
+        load(TERSELY_STRICT_PLUGINS="1")
 
     assert reason in str(caught.value)
 
@@ -169,13 +169,13 @@ def test_asking_twice_raises_two_errors(install, load):
 def test_a_plugin_is_taken_whole(install, load):
     install(
         "bad",
-        face=GOOD + "\n@laconic.hookimpl\ndef laconic_exporters():\n    raise RuntimeError('no')\n",
+        face=GOOD + "\n@tersely.hookimpl\ndef tersely_exporters():\n    raise RuntimeError('no')\n",
     )
     registry = load()
 
     assert registry.pruners.names() == ()
     assert registry.plugins()[1].provides == (("pruner", "good"),)
-    with pytest.raises(BrokenPluginError, match=r"laconic_exporters\(\) raised RuntimeError: no"):
+    with pytest.raises(BrokenPluginError, match=r"tersely_exporters\(\) raised RuntimeError: no"):
         registry.pruners.info("good")
 
 
@@ -184,18 +184,18 @@ def test_a_broken_plugin_no_longer_observes(install, load):
         "bad",
         face=HEAD
         + """
-@laconic.hookimpl
-def laconic_finalized(session):
+@tersely.hookimpl
+def tersely_finalized(session):
     session.append("seen")
 
-@laconic.hookimpl
-def laconic_pruners():
+@tersely.hookimpl
+def tersely_pruners():
     raise RuntimeError
 """,
     )
     seen = []
 
-    load().observe("laconic_finalized", session=seen)
+    load().observe("tersely_finalized", session=seen)
 
     assert seen == []
 
@@ -208,7 +208,7 @@ def test_keyboard_interrupts_are_not_swallowed(install, load):
 
 
 def test_two_entry_points_to_one_face_are_one_too_many(install, load):
-    install("acme", face=GOOD, entry_points="[laconic]\nfirst = acme\nsecond = acme\n")
+    install("acme", face=GOOD, entry_points="[tersely]\nfirst = acme\nsecond = acme\n")
 
     first, second = load().plugins()[1:]
 
@@ -218,59 +218,59 @@ def test_two_entry_points_to_one_face_are_one_too_many(install, load):
 
 
 def test_a_face_for_another_api_is_refused_with_both_versions(install, load):
-    install("acme", face=GOOD.replace("laconic_api = 1", "laconic_api = 2"))
+    install("acme", face=GOOD.replace("tersely_api = 1", "tersely_api = 2"))
 
     record = load().plugins()[1]
 
     assert record.state == "refused"
     assert record.reason == (
-        "it is written for plugin API 2, this laconic has plugin API 1; install releases of both "
+        "it is written for plugin API 2, this tersely has plugin API 1; install releases of both "
         "that agree"
     )
 
 
 def test_a_face_that_states_no_api_is_refused(install, load):
-    install("acme", face=GOOD.replace("laconic_api = 1", ""))
+    install("acme", face=GOOD.replace("tersely_api = 1", ""))
 
     record = load().plugins()[1]
 
     assert record.state == "refused"
     assert record.reason == (
-        "it does not state the plugin API it is written for, this laconic has plugin API 1; its "
-        "face needs the line 'laconic_api = 1'"
+        "it does not state the plugin API it is written for, this tersely has plugin API 1; its "
+        "face needs the line 'tersely_api = 1'"
     )
 
 
 @pytest.mark.parametrize("stated", ["True", "'1'", "1.5"])
 def test_an_api_version_that_only_looks_right_is_refused(install, load, stated):
-    install("acme", face=GOOD.replace("laconic_api = 1", f"laconic_api = {stated}"))
+    install("acme", face=GOOD.replace("tersely_api = 1", f"tersely_api = {stated}"))
 
     assert load().plugins()[1].state == "refused"
 
 
 @pytest.mark.parametrize("name", ["good", "acme:good", "acme:other"])
 def test_asking_for_what_a_refused_plugin_provides_raises_both_versions(install, load, name):
-    install("acme", face=GOOD.replace("laconic_api = 1", "laconic_api = 2"))
+    install("acme", face=GOOD.replace("tersely_api = 1", "tersely_api = 2"))
 
     with pytest.raises(PluginApiError) as caught:
         load().pruners.info(name)
 
     assert str(caught.value) == (
-        "acme 1.0 is refused: it is written for plugin API 2, this laconic has plugin API 1; "
+        "acme 1.0 is refused: it is written for plugin API 2, this tersely has plugin API 1; "
         "install releases of both that agree"
     )
 
 
 def test_strict_makes_a_refused_face_fatal(install, load):
-    install("acme", face=GOOD.replace("laconic_api = 1", "laconic_api = 2"))
+    install("acme", face=GOOD.replace("tersely_api = 1", "tersely_api = 2"))
 
     with pytest.raises(PluginApiError, match="plugin API 2"):
-        load(LACONIC_STRICT_PLUGINS="1")
+        load(TERSELY_STRICT_PLUGINS="1")
 
 
 def test_strict_does_not_mind_what_is_denied(install, load):
     install("bad", face="import nowhere_to_be_found")
 
-    registry = load(LACONIC_STRICT_PLUGINS="1", LACONIC_NO_PLUGINS="bad")
+    registry = load(TERSELY_STRICT_PLUGINS="1", TERSELY_NO_PLUGINS="bad")
 
     assert registry.plugins()[1].state == "denied"

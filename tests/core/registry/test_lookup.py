@@ -2,8 +2,8 @@
 
 import pytest
 
-from laconic.errors import BrokenPluginError, PluginConflictError, UnknownPluginError
-from laconic.registry.descriptors import PrunerInfo
+from tersely.errors import BrokenPluginError, PluginConflictError, UnknownPluginError
+from tersely.registry.descriptors import PrunerInfo
 
 ALGORITHMS = """
 class Thin:
@@ -14,16 +14,16 @@ VALUE = 3
 
 
 def pruners(*names):
-    infos = ", ".join(f"laconic.PrunerInfo(name={name!r}, implementation='a:B')" for name in names)
+    infos = ", ".join(f"tersely.PrunerInfo(name={name!r}, implementation='a:B')" for name in names)
     return (
-        "import laconic\nlaconic_api = 1\n"
-        f"@laconic.hookimpl\ndef laconic_pruners():\n    return [{infos}]\n"
+        "import tersely\ntersely_api = 1\n"
+        f"@tersely.hookimpl\ndef tersely_pruners():\n    return [{infos}]\n"
     )
 
 
 @pytest.fixture
 def official(install):
-    install("laconic-pruning", version="0.1.0", face=pruners("level", "l1_norm", "l2_norm"))
+    install("tersely-pruning", version="0.1.0", face=pruners("level", "l1_norm", "l2_norm"))
 
 
 def message_of(error, call, *arguments):
@@ -68,12 +68,12 @@ def test_a_catalog_contains_what_info_would_return(official, load):
     catalog = load().pruners
 
     assert "level" in catalog
-    assert "laconic-pruning:level" in catalog
+    assert "tersely-pruning:level" in catalog
     assert "levle" not in catalog
     assert [4, 4] not in catalog
 
 
-@pytest.mark.parametrize("spelling", ["laconic-pruning", "laconic_pruning", "Laconic.Pruning"])
+@pytest.mark.parametrize("spelling", ["tersely-pruning", "tersely_pruning", "Tersely.Pruning"])
 def test_a_qualified_name_works_in_any_spelling_of_the_distribution(official, load, spelling):
     assert load().pruners.info(f"{spelling}:level").name == "level"
 
@@ -98,7 +98,7 @@ def test_an_unknown_name_that_is_near_to_nothing_comes_with_all(official, load):
 
 
 def test_a_long_list_of_names_is_cut(install, load):
-    install("laconic-pruning", face=pruners(*(f"p{number:02}" for number in range(15))))
+    install("tersely-pruning", face=pruners(*(f"p{number:02}" for number in range(15))))
 
     assert message_of(UnknownPluginError, load().pruners.info, "zzz") == (
         "no plugin provides a pruner called 'zzz'; there are p00, p01, p02, p03, p04, p05, p06, "
@@ -109,19 +109,19 @@ def test_a_long_list_of_names_is_cut(install, load):
 def test_a_missing_family_is_named_with_the_command_that_installs_it(load):
     assert message_of(UnknownPluginError, load().pruners.info, "l1_norm") == (
         "no plugin provides a pruner called 'l1_norm'\n"
-        "  laconic-pruning, which provides the official pruners, is not installed: "
-        "pip install laconic-pruning"
+        "  tersely-pruning, which provides the official pruners, is not installed: "
+        "pip install tersely-pruning"
     )
 
 
 @pytest.mark.parametrize(
     ("catalog", "kind", "family"),
     [
-        ("quantizers", "a quantizer", "laconic-quantization"),
-        ("granularities", "a granularity", "laconic-granularity"),
-        ("losses", "a loss", "laconic-distillation"),
-        ("schedules", "a schedule", "laconic-pruning"),
-        ("tracers", "a tracer", "laconic-shrink"),
+        ("quantizers", "a quantizer", "tersely-quantization"),
+        ("granularities", "a granularity", "tersely-granularity"),
+        ("losses", "a loss", "tersely-distillation"),
+        ("schedules", "a schedule", "tersely-pruning"),
+        ("tracers", "a tracer", "tersely-shrink"),
     ],
 )
 def test_each_kind_names_its_own_family(load, catalog, kind, family):
@@ -140,24 +140,24 @@ def test_exporters_have_no_official_family_yet(load):
 
 
 def test_an_unknown_distribution_comes_with_the_nearest(official, load):
-    assert message_of(UnknownPluginError, load().pruners.info, "laconic-prune:level") == (
-        "no plugin provides a pruner called 'laconic-prune:level': there is no distribution "
-        "'laconic-prune', did you mean 'laconic-pruning'?"
+    assert message_of(UnknownPluginError, load().pruners.info, "tersely-prune:level") == (
+        "no plugin provides a pruner called 'tersely-prune:level': there is no distribution "
+        "'tersely-prune', did you mean 'tersely-pruning'?"
     )
 
 
 def test_an_unknown_name_of_a_known_distribution_comes_with_qualified_names(official, load):
-    assert message_of(UnknownPluginError, load().pruners.info, "laconic-pruning:levle") == (
-        "no plugin provides a pruner called 'laconic-pruning:levle'; did you mean "
-        "'laconic-pruning:level'?"
+    assert message_of(UnknownPluginError, load().pruners.info, "tersely-pruning:levle") == (
+        "no plugin provides a pruner called 'tersely-pruning:levle'; did you mean "
+        "'tersely-pruning:level'?"
     )
 
 
 def test_an_unknown_name_lists_the_plugins_that_might_provide_it(official, install, load):
     install("broken-one", face="import nowhere_to_be_found")
     install("denied-one", face=pruners("a"))
-    install("refused-one", face=pruners("b").replace("laconic_api = 1", "laconic_api = 7"))
-    registry = load(LACONIC_NO_PLUGINS="denied-one")
+    install("refused-one", face=pruners("b").replace("tersely_api = 1", "tersely_api = 7"))
+    registry = load(TERSELY_NO_PLUGINS="denied-one")
 
     with pytest.raises(UnknownPluginError) as caught:
         registry.pruners.info("levle")
@@ -166,9 +166,9 @@ def test_an_unknown_name_lists_the_plugins_that_might_provide_it(official, insta
         "no plugin provides a pruner called 'levle'; did you mean 'level'?\n"
         "  broken-one 1.0, which might provide it, is broken: importing its face broken_one raised "
         "ModuleNotFoundError: No module named 'nowhere_to_be_found'\n"
-        "  denied-one 1.0, which might provide it, is denied by LACONIC_NO_PLUGINS\n"
+        "  denied-one 1.0, which might provide it, is denied by TERSELY_NO_PLUGINS\n"
         "  refused-one 1.0, which might provide it, is refused: it is written for plugin API 7, "
-        "this laconic has plugin API 1; install releases of both that agree"
+        "this tersely has plugin API 1; install releases of both that agree"
     )
     assert isinstance(caught.value.__cause__, BrokenPluginError)
     assert isinstance(caught.value.__cause__.__cause__, ModuleNotFoundError)
@@ -181,30 +181,30 @@ def test_an_unknown_name_is_a_lookup_error(load):
 
 def test_a_clash_hurts_only_who_uses_the_short_name(install, load):
     install("acme", version="1.2", face=pruners("level", "thin"))
-    install("laconic-pruning", version="0.1.0", face=pruners("level"))
+    install("tersely-pruning", version="0.1.0", face=pruners("level"))
     catalog = load().pruners
 
     assert catalog.info("thin").name == "thin"
     assert message_of(PluginConflictError, catalog.info, "level") == (
-        "2 distributions provide a pruner called 'level': acme 1.2 and laconic-pruning 0.1.0; "
-        "write 'acme:level' or 'laconic-pruning:level'"
+        "2 distributions provide a pruner called 'level': acme 1.2 and tersely-pruning 0.1.0; "
+        "write 'acme:level' or 'tersely-pruning:level'"
     )
 
 
 def test_a_clashing_name_is_listed_qualified(install, load):
     install("acme", face=pruners("level", "thin"))
-    install("laconic-pruning", face=pruners("level"))
+    install("tersely-pruning", face=pruners("level"))
     catalog = load().pruners
 
-    assert catalog.names() == ("acme:level", "laconic-pruning:level", "thin")
+    assert catalog.names() == ("acme:level", "tersely-pruning:level", "thin")
     assert "level" not in catalog
     assert catalog.record("acme:level").distribution == "acme"
 
 
 def test_a_broken_plugin_does_not_clash(install, load, official):
-    install("acme", face=pruners("level") + "\ndef laconic_exporters(): ...\n")
+    install("acme", face=pruners("level") + "\ndef tersely_exporters(): ...\n")
 
-    assert load().pruners.record("level").distribution == "laconic-pruning"
+    assert load().pruners.record("level").distribution == "tersely-pruning"
 
 
 def test_an_implementation_that_cannot_be_imported_is_broken(install, load):

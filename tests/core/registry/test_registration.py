@@ -7,8 +7,8 @@ import types
 
 import pytest
 
-import laconic
-from laconic.errors import (
+import tersely
+from tersely.errors import (
     BrokenPluginError,
     PlanError,
     PluginApiError,
@@ -16,17 +16,17 @@ from laconic.errors import (
     PluginError,
     UnknownPluginError,
 )
-from laconic.registry import registry as registry_module
-from laconic.registry.registry import Registry
+from tersely.registry import registry as registry_module
+from tersely.registry.registry import Registry
 
-ONE = laconic.PrunerInfo(name="one", implementation="collections:OrderedDict")
+ONE = tersely.PrunerInfo(name="one", implementation="collections:OrderedDict")
 
 
 class Face:
     """A plugin object as a notebook would define it."""
 
-    @laconic.hookimpl
-    def laconic_pruners(self):
+    @tersely.hookimpl
+    def tersely_pruners(self):
         return [ONE]
 
 
@@ -54,7 +54,7 @@ def test_a_registered_implementation_is_imported_like_any_other(registry):
 
 def test_a_module_is_registered_under_its_name(registry):
     module = types.ModuleType("my_face")
-    module.laconic_pruners = laconic.hookimpl(lambda: [ONE])
+    module.tersely_pruners = tersely.hookimpl(lambda: [ONE])
 
     assert registry.register(module) == "my_face"
 
@@ -97,15 +97,15 @@ def test_two_plugins_of_one_name_for_a_pruner_clash(registry):
 
 def test_a_bad_object_is_refused_at_once(registry):
     class Bad:
-        @laconic.hookimpl
-        def laconic_pruners(self):
+        @tersely.hookimpl
+        def tersely_pruners(self):
             raise KeyError("seven")
 
     with pytest.raises(BrokenPluginError) as caught:
         registry.register(Bad())
 
     assert str(caught.value) == (
-        "Bad cannot be registered: laconic_pruners() raised KeyError: 'seven'"
+        "Bad cannot be registered: tersely_pruners() raised KeyError: 'seven'"
     )
     assert isinstance(caught.value.__cause__, KeyError)
     assert registry.plugins() == ()
@@ -113,7 +113,7 @@ def test_a_bad_object_is_refused_at_once(registry):
 
 def test_a_bad_object_may_be_repaired_and_registered_again(registry):
     class Bad:
-        laconic_pruners = laconic.hookimpl(lambda self: None)
+        tersely_pruners = tersely.hookimpl(lambda self: None)
 
     with pytest.raises(BrokenPluginError):
         registry.register(Bad(), name="mine")
@@ -123,10 +123,10 @@ def test_a_bad_object_may_be_repaired_and_registered_again(registry):
 
 def test_an_object_for_another_api_is_refused(registry):
     face = Face()
-    face.laconic_api = 2
+    face.tersely_api = 2
 
     assert message_of(PluginApiError, registry.register, face) == (
-        "Face cannot be registered: it is written for plugin API 2, this laconic has plugin API 1; "
+        "Face cannot be registered: it is written for plugin API 2, this tersely has plugin API 1; "
         "install releases of both that agree"
     )
 
@@ -158,7 +158,7 @@ def test_unregistering_a_stranger_lists_who_is_there(registry):
 
 
 def test_an_installed_plugin_is_unregistered_by_its_distribution(install, load):
-    install("acme-pruners", entry_points="[laconic]\nentry = acme_pruners\n")
+    install("acme-pruners", entry_points="[tersely]\nentry = acme_pruners\n")
     registry = load()
 
     registry.unregister("acme-pruners")
@@ -172,14 +172,14 @@ def test_a_broken_plugin_can_be_unregistered(install, load):
 
     registry.unregister("bad")
 
-    assert [record.name for record in registry.plugins()] == ["laconic"]
+    assert [record.name for record in registry.plugins()] == ["tersely"]
 
 
 def test_the_revision_grows_with_every_change(registry):
     revisions = [registry.revision]
     name = registry.register(Face())
     revisions.append(registry.revision)
-    registry.register_module_setting(laconic.ModuleSetting(module_type="Mine"))
+    registry.register_module_setting(tersely.ModuleSetting(module_type="Mine"))
     revisions.append(registry.revision)
     registry.unregister(name)
     revisions.append(registry.revision)
@@ -197,11 +197,11 @@ def test_the_revision_stays_when_nothing_changed(registry):
 
 def test_the_users_module_settings_come_last(registry):
     class Settings:
-        @laconic.hookimpl
-        def laconic_module_settings(self):
-            return [laconic.ModuleSetting(module_type="Theirs")]
+        @tersely.hookimpl
+        def tersely_module_settings(self):
+            return [tersely.ModuleSetting(module_type="Theirs")]
 
-    registry.register_module_setting(laconic.ModuleSetting(module_type="Mine"))
+    registry.register_module_setting(tersely.ModuleSetting(module_type="Mine"))
     registry.register(Settings())
 
     types_ = [setting.module_type for setting in registry.module_settings()]
@@ -218,8 +218,8 @@ class Observer:
     def __init__(self, action):
         self.action = action
 
-    @laconic.hookimpl
-    def laconic_plan_resolved(self, plan):
+    @tersely.hookimpl
+    def tersely_plan_resolved(self, plan):
         self.action(plan)
 
 
@@ -227,12 +227,12 @@ def test_observers_are_called_with_what_they_ask_for(registry):
     seen = []
 
     class Frugal:
-        @laconic.hookimpl
-        def laconic_masks_updated(self, sparsity):
+        @tersely.hookimpl
+        def tersely_masks_updated(self, sparsity):
             seen.append(sparsity)
 
     registry.register(Frugal())
-    registry.observe("laconic_masks_updated", session=None, sparsity={"fc": {"weight": 0.5}})
+    registry.observe("tersely_masks_updated", session=None, sparsity={"fc": {"weight": 0.5}})
 
     assert seen == [{"fc": {"weight": 0.5}}]
 
@@ -247,26 +247,26 @@ def test_an_observer_that_fails_does_not_keep_the_others_from_seeing(registry):
     registry.register(Observer(fail), name="second")
     registry.register(Observer(seen.append), name="third")
 
-    text = message_of(BrokenPluginError, registry.observe, "laconic_plan_resolved", plan="plan")
+    text = message_of(BrokenPluginError, registry.observe, "tersely_plan_resolved", plan="plan")
 
-    assert text == "second is broken: laconic_plan_resolved() raised KeyError: 'seven'"
+    assert text == "second is broken: tersely_plan_resolved() raised KeyError: 'seven'"
     assert seen == ["plan", "plan"]
 
 
-def test_an_observer_may_veto_with_an_error_of_laconic(registry):
+def test_an_observer_may_veto_with_an_error_of_tersely(registry):
     def veto(plan):
         raise PlanError("the head must stay dense")
 
     registry.register(Observer(veto))
 
-    text = message_of(PlanError, registry.observe, "laconic_plan_resolved", plan=None)
+    text = message_of(PlanError, registry.observe, "tersely_plan_resolved", plan=None)
     assert text == "the head must stay dense"
 
 
 def test_only_observing_hooks_are_observed(registry):
-    assert message_of(ValueError, registry.observe, "laconic_pruners") == (
-        "'laconic_pruners' is not among the hooks laconic_plan_resolved, laconic_masks_updated, "
-        "laconic_finalized"
+    assert message_of(ValueError, registry.observe, "tersely_pruners") == (
+        "'tersely_pruners' is not among the hooks tersely_plan_resolved, tersely_masks_updated, "
+        "tersely_finalized"
     )
 
 
@@ -276,17 +276,17 @@ def fresh_process(monkeypatch):
 
 
 def test_the_process_has_one_registry(fresh_process):
-    assert laconic.registry() is laconic.registry()
+    assert tersely.registry() is tersely.registry()
 
 
 def test_threads_load_it_once(fresh_process, install):
-    install("acme", face="import time\ntime.sleep(0.05)\nimport laconic\nlaconic_api = 1\n")
+    install("acme", face="import time\ntime.sleep(0.05)\nimport tersely\ntersely_api = 1\n")
     barrier = threading.Barrier(8)
     found = []
 
     def ask():
         barrier.wait()
-        found.append(laconic.registry())
+        found.append(tersely.registry())
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -300,9 +300,9 @@ def test_threads_load_it_once(fresh_process, install):
 
 def test_threads_register_without_losing_any(registry):
     def register(number):
-        info = laconic.PrunerInfo(name=f"p{number}", implementation="a:B")
+        info = tersely.PrunerInfo(name=f"p{number}", implementation="a:B")
         face = types.SimpleNamespace()
-        face.laconic_pruners = laconic.hookimpl(lambda: [info])
+        face.tersely_pruners = tersely.hookimpl(lambda: [info])
         registry.register(face, name=f"plugin{number}")
 
     threads = [threading.Thread(target=register, args=(number,)) for number in range(20)]
@@ -316,38 +316,38 @@ def test_threads_register_without_losing_any(registry):
 
 
 def test_a_face_that_asks_the_registry_is_broken(fresh_process, install):
-    install("acme", face="import laconic\nlaconic_api = 1\nlaconic.registry()\n")
+    install("acme", face="import tersely\ntersely_api = 1\ntersely.registry()\n")
 
-    record = next(each for each in laconic.registry().plugins() if each.name == "acme")
+    record = next(each for each in tersely.registry().plugins() if each.name == "acme")
 
     assert record.reason == (
-        "importing its face acme raised PluginError: laconic.registry() was called while plugins "
+        "importing its face acme raised PluginError: tersely.registry() was called while plugins "
         "are being loaded; a face only describes, look things up when the algorithm runs"
     )
 
 
 def test_a_strict_failure_is_raised_again_by_the_next_call(fresh_process, install, monkeypatch):
-    monkeypatch.setenv("LACONIC_STRICT_PLUGINS", "1")
+    monkeypatch.setenv("TERSELY_STRICT_PLUGINS", "1")
     install("bad", face="import nowhere_to_be_found")
 
     for _ in range(2):
         with pytest.raises(PluginError, match=r"bad 1\.0 is broken"):
-            laconic.registry()
+            tersely.registry()
 
 
 def test_a_setting_registered_by_the_user_reaches_the_process_wide_registry(fresh_process):
-    setting = laconic.ModuleSetting(module_type="Mine")
+    setting = tersely.ModuleSetting(module_type="Mine")
 
-    laconic.register_module_setting(setting)
+    tersely.register_module_setting(setting)
 
-    assert laconic.registry().module_settings()[-1] is setting
+    assert tersely.registry().module_settings()[-1] is setting
 
 
 def test_importing_submodules_leaves_the_public_function_in_place():
     code = (
-        "import laconic, laconic.registry.registry, laconic.registry.descriptors as d\n"
-        "from laconic import registry\n"
-        "assert laconic.registry() is registry()\n"
+        "import tersely, tersely.registry.registry, tersely.registry.descriptors as d\n"
+        "from tersely import registry\n"
+        "assert tersely.registry() is registry()\n"
     )
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -357,8 +357,8 @@ def test_loading_the_registry_imports_neither_torch_nor_structlog(install, site)
     install("acme")
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "import laconic\n"
-        "assert laconic.registry().pruners.info('acme:thin').name == 'thin'\n"
+        "import tersely\n"
+        "assert tersely.registry().pruners.info('acme:thin').name == 'thin'\n"
         "print([name for name in ('torch', 'structlog', 'rich', 'click') if name in sys.modules])\n"
     )
 

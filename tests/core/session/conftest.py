@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 class Behaviour:
@@ -33,25 +33,25 @@ def odd(toy_pruners) -> Iterator[Behaviour]:
             return behaviour.score(target)
 
     class Face:
-        @laconic.hookimpl
-        def laconic_pruners(self):
-            return [laconic.PrunerInfo(name="toy_odd", implementation="laconic_odd:Odd")]
+        @tersely.hookimpl
+        def tersely_pruners(self):
+            return [tersely.PrunerInfo(name="toy_odd", implementation="tersely_odd:Odd")]
 
-        @laconic.hookimpl
-        def laconic_schedules(self):
-            return [laconic.ScheduleInfo(name="toy_curve", implementation="laconic_odd:curve")]
+        @tersely.hookimpl
+        def tersely_schedules(self):
+            return [tersely.ScheduleInfo(name="toy_curve", implementation="tersely_odd:curve")]
 
     def curve(progress):
         return behaviour.curve(progress)
 
-    module = ModuleType("laconic_odd")
+    module = ModuleType("tersely_odd")
     module.Odd, module.curve = Odd, curve
-    sys.modules["laconic_odd"] = module
+    sys.modules["tersely_odd"] = module
     behaviour.face = Face()
-    name = laconic.registry().register(behaviour.face, name="laconic-odd")
+    name = tersely.registry().register(behaviour.face, name="tersely-odd")
     yield behaviour
-    laconic.registry().unregister(name)
-    del sys.modules["laconic_odd"]
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_odd"]
 
 
 @pytest.fixture
@@ -60,21 +60,21 @@ def toy_halves(toy_pruners) -> Iterator[None]:
 
     class Halves:
         def blocks(self, shape, target):
-            return laconic.Blocks((shape[0] // 2, *(-1,) * (len(shape) - 1)))
+            return tersely.Blocks((shape[0] // 2, *(-1,) * (len(shape) - 1)))
 
     class Face:
-        @laconic.hookimpl
-        def laconic_granularities(self):
-            reference = "laconic_halves:Halves"
-            return [laconic.GranularityInfo(name="toy_halves", implementation=reference)]
+        @tersely.hookimpl
+        def tersely_granularities(self):
+            reference = "tersely_halves:Halves"
+            return [tersely.GranularityInfo(name="toy_halves", implementation=reference)]
 
-    module = ModuleType("laconic_halves")
+    module = ModuleType("tersely_halves")
     module.Halves = Halves
-    sys.modules["laconic_halves"] = module
-    name = laconic.registry().register(Face(), name="laconic-halves")
+    sys.modules["tersely_halves"] = module
+    name = tersely.registry().register(Face(), name="tersely-halves")
     yield
-    laconic.registry().unregister(name)
-    del sys.modules["laconic_halves"]
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_halves"]
 
 
 @pytest.fixture

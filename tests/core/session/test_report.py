@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.errors import SessionFileError
-from laconic.session.report import Report, SparsityWarning, read_report
-from laconic.session.report_rows import Moment, Remark, ReportRow
+import tersely
+from tersely.errors import SessionFileError
+from tersely.session.report import Report, SparsityWarning, read_report
+from tersely.session.report_rows import Moment, Remark, ReportRow
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -39,7 +39,7 @@ def row(**changes: Any) -> ReportRow:
 
 
 def prune(model: nn.Module, *config_list: dict[str, Any], algorithm: str = "toy") -> Report:
-    return laconic.prune(model, list(config_list), algorithm=algorithm).report()
+    return tersely.prune(model, list(config_list), algorithm=algorithm).report()
 
 
 def test_a_row_counts_the_masked_elements() -> None:
@@ -104,7 +104,7 @@ def test_a_ratio_too_small_for_the_blocks_is_a_loud_miss() -> None:
 
 def test_masks_that_were_changed_by_hand_are_a_miss() -> None:
     model = nn.Sequential(nn.Linear(4, 2, bias=False))
-    session = laconic.prune(model, [{"op_types": ["Linear"], "sparse_ratio": 0.5}], algorithm="toy")
+    session = tersely.prune(model, [{"op_types": ["Linear"], "sparse_ratio": 0.5}], algorithm="toy")
     tensors, data = session.state()
     session.restore({name: torch.zeros(2, 4, dtype=torch.bool) for name in tensors}, data)
 
@@ -157,7 +157,7 @@ def test_an_unfinished_schedule_is_a_remark_and_no_miss() -> None:
             "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}],
         }
     }
-    session = laconic.attach(nn.Sequential(nn.Linear(4, 2)), recipe)
+    session = tersely.attach(nn.Sequential(nn.Linear(4, 2)), recipe)
     session.compress()
     session.step()
 
@@ -180,7 +180,7 @@ def test_a_finished_schedule_is_judged_and_its_history_is_kept() -> None:
             "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}],
         }
     }
-    session = laconic.attach(nn.Sequential(nn.Linear(4, 2, bias=False)), recipe)
+    session = tersely.attach(nn.Sequential(nn.Linear(4, 2, bias=False)), recipe)
     session.compress()
     session.step()
     session.step()
@@ -199,7 +199,7 @@ def test_a_session_without_masks_says_what_to_call() -> None:
         }
     }
 
-    report = laconic.attach(nn.Sequential(nn.Linear(4, 2)), recipe).report()
+    report = tersely.attach(nn.Sequential(nn.Linear(4, 2)), recipe).report()
 
     assert report.rows[0].sparsity is None
     assert [one.text for one in report.remarks] == [
@@ -216,11 +216,11 @@ def test_remarks_of_the_plan_are_in_the_report() -> None:
     assert report.remarks[0].text.startswith("0.bias is skipped: ")
 
 
-def test_versions_name_laconic_torch_and_the_plugins() -> None:
+def test_versions_name_tersely_torch_and_the_plugins() -> None:
     report = prune(nn.Sequential(nn.Linear(4, 2)), {"op_types": ["Linear"], "sparse_ratio": 0.5})
 
-    assert list(report.versions)[:2] == ["laconic", "torch"]
-    assert report.versions["laconic-toy"] == "0+local"
+    assert list(report.versions)[:2] == ["tersely", "torch"]
+    assert report.versions["tersely-toy"] == "0+local"
 
 
 def test_a_report_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_report_comes_back_from_its_file(tmp_path: Path) -> None:
         remarks=(Remark(kind="hint", text="mind"),),
         metrics={"before": 0.9, "after.loss": 0.25},
         history=(Moment(step=0, event="compress", sparsity=0.5),),
-        versions={"laconic": "0.1.0"},
+        versions={"tersely": "0.1.0"},
         model_elements=10,
     )
 
@@ -254,7 +254,7 @@ def test_a_missing_report_file_says_what_to_give(tmp_path: Path) -> None:
 
     assert str(caught.value) == (
         f"{tmp_path / 'report.json'} does not exist; give the output folder of a finished "
-        "`laconic run`"
+        "`tersely run`"
     )
 
 
@@ -263,10 +263,10 @@ def test_a_missing_report_file_says_what_to_give(tmp_path: Path) -> None:
     [
         ("{", "is damaged: it is not whole JSON (Expecting property name enclosed in double "
          "quotes: line 1 column 2 (char 1)); run the job again"),
-        ("{}", "is not a report: it has no format 'laconic-report'"),
-        ('{"format": "laconic-report", "version": 9}', "has report format 9, this laconic reads 1; "
+        ("{}", "is not a report: it has no format 'tersely-report'"),
+        ('{"format": "tersely-report", "version": 9}', "has report format 9, this tersely reads 1; "
          "run the job again or install the version that wrote it"),
-        ('{"format": "laconic-report", "version": 1}', "is damaged: KeyError at 'rows'; run the "
+        ('{"format": "tersely-report", "version": 1}', "is damaged: KeyError at 'rows'; run the "
          "job again"),
     ],
     ids=["cut", "foreign", "newer", "incomplete"],

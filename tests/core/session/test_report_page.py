@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from laconic.session.report import Report
-from laconic.session.report_rows import Moment, Remark, ReportRow
+from tersely.session.report import Report
+from tersely.session.report_rows import Moment, Remark, ReportRow
 
 VOID = {"meta", "br", "wbr", "use", "path", "img", "link", "input"}
 
@@ -42,7 +42,7 @@ FULL = Report(
         Moment(step=0, event="compress", sparsity=0.25),
         Moment(step=5, event="step", sparsity=0.5),
     ),
-    versions={"laconic": "0.1.0", "torch": "2.13.0"},
+    versions={"tersely": "0.1.0", "torch": "2.13.0"},
     model_elements=32,
 )
 
@@ -110,7 +110,7 @@ def test_the_page_shows_totals_metrics_and_warnings(tmp_path: Path) -> None:
         "layers.1.weight: asked for more",
         "before 0.75, change\n-0.125",
         "layers.0.bias is skipped",
-        "laconic 0.1.0, torch 2.13.0",
+        "tersely 0.1.0, torch 2.13.0",
     ):
         assert wanted in text
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -23,7 +23,7 @@ def rows(name, ratio=0.5):
 
 
 def prune(model, *entries, algorithm="toy_rows", data=None):
-    return laconic.prune(model, list(entries), algorithm=algorithm, data=data)
+    return tersely.prune(model, list(entries), algorithm=algorithm, data=data)
 
 
 def linear(weight, *, bias=True):
@@ -155,7 +155,7 @@ def test_an_output_that_follows_needs_no_calibration():
 
 def test_an_output_can_follow_one_dimension_only():
     model = nn.Sequential(linear([[1.0, 2.0], [3.0, 4.0]], bias=False), nn.ReLU())
-    with pytest.raises(laconic.PlanError) as caught:
+    with pytest.raises(tersely.PlanError) as caught:
         prune(
             model,
             rows("0"),
@@ -185,20 +185,20 @@ class Pairs:
             raise ValueError(f"pairs need an even number, found {shape[target.channel_dim]}")
         size = [-1] * len(shape)
         size[target.channel_dim] = 2
-        return laconic.Blocks(tuple(size))
+        return tersely.Blocks(tuple(size))
 
 
 @pytest.fixture
 def toy_pairs():
     class Face:
-        @laconic.hookimpl
-        def laconic_granularities(self):
+        @tersely.hookimpl
+        def tersely_granularities(self):
             reference = f"{Pairs.__module__}:Pairs"
-            return [laconic.GranularityInfo(name="toy_pairs", implementation=reference)]
+            return [tersely.GranularityInfo(name="toy_pairs", implementation=reference)]
 
-    name = laconic.registry().register(Face(), name="laconic-pairs")
+    name = tersely.registry().register(Face(), name="tersely-pairs")
     yield
-    laconic.registry().unregister(name)
+    tersely.registry().unregister(name)
 
 
 @pytest.mark.usefixtures("toy_pairs")
@@ -227,7 +227,7 @@ class TestBlocksOfAnActivation:
 
     def test_blocks_that_do_not_divide_the_channels_are_an_error(self):
         model = nn.Sequential(linear([[4.0], [1.0], [2.0]], bias=False), nn.Identity())
-        with pytest.raises(laconic.PlanError, match=r"1\._output_: pairs need .* found 3"):
+        with pytest.raises(tersely.PlanError, match=r"1\._output_: pairs need .* found 3"):
             prune(
                 model,
                 follow("1", "_output_", "weight", module="0", granularity="toy_pairs"),

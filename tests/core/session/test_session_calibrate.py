@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -12,11 +12,11 @@ pytestmark = pytest.mark.usefixtures("toy_pruners")
 def attach(model, target="_output_", *, name="0", algorithm="toy", **setting):
     setting = setting or {"sparse_ratio": 0.5}
     entry = {"op_names": [name], "target_names": [target], "target_settings": {target: setting}}
-    return laconic.attach(model, {"pruning": {"algorithm": algorithm, "config_list": [entry]}})
+    return tersely.attach(model, {"pruning": {"algorithm": algorithm, "config_list": [entry]}})
 
 
 def message(session, batches, **options):
-    with pytest.raises(laconic.CalibrationError) as caught:
+    with pytest.raises(tersely.CalibrationError) as caught:
         session.calibrate(batches, **options)
     return str(caught.value)
 
@@ -212,7 +212,7 @@ def test_an_error_of_the_model_passes_through_and_the_session_goes_on():
 def test_a_granularity_that_does_not_divide_what_was_seen_is_a_plan_error(toy_halves):
     session = attach(identity(), sparse_ratio=0.5, granularity="toy_halves")
     session.calibrate([torch.ones(2, 3)])
-    with pytest.raises(laconic.PlanError) as caught:
+    with pytest.raises(tersely.PlanError) as caught:
         session.compress()
     assert str(caught.value).startswith("pruning.config_list[0]: 0._output_: granularity")
 
@@ -234,5 +234,5 @@ def test_many_samples_are_counted_exactly():
 
 def test_a_model_without_activations_to_rank_may_be_calibrated_all_the_same(build, data):
     config_list = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
-    session = laconic.prune(build(), config_list, algorithm="toy", data=[data])
+    session = tersely.prune(build(), config_list, algorithm="toy", data=[data])
     assert session.sparsity()["0"]["weight"] == 0.5

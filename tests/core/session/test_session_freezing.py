@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.session.report import SparsityWarning
+import tersely
+from tersely.session.report import SparsityWarning
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -28,7 +28,7 @@ def model(build):
 
 @pytest.fixture
 def session(model):
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.compress()
     return session
 
@@ -101,7 +101,7 @@ def test_followers_follow_an_edit_and_an_unfrozen_source(session):
 
 
 def test_masked_weights_grow_back_and_learn_again(model, data):
-    session = laconic.prune(model, CONFIG, algorithm="toy_rows")
+    session = tersely.prune(model, CONFIG, algorithm="toy_rows")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     weight = dict(model.named_parameters())["0.weight"]
     dense = weight.detach().clone()
@@ -126,7 +126,7 @@ def test_a_frozen_session_resumes_bit_for_bit(session, build, data, tmp_path):
     grow(session, 1)
     session.save(tmp_path)
     model = build()
-    again = laconic.load_session(model, tmp_path)
+    again = tersely.load_session(model, tmp_path)
     assert again.frozen == ("0.weight",)
     for one in (session, again):
         one.step()
@@ -141,7 +141,7 @@ def test_a_frozen_session_resumes_bit_for_bit(session, build, data, tmp_path):
 def test_a_frozen_target_leaves_its_global_group(build):
     entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}
     recipe = {"pruning": {"algorithm": "toy", "config_list": [{**entry, "global_group_id": "all"}]}}
-    session = laconic.attach(build(), recipe)
+    session = tersely.attach(build(), recipe)
     session.set_masks({"0": {"weight": torch.ones(8, 4).bool()}}, freeze=True)
     with pytest.warns(SparsityWarning, match=r"asked for a sparsity of 0\.5, got 0\.1667"):
         session.compress()
@@ -152,7 +152,7 @@ def test_a_frozen_target_leaves_its_global_group(build):
 def test_a_dependency_group_is_frozen_whole_or_not_at_all():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     entry = {"op_types": ["Linear"], "sparse_ratio": 0.5, "dependency_group_id": "stream"}
-    session = laconic.prune(model, [entry], algorithm="toy_rows")
+    session = tersely.prune(model, [entry], algorithm="toy_rows")
     message = (
         "0.weight would be frozen without 1.weight, which shares dependency_group_id 'stream' with "
         "it: they have one decision, so freeze or unfreeze the whole group"
@@ -161,12 +161,12 @@ def test_a_dependency_group_is_frozen_whole_or_not_at_all():
         lambda: session.freeze(["0.weight"]),
         lambda: session.set_masks({"0": {"weight": torch.ones(4, 4).bool()}}, freeze=True),
     ):
-        with pytest.raises(laconic.SessionError) as caught:
+        with pytest.raises(tersely.SessionError) as caught:
             act()
         assert str(caught.value) == message
         assert session.sparsity()["0"]["weight"] == 0.5
     session.freeze()
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.unfreeze(["1.weight"])
     assert str(caught.value) == message
     assert session.frozen == ("0.weight", "1.weight")
@@ -182,15 +182,15 @@ def test_a_dependency_group_is_frozen_whole_or_not_at_all():
     ],
 )
 def test_a_name_that_is_wrong_is_an_error(session, call, targets, message):
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         getattr(session, call)(targets)
     assert str(caught.value) == message
     assert session.frozen == ()
 
 
 def test_a_target_without_a_mask_is_not_frozen(build):
-    session = laconic.attach(build(), GRADUAL)
-    with pytest.raises(laconic.SessionError) as caught:
+    session = tersely.attach(build(), GRADUAL)
+    with pytest.raises(tersely.SessionError) as caught:
         session.freeze(["0.weight"])
     assert str(caught.value) == (
         "0.weight has no mask to freeze; call session.compress() first, or give it one with "
@@ -201,7 +201,7 @@ def test_a_target_without_a_mask_is_not_frozen(build):
 @pytest.mark.parametrize("call", ["freeze", "unfreeze"])
 def test_a_finished_session_has_nothing_to_freeze(session, call):
     session.finalize()
-    with pytest.raises(laconic.SessionError, match="finalized"):
+    with pytest.raises(tersely.SessionError, match="finalized"):
         getattr(session, call)()
 
 
@@ -224,7 +224,7 @@ def attention(**setting):
     torch.manual_seed(0)
     entry = {"op_names": ["softmax"], "target_names": ["_input_"], "apply_method": "add", **setting}
     model = Attention()
-    return model, laconic.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
+    return model, tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
 
 
 def test_a_mask_is_added_to_scores_of_attention():
@@ -260,7 +260,7 @@ def test_masks_of_scores_resume_frozen_and_are_lifted_again(tmp_path):
     session.save(tmp_path)
     again = Attention()
     again.load_state_dict(dict(model.named_parameters()))
-    resumed = laconic.load_session(again, tmp_path)
+    resumed = tersely.load_session(again, tmp_path)
     assert resumed.frozen == ("softmax._input_",)
     assert torch.equal(again(inputs), model(inputs))
     resumed.set_masks({"softmax": {"_input_": torch.ones(1, 1).bool()}})
@@ -270,7 +270,7 @@ def test_masks_of_scores_resume_frozen_and_are_lifted_again(tmp_path):
 def test_a_mask_that_does_not_fit_what_calibration_saw_is_an_error():
     _, session = attention()
     session.calibrate([torch.randn(2, 5, 4)])
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.set_masks({"softmax": {"_input_": torch.ones(4, 4).bool()}})
     assert str(caught.value) == (
         "softmax._input_: the mask has shape [4, 4], expected [5, 5] or a shape that broadcasts "
@@ -283,9 +283,9 @@ def test_a_vector_over_channels_is_a_mask_of_an_output():
     model = nn.Sequential(nn.Conv1d(2, 3, 1))
     entry = {"op_names": ["0"], "target_names": ["_output_"]}
     recipe = {"pruning": {"algorithm": "toy_rows", "config_list": [{**entry, "sparse_ratio": 0.5}]}}
-    session = laconic.attach(model, recipe)
+    session = tersely.attach(model, recipe)
     session.calibrate([torch.randn(2, 2, 4)])
-    with pytest.raises(laconic.SessionError, match="expected \\[3, 4\\]"):
+    with pytest.raises(tersely.SessionError, match="expected \\[3, 4\\]"):
         session.set_masks({"0": {"_output_": torch.ones(4).bool()}})
     session.set_masks({"0": {"_output_": torch.tensor([True, False, True])}})
     assert model(torch.randn(2, 2, 4)).any(2).any(0).tolist() == [True, False, True]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("toy_pruners")
 @pytest.fixture
 def session():
     model = nn.Sequential(nn.Linear(4, 2))
-    return laconic.prune(model, [{"op_names": ["0"], "sparse_ratio": 0.5}], algorithm="toy")
+    return tersely.prune(model, [{"op_names": ["0"], "sparse_ratio": 0.5}], algorithm="toy")
 
 
 def test_a_mask_of_the_user_is_in_force_and_the_bias_follows(session):
@@ -53,7 +53,7 @@ def test_a_frozen_mask_survives_compressing_again(session):
 )
 def test_a_mask_that_does_not_fit_is_an_error_and_changes_nothing(session, masks, message):
     before = session.masks()["0"]["weight"]
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.set_masks(masks)
     assert str(caught.value).startswith(message)
     assert torch.equal(session.masks()["0"]["weight"], before)

@@ -1,10 +1,10 @@
-"""``laconic.prune`` and its siblings: one call, or nothing."""
+"""``tersely.prune`` and its siblings: one call, or nothing."""
 
 import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -16,7 +16,7 @@ def assert_plain(model, before):
     assert [type(module) for module in model] == [nn.Linear, nn.ReLU, nn.Linear]
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any("_laconic_instruments" in vars(module) for module in model.modules())
+    assert not any("_tersely_instruments" in vars(module) for module in model.modules())
 
 
 @pytest.fixture
@@ -30,18 +30,18 @@ def before(model):
 
 
 def test_prune_returns_a_session_whose_masks_are_in_force(model):
-    session = laconic.prune(model, CONFIG, algorithm="toy")
+    session = tersely.prune(model, CONFIG, algorithm="toy")
     assert session.model is model
     assert int((model[0].weight == 0).sum()) == 16
 
 
 def test_prune_with_data_calibrates(model, data):
-    session = laconic.prune(model, OUTPUT, algorithm="toy", data=[data])
+    session = tersely.prune(model, OUTPUT, algorithm="toy", data=[data])
     assert session.sparsity()["1"]["_output_"] == 0.5
 
 
 def test_prune_runs_batches_as_the_user_says(model, data):
-    session = laconic.prune(
+    session = tersely.prune(
         model,
         OUTPUT,
         algorithm="toy",
@@ -52,21 +52,21 @@ def test_prune_runs_batches_as_the_user_says(model, data):
 
 
 def test_data_that_is_missing_is_an_error_and_the_model_untouched(model, before):
-    with pytest.raises(laconic.SessionError, match=r"call session\.calibrate\(batches\)"):
-        laconic.prune(model, OUTPUT, algorithm="toy")
+    with pytest.raises(tersely.SessionError, match=r"call session\.calibrate\(batches\)"):
+        tersely.prune(model, OUTPUT, algorithm="toy")
     assert_plain(model, before)
 
 
 def test_an_algorithm_that_fails_leaves_the_model_untouched(model, before, odd):
     odd.score = lambda target: 1 / 0
-    with pytest.raises(laconic.PluginError, match="ZeroDivisionError"):
-        laconic.prune(model, CONFIG, algorithm="toy_odd")
+    with pytest.raises(tersely.PluginError, match="ZeroDivisionError"):
+        tersely.prune(model, CONFIG, algorithm="toy_odd")
     assert_plain(model, before)
 
 
 def test_calibration_that_fails_leaves_the_model_untouched(model, before):
-    with pytest.raises(laconic.CalibrationError):
-        laconic.prune(model, OUTPUT, algorithm="toy", data=[])
+    with pytest.raises(tersely.CalibrationError):
+        tersely.prune(model, OUTPUT, algorithm="toy", data=[])
     assert_plain(model, before)
 
 
@@ -76,27 +76,27 @@ def test_an_interruption_leaves_the_model_untouched(model, before):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        laconic.prune(model, OUTPUT, algorithm="toy", data=interrupt())
+        tersely.prune(model, OUTPUT, algorithm="toy", data=interrupt())
     assert_plain(model, before)
 
 
 def test_a_wrong_document_leaves_the_model_untouched(model, before):
-    with pytest.raises(laconic.ConfigError):
-        laconic.prune(model, [{"op_types": ["Linear"], "sparse_ratio": 2}], algorithm="toy")
+    with pytest.raises(tersely.ConfigError):
+        tersely.prune(model, [{"op_types": ["Linear"], "sparse_ratio": 2}], algorithm="toy")
     assert_plain(model, before)
 
 
 def test_a_document_that_does_not_fit_leaves_the_model_untouched(model, before):
-    with pytest.raises(laconic.PlanError):
-        laconic.prune(
+    with pytest.raises(tersely.PlanError):
+        tersely.prune(
             model, [{"op_types": ["Linear"], "target_names": ["wieght"]}], algorithm="toy"
         )
     assert_plain(model, before)
 
 
 def test_options_reach_the_algorithm(model):
-    with pytest.raises(laconic.ConfigError, match="power"):
-        laconic.prune(model, CONFIG, algorithm="toy", options={"power": 2})
+    with pytest.raises(tersely.ConfigError, match="power"):
+        tersely.prune(model, CONFIG, algorithm="toy", options={"power": 2})
 
 
 @pytest.mark.parametrize("source", ["file", "recipe", "mapping", "plan"])
@@ -109,10 +109,10 @@ def test_attach_takes_whatever_describes_a_plan(model, tmp_path, source):
     )
     given = {
         "file": path,
-        "recipe": laconic.load_recipe(document),
+        "recipe": tersely.load_recipe(document),
         "mapping": document,
-        "plan": laconic.plan(model, document),
+        "plan": tersely.plan(model, document),
     }[source]
-    session = laconic.attach(model, given)
+    session = tersely.attach(model, given)
     session.compress()
     assert session.sparsity() == {"0": {"weight": 0.5}, "2": {"weight": 0.5}}

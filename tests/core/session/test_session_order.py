@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -13,16 +13,16 @@ CONFIG = [{"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0
 
 @pytest.fixture
 def attached(build):
-    return laconic.attach(build(), {"pruning": {"algorithm": "toy", "config_list": CONFIG}})
+    return tersely.attach(build(), {"pruning": {"algorithm": "toy", "config_list": CONFIG}})
 
 
 @pytest.fixture
 def pruned(build):
-    return laconic.prune(build(), CONFIG, algorithm="toy")
+    return tersely.prune(build(), CONFIG, algorithm="toy")
 
 
 def message(call, *arguments):
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         call(*arguments)
     return str(caught.value)
 
@@ -39,12 +39,12 @@ def test_finalize_needs_compress_first(attached):
         "finalize() found nothing in force; call session.compress() first, or session.detach() to "
         "get the dense model back"
     )
-    assert "_laconic_instruments" in vars(attached.model[0])
+    assert "_tersely_instruments" in vars(attached.model[0])
 
 
 def test_compress_needs_calibrate_first_where_an_output_is_ranked(build):
     config_list = [{"op_names": ["1"], "target_names": ["_output_"], "sparse_ratio": 0.5}]
-    session = laconic.attach(build(), {"pruning": {"algorithm": "toy", "config_list": config_list}})
+    session = tersely.attach(build(), {"pruning": {"algorithm": "toy", "config_list": config_list}})
     assert message(session.compress) == (
         "1._output_ is ranked by what calibration sees of it; call session.calibrate(batches) "
         "before session.compress()"
@@ -72,7 +72,7 @@ def test_a_finished_session_refuses_to_go_on(pruned, call, arguments, end, state
     getattr(pruned, end)()
     shown = "loss" if call == "total_loss" else call
     assert message(getattr(pruned, call), *arguments) == (
-        f"{shown}() needs an attached session, this one was {state}; call laconic.attach(model, "
+        f"{shown}() needs an attached session, this one was {state}; call tersely.attach(model, "
         f"recipe) for a new one"
     )
 
@@ -80,7 +80,7 @@ def test_a_finished_session_refuses_to_go_on(pruned, call, arguments, end, state
 def test_a_finalized_session_cannot_be_detached(pruned):
     pruned.finalize()
     assert message(pruned.detach) == (
-        "detach() needs an attached session, this one was finalized; call laconic.attach(model, "
+        "detach() needs an attached session, this one was finalized; call tersely.attach(model, "
         "recipe) for a new one"
     )
 
@@ -126,16 +126,16 @@ def test_what_masks_returns_belongs_to_the_caller(pruned):
 
 
 def test_a_session_says_what_it_is(pruned):
-    assert repr(pruned) == "<laconic.Session attached: 2 targets, step 0>"
+    assert repr(pruned) == "<tersely.Session attached: 2 targets, step 0>"
     pruned.step()
     pruned.finalize()
-    assert repr(pruned) == "<laconic.Session finalized: 2 targets, step 1>"
+    assert repr(pruned) == "<tersely.Session finalized: 2 targets, step 1>"
 
 
 def test_a_session_without_targets_compresses_and_steps_but_has_nothing_to_finalize():
     model = nn.Sequential(nn.Linear(2, 2, bias=False))
     entry = {"op_types": ["Linear"], "target_names": ["bias"]}
-    session = laconic.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
+    session = tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
     assert len(session.plan) == 0
     assert message(session.step).startswith("step() found no masks in force")
     session.compress()
@@ -154,19 +154,19 @@ def test_a_pruning_session_adds_no_loss_and_no_parameters(pruned):
 def test_the_loss_of_a_model_without_tensors_is_on_the_cpu():
     model = nn.Sequential(nn.Identity())
     entry = {"op_names": ["0"], "target_names": ["_output_"]}
-    session = laconic.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
+    session = tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
     assert session.loss().device == torch.device("cpu")
 
 
 def test_teacher_forward_needs_a_teacher(pruned):
     assert message(pruned.teacher_forward, torch.zeros(1, 4)) == (
-        "the session has no teacher; give it to laconic.attach(..., teacher=...)"
+        "the session has no teacher; give it to tersely.attach(..., teacher=...)"
     )
 
 
 def test_teacher_forward_runs_the_teacher_in_eval_mode_without_a_graph(build):
     teacher = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.9)).train()
-    session = laconic.attach(
+    session = tersely.attach(
         build(),
         {"pruning": {"algorithm": "toy", "config_list": CONFIG}},
         teacher=teacher,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -29,7 +29,7 @@ def shares(session):
 def test_outputs_are_ranked_by_what_the_batches_show_when_the_period_begins(build, data):
     output = {"op_names": ["2"], "target_names": ["_output_"], "sparse_ratio": 0.5}
     model = build()
-    session = laconic.attach(model, recipe(output))
+    session = tersely.attach(model, recipe(output))
     session.calibrate([data])
     session.compress()
     session.step()
@@ -46,7 +46,7 @@ def test_a_follower_gets_its_mask_with_what_it_follows(build):
     align = {"module_name": "2", "target_name": "weight", "dims": [0]}
     bias = {"op_names": ["2"], "target_settings": {"bias": {"align": align}}}
     weight = {**LAST, "target_names": ["weight"]}
-    session = laconic.attach(
+    session = tersely.attach(
         build(), recipe(weight, {**bias, "target_names": ["bias"]}, algorithm="toy_rows")
     )
     session.compress()
@@ -59,7 +59,7 @@ def test_a_follower_gets_its_mask_with_what_it_follows(build):
 
 
 def test_masks_by_hand_may_come_before_the_period_and_are_decided_anew_in_it(build):
-    session = laconic.attach(build(), recipe(LAST))
+    session = tersely.attach(build(), recipe(LAST))
     session.compress()
     session.set_masks({"2": {"weight": torch.ones(2, 8, dtype=torch.bool)}})
     assert shares(session)["2"]["weight"] == 0
@@ -70,7 +70,7 @@ def test_masks_by_hand_may_come_before_the_period_and_are_decided_anew_in_it(bui
 
 def test_frozen_masks_by_hand_stay_when_their_period_begins(build):
     mask = torch.zeros(2, 8, dtype=torch.bool)
-    session = laconic.attach(build(), recipe(LAST))
+    session = tersely.attach(build(), recipe(LAST))
     session.compress()
     session.set_masks({"2": {"weight": mask}}, freeze=True)
     session.step()
@@ -79,7 +79,7 @@ def test_frozen_masks_by_hand_stay_when_their_period_begins(build):
 
 
 def test_compressing_again_leaves_what_has_not_begun_alone(build):
-    session = laconic.attach(build(), recipe(LAST))
+    session = tersely.attach(build(), recipe(LAST))
     for _ in range(2):
         session.compress()
         assert sorted(session.masks()) == ["0"]
@@ -90,16 +90,16 @@ def test_compressing_again_leaves_what_has_not_begun_alone(build):
 
 
 def test_steps_come_after_compress_as_ever(build):
-    session = laconic.attach(build(), recipe(LAST))
-    with pytest.raises(laconic.SessionError, match=r"call session.compress\(\) before"):
+    session = tersely.attach(build(), recipe(LAST))
+    with pytest.raises(tersely.SessionError, match=r"call session.compress\(\) before"):
         session.step()
 
 
 def test_a_model_is_not_finished_before_everything_has_begun(build):
     model = build()
-    session = laconic.attach(model, recipe(LAST))
+    session = tersely.attach(model, recipe(LAST))
     session.compress()
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.finalize()
     assert str(caught.value) == (
         "finalize() comes at step 0, and stages[1].pruning begins at step 2; train on until then, "
@@ -112,7 +112,7 @@ def test_a_model_is_not_finished_before_everything_has_begun(build):
 
 
 def test_compress_does_not_warn_of_what_is_still_to_come(build):
-    session = laconic.attach(build(), recipe(LAST))
+    session = tersely.attach(build(), recipe(LAST))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         session.compress()
@@ -124,8 +124,8 @@ def test_compress_does_not_warn_of_what_is_still_to_come(build):
 
 
 def test_one_target_in_two_periods_is_an_error(build):
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.plan(build(), recipe(FIRST))
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.plan(build(), recipe(FIRST))
     assert caught.value.problems == (
         "stages[1].pruning.config_list[0]: 0.weight: stages[0].pruning.config_list[0] has it for "
         "pruning in another period, and one stage decides on a target from beginning to end; "
@@ -134,14 +134,14 @@ def test_one_target_in_two_periods_is_an_error(build):
 
 
 def test_a_plan_with_periods_comes_back_from_json(build):
-    plan = laconic.plan(build(), recipe(LAST))
-    again = laconic.Plan.from_dict(plan.to_dict())
+    plan = tersely.plan(build(), recipe(LAST))
+    again = tersely.Plan.from_dict(plan.to_dict())
     assert [(stage.begin, stage.end) for stage in again.recipe.stages] == [(0, 2), (2, None)]
 
 
 def test_the_table_of_a_plan_tells_when_each_stage_is_at_work(build):
     schedule = {"name": "toy_line", "every": 5, "times": 4}
-    table = str(laconic.plan(build(), recipe(LAST, schedule=schedule)))
+    table = str(tersely.plan(build(), recipe(LAST, schedule=schedule)))
     assert table.splitlines()[-3:] == [
         "periods:",
         "  stages[0].pruning (toy): from the beginning to step 2",
@@ -150,12 +150,12 @@ def test_the_table_of_a_plan_tells_when_each_stage_is_at_work(build):
 
 
 def test_the_table_of_a_plan_without_periods_does_not_speak_of_them(build):
-    assert "periods" not in str(laconic.plan(build(), stage(FIRST)))
+    assert "periods" not in str(tersely.plan(build(), stage(FIRST)))
 
 
 def test_masks_change_no_more_when_their_period_is_over(build):
     model = build()
-    session = laconic.attach(model, recipe(LAST))
+    session = tersely.attach(model, recipe(LAST))
     session.compress()
     session.step()
     session.step()
@@ -169,12 +169,12 @@ def test_masks_change_no_more_when_their_period_is_over(build):
 def test_an_output_on_a_schedule_is_saved_and_loaded_before_its_first_update(build, data, tmp_path):
     output = {"op_names": ["2"], "target_names": ["_output_"], "sparse_ratio": 0.5}
     schedule = {"name": "toy_line", "begin": 1, "every": 2, "times": 1}
-    session = laconic.attach(build(), recipe(output, schedule=schedule))
+    session = tersely.attach(build(), recipe(output, schedule=schedule))
     session.calibrate([data])
     session.compress()
     for step in range(6):
         session.save(tmp_path / str(step))
-        again = laconic.load_session(build(), tmp_path / str(step))
+        again = tersely.load_session(build(), tmp_path / str(step))
         assert again.sparsity() == session.sparsity()
         session.step()
     assert session.sparsity()["2"]["_output_"] == 0.5

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import laconic
-from laconic.session.storage import save_session
+import tersely
+from tersely.session.storage import save_session
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -27,7 +27,7 @@ GRADUAL = {
 
 
 def start(model, data):
-    session = laconic.attach(model, GRADUAL)
+    session = tersely.attach(model, GRADUAL)
     session.calibrate([data])
     session.compress()
     return session
@@ -61,7 +61,7 @@ def test_training_goes_on_bit_for_bit_in_the_middle_of_a_schedule(build, data, t
     second.load_state_dict(checkpoint)
     second_optimizer = adam(second)
     second_optimizer.load_state_dict(state)
-    second_session = laconic.load_session(second, tmp_path)
+    second_session = tersely.load_session(second, tmp_path)
     train(second, second_session, second_optimizer, data, 8)
 
     for one, other in zip(second.state_dict().items(), whole.state_dict().items(), strict=True):
@@ -73,19 +73,19 @@ def test_training_goes_on_bit_for_bit_in_the_middle_of_a_schedule(build, data, t
 
 
 def test_a_session_saved_before_compress_goes_on_from_there(build, data, tmp_path):
-    laconic.attach(build(), GRADUAL).save(tmp_path)
+    tersely.attach(build(), GRADUAL).save(tmp_path)
     model = build()
-    session = laconic.load_session(model, tmp_path)
+    session = tersely.load_session(model, tmp_path)
     assert session.masks() == {}
-    with pytest.raises(laconic.SessionError, match=r"call session\.compress\(\)"):
+    with pytest.raises(tersely.SessionError, match=r"call session\.compress\(\)"):
         session.step()
 
 
 def test_calibration_is_saved_with_a_session(build, data, tmp_path):
-    first = laconic.attach(build(), GRADUAL)
+    first = tersely.attach(build(), GRADUAL)
     first.calibrate([data])
     first.save(tmp_path)
-    session = laconic.load_session(build(), tmp_path)
+    session = tersely.load_session(build(), tmp_path)
     session.compress()
     for _ in range(9):
         session.step()
@@ -94,10 +94,10 @@ def test_calibration_is_saved_with_a_session(build, data, tmp_path):
 
 
 def test_metrics_are_saved_with_a_session(build, tmp_path):
-    first = laconic.prune(build(), CONFIG, algorithm="toy")
+    first = tersely.prune(build(), CONFIG, algorithm="toy")
     first.metrics["before.accuracy"] = 0.9
     first.save(tmp_path)
-    assert laconic.load_session(build(), tmp_path).metrics == {"before.accuracy": 0.9}
+    assert tersely.load_session(build(), tmp_path).metrics == {"before.accuracy": 0.9}
 
 
 @pytest.mark.parametrize("method", ["mul", "add"])
@@ -109,30 +109,30 @@ def test_masks_come_back_however_they_are_applied(build, data, tmp_path, method)
         "target_settings": {"weight": setting},
     }
     model = build()
-    first = laconic.prune(model, [entry], algorithm="toy")
+    first = tersely.prune(model, [entry], algorithm="toy")
     first.save(tmp_path)
     other = build()
-    session = laconic.load_session(other, tmp_path)
+    session = tersely.load_session(other, tmp_path)
     assert torch.equal(session.masks()["0"]["weight"], first.masks()["0"]["weight"])
     assert torch.equal(other(data), model(data))
 
 
 def test_a_structured_mask_comes_back_at_block_shape(build, tmp_path):
-    laconic.prune(build(), CONFIG, algorithm="toy_rows").save(tmp_path)
+    tersely.prune(build(), CONFIG, algorithm="toy_rows").save(tmp_path)
     model = build()
-    laconic.load_session(model, tmp_path)
-    assert model[0]._buffers["_laconic_weight_mask"].shape == (8, 1)
+    tersely.load_session(model, tmp_path)
+    assert model[0]._buffers["_tersely_weight_mask"].shape == (8, 1)
 
 
 def test_a_session_loads_into_a_model_of_another_dtype(build, tmp_path):
-    laconic.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
+    tersely.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
     model = build().double()
-    laconic.load_session(model, tmp_path)
-    assert model[0]._buffers["_laconic_weight_mask"].dtype is torch.float64
+    tersely.load_session(model, tmp_path)
+    assert model[0]._buffers["_tersely_weight_mask"].dtype is torch.float64
 
 
 def test_a_saved_session_does_not_hold_the_models_weights(build, tmp_path):
-    laconic.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
+    tersely.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
     (place,) = tmp_path.glob("state-*.safetensors")
     stored = load_file(place)
     assert sorted(stored) == ["mask:0.weight", "mask:2.weight"]
@@ -140,11 +140,11 @@ def test_a_saved_session_does_not_hold_the_models_weights(build, tmp_path):
 
 
 def test_saving_again_replaces_the_session(build, tmp_path):
-    session = laconic.prune(build(), CONFIG, algorithm="toy")
+    session = tersely.prune(build(), CONFIG, algorithm="toy")
     session.save(tmp_path)
     session.step()
     session.save(tmp_path)
-    assert laconic.load_session(build(), tmp_path).steps == 1
+    assert tersely.load_session(build(), tmp_path).steps == 1
 
 
 class TestWhatDoesNotFit:
@@ -152,55 +152,55 @@ class TestWhatDoesNotFit:
 
     @pytest.fixture
     def saved(self, build, tmp_path):
-        laconic.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
+        tersely.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
         return tmp_path
 
     @staticmethod
     def refused(model, folder):
         classes = [type(module) for module in model.modules()]
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        with pytest.raises(laconic.SessionFileError) as caught:
-            laconic.load_session(model, folder)
+        with pytest.raises(tersely.SessionFileError) as caught:
+            tersely.load_session(model, folder)
         assert [type(module) for module in model.modules()] == classes
         after = model.state_dict()
         assert list(after) == list(before)
         assert all(torch.equal(after[name], value) for name, value in before.items())
-        assert not any("_laconic_instruments" in vars(module) for module in model.modules())
+        assert not any("_tersely_instruments" in vars(module) for module in model.modules())
         return str(caught.value)
 
     def test_a_model_without_one_of_the_modules(self, saved):
         assert self.refused(nn.Sequential(nn.Linear(4, 8)), saved) == (
             f"{saved}: it does not fit this model: the plan has module '2', which the model has "
-            f"not; plan again with laconic.plan(model, recipe)"
+            f"not; plan again with tersely.plan(model, recipe)"
         )
 
     def test_a_model_of_another_shape(self, saved):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         assert self.refused(model, saved) == (
             f"{saved}: it does not fit this model: the plan has 2.weight with shape [2, 8], the "
-            f"model has shape [3, 8] there; plan again with laconic.plan(model, recipe)"
+            f"model has shape [3, 8] there; plan again with tersely.plan(model, recipe)"
         )
 
     def test_a_session_whose_algorithm_is_not_installed(self, build, odd, tmp_path):
-        laconic.prune(build(), CONFIG, algorithm="toy_odd").save(tmp_path)
-        laconic.registry().unregister("laconic-odd")
+        tersely.prune(build(), CONFIG, algorithm="toy_odd").save(tmp_path)
+        tersely.registry().unregister("tersely-odd")
         try:
             text = self.refused(build(), tmp_path)
         finally:
-            laconic.registry().register(odd.face, name="laconic-odd")
+            tersely.registry().register(odd.face, name="tersely-odd")
         assert text.startswith(f"{tmp_path}: its plan cannot be used with what is installed now: ")
         assert "toy_odd" in text
 
     def test_a_session_whose_algorithm_cannot_be_imported(self, build, odd, tmp_path, monkeypatch):
-        laconic.prune(build(), CONFIG, algorithm="toy_odd").save(tmp_path)
-        monkeypatch.delattr(sys.modules["laconic_odd"], "Odd")
+        tersely.prune(build(), CONFIG, algorithm="toy_odd").save(tmp_path)
+        monkeypatch.delattr(sys.modules["tersely_odd"], "Odd")
         model = build()
-        with pytest.raises(laconic.BrokenPluginError, match="toy_odd"):
-            laconic.load_session(model, tmp_path)
+        with pytest.raises(tersely.BrokenPluginError, match="toy_odd"):
+            tersely.load_session(model, tmp_path)
         assert type(model[0]) is nn.Linear
 
     def test_a_session_whose_state_is_of_another_plan(self, build, tmp_path):
-        session = laconic.prune(build(), CONFIG, algorithm="toy")
+        session = tersely.prune(build(), CONFIG, algorithm="toy")
         tensors, data = session.state()
         plan, document = session.plan.to_dict(), dict(session.plan.recipe.document)
         del tensors["mask:0.weight"]
@@ -208,9 +208,9 @@ class TestWhatDoesNotFit:
         assert self.refused(build(), tmp_path) == "the saved session lacks the mask of 0.weight"
 
     def test_a_state_with_a_mask_of_another_plan(self, build):
-        session = laconic.attach(build(), GRADUAL)
+        session = tersely.attach(build(), GRADUAL)
         _, data = session.state()
-        with pytest.raises(laconic.SessionFileError) as caught:
+        with pytest.raises(tersely.SessionFileError) as caught:
             session.restore({"mask:3.weight": torch.ones(1, dtype=torch.bool)}, data)
         assert str(caught.value) == (
             "the saved session has 'mask:3.weight', which its plan does not know"
@@ -226,28 +226,28 @@ class TestWhatDoesNotFit:
         ids=["another_length", "another_rank", "another_dtype"],
     )
     def test_a_state_with_a_mask_that_does_not_fit(self, build, mask, found):
-        session = laconic.attach(build(), GRADUAL)
+        session = tersely.attach(build(), GRADUAL)
         _, data = session.state()
-        with pytest.raises(laconic.SessionFileError) as caught:
+        with pytest.raises(tersely.SessionFileError) as caught:
             session.restore({"mask:0.weight": mask}, data)
         assert str(caught.value) == (
             f"the saved mask of 0.weight is {found}, expected bool that fits the model's [8, 4]"
         )
 
     def test_a_state_that_lacks_a_part(self, build):
-        session = laconic.attach(build(), GRADUAL)
+        session = tersely.attach(build(), GRADUAL)
         tensors, data = session.state()
         del data["steps"]
-        with pytest.raises(laconic.SessionFileError) as caught:
+        with pytest.raises(tersely.SessionFileError) as caught:
             session.restore(tensors, data)
         assert str(caught.value) == "the saved session lacks a part of its state: KeyError('steps')"
 
     def test_a_compressed_state_that_lacks_a_mask(self, build):
-        session = laconic.prune(build(), CONFIG, algorithm="toy")
+        session = tersely.prune(build(), CONFIG, algorithm="toy")
         tensors, data = session.state()
         del tensors["mask:2.weight"]
         before = session.masks()
-        with pytest.raises(laconic.SessionFileError) as caught:
+        with pytest.raises(tersely.SessionFileError) as caught:
             session.restore(tensors, data)
         assert str(caught.value) == "the saved session lacks the mask of 2.weight"
         assert torch.equal(session.masks()["2"]["weight"], before["2"]["weight"])
@@ -255,7 +255,7 @@ class TestWhatDoesNotFit:
 
 def test_restoring_an_earlier_state_takes_masks_off_again(build):
     model = build()
-    session = laconic.attach(model, {"pruning": {"algorithm": "toy", "config_list": CONFIG}})
+    session = tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": CONFIG}})
     tensors, data = session.state()
     session.compress()
     session.restore(tensors, data)
@@ -264,7 +264,7 @@ def test_restoring_an_earlier_state_takes_masks_off_again(build):
 
 
 def test_a_state_is_plain_json_and_a_copy(build):
-    session = laconic.prune(build(), CONFIG, algorithm="toy")
+    session = tersely.prune(build(), CONFIG, algorithm="toy")
     tensors, data = session.state()
     assert json.loads(json.dumps(data)) == data
     data["history"][0]["step"] = 99
@@ -274,9 +274,9 @@ def test_a_state_is_plain_json_and_a_copy(build):
 
 
 def test_a_deep_copied_model_keeps_the_masks_of_a_loaded_session(build, data, tmp_path):
-    laconic.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
+    tersely.prune(build(), CONFIG, algorithm="toy").save(tmp_path)
     model = build()
-    session = laconic.load_session(model, tmp_path)
+    session = tersely.load_session(model, tmp_path)
     expected = model(data)
     session.finalize()
     assert torch.equal(model(data), expected)

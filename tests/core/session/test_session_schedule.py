@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def recipe(schedule, algorithm="toy", **setting):
@@ -36,52 +36,52 @@ def run(session, steps):
 
 
 def test_the_ratio_grows_with_each_update_and_then_stays(model):
-    session = laconic.attach(model, recipe({"name": "toy_line", "every": 1, "times": 4}))
+    session = tersely.attach(model, recipe({"name": "toy_line", "every": 1, "times": 4}))
     assert run(session, 6) == [0, 20, 40, 60, 80, 80, 80]
 
 
 def test_updates_come_every_so_many_steps(model):
-    session = laconic.attach(model, recipe({"name": "toy_line", "every": 3, "times": 2}))
+    session = tersely.attach(model, recipe({"name": "toy_line", "every": 3, "times": 2}))
     assert run(session, 7) == [0, 0, 0, 40, 40, 40, 80, 80]
 
 
 def test_updates_begin_after_so_many_steps(model):
     schedule = {"name": "toy_line", "begin": 2, "every": 2, "times": 2}
-    session = laconic.attach(model, recipe(schedule))
+    session = tersely.attach(model, recipe(schedule))
     assert run(session, 7) == [0, 0, 0, 0, 40, 40, 80, 80]
 
 
 def test_a_third_of_three_tenths_is_exactly_a_tenth(model):
     schedule = {"name": "toy_line", "every": 1, "times": 3}
-    session = laconic.attach(model, recipe(schedule, sparse_ratio=0.3))
+    session = tersely.attach(model, recipe(schedule, sparse_ratio=0.3))
     assert run(session, 3) == [0, 10, 20, 30]
 
 
 def test_a_threshold_grows_too(model):
     schedule = {"name": "toy_line", "every": 1, "times": 2}
-    session = laconic.attach(model, recipe(schedule, sparse_threshold=50.5))
+    session = tersely.attach(model, recipe(schedule, sparse_threshold=50.5))
     assert run(session, 2) == [0, 25, 50]
 
 
 def test_bounds_grow_too(model):
     schedule = {"name": "toy_line", "every": 1, "times": 2}
     bounds = {"sparse_threshold": 1000.0, "max_sparse_ratio": 0.6}
-    session = laconic.attach(model, recipe(schedule, **bounds))
+    session = tersely.attach(model, recipe(schedule, **bounds))
     assert run(session, 2) == [0, 30, 60]
     session.detach()
     bounds = {"sparse_threshold": 0.0, "min_sparse_ratio": 0.4}
-    session = laconic.attach(model, recipe(schedule, **bounds))
+    session = tersely.attach(model, recipe(schedule, **bounds))
     assert run(session, 2) == [0, 20, 40]
 
 
 def test_the_curve_is_the_schedules(model, odd):
     odd.curve = lambda progress: progress**2
-    session = laconic.attach(model, recipe({"name": "toy_curve", "every": 1, "times": 2}))
+    session = tersely.attach(model, recipe({"name": "toy_curve", "every": 1, "times": 2}))
     assert run(session, 2) == [0, 20, 80]
 
 
 def test_each_update_ranks_the_weights_as_they_are_then(model):
-    session = laconic.attach(model, recipe({"name": "toy_line", "every": 1, "times": 2}))
+    session = tersely.attach(model, recipe({"name": "toy_line", "every": 1, "times": 2}))
     session.compress()
     session.step()
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_each_update_ranks_the_weights_as_they_are_then(model):
 
 
 def test_the_history_has_an_entry_for_each_update(model):
-    session = laconic.attach(model, recipe({"name": "toy_line", "every": 2, "times": 2}))
+    session = tersely.attach(model, recipe({"name": "toy_line", "every": 2, "times": 2}))
     run(session, 5)
     assert session.history == [
         {"step": 0, "event": "compress", "sparsity": 0.0},
@@ -101,11 +101,11 @@ def test_the_history_has_an_entry_for_each_update(model):
 
 
 def test_an_update_that_fails_moves_neither_the_clock_nor_the_masks(model, odd):
-    session = laconic.attach(model, recipe({"name": "toy_line", "every": 1, "times": 2}, "toy_odd"))
+    session = tersely.attach(model, recipe({"name": "toy_line", "every": 1, "times": 2}, "toy_odd"))
     session.compress()
     session.step()
     odd.score = lambda target: target.tensor * torch.nan
-    with pytest.raises(laconic.CalibrationError):
+    with pytest.raises(tersely.CalibrationError):
         session.step()
     assert (session.steps, masked(session), len(session.history)) == (1, 40, 2)
     odd.score = lambda target: target.tensor
@@ -114,7 +114,7 @@ def test_an_update_that_fails_moves_neither_the_clock_nor_the_masks(model, odd):
 
 
 def test_compressing_again_keeps_the_place_in_the_schedule(model):
-    session = laconic.attach(model, recipe({"name": "toy_line", "every": 1, "times": 2}))
+    session = tersely.attach(model, recipe({"name": "toy_line", "every": 1, "times": 2}))
     run(session, 1)
     session.compress()
     assert masked(session) == 40
@@ -131,7 +131,7 @@ def test_only_the_stage_that_is_due_is_decided_anew(toy_pruners):
         },
         {"algorithm": "toy_rows", "config_list": [{"op_names": ["1"], **entry}]},
     ]
-    session = laconic.attach(model, {"pruning": stages})
+    session = tersely.attach(model, {"pruning": stages})
     session.compress()
     before = session.masks()["1"]
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_what_is_aligned_follows_each_update(toy_pruners):
         "schedule": {"name": "toy_line", "every": 1, "times": 2},
         "config_list": [{"op_names": ["0"], "sparse_ratio": 0.5}],
     }
-    session = laconic.attach(model, {"pruning": stage})
+    session = tersely.attach(model, {"pruning": stage})
     session.compress()
     for expected in (0.25, 0.5):
         session.step()
@@ -177,8 +177,8 @@ def test_what_is_aligned_follows_each_update(toy_pruners):
 )
 def test_a_schedule_that_misbehaves_is_named(model, odd, curve, message):
     odd.curve = curve
-    session = laconic.attach(model, recipe({"name": "toy_curve", "every": 1, "times": 2}))
-    with pytest.raises(laconic.PluginError) as caught:
+    session = tersely.attach(model, recipe({"name": "toy_curve", "every": 1, "times": 2}))
+    with pytest.raises(tersely.PluginError) as caught:
         session.compress()
     assert str(caught.value) == message
     assert session.masks() == {}

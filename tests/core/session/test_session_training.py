@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -23,7 +23,7 @@ OPTIMIZERS = {
 def test_masked_weights_stay_zero_while_the_others_learn(build, data, optimizer):
     model = build()
     optimizer = OPTIMIZERS[optimizer](model.parameters())
-    session = laconic.prune(model, CONFIG, algorithm="toy")
+    session = tersely.prune(model, CONFIG, algorithm="toy")
     kept = session.masks()["0"]["weight"]
     first = model[0].weight.detach().clone()
     for _ in range(5):
@@ -39,7 +39,7 @@ def test_masked_weights_stay_zero_while_the_others_learn(build, data, optimizer)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_training_agrees_with_a_mask_written_by_hand(build, data, optimizer):
     model, plain = build(), build()
-    session = laconic.prune(model, CONFIG, algorithm="toy")
+    session = tersely.prune(model, CONFIG, algorithm="toy")
     masks = [session.masks()[name]["weight"].float() for name in ("0", "2")]
 
     def by_hand(value):
@@ -61,7 +61,7 @@ def test_training_agrees_with_a_mask_written_by_hand(build, data, optimizer):
 
 
 def test_without_a_schedule_step_only_counts(build, data):
-    session = laconic.prune(build(), CONFIG, algorithm="toy")
+    session = tersely.prune(build(), CONFIG, algorithm="toy")
     before = session.masks()
     for _ in range(3):
         session.step()
@@ -72,7 +72,7 @@ def test_without_a_schedule_step_only_counts(build, data):
 
 def test_a_fused_optimizer_step_keeps_the_masks(build, data):
     model = build()
-    session = laconic.prune(model, CONFIG, algorithm="toy")
+    session = tersely.prune(model, CONFIG, algorithm="toy")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=True)
     model(data).square().mean().backward()
     optimizer.step()
@@ -82,7 +82,7 @@ def test_a_fused_optimizer_step_keeps_the_masks(build, data):
 
 def test_gradient_clipping_sees_no_gradient_of_masked_weights(build, data):
     model = build()
-    laconic.prune(model, [{**CONFIG[0], "sparse_ratio": 1}], algorithm="toy")
+    tersely.prune(model, [{**CONFIG[0], "sparse_ratio": 1}], algorithm="toy")
     model(data).square().mean().backward()
     weights = [one for name, one in model.named_parameters() if name.endswith("weight")]
     assert nn.utils.clip_grad_norm_(weights, 1.0).item() == 0.0
@@ -90,7 +90,7 @@ def test_gradient_clipping_sees_no_gradient_of_masked_weights(build, data):
 
 def test_an_averaged_copy_of_the_model_is_masked_too(build, data):
     model = build()
-    laconic.prune(model, CONFIG, algorithm="toy")
+    tersely.prune(model, CONFIG, algorithm="toy")
     average = torch.optim.swa_utils.AveragedModel(model)
     with torch.no_grad():
         model._modules["0"]._parameters["weight"].add_(1)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from laconic.errors import LaconicError, SessionFileError
-from laconic.session.storage import read_session, save_session
+from tersely.errors import SessionFileError, TerselyError
+from tersely.session.storage import read_session, save_session
 
 AGAIN = "restore it from a copy or save the session again"
 
@@ -157,11 +157,11 @@ def test_the_state_file_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> 
     assert state_file(tmp_path).stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_the_error_is_one_of_laconic_and_one_of_files(tmp_path: Path) -> None:
+def test_the_error_is_one_of_tersely_and_one_of_files(tmp_path: Path) -> None:
     with pytest.raises(SessionFileError) as caught:
         read_session(tmp_path / "nowhere")
 
-    assert isinstance(caught.value, LaconicError)
+    assert isinstance(caught.value, TerselyError)
     assert isinstance(caught.value, OSError)
 
 
@@ -200,18 +200,18 @@ def test_json_of_something_else_is_not_a_session(tmp_path: Path) -> None:
 
     assert message(tmp_path) == (
         f"{tmp_path / 'session.json'} is not a saved session: it has no format "
-        "'laconic-session'; give the folder that session.save() wrote"
+        "'tersely-session'; give the folder that session.save() wrote"
     )
 
 
 def test_another_format_version_names_both(tmp_path: Path) -> None:
     save(tmp_path)
-    edit(tmp_path, lambda document: document.update(version=7, laconic="9.0"))
+    edit(tmp_path, lambda document: document.update(version=7, tersely="9.0"))
 
     text = message(tmp_path)
 
     assert text.startswith(
-        f"{tmp_path / 'session.json'} has session format 7, written by laconic 9.0; this laconic "
+        f"{tmp_path / 'session.json'} has session format 7, written by tersely 9.0; this tersely "
     )
     assert text.endswith(" reads format 1; install the version that wrote it")
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-import laconic
-from laconic.registry import registry as registry_module
-from laconic.registry.descriptors import Descriptor
-from laconic.registry.registry import load_registry
+import tersely
+from tersely.registry import registry as registry_module
+from tersely.registry.descriptors import Descriptor
+from tersely.registry.registry import load_registry
 
 SAMPLES = str(Path(__file__).with_name("samples"))
 KINDS = {
-    "pruner": (laconic.PrunerInfo, "laconic_pruners", "pruners"),
-    "granularity": (laconic.GranularityInfo, "laconic_granularities", "granularities"),
-    "quantizer": (laconic.QuantizerInfo, "laconic_quantizers", "quantizers"),
-    "loss": (laconic.LossInfo, "laconic_distillation_losses", "losses"),
+    "pruner": (tersely.PrunerInfo, "tersely_pruners", "pruners"),
+    "granularity": (tersely.GranularityInfo, "tersely_granularities", "granularities"),
+    "quantizer": (tersely.QuantizerInfo, "tersely_quantizers", "quantizers"),
+    "loss": (tersely.LossInfo, "tersely_distillation_losses", "losses"),
 }
 
 
@@ -47,7 +47,7 @@ def register(registry):
             return [descriptor]
 
         collect.__name__ = hook
-        face = type("Face", (), {hook: laconic.hookimpl(collect)})()
+        face = type("Face", (), {hook: tersely.hookimpl(collect)})()
         registry.register(face, name=f"samples-{name}")
         return name
 
@@ -57,7 +57,7 @@ def register(registry):
 @pytest.fixture
 def failures():
     """What a contract finds wrong: title of the check -> message."""
-    from laconic.testing import contract_results  # late: the registry above must come first
+    from tersely.testing import contract_results  # late: the registry above must come first
 
     def failures(contract) -> dict[str, str]:
         return {

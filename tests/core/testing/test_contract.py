@@ -2,8 +2,8 @@
 
 import pytest
 
-import laconic
-from laconic.testing import (
+import tersely
+from tersely.testing import (
     CheckResult,
     Contract,
     ContractError,
@@ -89,7 +89,7 @@ def test_options_are_a_json_schema(registry, failures):
 
         @property
         def info(self):
-            return laconic.LossInfo(
+            return tersely.LossInfo(
                 name="odd",
                 implementation="contract_samples.losses:good",
                 summary="Odd.",
@@ -133,11 +133,11 @@ def test_a_failed_contract_is_one_error_with_every_check(register):
 
 def test_a_contract_error_is_an_assertion_error():
     assert issubclass(ContractError, AssertionError)
-    assert issubclass(ContractError, laconic.LaconicError)
+    assert issubclass(ContractError, tersely.TerselyError)
 
 
 def test_an_unknown_name_is_told_as_everywhere():
-    with pytest.raises(laconic.UnknownPluginError):
+    with pytest.raises(tersely.UnknownPluginError):
         check_loss("nothing")
 
 

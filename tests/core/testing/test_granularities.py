@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import ContractError, GranularityContract, check_granularity
+from tersely.testing import ContractError, GranularityContract, check_granularity
 
 OPTIONS = "The options are a closed JSON Schema, and its example values select the granularity"
 BLOCKS = "Blocks have a size for each dimension and divide some shape; ValueError refuses"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import LossContract, check_loss
+from tersely.testing import LossContract, check_loss
 
 SCALAR = "The loss is a finite 0-dim float tensor"
 GRADIENT = "The student gets a finite gradient that is not zero everywhere"

@@ -2,8 +2,8 @@
 
 import pytest
 
-import laconic
-from laconic.testing import PrunerContract, check_pruner
+import tersely
+from tersely.testing import PrunerContract, check_pruner
 
 SCORES = "Scores are finite floats of the tensor's shape or of its blocks"
 SAME = "The same weights give the same scores, from the same object and from a new one"
@@ -141,5 +141,5 @@ def test_a_pruner_whose_effect_ends_with_the_session_is_found(found):
 
 
 def test_a_pruner_that_is_not_there_is_an_unknown_plugin():
-    with pytest.raises(laconic.UnknownPluginError):
+    with pytest.raises(tersely.UnknownPluginError):
         check_pruner("nothing")

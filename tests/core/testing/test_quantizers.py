@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import QuantizerContract, check_quantizer
+from tersely.testing import QuantizerContract, check_quantizer
 
 SHAPES = "Scale and zero point have the shape of the observed range"
 SCALE = "Scales are finite and larger than zero, also for a range of zeros"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from laconic_distillation.attention_transfer import attention_transfer
-from laconic_distillation.cosine import cosine
+from tersely_distillation.attention_transfer import attention_transfer
+from tersely_distillation.cosine import cosine
 
 
 def test_cosine_is_one_minus_the_mean_cosine():

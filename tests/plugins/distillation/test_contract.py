@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import check_loss
+from tersely.testing import check_loss
 
 
 @pytest.mark.parametrize(

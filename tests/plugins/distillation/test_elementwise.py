@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from laconic_distillation.hint import hint
-from laconic_distillation.l1 import l1
-from laconic_distillation.mse import mse
-from laconic_distillation.smooth_l1 import smooth_l1
+from tersely_distillation.hint import hint
+from tersely_distillation.l1 import l1
+from tersely_distillation.mse import mse
+from tersely_distillation.smooth_l1 import smooth_l1
 
 # Differences of 0, 2, 3 and -1.
 STUDENT = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 NAMES = [
     name
-    for name in laconic.registry().losses.names()
-    if laconic.registry().losses.record(name).distribution == "laconic-distillation"
+    for name in tersely.registry().losses.names()
+    if tersely.registry().losses.record(name).distribution == "tersely-distillation"
 ]
 BETWEEN_SAMPLES = ("probabilistic", "relational", "similarity_preserving")
 ONE_SHAPE = [name for name in NAMES if name not in (*BETWEEN_SAMPLES, "attention_transfer")]
@@ -17,7 +17,7 @@ SHAPES = [(4, 3), (3, 2, 2), (3, 2, 1, 2)]
 
 @pytest.fixture(params=NAMES)
 def loss(request):
-    return laconic.registry().losses[request.param]
+    return tersely.registry().losses[request.param]
 
 
 def pair(*shape, dtype=torch.float64):
@@ -84,7 +84,7 @@ def test_a_batch_of_one_gives_a_finite_loss_and_gradient(loss, shape):
 def test_a_batch_of_one_has_no_relations(name):
     student, teacher = pair(1, 4)
 
-    found = laconic.registry().losses[name](student, teacher)
+    found = tersely.registry().losses[name](student, teacher)
     (gradient,) = torch.autograd.grad(found, student)
 
     assert found.item() == 0.0
@@ -123,7 +123,7 @@ def test_a_teacher_is_its_own_best_student(loss):
 @pytest.mark.parametrize("name", ONE_SHAPE)
 def test_another_width_is_refused_with_both_shapes_and_a_way_out(name):
     with pytest.raises(ValueError, match=rf"^{name} compares .* of one shape") as caught:
-        laconic.registry().losses[name](torch.zeros(2, 5, 3), torch.zeros(2, 5, 4))
+        tersely.registry().losses[name](torch.zeros(2, 5, 3), torch.zeros(2, 5, 4))
 
     assert str(caught.value).partition(": ")[2] == (
         "the student's is (2, 5, 3), the teacher's is (2, 5, 4); projection: linear maps the "
@@ -135,7 +135,7 @@ def test_another_width_is_refused_with_both_shapes_and_a_way_out(name):
 @pytest.mark.parametrize(("student", "teacher"), [((2, 3), (1, 3)), ((2, 3), (2, 3, 1))])
 def test_another_shape_is_refused_rather_than_broadcast(name, student, teacher):
     with pytest.raises(ValueError, match=rf"^{name} compares ") as caught:
-        laconic.registry().losses[name](torch.zeros(student), torch.zeros(teacher))
+        tersely.registry().losses[name](torch.zeros(student), torch.zeros(teacher))
 
     assert str(caught.value).partition(": ")[2] == (
         f"the student's is {student}, the teacher's is {teacher}"
@@ -145,13 +145,13 @@ def test_another_shape_is_refused_rather_than_broadcast(name, student, teacher):
 @pytest.mark.parametrize("name", ["cosine", "decoupled_kl", "correlation"])
 def test_a_tensor_without_features_beside_its_batch_is_refused(name):
     with pytest.raises(ValueError, match=rf"^{name} compares .*\(batch, \.\.\., ") as caught:
-        laconic.registry().losses[name](torch.zeros(3), torch.zeros(3))
+        tersely.registry().losses[name](torch.zeros(3), torch.zeros(3))
 
     assert str(caught.value).endswith("the student's is (3,), the teacher's is (3,)")
 
 
 def test_kl_of_a_single_number_is_refused():
     with pytest.raises(ValueError, match=r"^kl compares logits of one shape") as caught:
-        laconic.registry().losses["kl"](torch.tensor(1.0), torch.tensor(1.0))
+        tersely.registry().losses["kl"](torch.tensor(1.0), torch.tensor(1.0))
 
     assert str(caught.value).endswith("the student's is (), the teacher's is ()")

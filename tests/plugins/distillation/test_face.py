@@ -1,4 +1,4 @@
-"""What laconic-distillation says of itself."""
+"""What tersely-distillation says of itself."""
 
 import inspect
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import laconic
+import tersely
 
 LOSSES = [
     "attention_transfer",
@@ -27,21 +27,21 @@ LOSSES = [
 def problem_of(name, **options):
     """The one problem of a recipe that gives a loss these options."""
     entry = {"op_types": ["Linear"], "apply_method": {name: options}}
-    with pytest.raises(laconic.ConfigError) as caught:
-        laconic.load_recipe({"distillation": {"config_list": [entry]}})
+    with pytest.raises(tersely.ConfigError) as caught:
+        tersely.load_recipe({"distillation": {"config_list": [entry]}})
     [problem] = caught.value.problems
     return str(problem)
 
 
 def test_all_losses_are_known():
-    losses = laconic.registry().losses
+    losses = tersely.registry().losses
 
-    assert {losses.record(name).distribution for name in LOSSES} == {"laconic-distillation"}
+    assert {losses.record(name).distribution for name in LOSSES} == {"tersely-distillation"}
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_descriptor_names_the_function_and_its_paper(name):
-    losses = laconic.registry().losses
+    losses = tersely.registry().losses
 
     assert losses[name].__name__ == name
     assert losses.info(name).paper
@@ -49,7 +49,7 @@ def test_the_descriptor_names_the_function_and_its_paper(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_descriptor_has_the_options_of_the_function_and_their_defaults(name):
-    losses = laconic.registry().losses
+    losses = tersely.registry().losses
     parameters = list(inspect.signature(losses[name]).parameters.values())[2:]
     properties = losses.info(name).options["properties"]
 
@@ -99,6 +99,6 @@ def test_an_unknown_option_is_a_problem_with_the_nearest_one():
 
 
 def test_the_face_imports_no_torch():
-    code = "import sys, laconic_distillation; assert 'torch' not in sys.modules"
+    code = "import sys, tersely_distillation; assert 'torch' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 @pytest.mark.golden("distil.pt", select=lambda case: case["kind"] == "loss")
 def test_a_loss_and_its_gradient_are_the_references(case):
-    loss = laconic.registry().losses[case["apply_method"]]
+    loss = tersely.registry().losses[case["apply_method"]]
     student = case["student"].clone().requires_grad_()
 
     value = case["lam"] * loss(student, case["teacher"])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 @pytest.mark.golden("distil.pt", select=lambda case: case["kind"] == "train")
@@ -19,7 +19,7 @@ def test_losses_and_weights_are_the_reference_s(golden, case):
             "config_list": case["config_list"],
         }
     }
-    session = laconic.attach(student, recipe, teacher=teacher)
+    session = tersely.attach(student, recipe, teacher=teacher)
     optimizer = torch.optim.SGD(student.parameters(), lr=case["lr"])
     losses = []
     student.train()

@@ -10,8 +10,8 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
-from laconic.errors import ConfigError
-from laconic.jobs.runner import run_job
+from tersely.errors import ConfigError
+from tersely.jobs.runner import run_job
 
 CODE = """
 import torch

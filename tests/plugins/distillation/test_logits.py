@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from laconic_distillation.correlation import correlation
-from laconic_distillation.decoupled_kl import decoupled_kl
-from laconic_distillation.kl import kl
+from tersely_distillation.correlation import correlation
+from tersely_distillation.decoupled_kl import decoupled_kl
+from tersely_distillation.kl import kl
 
 # Softened by 2 the student is (1/2, 1/2) and the teacher (3/4, 1/4).
 STUDENT = torch.tensor([[0.0, 0.0]], dtype=torch.float64)

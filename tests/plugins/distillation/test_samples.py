@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from laconic_distillation.probabilistic import probabilistic
-from laconic_distillation.relational import relational
-from laconic_distillation.similarity_preserving import similarity_preserving
-from laconic_distillation.vectors import off_diagonal
+from tersely_distillation.probabilistic import probabilistic
+from tersely_distillation.relational import relational
+from tersely_distillation.similarity_preserving import similarity_preserving
+from tersely_distillation.vectors import off_diagonal
 
 ALL = [similarity_preserving, relational, probabilistic]
 

@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from laconic.blocks import Blocks
-from laconic.planning.plan import Origin, Setting, TargetPlan
-from laconic.registry.registry import registry
+from tersely.blocks import Blocks
+from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.registry.registry import registry
 
 Cut = Callable[..., Blocks]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from laconic.blocks import Blocks
+from tersely.blocks import Blocks
 
 
 def test_in_channel_keeps_dimension_one_apart(cut):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import check_granularity
+from tersely.testing import check_granularity
 
 
 @pytest.mark.parametrize(

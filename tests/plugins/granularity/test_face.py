@@ -1,4 +1,4 @@
-"""What laconic-granularity says of itself."""
+"""What tersely-granularity says of itself."""
 
 import subprocess
 import sys
@@ -6,21 +6,21 @@ import sys
 import pytest
 from jsonschema import Draft202012Validator
 
-import laconic
+import tersely
 
 
 def info(name):
-    return laconic.registry().granularities.info(name)
+    return tersely.registry().granularities.info(name)
 
 
 def test_six_granularities_are_known():
-    record = laconic.registry().granularities.record
+    record = tersely.registry().granularities.record
     names = ["block", "group", "in_channel", "n_m", "out_channel", "per_channel"]
-    assert {record(name).distribution for name in names} == {"laconic-granularity"}
+    assert {record(name).distribution for name in names} == {"tersely-granularity"}
 
 
 def test_the_face_imports_no_torch():
-    code = "import sys, laconic_granularity; assert 'torch' not in sys.modules"
+    code = "import sys, tersely_granularity; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import laconic
+import tersely
 
 LINEAR = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
 AGP = {
@@ -121,7 +121,7 @@ def calibration():
 def trained(recipe, data, *, teacher=None, accumulate=1):
     """A model and its session after the plain loop."""
     model = Net()
-    session = laconic.attach(model, recipe, teacher=teacher)
+    session = tersely.attach(model, recipe, teacher=teacher)
     if recipe is PIPELINE:
         session.calibrate(calibration())
     session.compress()

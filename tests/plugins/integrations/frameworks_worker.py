@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from two_processes import WORLD, main, scenario
 
-import laconic
-from laconic_integrations import lightning as for_lightning
-from laconic_integrations import transformers as for_transformers
+import tersely
+from tersely_integrations import lightning as for_lightning
+from tersely_integrations import transformers as for_transformers
 
 PRUNE = {
     "algorithm": "taylor",
@@ -65,10 +65,10 @@ def set_up(rank: int) -> None:
     """Set what a launcher sets; the group is there already, so nothing connects to the address."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "GROUP_RANK": "0"}
-    os.environ |= {"LOCAL_WORLD_SIZE": str(WORLD), "TORCHELASTIC_RUN_ID": "laconic"}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(WORLD), "TORCHELASTIC_RUN_ID": "tersely"}
 
 
-def check(session: laconic.Session) -> None:
+def check(session: tersely.Session) -> None:
     """The pipeline is through, and everything is as in the other process."""
     assert session.steps == STEPS
     assert session.sparsity()["net.0"]["weight"] == 0.5
@@ -107,7 +107,7 @@ def differs_elsewhere(seen: list[float]) -> bool:
 def lightning(rank: int) -> None:
     set_up(rank)
     module = Module()
-    session = laconic.attach(module.model, RECIPE, teacher=Net(1))
+    session = tersely.attach(module.model, RECIPE, teacher=Net(1))
     session.compress()
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -118,7 +118,7 @@ def lightning(rank: int) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[for_lightning.LaconicCallback(session)],
+        callbacks=[for_lightning.TerselyCallback(session)],
     )
     trainer.fit(module, DataLoader(samples(STEPS * WORLD * 4), batch_size=4))
     assert differs_elsewhere(module.seen)
@@ -138,7 +138,7 @@ class Seen(TrainerCallback):
 def transformers(rank: int, folder: Path) -> None:
     set_up(rank)
     model, seen = Net(0), Seen()
-    session = laconic.attach(model, RECIPE, teacher=Net(1))
+    session = tersely.attach(model, RECIPE, teacher=Net(1))
     session.compress()
     arguments = TrainingArguments(
         output_dir=str(folder / "transformers"),
@@ -153,11 +153,11 @@ def transformers(rank: int, folder: Path) -> None:
         disable_tqdm=True,
         remove_unused_columns=False,
     )
-    trainer = for_transformers.LaconicTrainer(
+    trainer = for_transformers.TerselyTrainer(
         model=model,
         args=arguments,
         train_dataset=samples(STEPS * WORLD * 4),
-        callbacks=[for_transformers.LaconicCallback(session), seen],
+        callbacks=[for_transformers.TerselyCallback(session), seen],
     )
     seen.trainer = trainer
     assert arguments.world_size == WORLD
@@ -167,11 +167,11 @@ def transformers(rank: int, folder: Path) -> None:
 
     # One process saved; both go on from there.
     again = Net(0)
-    trainer = for_transformers.LaconicTrainer(
+    trainer = for_transformers.TerselyTrainer(
         model=again,
         args=arguments,
         train_dataset=samples(STEPS * WORLD * 4),
-        callbacks=[for_transformers.LaconicCallback(RECIPE, teacher=Net(1))],
+        callbacks=[for_transformers.TerselyCallback(RECIPE, teacher=Net(1))],
     )
     trainer.train(resume_from_checkpoint=str(folder / "transformers" / "checkpoint-4"))
     resumed = next(

@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-import laconic
-from laconic_integrations.accelerate import Compression
+import tersely
+from tersely_integrations.accelerate import Compression
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ def test_a_saved_state_holds_a_session_that_loads_without_accelerate(loops, tmp_
         accelerator, compression, model, loops.batches(6), optimizer=loops.sgd(model.parameters())
     )
     accelerator.save_state(str(tmp_path))
-    session = laconic.load_session(loops.Net(), tmp_path / "laconic")
+    session = tersely.load_session(loops.Net(), tmp_path / "tersely")
     assert torch.equal(
         session.masks()["net.0"]["weight"], compression.session.masks()["net.0"]["weight"]
     )
@@ -128,11 +128,11 @@ def test_a_state_that_was_saved_with_another_recipe_is_refused(loops, tmp_path):
     accelerator.save_state(str(tmp_path))
     accelerator.free_memory()
     accelerator, model, _ = begun(loops, loops.MOVEMENT)
-    with pytest.raises(laconic.SessionFileError) as caught:
+    with pytest.raises(tersely.SessionFileError) as caught:
         accelerator.load_state(str(tmp_path))
     assert str(caught.value) == (
-        f"{tmp_path / 'laconic'} was saved with another recipe than the one that is given now; train "
-        f"on with that one, or give laconic.load_session(model, '{tmp_path / 'laconic'}') instead of "
+        f"{tmp_path / 'tersely'} was saved with another recipe than the one that is given now; train "
+        f"on with that one, or give tersely.load_session(model, '{tmp_path / 'tersely'}') instead of "
         f"a recipe and do not resume"
     )
     assert model.state_dict().keys() == loops.Net().state_dict().keys()
@@ -144,11 +144,11 @@ def test_what_is_learned_can_be_moved_by_the_loops_optimizer(loops, tmp_path):
     train(accelerator, compression, model, loops.batches(1), optimizer=optimizer)
     assert all((one != 1).any() for one in model.buffers() if one.requires_grad)
     accelerator.save_state(str(tmp_path))
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         accelerator.load_state(str(tmp_path))
     assert str(caught.value) == (
         "load_state() replaces the session, and your optimizer has tensors of the one that is there; "
-        "begin with laconic.load_session(model, checkpoint / 'laconic'), take its parameters, and give "
+        "begin with tersely.load_session(model, checkpoint / 'tersely'), take its parameters, and give "
         "it with restore=False"
     )
 
@@ -162,7 +162,7 @@ def test_a_session_that_was_loaded_before_is_left_alone(loops, tmp_path):
     train(accelerator, compression, model, loops.batches(3), optimizer=optimizer)
 
     accelerator, fresh = Accelerator(cpu=True), loops.Net()
-    session = laconic.load_session(fresh, tmp_path / "laconic")
+    session = tersely.load_session(fresh, tmp_path / "tersely")
     again = Compression(accelerator, session, restore=False)
     resumed = loops.sgd([*fresh.parameters(), *again.parameters()])
     fresh, resumed = accelerator.prepare(fresh, resumed)
@@ -178,7 +178,7 @@ def test_it_finalizes_and_saves_no_session_afterwards(loops, tmp_path):
     )
     assert compression.finalize() is model
     accelerator.save_state(str(tmp_path))
-    assert not (tmp_path / "laconic").exists()
+    assert not (tmp_path / "tersely").exists()
     assert (model.net[0].weight == 0).sum() == 16
 
 
@@ -188,6 +188,6 @@ def test_a_recipe_without_a_model_is_refused(loops):
 
 
 def test_a_session_with_another_teacher_is_refused(loops):
-    session = laconic.attach(loops.Net(), loops.AGP)
+    session = tersely.attach(loops.Net(), loops.AGP)
     with pytest.raises(ValueError, match="a session has its teacher already; give the teacher to"):
         Compression(Accelerator(cpu=True), session, teacher=loops.Net(1))

@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-import laconic
-from laconic_integrations import accelerate, lightning, transformers
+import tersely
+from tersely_integrations import accelerate, lightning, transformers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
@@ -49,31 +49,31 @@ def fit(module, loops, callback):
 
 def test_lightning(loops, expected):
     module = Module(loops)
-    session = laconic.attach(module.model, loops.DISTILLED, teacher=loops.Net(7))
-    fit(module, loops, lightning.LaconicCallback(session))
+    session = tersely.attach(module.model, loops.DISTILLED, teacher=loops.Net(7))
+    fit(module, loops, lightning.TerselyCallback(session))
     loops.assert_same(session, expected)
 
 
 def test_a_recipe_that_distils_in_vain_is_an_error(loops):
     recipe = {"distillation": {"config_list": [{"op_names": ["model.net.2"], "link": "net.2"}]}}
-    callback = lightning.LaconicCallback(recipe, teacher=loops.Net(7))
-    with pytest.raises(laconic.SessionError) as caught:
+    callback = lightning.TerselyCallback(recipe, teacher=loops.Net(7))
+    with pytest.raises(tersely.SessionError) as caught:
         fit(Module(loops, is_distilled=False), loops, callback)
     assert str(caught.value) == (
         "the recipe distils, but its loss is not part of what is trained: in Lightning return "
-        "total_loss(self, loss, inputs) from training_step, in Transformers use LaconicTrainer, with "
+        "total_loss(self, loss, inputs) from training_step, in Transformers use TerselyTrainer, with "
         "Accelerate call compression.total_loss(loss, inputs)"
     )
 
 
 def test_transformers(loops, expected, tmp_path):
-    class InOrder(transformers.LaconicTrainer):
+    class InOrder(transformers.TerselyTrainer):
         def get_train_dataloader(self):
             loader = DataLoader(self.train_dataset, 4, collate_fn=self.data_collator)
             return self.accelerator.prepare(loader)
 
     model = loops.Net()
-    callback = transformers.LaconicCallback(loops.DISTILLED, teacher=loops.Net(7))
+    callback = transformers.TerselyCallback(loops.DISTILLED, teacher=loops.Net(7))
     arguments = TrainingArguments(
         str(tmp_path),
         num_train_epochs=1,

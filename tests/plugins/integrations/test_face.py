@@ -1,4 +1,4 @@
-"""What laconic-integrations says of itself, and what it knows of Transformers' own layers."""
+"""What tersely-integrations says of itself, and what it knows of Transformers' own layers."""
 
 import subprocess
 import sys
@@ -7,20 +7,20 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-import laconic
+import tersely
 
 FRAMEWORKS = ("torch", "lightning", "transformers", "accelerate")
 
 
 def test_it_is_usable():
     [record] = [
-        one for one in laconic.registry().plugins() if one.distribution == "laconic-integrations"
+        one for one in tersely.registry().plugins() if one.distribution == "tersely-integrations"
     ]
     assert (record.state, record.provides) == ("ok", ())
 
 
 def test_the_face_imports_neither_torch_nor_a_framework():
-    code = f"import sys, laconic_integrations; assert not {{*{FRAMEWORKS}}} & set(sys.modules)"
+    code = f"import sys, tersely_integrations; assert not {{*{FRAMEWORKS}}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
@@ -33,7 +33,7 @@ def layer():
 
 
 def test_an_output_of_a_conv1d_is_a_column_of_its_weight(layer):
-    session = laconic.prune(layer, [{"op_types": ["Conv1D"], "sparse_ratio": 0.34}])
+    session = tersely.prune(layer, [{"op_types": ["Conv1D"], "sparse_ratio": 0.34}])
     # Columns sum up to 3, 9 and 2.5: one of three goes, the last.
     masks = session.masks()["0"]
     assert masks["weight"].tolist() == [[True, True, False], [True, True, False]]
@@ -42,7 +42,7 @@ def test_an_output_of_a_conv1d_is_a_column_of_its_weight(layer):
 
 def test_a_conv1d_has_a_scale_for_each_output(layer):
     entry = {"op_types": ["Conv1D"], "target_names": ["weight"], "granularity": "per_channel"}
-    session = laconic.attach(layer, {"quantization": {"algorithm": "qat", "config_list": [entry]}})
+    session = tersely.attach(layer, {"quantization": {"algorithm": "qat", "config_list": [entry]}})
     session.compress()
     scale = session.qparams()["0"]["weight"].scale
     torch.testing.assert_close(scale.flatten(), torch.tensor([2.0, 5.0, 2.0]) / 127)

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
-import laconic
-from laconic_integrations.lightning import LaconicCallback, total_loss
+import tersely
+from tersely_integrations.lightning import TerselyCallback, total_loss
 
 pytestmark = [
     # Lightning says how many workers and what logging interval it would like.
@@ -65,16 +65,16 @@ def loader(data):
 @pytest.mark.parametrize("name", ["AGP", "MOVEMENT", "SLIM", "QAT", "BOTH"])
 def test_a_recipe_trains_as_in_the_plain_loop(loops, name):
     recipe, module = getattr(loops, name), Module(loops)
-    session = laconic.attach(module.model, recipe)
+    session = tersely.attach(module.model, recipe)
     session.compress()
-    fit(module, loops.batches(6), LaconicCallback(session))
+    fit(module, loops.batches(6), TerselyCallback(session))
     _, expected = loops.trained(recipe, loops.batches(6))
     loops.assert_same(session, expected)
 
 
 def test_a_recipe_is_attached_to_the_module_when_fitting_starts(loops):
-    module, callback = Module(loops), LaconicCallback(loops.AGP)
-    with pytest.raises(laconic.SessionError, match="there is no session yet"):
+    module, callback = Module(loops), TerselyCallback(loops.AGP)
+    with pytest.raises(tersely.SessionError, match="there is no session yet"):
         _ = callback.session
     fit(module, loops.batches(6), callback)
     assert callback.session.model is module
@@ -83,7 +83,7 @@ def test_a_recipe_is_attached_to_the_module_when_fitting_starts(loops):
 
 def test_what_the_session_adds_is_part_of_the_loss(loops):
     module = Module(loops)
-    fit(module, loops.batches(1), LaconicCallback(loops.SLIM))
+    fit(module, loops.batches(1), TerselyCallback(loops.SLIM))
     plain = float(loops.Net()(*loops.batches(1)[0])["loss"].detach())
     # A factor of 1 for each of 8 and of 3 rows: 0.25 * (8 + 3) / 2.
     assert module.losses == [pytest.approx(plain + 1.375)]
@@ -96,7 +96,7 @@ def test_without_the_callback_the_module_trains_alone(loops):
 
 
 def test_only_optimizer_steps_are_followed(loops):
-    module, callback = Module(loops), LaconicCallback(loops.SLIM)
+    module, callback = Module(loops), TerselyCallback(loops.SLIM)
     fit(module, loops.batches(8), callback, accumulate_grad_batches=2)
     assert callback.session.steps == 4
     _, expected = loops.trained(loops.SLIM, loops.batches(8), accumulate=2)
@@ -106,7 +106,7 @@ def test_only_optimizer_steps_are_followed(loops):
 def test_a_step_that_the_loss_scaler_skips_is_not_followed(loops):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=1000)
     precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
-    module, callback = Module(loops, hurt=1), LaconicCallback(loops.SLIM)
+    module, callback = Module(loops, hurt=1), TerselyCallback(loops.SLIM)
     fit(module, loops.batches(4), callback, plugins=[precision])
     assert callback.session.steps == 3
     assert scaler.get_scale() == 2.0**3
@@ -116,7 +116,7 @@ def test_a_step_that_the_loss_scaler_skips_is_not_followed(loops):
 
 
 def test_evaluation_in_between_changes_nothing(loops):
-    module, callback = Module(loops), LaconicCallback(loops.BOTH)
+    module, callback = Module(loops), TerselyCallback(loops.BOTH)
     far = [(inputs * 1000, labels) for inputs, labels in loops.batches(2)]
     fit(module, loops.batches(6), callback, validate=far, val_check_interval=2)
     loops.assert_same(callback.session, loops.trained(loops.BOTH, loops.batches(6))[1])
@@ -125,12 +125,12 @@ def test_evaluation_in_between_changes_nothing(loops):
 @pytest.mark.parametrize("name", ["AGP", "MOVEMENT", "SLIM", "BOTH"])
 def test_a_fit_that_is_resumed_ends_as_one_that_was_not_interrupted(loops, tmp_path, name):
     recipe, data = getattr(loops, name), loops.batches(3)
-    whole = LaconicCallback(recipe)
+    whole = TerselyCallback(recipe)
     fit(Module(loops), data, whole, max_epochs=2)
 
-    trainer = fit(Module(loops), data, LaconicCallback(recipe))
+    trainer = fit(Module(loops), data, TerselyCallback(recipe))
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    again = LaconicCallback(recipe)
+    again = TerselyCallback(recipe)
     fit(Module(loops), data, again, max_epochs=2, ckpt_path=tmp_path / "half.ckpt")
     loops.assert_same(again.session, _without_prefix(whole.session))
 
@@ -142,15 +142,15 @@ def test_a_stage_that_begins_later_looks_at_batches_also_when_fitting_is_resumed
     _, whole = loops.trained(loops.PIPELINE, loops.batches(at) * 2)
     # Calibration runs the network that the session is attached to, which the module holds.
     module = Module(loops)
-    session = laconic.attach(module.model, loops.PIPELINE)
+    session = tersely.attach(module.model, loops.PIPELINE)
     session.calibrate(loops.calibration())
     session.compress()
-    first = LaconicCallback(session)
+    first = TerselyCallback(session)
     fit(module, loops.batches(at), first).save_checkpoint(tmp_path / "half.ckpt")
 
     module = Module(loops)
-    session = laconic.attach(module.model, loops.PIPELINE)
-    again = LaconicCallback(session, calibration=loops.calibration)
+    session = tersely.attach(module.model, loops.PIPELINE)
+    again = TerselyCallback(session, calibration=loops.calibration)
     ckpt_path = tmp_path / "half.ckpt"
     fit(module, loops.batches(at), again, max_epochs=2, ckpt_path=ckpt_path)
     assert again.session.qparams()["net.0"]["_input_"].scale > 0
@@ -158,7 +158,7 @@ def test_a_stage_that_begins_later_looks_at_batches_also_when_fitting_is_resumed
 
 
 def test_the_best_checkpoint_brings_its_session(loops, tmp_path):
-    module, callback = Module(loops), LaconicCallback(loops.AGP)
+    module, callback = Module(loops), TerselyCallback(loops.AGP)
     module.scores = iter([3.0, 1.0, 2.0])
     best = ModelCheckpoint(tmp_path, monitor="score", save_top_k=1)
     settings = {"max_epochs": 3, "enable_checkpointing": True, "validate": loops.batches(1)}
@@ -172,10 +172,10 @@ def test_the_best_checkpoint_brings_its_session(loops, tmp_path):
 
 
 def test_a_checkpoint_is_tested_in_a_new_process_with_what_was_in_force(loops, tmp_path):
-    module, callback = Module(loops), LaconicCallback(loops.AGP)
+    module, callback = Module(loops), TerselyCallback(loops.AGP)
     trainer = fit(module, loops.batches(6), callback)
     trainer.save_checkpoint(tmp_path / "done.ckpt")
-    fresh, again = Module(loops), LaconicCallback(loops.AGP)
+    fresh, again = Module(loops), TerselyCallback(loops.AGP)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[again]
     )
@@ -187,7 +187,7 @@ def test_a_checkpoint_is_tested_in_a_new_process_with_what_was_in_force(loops, t
 
 def test_the_session_is_finalized_on_request(loops, tmp_path):
     module = Module(loops)
-    callback = LaconicCallback(loops.AGP, finalize=True)
+    callback = TerselyCallback(loops.AGP, finalize=True)
     trainer = fit(module, loops.batches(6), callback)
     assert (module.model.net[0].weight == 0).sum() == 16
     assert module.state_dict().keys() == Module(loops).state_dict().keys()
@@ -204,8 +204,8 @@ def test_a_recipe_that_cannot_be_compressed_leaves_the_module_as_it_was(loops):
         }
     }
     module = Module(loops)
-    with pytest.raises(laconic.SessionError, match=r"call session\.calibrate"):
-        fit(module, loops.batches(1), LaconicCallback(recipe))
+    with pytest.raises(tersely.SessionError, match=r"call session\.calibrate"):
+        fit(module, loops.batches(1), TerselyCallback(recipe))
     assert module.state_dict().keys() == Module(loops).state_dict().keys()
 
 
@@ -221,7 +221,7 @@ def test_calibration_comes_before_compressing(loops):
             "config_list": [{**entry, "granularity": "per_channel"}],
         }
     }
-    callback = LaconicCallback(recipe, calibration=loops.calibration)
+    callback = TerselyCallback(recipe, calibration=loops.calibration)
     fit(Callable(loops), loops.batches(2), callback)
     assert callback.session.sparsity()["model.net.0"]["_output_"] == 0.25
 
@@ -240,7 +240,7 @@ def test_prepare_calibrates_what_needs_it(loops):
         session.calibrate(batches, forward=lambda module, inputs: module.model(inputs))
         session.compress()
 
-    callback = LaconicCallback(recipe, prepare=prepare)
+    callback = TerselyCallback(recipe, prepare=prepare)
     fit(Module(loops), loops.batches(2), callback)
     assert callback.session.sparsity()["model.net.0"]["_output_"] == 0.25
 
@@ -249,13 +249,13 @@ class Handed(Module):
     """Gives what the session learns to the optimizer of its weights."""
 
     def configure_optimizers(self):
-        [callback] = [one for one in self.trainer.callbacks if isinstance(one, LaconicCallback)]
+        [callback] = [one for one in self.trainer.callbacks if isinstance(one, TerselyCallback)]
         return self.loops.sgd([*self.parameters(), *callback.session.parameters()])
 
 
 def test_what_is_learned_can_be_moved_by_the_modules_optimizer_and_resumes(loops, tmp_path):
     data = loops.batches(3)
-    whole, half, again = [LaconicCallback(loops.SLIM) for _ in range(3)]
+    whole, half, again = [TerselyCallback(loops.SLIM) for _ in range(3)]
     fit(Handed(loops), data, whole, max_epochs=2)
     fit(Handed(loops), data, half).save_checkpoint(tmp_path / "half.ckpt")
     fit(Handed(loops), data, again, max_epochs=2, ckpt_path=tmp_path / "half.ckpt")

@@ -6,11 +6,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
-import laconic
-from laconic_integrations.transformers import LaconicCallback, LaconicTrainer, LaconicTrainerMixin
+import tersely
+from tersely_integrations.transformers import TerselyCallback, TerselyTrainer, TerselyTrainerMixin
 
 
-class InOrder(LaconicTrainerMixin, Trainer):
+class InOrder(TerselyTrainerMixin, Trainer):
     """A Trainer that takes its data in order, and whose loss number ``hurt`` overflows."""
 
     hurt = None
@@ -58,7 +58,7 @@ def trainer(loops, model, data, *callbacks, folder, kind=InOrder, evaluate=None,
 
 @pytest.mark.parametrize("name", ["AGP", "MOVEMENT", "SLIM", "QAT", "BOTH"])
 def test_a_recipe_trains_as_in_the_plain_loop(loops, tmp_path, name):
-    recipe, callback = getattr(loops, name), LaconicCallback(getattr(loops, name))
+    recipe, callback = getattr(loops, name), TerselyCallback(getattr(loops, name))
     trainer(loops, loops.Net(), loops.samples(6), callback, folder=tmp_path).train()
     loops.assert_same(callback.session, loops.trained(recipe, loops.batches(6))[1])
 
@@ -68,16 +68,16 @@ def test_a_session_trains_as_in_the_plain_loop_without_the_mixin(loops, tmp_path
         compute_loss, train = Trainer.compute_loss, Trainer.train
 
     model = loops.Net()
-    session = laconic.attach(model, loops.BOTH)
+    session = tersely.attach(model, loops.BOTH)
     session.compress()
-    callback = LaconicCallback(session)
+    callback = TerselyCallback(session)
     trainer(loops, model, loops.samples(6), callback, folder=tmp_path, kind=Plain).train()
     assert callback.session is session
     loops.assert_same(session, loops.trained(loops.BOTH, loops.batches(6))[1])
 
 
 def test_only_optimizer_steps_are_followed(loops, tmp_path):
-    callback = LaconicCallback(loops.SLIM)
+    callback = TerselyCallback(loops.SLIM)
     settings = {"folder": tmp_path, "gradient_accumulation_steps": 2}
     trainer(loops, loops.Net(), loops.samples(8), callback, **settings).train()
     _, expected = loops.trained(loops.SLIM, loops.batches(8), accumulate=2)
@@ -99,7 +99,7 @@ class Counted(nn.Module):
 
 
 def test_a_loss_divided_by_all_items_is_added_to_what_one_batch_has(loops, tmp_path):
-    model, callback = Counted(loops), LaconicCallback(loops.SLIM)
+    model, callback = Counted(loops), TerselyCallback(loops.SLIM)
     settings = {"folder": tmp_path, "gradient_accumulation_steps": 2}
     run = trainer(loops, model, loops.samples(2), callback, **settings)
     run.train()
@@ -112,7 +112,7 @@ def test_a_loss_divided_by_all_items_is_added_to_what_one_batch_has(loops, tmp_p
 
 
 def test_a_step_that_the_loss_scaler_skips_is_not_followed(loops, tmp_path):
-    model, callback = loops.Net(), LaconicCallback(loops.SLIM)
+    model, callback = loops.Net(), TerselyCallback(loops.SLIM)
     run = trainer(
         loops, model, loops.samples(4), callback, folder=tmp_path, logging_nan_inf_filter=False
     )
@@ -128,7 +128,7 @@ def test_a_step_that_the_loss_scaler_skips_is_not_followed(loops, tmp_path):
 
 
 def test_evaluation_in_between_changes_nothing_and_has_the_task_loss(loops, tmp_path):
-    callback = LaconicCallback({**loops.SLIM, **loops.QAT})
+    callback = TerselyCallback({**loops.SLIM, **loops.QAT})
     settings = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
     run = trainer(
         loops,
@@ -154,10 +154,10 @@ def test_training_that_is_resumed_ends_as_one_that_was_not_interrupted(
 ):
     recipe, data = getattr(loops, name), loops.samples(6)
     settings = {"folder": tmp_path, "save_strategy": "steps", "save_steps": 3}
-    first = LaconicCallback(recipe)
+    first = TerselyCallback(recipe)
     trainer(loops, loops.Net(), data, first, StopAt(3), **settings).train()
     assert first.session.steps == 3
-    again = LaconicCallback(recipe)
+    again = TerselyCallback(recipe)
     checkpoint = True if resume == "last" else str(tmp_path / "checkpoint-3")
     trainer(loops, loops.Net(), data, again, **settings).train(checkpoint)
     loops.assert_same(again.session, loops.trained(recipe, loops.batches(6))[1])
@@ -170,7 +170,7 @@ def test_a_stage_that_begins_later_looks_at_batches_also_when_training_is_resume
     data = loops.samples(8)
     settings = {"folder": tmp_path, "save_strategy": "steps", "save_steps": at}
     first, again = (
-        LaconicCallback(loops.PIPELINE, calibration=loops.calibration) for _ in range(2)
+        TerselyCallback(loops.PIPELINE, calibration=loops.calibration) for _ in range(2)
     )
     trainer(loops, loops.Net(), data, first, StopAt(at), **settings).train()
     trainer(loops, loops.Net(), data, again, **settings).train(True)
@@ -189,7 +189,7 @@ class StopAt(TrainerCallback):
 
 
 def test_the_best_checkpoint_brings_its_session(loops, tmp_path):
-    callback, scores = LaconicCallback(loops.AGP), iter([3.0, 1.0, 2.0])
+    callback, scores = TerselyCallback(loops.AGP), iter([3.0, 1.0, 2.0])
     settings = {
         "eval_strategy": "steps",
         "eval_steps": 2,
@@ -216,7 +216,7 @@ def test_the_best_checkpoint_brings_its_session(loops, tmp_path):
 
 
 def test_the_session_is_finalized_on_request(loops, tmp_path):
-    model, callback = loops.Net(), LaconicCallback(loops.AGP, finalize=True)
+    model, callback = loops.Net(), TerselyCallback(loops.AGP, finalize=True)
     trainer(loops, model, loops.samples(6), callback, folder=tmp_path).train()
     assert (model.net[0].weight == 0).sum() == 16
     assert model.state_dict().keys() == loops.Net().state_dict().keys()
@@ -226,7 +226,7 @@ def test_without_the_callback_it_is_the_trainer(loops, tmp_path):
     model = loops.Net()
     trainer(loops, model, loops.samples(6), folder=tmp_path).train()
     expected = loops.Net()
-    session = laconic.attach(expected, loops.AGP)
+    session = tersely.attach(expected, loops.AGP)
     loops.train(expected, FreeOf(session), loops.batches(6))
     assert torch.equal(model.net[0].weight, dict(expected.named_parameters())["net.0.weight"])
 
@@ -249,8 +249,8 @@ class FreeOf:
 def test_a_checkpoint_without_a_session_is_not_resumed_in_silence(loops, tmp_path):
     settings = {"folder": tmp_path, "save_strategy": "steps", "save_steps": 3}
     trainer(loops, loops.Net(), loops.samples(3), **settings).train()
-    run = trainer(loops, loops.Net(), loops.samples(6), LaconicCallback(loops.AGP), **settings)
-    with pytest.raises(laconic.SessionFileError, match=r"checkpoint-3.laconic does not exist"):
+    run = trainer(loops, loops.Net(), loops.samples(6), TerselyCallback(loops.AGP), **settings)
+    with pytest.raises(tersely.SessionFileError, match=r"checkpoint-3.tersely does not exist"):
         run.train(True)
 
 
@@ -262,17 +262,17 @@ def test_gpt2_is_pruned_by_its_conv1d_and_saved_whole(loops, tmp_path):
     model = GPT2LMHeadModel(config)
     entry = {"op_types": ["Conv1D"], "sparse_ratio": 0.5, "exclude_op_names_re": [".*attn"]}
     stage = {**loops.AGP["pruning"], "algorithm": "l1_norm", "config_list": [entry]}
-    callback = LaconicCallback({"pruning": stage})
+    callback = TerselyCallback({"pruning": stage})
     tokens = torch.arange(8) % 16
     data = [{"input_ids": tokens, "labels": tokens}] * 24
     settings = {"folder": tmp_path, "save_strategy": "steps", "save_steps": 6}
-    trainer(loops, model, data, callback, kind=LaconicTrainer, **settings).train()
+    trainer(loops, model, data, callback, kind=TerselyTrainer, **settings).train()
     # 8 inputs, 32 outputs: a column of the weight is an output, and the bias follows it.
     mask = callback.session.masks()["transformer.h.0.mlp.c_fc"]
     assert mask["weight"].shape == (8, 32)
     assert torch.equal(mask["weight"].any(0), mask["bias"])
     assert int(mask["bias"].sum()) == 16
     again = GPT2LMHeadModel(config)
-    session = laconic.load_session(again, tmp_path / "checkpoint-6" / "laconic")
+    session = tersely.load_session(again, tmp_path / "checkpoint-6" / "tersely")
     again.load_state_dict(model.state_dict())
     assert session.steps == 6

@@ -10,8 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
 
-import laconic
-from laconic_integrations.accelerate import Compression
+import tersely
+from tersely_integrations.accelerate import Compression
 
 ENTRY = {"op_types": ["Linear"], "sparse_ratio": 0.5}
 SCHEDULE = {"name": "agp", "every": 2, "times": 3}
@@ -61,7 +61,7 @@ def train(accelerator: Accelerator, compression: Compression, parts: list, steps
             optimizer.zero_grad()
 
 
-def everywhere(session: laconic.Session) -> None:
+def everywhere(session: tersely.Session) -> None:
     """Masks, scales, what is learned and weights are those of the other process."""
     for name, tensor in session.model.state_dict().items():
         both = [torch.empty_like(tensor) for _ in range(WORLD)]

@@ -3,10 +3,10 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor, nn
 
-from laconic.algorithms import PruningTarget
-from laconic.blocks import Blocks, element_blocks
-from laconic.planning.plan import Origin, Setting, TargetPlan
-from laconic.registry.registry import registry
+from tersely.algorithms import PruningTarget
+from tersely.blocks import Blocks, element_blocks
+from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.registry.registry import registry
 
 Rank = Callable[..., Tensor]
 TargetOf = Callable[..., PruningTarget]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import laconic
+import tersely
 
 OPTIONS = {
     "taylor": {},
@@ -35,7 +35,7 @@ def begin(algorithm):
     model = Net()
     entry = {"op_types": ["Conv1d", "Linear"], "sparse_ratio": 0.5}
     stage = {"algorithm": algorithm, "options": OPTIONS[algorithm], "config_list": [entry]}
-    return model, laconic.attach(model, {"pruning": stage})
+    return model, tersely.attach(model, {"pruning": stage})
 
 
 def batches(count):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic_pruning.apoz import Apoz
+import tersely
+from tersely_pruning.apoz import Apoz
 
 # Three samples of two channels: the first is positive twice, the second never.
 OUTPUTS = torch.tensor([[1.0, -1.0], [2.0, 0.0], [-3.0, -0.5]])
@@ -50,13 +50,13 @@ def test_a_whole_model_is_pruned_by_what_calibration_sees():
         model[0].weight.copy_(torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
     config_list = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
     data = [torch.tensor([[1.0, 1.0], [2.0, 1.0]]), torch.tensor([[-1.0, 3.0]])]
-    session = laconic.prune(model, config_list, algorithm="apoz", data=data)
+    session = tersely.prune(model, config_list, algorithm="apoz", data=data)
     # The first neuron is positive for one of three samples, the second for all.
     assert session.masks()["0"]["weight"].tolist() == [[False, False], [True, True]]
 
 
 def test_without_calibration_there_is_nothing_to_rank_by(target_of):
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         Apoz().importance(target_of("apoz", torch.zeros(2, 5), ROWS))
     assert str(caught.value) == (
         "layer.weight: apoz ranks by what calibration sees; call session.calibrate(batches) before "

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
-FOUR = laconic.Blocks((1, 1), scope=(1, 4), keep=2)
+FOUR = tersely.Blocks((1, 1), scope=(1, 4), keep=2)
 TIGHT = {torch.float64: 1e-9, torch.float32: 2e-3}
 
 
@@ -97,11 +97,11 @@ def prune(model, inputs, *, algorithm, ratio, options=None):
     }
     if ratio is not None:
         stage["config_list"][0]["sparse_ratio"] = ratio
-    plan = laconic.plan(model, {"pruning": stage})
+    plan = tersely.plan(model, {"pruning": stage})
     if ratio is None:
         # What "2:4" resolves to; the granularities are a plugin, which is not needed here.
         plan = attrs.evolve(plan, targets=[attrs.evolve(one, blocks=FOUR) for one in plan])
-    session = laconic.attach(model, plan)
+    session = tersely.attach(model, plan)
     session.calibrate(list(inputs.split(32)))
     session.compress()
     return session.masks()["0"]["weight"], model[0].weight.detach()

@@ -2,10 +2,10 @@
 
 import pytest
 
-import laconic_pruning
-from laconic.testing import check_pruner
+import tersely_pruning
+from tersely.testing import check_pruner
 
-NAMES = sorted(info.name for info in laconic_pruning.laconic_pruners())
+NAMES = sorted(info.name for info in tersely_pruning.tersely_pruners())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from laconic import PlanError
-from laconic_pruning import fpgm
+from tersely import PlanError
+from tersely_pruning import fpgm
 
 # Three points of a 3-4-5 triangle: distances 3, 4 and 5.
 TRIANGLE = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import laconic
+import tersely
 
 TRAINED = {
     "taylor": {},
@@ -69,7 +69,7 @@ def masked_channels(session, module, dim):
 
 @pytest.mark.parametrize("algorithm", TRAINED)
 def test_output_channels_of_every_layer_are_decided_on(algorithm, net):
-    session = laconic.attach(net, stage_of(algorithm))
+    session = tersely.attach(net, stage_of(algorithm))
     train(net, session, 8, batches())
     session.compress()
     # Of 8 columns of the table, 2 channels in each of two groups, 8 filters and 4 rows.
@@ -82,7 +82,7 @@ def test_output_channels_of_every_layer_are_decided_on(algorithm, net):
 @pytest.mark.parametrize("algorithm", ["taylor", "slim"])
 def test_sparsity_grows_along_a_schedule_without_a_call_of_compress(algorithm, net):
     agp = {"name": "agp", "begin": 1, "every": 2, "times": 2}
-    session = laconic.attach(net, stage_of(algorithm, agp, op_names=["grouped"]))
+    session = tersely.attach(net, stage_of(algorithm, agp, op_names=["grouped"]))
     grown = []
     for batch in itertools.islice(batches(), 7):
         train(net, session, 1, iter([batch]))
@@ -93,7 +93,7 @@ def test_sparsity_grows_along_a_schedule_without_a_call_of_compress(algorithm, n
 
 def test_gradients_of_a_step_add_up_before_taylor_squares_them(net, monkeypatch):
     seen = []
-    taylor = laconic.registry().pruners["taylor"]
+    taylor = tersely.registry().pruners["taylor"]
     ask = taylor.importance
     monkeypatch.setattr(
         taylor, "importance", lambda self, one: seen.append(ask(self, one)) or seen[-1]
@@ -101,31 +101,31 @@ def test_gradients_of_a_step_add_up_before_taylor_squares_them(net, monkeypatch)
     for parts in (1, 2):
         torch.manual_seed(0)
         fresh = Net()
-        session = laconic.attach(fresh, stage_of("taylor", op_names=["head"]))
+        session = tersely.attach(fresh, stage_of("taylor", op_names=["head"]))
         train(fresh, session, 3, batches(), parts)
         session.compress()
     torch.testing.assert_close(seen[0], seen[1])
 
 
 def test_taylor_ranks_by_the_steps_since_the_last_masks(net):
-    session = laconic.attach(net, stage_of("taylor"))
+    session = tersely.attach(net, stage_of("taylor"))
     train(net, session, 2, batches())
     session.compress()
-    with pytest.raises(laconic.SessionError, match="seen none"):
+    with pytest.raises(tersely.SessionError, match="seen none"):
         session.compress()
     train(net, session, 1, batches())
     session.compress()
 
 
 def test_the_loss_is_the_penalty_of_slim_alone(net):
-    session = laconic.attach(net, stage_of("slim", op_names=["grouped", "head"]))
+    session = tersely.attach(net, stage_of("slim", op_names=["grouped", "head"]))
     # 8 and 4 factors of 1 have the mean 6.
     assert session.loss().item() == pytest.approx(0.01 * 6)
     assert session.total_loss(torch.tensor(2.0)).item() == pytest.approx(2.06)
 
 
 def test_slim_leaves_its_factors_in_the_finished_weights(net):
-    session = laconic.attach(net, stage_of("slim"))
+    session = tersely.attach(net, stage_of("slim"))
     train(net, session, 3, batches())
     session.compress()
     words, _ = next(batches())
@@ -138,7 +138,7 @@ def test_slim_leaves_its_factors_in_the_finished_weights(net):
 @pytest.mark.parametrize("algorithm", ["slim", "movement"])
 def test_what_is_learned_is_not_among_the_parameters(algorithm, net):
     names = [name for name, _ in net.named_parameters()]
-    session = laconic.attach(net, stage_of(algorithm))
+    session = tersely.attach(net, stage_of(algorithm))
     assert [name for name, _ in net.named_parameters()] == names
     assert len(list(session.parameters())) == 4
 
@@ -149,7 +149,7 @@ def test_movement_takes_a_ratio_for_one_target_and_a_threshold_for_another(net):
         {"op_names": ["grouped"], "sparse_threshold": 0.5},
     ]
     stage = {"algorithm": "movement", "options": TRAINED["movement"], "config_list": entries}
-    session = laconic.attach(net, {"pruning": stage})
+    session = tersely.attach(net, {"pruning": stage})
     train(net, session, 8, batches())
     # Gates start at one half, and the penalty is all due: half of each is added to the loss.
     assert 0.4 < session.loss().item() < 0.5
@@ -168,7 +168,7 @@ def test_movement_takes_a_ratio_for_one_target_and_a_threshold_for_another(net):
 def test_a_session_resumed_between_two_updates_goes_on_bit_for_bit(
     algorithm, schedule, net, tmp_path
 ):
-    session = laconic.attach(net, stage_of(algorithm, schedule))
+    session = tersely.attach(net, stage_of(algorithm, schedule))
     data = list(itertools.islice(batches(), 8))
     train(net, session, 3, iter(data[:3]))
     session.save(tmp_path)
@@ -176,7 +176,7 @@ def test_a_session_resumed_between_two_updates_goes_on_bit_for_bit(
     with torch.no_grad():
         for parameter, value in zip(again.parameters(), net.parameters(), strict=True):
             parameter.copy_(value)
-    resumed = laconic.load_session(again, tmp_path)
+    resumed = tersely.load_session(again, tmp_path)
     train(net, session, 5, iter(data[3:]))
     train(again, resumed, 5, iter(data[3:]))
     for parameter, value in zip(again.parameters(), net.parameters(), strict=True):
@@ -187,7 +187,7 @@ def test_a_session_resumed_between_two_updates_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize(("algorithm", "first"), [("slim", 1.0), ("movement", 0.0)])
 def test_a_model_that_is_moved_after_it_was_attached_goes_on_learning(algorithm, first, net):
-    session = laconic.attach(net, stage_of(algorithm, op_names=["head"]))
+    session = tersely.attach(net, stage_of(algorithm, op_names=["head"]))
     net.double()
     train(net, session, 3, batches())
     learned = next(net.head.buffers())
@@ -198,8 +198,8 @@ def test_a_model_that_is_moved_after_it_was_attached_goes_on_learning(algorithm,
 
 def test_movement_takes_no_schedule(net):
     schedule = {"name": "agp", "every": 1, "times": 2}
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.attach(net, stage_of("movement", schedule))
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.attach(net, stage_of("movement", schedule))
     assert str(caught.value) == (
         "pruning.schedule: movement grows its sparsity as its options say; leave the schedule "
         "'agp' out"
@@ -208,8 +208,8 @@ def test_movement_takes_no_schedule(net):
 
 @pytest.mark.parametrize("algorithm", ["slim", "movement"])
 def test_what_learns_through_masks_does_not_add_them(algorithm, net):
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.attach(net, stage_of(algorithm, op_names=["head"], apply_method="add"))
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.attach(net, stage_of(algorithm, op_names=["head"], apply_method="add"))
     assert str(caught.value) == (
         f"pruning.config_list[0]: head.weight: {algorithm} learns through masks that multiply, and "
         f"apply_method is add; write mul"

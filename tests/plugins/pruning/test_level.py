@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic_pruning.level import Level
+import tersely
+from tersely_pruning.level import Level
 
 WEIGHTS = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.4}
 
@@ -17,7 +17,7 @@ def layers():
 
 def buffers(*entries):
     model = layers()
-    laconic.prune(model, list(entries), algorithm="level")
+    tersely.prune(model, list(entries), algorithm="level")
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
@@ -53,20 +53,20 @@ def test_what_follows_a_mask_in_all_dimensions_has_one_of_its_own():
         "target_names": ["weight"],
         "target_settings": {"weight": {"align": align}},
     }
-    session = laconic.prune(
+    session = tersely.prune(
         model,
         [{**WEIGHTS, "op_types": ["Linear"], "exclude_op_names": ["1"]}, follower],
         algorithm="level",
     )
     masks = session.masks()
     assert torch.equal(masks["0"]["weight"], masks["1"]["weight"])
-    first, second = (dict(model[index].named_buffers())["_laconic_weight_mask"] for index in (0, 1))
+    first, second = (dict(model[index].named_buffers())["_tersely_weight_mask"] for index in (0, 1))
     assert first.data_ptr() != second.data_ptr()
 
 
 def test_pruning_again_edits_the_masks_that_are_there():
     model = layers()
-    session = laconic.prune(model, [WEIGHTS], algorithm="level")
+    session = tersely.prune(model, [WEIGHTS], algorithm="level")
     before = dict(model.named_buffers())
     with torch.no_grad():
         model[0]._parameters["weight"].copy_(model[0]._parameters["weight"].flip(0))

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-import laconic
-from laconic_pruning.mean_activation import MeanActivation
+import tersely
+from tersely_pruning.mean_activation import MeanActivation
 
 OUTPUTS = torch.tensor([[1.0, -1.0], [2.0, 0.5], [-3.0, -0.5]])
 ROWS = (1, -1)
@@ -116,7 +116,7 @@ def test_one_block_for_the_whole_tensor_has_the_mean_of_all_channels(importance_
 
 
 def test_blocks_that_mix_all_channels_are_an_error(importance_of):
-    with pytest.raises(laconic.PlanError) as caught:
+    with pytest.raises(tersely.PlanError) as caught:
         importance_of([3.0, 1.0], 2, torch.zeros(2, 4), (-1, 1))
     assert str(caught.value) == (
         "layer.weight: mean_activation ranks output channels, dimension 0, and its granularity "
@@ -125,7 +125,7 @@ def test_blocks_that_mix_all_channels_are_an_error(importance_of):
 
 
 def test_without_calibration_there_is_nothing_to_rank_by(target_of):
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         MeanActivation().importance(target_of("mean_activation", torch.zeros(2, 5), ROWS))
     assert str(caught.value) == (
         "layer.weight: mean_activation ranks by what calibration sees; call "

@@ -3,7 +3,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from laconic_pruning.movement import Movement
+from tersely_pruning.movement import Movement
 
 WEIGHT = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
 GRADIENT = torch.tensor([[1.0, 1.0], [2.0, 1.0]])

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-import laconic
-from laconic_pruning.random import Random
+import tersely
+from tersely_pruning.random import Random
 
 WEIGHT = torch.zeros(8, 4)
 
@@ -55,7 +55,7 @@ def test_what_is_masked_stays_masked_while_sparsity_grows():
             "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.75}],
         }
     }
-    session = laconic.attach(torch.nn.Sequential(torch.nn.Linear(4, 4)), recipe)
+    session = tersely.attach(torch.nn.Sequential(torch.nn.Linear(4, 4)), recipe)
     session.compress()
     masks = []
     for _ in range(3):

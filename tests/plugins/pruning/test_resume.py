@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import laconic
+import tersely
 
 STEPS = 5
 """An odd half of the ten steps, so that it lies between two updates."""
@@ -54,7 +54,7 @@ class Training:
     """A model with its session and its optimizer, in the hands of a user."""
 
     model: nn.Module
-    session: laconic.Session
+    session: tersely.Session
     optimizer: torch.optim.Optimizer
 
 
@@ -81,7 +81,7 @@ def is_calibrated(case):
 def begin(case):
     torch.manual_seed(0)
     model = Net()
-    session = laconic.attach(model, recipe(case))
+    session = tersely.attach(model, recipe(case))
     if is_calibrated(case):
         session.calibrate(itertools.islice(data(), 2))
     if case not in ("taylor", "slim"):
@@ -112,7 +112,7 @@ def load(folder):
     model.load_state_dict(weights)
     optimizer = adam(model)
     optimizer.load_state_dict(moments)
-    return Training(model, laconic.load_session(model, folder / "session"), optimizer)
+    return Training(model, tersely.load_session(model, folder / "session"), optimizer)
 
 
 def assert_equal(one, other):
@@ -153,7 +153,7 @@ def test_a_loaded_session_that_goes_block_by_block_asks_for_its_batches(tmp_path
     save(training, tmp_path)
     again = load(tmp_path)
     before = again.session.masks()
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         train(again, itertools.islice(data(), STEPS))
     assert str(caught.value) == (
         "stem.weight is compressed block by block on calibration batches; call "

@@ -2,21 +2,21 @@ from fractions import Fraction
 
 import pytest
 
-import laconic
+import tersely
 
 
 @pytest.fixture(params=["linear", "agp"])
 def schedule(request):
-    return laconic.registry().schedules[request.param]
+    return tersely.registry().schedules[request.param]
 
 
 def test_linear_is_the_progress_itself():
-    linear = laconic.registry().schedules["linear"]
+    linear = tersely.registry().schedules["linear"]
     assert [linear(progress) for progress in (0.0, 0.25, 1.0)] == [0.0, 0.25, 1.0]
 
 
 def test_agp_is_one_minus_the_cube_of_what_is_left():
-    agp = laconic.registry().schedules["agp"]
+    agp = tersely.registry().schedules["agp"]
     assert [agp(progress) for progress in (0.0, 0.5, 1.0)] == [0.0, 0.875, 1.0]
 
 
@@ -34,7 +34,7 @@ def test_a_fraction_stays_exact(schedule):
 
 
 def test_agp_of_a_third_is_19_of_27():
-    assert laconic.registry().schedules["agp"](Fraction(1, 3)) == Fraction(19, 27)
+    assert tersely.registry().schedules["agp"](Fraction(1, 3)) == Fraction(19, 27)
 
 
 GOALS = {"sparse_ratio": "sparse_ratio", "min": "min_sparse_ratio", "max": "max_sparse_ratio"}
@@ -47,7 +47,7 @@ def is_gradual(case):
 @pytest.mark.golden("schedule.json", select=is_gradual)
 def test_goals_agree_with_the_reference_after_every_step(case):
     name = {"AGPPruner": "agp", "LinearPruner": "linear"}[case["algo"]]
-    function = laconic.registry().schedules[name]
+    function = tersely.registry().schedules[name]
     for row in case["table"]:
         update = min(row["step"] // case["interval_steps"], case["total_times"])
         factor = function(update / case["total_times"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 NAMES = {"AGPPruner": "agp", "LinearPruner": "linear"}
 
@@ -26,7 +26,7 @@ def test_masked_counts_agree_with_the_reference_after_every_step(case):
     }
     entry = {"op_names": ["0"], **case["goal"]}
     stage = {"algorithm": "level", "schedule": schedule, "config_list": [entry]}
-    session = laconic.attach(model, {"pruning": stage})
+    session = tersely.attach(model, {"pruning": stage})
     session.compress()
 
     counts = {}

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from laconic import SessionError
-from laconic_pruning.slim import Slim
+from tersely import SessionError
+from tersely_pruning.slim import Slim
 
 WEIGHT = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 TINY_DAMPING = {"percdamp": 1e-7}
 
@@ -17,7 +17,7 @@ def linear(weight):
 
 
 def prune(model, inputs, *, ratio=0.5, options=None):
-    return laconic.prune(
+    return tersely.prune(
         model,
         [{"op_names": ["0"], "sparse_ratio": ratio}],
         algorithm="sparsegpt",
@@ -68,7 +68,7 @@ def test_detaching_gives_the_weights_back_bit_for_bit():
 def test_inputs_that_are_not_finite_are_an_error_and_change_nothing():
     weight = torch.ones(2, 4)
     model = linear(weight)
-    with pytest.raises(laconic.CalibrationError, match=r"0\.weight"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\.weight"):
         prune(model, torch.full((3, 4), float("nan")))
     assert type(model[0]) is nn.Linear
     assert torch.equal(model[0].weight, weight)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from laconic import SessionError
-from laconic_pruning.taylor import Taylor
+from tersely import SessionError
+from tersely_pruning.taylor import Taylor
 
 WEIGHT = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
 GRADIENT = torch.tensor([[1.0, 0.0], [2.0, 1.0]])

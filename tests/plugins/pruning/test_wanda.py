@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 INPUTS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 2.0, 1.0]])
 WEIGHT = torch.tensor([[1.0, -2.0, 3.0], [4.0, 0.5, -1.0]])
@@ -21,25 +21,25 @@ def layer():
 def test_the_smallest_product_of_weight_and_input_goes_in_every_row(layer):
     # Input lengths 1, sqrt(8) and 1: scores 1, 5.66, 3 in the first row, 4, 1.41, 1 in the second.
     config_list = [{"op_names": ["0"], "sparse_ratio": 0.34}]
-    session = laconic.prune(layer, config_list, algorithm="wanda", data=[INPUTS])
+    session = tersely.prune(layer, config_list, algorithm="wanda", data=[INPUTS])
     expected = [[False, True, True], [True, True, False]]
     assert session.masks()["0"]["weight"].tolist() == expected
 
 
 def test_batches_add_up(layer):
     config_list = [{"op_names": ["0"], "sparse_ratio": 0.34}]
-    together = laconic.prune(layer, config_list, algorithm="wanda", data=[INPUTS]).masks()
+    together = tersely.prune(layer, config_list, algorithm="wanda", data=[INPUTS]).masks()
     layer_again = nn.Sequential(nn.Linear(3, 2, bias=False))
     layer_again.load_state_dict({"0.weight": WEIGHT})
-    apart = laconic.prune(
+    apart = tersely.prune(
         layer_again, config_list, algorithm="wanda", data=[INPUTS[:1], INPUTS[1:]]
     ).masks()
     assert torch.equal(together["0"]["weight"], apart["0"]["weight"])
 
 
 def test_without_calibration_the_error_says_what_to_call_and_nothing_changes(layer):
-    with pytest.raises(laconic.SessionError) as caught:
-        laconic.prune(layer, [{"op_names": ["0"], "sparse_ratio": 0.34}], algorithm="wanda")
+    with pytest.raises(tersely.SessionError) as caught:
+        tersely.prune(layer, [{"op_names": ["0"], "sparse_ratio": 0.34}], algorithm="wanda")
     assert str(caught.value) == (
         "0.weight is compressed block by block on calibration batches; call "
         "session.calibrate(batches) before session.compress(), and again in a session that was "

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
 
-import laconic
+import tersely
 
 OPTIONS = {
     "slim": {"regular_scale": 0.01},
@@ -90,7 +90,7 @@ def loss_of(model: nn.Module, rank: int, step: int) -> Tensor:
     return (model(batch(rank, step)) - 1).square().mean()
 
 
-def train(model: nn.Module, session: laconic.Session, rank: int, *, parts: int = 1) -> None:
+def train(model: nn.Module, session: tersely.Session, rank: int, *, parts: int = 1) -> None:
     """Train one process's share; only the last part of a step is synchronized."""
     optimizer = sgd(model)
     for step in range(STEPS):
@@ -104,7 +104,7 @@ def train(model: nn.Module, session: laconic.Session, rank: int, *, parts: int =
         session.step()
 
 
-def train_alone(model: nn.Module, session: laconic.Session, *, parts: int = 1) -> None:
+def train_alone(model: nn.Module, session: tersely.Session, *, parts: int = 1) -> None:
     """The same in one process: the mean over everything that both see."""
     optimizer = sgd(model)
     for step in range(STEPS):
@@ -130,16 +130,16 @@ def alone() -> Iterator[None]:
         distributed.is_initialized = is_initialized
 
 
-def trained_alone(algorithm: str, *, parts: int = 1) -> laconic.Session:
+def trained_alone(algorithm: str, *, parts: int = 1) -> tersely.Session:
     with alone():
         model = build()
-        session = laconic.attach(model, recipe(algorithm))
+        session = tersely.attach(model, recipe(algorithm))
         train_alone(model, session, parts=parts)
         session.compress()
     return session
 
 
-def assert_same_masks(session: laconic.Session, expected: laconic.Session) -> None:
+def assert_same_masks(session: tersely.Session, expected: tersely.Session) -> None:
     found = session.masks()
     for module, targets in expected.masks().items():
         for target, mask in targets.items():
@@ -147,7 +147,7 @@ def assert_same_masks(session: laconic.Session, expected: laconic.Session) -> No
     assert_same_everywhere(session)
 
 
-def assert_same_everywhere(session: laconic.Session) -> None:
+def assert_same_everywhere(session: tersely.Session) -> None:
     """Masks and weights are the same in both processes, to the bit."""
     own = {
         f"{module}.{target}": mask
@@ -170,7 +170,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
 
 def check_training(algorithm: str, rank: int, *, parts: int = 1) -> None:
     model = build()
-    session = laconic.attach(model, recipe(algorithm))
+    session = tersely.attach(model, recipe(algorithm))
     train(DistributedDataParallel(model), session, rank, parts=parts)
     session.compress()
     assert_same_masks(session, trained_alone(algorithm, parts=parts))
@@ -208,7 +208,7 @@ def movement_with_ddp_and_accumulation(rank: int) -> None:
 
 def check_calibration(
     algorithm: str, rank: int, *, is_sharded: bool = False, **options: object
-) -> laconic.Session:
+) -> tersely.Session:
     """Unequal numbers of samples, so that a mean of means would be wrong."""
     sizes = (5, 30)
     # Sharded parameters are gathered in every call, so all processes make equally many.
@@ -219,11 +219,11 @@ def check_calibration(
     model = build()
     if is_sharded:
         shard(model)
-    session = laconic.attach(model, recipe(algorithm, options=options))
+    session = tersely.attach(model, recipe(algorithm, options=options))
     session.calibrate(batches[rank])
     session.compress()
     with alone():
-        expected = laconic.attach(build(), recipe(algorithm, options=options))
+        expected = tersely.attach(build(), recipe(algorithm, options=options))
         expected.calibrate(batches[0] + batches[1])
         expected.compress()
     assert_same_masks(session, expected)
@@ -258,11 +258,11 @@ def sparsegpt_sees_all_data(rank: int) -> None:
 def an_expert_that_one_process_calls_counts_with_what_it_saw(rank: int) -> None:
     data = (batch(0).abs(), -batch(1).abs())
     for algorithm in ("apoz", "wanda"):
-        session = laconic.attach(build(Experts), recipe(algorithm))
+        session = tersely.attach(build(Experts), recipe(algorithm))
         session.calibrate([data[rank]])
         session.compress()
         with alone():
-            expected = laconic.attach(build(Experts), recipe(algorithm))
+            expected = tersely.attach(build(Experts), recipe(algorithm))
             expected.calibrate(data)
             expected.compress()
         assert_same_masks(session, expected)
@@ -270,8 +270,8 @@ def an_expert_that_one_process_calls_counts_with_what_it_saw(rank: int) -> None:
 
 @scenario
 def an_expert_that_no_process_calls_is_an_error_in_both(rank: int) -> None:
-    session = laconic.attach(build(Experts), recipe("apoz"))
-    text = error_of(laconic.CalibrationError, lambda: session.calibrate([batch(rank).abs()]))
+    session = tersely.attach(build(Experts), recipe("apoz"))
+    text = error_of(tersely.CalibrationError, lambda: session.calibrate([batch(rank).abs()]))
     assert text.startswith("minus.weight: its module was not called in calibration")
 
 
@@ -279,13 +279,13 @@ def an_expert_that_no_process_calls_is_an_error_in_both(rank: int) -> None:
 def factors_of_an_expert_learn_in_both_processes_alike(rank: int) -> None:
     data = (batch(0).abs(), -batch(1).abs())
     model = build(Experts)
-    session = laconic.attach(model, recipe("slim"))
+    session = tersely.attach(model, recipe("slim"))
     wrapped = DistributedDataParallel(model, find_unused_parameters=True)
     wrapped(data[rank]).square().mean().backward()
     sgd(model).step()
     session.step()
     with alone():
-        expected = laconic.attach(build(Experts), recipe("slim"))
+        expected = tersely.attach(build(Experts), recipe("slim"))
         (sum(expected.model(one).square().mean() for one in data) / WORLD).backward()
         expected.step()
     for one, other in zip(factors(session), factors(expected), strict=True):
@@ -294,20 +294,20 @@ def factors_of_an_expert_learn_in_both_processes_alike(rank: int) -> None:
     assert_same_everywhere(session)
 
 
-def factors(session: laconic.Session) -> list[Tensor]:
+def factors(session: tersely.Session) -> list[Tensor]:
     return [tensor for name, tensor in session.state()[0].items() if name.startswith("learned:")]
 
 
 @scenario
 def scores_that_the_users_optimizer_moves_apart_are_an_error_in_both(rank: int) -> None:
     model = build()
-    session = laconic.attach(model, recipe("slim"))
+    session = tersely.attach(model, recipe("slim"))
     wrapped = DistributedDataParallel(model)
     optimizer = torch.optim.SGD([*model.parameters(), *session.parameters()], lr=0.1)
     loss_of(wrapped, rank, 0).backward()
     optimizer.step()
     session.step()
-    text = error_of(laconic.SessionError, session.compress)
+    text = error_of(tersely.SessionError, session.compress)
     assert text == (
         "what slim learned of stem.weight and others differs between the processes: your optimizer "
         "moves session.parameters(), whose gradients DistributedDataParallel does not average; "
@@ -318,7 +318,7 @@ def scores_that_the_users_optimizer_moves_apart_are_an_error_in_both(rank: int) 
 @scenario
 def scores_that_the_users_loop_averages_decide_alike(rank: int) -> None:
     model = build()
-    session = laconic.attach(model, recipe("slim"))
+    session = tersely.attach(model, recipe("slim"))
     wrapped = DistributedDataParallel(model)
     learned = list(session.parameters())
     optimizer = torch.optim.SGD([*model.parameters(), *learned], lr=0.1)
@@ -350,7 +350,7 @@ def check_sharded(algorithm: str, rank: int, *, is_sharded_first: bool) -> None:
     model = build()
     if is_sharded_first:
         shard(model)
-    session = laconic.attach(model, recipe(algorithm))
+    session = tersely.attach(model, recipe(algorithm))
     if not is_sharded_first:
         shard(model)
     train(model, session, rank)
@@ -369,13 +369,13 @@ def taylor_with_fsdp(rank: int) -> None:
 @scenario
 def taylor_attached_before_fsdp_is_an_error_in_both(rank: int) -> None:
     model = build()
-    session = laconic.attach(model, recipe("taylor"))
+    session = tersely.attach(model, recipe("taylor"))
     shard(model)
-    text = error_of(laconic.SessionError, lambda: train(model, session, rank))
+    text = error_of(tersely.SessionError, lambda: train(model, session, rank))
     assert text == (
         "stem.weight is another parameter than when the session was attached, so taylor does not "
         "see its gradients; fully_shard() and load_state_dict(assign=True) replace parameters: "
-        "call them before laconic.attach() or laconic.load_session()"
+        "call them before tersely.attach() or tersely.load_session()"
     )
 
 
@@ -391,9 +391,9 @@ def calibration_with_fsdp(rank: int) -> None:
 def going_block_by_block_with_fsdp_is_an_error_in_both(rank: int) -> None:
     model = build()
     shard(model)
-    session = laconic.attach(model, recipe("wanda"))
+    session = tersely.attach(model, recipe("wanda"))
     session.calibrate([batch(rank)])
-    text = error_of(laconic.SessionError, session.compress)
+    text = error_of(tersely.SessionError, session.compress)
     assert text == (
         "stem.weight is sharded, and wanda goes block by block, which fully_shard() does not "
         "allow; compress before fully_shard(), or give the algorithm the option sequential: false"
@@ -420,7 +420,7 @@ def a_session_that_one_process_saved_goes_on_in_both(rank: int, folder: Path) ->
     ):
         growth = {} if schedule is None else {"schedule": SCHEDULE | {"name": schedule}}
         model = build()
-        session = laconic.attach(model, recipe(algorithm, **growth))
+        session = tersely.attach(model, recipe(algorithm, **growth))
         if algorithm == "apoz":
             session.calibrate([batch(rank)])
             session.compress()
@@ -431,7 +431,7 @@ def a_session_that_one_process_saved_goes_on_in_both(rank: int, folder: Path) ->
         distributed.barrier()
         again = build()
         again.load_state_dict(whole_state(model), strict=False)
-        resumed = laconic.load_session(again, place)
+        resumed = tersely.load_session(again, place)
         for one, its in ((model, session), (again, resumed)):
             train(DistributedDataParallel(one), its, rank)
         assert_same_masks(resumed, session)

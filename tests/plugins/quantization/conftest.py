@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import laconic
-from laconic.affine import quantized_range
-from laconic.planning.plan import Origin
+import tersely
+from tersely.affine import quantized_range
+from tersely.planning.plan import Origin
 
 
 @pytest.fixture
@@ -14,16 +14,16 @@ def make_target():
 
     def make(dtype="int8", scheme="symmetric", *, kind="output", size=(-1, -1), **fields):
         limits = quantized_range(dtype)
-        plan = laconic.TargetPlan(
+        plan = tersely.TargetPlan(
             "fc", "_output_", kind, "quantization", "ptq", {}, Origin("quantization")
         )
-        return laconic.QuantizationTarget(
+        return tersely.QuantizationTarget(
             plan=plan,
             quant_min=limits.quant_min,
             quant_max=limits.quant_max,
             dtype=dtype,
             scheme=scheme,
-            blocks=laconic.Blocks(size),
+            blocks=tersely.Blocks(size),
             module=torch.nn.Identity(),
             **fields,
         )

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import laconic
-from laconic.quantizer_abilities import ChangesAfterStep, Simulates
+import tersely
+from tersely.quantizer_abilities import ChangesAfterStep, Simulates
 
 
 def make():
-    return laconic.registry().quantizers["bnn"]()
+    return tersely.registry().quantizers["bnn"]()
 
 
 def simulate(value, target):

@@ -3,28 +3,28 @@
 import pytest
 import torch
 
-import laconic
-from laconic.planning.plan import Origin
+import tersely
+from tersely.planning.plan import Origin
 
 
 def target(dtype, quant_min, quant_max, scheme="symmetric", size=(-1, -1)):
-    plan = laconic.TargetPlan(
+    plan = tersely.TargetPlan(
         "fc", "weight", "parameter", "quantization", "ptq", {}, Origin("quantization")
     )
-    return laconic.QuantizationTarget(
+    return tersely.QuantizationTarget(
         plan=plan,
         quant_min=quant_min,
         quant_max=quant_max,
         dtype=dtype,
         scheme=scheme,
-        blocks=laconic.Blocks(size),
+        blocks=tersely.Blocks(size),
         module=torch.nn.Identity(),
     )
 
 
 @pytest.fixture(params=["ptq", "qat"])
 def quantizer(request):
-    return laconic.registry().quantizers[request.param]()
+    return tersely.registry().quantizers[request.param]()
 
 
 def test_a_symmetric_scale_reaches_the_larger_end(quantizer):

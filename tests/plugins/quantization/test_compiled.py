@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 def function_of(name, target, value):
     """What forward does with a value and what is learned, and what is learned."""
-    quantizer = laconic.registry().quantizers[name]()
+    quantizer = tersely.registry().quantizers[name]()
     qparams = quantizer.choose(value.min(), value.max(), target)
     if not hasattr(quantizer, "start"):
         return lambda value: quantizer.simulate(value, qparams, target), []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.testing import check_quantizer
+from tersely.testing import check_quantizer
 
 NAMES = ["ptq", "qat", "lsq", "lsq_plus", "dorefa", "bnn"]
 

@@ -6,13 +6,13 @@ import pickle
 import pytest
 import torch
 
-import laconic
-from laconic.quantizer_abilities import ObservesRange, Simulates
-from laconic_quantization.dorefa import quantized_gradient
+import tersely
+from tersely.quantizer_abilities import ObservesRange, Simulates
+from tersely_quantization.dorefa import quantized_gradient
 
 
 def make(**options):
-    return laconic.registry().quantizers["dorefa"](**options)
+    return tersely.registry().quantizers["dorefa"](**options)
 
 
 def simulate(value, target, quantizer=None):
@@ -88,7 +88,7 @@ def test_integers_read_back_are_what_forward_computes_with(kind, dtype, scheme, 
     assert torch.equal((integers - read.zero_point) * read.scale, simulated)
     assert read.quant_min <= int(integers.min())
     assert int(integers.max()) <= read.quant_max
-    assert laconic.fake_quantize(simulated, read).sub(simulated).abs().max() < 1e-6
+    assert tersely.fake_quantize(simulated, read).sub(simulated).abs().max() < 1e-6
 
 
 def test_weights_without_a_sign_are_odd_integers_of_one_bit_more(make_target):
@@ -123,7 +123,7 @@ def test_weights_with_a_sign_are_integers_of_their_own_type(make_target):
     ],
 )
 def test_types_that_do_not_suit_are_refused(dtype, words, make_target):
-    with pytest.raises(laconic.PlanError, match=words):
+    with pytest.raises(tersely.PlanError, match=words):
         simulate(torch.ones(2), make_target(dtype, kind="parameter"))
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-import laconic
+import tersely
 
 ALGORITHMS = {
     "PtqQuantizer": "ptq",
@@ -50,7 +50,7 @@ def need_granularities(case):
         one for entry in case["config_list"] for one in entry.get("target_settings", {}).values()
     ]
     if any(one.get("granularity", "default") != "default" for one in settings):
-        pytest.importorskip("laconic_granularity")
+        pytest.importorskip("tersely_granularity")
 
 
 def train(case, model, session, loss_fn, *, rates, learned=()):
@@ -99,7 +99,7 @@ def test_scales_losses_and_outputs_are_the_reference_s(golden, case):
     need_granularities(case)
     model = golden.model(case)
     rates = reference_rates(case, model)
-    session = laconic.attach(model, recipe(case, **case["algo_args"]))
+    session = tersely.attach(model, recipe(case, **case["algo_args"]))
     if case["calib"] is not None:
         session.calibrate(case["calib"])
         session.compress()
@@ -118,7 +118,7 @@ def test_scales_losses_and_outputs_are_the_reference_s(golden, case):
 def test_dorefa_computes_what_the_reference_does(golden, case):
     """Before the noise of its gradients; the reference takes the range of each batch's inputs."""
     model = golden.model(case)
-    session = laconic.attach(model, recipe(case))
+    session = tersely.attach(model, recipe(case))
     session.calibrate(case["train"][:1])
     session.compress()
     losses = train(case | {"steps": 1}, model, session, golden.models.loss_fn, rates={})
@@ -137,7 +137,7 @@ def test_dorefa_computes_what_the_reference_does(golden, case):
 @pytest.mark.golden("quant.pt", select=lambda case: case["algo"] == "BNNQuantizer")
 def test_bnn_trains_as_the_reference_does(golden, case):
     model = golden.model(case)
-    session = laconic.attach(model, recipe(case))
+    session = tersely.attach(model, recipe(case))
     session.calibrate(case["train"])
     session.compress()
 
@@ -162,7 +162,7 @@ def test_lsq_trains_as_a_loop_written_by_hand():
             {"op_names": ["0"], "target_names": ["_input_", "weight"], "quant_dtype": "int4"}
         ],
     }
-    session = laconic.attach(model, {"quantization": stage})
+    session = tersely.attach(model, {"quantization": stage})
     session.calibrate(data)
     session.compress()
     mine = torch.optim.SGD([*model.parameters(), *session.parameters()], lr=0.01)

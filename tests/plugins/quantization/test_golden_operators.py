@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import laconic
+import tersely
 
 SIZES = {"tensor": None, "block4x4": (4, 4), "out_channel": (1, -1)}
 
@@ -13,7 +13,7 @@ def starts_with(prefix):
 
 
 def parameters_of(case):
-    return laconic.QParams(
+    return tersely.QParams(
         scale=case["scale"],
         zero_point=case["zero_point"].round().int(),
         quant_min=case["qmin"],
@@ -26,7 +26,7 @@ def parameters_of(case):
 
 def differentiate(case, name, make_target):
     """Values, and gradients to the input and to what is learned."""
-    quantizer = laconic.registry().quantizers[name]()
+    quantizer = tersely.registry().quantizers[name]()
     value = case["x"].clone().requires_grad_()
     learned = {"scale": case["scale"].clone().requires_grad_()}
     if name == "lsq_plus":
@@ -64,17 +64,17 @@ def test_lsq_plus_agrees_where_a_rounded_zero_point_clamps_the_same(case, make_t
     """
     _, to_value, to_learned = differentiate(case, "lsq_plus", make_target)
     size, shape = SIZES[case["granularity"]], case["x"].shape
-    position = case["x"] / laconic.expand_blocks(case["scale"], size, shape)
+    position = case["x"] / tersely.expand_blocks(case["scale"], size, shape)
     clamped = []
     for zero_point in (case["zero_point"], case["zero_point"].round()):
-        place = position + laconic.expand_blocks(zero_point, size, shape)
+        place = position + tersely.expand_blocks(zero_point, size, shape)
         clamped.append((place < case["qmin"]).int() - (place > case["qmax"]).int())
-    is_same = laconic.sum_blocks((clamped[0] != clamped[1]).int(), size) == 0
+    is_same = tersely.sum_blocks((clamped[0] != clamped[1]).int(), size) == 0
 
     compared = {"lsq_plus_int4_out_channel": 7, "lsq_plus_int2_block4x4": 0}
     assert int(is_same.sum()) == compared.get(case["name"], is_same.numel())
     torch.testing.assert_close(to_learned["zero_point"][is_same], case["grad_zero_point"][is_same])
-    elements = laconic.expand_blocks(is_same, size, shape)
+    elements = tersely.expand_blocks(is_same, size, shape)
     assert torch.equal(to_value[elements], case["grad_x"][elements])
 
 
@@ -90,7 +90,7 @@ def test_bnn_agrees_with_the_reference(case, make_target):
 
 
 def compare_simulated(case, name, target):
-    quantizer = laconic.registry().quantizers[name]()
+    quantizer = tersely.registry().quantizers[name]()
     qparams = quantizer.choose(torch.tensor(-3.0), torch.tensor(3.0), target)
     value = case["x"].clone().requires_grad_()
 

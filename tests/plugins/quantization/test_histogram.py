@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import laconic
-from laconic_quantization.histogram import count_values, merge_counts
-from laconic_quantization.observers import make_observer
+import tersely
+from tersely_quantization.histogram import count_values, merge_counts
+from tersely_quantization.observers import make_observer
 
 BY_HISTOGRAM = ["percentile", "histogram", "mse"]
 
@@ -95,7 +95,7 @@ def test_every_value_is_counted_in_its_own_block(size, dtype):
     found = count_values(values, size, 256)
 
     for place in itertools.product(*map(range, found["low"].shape)):
-        (block,) = laconic.to_blocks(values, size)[place].reshape(1, -1)
+        (block,) = tersely.to_blocks(values, size)[place].reshape(1, -1)
         alone = count_values(block, (-1,), 256)
         assert torch.equal(found["counts"][place], alone["counts"].reshape(-1))
 
@@ -142,7 +142,7 @@ def test_values_that_are_no_numbers_are_reported_with_the_target(name, wrong, ma
     bad = observer.observe(torch.tensor([[1.0, 2.0], [wrong, wrong]]), (1, -1))
     statistics = observer.merge(bad, good)
 
-    with pytest.raises(laconic.CalibrationError) as caught:
+    with pytest.raises(tersely.CalibrationError) as caught:
         observer.range(statistics, make_target(size=(1, -1)))
 
     assert str(caught.value) == (

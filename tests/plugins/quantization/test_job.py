@@ -9,8 +9,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-import laconic
-from laconic.jobs.runner import run_job
+import tersely
+from tersely.jobs.runner import run_job
 
 CODE = """
 import torch
@@ -45,7 +45,7 @@ def job(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return folder / "job.yaml"
 
 
-def run(file: Path) -> laconic.Report:
+def run(file: Path) -> tersely.Report:
     return run_job(file, console=Console(file=io.StringIO(), width=200))
 
 
@@ -61,7 +61,7 @@ def test_a_job_may_only_quantize(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:a plain module cannot mask or quantize")
 def test_a_job_may_prune_quantize_and_train(tmp_path: Path) -> None:
-    pytest.importorskip("laconic_pruning")
+    pytest.importorskip("tersely_pruning")
     recipe = {
         "pruning": {
             "algorithm": "level",
@@ -84,7 +84,7 @@ def test_a_job_may_prune_quantize_and_train(tmp_path: Path) -> None:
 def test_a_job_without_the_batches_it_needs_says_where_they_belong(tmp_path: Path) -> None:
     file = job(tmp_path, {"quantization": {"algorithm": "ptq", "config_list": [BOTH]}})
 
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         run(file)
 
     assert str(caught.value) == (

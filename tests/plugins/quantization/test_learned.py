@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-import laconic
-from laconic.quantizer_abilities import LearnsScales, ObservesRange
+import tersely
+from tersely.quantizer_abilities import LearnsScales, ObservesRange
 
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -1e30, 1e38, 0.0, -0.0, 1e-45]
 
 
 def make(name, **options):
-    return laconic.registry().quantizers[name](**options)
+    return tersely.registry().quantizers[name](**options)
 
 
 def observe(quantizer, target, *batches):
@@ -103,7 +103,7 @@ def test_lsq_without_observed_values_says_what_to_call(make_target):
     quantizer, target = make("lsq"), make_target()
     qparams = quantizer.choose(torch.tensor(-1.0), torch.tensor(1.0), target)
 
-    with pytest.raises(laconic.CalibrationError) as caught:
+    with pytest.raises(tersely.CalibrationError) as caught:
         quantizer.start(qparams, target)
 
     assert str(caught.value) == (
@@ -203,7 +203,7 @@ def test_values_are_those_of_fake_quantize(name, scheme, dtype, size, kind, make
     qparams, learned = start_of(quantizer, target, values)
     for one in (values, values.bfloat16()):
         found = quantizer.learned_values(one, qparams, learned, target)
-        expected = laconic.fake_quantize(one, quantizer.meaning(qparams, learned))
+        expected = tersely.fake_quantize(one, quantizer.meaning(qparams, learned))
         assert torch.equal(found, expected)
         assert found.dtype == one.dtype
 
@@ -223,7 +223,7 @@ def test_whatever_the_optimizer_left_means_something(name, wrong, make_target):
 
     assert is_usable(meaning)
     assert bool(found.isfinite().all())
-    assert torch.equal(found, laconic.fake_quantize(values, meaning))
+    assert torch.equal(found, tersely.fake_quantize(values, meaning))
     others = torch.tensor([0, 2, 3])
     assert torch.equal(meaning.scale[others], learned["scale"].detach()[others])
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-import laconic
-from laconic_quantization.divergence import least_divergent
-from laconic_quantization.observers import make_observer
-from laconic_quantization.schemas import OBSERVERS
+import tersely
+from tersely_quantization.divergence import least_divergent
+from tersely_quantization.observers import make_observer
+from tersely_quantization.schemas import OBSERVERS
 
 
 def observed(name, values, target, **options):
@@ -128,8 +128,8 @@ def test_zeros_do_not_move_the_divergence(make_target):
 
 
 def squared_error(values, low, high, target):
-    qparams = laconic.choose_qparams(low, high, target)
-    return (laconic.fake_quantize(values, qparams) - values).square().sum().item()
+    qparams = tersely.choose_qparams(low, high, target)
+    return (tersely.fake_quantize(values, qparams) - values).square().sum().item()
 
 
 @pytest.mark.parametrize(("dtype", "scheme"), [("int4", "symmetric"), ("uint4", "affine")])
@@ -161,7 +161,7 @@ def test_the_squared_error_of_a_parameter_is_that_of_its_own_values(make_target)
 
     assert high[0].item() == 1.0
     # (4 - s)^2 + 8 (1 - s)^2 is least at s = 12 / 9 with 8, as good as scale 4 with zeros.
-    error = (laconic.fake_quantize(weight, laconic.choose_qparams(low, high, target)) - weight)[1]
+    error = (tersely.fake_quantize(weight, tersely.choose_qparams(low, high, target)) - weight)[1]
     assert error.square().sum().item() == pytest.approx(8.0, rel=1e-3)
 
 
@@ -177,7 +177,7 @@ def test_every_observer_finds_a_range_for_every_type(name, dtype, scheme, make_t
     assert bool((low >= values.amin(1, keepdim=True)).all())
     assert bool((high <= values.amax(1, keepdim=True)).all())
     assert bool((low < 0).all() and (high > 0).all())
-    laconic.choose_qparams(low, high, target)
+    tersely.choose_qparams(low, high, target)
 
 
 def test_the_range_of_a_value_alone_ends_there(make_target):
@@ -198,7 +198,7 @@ def test_options_of_another_observer_are_refused():
 
 @pytest.mark.parametrize("quantizer", ["ptq", "lsq", "lsq_plus", "dorefa"])
 def test_the_schema_takes_the_options_of_the_chosen_observer_only(quantizer):
-    schema = Draft202012Validator(laconic.registry().quantizers.info(quantizer).options)
+    schema = Draft202012Validator(tersely.registry().quantizers.info(quantizer).options)
 
     assert schema.is_valid({})
     assert schema.is_valid({"observer": "mse", "observer_options": {"bins": 1024}})
@@ -212,6 +212,6 @@ def test_the_schema_takes_the_options_of_the_chosen_observer_only(quantizer):
 
 @pytest.mark.parametrize("name", list(OBSERVERS))
 def test_a_quantizer_uses_the_observer_that_it_was_given(name, make_target):
-    quantizer = laconic.registry().quantizers["ptq"](observer=name)
+    quantizer = tersely.registry().quantizers["ptq"](observer=name)
 
     assert type(quantizer.observer(make_target())) is type(make_observer(name))

@@ -3,12 +3,12 @@
 import pytest
 from jsonschema import Draft202012Validator
 
-import laconic
-from laconic.quantizer_abilities import FollowsTraining
+import tersely
+from tersely.quantizer_abilities import FollowsTraining
 
 
 def make(**options):
-    return laconic.registry().quantizers["qat"](**options)
+    return tersely.registry().quantizers["qat"](**options)
 
 
 def test_by_default_99_percent_of_a_range_stay_and_quantizing_starts_at_once():
@@ -39,6 +39,6 @@ def test_no_gradient_passes_where_a_value_is_clamped():
     ],
 )
 def test_options_are_checked(options, is_legal):
-    schema = laconic.registry().quantizers.info("qat").options
+    schema = tersely.registry().quantizers.info("qat").options
 
     assert Draft202012Validator(schema).is_valid(options) is is_legal

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 ENTRY = {"op_types": ["Linear"], "target_names": ["_input_", "weight"], "quant_dtype": "int8"}
 RECIPE = {"quantization": {"algorithm": "qat", "config_list": [ENTRY]}}
@@ -16,8 +16,8 @@ def build():
 
 def test_ranges_and_scales_come_with_the_weights():
     model, fresh = build(), build()
-    laconic.attach(model, RECIPE)
-    again = laconic.attach(fresh, RECIPE)
+    tersely.attach(model, RECIPE)
+    again = tersely.attach(fresh, RECIPE)
     inputs = torch.arange(12.0).view(3, 4)
     model(inputs)
 

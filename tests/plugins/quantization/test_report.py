@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
-def quantize(algorithm: str = "ptq", **entry: object) -> laconic.Report:
+def quantize(algorithm: str = "ptq", **entry: object) -> tersely.Report:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 4))
     config_list = [{"op_types": ["Linear"], **entry}]
     data = [torch.randn(16, 8)]
-    return laconic.quantize(model, config_list, algorithm=algorithm, data=data).report()
+    return tersely.quantize(model, config_list, algorithm=algorithm, data=data).report()
 
 
 def test_a_weight_shows_type_scheme_granularity_and_the_range_of_its_scales() -> None:
-    pytest.importorskip("laconic_granularity")
+    pytest.importorskip("tersely_granularity")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2))
     with torch.no_grad():
@@ -28,7 +28,7 @@ def test_a_weight_shows_type_scheme_granularity_and_the_range_of_its_scales() ->
         "granularity": "out_channel",
     }
 
-    [row] = laconic.quantize(model, [entry]).report().rows
+    [row] = tersely.quantize(model, [entry]).report().rows
 
     assert (row.dtype, row.scheme, row.granularity) == ("int4", "symmetric", "out_channel")
     assert (row.scales, row.scale_low, row.scale_high) == (2, 0.5, 1.0)
@@ -42,7 +42,7 @@ def test_the_default_granularity_is_said_as_what_it_means() -> None:
 
 
 def test_groups_are_said_as_they_were_written() -> None:
-    pytest.importorskip("laconic_granularity")
+    pytest.importorskip("tersely_granularity")
     [row] = quantize(target_names=["weight"], granularity={"group": 4}).rows
 
     assert (row.granularity, row.scales) == ("group: 4", 8)
@@ -56,7 +56,7 @@ def test_what_is_chosen_at_every_call_says_so_and_is_nothing_unfinished(
     algorithm: str, entry: dict[str, object]
 ) -> None:
     if entry:
-        pytest.importorskip("laconic_granularity")
+        pytest.importorskip("tersely_granularity")
     report = quantize(algorithm, target_names=["_input_"], **entry)
 
     assert report.rows[0].dynamic
@@ -78,7 +78,7 @@ def test_a_bypassed_weight_is_observed_and_counts_as_it_was() -> None:
 
 
 def test_a_bias_of_the_accumulator_takes_the_granularity_of_its_weight() -> None:
-    pytest.importorskip("laconic_granularity")
+    pytest.importorskip("tersely_granularity")
     settings = {"bias": {"quant_dtype": "int32"}, "weight": {"granularity": "per_channel"}}
 
     report = quantize(target_names=["_input_", "weight", "bias"], target_settings=settings)
@@ -93,7 +93,7 @@ def test_a_session_without_scales_says_what_to_call() -> None:
         "config_list": [{"op_types": ["Linear"], "target_names": ["weight"]}],
     }
 
-    report = laconic.attach(nn.Sequential(nn.Linear(8, 4)), {"quantization": stage}).report()
+    report = tersely.attach(nn.Sequential(nn.Linear(8, 4)), {"quantization": stage}).report()
 
     assert [one.text for one in report.remarks] == [
         "not everything has a scale yet; call session.compress()"
@@ -104,7 +104,7 @@ def test_a_session_without_scales_says_what_to_call() -> None:
 def test_a_finished_session_still_reports_its_scales() -> None:
     model = nn.Sequential(nn.Linear(8, 4))
     config_list = [{"op_types": ["Linear"], "target_names": ["weight"]}]
-    session = laconic.quantize(model, config_list)
+    session = tersely.quantize(model, config_list)
     before = session.report()
 
     session.finalize()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 TRAINED = ["qat", "lsq", "lsq_plus", "dorefa", "bnn"]
 SOLVED = ["gptq", "awq", "smoothquant", "adaround"]
@@ -46,7 +46,7 @@ def recipe(algorithm, targets=("_input_", "weight"), **entry):
 
 
 def quantized(algorithm, model=None, document=None):
-    session = laconic.attach(model or build(), document or recipe(algorithm))
+    session = tersely.attach(model or build(), document or recipe(algorithm))
     session.calibrate([X[:8], X[8:]])
     session.compress()
     return session
@@ -119,7 +119,7 @@ def test_a_saved_session_goes_on_bit_for_bit(algorithm, tmp_path):
     checkpoint = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
 
     fresh = build()
-    again = laconic.load_session(fresh, tmp_path / "session")
+    again = tersely.load_session(fresh, tmp_path / "session")
     fresh.load_state_dict(checkpoint[0])
     other = sgd(fresh)
     other.load_state_dict(checkpoint[1])
@@ -138,7 +138,7 @@ def test_what_was_solved_comes_back_from_a_saved_session_alone(algorithm, tmp_pa
     session.save(tmp_path / "session")
     fresh = build()
     dense = copy.deepcopy(fresh.state_dict())
-    again = laconic.load_session(fresh, tmp_path / "session")
+    again = tersely.load_session(fresh, tmp_path / "session")
 
     assert torch.equal(fresh.eval()(X), session.model.eval()(X))
     again.detach()
@@ -149,7 +149,7 @@ def test_what_was_solved_comes_back_from_a_saved_session_alone(algorithm, tmp_pa
 def test_a_checkpoint_goes_into_a_freshly_attached_model(algorithm):
     session = quantized(algorithm)
     fresh = build()
-    again = laconic.attach(fresh, recipe(algorithm))
+    again = tersely.attach(fresh, recipe(algorithm))
 
     missing, unexpected = fresh.load_state_dict(session.model.state_dict())
 
@@ -171,7 +171,7 @@ def test_copies_compute_the_same(algorithm):
 @pytest.mark.parametrize("algorithm", ALL)
 def test_models_in_half_precision_have_float32_scales(algorithm, dtype):
     model = build().to(dtype)
-    session = laconic.attach(model, recipe(algorithm))
+    session = tersely.attach(model, recipe(algorithm))
     session.calibrate([X.to(dtype)])
     session.compress()
 
@@ -255,7 +255,7 @@ def test_every_holder_of_a_tied_weight_reads_the_same_values(algorithm, targets)
     model[1].weight = model[0].weight
     tokens = torch.tensor([[0, 1, 2, 3]])
     document = recipe(algorithm, targets)
-    session = laconic.attach(model, document)
+    session = tersely.attach(model, document)
     session.calibrate([tokens])
     session.compress()
     expected = model(tokens)
@@ -274,7 +274,7 @@ def test_a_folded_norm_sees_what_the_dense_one_sees_while_qat_trains():
     entry = {"op_names": ["first"], "target_names": ["weight"], "fuse_names": [["first", "norm"]]}
     document = recipe("qat")
     document["quantization"]["config_list"] = [entry]
-    session = laconic.attach(build(), document)
+    session = tersely.attach(build(), document)
     for model in (dense, session.model):
         model.train()
         model(X)
@@ -299,7 +299,7 @@ def test_a_bias_makes_up_for_what_rounding_shifts_and_comes_back(tmp_path):
             "config_list": [{"op_names": ["0"], "target_names": ["weight"]}],
         }
     }
-    session = laconic.attach(model, document)
+    session = tersely.attach(model, document)
     session.calibrate([torch.tensor([[1.0, 5.0], [3.0, 15.0]])])
     session.compress()
 
@@ -307,7 +307,7 @@ def test_a_bias_makes_up_for_what_rounding_shifts_and_comes_back(tmp_path):
     assert model[0].bias.item() == pytest.approx(0.54)
     session.save(tmp_path / "session")
     fresh = make()
-    again = laconic.load_session(fresh, tmp_path / "session")
+    again = tersely.load_session(fresh, tmp_path / "session")
     assert torch.equal(fresh[0].bias, model[0].bias)
     for one in (session, again):
         assert one.detach()[0].bias.item() == 0.5
@@ -323,7 +323,7 @@ def test_inputs_are_ranged_behind_the_weights_that_were_solved():
         "quant_dtype": "int4",
     }
 
-    session = laconic.quantize(model, [entry], algorithm="gptq", data=[batch])
+    session = tersely.quantize(model, [entry], algorithm="gptq", data=[batch])
 
     # Solved weights are the raw values now; int4 has 7 steps on either side of zero.
     first = model[0]._parameters

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
 
-import laconic
+import tersely
 
 STEPS = 3
 
@@ -66,7 +66,7 @@ def alone() -> Iterator[None]:
         distributed.is_initialized = is_initialized
 
 
-def named_scales(session: laconic.Session) -> dict[str, Tensor]:
+def named_scales(session: tersely.Session) -> dict[str, Tensor]:
     return {
         f"{module}.{target}": qparams.scale
         for module, targets in session.qparams().items()
@@ -74,7 +74,7 @@ def named_scales(session: laconic.Session) -> dict[str, Tensor]:
     }
 
 
-def assert_same_everywhere(session: laconic.Session) -> None:
+def assert_same_everywhere(session: tersely.Session) -> None:
     own = named_scales(session)
     own |= {name: value.detach() for name, value in session.model.named_parameters()}
     everyone: list[dict[str, Tensor]] = [own] * WORLD
@@ -83,13 +83,13 @@ def assert_same_everywhere(session: laconic.Session) -> None:
         assert torch.equal(everyone[0][name], everyone[1][name]), name
 
 
-def assert_scales_are(session: laconic.Session, expected: laconic.Session) -> None:
+def assert_scales_are(session: tersely.Session, expected: tersely.Session) -> None:
     for name, scale in named_scales(expected).items():
         torch.testing.assert_close(named_scales(session)[name], scale, msg=name)
 
 
-def calibrated(algorithm: str, batches: list[Tensor], **options: object) -> laconic.Session:
-    session = laconic.attach(build(), recipe(algorithm, **options))
+def calibrated(algorithm: str, batches: list[Tensor], **options: object) -> tersely.Session:
+    session = tersely.attach(build(), recipe(algorithm, **options))
     session.calibrate(batches)
     session.compress()
     return session
@@ -97,7 +97,7 @@ def calibrated(algorithm: str, batches: list[Tensor], **options: object) -> laco
 
 def train(
     model: nn.Module,
-    session: laconic.Session,
+    session: tersely.Session,
     ranks: list[int],
     optimizer: torch.optim.Optimizer | None = None,
     *,
@@ -158,7 +158,7 @@ def a_range_that_follows_training_is_that_of_both(rank: int) -> None:
     """Each moves by the smallest and the largest value that both processes saw."""
     entry = {"op_names": ["conv"], "target_names": ["_input_"]}
     document = {"quantization": {"algorithm": "qat", "config_list": [entry]}}
-    session = laconic.attach(build(), document)
+    session = tersely.attach(build(), document)
     wrapped = DistributedDataParallel(session.model)
     wrapped.train()
     wrapped(batch(rank))
@@ -171,7 +171,7 @@ def a_range_that_follows_training_is_that_of_both(rank: int) -> None:
 @scenario
 def qat_trains_alike(rank: int) -> None:
     for document in (recipe("qat"), folded("qat")):
-        session = laconic.attach(build(), document)
+        session = tersely.attach(build(), document)
         train(DistributedDataParallel(session.model), session, [rank])
         assert_same_everywhere(session)
 
@@ -180,16 +180,16 @@ def qat_trains_alike(rank: int) -> None:
 def qat_trains_alike_when_wrapped_before(rank: int) -> None:
     model = build()
     wrapped = DistributedDataParallel(model)
-    session = laconic.attach(model, recipe("qat"))
+    session = tersely.attach(model, recipe("qat"))
     train(wrapped, session, [rank])
     assert_same_everywhere(session)
 
 
-def learning(rank: int | None) -> laconic.Session:
+def learning(rank: int | None) -> tersely.Session:
     """LSQ on a model without a norm, whose statistics every process has of its own."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
-    session = laconic.attach(model, recipe("lsq", learning_rate=0.01))
+    session = tersely.attach(model, recipe("lsq", learning_rate=0.01))
     session.calibrate([batch(0), batch(1)] if rank is None else [batch(rank)])
     session.compress()
     return session
@@ -213,7 +213,7 @@ def scales_that_the_user_s_optimizer_moves_apart_are_an_error_in_both(rank: int)
     tensors = [*session.model.parameters(), *session.parameters()]
     try:
         train(wrapped, session, [rank], torch.optim.SGD(tensors, lr=0.05))
-    except laconic.SessionError as error:
+    except tersely.SessionError as error:
         text = str(error)
     assert text == (
         "what lsq learned of 0.weight and others differs between the processes: your optimizer "

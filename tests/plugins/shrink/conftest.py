@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-import laconic
-from laconic.planning.resolve import PlanWarning
+import tersely
+from tersely.planning.resolve import PlanWarning
 
 LAYERS = ("Conv1d", "Conv2d", "ConvTranspose2d", "Linear", "Embedding")
 
@@ -24,7 +24,7 @@ def tied():
         given = [{"op_types": present(model, types), "sparse_ratio": 0.5}]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlanWarning)
-            found = laconic.auto_dependency_groups(model, given, inputs)
+            found = tersely.auto_dependency_groups(model, given, inputs)
         groups, runs = {}, {}
         for entry in found:
             if "dependency_group_id" in entry:
@@ -42,8 +42,8 @@ def refusal():
 
     def refusal(model, inputs, *, types=LAYERS):
         given = [{"op_types": present(model, types), "sparse_ratio": 0.5}]
-        with pytest.raises(laconic.PlanError) as caught:
-            laconic.auto_dependency_groups(model, given, inputs)
+        with pytest.raises(tersely.PlanError) as caught:
+            tersely.auto_dependency_groups(model, given, inputs)
         return str(caught.value)
 
     return refusal

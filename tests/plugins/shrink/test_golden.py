@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-import laconic
-from laconic.planning.resolve import PlanWarning
+import tersely
+from tersely.planning.resolve import PlanWarning
 
 
 @pytest.mark.golden("dependency.json")
@@ -16,7 +16,7 @@ def test_groups_and_runs_agree(case, golden):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", PlanWarning)
-        found = laconic.auto_dependency_groups(model, given, torch.zeros(case["input_shape"]))
+        found = tersely.auto_dependency_groups(model, given, torch.zeros(case["input_shape"]))
 
     groups = {}
     for entry in found:

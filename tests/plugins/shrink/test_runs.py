@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import laconic
-from laconic.planning.resolve import PlanWarning
+import tersely
+from tersely.planning.resolve import PlanWarning
 
 HEADS = 4
 
@@ -137,7 +137,7 @@ def test_a_packed_projection_is_warned_of(tokens):
     given = [{"op_names": ["qkv"], "sparse_ratio": 0.5}]
 
     with pytest.warns(PlanWarning, match=r"qkv\.weight \(internal_metric_block 12\)"):
-        laconic.auto_dependency_groups(Packed("unbind"), given, tokens)
+        tersely.auto_dependency_groups(Packed("unbind"), given, tokens)
 
 
 def test_an_attention_module_is_cut_by_heads_and_tied_at_its_output(tied, tokens):
@@ -161,7 +161,7 @@ def test_separate_projections_of_an_attention_module_are_tied_to_each_other():
     names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
     given = [{"op_names": ["attention"], "target_names": names, "sparse_ratio": 0.5}]
 
-    found = laconic.auto_dependency_groups(
+    found = tersely.auto_dependency_groups(
         Cross(), given, (torch.zeros(1, 2, 16), torch.zeros(1, 3, 6))
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 SECONDS = 5  # of one core; measured: 0.6
 
@@ -61,7 +61,7 @@ def test_resnet_50_takes_a_few_seconds():
     given = [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]
 
     start = time.process_time()
-    found = laconic.auto_dependency_groups(model, given, image)
+    found = tersely.auto_dependency_groups(model, given, image)
     seconds = time.process_time() - start
 
     # One group for each stage: the projection and the last convolution of every block.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 GIVEN = [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]
 
@@ -38,8 +38,8 @@ def model(request):
 
 def trace(model, image):
     try:
-        return laconic.auto_dependency_groups(model, GIVEN, image)
-    except laconic.PlanError:
+        return tersely.auto_dependency_groups(model, GIVEN, image)
+    except tersely.PlanError:
         assert model.fails
         return None
 

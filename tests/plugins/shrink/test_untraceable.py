@@ -6,7 +6,7 @@ import torch_pruning
 from torch import nn
 from torch.nn import functional
 
-import laconic
+import tersely
 
 CONVOLUTIONS = [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]
 BY_HAND = "leave it out with exclude_op_names, or write dependency_group_id by hand"
@@ -258,6 +258,6 @@ def test_a_failure_of_torch_pruning_is_chained(refusal, image, monkeypatch):
         "'node'; leave out the part of the model that it cannot follow, or write "
         "dependency_group_id by hand"
     )
-    with pytest.raises(laconic.PlanError) as caught:
-        laconic.auto_dependency_groups(Between(lambda x: x), CONVOLUTIONS, image)
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.auto_dependency_groups(Between(lambda x: x), CONVOLUTIONS, image)
     assert isinstance(caught.value.__cause__, KeyError)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 RECIPE = {
     "distillation": {"config_list": [{"op_names": ["3"], "apply_method": "kl"}]},
@@ -69,11 +69,11 @@ def main():
         state = torch.load(saved[-1] / "training.pt", weights_only=True)
         own = {name: state["model"][name] for name in model.state_dict()}
         model.load_state_dict(own)
-        session = laconic.load_session(model, saved[-1], teacher=teacher)
+        session = tersely.load_session(model, saved[-1], teacher=teacher)
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
     else:
-        session = laconic.attach(model, RECIPE, teacher=teacher)
+        session = tersely.attach(model, RECIPE, teacher=teacher)
     session.calibrate([batch(1000)[0], batch(1001)[0]])
     if not saved:
         session.compress()

@@ -8,7 +8,7 @@ import torch_pruning
 from torch import nn
 from torch.nn import functional
 
-import laconic
+import tersely
 
 
 def norm_of(name):
@@ -93,8 +93,8 @@ def randomized(model):
 
 def prune(model, given, inputs):
     """The masked model and the rows of every weight that are masked."""
-    config_list = laconic.auto_dependency_groups(model, given, inputs)
-    session = laconic.prune(model, config_list, algorithm="l1_norm")
+    config_list = tersely.auto_dependency_groups(model, given, inputs)
+    session = tersely.prune(model, config_list, algorithm="l1_norm")
     masked = {
         module: (~targets["weight"].flatten(1).any(1)).nonzero().flatten().tolist()
         for module, targets in session.masks().items()

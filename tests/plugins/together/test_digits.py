@@ -25,7 +25,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_job(folder: Path, name: str) -> None:
-    command = [sys.executable, "-W", "error", "-m", "laconic.cli.main", "run", name]
+    command = [sys.executable, "-W", "error", "-m", "tersely.cli.main", "run", name]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -135,7 +135,7 @@ class Workplace:
         (folder / "job.yaml").write_text(yaml.safe_dump(job))
 
     def run(self, *options: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "laconic.cli.main", "run", "job.yaml", *options]
+        command = [sys.executable, "-m", "tersely.cli.main", "run", "job.yaml", *options]
         return subprocess.run(
             command,
             cwd=self.folder,

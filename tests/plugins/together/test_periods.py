@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 WEIGHTS = {"op_types": ["Linear"], "target_names": ["weight"]}
 HALF = [{**WEIGHTS, "sparse_ratio": 0.5}]
@@ -42,7 +42,7 @@ def wait(until):
 
 def attach(model, *periods, **beside):
     recipe = {"stages": list(periods), **beside}
-    session = laconic.attach(model, recipe, teacher=network(32))
+    session = tersely.attach(model, recipe, teacher=network(32))
     session.calibrate([batch(1000)[0]])
     session.compress()
     return session
@@ -77,7 +77,7 @@ def test_pruned_along_a_schedule_then_quantized_and_taught_throughout():
     train(model, session, 10)
     assert zeros(session) == {"0": 0.5, "2": 0.5}
     train(model, session, 10, first=10)
-    with pytest.raises(laconic.SessionError, match="the student was not seen"):
+    with pytest.raises(tersely.SessionError, match="the student was not seen"):
         session.loss()  # it still distils
     model = session.finalize()
     for name, targets in session.qparams().items():
@@ -94,10 +94,10 @@ def test_one_shot_pruning_in_a_later_period_sees_the_trained_model(algorithm):
     assert session.sparsity() == {}
     train(model, session, 3)
 
-    other = laconic.attach(twin, {"distillation": DISTIL}, teacher=network(32))
+    other = tersely.attach(twin, {"distillation": DISTIL}, teacher=network(32))
     train(twin, other, 3)
     other.detach()
-    expected = laconic.prune(twin, HALF, algorithm=algorithm, data=[batch(1000)[0]])
+    expected = tersely.prune(twin, HALF, algorithm=algorithm, data=[batch(1000)[0]])
     for name, masks in expected.masks().items():
         assert torch.equal(session.masks()[name]["weight"], masks["weight"]), name
     assert torch.equal(model[0].weight, twin[0].weight)
@@ -109,10 +109,10 @@ def test_one_shot_quantization_in_a_later_period_sees_the_trained_model(algorith
     session = attach(model, wait(3), quantize(algorithm))
     train(model, session, 3)
 
-    other = laconic.attach(twin, {"distillation": DISTIL}, teacher=network(32))
+    other = tersely.attach(twin, {"distillation": DISTIL}, teacher=network(32))
     train(twin, other, 3)
     other.detach()
-    expected = laconic.quantize(twin, EVERYTHING, algorithm=algorithm, data=[batch(1000)[0]])
+    expected = tersely.quantize(twin, EVERYTHING, algorithm=algorithm, data=[batch(1000)[0]])
     for name, targets in expected.qparams().items():
         for target, qparams in targets.items():
             torch.testing.assert_close(session.qparams()[name][target].scale, qparams.scale)
@@ -129,10 +129,10 @@ def test_gradients_are_observed_from_the_beginning_of_the_period():
     assert zeros(session) == {"0": 0.5, "2": 0.5}
 
     # The same steps with a session of its own from step 3 on.
-    other = laconic.attach(twin, {"distillation": DISTIL}, teacher=network(32))
+    other = tersely.attach(twin, {"distillation": DISTIL}, teacher=network(32))
     train(twin, other, 3)
     other.detach()
-    alone = laconic.attach(twin, prune("taylor", schedule=schedule), teacher=network(32))
+    alone = tersely.attach(twin, prune("taylor", schedule=schedule), teacher=network(32))
     alone.compress()
     train(twin, alone, 2, first=3)
     for name, masks in alone.masks().items():
@@ -140,7 +140,7 @@ def test_gradients_are_observed_from_the_beginning_of_the_period():
 
 
 def test_an_algorithm_that_ranks_by_training_needs_a_schedule_in_a_later_period():
-    with pytest.raises(laconic.PlanError) as caught:
+    with pytest.raises(tersely.PlanError) as caught:
         attach(network(), wait(3), prune("slim"))
     assert str(caught.value) == (
         "stages[1].pruning: slim ranks by what training shows from step 3 on, where its period "
@@ -150,7 +150,7 @@ def test_an_algorithm_that_ranks_by_training_needs_a_schedule_in_a_later_period(
 
 
 def test_an_algorithm_that_ranks_by_training_needs_a_schedule_where_its_period_ends():
-    with pytest.raises(laconic.PlanError, match=r"stages\[0\].pruning: taylor ranks by what"):
+    with pytest.raises(tersely.PlanError, match=r"stages\[0\].pruning: taylor ranks by what"):
         attach(network(), {**prune("taylor"), "until": 3}, quantize("qat"))
 
 
@@ -161,7 +161,7 @@ def test_what_is_learned_can_be_handed_over_while_what_learns_nothing_waits():
             {"pruning": {"algorithm": "taylor", "config_list": HALF, "schedule": LINE}},
         ]
     }
-    session = laconic.attach(network(), recipe)
+    session = tersely.attach(network(), recipe)
     session.calibrate([batch(1000)[0]])
     session.compress()
     assert len(list(session.parameters())) == 4
@@ -185,13 +185,13 @@ def test_a_step_that_fails_when_a_stage_begins_can_be_made_again(algorithm, tmp_
     train(whole, expected, 3)
     train(hurt, session, 3)
     before = session.masks()
-    with pytest.raises(laconic.CalibrationError):
+    with pytest.raises(tersely.CalibrationError):
         train(hurt, session, 1, first=3)
     assert session.steps == 3
     for name, masks in before.items():
         assert torch.equal(session.masks()[name]["weight"], masks["weight"])
     session.save(tmp_path)
-    laconic.load_session(network(), tmp_path, teacher=network(32))
+    tersely.load_session(network(), tmp_path, teacher=network(32))
     session.calibrate([batch(1000)[0]])
     session.step()
     assert zeros(session) == {"0": 0.5, "2": 0.5}
@@ -212,11 +212,11 @@ def test_what_a_stage_had_put_in_before_it_failed_to_begin_is_taken_out(tmp_path
     bad = batch(1000)[0].clone()
     bad[0, 0] = float("nan")
     session.calibrate([bad])
-    with pytest.raises(laconic.CalibrationError):
+    with pytest.raises(tersely.CalibrationError):
         train(model, session, 1)
     assert not [name for name in model.state_dict() if "score" in name]
     session.save(tmp_path)
-    laconic.load_session(network(), tmp_path, teacher=network(32))
+    tersely.load_session(network(), tmp_path, teacher=network(32))
     session.calibrate([batch(1000)[0]])
     session.step()
     assert zeros(session) == {"0": 0, "2": 0.5}
@@ -226,7 +226,7 @@ def test_what_a_stage_had_put_in_before_it_failed_to_begin_is_taken_out(tmp_path
 def test_movement_has_to_reach_its_sparsity_within_its_period():
     options = {"warmup_steps": 2, "cooldown_begin_step": 10}
     movement = prune("movement", options=options)
-    with pytest.raises(laconic.PlanError, match="of its sparsity when its period ends, 8 steps"):
+    with pytest.raises(tersely.PlanError, match="of its sparsity when its period ends, 8 steps"):
         attach(network(), {**movement, "until": 8}, quantize("qat"))
     session = attach(network(), {**movement, "until": 10}, quantize("qat"))
     assert session.waiting == ("stages[1].quantization",)
@@ -254,7 +254,7 @@ def test_movement_stops_with_its_period():
 def test_a_session_whose_stages_all_come_later_steps_without_compress():
     model = network()
     recipe = {"stages": [wait(1), prune("l1_norm")]}
-    session = laconic.attach(model, recipe, teacher=network(32))
+    session = tersely.attach(model, recipe, teacher=network(32))
     train(model, session, 1)
     assert zeros(session) == {"0": 0.5, "2": 0.5}
 
@@ -281,7 +281,7 @@ def test_the_teacher_is_needed_in_the_periods_that_distil():
 def test_a_projection_of_a_later_period_is_not_handed_over_before():
     taught = {"config_list": [{"op_names": ["0"], "projection": "linear"}]}
     session = attach(network(8), {**prune("l1_norm"), "until": 2}, {"distillation": taught})
-    with pytest.raises(laconic.SessionError, match=r"stages\[1\].distillation learns is made"):
+    with pytest.raises(tersely.SessionError, match=r"stages\[1\].distillation learns is made"):
         session.parameters()
 
 
@@ -301,7 +301,7 @@ def test_a_pipeline_goes_on_bit_for_bit(at, tmp_path):
     again = network()
     state = part.state_dict()
     again.load_state_dict({name: state[name].clone() for name in again.state_dict()})
-    session = laconic.load_session(again, tmp_path, teacher=network(32))
+    session = tersely.load_session(again, tmp_path, teacher=network(32))
     session.calibrate([batch(1000)[0]])
     for step in range(at, 12):
         train(again, session, 1, first=step)

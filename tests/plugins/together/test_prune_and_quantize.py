@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
 
@@ -35,7 +35,7 @@ def recipe(quantizer, pruner="level", **options):
 )
 def test_what_is_masked_stays_zero(quantizer):
     options = {"iterations": 20} if quantizer == "adaround" else {}
-    session = laconic.attach(build(), recipe(quantizer, **options))
+    session = tersely.attach(build(), recipe(quantizer, **options))
     session.calibrate([X])
     session.compress()
 
@@ -54,15 +54,15 @@ def test_what_is_masked_stays_zero(quantizer):
 
 @pytest.mark.parametrize("quantizer", ["ptq", "lsq", "awq", "smoothquant"])
 def test_scales_are_those_of_a_model_that_was_pruned_before(quantizer):
-    together = laconic.attach(build(), recipe(quantizer))
+    together = tersely.attach(build(), recipe(quantizer))
     together.calibrate([X])
     together.compress()
 
     model = build()
     config = recipe(quantizer)
-    pruned = laconic.prune(model, config["pruning"]["config_list"], algorithm="level")
+    pruned = tersely.prune(model, config["pruning"]["config_list"], algorithm="level")
     pruned.finalize()
-    alone = laconic.attach(model, {"quantization": config["quantization"]})
+    alone = tersely.attach(model, {"quantization": config["quantization"]})
     alone.calibrate([X])
     alone.compress()
 
@@ -77,7 +77,7 @@ def test_scales_are_those_of_a_model_that_was_pruned_before(quantizer):
 def test_detaching_gives_the_dense_model_back():
     model = build()
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    session = laconic.attach(model, recipe("gptq", pruner="sparsegpt"))
+    session = tersely.attach(model, recipe("gptq", pruner="sparsegpt"))
     session.calibrate([X])
     session.compress()
     session.detach()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 CASES = {
     "rows": (lambda: nn.Linear(4, 2), (3, 4), (1, 4)),
@@ -26,7 +26,7 @@ def quantized(make, shape, granularity, algorithm="ptq", targets=("_input_",), *
     x = torch.randn(shape)
     config = {"op_names": ["0"], "target_names": list(targets), "granularity": granularity}
     stage = {"algorithm": algorithm, "config_list": [{**config, **entry}]}
-    session = laconic.attach(model, {"quantization": stage})
+    session = tersely.attach(model, {"quantization": stage})
     session.calibrate([x])
     session.compress()
     return session, x

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 DTYPES = [
     *(f"int{bits}" for bits in range(2, 17)),
@@ -73,7 +73,7 @@ def quantized(layer, granularity, dtype, scheme, algorithm="ptq"):
         "granularity": GRANULARITIES[granularity],
     }
     stage = {"algorithm": algorithm, "config_list": [entry]}
-    session = laconic.attach(model, {"quantization": stage})
+    session = tersely.attach(model, {"quantization": stage})
     session.compress()
     return session
 
@@ -109,7 +109,7 @@ def test_no_weight_is_further_from_its_value_than_half_a_step(layer, granularity
         raw, qparams = module._parameters["weight"].detach(), session.qparams()["0"]["weight"]
         scale = qparams.scale
         if scale.ndim:
-            scale = laconic.expand_blocks(scale, qparams.block_size, raw.shape)
+            scale = tersely.expand_blocks(scale, qparams.block_size, raw.shape)
 
         # A zero point is rounded too, so an affine range may lie half a step off at its end.
         largest = 0.5 if scheme == "symmetric" else 1.0
@@ -121,7 +121,7 @@ def test_each_channel_has_a_scale_worked_out_by_hand():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[0.7, -0.15], [-1.4, 0.5]]))
     entry = {"op_names": ["0"], "target_names": ["weight"], "quant_dtype": "int4"}
-    session = laconic.quantize(model, [{**entry, "granularity": "per_channel"}], algorithm="ptq")
+    session = tersely.quantize(model, [{**entry, "granularity": "per_channel"}], algorithm="ptq")
 
     # Steps of 0.1 and 0.2: -0.15 is 1.5 steps, and halves go to the even 2; 0.5 is 2.5 steps.
     assert session.qparams()["0"]["weight"].scale.flatten().tolist() == pytest.approx([0.1, 0.2])

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from laconic.jobs.runner import run_job
+from tersely.jobs.runner import run_job
 
 CODE = """
 from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 @pytest.fixture
@@ -34,29 +34,29 @@ def toy_losses() -> Iterator[None]:
         return (student @ teacher).sum()
 
     class Face:
-        @laconic.hookimpl
-        def laconic_distillation_losses(self):
+        @tersely.hookimpl
+        def tersely_distillation_losses(self):
             extra = {
                 "type": "object",
                 "properties": {"extra": {"type": "number"}},
                 "additionalProperties": False,
             }
             return [
-                laconic.LossInfo(name="toy_square", implementation="laconic_toy_losses:square"),
-                laconic.LossInfo(
-                    name="toy_sum", implementation="laconic_toy_losses:add", options=extra
+                tersely.LossInfo(name="toy_square", implementation="tersely_toy_losses:square"),
+                tersely.LossInfo(
+                    name="toy_sum", implementation="tersely_toy_losses:add", options=extra
                 ),
-                laconic.LossInfo(name="toy_broken", implementation="laconic_toy_losses:broken"),
-                laconic.LossInfo(name="toy_fails", implementation="laconic_toy_losses:fails"),
+                tersely.LossInfo(name="toy_broken", implementation="tersely_toy_losses:broken"),
+                tersely.LossInfo(name="toy_fails", implementation="tersely_toy_losses:fails"),
             ]
 
-    module = ModuleType("laconic_toy_losses")
+    module = ModuleType("tersely_toy_losses")
     module.square, module.add, module.broken, module.fails = square, add, broken, fails
-    sys.modules["laconic_toy_losses"] = module
-    name = laconic.registry().register(Face(), name="laconic-toy-losses")
+    sys.modules["tersely_toy_losses"] = module
+    name = tersely.registry().register(Face(), name="tersely-toy-losses")
     yield
-    laconic.registry().unregister(name)
-    del sys.modules["laconic_toy_losses"]
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_toy_losses"]
 
 
 def make_filled(value: float, *, width: int = 2) -> nn.Module:
@@ -90,6 +90,6 @@ def distilled(toy_losses, student, teacher):
 
     def attach(*, teacher=teacher, student=student, **keys):
         entry = {"op_names": ["0"], "apply_method": "toy_square", **keys}
-        return laconic.attach(student, {"distillation": {"config_list": [entry]}}, teacher=teacher)
+        return tersely.attach(student, {"distillation": {"config_list": [entry]}}, teacher=teacher)
 
     return attach

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-import laconic
+import tersely
 
 
 def attach(student, teacher):
     entry = {"op_names": ["0", "1"], "apply_method": "toy_square"}
-    return laconic.attach(student, {"distillation": {"config_list": [entry]}}, teacher=teacher)
+    return tersely.attach(student, {"distillation": {"config_list": [entry]}}, teacher=teacher)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 ONES = torch.ones(1, 2)
 # Layer 0 of the student puts out 2, that of the teacher 6: a square of 16.
@@ -55,7 +55,7 @@ def test_options_reach_the_loss(distilled):
 def test_task_loss_weight_scales_the_task_loss_alone(toy_losses, student, teacher):
     entry = {"op_names": ["0"], "apply_method": "toy_square"}
     stage = {"task_loss_weight": 0.25, "config_list": [entry]}
-    session = laconic.attach(student, {"distillation": stage}, teacher=teacher)
+    session = tersely.attach(student, {"distillation": stage}, teacher=teacher)
 
     run(session)
 
@@ -106,7 +106,7 @@ def test_values_of_dictionaries_and_of_tuples_in_them_are_distilled(toy_losses):
     student, teacher = nn.Sequential(Hidden(1.0)), nn.Sequential(Hidden(3.0))
     targets = ["_output_logits", "_output_hidden_states_1"]
     entry = {"op_names": ["0"], "target_names": targets, "apply_method": "toy_square"}
-    session = laconic.attach(student, {"distillation": {"config_list": [entry]}}, teacher=teacher)
+    session = tersely.attach(student, {"distillation": {"config_list": [entry]}}, teacher=teacher)
 
     run(session)
 
@@ -118,7 +118,7 @@ def test_a_step_without_the_teacher_is_refused(distilled, student):
 
     student(ONES)
 
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
         "0._output_ of the teacher was not seen since the last loss: call "
@@ -131,7 +131,7 @@ def test_a_step_without_the_student_is_refused(distilled):
 
     session.teacher_forward(ONES)
 
-    with pytest.raises(laconic.SessionError, match=r"0\._output_ of the student was not seen"):
+    with pytest.raises(tersely.SessionError, match=r"0\._output_ of the student was not seen"):
         session.loss()
 
 
@@ -140,7 +140,7 @@ def test_a_loss_uses_up_what_was_seen(distilled):
     run(session)
     session.loss()
 
-    with pytest.raises(laconic.SessionError, match="not seen since the last loss"):
+    with pytest.raises(tersely.SessionError, match="not seen since the last loss"):
         session.loss()
 
 
@@ -169,7 +169,7 @@ def test_shapes_that_do_not_go_together_name_both_targets(distilled):
     session.model(ONES)
     session.teacher_forward(torch.ones(3, 2))
 
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
         "0._output_ of the student and 0._output_ of the teacher: shapes [1, 2] and [3, 2] differ"
@@ -180,7 +180,7 @@ def test_a_loss_that_is_no_scalar_is_the_plugin_s_fault(distilled):
     session = distilled(apply_method="toy_broken")
     run(session)
 
-    with pytest.raises(laconic.PluginError, match=r"toy_broken returned \[1, 2\] for 0\._output_"):
+    with pytest.raises(tersely.PluginError, match=r"toy_broken returned \[1, 2\] for 0\._output_"):
         session.loss()
 
 
@@ -188,7 +188,7 @@ def test_a_loss_that_fails_is_named_with_both_targets_and_both_shapes(distilled)
     session = distilled(apply_method="toy_fails")
     run(session)
 
-    with pytest.raises(laconic.PluginError) as caught:
+    with pytest.raises(tersely.PluginError) as caught:
         session.loss()
     assert str(caught.value).startswith(
         "the loss toy_fails failed on 0._output_ of the student and 0._output_ of the teacher, "
@@ -199,10 +199,10 @@ def test_a_loss_that_fails_is_named_with_both_targets_and_both_shapes(distilled)
 def test_a_parameter_that_the_teacher_lacks_is_refused(toy_losses, student):
     entry = {"op_names": ["0"], "target_names": ["weight"], "apply_method": "toy_square"}
     stage = {"distillation": {"config_list": [entry]}}
-    plan = laconic.plan(student, stage)  # without the teacher, links cannot be checked
-    session = laconic.attach(student, plan, teacher=nn.Sequential(nn.ReLU()))
+    plan = tersely.plan(student, stage)  # without the teacher, links cannot be checked
+    session = tersely.attach(student, plan, teacher=nn.Sequential(nn.ReLU()))
 
-    with pytest.raises(laconic.SessionError) as caught:
+    with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
         "0.weight is linked to 0.weight, which the teacher does not have; link a module that has it"
@@ -210,7 +210,7 @@ def test_a_parameter_that_the_teacher_lacks_is_refused(toy_losses, student):
 
 
 def test_a_teacher_that_is_the_student_is_refused_and_the_model_untouched(distilled, student):
-    with pytest.raises(laconic.AttachError, match="the teacher shares modules with the model"):
+    with pytest.raises(tersely.AttachError, match="the teacher shares modules with the model"):
         distilled(teacher=student)
 
     assert type(student[0]) is nn.Linear
@@ -219,7 +219,7 @@ def test_a_teacher_that_is_the_student_is_refused_and_the_model_untouched(distil
 def test_distill_is_one_call(toy_losses, student, teacher):
     entry = {"op_names": ["0"], "apply_method": "toy_square"}
 
-    session = laconic.distill(student, [entry], teacher=teacher)
+    session = tersely.distill(student, [entry], teacher=teacher)
 
     run(session)
     assert session.loss().item() == 16

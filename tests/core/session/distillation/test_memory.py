@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-import laconic
+import tersely
 
 
 class Watched:
@@ -82,10 +82,10 @@ def test_the_links_that_do_not_count_are_freed_as_well(distilled, watched):
 @pytest.mark.parametrize(
     ("keys", "teacher_batch", "error"),
     [
-        ({}, batch(3), laconic.SessionError),  # shapes that do not go together
-        ({"apply_method": "toy_fails"}, None, laconic.PluginError),
-        ({"apply_method": "toy_broken"}, None, laconic.PluginError),
-        ({"op_names": ["0", "unseen"]}, None, laconic.SessionError),
+        ({}, batch(3), tersely.SessionError),  # shapes that do not go together
+        ({"apply_method": "toy_fails"}, None, tersely.PluginError),
+        ({"apply_method": "toy_broken"}, None, tersely.PluginError),
+        ({"op_names": ["0", "unseen"]}, None, tersely.SessionError),
     ],
 )
 def test_a_loss_that_fails_frees_what_it_was_given(
@@ -108,12 +108,12 @@ def test_a_parameter_that_cannot_be_read_frees_the_activations(
     toy_losses, student, watched, teacher
 ):
     keys = {"apply_method": "toy_square", "target_names": ["_output_", "weight"], "link": "act"}
-    plan = laconic.plan(student, {"distillation": {"config_list": [{"op_names": ["0"], **keys}]}})
+    plan = tersely.plan(student, {"distillation": {"config_list": [{"op_names": ["0"], **keys}]}})
     teacher.act = nn.Identity()
-    session = laconic.attach(student, plan, teacher=teacher)
+    session = tersely.attach(student, plan, teacher=teacher)
     run(session)
 
-    with pytest.raises(laconic.SessionError, match="the teacher does not have"):
+    with pytest.raises(tersely.SessionError, match="the teacher does not have"):
         session.loss()
 
     assert watched.alive == 0
@@ -189,7 +189,7 @@ def test_a_cache_that_fails_midway_frees_the_teacher_s_values(distilled, watched
     def half(teacher, inputs):
         teacher[0](inputs)
 
-    with pytest.raises(laconic.SessionError, match="of the teacher was not seen"):
+    with pytest.raises(tersely.SessionError, match="of the teacher was not seen"):
         session.cache_teacher([batch()], tmp_path, forward=half)
 
     assert watched.alive == 0

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-import laconic
+import tersely
 
 BATCH = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
 
@@ -52,14 +52,14 @@ def test_equal_widths_have_no_projection(distilled):
 def test_other_widths_without_a_projection_are_an_error_that_names_both(distilled, wide):
     session = distilled(teacher=wide)
 
-    with pytest.raises(laconic.SessionError, match=r"shapes \[4, 2\] and \[4, 5\] differ"):
+    with pytest.raises(tersely.SessionError, match=r"shapes \[4, 2\] and \[4, 5\] differ"):
         train(session, 1)
 
 
 def test_parameters_wait_for_the_first_batch(distilled, wide):
     session = distilled(teacher=wide, projection="linear")
 
-    with pytest.raises(laconic.SessionError, match="is made when the first batch shows"):
+    with pytest.raises(tersely.SessionError, match="is made when the first batch shows"):
         session.parameters()
 
 
@@ -95,7 +95,7 @@ def test_projections_go_on_bit_for_bit(distilled, wide, tmp_path, filled):
     twin.load_state_dict(copy.deepcopy(session.model.state_dict()))
     train(session, 3)
 
-    loaded = laconic.load_session(twin, tmp_path / "session", teacher=wide)
+    loaded = tersely.load_session(twin, tmp_path / "session", teacher=wide)
     train(loaded, 3)
 
     one = session._distillation.projections.tensors["0._output_>0"]

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-import laconic
-from laconic.session.distillation import cache
+import tersely
+from tersely.session.distillation import cache
 
 BATCHES = [torch.full((1, 2), float(value)) for value in (1, 2, 3)]
 
@@ -51,21 +51,21 @@ def test_a_batch_that_was_not_cached_is_refused(distilled, cached, filled):
     session = distilled(student=filled(1.0))
     session.use_teacher_cache(cached)
 
-    with pytest.raises(laconic.SessionFileError, match="holds the batches 0 to 2, not 3"):
+    with pytest.raises(tersely.SessionFileError, match="holds the batches 0 to 2, not 3"):
         session.teacher_batch(3)
 
 
 def test_another_config_is_refused(distilled, cached, filled):
     session = distilled(student=filled(1.0), op_names=["1"])
 
-    with pytest.raises(laconic.SessionFileError, match="cached with another distillation config"):
+    with pytest.raises(tersely.SessionFileError, match="cached with another distillation config"):
         session.use_teacher_cache(cached)
 
 
 def test_another_teacher_is_refused(distilled, cached, filled):
     session = distilled(student=filled(1.0), teacher=filled(4.0))
 
-    with pytest.raises(laconic.SessionFileError, match="cached with another teacher"):
+    with pytest.raises(tersely.SessionFileError, match="cached with another teacher"):
         session.use_teacher_cache(cached)
 
 
@@ -78,7 +78,7 @@ def test_a_broken_run_leaves_no_cache(distilled, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         session.cache_teacher(batches(), tmp_path)
-    with pytest.raises(laconic.SessionFileError, match="holds no teacher cache"):
+    with pytest.raises(tersely.SessionFileError, match="holds no teacher cache"):
         session.use_teacher_cache(tmp_path)
 
 
@@ -87,24 +87,24 @@ def test_a_damaged_file_is_named(distilled, cached, filled):
     session = distilled(student=filled(1.0))
     session.use_teacher_cache(cached)
 
-    with pytest.raises(laconic.SessionFileError, match=r"targets-00000\.safetensors is missing or"):
+    with pytest.raises(tersely.SessionFileError, match=r"targets-00000\.safetensors is missing or"):
         session.teacher_batch(0)
 
 
 def test_something_else_is_no_cache(distilled, tmp_path):
     (tmp_path / "index.json").write_text(json.dumps({"format": "other"}))
 
-    with pytest.raises(laconic.SessionFileError, match="is no teacher cache of version 1"):
+    with pytest.raises(tersely.SessionFileError, match="is no teacher cache of version 1"):
         distilled().use_teacher_cache(tmp_path)
 
 
 def test_a_batch_without_a_cache_says_what_to_call(distilled):
-    with pytest.raises(laconic.SessionError, match=r"call session\.use_teacher_cache"):
+    with pytest.raises(tersely.SessionError, match=r"call session\.use_teacher_cache"):
         distilled().teacher_batch(0)
 
 
 def test_a_session_without_a_teacher_has_nothing_to_cache(distilled, tmp_path):
     session = distilled(teacher=None)
 
-    with pytest.raises(laconic.SessionError, match="the session has no teacher"):
+    with pytest.raises(tersely.SessionError, match="the session has no teacher"):
         session.cache_teacher(BATCHES, tmp_path)

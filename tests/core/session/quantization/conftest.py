@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 WEIGHTS = [{"op_types": ["Linear"], "target_names": ["weight"]}]
 EVERYTHING = [{"op_types": ["Linear"], "target_names": ["_input_", "weight", "_output_"]}]
@@ -21,7 +21,7 @@ class ToyRange:
         self.shrink = shrink
 
     def choose(self, low, high, target):
-        qparams = laconic.choose_qparams(low, high, target)
+        qparams = tersely.choose_qparams(low, high, target)
         return qparams.evolve(scale=qparams.scale * self.shrink)
 
 
@@ -39,7 +39,7 @@ def spread(scale, qparams, value):
     """One scale for each element, or what broadcasts to that."""
     if qparams.block_size is None:
         return scale
-    return laconic.expand_blocks(scale, qparams.block_size, value.shape)
+    return tersely.expand_blocks(scale, qparams.block_size, value.shape)
 
 
 class ToyLearn(ToyRange):
@@ -90,7 +90,7 @@ class ToyShift(ToyRange):
     def solve(self, target):
         low, high = target.tensor.aminmax()
         qparams = self.choose(low, high, target)
-        return laconic.QuantizedWeight(target.tensor + qparams.scale, qparams)
+        return tersely.QuantizedWeight(target.tensor + qparams.scale, qparams)
 
 
 TOYS = {
@@ -106,12 +106,12 @@ TOYS = {
 class Face:
     """Makes the toys known."""
 
-    @laconic.hookimpl
-    def laconic_quantizers(self):
+    @tersely.hookimpl
+    def tersely_quantizers(self):
         return [
-            laconic.QuantizerInfo(
+            tersely.QuantizerInfo(
                 name=name + suffix,
-                implementation=f"laconic_quantizers:{cls.__name__}",
+                implementation=f"tersely_quantizers:{cls.__name__}",
                 options={"type": "object"},
                 default_granularity=granularity,
             )
@@ -119,10 +119,10 @@ class Face:
             for suffix, granularity in (("", "tensor"), ("_channels", "output_channel"))
         ]
 
-    @laconic.hookimpl
-    def laconic_granularities(self):
+    @tersely.hookimpl
+    def tersely_granularities(self):
         return [
-            laconic.GranularityInfo(name=name, implementation=f"laconic_quantizers:{cls.__name__}")
+            tersely.GranularityInfo(name=name, implementation=f"tersely_quantizers:{cls.__name__}")
             for name, cls in GRANULARITIES.items()
         ]
 
@@ -131,14 +131,14 @@ class Rows:
     """Each row of a parameter has a scale."""
 
     def blocks(self, shape, target):
-        return laconic.Blocks((1, *(-1,) * (len(shape) - 1)))
+        return tersely.Blocks((1, *(-1,) * (len(shape) - 1)))
 
 
 class Elements:
     """Each element of a parameter has a scale."""
 
     def blocks(self, shape, target):
-        return laconic.Blocks((1,) * len(shape))
+        return tersely.Blocks((1,) * len(shape))
 
 
 class Pairs:
@@ -147,7 +147,7 @@ class Pairs:
     def blocks(self, shape, target):
         is_activation = target.kind in ("input", "output")
         rest = (-1,) * (len(shape) - 1) if is_activation else (1,) * (len(shape) - 1)
-        return laconic.Blocks((*rest, 2))
+        return tersely.Blocks((*rest, 2))
 
 
 GRANULARITIES = {"toy_pairs": Pairs, "toy_rows": Rows, "toy_elements": Elements}
@@ -155,15 +155,15 @@ GRANULARITIES = {"toy_pairs": Pairs, "toy_rows": Rows, "toy_elements": Elements}
 
 @pytest.fixture(autouse=True)
 def _toy_quantizers(toy_pruners) -> Iterator[None]:
-    module = ModuleType("laconic_quantizers")
+    module = ModuleType("tersely_quantizers")
     for cls in (*TOYS.values(), *GRANULARITIES.values()):
         setattr(module, cls.__name__, cls)
-    sys.modules["laconic_quantizers"] = module
-    name = laconic.registry().register(Face(), name="laconic-quantizers")
+    sys.modules["tersely_quantizers"] = module
+    name = tersely.registry().register(Face(), name="tersely-quantizers")
     ToyFails.is_mended = False
     yield
-    laconic.registry().unregister(name)
-    del sys.modules["laconic_quantizers"]
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_quantizers"]
 
 
 @pytest.fixture
@@ -177,12 +177,12 @@ def mend() -> Callable[[], None]:
 
 
 @pytest.fixture
-def attach() -> Callable[..., laconic.Session]:
+def attach() -> Callable[..., tersely.Session]:
     """Attach a quantizer: ``attach(model, "toy_range", config_list, options...)``."""
 
     def attach(model, algorithm, config_list=None, **options):
         stage = {"algorithm": algorithm, "config_list": config_list or WEIGHTS, "options": options}
-        return laconic.attach(model, {"quantization": stage})
+        return tersely.attach(model, {"quantization": stage})
 
     return attach
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 BIASED = {"_input_": {}, "weight": {}, "bias": {"quant_dtype": "int32"}}
 
@@ -91,37 +91,37 @@ def test_it_needs_an_input_and_a_weight(model, target_names, text):
     config = entry()[0] | {"target_names": target_names}
     document = {"quantization": {"algorithm": "toy_range", "config_list": [config]}}
 
-    with pytest.raises(laconic.PlanError, match=text):
-        laconic.plan(model, document)
+    with pytest.raises(tersely.PlanError, match=text):
+        tersely.plan(model, document)
 
 
 def test_no_other_target_has_that_type(model):
     config = {"op_names": ["0"], "target_names": ["weight"], "quant_dtype": "int32"}
     document = {"quantization": {"algorithm": "toy_range", "config_list": [config]}}
 
-    with pytest.raises(laconic.PlanError, match=r"quant_dtype 'int32' is for a bias"):
-        laconic.plan(model, document)
+    with pytest.raises(tersely.PlanError, match=r"quant_dtype 'int32' is for a bias"):
+        tersely.plan(model, document)
 
 
 def test_an_input_with_many_scales_is_refused(model):
     config = entry(_input_={"granularity": "toy_pairs"})
     document = {"quantization": {"algorithm": "toy_range", "config_list": config}}
 
-    with pytest.raises(laconic.PlanError, match="and toy_pairs gives it several"):
-        laconic.plan(model, document)
+    with pytest.raises(tersely.PlanError, match="and toy_pairs gives it several"):
+        tersely.plan(model, document)
 
 
 def test_a_weight_with_other_blocks_than_channels_is_refused(model):
     config = entry(weight={"granularity": "toy_elements"})
     document = {"quantization": {"algorithm": "toy_range", "config_list": config}}
 
-    with pytest.raises(laconic.PlanError, match="or one for each output channel"):
-        laconic.plan(model, document)
+    with pytest.raises(tersely.PlanError, match="or one for each output channel"):
+        tersely.plan(model, document)
 
 
 def test_an_input_with_a_scale_for_each_channel_by_default_is_refused(model):
     """An algorithm may cut everything into channels without being told."""
     document = {"quantization": {"algorithm": "toy_range_channels", "config_list": entry()}}
 
-    with pytest.raises(laconic.PlanError, match="its input has one scale"):
-        laconic.plan(model, document)
+    with pytest.raises(tersely.PlanError, match="its input has one scale"):
+        tersely.plan(model, document)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-import laconic
+import tersely
 
 DENSE_KEYS = ["0.weight", "0.bias", "1.weight", "1.bias"]
 
@@ -27,7 +27,7 @@ def test_the_user_s_keys_stay(two, attach, everything):
 
     added = [key for key in two.state_dict() if key not in DENSE_KEYS]
     assert [key for key in two.state_dict() if key in DENSE_KEYS] == DENSE_KEYS
-    assert all(key.rpartition(".")[2].startswith("_laconic_") for key in added)
+    assert all(key.rpartition(".")[2].startswith("_tersely_") for key in added)
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "affine"])
@@ -127,7 +127,7 @@ def test_a_loaded_session_goes_on_bit_for_bit(algorithm, two, attach, tmp_path):
     plain = {key: value for key, value in twin.state_dict().items() if key in DENSE_KEYS}
     fresh = type(two)(*[torch.nn.Linear(2, 2) for _ in range(2)])
     fresh.load_state_dict(plain)
-    again = laconic.load_session(fresh, tmp_path / "session")
+    again = tersely.load_session(fresh, tmp_path / "session")
     train(two, session, steps=3)
     train(fresh, again, steps=3)
 

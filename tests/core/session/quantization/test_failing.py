@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 SHIFT_THEN_FAIL = {
     "quantization": [
@@ -35,9 +35,9 @@ def assert_same(model, before):
 
 def test_a_failing_quantizer_leaves_everything_as_it_was(two, mend):
     dense = state_of(two)
-    session = laconic.attach(two, SHIFT_THEN_FAIL)
+    session = tersely.attach(two, SHIFT_THEN_FAIL)
 
-    with pytest.raises(laconic.PluginError, match=r"toy_fails failed on 1\.weight: RuntimeError"):
+    with pytest.raises(tersely.PluginError, match=r"toy_fails failed on 1\.weight: RuntimeError"):
         session.compress()
 
     assert session.qparams() == {}
@@ -50,13 +50,13 @@ def test_a_failing_quantizer_leaves_everything_as_it_was(two, mend):
 
 
 def test_scales_that_are_in_force_stay_in_force(two, mend, monkeypatch):
-    session = laconic.attach(two, SHIFT_THEN_FAIL)
+    session = tersely.attach(two, SHIFT_THEN_FAIL)
     mend()
     session.compress()
     before, buffers = state_of(two), dict(two[0].named_buffers())
-    monkeypatch.setattr(laconic.registry().quantizers["toy_fails"], "is_mended", False)
+    monkeypatch.setattr(tersely.registry().quantizers["toy_fails"], "is_mended", False)
 
-    with pytest.raises(laconic.PluginError):
+    with pytest.raises(tersely.PluginError):
         session.compress()
 
     assert_same(two, before)
@@ -66,12 +66,12 @@ def test_scales_that_are_in_force_stay_in_force(two, mend, monkeypatch):
 def test_what_is_learned_is_the_same_tensor_after_an_error(two, mend, monkeypatch):
     stage = {"algorithm": "toy_learn", "config_list": [{"op_names": ["0"]}]}
     stage["config_list"][0]["target_names"] = ["weight"]
-    session = laconic.attach(two, {"quantization": [stage, SHIFT_THEN_FAIL["quantization"][1]]})
+    session = tersely.attach(two, {"quantization": [stage, SHIFT_THEN_FAIL["quantization"][1]]})
     mend()
     session.compress()
     (1e-4 * two[0].weight.sum()).backward()
-    monkeypatch.setattr(laconic.registry().quantizers["toy_fails"], "is_mended", False)
-    with pytest.raises(laconic.PluginError):
+    monkeypatch.setattr(tersely.registry().quantizers["toy_fails"], "is_mended", False)
+    with pytest.raises(tersely.PluginError):
         session.compress()
 
     session.step()
@@ -85,7 +85,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(two, attach):
         two[1].weight[0, 0] = float("nan")
     session = attach(two, "toy_range")
 
-    with pytest.raises(laconic.CalibrationError, match=r"1\.weight: 1 of its 1 observed ranges"):
+    with pytest.raises(tersely.CalibrationError, match=r"1\.weight: 1 of its 1 observed ranges"):
         session.compress()
     assert session.qparams() == {}
 
@@ -95,7 +95,7 @@ def test_an_empty_weight_is_refused_by_name(attach):
         model = nn.Sequential(nn.Linear(0, 2))
     session = attach(model, "toy_range")
 
-    with pytest.raises(laconic.CalibrationError, match=r"0\.weight is empty \(shape \[2, 0\]\)"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\.weight is empty \(shape \[2, 0\]\)"):
         session.compress()
 
 
@@ -103,7 +103,7 @@ def test_inputs_that_are_not_finite_are_refused_by_name(two, attach, everything)
     session = attach(two, "toy_range", everything)
     session.calibrate([torch.tensor([[float("inf"), 0.0]])])
 
-    with pytest.raises(laconic.CalibrationError, match=r"0\._input_: 1 of its 1 observed ranges"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\._input_: 1 of its 1 observed ranges"):
         session.compress()
     assert session.qparams() == {}
 
@@ -112,14 +112,14 @@ def test_integers_as_input_are_refused_by_name(attach):
     model = nn.Sequential(nn.Embedding(3, 2))
     session = attach(model, "toy_range", [{"op_names": ["0"], "target_names": ["_input_"]}])
 
-    with pytest.raises(laconic.CalibrationError, match=r"0\._input_ holds int64, and only"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\._input_ holds int64, and only"):
         session.calibrate([torch.tensor([0, 2])])
 
 
 def test_an_empty_input_is_not_seen(two, attach, everything):
     session = attach(two, "toy_range", everything)
 
-    with pytest.raises(laconic.CalibrationError, match=r"0\._input_ was not seen in calibration"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\._input_ was not seen in calibration"):
         session.calibrate([torch.empty(0, 2)])
 
 
@@ -127,7 +127,7 @@ def test_forgotten_calibration_is_told(two, attach, everything):
     session = attach(two, "toy_range", everything)
 
     with pytest.raises(
-        laconic.SessionError,
+        tersely.SessionError,
         match=r"0\._input_ is quantized by the range that calibration sees; "
         r"call session\.calibrate\(batches\) before session\.compress\(\)",
     ):
@@ -138,18 +138,18 @@ def test_forgotten_compression_is_told(two, attach):
     session = attach(two, "toy_range")
 
     with pytest.raises(
-        laconic.SessionError,
+        tersely.SessionError,
         match=r"finalize\(\) found no scale of 0\.weight; call session\.compress\(\) first",
     ):
         session.finalize()
-    with pytest.raises(laconic.SessionError, match=r"step\(\) found no scale of 0\.weight"):
+    with pytest.raises(tersely.SessionError, match=r"step\(\) found no scale of 0\.weight"):
         session.step()
 
 
 def test_forgotten_calibration_and_compression_are_told(two, attach):
     session = attach(two, "toy_range", [{"op_names": ["0"], "target_names": ["_input_"]}])
     with pytest.raises(
-        laconic.SessionError, match=r"call session\.calibrate\(batches\) and session\.compress\(\)"
+        tersely.SessionError, match=r"call session\.calibrate\(batches\) and session\.compress\(\)"
     ):
         session.finalize()
 
@@ -158,14 +158,14 @@ def test_ranges_that_training_never_saw_are_told(two, attach):
     session = attach(two, "toy_follow")
 
     with pytest.raises(
-        laconic.SessionError, match=r"train some steps in training mode, or call session\.compress"
+        tersely.SessionError, match=r"train some steps in training mode, or call session\.compress"
     ):
         session.finalize()
 
 
 def test_a_copy_of_a_failed_model_works(two):
-    session = laconic.attach(two, SHIFT_THEN_FAIL)
-    with pytest.raises(laconic.PluginError):
+    session = tersely.attach(two, SHIFT_THEN_FAIL)
+    with pytest.raises(tersely.PluginError):
         session.compress()
 
     assert torch.equal(copy.deepcopy(two)(torch.ones(1, 2)), two(torch.ones(1, 2)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 X = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1))
 
@@ -87,7 +87,7 @@ def test_finalizing_folds_for_good(kind, bias, affine, attach):
     if "bn" in kind or kind == "linear":
         assert types[1] is nn.Identity
         assert model[0].bias is not None
-    assert not any("_laconic_" in key for key in model.state_dict())
+    assert not any("_tersely_" in key for key in model.state_dict())
 
 
 @pytest.mark.parametrize(("kind", "bias", "affine"), KINDS)
@@ -101,7 +101,7 @@ def test_detaching_gives_the_modules_back(kind, bias, affine, attach):
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
     assert all(one is other for one, other in zip(model, parts, strict=True))
-    assert not any("_laconic" in key for part in model for key in vars(part))
+    assert not any("_tersely" in key for part in model for key in vars(part))
 
 
 @pytest.mark.parametrize(("kind", "bias", "affine"), KINDS[:-1])
@@ -178,7 +178,7 @@ def test_the_folded_weight_by_hand(attach):
 def test_a_norm_without_statistics_is_refused(attach):
     model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1, track_running_stats=False))
 
-    with pytest.raises(laconic.AttachError, match="'1' keeps no running statistics"):
+    with pytest.raises(tersely.AttachError, match="'1' keeps no running statistics"):
         attach(model, "toy_range", fused(model))
     assert type(model[0]) is nn.Linear
 
@@ -187,7 +187,7 @@ def test_an_algorithm_that_changes_weights_cannot_fold(attach):
     model = build("conv+bn")
     session = attach(model, "toy_shift", fused(model))
 
-    with pytest.raises(laconic.PlanError, match=r"0\.weight: toy_shift changes weights, and"):
+    with pytest.raises(tersely.PlanError, match=r"0\.weight: toy_shift changes weights, and"):
         session.compress()
 
 
@@ -198,7 +198,7 @@ def test_a_saved_session_folds_again(attach, tmp_path):
     session.calibrate([X])
     session.compress()
     session.save(tmp_path / "session")
-    laconic.load_session(dense, tmp_path / "session")
+    tersely.load_session(dense, tmp_path / "session")
 
     assert torch.equal(dense(X), model(X))
 

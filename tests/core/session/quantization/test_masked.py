@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 BOTH = {
     "pruning": {
@@ -42,7 +42,7 @@ def scale_of(session):
 
 
 def test_batches_are_observed_again_once_masks_are_in_force(model):
-    session = laconic.attach(model, BOTH)
+    session = tersely.attach(model, BOTH)
     session.calibrate(iter([ONES]))
     session.compress()
 
@@ -52,13 +52,13 @@ def test_batches_are_observed_again_once_masks_are_in_force(model):
 
 
 def test_a_masked_weight_stays_zero(model):
-    session = laconic.attach(model, BOTH)
+    session = tersely.attach(model, BOTH)
     session.calibrate([ONES])
     session.compress()
 
     assert model[0].weight.tolist()[0][1] == 0
     assert session.integer_weights()["0"]["weight"].values.tolist() == [[127, 0], [0, 42]]
-    with pytest.warns(laconic.session.baking.FinalizeWarning):
+    with pytest.warns(tersely.session.baking.FinalizeWarning):
         session.finalize()
     # 42 steps of 3 / 127
     torch.testing.assert_close(
@@ -67,9 +67,9 @@ def test_a_masked_weight_stays_zero(model):
 
 
 def test_after_an_error_ranges_are_still_those_of_the_pruned_model(model, mend):
-    session = laconic.attach(model, failing())
+    session = tersely.attach(model, failing())
     session.calibrate([ONES])
-    with pytest.raises(laconic.PluginError):
+    with pytest.raises(tersely.PluginError):
         session.compress()
     mend()
 
@@ -79,14 +79,14 @@ def test_after_an_error_ranges_are_still_those_of_the_pruned_model(model, mend):
 
 
 def test_a_loaded_session_without_its_batches_says_so(model, tmp_path):
-    session = laconic.attach(model, BOTH)
+    session = tersely.attach(model, BOTH)
     session.calibrate([ONES])
     session.save(tmp_path / "session")
     session.detach()
-    again = laconic.load_session(model, tmp_path / "session")
+    again = tersely.load_session(model, tmp_path / "session")
 
     with pytest.raises(
-        laconic.SessionError,
+        tersely.SessionError,
         match=r"1\._input_ was calibrated before the session was loaded, and weights or masks "
         r"have changed since; call session\.calibrate\(batches\) again",
     ):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 WEIGHTS = {"op_types": ["Linear"], "target_names": ["weight"]}
 FIRST = {"algorithm": "toy", "config_list": [{**WEIGHTS, "sparse_ratio": 0.5}]}
@@ -51,10 +51,10 @@ def values(model, inputs):
 @pytest.mark.parametrize("algorithm", ["toy_range", "toy_follow", "toy_learn", "toy_signs"])
 def test_before_its_period_nothing_is_rounded(algorithm):
     model = build()
-    session = laconic.attach(model, recipe(algorithm))
+    session = tersely.attach(model, recipe(algorithm))
     session.compress()
     masked = build()
-    pruned = laconic.prune(masked, FIRST["config_list"], algorithm="toy")
+    pruned = tersely.prune(masked, FIRST["config_list"], algorithm="toy")
     for steps in range(3):
         assert session.qparams() == {}
         assert torch.equal(values(model, batch()), values(masked, batch())), steps
@@ -66,7 +66,7 @@ def test_before_its_period_nothing_is_rounded(algorithm):
 
 def test_scales_are_those_of_the_weights_at_the_beginning_of_the_period():
     model = build()
-    session = laconic.attach(model, recipe("toy_range"))
+    session = tersely.attach(model, recipe("toy_range"))
     session.compress()
     train(model, session, 3)
     kept = model[0]._parameters["weight"].detach() * session.masks()["0"]["weight"]
@@ -77,7 +77,7 @@ def test_scales_are_those_of_the_weights_at_the_beginning_of_the_period():
 def test_inputs_get_the_ranges_of_the_batches_that_calibration_kept():
     model = build()
     inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
-    session = laconic.attach(model, recipe("toy_range", inputs))
+    session = tersely.attach(model, recipe("toy_range", inputs))
     session.calibrate([batch(), batch(1)])
     session.compress()
     train(model, session, 3)
@@ -87,12 +87,12 @@ def test_inputs_get_the_ranges_of_the_batches_that_calibration_kept():
 
 def test_without_batches_for_later_neither_compress_nor_step_goes_on():
     inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
-    session = laconic.attach(build(), recipe("toy_range", inputs))
+    session = tersely.attach(build(), recipe("toy_range", inputs))
     message = (
         r"found no calibration batches, and stages\[1\].quantization \(toy_range\) looks at some "
         r"when it begins, at step 3; call session.calibrate\(batches\) first"
     )
-    with pytest.raises(laconic.SessionError, match=r"compress\(\) " + message):
+    with pytest.raises(tersely.SessionError, match=r"compress\(\) " + message):
         session.compress()
     assert session.masks() == {}
     session.calibrate([batch()])
@@ -105,7 +105,7 @@ def test_ranges_that_follow_training_need_no_batches_and_count_from_their_beginn
 ):
     model = build()
     inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
-    session = laconic.attach(model, recipe("toy_follow", inputs, start=2))
+    session = tersely.attach(model, recipe("toy_follow", inputs, start=2))
     session.compress()
     train(model, session, 4)
     # One step in the period: ranges are there, and nothing is rounded before its third step.
@@ -118,9 +118,9 @@ def test_ranges_that_follow_training_need_no_batches_and_count_from_their_beginn
 
 def test_what_a_later_stage_learns_begins_with_its_period_and_is_moved():
     model = build()
-    session = laconic.attach(model, recipe("toy_learn"))
+    session = tersely.attach(model, recipe("toy_learn"))
     session.compress()
-    with pytest.raises(laconic.SessionError, match=r"what stages\[1\].quantization learns is made"):
+    with pytest.raises(tersely.SessionError, match=r"what stages\[1\].quantization learns is made"):
         session.parameters()
     train(model, session, 3)
     before = [
@@ -135,9 +135,9 @@ def test_what_a_later_stage_learns_begins_with_its_period_and_is_moved():
 def test_a_batch_norm_is_folded_from_the_beginning_of_the_period():
     model, twin = build(), build()
     entry = {"op_names": ["0"], "target_names": ["weight"], "fuse_names": [["0", "1", "2"]]}
-    session = laconic.attach(model, recipe("toy_range", [entry]))
+    session = tersely.attach(model, recipe("toy_range", [entry]))
     session.compress()
-    pruned = laconic.prune(twin, FIRST["config_list"], algorithm="toy")
+    pruned = tersely.prune(twin, FIRST["config_list"], algorithm="toy")
     train(model, session, 2)
     train(twin, pruned, 2)
     assert torch.equal(values(model, batch()), values(twin, batch()))
@@ -157,11 +157,11 @@ def test_a_batch_norm_is_folded_from_the_beginning_of_the_period():
 def test_a_stage_that_fails_to_begin_leaves_everything_as_it_was(mend):
     model = build()
     entry = {**WEIGHTS, "fuse_names": [["0", "1"]]}
-    session = laconic.attach(model, recipe("toy_fails", [entry], until=2, at="3.weight"))
+    session = tersely.attach(model, recipe("toy_fails", [entry], until=2, at="3.weight"))
     session.compress()
     train(model, session, 1)
     before = values(model, batch())
-    with pytest.raises(laconic.PluginError, match="no idea"):
+    with pytest.raises(tersely.PluginError, match="no idea"):
         session.step()
     assert session.steps == 1
     assert session.qparams() == {}
@@ -175,19 +175,19 @@ def test_a_stage_that_fails_to_begin_leaves_everything_as_it_was(mend):
 @pytest.mark.parametrize("algorithm", ["toy_range", "toy_follow", "toy_learn"])
 def test_a_session_goes_on_bit_for_bit_before_and_after_a_period(algorithm, at, tmp_path):
     whole = build()
-    session = laconic.attach(whole, recipe(algorithm))
+    session = tersely.attach(whole, recipe(algorithm))
     session.compress()
     train(whole, session, 6)
 
     part = build()
-    session = laconic.attach(part, recipe(algorithm))
+    session = tersely.attach(part, recipe(algorithm))
     session.compress()
     train(part, session, at)
     session.save(tmp_path)
     weights = {name: tensor.clone() for name, tensor in part.state_dict().items()}
     again = build()
     again.load_state_dict({name: weights[name] for name in again.state_dict()})
-    session = laconic.load_session(again, tmp_path)
+    session = tersely.load_session(again, tmp_path)
     train(again, session, 6 - at, first=at)
 
     assert torch.equal(values(again, batch()), values(whole, batch()))
@@ -198,14 +198,14 @@ def test_a_session_goes_on_bit_for_bit_before_and_after_a_period(algorithm, at, 
 def test_a_loaded_session_asks_for_its_batches_at_its_first_step(tmp_path):
     inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
     model = build()
-    session = laconic.attach(model, recipe("toy_range", inputs))
+    session = tersely.attach(model, recipe("toy_range", inputs))
     session.calibrate([batch()])
     session.compress()
     train(model, session, 1)
     session.save(tmp_path)
     again = build()
-    session = laconic.load_session(again, tmp_path)
-    with pytest.raises(laconic.SessionError, match="also in a session that was loaded"):
+    session = tersely.load_session(again, tmp_path)
+    with pytest.raises(tersely.SessionError, match="also in a session that was loaded"):
         session.step()
     session.calibrate([batch()])
     session.step()
@@ -215,7 +215,7 @@ def test_a_loaded_session_asks_for_its_batches_at_its_first_step(tmp_path):
 def test_copies_and_pickles_of_a_model_that_waits_compute_the_same():
     model = build()
     entry = {"op_names": ["0"], "target_names": ["weight"], "fuse_names": [["0", "1", "2"]]}
-    session = laconic.attach(model, recipe("toy_range", [entry]))
+    session = tersely.attach(model, recipe("toy_range", [entry]))
     session.compress()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # our own
         assert torch.equal(values(twin, batch()), values(model, batch()))
@@ -225,7 +225,7 @@ def test_copies_and_pickles_of_a_model_that_waits_compute_the_same():
 def test_detaching_while_a_stage_waits_gives_the_dense_model_back():
     model, dense = build(), build()
     entry = {"op_names": ["0"], "target_names": ["weight"], "fuse_names": [["0", "1", "2"]]}
-    session = laconic.attach(model, recipe("toy_range", [entry]))
+    session = tersely.attach(model, recipe("toy_range", [entry]))
     session.compress()
     session.detach()
     assert [type(one) for one in model.modules()] == [type(one) for one in dense.modules()]
@@ -233,7 +233,7 @@ def test_detaching_while_a_stage_waits_gives_the_dense_model_back():
 
 
 def test_the_report_says_what_is_still_to_come():
-    session = laconic.attach(build(), recipe("toy_range", until=40))
+    session = tersely.attach(build(), recipe("toy_range", until=40))
     session.compress()
     remarks = [remark.text for remark in session.report().remarks]
     assert remarks == ["stages[1].quantization begins at step 40; this is step 0"]
@@ -241,7 +241,7 @@ def test_the_report_says_what_is_still_to_come():
 
 def test_history_tells_when_a_stage_began():
     model = build()
-    session = laconic.attach(model, recipe("toy_range"))
+    session = tersely.attach(model, recipe("toy_range"))
     session.compress()
     train(model, session, 4)
     assert [(one["step"], one["event"]) for one in session.history] == [
@@ -260,7 +260,7 @@ def test_ranges_freeze_at_the_step_at_which_another_stage_begins():
             {"quantization": {"algorithm": "toy_range", "config_list": names[1:]}},
         ]
     }
-    session = laconic.attach(model, recipe)
+    session = tersely.attach(model, recipe)
     session.calibrate([batch()])
     session.compress()
     train(model, session, 3)
@@ -274,13 +274,13 @@ def test_a_step_that_fails_when_a_stage_begins_leaves_masks_and_clock(mend):
     schedule = {"name": "toy_line", "every": 2, "times": 1}
     first = {**FIRST, "schedule": schedule}
     last = {"algorithm": "toy_fails", "config_list": [WEIGHTS], "options": {"at": "3.weight"}}
-    session = laconic.attach(
+    session = tersely.attach(
         model, {"stages": [{"pruning": first, "until": 2}, {"quantization": last}]}
     )
     session.compress()
     train(model, session, 1)
     history = list(session.history)
-    with pytest.raises(laconic.PluginError, match="no idea"):
+    with pytest.raises(tersely.PluginError, match="no idea"):
         session.step()
     assert session.steps == 1
     assert session.sparsity()["0"]["weight"] == 0
@@ -294,20 +294,20 @@ def test_a_step_that_fails_when_a_stage_begins_leaves_masks_and_clock(mend):
 def test_ranges_that_began_with_batches_ask_for_them_after_loading(tmp_path):
     inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
     model = build()
-    session = laconic.attach(model, recipe("toy_follow", inputs))
+    session = tersely.attach(model, recipe("toy_follow", inputs))
     session.calibrate([batch()])
     session.compress()
     train(model, session, 1)
     session.save(tmp_path)
-    session = laconic.load_session(build(), tmp_path)
-    with pytest.raises(laconic.SessionError, match="also in a session that was loaded"):
+    session = tersely.load_session(build(), tmp_path)
+    with pytest.raises(tersely.SessionError, match="also in a session that was loaded"):
         session.step()
 
 
 def test_batches_are_kept_until_the_last_stage_has_begun():
     inputs = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
     model = build()
-    session = laconic.attach(model, recipe("toy_range", inputs))
+    session = tersely.attach(model, recipe("toy_range", inputs))
     session.calibrate([batch()])
     session.compress()
     train(model, session, 2)
@@ -318,11 +318,11 @@ def test_batches_are_kept_until_the_last_stage_has_begun():
 
 def test_a_session_does_not_go_back_behind_the_beginning_of_a_stage():
     model = build()
-    session = laconic.attach(model, recipe("toy_range"))
+    session = tersely.attach(model, recipe("toy_range"))
     session.compress()
     train(model, session, 1)
     state = session.state()
     train(model, session, 2)
-    with pytest.raises(laconic.SessionError, match="the state is that of step 1"):
+    with pytest.raises(tersely.SessionError, match="the state is that of step 1"):
         session.restore(*state)
     assert session.steps == 3

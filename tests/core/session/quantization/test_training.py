@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 INPUT = [{"op_names": ["0"], "target_names": ["_input_"]}]
 
@@ -101,7 +101,7 @@ def test_what_is_not_finite_is_refused_by_name_and_leaves_no_trace(one, attach):
     session = attach(one, "toy_follow", INPUT)
     one(row(127.0, 0.0))
 
-    with pytest.raises(laconic.CalibrationError, match=r"0\._input_: 1 of its 1 observed ranges"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\._input_: 1 of its 1 observed ranges"):
         one(row(float("nan"), 0.0))
 
     assert scale(session) == 1

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
-from laconic.affine import quantized_range
-from laconic.planning.plan import Origin
+import tersely
+from tersely.affine import quantized_range
+from tersely.planning.plan import Origin
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -14,7 +14,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def _target(module, *, size, dtype="int4", scheme="symmetric", tensor=None, name="weight"):
     tensor = getattr(module, name).detach() if tensor is None else tensor
     is_transposed = isinstance(module, TRANSPOSED)
-    plan = laconic.TargetPlan(
+    plan = tersely.TargetPlan(
         "layer",
         name,
         "parameter",
@@ -29,13 +29,13 @@ def _target(module, *, size, dtype="int4", scheme="symmetric", tensor=None, name
         channel_dim=-1 if isinstance(module, nn.Linear) else 1,
     )
     limits = quantized_range(dtype)
-    return laconic.QuantizationTarget(
+    return tersely.QuantizationTarget(
         plan=plan,
         quant_min=limits.quant_min,
         quant_max=limits.quant_max,
         dtype=dtype,
         scheme=scheme,
-        blocks=laconic.Blocks(size),
+        blocks=tersely.Blocks(size),
         module=module,
         tensor=tensor,
     )

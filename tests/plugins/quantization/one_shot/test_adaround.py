@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def adaround(**options):
-    return laconic.registry().quantizers["adaround"](**({"iterations": 200} | options))
+    return tersely.registry().quantizers["adaround"](**({"iterations": 200} | options))
 
 
 def layer(seed, outputs=12, inputs=24):
@@ -45,7 +45,7 @@ def test_every_weight_goes_to_one_of_its_neighbours(linear_target, see):
     steps = (solution.tensor - weight).abs() / solution.qparams.scale
     inside = weight.abs() <= 7 * solution.qparams.scale
     assert bool((steps[inside] <= 1 + 1e-4).all())
-    again = laconic.fake_quantize(solution.tensor, solution.qparams)
+    again = tersely.fake_quantize(solution.tensor, solution.qparams)
     torch.testing.assert_close(again, solution.tensor)
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def awq(**options):
-    return laconic.registry().quantizers["awq"](**options)
+    return tersely.registry().quantizers["awq"](**options)
 
 
 def layer_with_outliers(seed=0):
@@ -21,8 +21,8 @@ def layer_with_outliers(seed=0):
 
 
 def nearest(target):
-    low, high = laconic.block_range(target.tensor, target.blocks.size)
-    return laconic.fake_quantize(target.tensor, laconic.choose_qparams(low, high, target))
+    low, high = tersely.block_range(target.tensor, target.blocks.size)
+    return tersely.fake_quantize(target.tensor, tersely.choose_qparams(low, high, target))
 
 
 def test_the_factor_that_saves_the_large_input_is_found(linear_target, see):
@@ -87,7 +87,7 @@ def test_outputs_are_closer_than_rounding_to_nearest_leaves_them(
 
     found = output_error(target, solution.tensor / solution.input_scale, inputs)
     assert found < 0.8 * output_error(target, nearest(target), inputs)
-    again = laconic.fake_quantize(solution.tensor, solution.qparams)
+    again = tersely.fake_quantize(solution.tensor, solution.qparams)
     torch.testing.assert_close(again, solution.tensor)
 
 
@@ -120,5 +120,5 @@ def test_a_convolution_shares_one_factor_over_its_kernel(make_target, see, outpu
 
 
 def test_solving_before_calibration_is_refused(linear_target):
-    with pytest.raises(laconic.SessionError, match=r"call session.calibrate\(batches\)"):
+    with pytest.raises(tersely.SessionError, match=r"call session.calibrate\(batches\)"):
         awq().solve(linear_target(torch.ones(2, 3)))

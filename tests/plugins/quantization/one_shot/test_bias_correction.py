@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def correcting():
-    return laconic.registry().quantizers["ptq"](bias_correction=True)
+    return tersely.registry().quantizers["ptq"](bias_correction=True)
 
 
 def test_the_shift_is_the_error_times_the_mean_input(linear_target, see):
@@ -71,5 +71,5 @@ def test_an_embedding_is_refused(make_target):
 def test_correcting_before_calibration_is_refused(linear_target):
     target = linear_target(torch.ones(2, 3))
 
-    with pytest.raises(laconic.SessionError, match=r"call session.calibrate\(batches\)"):
+    with pytest.raises(tersely.SessionError, match=r"call session.calibrate\(batches\)"):
         correcting().bias_correction(target, torch.ones(2, 3))

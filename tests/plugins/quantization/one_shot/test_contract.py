@@ -2,15 +2,15 @@
 
 import pytest
 
-import laconic
-from laconic.abilities import ObservesInputs
-from laconic.quantizer_abilities import (
+import tersely
+from tersely.abilities import ObservesInputs
+from tersely.quantizer_abilities import (
     CorrectsBias,
     Equalizes,
     MergesObservations,
     SolvesWeights,
 )
-from laconic.testing import check_quantizer
+from tersely.testing import check_quantizer
 
 NAMES = ["rtn", "gptq", "awq", "adaround", "smoothquant"]
 SOLVERS = NAMES[1:]
@@ -27,24 +27,24 @@ def test_ptq_keeps_its_contract_when_it_corrects_biases():
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_an_algorithm_that_solves_sees_inputs(name):
-    quantizer = laconic.registry().quantizers[name]()
+    quantizer = tersely.registry().quantizers[name]()
     assert isinstance(quantizer, SolvesWeights)
     assert isinstance(quantizer, ObservesInputs)
-    assert laconic.registry().quantizers.info(name).needs == "activations"
+    assert tersely.registry().quantizers.info(name).needs == "activations"
 
 
 @pytest.mark.parametrize("name", ["awq", "smoothquant"])
 def test_factors_of_inputs_can_be_shared(name):
-    assert isinstance(laconic.registry().quantizers[name](), Equalizes)
+    assert isinstance(tersely.registry().quantizers[name](), Equalizes)
 
 
 def test_only_ranges_are_merged_and_scaled():
-    made = {name: laconic.registry().quantizers[name]() for name in NAMES}
+    made = {name: tersely.registry().quantizers[name]() for name in NAMES}
     assert [name for name in NAMES if isinstance(made[name], MergesObservations)] == ["smoothquant"]
 
 
 def test_gptq_and_adaround_go_block_by_block():
-    made = {name: laconic.registry().quantizers[name]() for name in NAMES}
+    made = {name: tersely.registry().quantizers[name]() for name in NAMES}
     assert [name for name in NAMES if getattr(made[name], "sequential", False)] == [
         "gptq",
         "adaround",
@@ -52,12 +52,12 @@ def test_gptq_and_adaround_go_block_by_block():
 
 
 def test_rtn_needs_no_data_and_takes_activations_as_they_come():
-    assert laconic.registry().quantizers.info("rtn").needs == "nothing"
-    assert laconic.registry().quantizers["rtn"]().dynamic is True
+    assert tersely.registry().quantizers.info("rtn").needs == "nothing"
+    assert tersely.registry().quantizers["rtn"]().dynamic is True
 
 
 def test_ptq_observes_inputs_only_to_correct_biases():
-    make = laconic.registry().quantizers["ptq"]
+    make = tersely.registry().quantizers["ptq"]
     assert not isinstance(make(), (ObservesInputs, CorrectsBias))
     correcting = make(bias_correction=True)
     assert isinstance(correcting, make)

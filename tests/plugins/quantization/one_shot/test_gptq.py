@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 TINY = 1e-7
 
 
 def gptq(**options):
-    return laconic.registry().quantizers["gptq"](**options)
+    return tersely.registry().quantizers["gptq"](**options)
 
 
 def random_layer(generator, outputs, inputs):
@@ -29,7 +29,7 @@ def reference(weight, inputs, qparams, *, percdamp, order):
     while left:
         column = left[0]
         inverse = torch.linalg.inv(hessian[left][:, left])
-        found[:, column] = laconic.fake_quantize(values, qparams)[:, column]
+        found[:, column] = tersely.fake_quantize(values, qparams)[:, column]
         error = (values[:, column] - found[:, column]) / inverse[0, 0]
         values[:, left] -= error[:, None] * inverse[0]
         left = left[1:]
@@ -90,8 +90,8 @@ def test_outputs_are_closer_than_rounding_to_nearest_leaves_them(
     for _ in range(5):
         weight, inputs = random_layer(generator, 16, 32)
         target = linear_target(weight, size=(1, 16))
-        low, high = laconic.block_range(weight, (1, 16))
-        nearest = laconic.fake_quantize(weight, laconic.choose_qparams(low, high, target))
+        low, high = tersely.block_range(weight, (1, 16))
+        nearest = tersely.fake_quantize(weight, tersely.choose_qparams(low, high, target))
         quantizer = gptq(search=search)
         solution = quantizer.solve(see(quantizer, target, inputs))
         found = output_error(target, solution.tensor, inputs)
@@ -108,7 +108,7 @@ def test_quantizing_the_result_changes_nothing(dtype, linear_target, see):
     solution = quantizer.solve(see(quantizer, target, inputs.float()))
 
     assert solution.tensor.dtype == dtype
-    again = laconic.fake_quantize(solution.tensor, solution.qparams)
+    again = tersely.fake_quantize(solution.tensor, solution.qparams)
     assert torch.equal(again, solution.tensor)
 
 
@@ -177,7 +177,7 @@ def test_a_float8_target_is_refused(linear_target, see):
 
 
 def test_solving_before_calibration_is_refused(linear_target):
-    with pytest.raises(laconic.SessionError, match=r"call session.calibrate\(batches\)"):
+    with pytest.raises(tersely.SessionError, match=r"call session.calibrate\(batches\)"):
         gptq().solve(linear_target(torch.ones(2, 3)))
 
 
@@ -205,11 +205,11 @@ def test_convolutions_of_every_kind_are_solved(module, shape, size, make_target,
 
     solution = quantizer.solve(see(quantizer, target, inputs))
 
-    low, high = laconic.block_range(target.tensor, size)
-    qparams = laconic.choose_qparams(low, high, target)
+    low, high = tersely.block_range(target.tensor, size)
+    qparams = tersely.choose_qparams(low, high, target)
     assert torch.equal(solution.qparams.scale, qparams.scale)
-    nearest = laconic.fake_quantize(target.tensor, qparams)
+    nearest = tersely.fake_quantize(target.tensor, qparams)
     found = output_error(target, solution.tensor, inputs)
     assert found < 0.9 * output_error(target, nearest, inputs)
-    again = laconic.fake_quantize(solution.tensor, solution.qparams)
+    again = tersely.fake_quantize(solution.tensor, solution.qparams)
     torch.testing.assert_close(again, solution.tensor)

@@ -2,14 +2,14 @@
 
 import torch
 
-import laconic
+import tersely
 
 
 def test_the_range_is_mapped_onto_the_integers(linear_target):
     target = linear_target([[-3.0, 12.0]], dtype="uint4", scheme="affine")
-    low, high = laconic.block_range(target.tensor, (1, -1))
+    low, high = tersely.block_range(target.tensor, (1, -1))
 
-    qparams = laconic.registry().quantizers["rtn"]().choose(low, high, target)
+    qparams = tersely.registry().quantizers["rtn"]().choose(low, high, target)
 
     # 15 / 15, and zero three steps above the lowest
     assert qparams.scale.tolist() == [[1.0]]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import laconic
+import tersely
 
 
 def smoothquant(**options):
-    return laconic.registry().quantizers["smoothquant"](**options)
+    return tersely.registry().quantizers["smoothquant"](**options)
 
 
 def test_factors_split_the_range_between_inputs_and_weights(linear_target, see):
@@ -84,11 +84,11 @@ def test_outliers_in_an_input_cost_less_when_both_are_quantized(linear_target, s
     inputs[:, 3] *= 100
     weight = torch.randn(16, 32, generator=generator)
     target, quantizer = linear_target(weight, dtype="int8"), smoothquant()
-    whole = target.evolve(blocks=laconic.Blocks((-1, -1)))
+    whole = target.evolve(blocks=tersely.Blocks((-1, -1)))
 
     def quantized(values):
-        low, high = laconic.block_range(values, (-1, -1))
-        return laconic.fake_quantize(values, laconic.choose_qparams(low, high, whole))
+        low, high = tersely.block_range(values, (-1, -1))
+        return tersely.fake_quantize(values, tersely.choose_qparams(low, high, whole))
 
     solution = quantizer.solve(see(quantizer, target, inputs))
 
@@ -123,5 +123,5 @@ def test_a_convolution_computes_the_same_with_its_factors(module, make_target, s
 
 
 def test_solving_before_calibration_is_refused(linear_target):
-    with pytest.raises(laconic.SessionError, match=r"call session.calibrate\(batches\)"):
+    with pytest.raises(tersely.SessionError, match=r"call session.calibrate\(batches\)"):
         smoothquant().solve(linear_target(torch.ones(2, 3)))

@@ -1,16 +1,16 @@
 """A granularity that keeps its contract, and one for every way to break it."""
 
-import laconic
+import tersely
 
 
 class Good:
     def blocks(self, shape, target):
-        return laconic.Blocks((1,) * len(shape))
+        return tersely.Blocks((1,) * len(shape))
 
 
 class Pairs:
     def blocks(self, shape, target):
-        return laconic.Blocks((2, *(-1,) * (len(shape) - 1)))
+        return tersely.Blocks((2, *(-1,) * (len(shape) - 1)))
 
 
 class Valued(Good):
@@ -20,7 +20,7 @@ class Valued(Good):
 
 class Indivisible:
     def blocks(self, shape, target):
-        return laconic.Blocks((7,) * len(shape))
+        return tersely.Blocks((7,) * len(shape))
 
 
 class Refusing:
@@ -45,12 +45,12 @@ class Tupled:
 
 class Flat:
     def blocks(self, shape, target):
-        return laconic.Blocks((1,))
+        return tersely.Blocks((1,))
 
 
 class Zero:
     def blocks(self, shape, target):
-        return laconic.Blocks((0,) * len(shape))
+        return tersely.Blocks((0,) * len(shape))
 
 
 class Changing:
@@ -58,27 +58,27 @@ class Changing:
 
     def blocks(self, shape, target):
         Changing.calls += 1
-        return laconic.Blocks((1 + Changing.calls % 2, *(1,) * (len(shape) - 1)))
+        return tersely.Blocks((1 + Changing.calls % 2, *(1,) * (len(shape) - 1)))
 
 
 class Halved:
     def blocks(self, shape, target):
         rest = (1,) * (len(shape) - 1)
-        return laconic.Blocks((1, *rest), scope=(4, *rest), keep=2)
+        return tersely.Blocks((1, *rest), scope=(4, *rest), keep=2)
 
 
 class KeepingWithoutScope:
     def blocks(self, shape, target):
-        return laconic.Blocks((1,) * len(shape), keep=2)
+        return tersely.Blocks((1,) * len(shape), keep=2)
 
 
 class KeepingTooMuch:
     def blocks(self, shape, target):
         rest = (1,) * (len(shape) - 1)
-        return laconic.Blocks((1, *rest), scope=(4, *rest), keep=5)
+        return tersely.Blocks((1, *rest), scope=(4, *rest), keep=5)
 
 
 class Cutting:
     def blocks(self, shape, target):
         rest = (1,) * (len(shape) - 1)
-        return laconic.Blocks((4, *rest), scope=(2, *rest))
+        return tersely.Blocks((4, *rest), scope=(2, *rest))

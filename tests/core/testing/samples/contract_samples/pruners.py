@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from laconic import PlanError
+from tersely import PlanError
 
 
 class Good:

@@ -2,12 +2,12 @@
 
 import torch
 
-import laconic
+import tersely
 
 
 class Good:
     def choose(self, low, high, target):
-        return laconic.choose_qparams(low, high, target)
+        return tersely.choose_qparams(low, high, target)
 
 
 class Tupled(Good):

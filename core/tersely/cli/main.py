@@ -1,0 +1,107 @@
+"""The command ``tersely``: finds subcommands when they are called, and turns errors into exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+import click
+
+from tersely.errors import TerselyError
+
+COMMANDS: Mapping[str, str] = {
+    "validate": "tersely.cli.validate:command",
+    "plan": "tersely.cli.plan:command",
+    "run": "tersely.cli.run:command",
+    "report": "tersely.cli.report:command",
+    "plugins": "tersely.cli.plugins:command",
+    "schema": "tersely.cli.schema:command",
+    "migrate": "tersely.cli.migrate:command",
+}
+"""Subcommand -> where it is; imported when it is called, since ``plan`` and ``run`` need torch."""
+
+_SUMMARIES: Mapping[str, str] = {
+    "validate": "Check recipes, jobs and config lists.",
+    "plan": "Show what a recipe would do to a model.",
+    "run": "Run a job: compress, train, evaluate, save and report.",
+    "report": "Show the report of a finished run.",
+    "plugins": "List, describe, check and create plugins.",
+    "schema": "Write the JSON Schema of recipes, for editors.",
+    "migrate": "Rewrite an NNI config list in this specification.",
+}
+
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is called; click asks for a class."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all subcommands, in the order of the help page."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a subcommand, or None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from tersely import __version__  # late: the version is asked for rarely
+
+        click.echo(f"tersely {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Compress PyTorch models from one declarative file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: what follows ``tersely``, or None for ``sys.argv``.
+    """
+    try:
+        status = cli.main(arguments, prog_name="tersely", standalone_mode=False)
+    except TerselyError as error:
+        click.echo(f"tersely: {error}", err=True)
+        status = _FAILED
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = _FAILED
+    except click.Abort:
+        # click turns KeyboardInterrupt into Abort.
+        click.echo("tersely: interrupted", err=True)
+        status = _INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""``tersely migrate``: prints an NNI config list in this specification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+import yaml
+
+from tersely.document.migrate import migrate_document
+from tersely.document.source import read_file
+from tersely.durable import write_whole
+from tersely.registry.descriptors import Json
+
+
+@click.command(name="migrate")
+@click.argument("file")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write, whole or not at all; standard output when it is left out.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["yaml", "json"]),
+    help="How to write the list; by default as FILE is written.",
+)
+def command(file: str, output: Path | None, format_: Literal["yaml", "json"] | None) -> None:
+    """Rewrite an NNI 1.x or 2.x config list in this specification.
+
+    Whatever has no meaning here is an error that says where it stands and what to do about it.
+    FILE itself is not changed.
+    """
+    entries = migrate_document(read_file(file))
+    is_json = format_ == "json" or (format_ is None and file.lower().endswith(".json"))
+    text = _as_json(entries) if is_json else _as_yaml(entries)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        write_whole(output, text)
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {output}", err=True)
+
+
+def _as_json(entries: list[dict[str, Json]]) -> str:
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_yaml(entries: list[dict[str, Json]]) -> str:
+    text: str = yaml.safe_dump(
+        entries, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
+    return text

@@ -1,0 +1,86 @@
+"""``tersely plan``: what a recipe or job would do to a model, before anything is done."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from tersely.document.source import read_document
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tersely.document.recipe import Recipe
+
+
+@click.command("plan")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    metavar="MODULE:CALLABLE",
+    help="What builds the model; a job names its own. Modules beside FILE are found first.",
+)
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or JSON.",
+)
+@click.option("--strict", is_flag=True, help="What matches nothing is an error.")
+def command(file: Path, *, model: str | None, layout: str, strict: bool) -> None:
+    """Resolve FILE, a recipe or a job, against a model and print what would be done."""
+    # Here, because planning imports torch and other commands do without.
+    from tersely.jobs.references import job_imports
+    from tersely.planning.resolve import PlanWarning
+    from tersely.planning.resolve import plan as resolve
+
+    folder = file.absolute().parent
+    with job_imports(Path.cwd()), job_imports(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlanWarning)  # the table shows the same and more
+        recipe, built, teacher = _ingredients(file, folder, model)
+        if strict:
+            recipe = attrs.evolve(recipe, strict=True)
+        resolved = resolve(built, recipe, teacher=teacher)
+    click.echo(json.dumps(resolved.to_dict(), indent=2) if layout == "json" else str(resolved))
+
+
+def _ingredients(
+    file: Path, folder: Path, model: str | None
+) -> tuple[Recipe, nn.Module, nn.Module | None]:
+    # Here, because jobs import torch and other commands do without.
+    from tersely.document.load import load_job, load_recipe
+    from tersely.jobs.references import load_reference
+
+    if not is_job(file):
+        if model is None:
+            raise click.UsageError(
+                f"{file} is a recipe and names no model; say which with --model module:callable"
+            )
+        recipe = load_recipe(file)
+        return recipe, load_reference(model, path="--model", folder=folder)(), None
+    job = load_job(file)
+    build = load_reference(model or job.model, path="--model" if model else "model", folder=folder)
+    teacher = None
+    if job.teacher is not None:
+        teacher = load_reference(job.teacher, path="teacher", folder=folder)(**job.teacher_args)
+    return job.recipe, build() if model else build(**job.model_args), teacher
+
+
+def is_job(file: Path) -> bool:
+    """Tell whether a file is a job: a mapping with a model and a recipe.
+
+    Args:
+        file: a YAML or JSON file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    data = read_document(file).data
+    return isinstance(data, dict) and "model" in data

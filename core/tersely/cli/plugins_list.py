@@ -1,0 +1,119 @@
+"""``tersely plugins list``: everything that is installed, with versions and states."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import attrs
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tersely.registry.kinds import KINDS
+from tersely.registry.record import PluginRecord
+from tersely.registry.registry import Registry, registry
+
+_WIDTH_OF_PIPES = 200
+_STYLES = {"ok": "green", "broken": "bold red", "refused": "red", "denied": "yellow"}
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """One line of the listing.
+
+    Attributes:
+        name: the name to write in a config; for a plugin that provides none, the plugin's own.
+        kind: what it is; empty for a plugin that provides no name.
+        distribution: where it comes from.
+        version: the distribution's version.
+        state: the plugin's state.
+        summary: what it does, or why it cannot be used.
+    """
+
+    name: str
+    kind: str
+    distribution: str
+    version: str
+    state: str
+    summary: str
+
+
+@click.command("list")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="A table to read, or data.",
+)
+def list_plugins(format_: str) -> None:
+    """List everything that plugins provide, and the plugins that cannot be used."""
+    installed = registry()
+    rows = rows_of(installed)
+    if format_ == "json":
+        data = {
+            "plugins": [_plugin_data(record) for record in installed.plugins()],
+            "names": [attrs.asdict(row) for row in rows if row.kind],
+        }
+        click.echo(json.dumps(data, indent=2))
+    else:
+        _print_table(rows)
+
+
+def rows_of(installed: Registry) -> tuple[Row, ...]:
+    """Return one row for each name, by kind, and one for each plugin without names.
+
+    Args:
+        installed: the registry.
+    """
+    rows = []
+    for kind in KINDS:
+        catalog = getattr(installed, kind.catalog)
+        for name in catalog:
+            found = catalog.record(name)
+            row = Row(
+                name=name,
+                kind=kind.name,
+                distribution=found.distribution,
+                version=found.version,
+                state="ok",
+                summary=found.descriptor.summary,
+            )
+            rows.append(row)
+    for record in installed.plugins():
+        if record.state == "ok" and record.provides:
+            continue
+        row = Row(
+            name=record.name,
+            kind="",
+            distribution=record.distribution,
+            version=record.version,
+            state=record.state,
+            summary=record.reason or "provides no name: it observes, or sets default targets",
+        )
+        rows.append(row)
+    return tuple(rows)
+
+
+def _plugin_data(record: PluginRecord) -> dict[str, object]:
+    data = attrs.asdict(record)
+    data["provides"] = [{"kind": kind, "name": name} for kind, name in record.provides]
+    return data
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("name", "kind", "distribution", "version", "state"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("summary")
+    for row in rows:
+        state = Text(row.state, style=_STYLES[row.state])
+        texts = [Text(text) for text in (row.name, row.kind, row.distribution, row.version)]
+        table.add_row(*texts, state, Text(row.summary))
+    # A pipe has no width of its own, and a name cut to fit 80 columns would be no name.
+    width = None if sys.stdout.isatty() else _WIDTH_OF_PIPES
+    Console(width=width).print(table)

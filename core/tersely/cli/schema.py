@@ -1,0 +1,41 @@
+"""``tersely schema``: writes the JSON Schema that editors check and complete recipes with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tersely.document.schema import KINDS, Kind, schema
+from tersely.durable import write_whole
+
+
+@click.command(name="schema")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write, whole or not at all; standard output when it is left out.",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="recipe",
+    show_default=True,
+    help="The document: recipe, job, or the method of a bare config list.",
+)
+def command(output: Path | None, kind: Kind) -> None:
+    """Write the JSON Schema of recipes, with the options of every installed plugin.
+
+    An editor that is given this schema completes keys, names and options and shows what each
+    means. Write it again after installing plugins.
+    """
+    text = json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        write_whole(output, text)
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {output}", err=True)

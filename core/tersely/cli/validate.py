@@ -1,0 +1,80 @@
+"""``tersely validate``: checks files without importing torch or running anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tersely.cli.findings import Checked, Format, render
+from tersely.document.detect import detect_kind
+from tersely.document.load import recipe_file, training_problems
+from tersely.document.positions import Document
+from tersely.document.problem import Problem
+from tersely.document.schema import Kind
+from tersely.document.source import read_file
+from tersely.document.validate import find_problems
+from tersely.errors import ConfigError
+from tersely.registry.descriptors import METHODS, Method
+
+
+@click.command(name="validate")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How problems are printed; github is for annotations in a workflow.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="What a bare config list is for; told from its keys where they allow it.",
+)
+def command(files: tuple[str, ...], format_: Format, method: Method | None) -> None:
+    """Check recipes, jobs and config lists.
+
+    Prints every problem as FILE:LINE:COLUMN: path: message (hint), and exits with 1 when there is
+    one. What a file is, is told from its content. The recipe that a job names is checked too.
+    """
+    checked = [each for file in files for each in _check(file, method)]
+    for line in render(checked, format_):
+        click.echo(line)
+    sys.exit(1 if any(each.problems for each in checked) else 0)
+
+
+def _check(file: str, method: Method | None) -> list[Checked]:
+    kind: Kind | None = None
+    try:
+        document = read_file(file)
+        kind = detect_kind(document, method=method)
+        problems = find_problems(document, kind)
+    except ConfigError as error:
+        return [Checked(file, kind, error.problems)]
+    if kind != "job":
+        return [Checked(file, kind, problems)]
+    return _check_job(file, document, problems=problems)
+
+
+def _check_job(file: str, document: Document, *, problems: tuple[Problem, ...]) -> list[Checked]:
+    written = document.data.get("recipe")
+    if not isinstance(written, str) or not written:
+        return [Checked(file, "job", problems)]
+    try:
+        path = recipe_file(document, Path(file).parent, written)
+    except ConfigError as error:
+        return [Checked(file, "job", (*problems, *error.problems))]
+    recipe = _check_recipe(str(path))
+    if not problems and not recipe.problems:
+        problems = training_problems(document, read_file(path).data)
+    return [Checked(file, "job", problems), recipe]
+
+
+def _check_recipe(file: str) -> Checked:
+    try:
+        return Checked(file, "recipe", find_problems(read_file(file), "recipe"))
+    except ConfigError as error:
+        return Checked(file, "recipe", error.problems)

@@ -1,0 +1,185 @@
+"""Builds recipes, entries and jobs from data that has been checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from tersely.document.entries import COMMON_KEYS, Place, stages_in
+from tersely.document.integers import integers_by_schema, whole_numbers
+from tersely.document.job import Export, Job, JobData
+from tersely.document.loop import build_loop
+from tersely.document.path import Path as DataPath
+from tersely.document.path import spell_path
+from tersely.document.periods import Period, periods_of
+from tersely.document.positions import Document
+from tersely.document.recipe import Entry, Recipe, Schedule, Stage
+from tersely.registry.descriptors import METHODS, Json
+from tersely.registry.registry import registry
+
+_INTEGER_KEYS = (
+    "internal_metric_block",
+    "granularity",
+    "align",
+    "global_group_id",
+    "dependency_group_id",
+)
+_ENTRY_FIELDS = (*COMMON_KEYS, "fuse_names")
+
+
+@attrs.frozen
+class Site:
+    """Where a recipe or a config list stands.
+
+    Attributes:
+        document: the document it is part of.
+        root: where in the document it begins; paths in recipes are counted from there.
+    """
+
+    document: Document
+    root: DataPath = ()
+
+    def line(self, path: DataPath) -> int | None:
+        """Return the line on which something inside begins, or None for Python data."""
+        mark = self.document.mark((*self.root, *path))
+        return mark.line if mark else None
+
+    def written(self) -> Json:
+        """Return the plain data as it was written."""
+        data = self.document.data
+        for key in self.root:
+            data = data[key]
+        return data
+
+
+def build_recipe(data: Mapping[str, Json], site: Site) -> Recipe:
+    """Build a recipe from checked data.
+
+    Args:
+        data: the recipe without what counts as absent.
+        site: where it stands.
+    """
+    periods = periods_of(data)
+    stages = [
+        _build_stage(stage, site, period)
+        for method in METHODS
+        for period in periods
+        for stage in stages_in(period.data, period.path)
+        if stage.method == method
+    ]
+    return Recipe(
+        stages=tuple(stages),
+        requires=tuple(data.get("requires", ())),
+        strict=data.get("strict", False),
+        on_conflict=data.get("on_conflict"),
+        document=site.written(),
+        source=site.document.source,
+    )
+
+
+def build_entries(
+    config_list: Sequence[Json], site: Site, *, path: DataPath = ()
+) -> tuple[Entry, ...]:
+    """Build the entries of a checked config list.
+
+    Args:
+        config_list: the entries without what counts as absent.
+        site: where the recipe or the bare config list stands.
+        path: where the config list stands, seen from there.
+    """
+    return tuple(
+        _build_entry(entry, site, path=(*path, index)) for index, entry in enumerate(config_list)
+    )
+
+
+def build_job(
+    data: Mapping[str, Json], document: Document, *, directory: Path, recipe: Recipe
+) -> Job:
+    """Build a job from checked data.
+
+    Args:
+        data: the job without what counts as absent.
+        document: the document it stands in.
+        directory: the job's folder, absolute.
+        recipe: its recipe.
+    """
+    return Job(
+        model=data["model"],
+        model_args=data.get("model_args", {}),
+        teacher=data.get("teacher"),
+        teacher_args=data.get("teacher_args", {}),
+        data=JobData(**data.get("data", {})),
+        train=data.get("train"),
+        loop=build_loop(data.get("loop")),
+        recipe=recipe,
+        output=directory / data["output"],
+        export=tuple(_build_export(export) for export in data.get("export", ())),
+        seed=whole_numbers(data.get("seed")),
+        directory=directory,
+        document=document.data,
+        source=document.source,
+    )
+
+
+def _build_stage(place: Place, site: Site, period: Period) -> Stage:
+    method, path, data = place.method, place.path, place.data
+    algorithm = data.get("algorithm", "")
+    options = data.get("options", {})
+    if method == "pruning":
+        options = integers_by_schema(options, registry().pruners.info(algorithm).options)
+    elif method == "quantization":
+        options = integers_by_schema(options, registry().quantizers.info(algorithm).options)
+    return Stage(
+        method=method,
+        path=spell_path(path),
+        algorithm=algorithm,
+        options=options,
+        entries=build_entries(data["config_list"], site, path=(*path, "config_list")),
+        schedule=_build_schedule(data["schedule"], period) if "schedule" in data else None,
+        task_loss_weight=float(data.get("task_loss_weight", 1.0)),
+        begin=period.begin,
+        end=period.end,
+    )
+
+
+def _build_schedule(data: Mapping[str, Json], period: Period) -> Schedule:
+    counts = {key: whole_numbers(data[key]) for key in ("begin", "every", "times") if key in data}
+    options = registry().schedules.info(data["name"]).options
+    schedule = Schedule(
+        name=data["name"], options=integers_by_schema(data.get("options", {}), options), **counts
+    )
+    return attrs.evolve(schedule, begin=period.begin + schedule.begin)
+
+
+def _build_export(data: Mapping[str, Json]) -> Export:
+    options = {key: value for key, value in data.items() if key != "format"}
+    schema = registry().exporters.info(data["format"]).options
+    return Export(format=data["format"], options=integers_by_schema(options, schema))
+
+
+def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Entry:
+    names = {
+        key: tuple(data.get(key, ()))
+        for key in COMMON_KEYS
+        if key not in ("target_names", "target_settings")
+    }
+    settings = data.get("target_settings", {})
+    return Entry(
+        path=spell_path(path),
+        target_names=tuple(data["target_names"]) if "target_names" in data else None,
+        target_settings={name: _build_setting(setting) for name, setting in settings.items()},
+        shortcuts=_build_setting(
+            {key: value for key, value in data.items() if key not in _ENTRY_FIELDS}
+        ),
+        fuse_names=tuple(tuple(group) for group in data.get("fuse_names", ())),
+        line=site.line(path),
+        **names,
+    )
+
+
+def _build_setting(data: Mapping[str, Json]) -> dict[str, Json]:
+    return {
+        key: whole_numbers(value) if key in _INTEGER_KEYS else value for key, value in data.items()
+    }

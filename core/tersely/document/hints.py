@@ -1,0 +1,76 @@
+"""What to write instead of a value of the wrong type or size."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from tersely.document.path import Path
+from tersely.registry.descriptors import METHODS, Json
+
+_NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*\Z")
+_LEAST_PERCENT, _MOST_PERCENT = 2, 100
+_WORDS = {"boolean": ("true", "false"), "null": ("null",)}
+
+
+def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -> str | None:
+    """Return what to write instead of a value of another type, or None.
+
+    Args:
+        value: what was found.
+        schema: the schema it does not fit.
+        path: where it stands.
+    """
+    kinds = _kinds(schema)
+    if isinstance(value, str):
+        hint = _without_quotes(value, kinds)
+        if hint is not None:
+            return hint
+    if "array" in kinds and "object" not in kinds and schema.get("minItems", 0) <= 1:
+        if isinstance(value, dict):
+            return "write a list: begin the mapping with '- '"
+        items = schema.get("items")
+        if isinstance(value, str) and isinstance(items, dict) and items.get("type") == "string":
+            return f"write a list: [{value}]"
+        if isinstance(value, int) and isinstance(items, dict) and items.get("type") == "integer":
+            return f"write a list: [{json.dumps(value)}]"
+    if isinstance(value, list) and not path and schema.get("title") == "a recipe":
+        places = ", ".join(METHODS)
+        return f"a config list stands in a stage, under config_list in one of {places}"
+    return None
+
+
+def hint_for_range(value: Json, schema: Mapping[str, Json]) -> str | None:
+    """Return what to write instead of a number outside its range, or None.
+
+    Args:
+        value: what was found.
+        schema: the schema with the range.
+    """
+    is_share = schema.get("minimum") == 0 and schema.get("maximum") == 1
+    if is_share and _LEAST_PERCENT <= value <= _MOST_PERCENT:
+        return f"for {value} percent write {_share(value)}"
+    return None
+
+
+def _kinds(schema: Mapping[str, Json]) -> list[str]:
+    kinds = schema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else list(kinds)
+
+
+def _without_quotes(value: str, kinds: list[str]) -> str | None:
+    match = _NUMBER.match(value)
+    if match and ("number" in kinds or "integer" in kinds):
+        number = match[1]
+        if match[2]:
+            return f"write {_share(float(number))}" if "number" in kinds else None
+        return f"write {number} without quotes"
+    for kind, words in _WORDS.items():
+        if kind in kinds and value.lower() in words:
+            return f"write {value.lower()} without quotes"
+    return None
+
+
+def _share(percent: float) -> str:
+    return format(percent / 100, ".12g")

@@ -1,0 +1,100 @@
+"""A validated job as frozen data: which model, which data, which recipe, and where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from tersely.document.recipe import Recipe
+from tersely.registry.descriptors import Json
+
+
+@attrs.frozen(kw_only=True)
+class Export:
+    """One file format that a job writes.
+
+    Attributes:
+        format: the exporter's name in the registry.
+        options: the exporter's own options.
+    """
+
+    format: str
+    options: Mapping[str, Json] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class JobData:
+    """References to the callables that give a job its data.
+
+    Attributes:
+        train: ``module:callable`` returning the batches of one epoch for the loop, or None.
+        calibration: ``module:callable`` returning an iterable of batches, or None.
+        evaluate: ``module:callable`` taking the model and returning metrics, or None.
+    """
+
+    train: str | None = None
+    calibration: str | None = None
+    evaluate: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Loop:
+    """The built-in training loop of a job.
+
+    Attributes:
+        epochs: how often the batches of ``data.train`` are gone through.
+        lr: the learning rate at the beginning.
+        loss: the name of the task loss, or ``module:callable`` taking output and targets.
+        optimizer: the name of PyTorch's optimizer.
+        optimizer_options: its further keyword arguments.
+        lr_schedule: how the learning rate falls.
+        clip_norm: the largest norm of all gradients together, or None.
+    """
+
+    epochs: int
+    lr: float
+    loss: str
+    optimizer: str = "adamw"
+    optimizer_options: Mapping[str, Json] = attrs.field(factory=dict)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    clip_norm: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """A whole job; references are ``module:callable`` strings, not yet imported.
+
+    Attributes:
+        model: reference to the callable that builds the model.
+        recipe: the recipe, loaded and checked.
+        output: the folder the results go to, absolute; relative ones are taken from ``directory``.
+        directory: the folder of the job file, absolute; first on ``sys.path`` for references.
+        model_args: keyword arguments of ``model``.
+        teacher: reference to the callable that builds the teacher, or None.
+        teacher_args: keyword arguments of ``teacher``.
+        data: references to the data.
+        train: reference to the user's loop ``(model, session) -> None``, or None.
+        loop: the built-in training loop, or None.
+        export: the formats to write.
+        seed: the seed of every generator, or None to leave them alone.
+        document: the plain JSON data the job was made from.
+        source: the job file, or None.
+    """
+
+    model: str
+    recipe: Recipe
+    output: Path
+    directory: Path
+    model_args: Mapping[str, Json] = attrs.field(factory=dict)
+    teacher: str | None = None
+    teacher_args: Mapping[str, Json] = attrs.field(factory=dict)
+    data: JobData = attrs.field(factory=JobData)
+    train: str | None = None
+    loop: Loop | None = None
+    export: tuple[Export, ...] = ()
+    seed: int | None = None
+    document: Mapping[str, Json] = attrs.field(factory=dict, eq=False, repr=False)
+    source: str | None = attrs.field(default=None, eq=False)

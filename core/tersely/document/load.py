@@ -1,0 +1,118 @@
+"""From a checked document to frozen data: recipes, jobs and config lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tersely.document.build import Site, build_entries, build_job, build_recipe
+from tersely.document.entries import recipe_path, without_absent
+from tersely.document.job import Job
+from tersely.document.loop import check_loop
+from tersely.document.path import Path as DataPath
+from tersely.document.positions import Document
+from tersely.document.problem import Problem
+from tersely.document.recipe import Entry, Recipe
+from tersely.document.source import read_document, read_file
+from tersely.document.training import check_training
+from tersely.document.validate import check
+from tersely.errors import ConfigError
+from tersely.registry.descriptors import Json, Method
+
+
+def load_recipe(source: str | os.PathLike[str] | Mapping[str, Json]) -> Recipe:
+    """Load and check a recipe.
+
+    Args:
+        source: the path of a YAML or JSON file, or the recipe as Python data.
+
+    Returns:
+        The recipe; whatever the document leaves out has its default.
+
+    Raises:
+        ConfigError: the document has mistakes; holds every one of them.
+    """
+    document = read_document(source)
+    return build_recipe(check(document, "recipe"), Site(document))
+
+
+def load_job(path: str | os.PathLike[str]) -> Job:
+    """Load and check a job and its recipe; references are not imported.
+
+    Args:
+        path: the job's YAML or JSON file.
+
+    Returns:
+        The job, with absolute folders.
+
+    Raises:
+        ConfigError: the job has mistakes, or else its recipe has; holds every one of them.
+    """
+    document = read_file(path)
+    data = check(document, "job")
+    directory = Path(path).resolve().parent
+    written = data["recipe"]
+    if isinstance(written, str):
+        recipe = load_recipe(recipe_file(document, directory, written))
+        problems = training_problems(document, recipe.document)
+        if problems:
+            raise ConfigError(problems, source=document.source)
+    else:
+        recipe = build_recipe(written, Site(document, recipe_path("job")))
+    return build_job(data, document, directory=directory, recipe=recipe)
+
+
+def training_problems(document: Document, recipe: Json) -> tuple[Problem, ...]:
+    """Return what a job lacks for a recipe that stands in a file of its own.
+
+    Args:
+        document: the job, without mistakes so far.
+        recipe: the recipe as plain data.
+    """
+    job = without_absent(document.data, "job")
+    findings = [
+        finding
+        for check_beside in (check_training, check_loop)
+        for finding in check_beside(job, "job", recipe=recipe, path=("recipe",))
+    ]
+    return document.problems(findings)
+
+
+def parse_config_list(method: Method, config_list: Sequence[Json]) -> tuple[Entry, ...]:
+    """Check a bare config list.
+
+    Args:
+        method: pruning, quantization or distillation.
+        config_list: the entries as Python data.
+
+    Returns:
+        The entries; their paths begin with their index, as in ``[0]``.
+
+    Raises:
+        ConfigError: the list has mistakes; holds every one of them.
+    """
+    document = read_document(config_list)
+    return build_entries(check(document, method), Site(document))
+
+
+def recipe_file(document: Document, directory: Path, written: str) -> Path:
+    """Return the recipe file that a job names.
+
+    Args:
+        document: the job's document, for the place of a mistake.
+        directory: the job's folder.
+        written: the path as it stands in the job.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = directory / written
+    if path.is_file():
+        return path
+    where: DataPath = ("recipe",)
+    mark = document.mark(where)
+    line, column = (mark.line, mark.column) if mark else (None, None)
+    message = f"found {written!r}, expected a recipe file: there is no file {str(path)!r}"
+    hint = "the path is seen from the job's own folder"
+    raise ConfigError([Problem("recipe", message, hint, line, column)], source=document.source)

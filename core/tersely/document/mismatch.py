@@ -1,0 +1,74 @@
+"""One error of JSON Schema as plain data, so that only this file knows the validator's own form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tersely.document.path import Path
+from tersely.registry.descriptors import Json
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+
+@attrs.frozen(eq=False)
+class Mismatch:
+    """A value that a schema refuses.
+
+    Attributes:
+        path: where the value is in the data.
+        depth: how far that is inside the value that the alternatives around it were tried on.
+        keyword: the keyword that refuses it.
+        rule: the keyword's value.
+        schema: the mapping that holds the keyword, or False.
+        value: what was found.
+        branches: for alternatives, what is wrong with each of them.
+        is_key: whether ``value`` is a key of the mapping at ``path``.
+    """
+
+    path: Path
+    depth: int
+    keyword: str
+    rule: Json
+    schema: Json
+    value: Json
+    branches: tuple[tuple[Mismatch, ...], ...] = ()
+    is_key: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the schema calls such a value."""
+        return str(self.schema.get("title", "the mapping"))
+
+    @property
+    def properties(self) -> dict[str, Json]:
+        """The keys that the schema names, with the schemas of their values."""
+        found: dict[str, Json] = self.schema.get("properties", {})
+        return found
+
+    def unnamed_keys(self) -> list[str]:
+        """Return the keys of the value that the schema does not name."""
+        return [key for key in self.value if key not in self.properties]
+
+
+def mismatch_of(error: ValidationError) -> Mismatch:
+    """Return an error of the validator as plain data.
+
+    Args:
+        error: as `jsonschema` reports it.
+    """
+    branches: dict[int, list[Mismatch]] = {}
+    for child in error.context or ():
+        branches.setdefault(int(child.relative_schema_path[0]), []).append(mismatch_of(child))
+    return Mismatch(
+        path=tuple(error.absolute_path),
+        depth=len(error.path),
+        keyword=str(error.validator),
+        rule=error.validator_value,
+        schema=error.schema,
+        value=error.instance,
+        branches=tuple(tuple(children) for children in branches.values()),
+        is_key="propertyNames" in error.absolute_schema_path,
+    )

@@ -1,0 +1,127 @@
+"""Where every key and value of a document stands in its file, and problems that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import attrs
+
+from tersely.document.path import Path, spell_path
+from tersely.document.problem import Problem
+from tersely.registry.descriptors import Json
+
+Part = Literal["key", "value"]
+
+MAX_DEPTH = 100
+"""How many mappings and lists may stand inside one another; a recipe needs about eight."""
+
+MAX_REPEATED = 100_000
+"""How many values may come from repeating others; aliases of aliases get there in a few lines."""
+
+
+@attrs.frozen
+class Mark:
+    """A place in a text.
+
+    Attributes:
+        line: the line, from 1.
+        column: the column in characters, from 1.
+    """
+
+    line: int
+    column: int
+
+
+@attrs.frozen
+class Finding:
+    """A mistake before its place in the file is looked up.
+
+    Attributes:
+        path: where it is in the data.
+        message: what was found and what was expected.
+        hint: what to write instead, or None.
+        part: whether the key or the value at ``path`` is wrong.
+        mark: the place, where ``path`` cannot tell it: the second of two equal keys.
+    """
+
+    path: Path
+    message: str
+    hint: str | None = None
+    part: Part = "value"
+    mark: Mark | None = None
+
+
+@attrs.frozen(eq=False)
+class Document:
+    """Plain JSON data and where it came from.
+
+    Attributes:
+        data: mappings, lists, strings, numbers, booleans and None.
+        keys: path -> place of the key; empty for Python data.
+        values: path -> place of the value; empty for Python data.
+        findings: mistakes made in writing, such as a key given twice.
+        opaque: paths of values that could not be read and are said so among the findings; what
+            stands there instead is not worth a second complaint.
+        source: the file as it was named, or None for Python data.
+    """
+
+    data: Json
+    keys: dict[Path, Mark] = attrs.field(factory=dict)
+    values: dict[Path, Mark] = attrs.field(factory=dict)
+    findings: tuple[Finding, ...] = ()
+    opaque: frozenset[Path] = frozenset()
+    source: str | None = None
+
+    def mark(self, path: Path, part: Part = "value") -> Mark | None:
+        """Return the place of a key or value, or of the innermost thing around it.
+
+        Args:
+            path: where it is in the data.
+            part: whether the key or the value is meant.
+        """
+        if part == "key" and path in self.keys:
+            return self.keys[path]
+        while path and path not in self.values:
+            path = path[:-1]
+        return self.values.get(path)
+
+    def problems(self, findings: list[Finding]) -> tuple[Problem, ...]:
+        """Return mistakes with their places, in document order and each once.
+
+        Args:
+            findings: mistakes in any order; those made in writing are added to them.
+        """
+        order = {path: index for index, path in enumerate(walk_paths(self.data))}
+        placed = []
+        readable = [
+            finding
+            for finding in findings
+            if finding.part == "key" or not self._is_opaque(finding.path)
+        ]
+        for finding in dict.fromkeys((*self.findings, *readable)):
+            mark = finding.mark or self.mark(finding.path, finding.part)
+            line, column = (mark.line, mark.column) if mark else (None, None)
+            problem = Problem(spell_path(finding.path), finding.message, finding.hint, line, column)
+            rank = order.get(finding.path, order.get(finding.path[:-1], 0))
+            placed.append(((line or 0, column or 0, rank), problem))
+        return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))
+
+    def _is_opaque(self, path: Path) -> bool:
+        return any(path[:length] in self.opaque for length in range(len(path) + 1))
+
+
+def walk_paths(data: Json, path: Path = ()) -> Iterator[Path]:
+    """Yield the path of every value, outer before inner, in document order.
+
+    Args:
+        data: plain JSON data.
+        path: where ``data`` itself stands.
+    """
+    yield path
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from walk_paths(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from walk_paths(value, (*path, index))

@@ -1,0 +1,128 @@
+"""A validated document as frozen data: recipes, stages, schedules and config-list entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from tersely.registry.descriptors import Json, Method
+
+OnConflict = Literal["first", "last", "error"]
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One mapping of a config list.
+
+    Attributes:
+        path: where it stands, as in ``pruning.config_list[0]``.
+        op_names: exact module names, or empty.
+        op_names_re: regular expressions for ``re.match``, or empty.
+        op_types: class names or dotted class paths, or empty.
+        exclude_op_names: exact names taken out again.
+        exclude_op_names_re: patterns taken out again.
+        exclude_op_types: types taken out again.
+        target_names: the targets of each selected module, or None for the type's template.
+        target_settings: target name -> setting keys of that target alone.
+        shortcuts: every other key; reaches the targets whose template has it.
+        fuse_names: tuples of module names that fold into the first (quantization only).
+        line: the 1-based line it starts at, or None for Python data.
+    """
+
+    path: str
+    op_names: tuple[str, ...] = ()
+    op_names_re: tuple[str, ...] = ()
+    op_types: tuple[str, ...] = ()
+    exclude_op_names: tuple[str, ...] = ()
+    exclude_op_names_re: tuple[str, ...] = ()
+    exclude_op_types: tuple[str, ...] = ()
+    target_names: tuple[str, ...] | None = None
+    target_settings: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
+    shortcuts: Mapping[str, Json] = attrs.field(factory=dict)
+    fuse_names: tuple[tuple[str, ...], ...] = ()
+    line: int | None = attrs.field(default=None, eq=False)
+
+
+@attrs.frozen(kw_only=True)
+class Schedule:
+    """How sparsity grows: update t of ``times`` comes every ``every`` steps from step ``begin``.
+
+    Attributes:
+        name: the schedule's name in the registry.
+        begin: the first optimizer step that counts, in steps from the beginning of training.
+        every: steps between two updates.
+        times: how many updates lead to the configured sparsity.
+        options: the schedule's own options.
+    """
+
+    name: str
+    begin: int = 0
+    every: int = 1
+    times: int = 1
+    options: Mapping[str, Json] = attrs.field(factory=dict)
+
+    @property
+    def end(self) -> int:
+        """The optimizer step of the last update."""
+        return self.begin + self.every * self.times
+
+
+@attrs.frozen(kw_only=True)
+class Stage:
+    """One algorithm with its config list.
+
+    Attributes:
+        method: pruning, quantization or distillation.
+        path: where it stands, as in ``pruning`` or ``pruning[1]``.
+        algorithm: the algorithm's name as written; empty for distillation, whose losses are
+            chosen per target.
+        options: the algorithm's options.
+        entries: the config list.
+        schedule: how sparsity grows, or None for all at once.
+        task_loss_weight: weight of the user's own loss (distillation only).
+        begin: the optimizer step with which the stage's period begins.
+        end: the optimizer step with which it ends, or None for the end of training.
+    """
+
+    method: Method
+    path: str
+    algorithm: str = ""
+    options: Mapping[str, Json] = attrs.field(factory=dict)
+    entries: tuple[Entry, ...] = ()
+    schedule: Schedule | None = None
+    task_loss_weight: float = 1.0
+    begin: int = 0
+    end: int | None = None
+
+    def has_begun(self, steps: int) -> bool:
+        """Tell whether the stage's period has begun after ``steps`` optimizer steps."""
+        return steps >= self.begin
+
+    def is_running(self, steps: int) -> bool:
+        """Tell whether the optimizer step after ``steps`` others is in the stage's period."""
+        return self.has_begun(steps) and (self.end is None or steps < self.end)
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """A whole recipe, checked against the schema and the installed plugins.
+
+    Attributes:
+        stages: all stages, pruning first, then quantization, then distillation, each in the
+            order of the document, those of periods after those beside them.
+        requires: distribution requirements (PEP 508) that were met when it was loaded.
+        strict: whether what matches nothing is an error.
+        on_conflict: who keeps a target configured twice; None follows the specification (first
+            for pruning and distillation, last for quantization).
+        document: the plain JSON data the recipe was made from; what sessions save.
+        source: the file it came from, or None.
+    """
+
+    stages: tuple[Stage, ...]
+    requires: tuple[str, ...] = ()
+    strict: bool = False
+    on_conflict: OnConflict | None = None
+    document: Mapping[str, Json] = attrs.field(factory=dict, eq=False, repr=False)
+    source: str | None = attrs.field(default=None, eq=False)

@@ -1,0 +1,53 @@
+"""All mistakes of a document at once: the composed schema, the further rules, and the places."""
+
+from __future__ import annotations
+
+from tersely.document.broken import broken_schemas
+from tersely.document.entries import without_absent
+from tersely.document.mismatch import mismatch_of
+from tersely.document.positions import Document, Finding
+from tersely.document.problem import Problem
+from tersely.document.rules import check_rules
+from tersely.document.schema import Kind, composed_schema, validator
+from tersely.document.translate import translate
+from tersely.errors import ConfigError
+from tersely.registry.descriptors import Json
+
+
+def find_problems(document: Document, kind: Kind) -> tuple[Problem, ...]:
+    """Return every mistake of a document, in document order.
+
+    Args:
+        document: as it was read.
+        kind: what it is meant to be.
+    """
+    data = without_absent(document.data, kind)
+    return document.problems([*_check_schema(data, kind), *check_rules(data, kind)])
+
+
+def check(document: Document, kind: Kind) -> Json:
+    """Return a document's data without what counts as absent.
+
+    Args:
+        document: as it was read.
+        kind: what it is meant to be.
+
+    Raises:
+        ConfigError: the document has mistakes; holds all of them.
+    """
+    problems = find_problems(document, kind)
+    if problems:
+        raise ConfigError(problems, source=document.source)
+    return without_absent(document.data, kind)
+
+
+def _check_schema(data: Json, kind: Kind) -> list[Finding]:
+    current, root = validator(kind), composed_schema(kind)
+    try:
+        errors = current.iter_errors(data)
+        return [finding for error in errors for finding in translate(mismatch_of(error), root)]
+    except Exception:  # a plugin's own schema ran, and may be anything
+        findings = list(broken_schemas(data, kind))
+        if not findings:
+            raise
+        return findings

@@ -1,0 +1,67 @@
+"""The forward of linear layers that mask a large weight where they use it.
+
+A mask costs memory traffic: a masked weight and a masked gradient are written and read again, each
+as large as the weight.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from tersely.instrument import masked_linear
+from tersely.instrument.eager import are_plain, is_eager
+from tersely.instrument.masks import ParameterMask
+from tersely.instrument.names import INSTRUMENTS
+
+WEIGHT = "weight"
+
+
+def masked_forward(cls: type[nn.Module]) -> Callable[..., Any]:
+    """Return the forward for a class whose weight is a target.
+
+    Args:
+        cls: the user's class.
+
+    Returns:
+        The class's own forward, unless that is the one of PyTorch's linear layer.
+    """
+    own: Any = cls
+    original: Callable[..., Any] = own.forward
+    return _linear(original) if original is nn.Linear.forward else original
+
+
+def _linear(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(original)
+    def forward(self: Any, input: Tensor) -> Tensor:
+        found = _lone_mask(self, input)
+        if found is None or not _is_small_batch(input, found[0]):
+            return original(self, input)
+        return masked_linear.multiply(input, *found, self.bias)
+
+    return forward
+
+
+def _is_small_batch(value: Tensor, weight: Tensor) -> bool:
+    inputs = weight.shape[1]
+    return value.shape[-1:] == (inputs,) and value.numel() <= masked_linear.LARGEST_BATCH * inputs
+
+
+def _lone_mask(module: nn.Module, value: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return a weight and its mask, or None where PyTorch's own forward has to compute."""
+    if not is_eager():
+        return None
+    steps = module.__dict__[INSTRUMENTS].parameters[WEIGHT]
+    if len(steps) != 1 or type(steps[0]) is not ParameterMask or steps[0].is_additive:
+        return None
+    weight, mask = module._parameters.get(WEIGHT), module._buffers.get(steps[0].buffer)
+    # A mask of whole rows or columns is small, and one that learns wants a gradient.
+    if weight is None or mask is None or mask.shape != weight.shape or mask.requires_grad:
+        return None
+    if mask.numel() < masked_linear.SMALLEST:
+        return None
+    is_plain = are_plain(value, weight, mask, module._parameters.get("bias"))
+    return (weight, mask) if is_plain else None

@@ -1,0 +1,90 @@
+"""Masks as transforms: times 0 or 1, or plus an offset, read from a buffer of the module."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.instrument.names import MASK
+
+_SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
+
+
+def spatial_dims(module_type: str) -> int | None:
+    """Return how many dimensions follow the channels in a channels-first module's activations.
+
+    With it an unbatched sample, which convolutions and pools accept, is told from a batch.
+
+    Args:
+        module_type: the module's class name, as in ``Conv2d``.
+
+    Returns:
+        1, 2 or 3; None when the name does not tell.
+    """
+    found = _SPATIAL.search(module_type)
+    return None if found is None else int(found[1])
+
+
+@attrs.frozen
+class ParameterMask:
+    """Masks a parameter or buffer.
+
+    The buffer has the parameter's dtype (a bool mask is 2 to 100 times slower) and either its
+    shape or a shape that broadcasts to it.
+
+    Attributes:
+        buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
+        is_additive: whether the buffer is added instead of multiplied.
+    """
+
+    place: ClassVar[int] = MASK
+
+    buffer: str
+    is_additive: bool = False
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the masked tensor, or the tensor itself while there is no mask."""
+        mask = module._buffers.get(self.buffer)
+        if mask is None:
+            return value
+        if mask.dtype != value.dtype:
+            # FSDP2's mixed precision unshards weights in a lower dtype than they are kept in.
+            mask = mask.to(value.dtype)
+        return value + mask if self.is_additive else value * mask
+
+
+@attrs.frozen
+class ActivationMask:
+    """Masks an input or output; every sample of a batch is masked alike.
+
+    The buffer has the sample's shape without the batch, a shape that broadcasts to it, or is a
+    vector over channels.
+
+    Attributes:
+        buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
+        is_additive: whether the buffer is added instead of multiplied.
+        channel_dim: where a vector over channels lies, counted with the batch: 1 or -1.
+        spatial: how many dimensions follow the channels in dimension 1, or None when any may.
+    """
+
+    place: ClassVar[int] = MASK
+
+    buffer: str
+    is_additive: bool = False
+    channel_dim: int = -1
+    spatial: int | None = None
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the masked tensor, or the tensor itself while there is no mask."""
+        mask = module._buffers.get(self.buffer)
+        if mask is None:
+            return value
+        if mask.ndim == 1 and self.channel_dim == 1:
+            following = value.ndim - 2 if self.spatial is None else self.spatial
+            mask = mask.view(-1, *(1,) * following)
+        if mask.dtype != value.dtype:
+            mask = mask.to(value.dtype)  # autocast changes the activation's dtype, not the mask's
+        return value + mask if self.is_additive else value * mask

@@ -1,0 +1,59 @@
+"""Moving a model to another device or dtype with what algorithms learn in its buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tersely.instrument.names import is_learned_scale, is_state
+
+
+def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
+    """Return an instrumented class's ``_apply``, behind ``to``, ``cuda`` and ``double``.
+
+    A buffer that learns is moved as parameters are: the tensor object stays, since the optimizer
+    knows it, and gets other values. The original would put another tensor in its place, one that
+    no optimizer moves.
+
+    Args:
+        made: the instrumented class.
+    """
+
+    def apply(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        learned = {
+            name: buffer
+            for name, buffer in self._buffers.items()
+            if buffer is not None and buffer.requires_grad and buffer.is_leaf
+        }
+        kept = {
+            name: buffer
+            for name, buffer in self._buffers.items()
+            if buffer is not None and is_state(name)
+        }
+        super(made, self)._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != buffer.dtype:
+                # A scale in half precision is another scale: it moves, and keeps its dtype.
+                self._buffers[name] = buffer.to(moved.device)
+        for name, leaf in learned.items():
+            moved = self._buffers[name]
+            if moved is None or moved is leaf:
+                continue
+            with torch.no_grad():
+                if is_learned_scale(name):
+                    # A scale keeps its dtype and moves alone, and so does its gradient.
+                    moved = leaf.detach().to(moved.device)
+                    gradient = None if leaf.grad is None else leaf.grad.to(moved.device)
+                else:
+                    gradient = None if leaf.grad is None else fn(leaf.grad)
+                leaf.grad = None
+                leaf.data = moved.detach()
+                leaf.grad = gradient
+            self._buffers[name] = leaf
+        return self
+
+    return apply

@@ -1,0 +1,64 @@
+"""The reserved prefix under which tersely keeps state, and the order of steps on one tensor."""
+
+from __future__ import annotations
+
+from tersely.planning.classes import RESERVED
+
+PREFIX = RESERVED
+INSTRUMENTS = RESERVED + "instruments"
+
+MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
+"""Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
+
+
+STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size")
+"""What quantization keeps of a target: its dtypes do not follow the model's."""
+
+
+def learned_buffer(target: str, name: str) -> str:
+    """Return the name of a buffer that holds what a quantizer learns of a target.
+
+    Args:
+        target: the parameter's name or the address of an input or output.
+        name: what is learned.
+    """
+    return f"{PREFIX}{target}_learned_{name}"
+
+
+def is_learned_scale(name: str) -> bool:
+    """Tell whether a buffer holds what a quantizer learns.
+
+    Args:
+        name: the buffer's name.
+    """
+    return name.startswith(PREFIX) and "_learned_" in name
+
+
+def is_state(name: str) -> bool:
+    """Tell whether a buffer holds a part of quantization's state.
+
+    Args:
+        name: the buffer's name.
+    """
+    if is_learned_scale(name):
+        return False
+    return name.startswith(PREFIX) and name.endswith(tuple(f"_{part}" for part in STATE_PARTS))
+
+
+def mask_buffer(target: str) -> str:
+    """Return the name of the buffer that holds a target's mask.
+
+    Args:
+        target: the parameter's name or the address of an input or output.
+    """
+    return f"{PREFIX}{target}_mask"
+
+
+def state_buffer(target: str, part: str) -> str:
+    """Return the name of a buffer that holds something of a target.
+
+    Args:
+        target: the parameter's name or the address of an input or output.
+        part: what it holds, such as ``scale``.
+    """
+    return f"{PREFIX}{target}_{part}"

@@ -1,0 +1,233 @@
+"""Quantization as transforms: scales and zero points are read from buffers of the module."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.algorithms import QParams, QuantizationTarget, Quantizer
+from tersely.fake_quantization import fake_quantize_flat
+from tersely.instrument.cutting import Cut
+from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
+from tersely.quantizer_abilities import LearnsScales, Simulates
+from tersely.ranges import block_range
+
+
+@attrs.frozen
+class Grid:
+    """The values that a quantized tensor can take.
+
+    Attributes:
+        dtype: the quantized type, such as ``int8``.
+        scheme: ``symmetric`` or ``affine``.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+    """
+
+    dtype: str
+    scheme: str
+    quant_min: int
+    quant_max: int
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether the integer 0 always stands for zero: signed and symmetric (rule Q2.2)."""
+        return self.scheme == "symmetric" and self.quant_min == -self.quant_max
+
+
+@attrs.frozen(eq=False)
+class Quantize:
+    """Fake-quantizes a tensor with the scale and zero point in its module's buffers.
+
+    Attributes:
+        target: the parameter's name or the address of the input or output.
+        grid: the values it can take.
+        cut: which values share a scale.
+        clip_gradient: pass no gradient where a value lies outside of the range.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    target: str
+    grid: Grid
+    cut: Cut
+    clip_gradient: bool = False
+
+    def qparams(self, module: nn.Module) -> QParams | None:
+        """Return the parameters in force, or None while there are none."""
+        scale = module._buffers.get(state_buffer(self.target, "scale"))
+        if scale is None:
+            return None
+        zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
+        if zero_point is None:
+            zero_point = torch.zeros_like(scale, dtype=torch.int32)
+        return self.made(scale, zero_point)
+
+    def scale_shape(self, module: nn.Module) -> torch.Size | None:
+        """Return the shape in which the scale is kept, or None while there is none."""
+        scale = module._buffers.get(state_buffer(self.target, "scale"))
+        return None if scale is None else scale.shape
+
+    def made(self, scale: Tensor, zero_point: Tensor) -> QParams:
+        """Return parameters for this tensor; those of a channel do not depend on the rank."""
+        grid = self.grid
+        return QParams(
+            scale=scale,
+            zero_point=zero_point,
+            quant_min=grid.quant_min,
+            quant_max=grid.quant_max,
+            dtype=grid.dtype,
+            scheme=grid.scheme,  # type: ignore[arg-type]  # one of the two
+            block_size=None if scale.ndim == 0 else self.cut.fixed,
+        )
+
+    def fitted(self, module: nn.Module, value: Tensor) -> QParams | None:
+        """Return the parameters in force for a value of any rank, or None while there are none.
+
+        Args:
+            module: the module that owns the target.
+            value: the tensor.
+        """
+        found = self.qparams(module)
+        if found is None or self.cut.fixed is not None or found.scale.ndim == 0:
+            return found
+        return found.evolve(
+            scale=self.cut.fit(found.scale, value),
+            zero_point=self.cut.fit(found.zero_point, value),
+            block_size=self.cut.size_of(value) if self.cut.kind == "fixed" else None,
+        )
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        scale = module._buffers.get(state_buffer(self.target, "scale"))
+        if scale is None:
+            return value
+        zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
+        return self.apply(value, scale, zero_point)
+
+    def apply(self, value: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+        """Fake-quantize with given parameters.
+
+        Args:
+            value: the tensor.
+            scale: one per block, in the shape that `Cut.canonical` gives it.
+            zero_point: the scale's shape, or None for zeros.
+        """
+        scale = self.cut.fit(scale, value)
+        if zero_point is not None:
+            zero_point = self.cut.fit(zero_point, value)
+        return fake_quantize_flat(
+            value,
+            scale,
+            zero_point,
+            quant_min=self.grid.quant_min,
+            quant_max=self.grid.quant_max,
+            dtype=self.grid.dtype,
+            clip_gradient=self.clip_gradient,
+        )
+
+
+@attrs.frozen(eq=False)
+class Dynamic:
+    """Quantizes an input or output by the range of each call's own values.
+
+    Attributes:
+        quantizer: the algorithm.
+        tensor: the target as the algorithm sees it.
+        inner: what quantizes with the chosen parameters.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    quantizer: Quantizer
+    tensor: QuantizationTarget
+    inner: Quantize
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats."""
+        if value.numel() == 0:
+            return value
+        values = value.detach()
+        low, high = block_range(values, self.inner.cut.size_of(values))
+        if self.inner.cut.kind == "tensor":
+            low, high = low.reshape(()), high.reshape(())
+        found = self.quantizer.choose(low, high, self.tensor)
+        return self.inner.apply(value, found.scale, found.zero_point)
+
+
+@attrs.frozen(eq=False)
+class Simulated:
+    """Quantizes a tensor in its algorithm's own way.
+
+    Attributes:
+        algorithm: the algorithm.
+        tensor: the target as the algorithm sees it.
+        inner: where the parameters in force are.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    algorithm: Simulates
+    tensor: QuantizationTarget
+    inner: Quantize
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        found = self.inner.fitted(module, value)
+        return value if found is None else self.algorithm.simulate(value, found, self.tensor)
+
+
+@attrs.frozen(eq=False)
+class Learned:
+    """Quantizes a tensor with what its algorithm learns; holds it, so copies need no session.
+
+    Attributes:
+        algorithm: the algorithm.
+        tensor: the target as the algorithm sees it.
+        inner: where the parameters it started from are.
+        names: what is learned; when empty, whatever a checkpoint brought, or nothing yet.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+    is_learning: ClassVar[bool] = True
+
+    algorithm: LearnsScales
+    tensor: QuantizationTarget
+    inner: Quantize
+    names: tuple[str, ...] = ()
+
+    def learned(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return what is learned, by name."""
+        start = learned_buffer(self.inner.target, "")
+        names = self.names or [
+            name.removeprefix(start) for name in module._buffers if name.startswith(start)
+        ]
+        found = {}
+        for name in names:
+            tensor = module._buffers[start + name]
+            assert tensor is not None  # never set to None
+            found[name] = tensor
+        return found
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        start = self.inner.fitted(module, value)
+        learned = self.learned(module)
+        if start is None or not learned:
+            return self.inner(module, value)
+        shape = self.inner.scale_shape(module)
+        if shape != start.scale.shape:
+            # One value per channel, in a batch of another rank than the one it started from.
+            learned = {
+                name: tensor.reshape(start.scale.shape) if tensor.shape == shape else tensor
+                for name, tensor in learned.items()
+            }
+        return self.algorithm.learned_values(value, start, learned, self.tensor)
+
+    def meaning(self, module: nn.Module) -> QParams | None:
+        """Return the parameters that what is learned stands for, or None while there are none."""
+        start, learned = self.inner.qparams(module), self.learned(module)
+        return start if start is None or not learned else self.algorithm.meaning(start, learned)

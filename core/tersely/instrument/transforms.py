@@ -1,0 +1,90 @@
+"""The steps on one tensor of an instrumented module, and changing those of one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.instruments import Transform
+from tersely.instrument.names import TAP
+
+Site = TypeVar("Site")
+
+
+def put(module: nn.Module, target: str, transforms: Sequence[Transform], *, place: int) -> None:
+    """Give one tensor of an instrumented module other steps at one place.
+
+    Args:
+        module: an instrumented module with this target.
+        target: the parameter's name or the address of the input or output.
+        transforms: the steps there; none removes what is there.
+        place: which of the places of `tersely.instrument.names`.
+
+    Raises:
+        KeyError: the module is not instrumented for this target.
+    """
+    instruments = instruments_of(module)
+    if target in instruments.parameters:
+        parameters = _replaced(instruments.parameters, target, transforms, place)
+        replace_instruments(module, attrs.evolve(instruments, parameters=parameters))
+        return
+    for inputs_site in instruments.inputs:
+        if inputs_site.target == target:
+            inputs = _replaced(instruments.inputs, inputs_site, transforms, place)
+            replace_instruments(module, attrs.evolve(instruments, inputs=inputs))
+            return
+    for output_site in instruments.outputs:
+        if output_site.target == target:
+            outputs = _replaced(instruments.outputs, output_site, transforms, place)
+            replace_instruments(module, attrs.evolve(instruments, outputs=outputs))
+            return
+    raise KeyError(f"{type(module).__name__} is not instrumented for {target!r}")
+
+
+def chain_of(module: nn.Module, target: str) -> tuple[Transform, ...]:
+    """Return the steps on one tensor of an instrumented module, in order.
+
+    Args:
+        module: an instrumented module with this target.
+        target: the parameter's name or the address of the input or output.
+    """
+    instruments = instruments_of(module)
+    if target in instruments.parameters:
+        return instruments.parameters[target]
+    for inputs_site, transforms in instruments.inputs.items():
+        if inputs_site.target == target:
+            return transforms
+    for output_site, transforms in instruments.outputs.items():
+        if output_site.target == target:
+            return transforms
+    raise KeyError(f"{type(module).__name__} is not instrumented for {target!r}")
+
+
+def processed(module: nn.Module, target: str, value: Tensor, *, until: int = TAP) -> Tensor:
+    """Return a tensor as forward computes with it, without moving what follows training.
+
+    Args:
+        module: an instrumented module with this target.
+        target: the parameter's name or the address of the input or output.
+        value: the tensor as it comes.
+        until: the place of the first step that is left out.
+    """
+    for transform in chain_of(module, target):
+        if transform.place < until:
+            value = getattr(transform, "settled", transform)(module, value)
+    return value
+
+
+def _replaced(
+    chains: Mapping[Site, tuple[Transform, ...]],
+    site: Site,
+    transforms: Sequence[Transform],
+    place: int,
+) -> dict[Site, tuple[Transform, ...]]:
+    before = [one for one in chains[site] if one.place < place]
+    after = [one for one in chains[site] if one.place > place]
+    return {**chains, site: (*before, *transforms, *after)}

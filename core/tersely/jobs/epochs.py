@@ -1,0 +1,103 @@
+"""What the built-in loop keeps after each epoch, so that a killed run goes on behind it."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import attrs
+import torch
+
+from tersely.durable import discard, move_whole, partial_path
+from tersely.errors import SessionFileError
+from tersely.jobs.checkpoint import save_checkpoint
+from tersely.jobs.generators import generators_state, restore_generators
+from tersely.jobs.record import write_record
+from tersely.jobs.run import Run, checkpoint_folder
+
+TRAINING = "training.pt"
+_PREFIX = "epoch-"
+
+
+def epoch_folder(folder: Path, epochs: int) -> Path:
+    """Return where the checkpoint behind some epochs lies.
+
+    Args:
+        folder: the run's folder.
+        epochs: how many whole epochs it holds.
+    """
+    return checkpoint_folder(folder, f"{_PREFIX}{epochs}")
+
+
+def keep_epoch(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int) -> Run:
+    """Write a checkpoint, let the record name it, and remove the one before.
+
+    Whatever moment a run is killed at, the record names a checkpoint that is whole.
+
+    Args:
+        run: the run, between two epochs.
+        optimizer: the loop's optimizer.
+        epochs: how many epochs are done.
+
+    Returns:
+        The run with the epochs in its record.
+
+    Raises:
+        SessionFileError: something cannot be written; the checkpoint before is untouched.
+    """
+    place = epoch_folder(run.folder, epochs)
+    save_checkpoint(place, run.model, run.attached, names=run.weights)
+    _write_training(place / TRAINING, optimizer)
+    record = attrs.evolve(run.record, epochs=epochs)
+    write_record(run.folder, record)
+    _remove_others(place)
+    return attrs.evolve(run, record=record)
+
+
+def restore_training(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int) -> None:
+    """Put the optimizer and the random generators where they were behind an epoch.
+
+    Args:
+        run: the run, whose model and session were restored from the same checkpoint.
+        optimizer: the loop's optimizer, fresh.
+        epochs: how many epochs are done.
+
+    Raises:
+        SessionFileError: the file is damaged or belongs to another model.
+    """
+    place = epoch_folder(run.folder, epochs) / TRAINING
+    try:
+        state = torch.load(place, weights_only=True, map_location="cpu")
+        moments, generators = state["optimizer"], state["generators"]
+    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise SessionFileError(
+            f"{place} cannot be read ({error}); run the job again without --resume"
+        ) from error
+    try:
+        optimizer.load_state_dict(moments)
+    except (KeyError, ValueError) as error:
+        raise SessionFileError(
+            f"{place} does not fit the model that the job builds now; run the job again without "
+            f"--resume: {error}"
+        ) from error
+    restore_generators(generators)
+
+
+def _write_training(place: Path, optimizer: torch.optim.Optimizer) -> None:
+    partial = partial_path(place)
+    try:
+        torch.save({"optimizer": optimizer.state_dict(), "generators": generators_state()}, partial)
+        move_whole(partial, place)
+    except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
+        discard(partial)
+        raise SessionFileError(f"{place} was not written: {error}") from error
+    except BaseException:
+        discard(partial)
+        raise
+
+
+def _remove_others(kept: Path) -> None:
+    for place in sorted(kept.parent.glob(f"{_PREFIX}*")):
+        if place != kept:
+            shutil.rmtree(place)

@@ -1,0 +1,217 @@
+"""The phases of a job: each takes the run as it stands and returns it one step further."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import attrs
+from torch import nn
+
+from tersely.document.job import Job
+from tersely.document.problem import Problem
+from tersely.errors import ConfigError, SessionError
+from tersely.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
+from tersely.jobs.epochs import epoch_folder
+from tersely.jobs.generators import seed_generators
+from tersely.jobs.loop import train_epochs
+from tersely.jobs.record import RunRecord
+from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
+from tersely.planning.resolve import PlanWarning, plan
+from tersely.session.kept_batches import give_batches, needs_batches
+from tersely.session.opening import attach
+from tersely.session.report_table import split_metric
+from tersely.session.tensor_file import write_tensors
+
+LASTING = ("compress", "train")
+"""Phases that keep a checkpoint, from which a later run goes on."""
+
+
+def build_model(run: Run) -> Run:
+    """Call the user's builders."""
+    seed_generators(run.job.seed)
+    model = run.calls.model(**run.job.model_args)
+    teacher = run.calls.teacher(**run.job.teacher_args) if run.calls.teacher else None
+    for path, built in (("model", model), ("teacher", teacher)):
+        if not isinstance(built, nn.Module) and not (path == "teacher" and built is None):
+            found = f"returned {_kind(built)}, expected a torch.nn.Module"
+            raise ConfigError([Problem(path, found)], source=run.job.source)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    run.voice.line(f"  {type(model).__name__}, {count:,} parameters")
+    return attrs.evolve(run, built=model, teacher=teacher, weights=tuple(own_tensors(model)))
+
+
+def measure(moment: str) -> Callable[[Run], Run]:
+    """Return the phase that evaluates the model and remembers the result.
+
+    Args:
+        moment: ``before``, ``trained``, ``compressed`` or ``after``.
+    """
+
+    def act(run: Run) -> Run:
+        if run.calls.evaluate is None:
+            return run
+        values = _metrics(run.calls.evaluate(run.model), moment, source=run.job.source)
+        for name, value in values.items():
+            run.voice.line(f"  {split_metric(name)[1]} {value:.6g}")
+        record = attrs.evolve(run.record, metrics={**run.record.metrics, **values})
+        if run.session is not None:
+            run.session.metrics.update(values)
+        return attrs.evolve(run, record=record)
+
+    return act
+
+
+def resolve_plan(run: Run) -> Run:
+    """Plan and print the plan; its remarks are part of the table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlanWarning)
+        resolved = plan(run.model, run.job.recipe, teacher=run.teacher)
+    run.voice.line(str(resolved))
+    return attrs.evolve(run, resolved=resolved)
+
+
+def attach_plan(run: Run) -> Run:
+    """Put the plan on the model."""
+    session = attach(run.model, run.resolved or run.job.recipe, teacher=run.teacher)
+    session.metrics.update(run.record.metrics)
+    return attrs.evolve(run, session=session)
+
+
+def newest_checkpoint(folder: Path, record: RunRecord) -> Path | None:
+    """Return the checkpoint from which a run goes on, or None for one that has none.
+
+    Args:
+        folder: the run's folder.
+        record: how far the run is.
+    """
+    if record.epochs is not None:
+        return epoch_folder(folder, record.epochs)
+    lasting = [name for name in record.done if name in LASTING]
+    return checkpoint_folder(folder, lasting[-1]) if lasting else None
+
+
+def restore(run: Run) -> Run:
+    """Load the newest checkpoint, and the batches that the session needs again."""
+    newest = newest_checkpoint(run.folder, run.record)
+    if newest is None:
+        raise RuntimeError("a run without a checkpoint cannot be restored")
+    session = load_checkpoint(newest, run.model, teacher=run.teacher)
+    session.metrics.update(run.record.metrics)
+    if run.calls.calibration is not None and needs_batches(session):
+        seed_generators(run.job.seed)
+        give_batches(session, run.calls.calibration())
+    return attrs.evolve(run, session=session)
+
+
+def calibrate(run: Run) -> Run:
+    """Let the algorithms observe the user's batches."""
+    if run.calls.calibration is not None:
+        seed_generators(run.job.seed)
+        batches: Iterable[object] = run.calls.calibration()
+        run.attached.calibrate(run.voice.track(batches, title="batches observed"))
+    return run
+
+
+def compress(run: Run) -> Run:
+    """Compute masks and scales, put them in force, and keep a checkpoint."""
+    if run.attached.is_compressed:
+        run.voice.line("  the training loop has done it")
+    else:
+        _compress(run)
+    keep_checkpoint(run, "compress")
+    return run
+
+
+def measure_uncompressed(moment: str) -> Callable[[Run], Run]:
+    """Return the phase that evaluates the model if it is not compressed yet.
+
+    Args:
+        moment: ``trained``.
+    """
+    act = measure(moment)
+    return lambda run: run if run.attached.is_compressed else act(run)
+
+
+def _compress(run: Run) -> None:
+    try:
+        run.attached.compress()
+    except SessionError as error:
+        if run.calls.calibration is not None or "session.calibrate(" not in str(error):
+            raise
+        raise SessionError(
+            f"{error}; the job calls it when data.calibration gives the batches"
+        ) from error
+
+
+def train(run: Run) -> Run:
+    """Run the built-in loop, or the user's, and keep a checkpoint."""
+    if run.job.loop is not None:
+        run = train_epochs(run, run.job.loop)
+        keep_checkpoint(run, "train")
+        # From now on the phase's own checkpoint is the newest.
+        run = attrs.evolve(run, record=attrs.evolve(run.record, epochs=None))
+    elif run.calls.train is not None:
+        seed_generators(run.job.seed)
+        session = run.attached
+        with run.voice.count(lambda: session.steps, title="steps trained"):
+            run.calls.train(run.model, session)
+        keep_checkpoint(run, "train")
+    return run
+
+
+def save(run: Run) -> Run:
+    """Save the session with the raw weights, and write the report's data down."""
+    save_checkpoint(run.folder / "session", run.model, run.attached, names=run.weights)
+    return attrs.evolve(run, report=run.attached.report())
+
+
+def finalize(run: Run) -> Run:
+    """Bake the result into plain modules and write their weights."""
+    model = run.attached.finalize()
+    write_tensors(run.folder / "model.safetensors", own_tensors(model))
+    return attrs.evolve(run, built=model)
+
+
+def export(run: Run) -> Run:
+    """Write every format the job asks for."""
+    folder = run.folder / "exports"
+    folder.mkdir(exist_ok=True)
+    for exporter in run.exporters:
+        exporter.export(run.model, run.attached, folder)
+    return run
+
+
+def write_report(run: Run) -> Run:
+    """Write the report as JSON and HTML."""
+    if run.report is not None:
+        run.report.to_json(run.folder / "report.json")
+        run.report.to_html(run.folder / "report.html", title=f"{job_name(run.job)}, compressed")
+    return run
+
+
+def job_name(job: Job) -> str:
+    """Return what to call a job: its file's name, or its folder's for a plain ``job.yaml``."""
+    stem = Path(job.source).stem if job.source else "job"
+    return job.directory.name.capitalize() if stem == "job" else stem
+
+
+def _metrics(value: object, moment: str, *, source: str | None) -> dict[str, float]:
+    named = value if isinstance(value, Mapping) else {"": value}
+    metrics = {}
+    for name, number in named.items():
+        try:
+            result = float(number)  # type: ignore[arg-type]  # anything else is caught
+        except (TypeError, ValueError, RuntimeError) as error:
+            found = f"returned {_kind(number)}{f' for {name!r}' if name else ''}"
+            problem = Problem(
+                "data.evaluate", f"{found}, expected a number or a mapping of names to numbers"
+            )
+            raise ConfigError([problem], source=source) from error
+        metrics[f"{moment}.{name}" if name else moment] = result
+    return metrics
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

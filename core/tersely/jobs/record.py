@@ -1,0 +1,151 @@
+"""What a run has finished so far: the small file that makes it possible to go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from tersely.document.job import Job
+from tersely.durable import write_whole
+from tersely.errors import SessionFileError
+from tersely.registry.descriptors import Json
+
+FORMAT = "tersely-run"
+VERSION = 1
+NAME = "run.json"
+
+State = Literal["running", "finished"]
+
+
+@attrs.frozen(kw_only=True)
+class RunRecord:
+    """How far a run is.
+
+    Attributes:
+        parts: part of the job (``model``, ``recipe``, ``train``...) -> digest of what it said.
+        state: running, also when it was interrupted; or finished.
+        done: phases with lasting results that are finished, in order.
+        metrics: every measurement so far.
+        epochs: whole epochs of the built-in loop, while it is under way and has a checkpoint.
+    """
+
+    parts: Mapping[str, str]
+    state: State = "running"
+    done: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
+    epochs: int | None = None
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """What need not be done again, in words."""
+        return (*self.done, f"epoch {self.epochs}") if self.epochs else self.done
+
+    def with_done(self, phase: str, metrics: Mapping[str, float]) -> RunRecord:
+        """Return the record after one more phase.
+
+        Args:
+            phase: the phase's name.
+            metrics: every measurement so far.
+        """
+        return attrs.evolve(self, done=(*self.done, phase), metrics=dict(metrics))
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write a record, whole or not at all.
+
+    Args:
+        folder: the run's folder.
+        record: what to write.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    data = attrs.asdict(record)
+    data["metrics"] = {
+        name: value if math.isfinite(value) else repr(value)
+        for name, value in record.metrics.items()
+    }
+    document = {"format": FORMAT, "version": VERSION, **data}
+    write_whole(folder / NAME, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """Read the record of a run, or return None for a folder that holds no run.
+
+    Args:
+        folder: the run's folder, which may not exist.
+
+    Raises:
+        SessionFileError: the record is damaged or of another version.
+    """
+    place = folder / NAME
+    try:
+        data = json.loads(place.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise SessionFileError(
+            f"{place} is damaged: it is not whole JSON ({error}); remove {folder} and run the job "
+            "again"
+        ) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        return None
+    if data.get("version") != VERSION:
+        raise SessionFileError(
+            f"{place} has run format {data.get('version')!r}, this tersely reads {VERSION}; remove "
+            f"{folder} or install the version that wrote it"
+        )
+    return RunRecord(
+        parts=data["parts"],
+        state=data["state"],
+        done=tuple(data["done"]),
+        metrics={name: float(value) for name, value in data["metrics"].items()},
+        epochs=data.get("epochs"),
+    )
+
+
+def digest_parts(job: Job) -> dict[str, str]:
+    """Return a digest of every part of a job that its result depends on.
+
+    Args:
+        job: a validated job; where the output goes does not count.
+    """
+    parts: dict[str, Json] = {
+        "model": [job.model, job.model_args],
+        "teacher": [job.teacher, job.teacher_args],
+        "data": attrs.asdict(job.data),
+        "train": job.train,
+        "loop": None if job.loop is None else attrs.asdict(job.loop),
+        "recipe": job.recipe.document,
+        "export": [attrs.asdict(export) for export in job.export],
+        "seed": job.seed,
+    }
+    return {name: _digest(part) for name, part in parts.items()}
+
+
+def changed_parts(record: RunRecord, job: Job) -> tuple[str, ...]:
+    """Return the parts of a job that differ from those a run was started with.
+
+    Args:
+        record: the run's record.
+        job: the job as it is now.
+    """
+    now = digest_parts(job)
+    return tuple(name for name, digest in now.items() if record.parts.get(name) != digest)
+
+
+def _digest(value: Json) -> str:
+    text = json.dumps(value, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a job holds JSON data only, found {type(value).__name__}")

@@ -1,0 +1,218 @@
+"""Run a job from its file to its report, and go on with one that was interrupted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+
+from tersely.document.job import Job
+from tersely.document.load import load_job
+from tersely.errors import SessionFileError
+from tersely.jobs import phases
+from tersely.jobs.folders import (
+    check_output,
+    partial_folder,
+    publish,
+    recover,
+    start_over,
+)
+from tersely.jobs.optimizing import check_optimizer
+from tersely.jobs.progress import watch
+from tersely.jobs.record import (
+    RunRecord,
+    changed_parts,
+    digest_parts,
+    read_record,
+    write_record,
+)
+from tersely.jobs.references import References, job_imports, load_references
+from tersely.jobs.run import Phase, Run, remember
+from tersely.jobs.turns import is_compressed_last
+from tersely.registry.registry import registry
+from tersely.session.report import Report, read_report
+from tersely.session.report_table import show_report
+
+
+def run_job(
+    job: Job | str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
+) -> Report:
+    """Run a whole job and write its output folder, which appears when everything is finished.
+
+    The job, its recipe and all its references are checked before anything expensive begins. Until
+    the end everything is written to ``<output>.partial``; the result of an earlier run stays.
+
+    Args:
+        job: a job, or the path of its file.
+        resume: go on after the last phase that an interrupted run finished.
+        output: another output folder than the job's.
+        console: where to tell what happens; standard output by default.
+
+    Returns:
+        The report, as it was written.
+
+    Raises:
+        ConfigError: the job is wrong; every problem at once.
+        PlanError: the recipe does not fit the model.
+        SessionFileError: the interrupted run is damaged, or was started with another job.
+    """
+    if not isinstance(job, Job):
+        job = load_job(job)
+    if output is not None:
+        job = attrs.evolve(job, output=Path(output).absolute())
+    console = console or Console()
+    check_output(job.output)
+    with job_imports(job.directory):
+        calls = load_references(job)
+        check_optimizer(job)
+        exporters = tuple(_exporter(one.format, one.options) for one in job.export)
+        recover(job.output)
+        record, finished = _starting_point(job, resume=resume, console=console)
+        if finished is not None:
+            return finished
+        return _carry_out(job, record, calls=calls, exporters=exporters, console=console)
+
+
+def _exporter(name: str, options: object) -> Any:
+    implementation: Callable[..., Any] = registry().exporters[name]
+    return implementation(**dict(options))  # type: ignore[call-overload]  # a mapping of options
+
+
+def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRecord, Report | None]:
+    partial = partial_folder(job.output)
+    fresh = RunRecord(parts=digest_parts(job))
+    interrupted = read_record(partial)
+    if not resume:
+        if interrupted is not None and interrupted.finished:
+            _say(console, f"starting over; the interrupted run in {partial} is discarded")
+        start_over(job.output, fresh)
+        return fresh, None
+    if interrupted is not None:
+        _check_same(interrupted, job, partial)
+        if interrupted.finished:
+            _say(console, f"going on after: {', '.join(interrupted.finished)}")
+        return interrupted, None
+    finished = read_record(job.output)
+    if finished is not None:
+        _check_same(finished, job, job.output)
+        _say(console, f"nothing to resume: the run in {job.output} is finished")
+        report = read_report(job.output / "report.json")
+        show_report(report, console)
+        return finished, report
+    _say(console, "nothing to resume: starting from the beginning")
+    start_over(job.output, fresh)
+    return fresh, None
+
+
+def _check_same(record: RunRecord, job: Job, folder: Path) -> None:
+    changed = changed_parts(record, job)
+    if changed:
+        raise SessionFileError(
+            f"{folder} holds a run of another version of the job: {', '.join(changed)} "
+            f"changed; run it without --resume, or undo the change"
+        )
+
+
+def _carry_out(
+    job: Job,
+    record: RunRecord,
+    *,
+    calls: References,
+    exporters: tuple[Any, ...],
+    console: Console,
+) -> Report:
+    folder = partial_folder(job.output)
+    steps = _steps(job, record, folder)
+    with watch(console, phases=len(steps)) as voice:
+        run = Run(
+            job=job,
+            calls=calls,
+            exporters=exporters,
+            folder=folder,
+            voice=voice,
+            record=record,
+        )
+        for phase in steps:
+            try:
+                with voice.phase(phase.title):
+                    run = remember(phase.act(run), phase)
+            except BaseException:
+                # A loop that fails has kept epochs of which this run does not know yet.
+                known = read_record(folder) or run.record
+                voice.line(_epitaph(job, phase, known), style="bold yellow")
+                raise
+    if run.report is None:
+        raise RuntimeError("a job ended without a report")
+    write_record(folder, attrs.evolve(run.record, state="finished"))
+    publish(job.output)
+    show_report(run.report, console)
+    _say(console, f"report: {job.output / 'report.html'}")
+    return run.report
+
+
+def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
+    done = record.done
+    is_measured = job.data.evaluate is not None
+    has_checkpoint = phases.newest_checkpoint(folder, record) is not None
+    wanted = (
+        (Phase("build the model", phases.build_model), True),
+        (Phase("evaluate the dense model", phases.measure("before"), "before"), is_measured),
+        (Phase("plan", phases.resolve_plan), True),
+        (Phase("restore the last checkpoint", phases.restore), has_checkpoint),
+        (Phase("attach", phases.attach_plan), not has_checkpoint),
+        (
+            Phase("calibrate", phases.calibrate),
+            job.data.calibration is not None and not has_checkpoint,
+        ),
+        *_work(job, is_measured=is_measured),
+        (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
+        (Phase("save the session", phases.save), True),
+        (Phase("finalize", phases.finalize), True),
+        (Phase("export", phases.export), bool(job.export)),
+        (Phase("write the report", phases.write_report), True),
+    )
+    return tuple(
+        phase for phase, is_wanted in wanted if is_wanted and phase.lasting not in (*done,)
+    )
+
+
+def _work(job: Job, *, is_measured: bool) -> tuple[tuple[Phase, bool], ...]:
+    compress = Phase("compress", phases.compress, "compress")
+    train = Phase("train", phases.train, "train")
+    if is_compressed_last(job.recipe):
+        measure = phases.measure_uncompressed("trained")
+        return (
+            (train, True),
+            (Phase("evaluate the trained model", measure, "trained"), is_measured),
+            (compress, True),
+        )
+    measure = phases.measure("compressed")
+    is_trained = job.train is not None or job.loop is not None
+    return (
+        (compress, True),
+        (
+            Phase("evaluate the compressed model", measure, "compressed"),
+            is_measured and is_trained,
+        ),
+        (train, is_trained),
+    )
+
+
+def _epitaph(job: Job, phase: Phase, record: RunRecord) -> str:
+    stopped = f"stopped while trying to {phase.title}; {partial_folder(job.output)} is kept"
+    if not record.finished:
+        return f"{stopped}, but no phase is finished that could be resumed"
+    command = f"tersely run {job.source} --resume" if job.source else "run_job(..., resume=True)"
+    return f"{stopped}; finished: {', '.join(record.finished)}; go on with: {command}"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

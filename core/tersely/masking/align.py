@@ -1,0 +1,105 @@
+"""Masks that follow another target's: reduced to the shared dimensions, placed on the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tersely.blocks import Blocks, count_blocks, resolve_size
+from tersely.errors import PlanError
+
+
+def align_kept(source: Tensor, dims: Sequence[int], *, name: str = "align") -> Tensor:
+    """Reduce a mask to some dimensions: a position is kept when anything of the source there is.
+
+    Args:
+        source: the mask to follow, bool, True = kept, with the rank of the source target; a
+            dimension it does not distinguish may have length 1.
+        dims: dimensions of the source, negative from the end, in the order of the result.
+        name: the aligned target's name, for errors.
+
+    Returns:
+        Bool, one dimension for each of ``dims``.
+
+    Raises:
+        PlanError: a dimension does not exist or is given twice.
+    """
+    rank = source.dim()
+    outside = [dim for dim in dims if not -rank <= dim < rank]
+    if outside:
+        raise PlanError(
+            f"{name}: align.dims {list(dims)}: the source has {rank} dimension"
+            f"{'' if rank == 1 else 's'}, so {outside[0]} is none of them; write "
+            f"{'0' if rank == 1 else f'0 to {rank - 1}'}"
+        )
+    wanted = [dim % rank for dim in dims]
+    if len(set(wanted)) < len(wanted):
+        raise PlanError(f"{name}: align.dims {list(dims)} names a dimension twice")
+    others = [dim for dim in range(rank) if dim not in wanted]
+    kept = source.any(others) if others else source
+    return kept.permute([sorted(wanted).index(dim) for dim in wanted])
+
+
+def place_kept(
+    kept: Tensor,
+    shape: Sequence[int],
+    *,
+    first_dim: int = 0,
+    groups: int = 1,
+    blocks: Blocks | None = None,
+    name: str = "align",
+) -> Tensor:
+    """Lay an aligned mask over a target.
+
+    Args:
+        kept: as `align_kept` returns it.
+        shape: the target's shape.
+        first_dim: the target's dimension that the first of ``kept`` covers, negative from the
+            end; the others follow it.
+        groups: of a grouped or transposed convolution, whose weight counts channels per group: a
+            mask that is this many times too short is repeated.
+        blocks: the target's own granularity; a block is kept when anything of it is. None leaves
+            every element of its own.
+        name: the aligned target's name, for errors.
+
+    Returns:
+        Bool, True = kept. With ``blocks`` the shape (blocks along each dimension), without them
+        the target's rank, of length 1 in dimensions that are not distinguished.
+
+    Raises:
+        PlanError: the mask is longer than the target has dimensions, or of another length.
+    """
+    rank = len(shape)
+    start = first_dim % rank if rank else 0
+    if start + kept.dim() > rank:
+        raise PlanError(
+            f"{name}: align.dims covers {kept.dim()} dimensions, the target has "
+            f"{rank - start} from dimension {start} on (shape {list(shape)})"
+        )
+    for offset in range(kept.dim()):
+        kept = _fit(kept, offset, shape[start + offset], groups=groups, name=name)
+    placed = kept.reshape((1,) * start + kept.shape + (1,) * (rank - start - kept.dim()))
+    return placed if blocks is None else _by_blocks(placed, shape, blocks)
+
+
+def _fit(kept: Tensor, dim: int, length: int, *, groups: int, name: str) -> Tensor:
+    found = kept.shape[dim]
+    if found in (length, 1):
+        return kept
+    if found * groups == length:
+        return torch.cat([kept] * groups, dim)
+    raise PlanError(
+        f"{name}: the source of align has {found} positions along the aligned dimension, the "
+        f"target has {length}; choose align.dims so that both have the same length"
+    )
+
+
+def _by_blocks(placed: Tensor, shape: Sequence[int], blocks: Blocks) -> Tensor:
+    sizes = resolve_size(blocks.size, shape)
+    for dim, (size, length) in enumerate(zip(sizes, placed.shape, strict=True)):
+        if length > 1 and size > 1:
+            runs = (*placed.shape[:dim], length // size, size, *placed.shape[dim + 1 :])
+            placed = placed.reshape(runs).any(dim + 1)
+    return placed.expand(count_blocks(blocks.size, shape)).clone()

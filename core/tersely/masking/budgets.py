@@ -1,0 +1,39 @@
+"""How many blocks a ratio means: exact counts, without floating-point products."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from tersely.masking.member import Ratio
+
+
+def as_fraction(ratio: Ratio) -> Fraction:
+    """Return the number as it is written: 0.29 is 29/100, not its nearest binary fraction.
+
+    Args:
+        ratio: a float, or a Fraction from a schedule.
+    """
+    return ratio if isinstance(ratio, Fraction) else Fraction(repr(float(ratio)))
+
+
+def count_masked(ratio: Ratio, total: int) -> int:
+    """Return floor(ratio * total), computed exactly.
+
+    Args:
+        ratio: the share to mask, in [0, 1].
+        total: how many there are.
+    """
+    return math.floor(as_fraction(ratio) * total)
+
+
+def bound_count(count: int, total: int, *, minimum: Ratio, maximum: Ratio) -> int:
+    """Move a count of masked blocks into the bounds, which count as ratios do.
+
+    Args:
+        count: blocks that would be masked.
+        total: how many there are.
+        minimum: the share that is masked at least.
+        maximum: the share that is masked at most; it wins where the two contradict.
+    """
+    return min(max(count, count_masked(minimum, total)), count_masked(maximum, total))

@@ -1,0 +1,106 @@
+"""From importances and limits to the blocks that are kept: all budget rules in one function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tersely.errors import CalibrationError
+from tersely.masking.budgets import bound_count, count_masked
+from tersely.masking.groups import share_budget
+from tersely.masking.member import Member
+from tersely.masking.rows import keep_highest
+from tersely.masking.scopes import from_rows
+from tersely.masking.units import Unit, make_units
+
+
+def decide(members: Sequence[Member]) -> list[Tensor]:
+    """Decide which blocks of every target are kept.
+
+    Args:
+        members: the targets with their importances and limits. Global groups are formed among
+            them, so all targets of a group belong into one call.
+
+    Returns:
+        For each member bool, shape (blocks along each dimension), True = kept; of an expendable
+        one perhaps 0 and 1 in the importance's dtype and memory. Members of a dependency group get
+        equal decisions.
+
+    Raises:
+        PlanError: limits contradict each other inside a group or do not fit the blocks.
+        CalibrationError: an importance is not finite.
+    """
+    for member in members:
+        _check_finite(member)
+    units = make_units(members)
+    groups: dict[str | int, list[Unit]] = {}
+    kept: list[Tensor | None] = [None] * len(members)
+    for unit in units:
+        if unit.global_group is None:
+            _place(decide_alone(unit), unit, members, kept)
+        else:
+            groups.setdefault(unit.global_group, []).append(unit)
+    for group in groups.values():
+        for unit, rows in zip(group, share_budget(group), strict=True):
+            _place(rows, unit, members, kept)
+    return [tensor for tensor in kept if tensor is not None]
+
+
+def decide_alone(unit: Unit) -> Tensor:
+    """Decide for one unit that shares no budget.
+
+    Args:
+        unit: the unit; without keep, ratio and threshold everything is kept.
+
+    Returns:
+        Bool, the rows' shape, True = kept.
+    """
+    total = unit.rows.shape[1]
+    if unit.keep is not None:
+        return keep_highest(unit.rows, total - unit.keep)
+    if unit.ratio is not None:
+        count = count_masked(unit.ratio, total)
+        count = bound_count(count, total, minimum=unit.minimum, maximum=unit.maximum)
+        return keep_highest(unit.rows, count, is_expendable=unit.is_expendable)
+    if unit.threshold is None:
+        return torch.ones_like(unit.rows, dtype=torch.bool)
+    return _keep_from_threshold(unit, unit.threshold)
+
+
+def _keep_from_threshold(unit: Unit, threshold: float) -> Tensor:
+    kept = unit.rows >= threshold
+    total = unit.rows.shape[1]
+    counts = total - kept.sum(1)
+    lowest = bound_count(0, total, minimum=unit.minimum, maximum=unit.maximum)
+    highest = bound_count(total, total, minimum=unit.minimum, maximum=unit.maximum)
+    for outside, bound in ((counts < lowest, lowest), (counts > highest, highest)):
+        if outside.any():
+            kept[outside] = keep_highest(unit.rows[outside], bound)
+    return kept
+
+
+def _place(rows: Tensor, unit: Unit, members: Sequence[Member], kept: list[Tensor | None]) -> None:
+    for index in unit.indices:
+        importance = members[index].importance
+        decision = from_rows(rows, unit.scope, tuple(importance.shape)).to(importance.device)
+        # Members of a group must not share memory: each mask is its target's own.
+        kept[index] = decision if len(unit.indices) == 1 else decision.clone()
+
+
+def _check_finite(member: Member) -> None:
+    importance = member.importance.detach()
+    # A sum passes over the values once and is finite only if all are; it may overflow, so it
+    # only acquits.
+    if bool(importance.sum().isfinite()):
+        return
+    wrong = (~importance.isfinite()).flatten().nonzero().flatten()
+    if len(wrong):
+        index = int(wrong[0])
+        value = float(importance.flatten()[index])
+        raise CalibrationError(
+            f"{member.name}: {len(wrong)} of its {importance.numel()} importances are not finite "
+            f"(the first is {value}, at flat index {index}); check the model's weights and the "
+            "calibration data for NaN and overflow"
+        )

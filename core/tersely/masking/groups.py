@@ -1,0 +1,107 @@
+"""Global groups: several units compete for one budget of masked elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.errors import PlanError
+from tersely.masking.budgets import as_fraction, count_masked
+from tersely.masking.member import Ratio
+from tersely.masking.rows import keep_highest
+from tersely.masking.select import cut_smallest, is_above
+from tersely.masking.units import Unit
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Competitor:
+    # One unit's decisions in the contest: forced and barred ones do not compete.
+    values: Tensor  # shape (decisions,), float
+    weight: int  # elements that one decision masks
+    forced: int
+    competing: Tensor | None  # shape (decisions,), bool; None = all compete
+
+
+def share_budget(units: Sequence[Unit]) -> list[Tensor]:
+    """Mask the lowest importances of a whole global group within one budget of elements.
+
+    What a unit's minimum asks for is masked first and counts; what its maximum forbids does not
+    compete. The rest is taken in ascending importance (ties: unit, then flat index) up to the
+    first block that would exceed the budget. A unit whose ratio is met in every row competes with
+    the mean of its rows' i-th lowest blocks, taken together.
+
+    Args:
+        units: the units of one group.
+
+    Returns:
+        For each unit bool, its rows' shape, True = kept; 0 and 1 in the place of its rows where it
+        is expendable.
+
+    Raises:
+        PlanError: a unit has no ratio or another one, or a granularity that fixes its own.
+    """
+    ratio = _common_ratio(units)
+    dtype = reduce(torch.promote_types, (unit.rows.dtype for unit in units))
+    competitors = [_enter(unit, dtype) for unit in units]
+    budget = count_masked(ratio, sum(unit.elements for unit in units))
+    budget -= sum(entry.forced * entry.weight for entry in competitors)
+    free = [_free(entry) for entry in competitors]
+    cut = cut_smallest(free, [entry.weight for entry in competitors], max(budget, 0))
+    results = []
+    for unit, entry, values, ties in zip(units, competitors, free, cut.ties, strict=True):
+        is_direct = len(unit.rows) == 1 and entry.competing is None
+        out = values if is_direct and unit.is_expendable else None
+        above = is_above(values, cut.value, ties, out=out)
+        if not is_direct:
+            masked = entry.forced + len(above) - int(above.count_nonzero())
+            results.append(keep_highest(unit.rows, masked))
+        else:
+            results.append(above.reshape(unit.rows.shape))
+    return results
+
+
+def _enter(unit: Unit, dtype: torch.dtype) -> _Competitor:
+    rows, total = len(unit.rows), unit.rows.shape[1]
+    values = unit.rows[0] if rows == 1 else unit.rows.sort(dim=1).values.mean(0)
+    values = values.to(dtype)
+    lowest = count_masked(unit.minimum, total)
+    highest = max(count_masked(unit.maximum, total), lowest)
+    competing = None
+    if lowest or highest < total:
+        below_highest = ~keep_highest(values[None], highest)[0]
+        competing = keep_highest(values[None], lowest)[0].logical_and_(below_highest)
+    return _Competitor(values=values, weight=unit.weight * rows, forced=lowest, competing=competing)
+
+
+def _free(entry: _Competitor) -> Tensor:
+    return entry.values if entry.competing is None else entry.values[entry.competing]
+
+
+def _common_ratio(units: Sequence[Unit]) -> Ratio:
+    group = f"global group {units[0].global_group!r}"
+    problems = []
+    for unit in units:
+        if unit.threshold is not None:
+            problems.append(
+                f"{unit.name}: {group} shares one sparse_ratio, so sparse_threshold has no place "
+                "in it; write sparse_ratio or drop global_group_id"
+            )
+        elif unit.keep is not None:
+            problems.append(
+                f"{unit.name}: its granularity keeps {unit.keep} of every {unit.rows.shape[1]} "
+                f"blocks, so it cannot compete in {group}; drop global_group_id or change the "
+                "granularity"
+            )
+        elif unit.ratio is None:
+            problems.append(f"{unit.name}: {group} needs the group's sparse_ratio on every target")
+    if problems:
+        raise PlanError(problems)
+    given = {as_fraction(unit.ratio): unit for unit in units if unit.ratio is not None}
+    if len(given) > 1:
+        found = ", ".join(f"{float(ratio)} ({unit.name})" for ratio, unit in given.items())
+        raise PlanError(f"{group} has one budget, so it needs one sparse_ratio; found {found}")
+    return next(iter(given))

@@ -1,0 +1,61 @@
+"""A target as the budget code sees it: importances per block, and the limits the config sets."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TypeAlias
+
+import attrs
+from torch import Tensor
+
+from tersely.blocks import Blocks, block_numel, count_blocks
+
+Ratio: TypeAlias = float | Fraction
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Member:
+    """One target that is ranked by an importance of its own.
+
+    Attributes:
+        name: the target's full name, for errors.
+        importance: shape (blocks along each dimension), float, larger means keep; read only
+            unless it is expendable.
+        shape: the target's full shape.
+        blocks: which elements share a decision. With ``keep`` set, that number alone decides.
+        ratio: the share of blocks to mask, or None.
+        threshold: blocks of lower importance are masked, or None.
+        minimum: the share of blocks that is masked at least.
+        maximum: the share of blocks that is masked at most.
+        global_group: id of the group that shares one budget, or None.
+        dependency_group: id of the group that shares one decision, or None.
+        internal_blocks: number of equal runs in which the ratio is met, or None.
+        is_expendable: whether nobody else reads the importance, so that the decision may take its
+            place in memory.
+    """
+
+    name: str
+    importance: Tensor
+    shape: tuple[int, ...] = attrs.field(converter=tuple)
+    blocks: Blocks
+    ratio: Ratio | None = None
+    threshold: float | None = None
+    minimum: Ratio = 0
+    maximum: Ratio = 1
+    global_group: str | int | None = None
+    dependency_group: str | int | None = None
+    internal_blocks: int | None = None
+    is_expendable: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        expected = count_blocks(self.blocks.size, self.shape)
+        if tuple(self.importance.shape) != expected:
+            raise ValueError(
+                f"{self.name}: expected one importance per block, shape {expected}, got "
+                f"{tuple(self.importance.shape)}"
+            )
+
+    @property
+    def block_numel(self) -> int:
+        """Elements in one block."""
+        return block_numel(self.blocks.size, self.shape)

@@ -1,0 +1,178 @@
+"""What takes decisions of its own: a single target, or all targets of one dependency group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.errors import PlanError
+from tersely.masking.budgets import as_fraction
+from tersely.masking.member import Member, Ratio
+from tersely.masking.scopes import scope_in_blocks, to_rows
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Unit:
+    """Targets that share one decision, and the limits it has to meet.
+
+    Attributes:
+        name: the target's name, or the group with its members' names, for errors.
+        indices: positions of the members in the sequence they came from.
+        rows: shape (rows, blocks per row), float: the mean importance of the members; the ratio
+            is met in every row.
+        scope: blocks per scope along each dimension, or None where rows are runs.
+        weight: elements that one decision masks, over all members.
+        ratio: the share of blocks to mask, or None.
+        threshold: blocks of lower importance are masked, or None.
+        minimum: the share of blocks that is masked at least.
+        maximum: the share of blocks that is masked at most.
+        keep: blocks kept in every row whatever the ratio says, or None.
+        global_group: id of the group that shares one budget, or None.
+        is_expendable: whether decisions may take the place of the rows in memory.
+    """
+
+    name: str
+    indices: tuple[int, ...]
+    rows: Tensor
+    scope: tuple[int, ...] | None
+    weight: int
+    ratio: Ratio | None
+    threshold: float | None
+    minimum: Ratio
+    maximum: Ratio
+    keep: int | None
+    global_group: str | int | None
+    is_expendable: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Elements of all members."""
+        return self.rows.numel() * self.weight
+
+
+def make_units(members: Sequence[Member]) -> list[Unit]:
+    """Merge dependency groups; every other target stands alone.
+
+    Args:
+        members: the targets.
+
+    Returns:
+        Units in the order of their first members.
+
+    Raises:
+        PlanError: members of one dependency group contradict each other, or a number of runs or a
+            scope does not fit the blocks.
+    """
+    grouped: dict[tuple[str, object], list[int]] = {}
+    for index, member in enumerate(members):
+        group = member.dependency_group
+        key = ("alone", index) if group is None else ("group", group)
+        grouped.setdefault(key, []).append(index)
+    return [_make_unit([members[i] for i in indices], indices) for indices in grouped.values()]
+
+
+def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
+    first = members[0]
+    name = first.name
+    if len(members) > 1:
+        name = f"dependency group {first.dependency_group!r} ({_listed(members)})"
+    _check_counts(members, name)
+    scope = _common_scope(members, name)
+    runs = math.lcm(*(member.internal_blocks or 1 for member in members))
+    _check_runs(name, runs, first.importance.numel(), has_scope=scope is not None)
+    minimum = max((member.minimum for member in members), key=as_fraction)
+    maximum = min((member.maximum for member in members), key=as_fraction)
+    if as_fraction(minimum) > as_fraction(maximum):
+        raise PlanError(
+            f"{name}: at least {float(minimum)} and at most {float(maximum)} of its blocks would "
+            "be masked; make every min_sparse_ratio at most every max_sparse_ratio"
+        )
+    ratio = _first(members, name, "sparse_ratio", lambda member: member.ratio).ratio
+    threshold = _first(members, name, "sparse_threshold", lambda member: member.threshold).threshold
+    if ratio is not None and threshold is not None:
+        raise PlanError(f"{name}: found both sparse_ratio and sparse_threshold; write one of them")
+    return Unit(
+        name=name,
+        indices=tuple(indices),
+        rows=to_rows(_mean([member.importance.detach() for member in members]), scope, runs),
+        scope=scope,
+        weight=sum(member.block_numel for member in members),
+        ratio=ratio,
+        threshold=threshold,
+        minimum=minimum,
+        maximum=maximum,
+        keep=first.blocks.keep,
+        global_group=_first(
+            members, name, "global_group_id", lambda member: member.global_group
+        ).global_group,
+        is_expendable=len(members) == 1 and first.is_expendable,
+    )
+
+
+def _mean(importances: Sequence[Tensor]) -> Tensor:
+    if len(importances) == 1:
+        return importances[0]
+    first = importances[0]
+    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+    flat = [tensor.to(first.device, dtype).flatten() for tensor in importances]
+    return torch.stack(flat).mean(0).reshape(first.shape)
+
+
+def _check_counts(members: Sequence[Member], name: str) -> None:
+    if len({member.importance.numel() for member in members}) > 1:
+        counts = ", ".join(f"{member.name} has {member.importance.numel()}" for member in members)
+        raise PlanError(
+            f"{name}: members share one decision per block, so they need the same number of "
+            f"blocks: {counts}; change their granularity or their dependency_group_id"
+        )
+
+
+def _check_runs(name: str, runs: int, blocks: int, *, has_scope: bool) -> None:
+    if runs == 1:
+        return
+    if has_scope:
+        raise PlanError(
+            f"{name}: internal_metric_block {runs} cannot split blocks whose granularity already "
+            "counts the ratio in scopes; drop one of the two"
+        )
+    if blocks % runs:
+        fitting = [count for count in range(1, min(blocks, 64) + 1) if blocks % count == 0]
+        raise PlanError(
+            f"{name}: internal_metric_block {runs} does not divide its {blocks} blocks; what does: "
+            f"{', '.join(map(str, fitting))}"
+        )
+
+
+def _common_scope(members: Sequence[Member], name: str) -> tuple[int, ...] | None:
+    scopes = [scope_in_blocks(member) for member in members]
+    if len({(scope, m.blocks.keep) for scope, m in zip(scopes, members, strict=True)}) > 1:
+        raise PlanError(
+            f"{name}: members share one decision, but their granularities count the ratio in "
+            "different scopes; give them the same granularity"
+        )
+    shapes = list(dict.fromkeys(tuple(member.importance.shape) for member in members))
+    if scopes[0] is not None and len(shapes) > 1:
+        raise PlanError(
+            f"{name}: their granularity counts the ratio in scopes, so its members need blocks of "
+            f"the same shape; found {' and '.join(str(list(shape)) for shape in shapes)}"
+        )
+    return scopes[0]
+
+
+def _first(
+    members: Sequence[Member], name: str, key: str, read: Callable[[Member], object]
+) -> Member:
+    # The first member that states the key, after checking that nobody contradicts it.
+    stated = [member for member in members if read(member) is not None]
+    if len({read(member) for member in stated}) > 1:
+        found = ", ".join(f"{read(member)!r} ({member.name})" for member in stated)
+        raise PlanError(f"{name} needs one {key}; found {found}")
+    return stated[0] if stated else members[0]
+
+
+def _listed(members: Sequence[Member]) -> str:
+    return ", ".join(member.name for member in members)

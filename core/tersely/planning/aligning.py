@@ -1,0 +1,116 @@
+"""Whether targets that follow others can: their sources, circles and dimensions (rule B7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tersely.planning.draft import Draft
+from tersely.planning.plan import TargetPlan
+
+
+def check_aligns(targets: Sequence[TargetPlan], draft: Draft) -> None:
+    """Add every align that cannot be followed to the draft's problems.
+
+    Args:
+        targets: the pruning targets with ``align``.
+        draft: the plan they belong to.
+    """
+    settled: set[int] = set()
+    for target in targets:
+        source = align_source(target, draft)
+        if source is None:
+            draft.problems.append(_missing_source(target, draft))
+        elif source.stage != target.stage:
+            draft.problems.append(
+                f"{target.origin.path}: {target.name}: it is aligned with {source.name}, which "
+                f"{source.origin} prunes in another stage; a target follows one of its own stage"
+            )
+        else:
+            _check_dims(target, source, draft)
+        _check_circle(target, draft, settled)
+
+
+def align_source(target: TargetPlan, draft: Draft) -> TargetPlan | None:
+    """Return the planned target that another one aligns with, or None when there is none.
+
+    Args:
+        target: a pruning target with ``align``.
+        draft: the plan it belongs to.
+    """
+    align = target.setting["align"]
+    module = align.get("module_name")
+    return draft.find("pruning", target.module if module is None else module, align["target_name"])
+
+
+def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
+    # Every target is walked over once: what an earlier walk settled needs no second look.
+    chain: dict[int, TargetPlan] = {}
+    following: TargetPlan | None = target
+    while following is not None and id(following) not in settled:
+        if id(following) in chain:
+            members = list(chain.values())
+            circle = members[list(chain).index(id(following)) :]
+            names = " -> ".join(one.name for one in [*circle, following])
+            draft.problems.append(
+                f"{following.origin.path}: {following.name}: align goes in a circle: {names}"
+            )
+            break
+        chain[id(following)] = following
+        is_aligned = following.setting.get("align") is not None
+        following = align_source(following, draft) if is_aligned else None
+    settled.update(chain)
+
+
+def _missing_source(target: TargetPlan, draft: Draft) -> str:
+    align = target.setting["align"]
+    module = target.module if align.get("module_name") is None else align["module_name"]
+    place = f"{target.origin.path}: {target.name}: it is aligned with"
+    source = f"{module}.{align['target_name']}" if module else align["target_name"]
+    if module not in draft.universe.index:
+        near = draft.suggest(module, draft.universe.names)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{place} {source}, but the model has no module {module!r}{hint}"
+    return (
+        f"{place} {source}, which no entry prunes; add it to an entry's targets, or leave "
+        f"{target.target!r} out with target_names"
+    )
+
+
+def _check_dims(target: TargetPlan, source: TargetPlan, draft: Draft) -> None:
+    if source.shape is None:
+        return
+    rank = len(source.shape)
+    dims = target.setting["align"]["dims"]
+    place = f"{target.origin.path}: {target.name}: align.dims"
+    wrong = [dim for dim in dims if not -rank <= dim < rank]
+    if wrong:
+        draft.problems.append(
+            f"{place} {wrong} is outside {source.name}, which has {rank} dimensions"
+        )
+    elif len({dim % rank for dim in dims}) < len(dims):
+        draft.problems.append(f"{place} {dims} names a dimension of {source.name} twice")
+    else:
+        _check_lengths(target, source, draft)
+
+
+def _check_lengths(target: TargetPlan, source: TargetPlan, draft: Draft) -> None:
+    if target.shape is None or source.shape is None:
+        return
+    dims = target.setting["align"]["dims"]
+    place = f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name}"
+    if len(dims) > len(target.shape):
+        draft.problems.append(
+            f"{place} covers {len(dims)} dimensions, the target has {len(target.shape)}; leave "
+            f"some out"
+        )
+        return
+    position = draft.universe.canonical(source.module) or 0
+    groups = getattr(draft.universe.modules[position], "groups", 1)
+    for dim, length in zip(dims, target.shape, strict=False):
+        # A grouped or transposed convolution's weight counts the channels of one group.
+        found = source.shape[dim]
+        if found not in (1, length) and found * groups != length:
+            draft.problems.append(
+                f"{place} has {found} positions, the target has {length}; choose align.dims so "
+                f"that both have the same length"
+            )

@@ -1,0 +1,133 @@
+"""What only the whole plan can show: requests that contradict, and links to the teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from tersely.blocks import count_blocks
+from tersely.planning.aligning import check_aligns
+from tersely.planning.biases import check_biases
+from tersely.planning.draft import Draft, and_more
+from tersely.planning.fusion import check_fusions
+from tersely.planning.grouping import DEPENDENCY, GLOBAL, check_groups
+from tersely.planning.owners import find_tensor
+from tersely.planning.pattern import pattern_problems
+from tersely.planning.plan import Plan, TargetPlan
+
+_REQUESTS = ("sparse_ratio", "sparse_threshold")
+
+
+def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
+    """Add every contradiction of a plan to the draft's problems.
+
+    Args:
+        plan: the plan without contradictions known so far.
+        draft: where problems and hints are collected.
+        teacher: the teacher for links, or None to leave them unchecked.
+    """
+    # A large model has many targets and few settings, so settings are looked at first.
+    alike: dict[int, list[TargetPlan]] = {}
+    for target in plan.targets:
+        alike.setdefault(id(target.setting), []).append(target)
+    pruning = [group for group in alike.values() if group[0].method == "pruning"]
+    distillation = [group for group in alike.values() if group[0].method == "distillation"]
+    check_aligns(_having(("align",), pruning), draft)
+    check_groups(_having((GLOBAL, DEPENDENCY), pruning), draft)
+    for group in pruning:
+        _check_requests(group, draft)
+    check_fusions(plan, draft)
+    check_biases(plan, draft)
+    _check_links([target for group in distillation for target in group], draft, teacher)
+
+
+def _having(keys: Sequence[str], alike: Sequence[Sequence[TargetPlan]]) -> list[TargetPlan]:
+    return [
+        target
+        for group in alike
+        if any(group[0].setting.get(key) is not None for key in keys)
+        for target in group
+    ]
+
+
+def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
+    first = alike[0]
+    if _is_idle(first):
+        draft.hints.append(
+            f"{first.origin.path}: {first.name}{and_more(len(alike) - 1)}: no sparse_ratio, "
+            f"sparse_threshold or align, so nothing of it will be masked"
+        )
+    if first.blocks is None or (
+        first.blocks.keep is None and first.setting.get("internal_metric_block") is None
+    ):
+        return
+    # Targets with these settings have blocks of their own, one object for each shape.
+    shapes: dict[int, list[TargetPlan]] = {}
+    for target in alike:
+        shapes.setdefault(id(target.blocks), []).append(target)
+    for group in shapes.values():
+        where = f"{group[0].origin.path}: {group[0].name}{and_more(len(group) - 1)}"
+        _check_internal_blocks(group[0], where, draft)
+        _check_pattern(group[0], where, draft)
+
+
+def _is_idle(target: TargetPlan) -> bool:
+    setting = target.setting
+    if target.blocks is not None and target.blocks.keep is not None:
+        return False
+    asked = (*_REQUESTS, "align", GLOBAL, DEPENDENCY)
+    return all(setting.get(key) is None for key in asked)
+
+
+def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None:
+    runs = target.setting.get("internal_metric_block")
+    if runs is None or target.blocks is None or target.shape is None:
+        return
+    where = f"{where}: internal_metric_block {runs}"
+    if target.blocks.scope is not None and runs > 1:
+        granularity = target.setting.get("granularity")
+        draft.problems.append(
+            f"{where} has no meaning beside granularity {granularity!r}, which counts the ratio in "
+            f"scopes of its own; remove one of the two"
+        )
+        return
+    count = math.prod(count_blocks(target.blocks.size, target.shape))
+    if count % runs:
+        draft.problems.append(f"{where} does not divide its {count} blocks into equal runs")
+
+
+def _check_pattern(target: TargetPlan, where: str, draft: Draft) -> None:
+    draft.problems.extend(
+        f"{where}: {problem}" for problem in pattern_problems(target.setting, target.blocks)
+    )
+
+
+def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module | None) -> None:
+    if teacher is None:
+        return
+    modules = dict(teacher.named_modules(remove_duplicate=False))
+    for target in targets:
+        link = target.setting.get("link")
+        links = [target.module] if link is None else [link] if isinstance(link, str) else link
+        default = " (the default link is the module's own name)" if link is None else ""
+        for one in links:
+            if one not in modules:
+                near = draft.suggest(one, modules)
+                hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+                found = f"link {one!r} is no module of the teacher{default}{hint}"
+                draft.blame(target.origin.path, target.name, found)
+            elif target.kind in ("parameter", "buffer") and not _has(modules[one], target.target):
+                found = (
+                    f"link {one!r} of the teacher is a {type(modules[one]).__name__} without "
+                    f"{target.target!r}; link a module that has it"
+                )
+                draft.blame(target.origin.path, target.name, found)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        return find_tensor(module, name) is not None
+    except KeyError:
+        return False

@@ -1,0 +1,113 @@
+"""Plans as JSON data and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from tersely.blocks import Blocks
+from tersely.document.load import load_recipe
+from tersely.errors import PlanError
+from tersely.planning.plan import (
+    Origin,
+    Plan,
+    Setting,
+    Shadowed,
+    Skipped,
+    TargetPlan,
+    Unmatched,
+)
+from tersely.registry.descriptors import Json
+
+FORMAT = 1
+
+
+def encode_plan(plan: Plan) -> dict[str, Json]:
+    """Return a plan as JSON data.
+
+    Args:
+        plan: any plan.
+    """
+    return {
+        "format": FORMAT,
+        "recipe": dict(plan.recipe.document),
+        "selected": list(plan.selected),
+        "targets": [_encode_target(target) for target in plan.targets],
+        "unmatched": [_plain(attrs.asdict(one)) for one in plan.unmatched],
+        "shadowed": [_plain(attrs.asdict(one)) for one in plan.shadowed],
+        "skipped": [_plain(attrs.asdict(one)) for one in plan.skipped],
+        "hints": list(plan.hints),
+    }
+
+
+def decode_plan(data: Mapping[str, Json]) -> Plan:
+    """Read a plan back from its JSON data.
+
+    Args:
+        data: what `encode_plan` returned.
+
+    Raises:
+        PlanError: the data is not a plan of this version.
+        ConfigError: its recipe is not valid with the plugins that are installed now.
+    """
+    found = data.get("format") if isinstance(data, Mapping) else type(data).__name__  # type: ignore[redundant-expr]  # a file may hold anything
+    if found != FORMAT:
+        raise PlanError(
+            f"expected a plan of format {FORMAT}, found {found!r}; plan again from the recipe"
+        )
+    recipe = load_recipe(data.get("recipe", {}))
+    try:
+        return Plan(
+            recipe=recipe,
+            selected=tuple(data["selected"]),
+            targets=tuple(_decode_target(target) for target in data["targets"]),
+            unmatched=tuple(
+                Unmatched(one["path"], one["value"], tuple(one["near"]), one["message"])
+                for one in data["unmatched"]
+            ),
+            shadowed=tuple(
+                Shadowed(
+                    one["module"],
+                    one["target"],
+                    one["method"],
+                    Origin(**one["winner"]),
+                    Origin(**one["loser"]),
+                )
+                for one in data["shadowed"]
+            ),
+            skipped=tuple(Skipped(**one) for one in data["skipped"]),
+            hints=tuple(data["hints"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PlanError(f"the plan's data is damaged: {error!r}; plan again") from error
+
+
+def _encode_target(target: TargetPlan) -> dict[str, Json]:
+    data = attrs.asdict(target, recurse=False)
+    data["setting"] = dict(target.setting)
+    data["origin"] = attrs.asdict(target.origin)
+    data["blocks"] = None if target.blocks is None else _plain(attrs.asdict(target.blocks))
+    return dict(_plain(data))
+
+
+def _decode_target(data: Mapping[str, Json]) -> TargetPlan:
+    blocks = data["blocks"]
+    return TargetPlan(
+        **{
+            **data,
+            "setting": Setting.of(data["setting"]),
+            "origin": Origin(**data["origin"]),
+            "shared_with": tuple(data["shared_with"]),
+            "shape": None if data["shape"] is None else tuple(data["shape"]),
+            "blocks": None if blocks is None else Blocks(**blocks),
+        }
+    )
+
+
+def _plain(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

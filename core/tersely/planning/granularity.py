@@ -1,0 +1,257 @@
+"""From a granularity as a document spells it to the blocks of one target (rules G1 to G4)."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache
+from typing import cast
+
+import attrs
+from jsonschema import Draft202012Validator
+
+from tersely.algorithms import Granularity
+from tersely.blocks import (
+    Blocks,
+    channel_blocks,
+    count_blocks,
+    element_blocks,
+    resolve_size,
+    tensor_blocks,
+)
+from tersely.document.suggest import nearest
+from tersely.errors import BrokenPluginError, PluginError
+from tersely.planning.plan import TargetPlan
+from tersely.registry.descriptors import (
+    GranularityInfo,
+    Json,
+    PrunerInfo,
+    QuantizerInfo,
+    TargetKind,
+)
+from tersely.registry.registry import Registry, registry
+
+DEFAULT = "default"
+BUILT_IN = ("element", "row", "output_channel", "tensor")
+"""Values of a descriptor's ``default_granularity`` that need no granularity plugin."""
+
+
+@attrs.frozen(eq=False)
+class Spelling:
+    """A granularity value, understood.
+
+    Attributes:
+        name: the granularity's name in the registry, short or qualified as it was written.
+        arguments: keyword arguments of its implementation.
+        info: its descriptor.
+    """
+
+    name: str
+    arguments: dict[str, Json]
+    info: GranularityInfo
+
+
+def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) -> Json:
+    """Return the granularity that a value asks for, with `default` replaced by what it means.
+
+    Args:
+        value: the granularity as the document spells it.
+        kind: what the target is.
+        info: the algorithm's descriptor, for what ``default`` means and what it supports.
+
+    Raises:
+        ValueError: the granularity is unknown or not supported here; the text says what to write
+            instead.
+    """
+    is_default = value is None or value == DEFAULT
+    if is_default:
+        value = info.default_granularity
+        if value in BUILT_IN:
+            return value
+    spelling = understand(value)
+    supported = info.granularities
+    if not is_default and supported is not None and spelling.info.name not in supported:
+        raise ValueError(
+            f"{info.name} does not support granularity {_shown(value)}; it supports "
+            f"{', '.join([DEFAULT, *supported])}"
+        )
+    kinds = spelling.info.target_kinds
+    if kind not in kinds:
+        raise ValueError(
+            f"granularity {_shown(value)} cannot divide {_article(kind)} {kind}, only: "
+            f"{', '.join(kinds)}"
+            + ("; write per_channel instead" if kind in ("input", "output") else "")
+        )
+    return value
+
+
+def divide(
+    value: Json, target: TargetPlan, shape: tuple[int, ...], info: PrunerInfo | QuantizerInfo
+) -> Blocks:
+    """Cut one target into blocks.
+
+    Args:
+        value: the granularity as the document spells it.
+        target: the target, whose shape may still be unknown in the plan.
+        shape: the tensor's shape; for an input or output with the batch in dimension 0.
+        info: the algorithm's descriptor, for what ``default`` means and what it supports.
+
+    Returns:
+        Blocks that divide the shape.
+
+    Raises:
+        ValueError: the granularity is unknown, not supported here, or does not divide the shape;
+            the text says what to write instead.
+        BrokenPluginError: the granularity's plugin fails.
+    """
+    value = in_force(value, target.kind, info)
+    if value in BUILT_IN:
+        return _built_in(value, target, shape)
+    granularity = implementation(value)
+    try:
+        blocks = granularity.blocks(shape, target)
+    except ValueError:
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise BrokenPluginError(
+            f"granularity {_shown(value)} failed on {target.name} of shape {list(shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(blocks, Blocks):
+        raise BrokenPluginError(
+            f"granularity {_shown(value)} returned {type(blocks).__name__} for {target.name} of "
+            f"shape {list(shape)}, expected tersely.Blocks"
+        )
+    _check(blocks, shape, value)
+    return blocks
+
+
+def _built_in(value: str, target: TargetPlan, shape: tuple[int, ...]) -> Blocks:
+    rank = len(shape)
+    is_activation = target.kind in ("input", "output")
+    if value == "tensor" or rank == 0:
+        return tensor_blocks(rank)
+    if value == "element":
+        # Samples share one decision: a mask or scale cannot depend on who else is in the batch.
+        return Blocks((-1, *(1,) * (rank - 1))) if is_activation else element_blocks(rank)
+    if is_activation:
+        return channel_blocks(rank, target.channel_dim if rank > 1 else 0)
+    channels = channel_blocks(rank, min(target.output_dim, rank - 1))
+    # A row: elements decide alone, and the ratio is met in every output channel.
+    return Blocks((1,) * rank, scope=channels.size) if value == "row" else channels
+
+
+def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:
+    try:
+        count_blocks(blocks.size, shape)
+        if blocks.scope is not None:
+            scope = resolve_size(blocks.scope, shape)
+            size = resolve_size(blocks.size, shape)
+            if any(outer % inner for outer, inner in zip(scope, size, strict=True)):
+                raise ValueError(
+                    f"its scope {list(scope)} is no multiple of its block {list(size)}"
+                )
+            count_blocks(blocks.scope, shape)
+            inside = math.prod(scope) // math.prod(size)
+            if blocks.keep is not None and not 0 < blocks.keep <= inside:
+                raise ValueError(f"it keeps {blocks.keep} of every {inside} blocks")
+        elif blocks.keep is not None:
+            raise ValueError(f"it keeps {blocks.keep} blocks, but has no scope to count them in")
+    except ValueError as error:
+        raise ValueError(f"granularity {_shown(value)}: {error}") from None
+
+
+def understand(value: Json) -> Spelling:
+    """Find the granularity that a value of the document means.
+
+    Args:
+        value: a name, ``{name: options}``, or any value some granularity accepts.
+
+    Raises:
+        ValueError: no installed granularity accepts it; the text names the nearest.
+    """
+    return _understand(json.dumps(value, sort_keys=True), registry(), registry().revision)
+
+
+@lru_cache(maxsize=1024)
+def _understand(encoded: str, plugins: Registry, revision: int) -> Spelling:
+    value = json.loads(encoded)
+    catalog = plugins.granularities
+    named = _named(value, plugins)
+    if named is not None:
+        return named
+    accepting = [
+        name
+        for name in catalog.names()
+        if (schema := catalog.info(name).values) is not None
+        and Draft202012Validator(schema).is_valid(value)
+    ]
+    if len(accepting) == 1:
+        return Spelling(accepting[0], {"value": value}, catalog.info(accepting[0]))
+    if accepting:
+        first = _shown({accepting[0]: {"value": value}})
+        raise ValueError(
+            f"{len(accepting)} granularities accept {_shown(value)}: {', '.join(accepting)}; say "
+            f"which one, as in {first}"
+        )
+    near = nearest(value, catalog.names()) if isinstance(value, str) else ()
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    names = ", ".join([DEFAULT, *catalog.names()])
+    missing = "" if catalog.names() else " (tersely-granularity is not installed)"
+    raise ValueError(
+        f"no installed granularity accepts {_shown(value)}; known: {names}{missing}{hint}"
+    )
+
+
+def _named(value: Json, plugins: Registry) -> Spelling | None:
+    # A name, or {name: options}; both short or qualified.
+    catalog = plugins.granularities
+    name = value
+    options: Json = {}
+    if isinstance(value, dict) and len(value) == 1:
+        name, options = next(iter(value.items()))
+    if not isinstance(name, str) or not isinstance(options, dict) or name not in catalog:
+        return None
+    info = catalog.info(name)
+    if Draft202012Validator(info.options).is_valid(options):
+        return Spelling(name, dict(options), info)
+    if isinstance(value, str):
+        needed = ", ".join(info.options.get("required", ()))
+        raise ValueError(f"granularity {_shown(value)} cannot do without its options: {needed}")
+    return None
+
+
+def implementation(value: Json) -> Granularity:
+    """Return the granularity object for a value, made once.
+
+    Args:
+        value: the granularity as the document spells it.
+
+    Raises:
+        ValueError: as in `understand`, or the granularity refuses the value.
+        BrokenPluginError: its plugin cannot be imported or fails.
+    """
+    return _implementation(json.dumps(value, sort_keys=True), registry(), registry().revision)
+
+
+@lru_cache(maxsize=1024)
+def _implementation(encoded: str, plugins: Registry, revision: int) -> Granularity:
+    value = json.loads(encoded)
+    spelling = understand(value)
+    make = plugins.granularities[spelling.name]
+    try:
+        return cast("Granularity", make(**spelling.arguments))
+    except (ValueError, PluginError):
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise BrokenPluginError(
+            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _shown(value: Json) -> str:
+    return json.dumps(value)
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"

@@ -1,0 +1,54 @@
+"""What may stand beside a granularity that keeps N of every M neighbours (rules B1.4 and B6.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+from tersely.blocks import Blocks
+from tersely.registry.descriptors import Json
+
+_UNFIT = ("sparse_threshold", "global_group_id", "dependency_group_id")
+
+
+def pattern_problems(setting: Mapping[str, Json], blocks: Blocks | None) -> tuple[str, ...]:
+    """Return what of a target's setting contradicts the number of blocks its granularity keeps.
+
+    Args:
+        setting: the target's setting.
+        blocks: its blocks, or None while its shape is unknown.
+
+    Returns:
+        One text for each key in the way; nothing where the granularity fixes no number.
+    """
+    if blocks is None or blocks.keep is None or blocks.scope is None:
+        return ()
+    scope = math.prod(value for value in blocks.scope if value > 0)
+    masked = scope - blocks.keep
+    shown = f"granularity {setting.get('granularity')!r}"
+    problems = []
+    asked = setting.get("sparse_ratio")
+    if asked is not None and not math.isclose(asked, masked / scope):
+        problems.append(
+            f"{shown} masks exactly {masked / scope:g}, but sparse_ratio is {asked:g}; remove "
+            f"sparse_ratio or make them equal"
+        )
+    for key, is_crossed in (("min_sparse_ratio", int.__gt__), ("max_sparse_ratio", int.__lt__)):
+        bound = setting.get(key)
+        if bound is not None and is_crossed(_count(bound, scope), masked):
+            problems.append(
+                f"{shown} masks exactly {masked / scope:g}, which {key} {bound:g} does not allow; "
+                f"remove {key}"
+            )
+    problems.extend(
+        f"{shown} fixes how many are kept among neighbours, so {key!r} has no meaning; remove it"
+        for key in _UNFIT
+        if setting.get(key) is not None
+    )
+    return tuple(problems)
+
+
+def _count(ratio: float, scope: int) -> int:
+    # The decimal number as written, as in rule B1.1.
+    return math.floor(Fraction(repr(float(ratio))) * scope)

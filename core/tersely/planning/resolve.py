@@ -1,0 +1,92 @@
+"""From a recipe and a model to a Plan: pure, every problem at once, nothing touched."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+
+import attrs
+from torch import nn
+
+from tersely.document.load import load_recipe
+from tersely.document.recipe import Recipe
+from tersely.errors import PlanError
+from tersely.planning.channels import follow_channels
+from tersely.planning.checks import check_plan
+from tersely.planning.draft import Draft
+from tersely.planning.owners import Owners
+from tersely.planning.plan import Plan
+from tersely.planning.selection import Universe
+from tersely.planning.stage import plan_stage
+from tersely.planning.templates import Templates
+from tersely.registry.descriptors import Json
+from tersely.registry.registry import registry
+
+
+class PlanWarning(UserWarning):
+    """Something in a plan has no effect, such as a name that is not in the model."""
+
+
+def plan(
+    model: nn.Module,
+    recipe: Recipe | Mapping[str, Json] | str | os.PathLike[str],
+    *,
+    teacher: nn.Module | None = None,
+) -> Plan:
+    """Resolve a recipe against a model; the model is not touched.
+
+    Args:
+        model: the model to compress; its parameters may be on the meta device.
+        recipe: a loaded recipe, its data, or the path of its file.
+        teacher: the teacher that distillation links to; without it links are not checked.
+
+    Returns:
+        One TargetPlan per target, and everything that matched nothing or lost to another entry.
+
+    Raises:
+        ConfigError: the document is wrong; every problem at once.
+        PlanError: the document does not fit the model; every problem at once.
+        BrokenPluginError: a plugin the recipe uses cannot be imported.
+    """
+    for role, module in (("model", model), ("teacher", teacher)):
+        if not isinstance(module, nn.Module) and (role == "model" or module is not None):
+            raise PlanError(f"the {role} must be a torch.nn.Module, found {type(module).__name__}")
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    universe = Universe.of(model)
+    draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
+    for number in range(len(recipe.stages)):
+        plan_stage(draft, number)
+    resolved = draft.finish()
+    check_plan(resolved, draft, teacher)
+    if recipe.strict:
+        draft.problems.extend(str(one) for one in resolved.unmatched)
+    if draft.problems:
+        raise PlanError(draft.problems)
+    resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
+    resolved = follow_channels(resolved, draft)
+    warn_of_findings(resolved)
+    registry().observe("tersely_plan_resolved", plan=resolved)
+    return resolved
+
+
+def warn_of_findings(resolved: Plan) -> None:
+    """Warn the caller's caller of everything in a plan that has no effect.
+
+    Args:
+        resolved: the plan.
+    """
+    for findings, what in (
+        (resolved.unmatched, "matched nothing"),
+        (resolved.shadowed, "configured twice"),
+    ):
+        if findings:
+            lines = [f"{len(findings)} {what} (tersely.plan(...) lists them):"]
+            lines += [f"  {finding}" for finding in findings[:_SHOWN]]
+            if len(findings) > _SHOWN:
+                lines.append(f"  ... and {len(findings) - _SHOWN} more")
+            warnings.warn("\n".join(lines), PlanWarning, stacklevel=3)
+
+
+_SHOWN = 10

@@ -1,0 +1,145 @@
+"""The targets of one module class under one entry, with their settings (rules T2 and T4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from tersely.document.recipe import Entry
+from tersely.planning.addresses import Address, parse_address, twin
+from tersely.planning.plan import Setting
+from tersely.planning.templates import template_of
+from tersely.registry.descriptors import Json, Method
+
+_RANKING = ("sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id")
+_RANKED_ONLY = (*_RANKING, "min_sparse_ratio", "max_sparse_ratio", "internal_metric_block")
+_COMPANIONS = {"mask_value": "apply_method", "projection": "link"}
+"""Keys that no template has, and the key whose targets they reach as shortcuts (rule T4)."""
+
+
+@attrs.frozen
+class Row:
+    """One target that every module of a class has under one entry.
+
+    Attributes:
+        target: the target's name as the entry or the template spells it.
+        address: where it is when it is an input or output, else None.
+        setting: its resolved setting, shared by all modules of the class.
+        is_explicit: whether the user named it, so that its absence is a mistake.
+    """
+
+    target: str
+    address: Address | None
+    setting: Setting
+    is_explicit: bool
+
+
+@attrs.frozen
+class Rows:
+    """All targets of a class under one entry.
+
+    Attributes:
+        rows: the targets, in the order of the entry or of the template.
+        used: the shortcut keys that reached at least one target.
+        idle_settings: targets of ``target_settings`` that ``target_names`` leaves out.
+        problems: settings that contradict themselves.
+    """
+
+    rows: tuple[Row, ...]
+    used: frozenset[str]
+    idle_settings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def rows_of(entry: Entry, template: Mapping[str, Mapping[str, Json]], method: Method) -> Rows:
+    """Resolve the targets of a class.
+
+    Args:
+        entry: one mapping of a config list.
+        template: the class's default targets, without stars; empty when it has none.
+        method: pruning, quantization or distillation.
+    """
+    explicit = _explicit_targets(entry)
+    names = entry.target_names if entry.target_names is not None else _merged(template, entry)
+    used: set[str] = set()
+    rows: dict[str, Row] = {}
+    problems: list[str] = []
+    for target in names:
+        if target in rows or twin(target) in rows:
+            continue
+        own = _settings_for(entry, target)
+        setting = _resolve(entry, own, _base(template, target, method, own), used)
+        problem = _contradiction(own, setting)
+        if problem:
+            problems.append(f"{entry.path}.target_settings.{target}: {problem}")
+        rows[target] = Row(target, parse_address(target), Setting.of(setting), target in explicit)
+    idle = [name for name in entry.target_settings if name not in rows and twin(name) not in rows]
+    return Rows(tuple(rows.values()), frozenset(used), tuple(idle), tuple(problems))
+
+
+def _explicit_targets(entry: Entry) -> frozenset[str]:
+    return frozenset([*(entry.target_names or ()), *entry.target_settings])
+
+
+def _merged(template: Mapping[str, object], entry: Entry) -> Sequence[str]:
+    extra = [name for name in entry.target_settings if twin(name) not in template]
+    return list(dict.fromkeys([*template, *extra]))
+
+
+def _settings_for(entry: Entry, target: str) -> Mapping[str, Json]:
+    found = entry.target_settings.get(target)
+    if found is None:
+        found = entry.target_settings.get(twin(target) or "")
+    return {} if found is None else {key: v for key, v in found.items() if v is not None}
+
+
+def _base(
+    template: Mapping[str, Mapping[str, Json]],
+    target: str,
+    method: Method,
+    own: Mapping[str, Json],
+) -> Mapping[str, Json]:
+    if "align" in own and target not in template and twin(target) not in template:
+        # A target that follows another has no importance, so no shortcut may give it one.
+        return {"apply_method": "mul"}
+    return template_of(template, target, method)
+
+
+def _resolve(
+    entry: Entry, own: Mapping[str, Json], base: Mapping[str, Json], used: set[str]
+) -> dict[str, Json]:
+    setting = dict(base)
+    for key, value in entry.shortcuts.items():
+        if key in base or _COMPANIONS.get(key) in base:
+            used.add(key)
+            if value is not None:
+                setting[key] = value
+    setting.update(own)
+    # A target follows another or is ranked itself; what it says of its own decides which.
+    if "align" in own:
+        setting.update({key: None for key in _RANKED_ONLY if key in setting and key not in own})
+    elif setting.get("align") is not None and any(key in own for key in _RANKING):
+        setting["align"] = None
+    return setting
+
+
+def _contradiction(own: Mapping[str, Json], setting: Mapping[str, Json]) -> str | None:
+    if own.get("align") is not None:
+        both = [key for key in _RANKING if key in own]
+        if both:
+            return (
+                f"a target with 'align' takes its mask from another target, so {both[0]!r} has no "
+                f"meaning for it; remove one of the two"
+            )
+    if setting.get("align") is None and (
+        setting.get("sparse_ratio") is not None and setting.get("sparse_threshold") is not None
+    ):
+        return (
+            "the target has both 'sparse_ratio' and 'sparse_threshold' after its entry's shortcut "
+            "keys; give the entry's key to the other targets in target_settings instead"
+        )
+    low, high = setting.get("min_sparse_ratio"), setting.get("max_sparse_ratio")
+    if low is not None and high is not None and low > high:
+        return f"min_sparse_ratio {low} is larger than max_sparse_ratio {high}"
+    return None

@@ -1,0 +1,241 @@
+"""Planning one stage: each entry's modules and the targets they get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.blocks import Blocks
+from tersely.document.recipe import Entry, Stage
+from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
+from tersely.planning.classes import RESERVED, original_class
+from tersely.planning.draft import Draft
+from tersely.planning.granularity import DEFAULT, divide, in_force
+from tersely.planning.obstacles import (
+    absence,
+    has_tensor,
+    module_obstacle,
+    no_template,
+    obstacle,
+)
+from tersely.planning.plan import Origin, Skipped, TargetPlan, Unmatched
+from tersely.planning.selection import select
+from tersely.registry.descriptors import PrunerInfo, QuantizerInfo, TargetKind
+from tersely.registry.registry import registry
+
+
+def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> None:
+    """Add the targets of one stage to a draft.
+
+    Args:
+        draft: the plan so far.
+        number: index of the stage in the recipe.
+        info: what to plan for instead of the stage's algorithm, or None.
+    """
+    stage = draft.recipe.stages[number]
+    planner = _StagePlanner(draft, stage, number, info or descriptor_of(stage))
+    for entry in stage.entries:
+        planner.plan_entry(entry)
+
+
+def descriptor_of(stage: Stage) -> PrunerInfo | QuantizerInfo | None:
+    """Return the descriptor of a stage's algorithm, or None for distillation.
+
+    Raises:
+        UnknownPluginError: nobody provides the algorithm any more.
+    """
+    if stage.method == "pruning":
+        return registry().pruners.info(stage.algorithm)
+    if stage.method == "quantization":
+        return registry().quantizers.info(stage.algorithm)
+    return None
+
+
+@attrs.define(eq=False)
+class _StagePlanner:
+    """Plans one entry after the other; mutable because it keeps what an entry's modules share.
+
+    Attributes:
+        draft: the plan so far.
+        stage: the stage to plan.
+        number: its index in the recipe.
+        info: its algorithm's descriptor, or None for distillation.
+        shared: class -> what its modules share under the entry at hand, None when they have no
+            targets; classes whose modules differ also stand with the names of their parameters.
+    """
+
+    draft: Draft
+    stage: Stage
+    number: int
+    info: PrunerInfo | QuantizerInfo | None
+    shared: dict[object, ClassRows | None] = attrs.field(factory=dict)
+
+    def plan_entry(self, entry: Entry) -> None:
+        draft = self.draft
+        selection = select(draft.universe, entry, suggest=draft.suggest)
+        draft.unmatched.extend(selection.unmatched)
+        draft.hints.extend(selection.hints)
+        draft.selected.update(selection.positions)
+        if entry.fuse_names:
+            draft.selected_by[entry.path] = frozenset(selection.positions)
+        self.shared = {}
+        origins = {
+            selector: Origin(entry.path, selector, entry.line)
+            for selector in dict.fromkeys(selection.selectors)
+        }
+        for position, selector in zip(selection.positions, selection.selectors, strict=True):
+            module = draft.universe.modules[position]
+            cls = original_class(type(module))
+            if cls not in self.shared:
+                self.shared[cls] = self._class_rows(module, entry, position)
+            found = self.shared[cls]
+            if found is not None and found.has_stars:
+                key = (cls, *module._parameters)
+                if key not in self.shared:
+                    self.shared[key] = class_rows(draft, self.stage, entry, module=module)
+                found = self.shared[key]
+            if found is not None:
+                self._plan_module(found, module, position, origins[selector])
+        self._report(entry)
+
+    def _class_rows(self, module: nn.Module, entry: Entry, position: int) -> ClassRows | None:
+        name = self.draft.universe.names[position]
+        where = f"module {name!r}" if name else "the root module"
+        problem = module_obstacle(module)
+        if problem is not None:
+            self.draft.problems.append(f"{entry.path}: {where} {problem}")
+            return None
+        found = class_rows(self.draft, self.stage, entry, module=module)
+        if found is None:
+            missing = no_template(module, self.stage.method)
+            self.draft.problems.append(f"{entry.path}: {where} {missing}")
+        return found
+
+    def _plan_module(
+        self, found: ClassRows, module: nn.Module, position: int, origin: Origin
+    ) -> None:
+        # The inner loop of planning: a large model comes through here tens of thousands of times.
+        draft = self.draft
+        owners = draft.owners
+        name = draft.universe.names[position]
+        setting = found.setting
+        channel_dim = 1 if setting.channels_first else -1
+        for shared in found.rows:
+            row = shared.row
+            target_name = row.target
+            tensor: Tensor | None = None
+            shape: tuple[int, ...] | None = None
+            kind: TargetKind
+            if row.address is None:
+                located = self._locate(shared, module, name, origin)
+                if located is None:
+                    continue
+                kind, tensor = located
+                shape = tuple(tensor.shape)
+                identity = id(tensor)
+            elif shared.problem is not None:
+                draft.blame(origin.path, _full(name, target_name), shared.problem)
+                continue
+            else:
+                kind = row.address.side
+                identity = id(module)
+            blocks = shared.blocks.get(shape, _UNKNOWN)
+            target = TargetPlan(
+                name,
+                target_name,
+                kind,
+                self.stage.method,
+                shared.algorithm,
+                row.setting,
+                origin,
+                () if owners.is_plain else owners.others(position, target_name, tensor),
+                self.number,
+                shape,
+                blocks,
+                found.type_name,
+                setting.output_dim,
+                setting.input_dim,
+                channel_dim,
+            )
+            if blocks is _UNKNOWN:
+                blocks = shared.blocks[shape] = self._cut(shared, target)
+                target = attrs.evolve(target, blocks=blocks)
+            if blocks is None and shape in shared.refused:
+                draft.blame(origin.path, target.name, shared.refused[shape])
+            if identity in shared.claims:
+                draft.settle(shared.claims, identity, target)
+            else:
+                shared.claims[identity] = len(draft.targets)
+                draft.targets.append(target)
+
+    def _locate(
+        self, shared: ClassRow, module: nn.Module, name: str, origin: Origin
+    ) -> tuple[TargetKind, Tensor] | None:
+        target = shared.row.target
+        kind: TargetKind = "parameter"
+        tensors: Mapping[str, Tensor | None] = module._parameters
+        if target not in tensors:
+            kind, tensors = "buffer", module._buffers
+        if target not in tensors or target.startswith(RESERVED):
+            if shared.row.is_explicit:
+                self.draft.blame(origin.path, _full(name, target), absence(module, target))
+            return None
+        tensor = tensors[target]
+        if tensor is None:
+            self.draft.skipped.append(Skipped(name, target, "the module has None there"))
+            return None
+        found = obstacle(module, target, tensor)
+        if found is not None:
+            self.draft.blame(origin.path, _full(name, target), found)
+            return None
+        if shared.follows is not None and not has_tensor(module, shared.follows):
+            reason = f"it follows {shared.follows}, and the module has None there"
+            self.draft.skipped.append(Skipped(name, target, reason))
+            return None
+        return kind, tensor
+
+    def _cut(self, shared: ClassRow, target: TargetPlan) -> Blocks | None:
+        info, value = self.info, target.setting.get("granularity")
+        is_aligned = target.setting.get("align") is not None
+        if info is None or (is_aligned and value in (None, DEFAULT)):
+            return None
+        try:
+            if target.kind not in info.target_kinds and not is_aligned:
+                raise ValueError(
+                    f"{info.name} cannot be used on {target.kind}s, only on: "
+                    f"{', '.join(info.target_kinds)}"
+                )
+            if target.shape is None:
+                in_force(value, target.kind, info)  # the shape comes with calibration
+                return None
+            return divide(value, target, target.shape, info)
+        except ValueError as error:
+            shared.refused[target.shape] = str(error)
+            return None
+
+    def _report(self, entry: Entry) -> None:
+        found = [one for one in self.shared.values() if one is not None]
+        self.draft.problems.extend(dict.fromkeys(text for one in found for text in one.problems))
+        if not found or len(found) < len(self.shared):
+            return
+        for name in entry.target_settings:
+            if all(name in one.idle_settings for one in found):
+                path = f"{entry.path}.target_settings.{name}"
+                message = f"{path}: {name!r} is not among the entry's target_names"
+                self.draft.unmatched.append(Unmatched(path, name, (), message))
+        for key in entry.shortcuts:
+            if all(key not in one.used for one in found):
+                self.draft.hints.append(
+                    f"{entry.path}.{key}: reaches no target, because no target of this entry has "
+                    f"the key in its template; write it in target_settings of the target you mean"
+                )
+
+
+_UNKNOWN: Blocks = Blocks(())
+"""Stands for a shape that was not met before; None is what aligned targets have."""
+
+
+def _full(module: str, target: str) -> str:
+    return f"{module}.{target}" if module else target

@@ -1,0 +1,123 @@
+"""A plan as a table for people."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+from tersely.document.recipe import Stage
+from tersely.planning.plan import Plan, TargetPlan
+
+_ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
+_HEADINGS = ("module", "target", "shape", "algorithm", "setting", "decided by")
+_SHOWN_KEYS = (
+    "sparse_ratio",
+    "sparse_threshold",
+    "min_sparse_ratio",
+    "max_sparse_ratio",
+    "global_group_id",
+    "dependency_group_id",
+    "internal_metric_block",
+    "granularity",
+    "quant_dtype",
+    "quant_scheme",
+    "lambda",
+    "link",
+    "apply_method",
+    "mask_value",
+    "projection",
+)
+_UNLIMITED = 1_000_000  # characters; a table is as wide as its content
+_USUAL = {"granularity": ("default",), "apply_method": ("mul", "clamp_round")}
+
+
+def plan_table(plan: Plan, *, width: int | None = None) -> str:
+    """Return a plan as text: one row per target, then what matched nothing, lost or was skipped.
+
+    Args:
+        plan: the plan to show.
+        width: characters per line, or None for what the content needs.
+    """
+    from rich import box  # only people who look at a table pay for rich
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in _HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for target in plan.targets[:_ROWS]:
+        table.add_row(*_cells(target))
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width or _UNLIMITED,
+        no_color=True,
+        highlight=False,
+        # A pattern may hold what rich would take for its own, such as [a-z] or :x:.
+        markup=False,
+        emoji=False,
+    )
+    console.print(table)
+    lines = [line.rstrip() for line in stream.getvalue().rstrip().splitlines()]
+    if len(plan.targets) > _ROWS:
+        lines.append(f"... and {len(plan.targets) - _ROWS} more targets (to_dict() has them all)")
+    return "\n".join([*lines, *_remarks(plan)])
+
+
+def _cells(target: TargetPlan) -> tuple[str, ...]:
+    shape = "" if target.shape is None else " x ".join(map(str, target.shape)) or "scalar"
+    name = target.module or "(root)"
+    if target.shared_with:
+        name += f" (= {', '.join(target.shared_with)})"
+    return (name, target.target, shape, target.algorithm, describe(target), str(target.origin))
+
+
+def describe(target: TargetPlan) -> str:
+    """Return the keys of a target that differ from the usual, in one line.
+
+    Args:
+        target: any planned target.
+    """
+    align = target.setting.get("align")
+    if align is not None:
+        module = align.get("module_name") or target.module
+        source = f"{module}.{align['target_name']}" if module else align["target_name"]
+        return f"aligned with {source} along {list(align['dims'])}"
+    shown = []
+    for key in _SHOWN_KEYS:
+        value = target.setting.get(key)
+        if value is None or value in _USUAL.get(key, ()):
+            continue
+        shown.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return ", ".join(shown) or "nothing asked"
+
+
+def _period(stage: Stage) -> str:
+    name = f"{stage.path} ({stage.algorithm})" if stage.algorithm else stage.path
+    begin = f"from step {stage.begin}" if stage.begin else "from the beginning"
+    end = "to the end" if stage.end is None else f"to step {stage.end}"
+    sparse = f", fully sparse from step {stage.schedule.end} on" if stage.schedule else ""
+    return f"{name}: {begin} {end}{sparse}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _remarks(plan: Plan) -> Iterator[str]:
+    yield ""
+    modules = _count(len(plan.selected), "selected module")
+    yield f"{_count(len(plan.targets), 'target')} in {modules}"
+    stages = plan.recipe.stages
+    is_divided = any(stage.begin or stage.end is not None for stage in stages)
+    for heading, findings in (
+        ("periods", [_period(stage) for stage in stages] if is_divided else ()),
+        ("matched nothing", plan.unmatched),
+        ("configured twice", plan.shadowed),
+        ("skipped", plan.skipped),
+        ("hints", plan.hints),
+    ):
+        if findings:
+            yield f"{heading}:"
+            yield from (f"  {finding}" for finding in findings)

@@ -1,0 +1,188 @@
+"""Asks one plugin what it provides, and keeps whatever goes wrong to that plugin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import attrs
+import pluggy
+
+from tersely.document.suggest import nearest
+from tersely.registry import hookspecs
+from tersely.registry.descriptors import Descriptor, ModuleSetting
+from tersely.registry.hookspecs import API_VERSION
+from tersely.registry.kinds import KINDS, Kind
+
+MODULE_SETTINGS_HOOK = "tersely_module_settings"
+OBSERVING_HOOKS = ("tersely_plan_resolved", "tersely_masks_updated", "tersely_finalized")
+Described = TypeVar("Described", Descriptor, ModuleSetting)
+HOOKS = (*(kind.hook for kind in KINDS), MODULE_SETTINGS_HOOK, *OBSERVING_HOOKS)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Failure:
+    """Why a plugin cannot be used.
+
+    Attributes:
+        reason: one sentence without the plugin's name.
+        cause: the plugin's own exception, or None when it broke a rule of ours.
+    """
+
+    reason: str
+    cause: BaseException | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Collected:
+    """What one plugin describes.
+
+    Attributes:
+        descriptors: kind name -> descriptors; kinds whose hook is missing or failed are absent.
+        module_settings: default targets for module types.
+        failures: everything that went wrong, in the order of hooks; empty for a good plugin.
+    """
+
+    descriptors: Mapping[str, tuple[Descriptor, ...]] = attrs.field(factory=dict)
+    module_settings: tuple[ModuleSetting, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+def new_manager() -> pluggy.PluginManager:
+    """Return a pluggy manager that knows tersely's hooks and no plugin."""
+    manager = pluggy.PluginManager("tersely")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def stated_api(face: object) -> object:
+    """Return the plugin API version a face states, or None when it states none."""
+    return getattr(face, "tersely_api", None)
+
+
+def api_problem(face: object, *, must_state_api: bool) -> str | None:
+    """Return why a face's API version does not fit, or None when it does.
+
+    Args:
+        face: the module or object.
+        must_state_api: whether a face that states no version is refused.
+    """
+    stated = stated_api(face)
+    if stated is None:
+        if not must_state_api:
+            return None
+        return (
+            f"it does not state the plugin API it is written for, this tersely has plugin API "
+            f"{API_VERSION}; its face needs the line 'tersely_api = {API_VERSION}'"
+        )
+    if stated == API_VERSION and not isinstance(stated, bool):
+        return None
+    return (
+        f"it is written for plugin API {stated!r}, this tersely has plugin API {API_VERSION}; "
+        f"install releases of both that agree"
+    )
+
+
+def collect(manager: pluggy.PluginManager, face: object, *, key: str) -> Collected:
+    """Register a face with pluggy and call each of its collecting hooks on its own.
+
+    A plugin is taken whole: if anything fails the face is unregistered again, and what could be
+    collected only serves to tell which names the broken plugin would provide.
+
+    Args:
+        manager: keeps the hooks; changed only when everything went well.
+        face: the module or object.
+        key: the name pluggy knows the face by, unique in the manager.
+    """
+    try:
+        manager.register(face, name=key)
+    except Exception as error:  # wrong hook signatures, and whatever a foreign object does
+        if manager.get_plugin(key) is face:
+            manager.unregister(name=key)  # pluggy before 1.7 leaves it half registered
+        reason = f"pluggy does not accept its hooks: {describe(error)}"
+        return Collected(failures=(Failure(reason=reason, cause=error),))
+    collected = _call_hooks(manager, face)
+    if collected.failures:
+        manager.unregister(name=key)
+    return collected
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one line: its type and its message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _call_hooks(manager: pluggy.PluginManager, face: object) -> Collected:
+    implementations: dict[str, list[pluggy.HookImpl]] = {}
+    for caller in manager.get_hookcallers(face) or ():
+        own = [each for each in caller.get_hookimpls() if each.plugin is face]
+        implementations[caller.name] = own
+    failures = [Failure(reason=reason) for reason in _misuses(face, implementations)]
+    descriptors: dict[str, tuple[Descriptor, ...]] = {}
+    for kind in KINDS:
+        returned = _gather(implementations.get(kind.hook, ()), kind.descriptor, failures)
+        if returned:
+            descriptors[kind.name] = returned
+            failures += _duplicates(kind, returned)
+    settings = _gather(implementations.get(MODULE_SETTINGS_HOOK, ()), ModuleSetting, failures)
+    return Collected(descriptors=descriptors, module_settings=settings, failures=tuple(failures))
+
+
+def _misuses(face: object, implementations: Mapping[str, Sequence[pluggy.HookImpl]]) -> list[str]:
+    reasons = []
+    for name, own in implementations.items():
+        if name not in HOOKS and not all(each.optionalhook for each in own):
+            near = nearest(name, HOOKS, count=1)
+            hint = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOKS)}"
+            reasons.append(f"{name} is not a hook of tersely; {hint}")
+        if any(each.wrapper or each.hookwrapper for each in own):
+            reasons.append(f"{name} is declared as a wrapper, and tersely's hooks take none")
+    bare = [
+        name
+        for name in HOOKS
+        if name not in implementations and callable(getattr(face, name, None))
+    ]
+    reasons += [f"{name} lacks the decorator @tersely.hookimpl" for name in bare]
+    if not implementations and not bare:
+        reasons.append(
+            f"it implements no hook; decorate a function such as {HOOKS[0]}() with "
+            f"@tersely.hookimpl"
+        )
+    return reasons
+
+
+def _gather(
+    implementations: Iterable[pluggy.HookImpl],
+    expected: type[Described],
+    failures: list[Failure],
+) -> tuple[Described, ...]:
+    gathered: list[Described] = []
+    for implementation in implementations:
+        name = implementation.function.__name__
+        try:
+            returned: object = implementation.function()
+        except Exception as error:  # foreign code
+            failures.append(Failure(reason=f"{name}() raised {describe(error)}", cause=error))
+            continue
+        if not isinstance(returned, list | tuple):
+            found = f"{name}() returned {type(returned).__name__}"
+            failures.append(Failure(reason=f"{found}, expected a list of {expected.__name__}"))
+            continue
+        for position, item in enumerate(returned):
+            if isinstance(item, expected):
+                gathered.append(item)
+            else:
+                found = f"{name}()[{position}] is of type {type(item).__name__}"
+                failures.append(Failure(reason=f"{found}, expected {expected.__name__}"))
+    return tuple(gathered)
+
+
+def _duplicates(kind: Kind, descriptors: Sequence[Descriptor]) -> list[Failure]:
+    counts = Counter(descriptor.name for descriptor in descriptors)
+    return [
+        Failure(reason=f"it provides {count} {kind.catalog} called {name!r}, names must be unique")
+        for name, count in counts.items()
+        if count > 1
+    ]

@@ -1,0 +1,51 @@
+"""Imports the object behind a descriptor, the only moment at which a plugin may import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from tersely.document.suggest import nearest
+from tersely.errors import BrokenPluginError
+from tersely.registry.collect import describe
+from tersely.registry.kinds import Kind
+from tersely.registry.record import Registration
+
+
+def load_implementation(kind: Kind, registration: Registration) -> Callable[..., object]:
+    """Import what a descriptor points to.
+
+    Args:
+        kind: the kind of thing, for messages.
+        registration: the descriptor and who provides it.
+
+    Returns:
+        The class or function; Python's own module cache makes a second call cheap.
+
+    Raises:
+        BrokenPluginError: the module cannot be imported, or does not hold the object.
+    """
+    reference = registration.descriptor.implementation
+    module_name, _, path = reference.partition(":")
+    head = f"{kind.name} {registration.descriptor.name!r} of {registration.title} is broken"
+    try:
+        value: object = import_module(module_name)
+    except (Exception, SystemExit) as error:  # foreign code
+        raise BrokenPluginError(
+            f"{head}: importing {module_name} raised {describe(error)}; repair or reinstall "
+            f"{registration.distribution}"
+        ) from error
+    for part in path.split("."):
+        try:
+            value = getattr(value, part)
+        except Exception as error:  # foreign code: modules and classes may compute attributes
+            near = nearest(part, dir(value), count=1)
+            hint = f", did its author mean {near[0]!r}?" if near else ""
+            raise BrokenPluginError(
+                f"{head}: {module_name} has no {path!r}{hint} (its descriptor says {reference!r})"
+            ) from error
+    if not callable(value):
+        raise BrokenPluginError(
+            f"{head}: {reference} is of type {type(value).__name__}, expected a class or function"
+        )
+    return value

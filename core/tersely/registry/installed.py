@@ -1,0 +1,79 @@
+"""Loads every installed plugin, one at a time, as far as the environment lets it in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import pluggy
+
+from tersely.registry.discovery import ALLOW, Policy, announcements, denial, read_policy
+from tersely.registry.loading import admit, deny, failure, load_face
+from tersely.registry.record import Plugin, PluginRecord, normalized
+
+_CORE = "tersely"
+
+
+def load_plugins(
+    manager: pluggy.PluginManager,
+    *,
+    environ: Mapping[str, str],
+    path: Sequence[str] | None = None,
+) -> tuple[Plugin, ...]:
+    """Load the core's own face and then everything installed, ordered by distribution.
+
+    Args:
+        manager: keeps the hooks of the plugins that are good.
+        environ: the environment, as ``os.environ``.
+        path: folders to search for distributions, or None for ``sys.path``.
+
+    Returns:
+        All plugins in whatever state.
+
+    Raises:
+        BrokenPluginError: a plugin is broken and ``TERSELY_STRICT_PLUGINS`` is set.
+        PluginApiError: a plugin is refused and ``TERSELY_STRICT_PLUGINS`` is set.
+    """
+    policy = read_policy(environ)
+    found = announcements(path)
+    plugins = [_load_core(manager)]
+    for announcement in found:
+        reason = denial(policy, announcement)
+        if reason is not None:
+            plugins.append(deny(announcement, reason))
+            continue
+        plugin = load_face(manager, announcement)
+        if policy.strict and plugin.record.state != "ok":
+            raise failure(plugin)
+        plugins.append(plugin)
+    _warn_of_absentees(policy, plugins)
+    return tuple(plugins)
+
+
+def _load_core(manager: pluggy.PluginManager) -> Plugin:
+    record = PluginRecord(name=_CORE, distribution=_CORE, version=_core_version())
+    # Imported by name: the face describes, and so sits above, this package.
+    face = import_module("tersely.face")
+    plugin = admit(manager, face, record=record, key=_CORE, must_state_api=True)
+    if plugin.record.state != "ok":
+        raise failure(plugin)
+    return plugin
+
+
+def _core_version() -> str:
+    try:
+        return version(_CORE)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"
+
+
+def _warn_of_absentees(policy: Policy, plugins: Sequence[Plugin]) -> None:
+    present = {normalized(plugin.record.name) for plugin in plugins}
+    present |= {normalized(plugin.record.distribution) for plugin in plugins}
+    absent = sorted((policy.allowed or frozenset()) - present)
+    if absent:
+        # Imported here because structlog costs more than all of the registry.
+        from tersely.log import logger
+
+        logger(__name__).warning("allowed_plugins_not_installed", variable=ALLOW, names=absent)

@@ -1,0 +1,105 @@
+"""What the registry knows of each plugin and of each thing it provides, as frozen data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from tersely.registry.descriptors import Descriptor, ModuleSetting
+from tersely.registry.kinds import KINDS
+
+State = Literal["ok", "broken", "refused", "denied"]
+
+
+@attrs.frozen(kw_only=True)
+class PluginRecord:
+    """One plugin: where it comes from and whether it can be used.
+
+    Attributes:
+        name: its entry point's name, or the name it was registered under.
+        distribution: the distribution that announced it; for a plugin registered by hand, its
+            name.
+        version: the distribution's version.
+        state: ``ok``; ``broken`` when it failed to load or to describe itself; ``refused`` when
+            it is written for another plugin API; ``denied`` when the environment excludes it.
+        reason: why it is not ok, in one sentence; empty when it is.
+        provides: (kind, name) of everything it describes, as far as that is known.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    state: State = "ok"
+    reason: str = ""
+    provides: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The distribution and its version, for messages."""
+        return f"{self.distribution} {self.version}"
+
+
+@attrs.frozen(kw_only=True)
+class Registration:
+    """One descriptor and the distribution that provides it.
+
+    Attributes:
+        descriptor: what the plugin says of it.
+        distribution: the distribution's name.
+        version: the distribution's version.
+    """
+
+    descriptor: Descriptor
+    distribution: str
+    version: str
+
+    @property
+    def qualified(self) -> str:
+        """The spelling that is clear whatever else is installed: ``distribution:name``."""
+        return f"{self.distribution}:{self.descriptor.name}"
+
+    @property
+    def title(self) -> str:
+        """The distribution and its version, for messages."""
+        return f"{self.distribution} {self.version}"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Plugin:
+    """A plugin with everything collected from it.
+
+    Attributes:
+        record: what is shown of it.
+        face: the module or object whose hooks are called, or None when it never loaded.
+        descriptors: kind name -> descriptors, as far as they could be collected.
+        module_settings: default targets for module types.
+        cause: what the plugin's own code raised, or None.
+    """
+
+    record: PluginRecord
+    face: object | None = None
+    descriptors: Mapping[str, tuple[Descriptor, ...]] = attrs.field(factory=dict)
+    module_settings: tuple[ModuleSetting, ...] = ()
+    cause: BaseException | None = None
+
+
+def same_distribution(first: str, second: str) -> bool:
+    """Tell whether two spellings name one distribution (PEP 503: case, ``-``, ``_`` and ``.``)."""
+    return normalized(first) == normalized(second)
+
+
+def normalized(distribution: str) -> str:
+    """Return a distribution's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def provided(descriptors: Mapping[str, tuple[Descriptor, ...]]) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of every descriptor, in the order of kinds and then as announced."""
+    return tuple(
+        (kind.name, descriptor.name)
+        for kind in KINDS
+        for descriptor in descriptors.get(kind.name, ())
+    )

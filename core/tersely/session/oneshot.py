@@ -1,0 +1,117 @@
+"""One call for the common cases: prune, quantize, distil."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from tersely.registry.descriptors import Json
+from tersely.session.observing import Forward
+from tersely.session.opening import attach
+from tersely.session.session import Session
+
+
+def prune(
+    model: nn.Module,
+    config_list: Sequence[Mapping[str, Json]],
+    *,
+    algorithm: str = "l1_norm",
+    options: Mapping[str, Json] | None = None,
+    data: Iterable[Any] | None = None,
+    forward: Forward | None = None,
+) -> Session:
+    """Prune a model at once and return the session whose masks are in force.
+
+    Args:
+        model: the model, instrumented in place.
+        config_list: which targets, and how sparse.
+        algorithm: the pruner's name.
+        options: the pruner's options.
+        data: batches for algorithms and targets that need calibration.
+        forward: called as forward(model, batch); see `Session.calibrate`.
+
+    Raises:
+        ConfigError: the config list, algorithm or options are wrong.
+        PlanError: the config list does not fit the model.
+        SessionError: calibration is needed and no data was given; the model is untouched.
+    """
+    return _run(model, "pruning", _stage(config_list, algorithm, options), data, forward)
+
+
+def quantize(
+    model: nn.Module,
+    config_list: Sequence[Mapping[str, Json]],
+    *,
+    algorithm: str = "ptq",
+    options: Mapping[str, Json] | None = None,
+    data: Iterable[Any] | None = None,
+    forward: Forward | None = None,
+) -> Session:
+    """Quantize a model at once and return the session whose scales are in force.
+
+    Args:
+        model: the model, instrumented in place.
+        config_list: which targets, and to which dtype.
+        algorithm: the quantizer's name.
+        options: the quantizer's options.
+        data: batches for calibration.
+        forward: called as forward(model, batch); see `Session.calibrate`.
+
+    Raises:
+        ConfigError: the config list, algorithm or options are wrong.
+        PlanError: the config list does not fit the model.
+        SessionError: calibration is needed and no data was given; the model is untouched.
+    """
+    return _run(model, "quantization", _stage(config_list, algorithm, options), data, forward)
+
+
+def distill(
+    model: nn.Module,
+    config_list: Sequence[Mapping[str, Json]],
+    *,
+    teacher: nn.Module,
+) -> Session:
+    """Attach distillation to a model and return the session to train with.
+
+    Args:
+        model: the student, instrumented in place.
+        config_list: which targets, linked to what in the teacher.
+        teacher: the teacher.
+
+    Raises:
+        ConfigError: the config list is wrong.
+        PlanError: the config list does not fit the model or the teacher.
+        AttachError: the teacher shares modules with the model.
+    """
+    return attach(model, {"distillation": {"config_list": list(config_list)}}, teacher=teacher)
+
+
+def _stage(
+    config_list: Sequence[Mapping[str, Json]],
+    algorithm: str,
+    options: Mapping[str, Json] | None,
+) -> dict[str, Json]:
+    stage: dict[str, Json] = {"algorithm": algorithm, "config_list": list(config_list)}
+    if options is not None:
+        stage["options"] = dict(options)
+    return stage
+
+
+def _run(
+    model: nn.Module,
+    method: str,
+    stage: Mapping[str, Json],
+    data: Iterable[Any] | None,
+    forward: Forward | None,
+) -> Session:
+    session = attach(model, {method: stage})
+    try:
+        if data is not None:
+            session.calibrate(data, forward=forward)
+        session.compress()
+    except BaseException:
+        session.detach()
+        raise
+    return session

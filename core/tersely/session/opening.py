@@ -1,0 +1,77 @@
+"""How sessions begin: attached anew, or loaded from where one was saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from torch import nn
+
+from tersely.document.recipe import Recipe
+from tersely.errors import AttachError, ConfigError, PlanError, PluginError, SessionFileError
+from tersely.planning.plan import Plan
+from tersely.planning.resolve import plan as make_plan
+from tersely.registry.descriptors import Json
+from tersely.session.session import Session
+from tersely.session.storage import StoredSession, read_session
+from tersely.session.versions import check_versions
+
+
+def attach(
+    model: nn.Module,
+    recipe: Plan | Recipe | Mapping[str, Json] | str | os.PathLike[str],
+    *,
+    teacher: nn.Module | None = None,
+) -> Session:
+    """Instrument a model in place as a recipe or plan says; all or nothing.
+
+    Args:
+        model: the user's model; its parameters, names and checkpoints stay as they are.
+        recipe: a plan, a loaded recipe, its data, or the path of its file.
+        teacher: the teacher of distillation stages.
+
+    Raises:
+        ConfigError: the document is wrong.
+        PlanError: the document does not fit the model.
+        AttachError: a module cannot be instrumented; the model is as it was.
+        BrokenPluginError: a plugin the recipe uses cannot be imported.
+    """
+    plan = recipe if isinstance(recipe, Plan) else make_plan(model, recipe, teacher=teacher)
+    return Session(model, plan, teacher=teacher)
+
+
+def load_session(
+    model: nn.Module, directory: str | os.PathLike[str], *, teacher: nn.Module | None = None
+) -> Session:
+    """Attach a saved session to a model and continue where it was saved.
+
+    Args:
+        model: a model of the same structure, with its own weights loaded.
+        directory: the folder that `Session.save` wrote.
+        teacher: the teacher of distillation stages.
+
+    Raises:
+        SessionFileError: the session is damaged or does not fit the model, which is untouched.
+    """
+    stored = read_session(directory)
+    check_versions(stored.plugins, directory)
+    plan = _plan_of(stored, directory)
+    try:
+        session = Session(model, plan, teacher=teacher)
+    except AttachError as error:
+        raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
+    try:
+        session.restore(stored.tensors, stored.data)
+    except BaseException:
+        session.detach()
+        raise
+    return session
+
+
+def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
+    try:
+        return Plan.from_dict(stored.plan)
+    except (PlanError, ConfigError, PluginError) as error:
+        raise SessionFileError(
+            f"{directory}: its plan cannot be used with what is installed now: {error}"
+        ) from error

@@ -1,0 +1,26 @@
+"""What plugin authors run: contracts that every algorithm must meet.
+
+``check_pruner("name")`` and its siblings run a whole contract and raise one error with
+everything that is wrong; `contract_results` returns the single checks for listings.
+"""
+
+from tersely.testing.contract import CheckResult, Contract, ContractError, contract_results
+from tersely.testing.granularity import GranularityContract, check_granularity
+from tersely.testing.loss import LossContract, check_loss
+from tersely.testing.pruner import PrunerContract, check_pruner
+from tersely.testing.quantizer import QuantizerContract, check_quantizer
+
+__all__ = [
+    "CheckResult",
+    "Contract",
+    "ContractError",
+    "GranularityContract",
+    "LossContract",
+    "PrunerContract",
+    "QuantizerContract",
+    "check_granularity",
+    "check_loss",
+    "check_pruner",
+    "check_quantizer",
+    "contract_results",
+]

@@ -1,0 +1,124 @@
+"""Budgets of pruners' contracts: what a ratio has to mask, counted from the plan alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Protocol
+
+from tersely.blocks import Blocks, count_blocks
+from tersely.errors import PlanError, TerselyError
+from tersely.planning.plan import Plan
+from tersely.planning.resolve import plan as make_plan
+from tersely.registry.descriptors import Json
+from tersely.testing.contract import ContractError, expect
+from tersely.testing.models import contract_net
+from tersely.testing.training import compress, prepare
+
+# Nothing, a number that floats do not hit, a half, and everything.
+_RATIOS = (0, 0.29, 0.5, 1)
+_DEFAULT = "default"
+
+
+class RecipeOf(Protocol):
+    """Makes a recipe with one pruning stage for some modules of a contract net."""
+
+    def __call__(
+        self, granularity: Json, ratio: float | None, modules: Sequence[str]
+    ) -> dict[str, Json]:
+        """Return the recipe; without a ratio it has no ``sparse_ratio``."""
+        ...
+
+
+def check_granularity_budgets(
+    recipe_of: RecipeOf, granularity: Json, modules: Iterable[str]
+) -> None:
+    """Check that ratios are met exactly on the weights that a granularity divides.
+
+    A granularity other than the default may be refused with PlanError for some of them, when the
+    tensors are ranked: not every algorithm can tell all blocks apart.
+
+    Args:
+        recipe_of: makes a recipe of the algorithm.
+        granularity: the granularity as a document spells it.
+        modules: the modules whose weights to try.
+
+    Raises:
+        ContractError: a budget is missed, or the default does not fit.
+    """
+    divided = [one for one in modules if _plan(recipe_of, granularity, [one]) is not None]
+    expect(
+        bool(divided) or granularity != _DEFAULT,
+        "the default granularity divides none of the weights that were tried",
+    )
+    if granularity != _DEFAULT and _refuses(recipe_of, granularity, divided):
+        divided = [one for one in divided if not _refuses(recipe_of, granularity, [one])]
+    planned = _plan(recipe_of, granularity, divided)
+    if planned is None:
+        return
+    for ratio in (None,) if _is_fixed(planned) else _RATIOS:
+        _check_budget(recipe_of(granularity, ratio, divided), granularity, ratio)
+
+
+def _plan(recipe_of: RecipeOf, granularity: Json, modules: Sequence[str]) -> Plan | None:
+    if not modules:
+        return None
+    try:
+        return make_plan(contract_net(), recipe_of(granularity, None, modules))
+    except PlanError:
+        return None  # this granularity does not divide these weights
+
+
+def _is_fixed(planned: Plan) -> bool:
+    # A granularity such as 2:4 says how many blocks stay.
+    return any(target.blocks and target.blocks.keep is not None for target in planned)
+
+
+def _refuses(recipe_of: RecipeOf, granularity: Json, modules: Sequence[str]) -> bool:
+    planned = _plan(recipe_of, granularity, modules)
+    if planned is None:
+        return False
+    ratio = None if _is_fixed(planned) else 0.5
+    try:
+        compress(prepare(contract_net(), recipe_of(granularity, ratio, modules)))
+    except PlanError:
+        return True
+    except TerselyError:
+        return False  # the check of the budget itself says what is wrong
+    return False
+
+
+def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | None) -> None:
+    where = f"granularity {granularity!r}, ratio {ratio}"
+    try:
+        session = prepare(contract_net(), recipe)
+        compress(session)
+    except TerselyError as error:
+        raise ContractError(f"{where}: {error}") from error
+    expected = _expected_masked(session.plan, ratio or 0)
+    for module, targets in session.masks().items():
+        masked = int((~targets["weight"]).sum())
+        expect(
+            masked == expected[module],
+            f"{module}.weight, {where}: {masked} elements masked, the budget is {expected[module]}",
+        )
+
+
+def _expected_masked(planned: Plan, ratio: float) -> dict[str, int]:
+    return {
+        target.module: _masked_elements(target.blocks, target.shape, ratio)
+        for target in planned
+        if target.blocks is not None and target.shape is not None
+    }
+
+
+def _masked_elements(blocks: Blocks, shape: tuple[int, ...], ratio: float) -> int:
+    total = math.prod(count_blocks(blocks.size, shape))
+    scopes = 1 if blocks.scope is None else math.prod(count_blocks(blocks.scope, shape))
+    per_scope = total // scopes
+    if blocks.keep is None:
+        masked = int(Fraction(str(ratio)) * per_scope)
+    else:
+        masked = per_scope - blocks.keep
+    return masked * scopes * (math.prod(shape) // total)

@@ -1,0 +1,202 @@
+"""Contracts: named checks of one plugin object, run one by one and reported together."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import ClassVar, Literal
+
+import attrs
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from tersely.errors import TerselyError
+from tersely.registry.catalog import Catalog
+from tersely.registry.descriptors import Descriptor, Json
+from tersely.registry.hookspecs import ENTRY_POINT_GROUP
+from tersely.registry.registry import registry
+
+Kind = Literal["pruners", "quantizers", "granularities", "losses"]
+
+
+class ContractError(TerselyError, AssertionError):
+    """A plugin breaks its contract; the text lists every check that failed."""
+
+
+@attrs.frozen
+class CheckResult:
+    """The outcome of one check.
+
+    Attributes:
+        name: what was checked, as a sentence.
+        passed: whether it holds.
+        message: why it does not; empty when it holds.
+    """
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+@attrs.define(eq=False)
+class Contract:
+    """What every kind of plugin must meet; subclasses add ``check_*`` methods.
+
+    A test suite may also subclass it and call single checks.
+
+    Attributes:
+        name: the plugin object's name in the registry.
+        options: options to make it with; when empty, the first example of its options schema.
+    """
+
+    kind: ClassVar[Kind]
+
+    name: str
+    options: Mapping[str, Json] = attrs.field(factory=dict)
+
+    @property
+    def catalog(self) -> Catalog[Descriptor]:
+        """Where the object is registered."""
+        found: Catalog[Descriptor] = getattr(registry(), self.kind)
+        return found
+
+    @property
+    def info(self) -> Descriptor:
+        """The object's descriptor."""
+        return self.catalog.info(self.name)
+
+    @property
+    def arguments(self) -> Mapping[str, Json]:
+        """The options, or the first example of the schema when none were given."""
+        examples: Sequence[Mapping[str, Json]] = self.info.options.get("examples") or ({},)
+        return self.options or examples[0]
+
+    def make(self) -> Json:
+        """Return a new object, made with the options."""
+        return self.catalog[self.name](**self.arguments)
+
+    def check_summary(self) -> None:
+        """The descriptor has a summary of one line."""
+        expect(bool(self.info.summary.strip()), "the descriptor's summary is empty")
+        expect("\n" not in self.info.summary, "the descriptor's summary has several lines")
+
+    def check_options_schema(self) -> None:
+        """The options are a closed JSON Schema that accepts the options used here."""
+        check_schema(self.info.options)
+        errors = Draft202012Validator(self.info.options).iter_errors(dict(self.arguments))
+        found = "; ".join(error.message for error in errors)
+        expect(not found, f"options refuses {dict(self.arguments)}: {found}")
+
+    def check_face_imports_no_torch(self) -> None:
+        """The package that announces the object imports without torch."""
+        face = self._face()
+        code = f"import {face}, sys; sys.exit({_TORCH} if 'torch' in sys.modules else 0)"
+        # The interpreter that runs the tests runs code that is already installed in it.
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        expect(
+            done.returncode in (0, _TORCH),
+            f"importing {face} fails in a new process:\n{done.stderr.strip()}",
+        )
+        expect(
+            done.returncode != _TORCH,
+            f"importing {face} imports torch; keep torch in the module of the algorithm, so "
+            f"that listing and validation stay fast",
+        )
+
+    def _face(self) -> str:
+        # What a distribution announces; what was registered by hand is taken to announce itself.
+        try:
+            announcing = metadata.distribution(self.catalog.record(self.name).distribution)
+        except metadata.PackageNotFoundError:
+            return self.info.implementation.partition(":")[0].partition(".")[0]
+        entries = announcing.entry_points.select(group=ENTRY_POINT_GROUP)
+        return ", ".join(entry.module for entry in entries)
+
+
+_TORCH = 3  # the exit status of the new process that found torch
+
+
+def check_schema(schema: Mapping[str, Json]) -> None:
+    """Check that options are described by a closed JSON Schema.
+
+    Args:
+        schema: a descriptor's ``options``.
+
+    Raises:
+        ContractError: it is no JSON Schema, or accepts unknown keys.
+    """
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ContractError(f"options is no JSON Schema 2020-12: {error.message}") from error
+    is_closed = False in (schema.get("additionalProperties"), schema.get("unevaluatedProperties"))
+    expect(
+        is_closed,
+        "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
+        "additionalProperties to false",
+    )
+
+
+def expect(condition: bool, message: str) -> None:  # reads as assert does
+    """Raise ContractError with a message unless a condition holds.
+
+    Args:
+        condition: what must hold.
+        message: what is wrong when it does not.
+    """
+    if not condition:
+        raise ContractError(message)
+
+
+def contract_results(contract: Contract) -> tuple[CheckResult, ...]:
+    """Run every check of a contract.
+
+    Args:
+        contract: the contract of one object.
+
+    Returns:
+        One result for each check, in the order of their definition.
+    """
+    return tuple(_run(contract, name) for name in _check_names(type(contract)))
+
+
+def _check_names(cls: type[Contract]) -> Sequence[str]:
+    names: dict[str, None] = {}
+    for base in reversed(cls.__mro__):
+        names.update(dict.fromkeys(name for name in vars(base) if name.startswith("check_")))
+    return list(names)
+
+
+def _run(contract: Contract, name: str) -> CheckResult:
+    check = getattr(contract, name)
+    title = (inspect.getdoc(check) or name).partition("\n")[0].rstrip(".")
+    try:
+        check()
+    except ContractError as error:
+        return CheckResult(title, passed=False, message=str(error))
+    except Exception as error:  # foreign code: any exception is a finding
+        return CheckResult(title, passed=False, message=f"{type(error).__name__}: {error}")
+    return CheckResult(title, passed=True)
+
+
+def require(contract: Contract) -> None:
+    """Run every check of a contract and raise when one fails.
+
+    Args:
+        contract: the contract of one object.
+
+    Raises:
+        ContractError: lists every check that failed.
+        PluginError: nobody provides the name.
+    """
+    contract.catalog.info(contract.name)
+    failed = [result for result in contract_results(contract) if not result.passed]
+    if failed:
+        lines = [f"{contract.name} breaks its contract in {len(failed)} of its checks:"]
+        lines += [f"  {result.name}: {result.message}" for result in failed]
+        raise ContractError("\n".join(lines))

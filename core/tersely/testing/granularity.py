@@ -1,0 +1,168 @@
+"""The contract of granularities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+
+from tersely.algorithms import Granularity
+from tersely.blocks import Blocks, count_blocks, resolve_size
+from tersely.planning.granularity import implementation, understand
+from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.registry.descriptors import GranularityInfo, Json, TargetKind
+from tersely.registry.registry import registry
+from tersely.testing.contract import (
+    Contract,
+    ContractError,
+    Kind,
+    check_schema,
+    expect,
+    require,
+)
+from tersely.testing.models import example_values
+
+Shape = tuple[int, ...]
+
+# Planning cuts an input or output with one sample in the batch.
+_SHAPES: Mapping[TargetKind, Sequence[Shape]] = {
+    "parameter": [(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)],
+    "buffer": [(8,), (8, 16)],
+    "input": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
+    "output": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
+}
+
+
+@attrs.define(eq=False)
+class GranularityContract(Contract):
+    """What every granularity must meet.
+
+    Attributes:
+        values: config values that select it; by default its schema's examples or its name.
+    """
+
+    kind: ClassVar[Kind] = "granularities"
+
+    values: Sequence[Json] = ()
+
+    @property
+    def info(self) -> GranularityInfo:
+        """The granularity's descriptor."""
+        return registry().granularities.info(self.name)
+
+    def check_options_schema(self) -> None:
+        """The options are a closed JSON Schema, and its example values select the granularity."""
+        check_schema(self.info.options)
+        expect(
+            bool(self._values()),
+            "its values schema has no examples, so nothing can be checked; add examples to the "
+            "schema or pass values to check_granularity",
+        )
+        for value in self._values():
+            found = understand(value).info
+            expect(found is self.info, f"{value!r} selects the granularity {found.name}")
+            implementation(value)
+
+    def check_blocks(self) -> None:
+        """Blocks have a size for each dimension and divide some shape; ValueError refuses."""
+        for value in self._values():
+            made = [shape for _, shape, _ in self._divided(value)]
+            tried = [shape for kind in self.info.target_kinds for shape in _SHAPES[kind]]
+            expect(bool(made), f"{value!r} divides none of the shapes that were tried: {tried}")
+
+    def check_determinism(self) -> None:
+        """The same shape gives the same blocks."""
+        for value in self._values():
+            for target, shape, blocks in self._divided(value):
+                again = implementation(value).blocks(shape, target)
+                expect(again == blocks, f"{value!r} on {shape}: {blocks}, then {again}")
+
+    def check_scope(self) -> None:
+        """A scope holds whole blocks, and what is kept in it fits into it."""
+        for value in self._values():
+            for _, shape, blocks in self._divided(value):
+                where = f"{value!r} on {shape}"
+                if blocks.scope is None:
+                    expect(blocks.keep is None, f"{where}: keeps {blocks.keep} without a scope")
+                    continue
+                scope, size = resolve_size(blocks.scope, shape), resolve_size(blocks.size, shape)
+                fits = all(not outer % inner for outer, inner in zip(scope, size, strict=True))
+                expect(fits, f"{where}: scope {list(scope)} cuts blocks of {list(size)}")
+                count = math.prod(scope) // math.prod(size)
+                keep = blocks.keep
+                expect(
+                    keep is None or 0 < keep <= count, f"{where}: keeps {keep} of {count} blocks"
+                )
+
+    def _values(self) -> Sequence[Json]:
+        return self.values or example_values(self.name)
+
+    def _divided(self, value: Json) -> Iterator[tuple[TargetPlan, Shape, Blocks]]:
+        granularity = implementation(value)
+        for kind in self.info.target_kinds:
+            for shape in _SHAPES[kind]:
+                target = _target(kind, shape, value)
+                blocks = _blocks(granularity, value, shape, target=target)
+                if blocks is not None:
+                    yield target, shape, blocks
+
+
+def _blocks(
+    granularity: Granularity, value: Json, shape: Shape, *, target: TargetPlan
+) -> Blocks | None:
+    where = f"{value!r} on {shape}"
+    try:
+        blocks = granularity.blocks(shape, target)
+    except ValueError as error:
+        expect(bool(str(error)), f"{where}: a ValueError without a text")
+        return None
+    except Exception as error:  # foreign code: any other exception is a finding
+        found = f"{type(error).__name__}: {error}"
+        raise ContractError(f"{where}: expected Blocks or ValueError, got {found}") from error
+    is_blocks = isinstance(blocks, Blocks)
+    expect(is_blocks, f"{where}: expected Blocks or ValueError, got {type(blocks).__name__}")
+    scope = blocks.size if blocks.scope is None else blocks.scope
+    for name, size in (("size", blocks.size), ("scope", scope)):
+        is_sized = len(size) == len(shape) and all(length == -1 or length > 0 for length in size)
+        expect(
+            is_sized,
+            f"{where}: {name} {list(size)}, expected one length for each of {len(shape)} "
+            f"dimensions, positive or -1",
+        )
+    try:
+        count_blocks(blocks.size, shape)
+        count_blocks(scope, shape)
+    except ValueError:
+        return None  # it does not divide: the core refuses it in planning, with the target's name
+    return blocks
+
+
+def _target(kind: TargetKind, shape: tuple[int, ...], value: Json) -> TargetPlan:
+    name = {"input": "_input_", "output": "_output_"}.get(kind, "weight")
+    return TargetPlan(
+        module="layer",
+        target=name,
+        kind=kind,
+        method="pruning",
+        algorithm="contract",
+        setting=Setting({"granularity": value}),
+        origin=Origin("contract"),
+        shape=shape,
+        module_type="Linear",
+    )
+
+
+def check_granularity(name: str, *, values: Sequence[Json] = ()) -> None:
+    """Run the whole contract of a granularity.
+
+    Args:
+        name: its name in the registry.
+        values: config values that select it; by default its schema's examples or its name.
+
+    Raises:
+        ContractError: lists every check that failed.
+        PluginError: nobody provides the name.
+    """
+    require(GranularityContract(name, {}, values))

@@ -1,0 +1,248 @@
+"""The contract of pruners."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.abilities import Solves
+from tersely.algorithms import Pruner, PruningTarget
+from tersely.blocks import count_blocks
+from tersely.registry.descriptors import Json, PrunerInfo
+from tersely.registry.registry import registry
+from tersely.session.opening import load_session
+from tersely.session.session import Session
+from tersely.testing.budgets import check_granularity_budgets
+from tersely.testing.contract import Contract, Kind, expect, require
+from tersely.testing.models import (
+    DTYPES,
+    ContractNet,
+    contract_batches,
+    contract_net,
+    granularity_values,
+)
+from tersely.testing.training import compress, prepare, ranked_targets, train
+
+_MODULES = ("conv", "grouped", "transposed", "linear")
+
+
+@attrs.define(eq=False)
+class PrunerContract(Contract):
+    """What every pruner must meet; it is asked to rank weights.
+
+    An algorithm is first given what it asks for: two batches of calibration if it observes
+    modules, and some steps of a plain training loop if it learns or observes gradients.
+    """
+
+    kind: ClassVar[Kind] = "pruners"
+
+    @property
+    def info(self) -> PrunerInfo:
+        """The pruner's descriptor."""
+        return registry().pruners.info(self.name)
+
+    def check_scores(self) -> None:
+        """Scores are finite floats of the tensor's shape or of its blocks."""
+        for dtype in DTYPES:
+            for target, scores in self._scored(contract_net(dtype)):
+                where = f"{target.name} in {dtype}"
+                shapes = (tuple(target.tensor.shape), self._counts(target))
+                expect(
+                    tuple(scores.shape) in shapes,
+                    f"{where}: scores have shape {tuple(scores.shape)}, expected one of {shapes}",
+                )
+                expect(scores.is_floating_point(), f"{where}: scores are {scores.dtype}")
+                expect(bool(scores.isfinite().all()), f"{where}: scores are not all finite")
+
+    def check_determinism(self) -> None:
+        """The same weights give the same scores, from the same object and from a new one."""
+        first = self._scored(contract_net())
+        second = self._scored(contract_net())
+        for (target, one), (_, other) in zip(first, second, strict=True):
+            expect(torch.equal(one, other), f"{target.name}: two objects score differently")
+        pruner: Pruner = self.make()
+        for target, _ in first:
+            one, other = _scores(pruner, target), _scores(pruner, target)
+            expect(torch.equal(one, other), f"{target.name}: two calls score differently")
+            is_new = not getattr(pruner, "new_scores", False) or _is_new(one, other, target)
+            expect(is_new, f"{target.name}: new_scores is set, and its scores are kept elsewhere")
+
+    def check_weights_untouched(self) -> None:
+        """Scoring changes neither values, versions nor requires_grad of the weights."""
+        net = contract_net()
+        targets = self._targets(net)
+        before = {name: (value.clone(), value._version) for name, value in net.named_parameters()}
+        self._score(targets)
+        for name, value in net.named_parameters():
+            expect(torch.equal(value, before[name][0]), f"{name} was changed")
+            expect(value._version == before[name][1], f"{name} was written to")
+            expect(value.requires_grad, f"requires_grad of {name} was switched off")
+
+    def check_budgets(self) -> None:
+        """Every ratio is met exactly on every granularity."""
+        for granularity in granularity_values(self.info):
+            check_granularity_budgets(self._recipe, granularity, _MODULES)
+
+    def check_training(self) -> None:
+        """Training goes on under the masks and leaves as much masked as before."""
+        session = self._compressed()
+        before = session.sparsity()
+        train(session)
+        expect(
+            session.sparsity() == before,
+            f"after some steps {session.sparsity()} is masked, before it was {before}",
+        )
+
+    def check_save_and_restore(self) -> None:
+        """A saved session puts the same masks in force again."""
+        session = self._compressed()
+        other = self._restored(session)
+        self._expect_same_masks(session, other)
+        batch = contract_batches()[0]
+        same = torch.equal(session.model(batch), other.model(batch))
+        expect(same, "the restored model computes otherwise")
+
+    def check_resume(self) -> None:
+        """A session that was saved and restored in the middle of training goes on bit for bit."""
+        session = prepare(contract_net(), self._recipe())
+        other = self._restored(session)
+        for one in (session, other):
+            if session._pruning.runs[0].is_trained:
+                train(one)
+            one.calibrate(contract_batches())
+            compress(one)
+        self._expect_same_masks(session, other)
+
+    def check_deepcopy(self) -> None:
+        """A deep copy of the pruned model computes the same."""
+        net = self._compressed().model
+        batch = contract_batches()[0]
+        expect(torch.equal(copy.deepcopy(net)(batch), net(batch)), "the copy computes otherwise")
+
+    def check_compile(self) -> None:
+        """torch.compile captures the pruned model as one graph that computes the same."""
+        net = self._compressed().model
+        batch = contract_batches()[0]
+        torch.compiler.reset()
+        compiled = torch.compile(net, fullgraph=True, backend="eager")
+        with warnings.catch_warnings():
+            # torch 2.13 makes one of its own deprecated objects for every autograd.Function.
+            warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
+            torch.testing.assert_close(compiled(batch), net(batch))
+
+    def check_finalize(self) -> None:
+        """The finished model is plain and computes what the pruned one did."""
+        session = self._compressed()
+        batch = contract_batches()[0]
+        expected = session.model(batch)
+        finished = session.finalize()
+        torch.testing.assert_close(finished(batch), expected)
+        expect(_is_plain(finished), "the finished model still carries instruments or buffers")
+
+    def check_detach(self) -> None:
+        """Detaching gives the dense model back, bit for bit."""
+        session = prepare(contract_net(), self._recipe())
+        before = {name: value.clone() for name, value in session.model.named_parameters()}
+        compress(session)
+        dense = session.detach()
+        for name, value in dense.named_parameters():
+            expect(torch.equal(value, before[name]), f"{name} did not come back")
+        expect(_is_plain(dense), "the detached model still carries instruments or buffers")
+
+    def _recipe(
+        self,
+        granularity: Json = "default",
+        ratio: float | None = 0.5,
+        modules: Sequence[str] = _MODULES,
+    ) -> dict[str, Json]:
+        entry: dict[str, Json] = {"op_names": list(modules), "target_names": ["weight"]}
+        entry |= {"sparse_ratio": ratio, "granularity": granularity}
+        stage = {
+            "algorithm": self.name,
+            "options": dict(self.arguments),
+            "config_list": [{key: value for key, value in entry.items() if value is not None}],
+        }
+        return {"pruning": stage}
+
+    def _compressed(self) -> Session:
+        session = prepare(contract_net(), self._recipe())
+        compress(session)
+        return session
+
+    def _restored(self, session: Session) -> Session:
+        with tempfile.TemporaryDirectory() as folder:
+            session.save(folder)
+            return load_session(_with_weights_of(session.model), folder)
+
+    def _expect_same_masks(self, session: Session, other: Session) -> None:
+        restored = other.masks()
+        for module, targets in session.masks().items():
+            for target, mask in targets.items():
+                expect(
+                    torch.equal(mask, restored[module][target]),
+                    f"{module}.{target}: the restored mask differs",
+                )
+
+    def _targets(self, net: ContractNet) -> list[PruningTarget]:
+        return ranked_targets(prepare(net, self._recipe()))
+
+    def _score(self, targets: list[PruningTarget]) -> list[tuple[PruningTarget, Tensor]]:
+        pruner: Pruner = self.make()
+        if isinstance(pruner, Solves):
+            return []
+        return [(target, _scores(pruner, target)) for target in targets]
+
+    def _scored(self, net: ContractNet) -> list[tuple[PruningTarget, Tensor]]:
+        return self._score(self._targets(net))
+
+    @staticmethod
+    def _counts(target: PruningTarget) -> tuple[int, ...]:
+        return count_blocks(target.blocks.size, tuple(target.tensor.shape))
+
+
+def _scores(pruner: Pruner, target: PruningTarget) -> Tensor:
+    scores = pruner.importance(target)
+    is_tensor = isinstance(scores, Tensor)
+    expect(is_tensor, f"{target.name}: expected a tensor of scores, got {type(scores).__name__}")
+    return scores
+
+
+def _is_new(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
+    known = (other, target.tensor, *target.observed.values(), *target.learned.values())
+    own = one.untyped_storage().data_ptr()
+    return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
+
+
+def _with_weights_of(model: nn.Module) -> ContractNet:
+    net = contract_net()
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(values[name])
+    return net
+
+
+def _is_plain(model: nn.Module) -> bool:
+    classes = [type(module) for module in contract_net().modules()]
+    return [type(module) for module in model.modules()] == classes and not list(model.buffers())
+
+
+def check_pruner(name: str, *, options: Mapping[str, Json] | None = None) -> None:
+    """Run the whole contract of a pruner.
+
+    Args:
+        name: its name in the registry.
+        options: options to make it with; by default the first example of its options schema.
+
+    Raises:
+        ContractError: lists every check that failed.
+        PluginError: nobody provides the name.
+    """
+    require(PrunerContract(name, options or {}))

@@ -1,0 +1,139 @@
+"""The contract of quantizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.affine import quantized_range
+from tersely.algorithms import QParams, QuantizationTarget
+from tersely.blocks import Blocks
+from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.registry.descriptors import Json
+from tersely.testing.contract import Contract, Kind, expect, require
+
+_DTYPES = ("int8", "int4", "uint8")
+_SCHEMES: tuple[Literal["symmetric", "affine"], ...] = ("symmetric", "affine")
+
+
+@attrs.define(eq=False)
+class QuantizerContract(Contract):
+    """What every quantizer must meet."""
+
+    kind: ClassVar[Kind] = "quantizers"
+
+    def check_shapes(self) -> None:
+        """Scale and zero point have the shape of the observed range."""
+        for target, low, _, chosen in self._chosen():
+            where = _where(target)
+            for name in ("scale", "zero_point"):
+                found, expected = tuple(getattr(chosen, name).shape), tuple(low.shape)
+                expect(found == expected, f"{where}: {name} has shape {found}, expected {expected}")
+
+    def check_scale(self) -> None:
+        """Scales are finite and larger than zero, also for a range of zeros."""
+        for target, _, _, chosen in self._chosen():
+            scale = chosen.scale
+            good = bool((scale.isfinite() & (scale > 0)).all())
+            expect(good, f"{_where(target)}: scale {scale.tolist()}")
+
+    def check_zero(self) -> None:
+        """Zero is represented exactly: the zero point is an integer inside the range."""
+        for target, _, _, chosen in self._chosen():
+            zero = chosen.zero_point.double()
+            inside = (
+                (zero >= target.quant_min) & (zero <= target.quant_max) & (zero == zero.round())
+            )
+            expect(bool(inside.all()), f"{_where(target)}: zero_point {zero.tolist()}")
+
+    def check_integers(self) -> None:
+        """The integers are those of the target's dtype, and the scheme is the target's."""
+        for target, _, _, chosen in self._chosen():
+            found = (chosen.dtype, chosen.scheme, chosen.quant_min, chosen.quant_max)
+            expected = (target.dtype, target.scheme, target.quant_min, target.quant_max)
+            expect(found == expected, f"{_where(target)}: expected {expected}, got {found}")
+
+    def check_determinism(self) -> None:
+        """The same range gives the same scale and zero point."""
+        for (target, _, _, one), (_, _, _, other) in zip(
+            self._chosen(), self._chosen(), strict=True
+        ):
+            same = torch.equal(one.scale, other.scale)
+            same = same and torch.equal(one.zero_point, other.zero_point)
+            expect(same, f"{_where(target)}: two objects choose differently")
+
+    def check_range_untouched(self) -> None:
+        """The observed range is not modified."""
+        for target, low, high, _ in self._chosen():
+            fresh_low, fresh_high = _ranges(target)
+            same = torch.equal(low, fresh_low) and torch.equal(high, fresh_high)
+            expect(same, f"{_where(target)}: the range was written to")
+
+    def _chosen(self) -> Iterator[tuple[QuantizationTarget, Tensor, Tensor, QParams]]:
+        for dtype in _DTYPES:
+            for scheme in _SCHEMES:
+                for size in ((1, -1), (-1, -1)):
+                    target = _target(dtype, scheme, size)
+                    low, high = _ranges(target)
+                    chosen = self.make().choose(low, high, target)
+                    is_chosen = isinstance(chosen, QParams)
+                    found = type(chosen).__name__
+                    expect(is_chosen, f"{_where(target)}: expected QParams, got {found}")
+                    yield target, low, high, chosen
+
+
+def _target(
+    dtype: str, scheme: Literal["symmetric", "affine"], size: tuple[int, int]
+) -> QuantizationTarget:
+    limits = quantized_range(dtype)
+    plan = TargetPlan(
+        module="layer",
+        target="weight",
+        kind="parameter",
+        method="quantization",
+        algorithm="contract",
+        setting=Setting({"quant_dtype": dtype, "quant_scheme": scheme}),
+        origin=Origin("contract"),
+        shape=(4, 8),
+        module_type="Linear",
+    )
+    return QuantizationTarget(
+        plan=plan,
+        quant_min=limits.quant_min,
+        quant_max=limits.quant_max,
+        dtype=dtype,
+        scheme=scheme,
+        blocks=Blocks(size),
+        module=nn.Linear(8, 4),
+    )
+
+
+def _ranges(target: QuantizationTarget) -> tuple[Tensor, Tensor]:
+    # Both signs, positive only, negative only, and nothing but zeros.
+    low = torch.tensor([[-1.0], [0.25], [-3.0], [0.0]])
+    high = torch.tensor([[2.0], [0.5], [-1.0], [0.0]])
+    if target.blocks.size == (-1, -1):
+        return low.amin().reshape(()), high.amax().reshape(())
+    return low, high
+
+
+def _where(target: QuantizationTarget) -> str:
+    return f"{target.dtype} {target.scheme}, blocks {list(target.blocks.size)}"
+
+
+def check_quantizer(name: str, *, options: Mapping[str, Json] | None = None) -> None:
+    """Run the whole contract of a quantizer.
+
+    Args:
+        name: its name in the registry.
+        options: options to make it with.
+
+    Raises:
+        ContractError: lists every check that failed.
+        PluginError: nobody provides the name.
+    """
+    require(QuantizerContract(name, options or {}))

@@ -1,0 +1,99 @@
+"""What contracts do before they look: calibrate, train some steps, and gather what is observed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tersely.algorithms import PruningTarget
+from tersely.registry.descriptors import Json
+from tersely.session.module_observing import watch_modules
+from tersely.session.observing import run_batches
+from tersely.session.opening import attach
+from tersely.session.pruning import rank, target_of
+from tersely.session.report import SparsityWarning
+from tersely.session.runs import PruningRun
+from tersely.session.session import Session
+from tersely.testing.models import contract_batches
+
+STEPS = 3
+"""Enough for what is learned to leave its first values behind."""
+
+
+def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:
+    """Return a session whose algorithm has seen what it asks for, just before `compress`.
+
+    Args:
+        net: a contract net; instrumented, and trained a little if the algorithm needs training.
+        recipe: a recipe with one pruning stage.
+    """
+    session = attach(net, recipe)
+    session.calibrate(_batches(net))
+    if _run(session).is_trained:
+        train(session)
+    return session
+
+
+def compress(session: Session) -> None:
+    """Put masks in force; a net as small as this has blocks that no ratio can divide.
+
+    Args:
+        session: a prepared session.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsityWarning)
+        session.compress()
+
+
+def train(session: Session) -> None:
+    """Train as a user does: `STEPS` steps of an optimizer of the model's parameters.
+
+    Args:
+        session: a session over a contract net.
+    """
+    net = session.model
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    batches = _batches(net)
+    for step in range(STEPS):
+        outputs = net(batches[step % len(batches)])
+        labels = torch.arange(len(outputs), device=outputs.device) % outputs.shape[1]
+        optimizer.zero_grad()
+        loss = session.total_loss(functional.cross_entropy(outputs, labels))
+        torch.autograd.backward(loss)
+        optimizer.step()
+        session.step()
+
+
+def ranked_targets(session: Session) -> list[PruningTarget]:
+    """Return the targets as `importance` sees them, with all that was observed and learned.
+
+    Args:
+        session: a prepared session.
+    """
+    run = _run(session)
+    watches = run.watches(run.handles) if run.is_observing_modules else []
+    with watch_modules(watches):
+        run_batches(session.model, _batches(session.model), None)
+    seen = {watch.handle: watch.sums for watch in watches}
+    return [
+        target_of(
+            rank(handle, {}, session.plan.recipe.stages),
+            observed=seen.get(handle) or run.observed.get(handle),
+            learned=run.learned(handle),
+        )
+        for handle in run.handles
+    ]
+
+
+def _run(session: Session) -> PruningRun:
+    (run,) = session._pruning.runs
+    return run
+
+
+def _batches(net: nn.Module) -> list[torch.Tensor]:
+    dtype = next(net.parameters()).dtype
+    return [batch.to(dtype) for batch in contract_batches()]

@@ -1,0 +1,153 @@
+"""The face of tersely-distillation: which losses there are; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tersely
+
+tersely_api = 1
+
+
+def options(**properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a closed schema of options.
+
+    Args:
+        **properties: option -> its schema.
+    """
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def weight(default: float, description: str) -> Mapping[str, Any]:
+    """Return the schema of a factor of one part of a loss.
+
+    Args:
+        default: what it is when it is not given.
+        description: what it is the factor of.
+    """
+    return {"type": "number", "minimum": 0, "default": default, "description": description}
+
+
+def temperature(default: float) -> Mapping[str, Any]:
+    """Return the schema of a temperature.
+
+    Args:
+        default: what it is when it is not given.
+    """
+    return {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "default": default,
+        "description": "What both logits are divided by; higher softens the distributions.",
+    }
+
+
+BETA = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "default": 1.0,
+    "description": "The difference at which the square ends.",
+}
+POWER = {
+    "type": "number",
+    "minimum": 1,
+    "default": 2.0,
+    "description": "What activations are raised to; higher looks more at the most active places.",
+}
+
+
+@tersely.hookimpl
+def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
+    """Return the losses of this distribution."""
+    return [
+        tersely.LossInfo(
+            name="mse",
+            implementation="tersely_distillation.mse:mse",
+            summary="Mean squared error, for hidden states.",
+            paper="Romero et al., FitNets, ICLR 2015",
+        ),
+        tersely.LossInfo(
+            name="hint",
+            implementation="tersely_distillation.hint:hint",
+            summary="Half the mean squared error, for hidden states behind a projection.",
+            paper="Romero et al., FitNets, ICLR 2015",
+        ),
+        tersely.LossInfo(
+            name="l1",
+            implementation="tersely_distillation.l1:l1",
+            summary="Mean absolute error, for hidden states with outliers.",
+            paper="Chang et al., DistilHuBERT, ICASSP 2022",
+        ),
+        tersely.LossInfo(
+            name="smooth_l1",
+            implementation="tersely_distillation.smooth_l1:smooth_l1",
+            options=options(beta=BETA),
+            summary="Squared error of small differences, absolute error of large ones.",
+            paper="Girshick, Fast R-CNN, ICCV 2015",
+        ),
+        tersely.LossInfo(
+            name="cosine",
+            implementation="tersely_distillation.cosine:cosine",
+            summary="One minus the cosine of feature vectors: their directions, not their lengths.",
+            paper="Sanh et al., DistilBERT, NeurIPS workshop EMC2 2019",
+        ),
+        tersely.LossInfo(
+            name="attention_transfer",
+            implementation="tersely_distillation.attention_transfer:attention_transfer",
+            options=options(power=POWER),
+            summary="Where a layer is active, whatever its number of channels.",
+            paper="Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017",
+        ),
+        tersely.LossInfo(
+            name="similarity_preserving",
+            implementation="tersely_distillation.similarity_preserving:similarity_preserving",
+            summary="Which samples of the batch activate a layer alike.",
+            paper="Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019",
+        ),
+        tersely.LossInfo(
+            name="relational",
+            implementation="tersely_distillation.relational:relational",
+            options=options(
+                distance_weight=weight(1.0, "Factor of the distances of all pairs of samples."),
+                angle_weight=weight(2.0, "Factor of the angles of all triangles of samples."),
+            ),
+            summary="Distances between the samples of the batch, and the angles they form.",
+            paper="Park et al., Relational Knowledge Distillation, CVPR 2019",
+        ),
+        tersely.LossInfo(
+            name="probabilistic",
+            implementation="tersely_distillation.probabilistic:probabilistic",
+            summary="How probable samples of the batch are as neighbours of each other.",
+            paper="Passalis and Tefas, Probabilistic Knowledge Transfer, ECCV 2018",
+        ),
+        tersely.LossInfo(
+            name="kl",
+            implementation="tersely_distillation.kl:kl",
+            options=options(temperature=temperature(2.0)),
+            summary="Kullback-Leibler divergence of softened distributions, for logits.",
+            paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
+        ),
+        tersely.LossInfo(
+            name="decoupled_kl",
+            implementation="tersely_distillation.decoupled_kl:decoupled_kl",
+            options=options(
+                alpha=weight(1.0, "Factor of the teacher's first class against all others."),
+                beta=weight(8.0, "Factor of the other classes among themselves."),
+                temperature=temperature(4.0),
+            ),
+            summary="Divergence of the teacher's first class and of all others, weighted apart.",
+            paper="Zhao et al., Decoupled Knowledge Distillation, CVPR 2022",
+        ),
+        tersely.LossInfo(
+            name="correlation",
+            implementation="tersely_distillation.correlation:correlation",
+            options=options(
+                beta=weight(1.0, "Factor of the relation between the classes of a sample."),
+                gamma=weight(1.0, "Factor of the relation between the samples of a class."),
+                temperature=temperature(1.0),
+            ),
+            summary="One minus the correlation of probabilities, for teachers that are far ahead.",
+            paper="Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022",
+        ),
+    ]

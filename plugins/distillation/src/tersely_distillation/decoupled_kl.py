@@ -1,0 +1,71 @@
+"""Decoupled distillation: the target class and all the others, weighted apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tersely_distillation.pairs import pair
+
+
+def decoupled_kl(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    """Return the divergences of the target class and among the other classes, weighted.
+
+    Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, section 3: alpha times the
+    divergence of (target, everything else), plus beta times that of the other classes among
+    themselves, times T squared. `kl` is the same with beta = 1 - the teacher's probability of the
+    target, which silences the second part where the teacher is sure. Departs from the paper in
+    the target, which there is the label: here it is the class that the teacher ranks first, the
+    lowest index among equals. As in `kl`, the sum is divided by the length of dimension 0 alone.
+
+    Args:
+        student: logits, shape (batch, ..., classes), float, at least two classes.
+        teacher: logits, the student's shape, float.
+        alpha: at least 0, factor of the target class.
+        beta: at least 0, factor of the other classes; 8 suits teachers that are sure.
+        temperature: above 0, divides both logits.
+
+    Returns:
+        0-dim, float32 or float64, nats times temperature squared per sample.
+
+    Raises:
+        ValueError: the shapes differ, have no batch, or have a single class.
+    """
+    student, teacher = pair(
+        "decoupled_kl", student, teacher, of="logits of one shape (batch, ..., classes)", rank=2
+    )
+    classes = teacher.shape[-1]
+    if classes == 1:
+        raise ValueError(
+            f"decoupled_kl needs at least two classes, and the last dimension of "
+            f"{tuple(teacher.shape)} has one"
+        )
+    target = teacher.argmax(-1, keepdim=True)
+    others = torch.arange(classes - 1, device=teacher.device)
+    others = others + (others >= target)
+    ours, our_rest = _split(student / temperature, target, others)
+    theirs, their_rest = _split(teacher / temperature, target, others)
+    loss = alpha * _divergence(ours, theirs) + beta * _divergence(our_rest, their_rest)
+    return loss * temperature**2 / len(student)
+
+
+def _split(logits: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities of (target, everything else), and of the others among themselves.
+
+    None of them is taken from probabilities of all classes: where the target has nearly
+    everything, 1 - p is rounded to 0, and the others' logarithms to few digits.
+    """
+    rest = logits.gather(-1, others)
+    either = torch.cat([logits.gather(-1, target), rest.logsumexp(-1, keepdim=True)], -1)
+    return either.log_softmax(-1), rest.log_softmax(-1)
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    return (teacher.exp() * (teacher - student)).sum()

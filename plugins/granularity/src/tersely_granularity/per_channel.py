@@ -1,0 +1,42 @@
+"""One block for each channel: of an activation, or the output channels of a weight."""
+
+from __future__ import annotations
+
+import tersely
+
+
+class PerChannel:
+    """The granularity ``per_channel``."""
+
+    def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
+        """Keep the channel dimension apart and everything else together.
+
+        Channels of an activation lie in dimension 1 behind convolutions, normalisations of
+        channels and pooling, and in the last dimension elsewhere. Output channels of a weight lie
+        in dimension 0, for transposed convolutions and embeddings in 1; a vector has one dimension.
+
+        Args:
+            shape: the tensor's shape; for an input or output with the batch in dimension 0.
+            target: any target.
+
+        Returns:
+            Size 1 in the channel dimension, -1 elsewhere.
+
+        Raises:
+            ValueError: the tensor has no channel dimension.
+        """
+        rank = len(shape)
+        if target.kind in ("input", "output"):
+            channel = target.channel_dim % rank if rank else 0
+            if channel == 0:
+                raise ValueError(
+                    f"per_channel needs a channel dimension besides the batch, and {target.name} "
+                    f"has shape {list(shape)}; write default"
+                )
+        elif rank:
+            channel = min(target.output_dim, rank - 1)
+        else:
+            raise ValueError(
+                f"per_channel needs a dimension, and {target.name} is a scalar; write default"
+            )
+        return tersely.Blocks(size=tuple(1 if dim == channel else -1 for dim in range(rank)))

@@ -1,0 +1,106 @@
+"""Accelerate: a session in a loop of your own that an Accelerator runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+import tersely
+from tersely_integrations.running import (
+    Calibration,
+    Prepare,
+    RunningSession,
+    Source,
+    compress,
+)
+
+
+class Compression:
+    """A session beside an Accelerator: its loss, its steps, and its place in saved states."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        source: Source,
+        *,
+        model: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        prepare: Prepare | None = compress,
+        calibration: Calibration | None = None,
+        restore: bool = True,
+    ) -> None:
+        """Take a session, or a recipe to attach now; before or after ``accelerator.prepare``.
+
+        Args:
+            accelerator: the loop's accelerator; ``save_state`` and ``load_state`` then take the
+                session with them.
+            source: a session, or a recipe, its data or file, or a plan.
+            model: the model to attach to, wrapped or not, where ``source`` is not a session.
+            teacher: the teacher, where ``source`` is not a session.
+            prepare: called with a session that was attached here; None for algorithms that
+                compress after training.
+            calibration: returns the batches to calibrate with; called before ``prepare``, and again
+                where a restored session has stages that are still to come.
+            restore: whether ``load_state`` restores the session; False when you loaded it yourself.
+        """
+        self._accelerator = accelerator
+        self._running = RunningSession(
+            source, teacher=teacher, prepare=prepare, calibration=calibration
+        )
+        if not isinstance(source, tersely.Session):
+            if model is None:
+                raise ValueError("a recipe needs a model to attach to; give model=...")
+            self._running.attach(accelerator.unwrap_model(model))
+            self._running.prepare()
+        self._is_handed_over = False
+        accelerator.register_save_state_pre_hook(self._save)
+        if restore:
+            accelerator.register_load_state_pre_hook(self._load)
+
+    @property
+    def session(self) -> tersely.Session:
+        """The session; ``load_state`` puts another in its place."""
+        return self._running.session
+
+    def total_loss(self, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return what ``accelerator.backward`` takes: the loss with what the session adds.
+
+        Args:
+            task_loss: 0-dim, your own loss.
+            *args: the teacher's positional arguments; without any the teacher is not run.
+            **kwargs: the teacher's keyword arguments.
+        """
+        return self._running.total_loss(task_loss, *args, **kwargs)
+
+    def step(self) -> None:
+        """Follow the optimizer; call it between ``optimizer.step`` and ``optimizer.zero_grad``.
+
+        Nothing happens while gradients accumulate, and when a loss scaler skipped the step.
+        """
+        if self._accelerator.sync_gradients:
+            self._running.step(is_skipped=self._accelerator.optimizer_step_was_skipped)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return what algorithms learn, for your optimizer; see `tersely.Session.parameters`."""
+        self._is_handed_over = True
+        return self.session.parameters()
+
+    def finalize(self) -> nn.Module:
+        """Bake the result in and return the model; see `tersely.Session.finalize`."""
+        return self._running.finalize()
+
+    def _save(self, models: object, weights: object, folder: str) -> None:
+        if self._accelerator.is_main_process and self._running.is_attached:
+            self._running.save(folder)
+
+    def _load(self, models: object, folder: str) -> None:
+        if self._is_handed_over:
+            raise tersely.SessionError(
+                "load_state() replaces the session, and your optimizer has tensors of the one that "
+                "is there; begin with tersely.load_session(model, checkpoint / 'tersely'), take "
+                "its parameters, and give it with restore=False"
+            )
+        self._running.load(folder)

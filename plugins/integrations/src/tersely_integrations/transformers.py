@@ -1,0 +1,212 @@
+"""Transformers: a callback that runs a session, and a Trainer that computes its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+import tersely
+from tersely_integrations.running import (
+    Calibration,
+    Prepare,
+    RunningSession,
+    Source,
+    compress,
+)
+
+
+class TerselyCallback(TrainerCallback):
+    """Runs a session in ``Trainer.train``; it is saved in the folder of every checkpoint.
+
+    Attributes:
+        resumed: the checkpoint that training goes on from, where the Trainer has the mixin.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        teacher: nn.Module | None = None,
+        prepare: Prepare | None = compress,
+        calibration: Calibration | None = None,
+        finalize: bool = False,
+    ) -> None:
+        """Take a session, or a recipe to attach when training starts.
+
+        Args:
+            source: a session of the Trainer's model or of a part of it; or a recipe, its data or
+                file, or a plan, for the model.
+            teacher: the teacher, where ``source`` is not a session.
+            prepare: called once with a session that was attached here and not resumed; None for
+                algorithms that compress after training.
+            calibration: returns the batches to calibrate with; called before ``prepare``, and again
+                where a resumed session has stages that are still to come.
+            finalize: whether to finalize the session when training ends.
+        """
+        self._running = RunningSession(
+            source, teacher=teacher, prepare=prepare, calibration=calibration
+        )
+        self._finalize = finalize
+        self.resumed: str | None = None
+
+    @property
+    def session(self) -> tersely.Session:
+        """The session; resuming and loading the best checkpoint put another in its place."""
+        return self._running.session
+
+    def total_loss(self, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the task loss with what the session adds.
+
+        Args:
+            task_loss: 0-dim.
+            *args: the teacher's positional arguments; without any the teacher is not run.
+            **kwargs: the teacher's keyword arguments.
+        """
+        return self._running.total_loss(task_loss, *args, **kwargs)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        **kwargs: object,
+    ) -> None:
+        """Attach the recipe, or go on with the session of the checkpoint that is resumed."""
+        self._running.attach(model)
+        if state.global_step:
+            self._running.load(self.resumed or _checkpoint(args, state))
+        else:
+            self._running.prepare()
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        optimizer: object = None,
+        **kwargs: object,
+    ) -> None:
+        """Step, before gradients are cleared, unless a loss scaler skipped the optimizer's."""
+        self._running.step(is_skipped=bool(getattr(optimizer, "step_was_skipped", False)))
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Save the session beside the model that was just saved."""
+        if args.should_save:
+            self._running.save(_checkpoint(args, state))
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Follow the Trainer to the best checkpoint, and finalize on request."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._running.load(state.best_model_checkpoint)
+        if self._finalize:
+            self._running.finalize()
+
+
+class TerselyTrainerMixin:
+    """Adds what a session adds to the loss; stands before Trainer among the bases.
+
+    Without a `TerselyCallback` among its callbacks it is the Trainer it is mixed into.
+    """
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a batch; in training with what the session adds.
+
+        Args:
+            model: the model, wrapped or not.
+            inputs: the batch.
+            return_outputs: whether to return the outputs too.
+            num_items_in_batch: by how many items the loss is divided.
+        """
+        callback = self._tersely_callback()
+        teacher_inputs = self.teacher_inputs(inputs)
+        loss, outputs = super().compute_loss(  # type: ignore[misc]  # the Trainer's
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if callback is not None and model.training:
+            # A loss that is divided by the items of all accumulated batches is not divided by their
+            # number again; what the session adds is a mean of one batch and has to be.
+            share = self._accumulated_share(num_items_in_batch)
+            loss = callback.total_loss(loss / share, **teacher_inputs) * share
+        return (loss, outputs) if return_outputs else loss
+
+    def teacher_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the teacher's keyword arguments: those of the model, without the labels.
+
+        Args:
+            inputs: the batch.
+        """
+        labels = set(self.label_names) | {"labels"}  # type: ignore[attr-defined]  # the Trainer's
+        return {name: value for name, value in inputs.items() if name not in labels}
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train, and let the callback know which checkpoint is resumed.
+
+        Args:
+            resume_from_checkpoint: a checkpoint, or True for the last one.
+            *args: the Trainer's.
+            **kwargs: the Trainer's.
+        """
+        callback = self._tersely_callback()
+        if callback is not None:
+            if resume_from_checkpoint is True:
+                folder: str = self.args.output_dir  # type: ignore[attr-defined]  # the Trainer's
+                callback.resumed = get_last_checkpoint(folder)
+            else:
+                callback.resumed = resume_from_checkpoint or None
+        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def _accumulated_share(self, num_items_in_batch: Tensor | int | None) -> float:
+        is_scaled = getattr(self, "loss_is_scaled_for_ga", None)
+        if is_scaled is None:
+            is_scaled = self.compute_loss_func is not None or (  # type: ignore[attr-defined]
+                self.model_accepts_loss_kwargs  # type: ignore[attr-defined]
+                and num_items_in_batch is not None
+            )
+        batches: int = self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
+        return 1 / batches if is_scaled else 1.0
+
+    def _tersely_callback(self) -> TerselyCallback | None:
+        callbacks = self.callback_handler.callbacks  # type: ignore[attr-defined]  # the Trainer's
+        return next((one for one in callbacks if isinstance(one, TerselyCallback)), None)
+
+
+class TerselyTrainer(TerselyTrainerMixin, Trainer):
+    """A Trainer with the mixin."""
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

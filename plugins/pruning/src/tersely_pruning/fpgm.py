@@ -1,0 +1,70 @@
+"""Filter pruning via the geometric median: filters that the others can stand in for go first.
+
+He, Liu, Wang, Hu and Yang, Filter Pruning via Geometric Median for Deep Convolutional Neural
+Networks Acceleration, CVPR 2019, equations 5 and 6: the filters with the smallest sum of
+distances to all filters of the layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import tersely
+
+_ROWS_AT_A_TIME = 2048
+
+
+class Fpgm:
+    """Ranks every block by the sum of its Euclidean distances to all blocks of its tensor."""
+
+    def importance(self, target: tersely.PruningTarget) -> Tensor:
+        """Return the sum of distances to all other blocks.
+
+        Args:
+            target: the tensor to rank.
+
+        Returns:
+            Shape (blocks along each dimension), float, weight units.
+
+        Raises:
+            PlanError: blocks are single elements of a tensor with several dimensions.
+        """
+        size = target.blocks.size
+        if len(size) > 1 and all(block == 1 for block in size):
+            raise tersely.PlanError(
+                f"{target.name}: fpgm compares blocks as vectors, and its granularity makes every "
+                "element a block; write out_channel or a block of more than one element"
+            )
+        blocks = tersely.to_blocks(target.tensor.detach(), size)
+        distances = sum_of_distances(blocks.reshape(-1, blocks.shape[-1]))
+        return distances.reshape(blocks.shape[:-1])
+
+
+def sum_of_distances(vectors: Tensor) -> Tensor:
+    """Return for every vector the sum of its Euclidean distances to all.
+
+    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v, of which a few rows at a time
+    are held. The vectors are moved to their mean first: distances stay, cancellation shrinks.
+
+    Args:
+        vectors: shape (vectors, length), float; read only.
+
+    Returns:
+        Shape (vectors,); float32, or float64 where the vectors are.
+    """
+    dtype = torch.float64 if vectors.dtype == torch.float64 else torch.float32
+    vectors = vectors.to(dtype)
+    if not len(vectors):
+        return vectors.new_empty(0)
+    vectors = vectors - vectors.mean(0)
+    squares = torch.linalg.vector_norm(vectors, dim=1).square_()
+    sums = torch.empty_like(squares)
+    for start in range(0, len(vectors), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        distances = torch.addmm(squares[None], vectors[rows], vectors.T, alpha=-2)
+        distances.add_(squares[rows, None])
+        # Rounding leaves noise where a vector meets itself.
+        distances[:, rows].diagonal().zero_()
+        torch.sum(distances.clamp_(min=0).sqrt_(), 1, out=sums[rows])
+    return sums

@@ -1,0 +1,27 @@
+"""Filter pruning by L1 norm.
+
+Li, Kadav, Durdanovic, Samet and Graf, Pruning Filters for Efficient ConvNets, ICLR 2017,
+section 3.1: s_j = sum over channels and kernel of |F_ij|.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import tersely
+from tersely_pruning.block_norm import block_norm
+
+
+class L1Norm:
+    """Ranks by the sum of magnitudes, by default of every output channel."""
+
+    def importance(self, target: tersely.PruningTarget) -> Tensor:
+        """Return the L1 norm of every block.
+
+        Args:
+            target: the tensor to rank.
+
+        Returns:
+            Shape (blocks along each dimension), float, weight units.
+        """
+        return block_norm(target.tensor, target.blocks.size, 1)

@@ -1,0 +1,33 @@
+"""Magnitude pruning: what is small matters little.
+
+Han, Pool, Tran and Dally, Learning both Weights and Connections for Efficient Neural Networks,
+NIPS 2015, section 3.1 (connections below a threshold are removed).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import tersely
+from tersely_pruning.block_norm import block_norm
+
+
+class Level:
+    """Ranks by magnitude, by default every element alone.
+
+    Departs from the paper: a larger block ranks by the sum of its magnitudes, and the limit is a
+    ratio or a threshold of the config, not a multiple of the layer's standard deviation.
+    """
+
+    new_scores = True
+
+    def importance(self, target: tersely.PruningTarget) -> Tensor:
+        """Return the sum of magnitudes in every block.
+
+        Args:
+            target: the tensor to rank.
+
+        Returns:
+            Shape (blocks along each dimension), float, weight units.
+        """
+        return block_norm(target.tensor, target.blocks.size, 1)

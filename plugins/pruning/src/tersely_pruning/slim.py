@@ -1,0 +1,94 @@
+"""Network slimming: learn a factor for every channel and drop the channels whose factor dies.
+
+Liu, Li, Shen, Huang, Yan and Zhang, Learning Efficient Convolutional Networks through Network
+Slimming, ICCV 2017, equation 1: loss + lambda * sum over channels of |gamma|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+import tersely
+from tersely_pruning.learned import initial_values, mean_of
+from tersely_pruning.per_block import spread
+
+_FIRST = 1.0
+
+
+class Slim:
+    """Ranks by the magnitude of a learned factor, by default of every output channel.
+
+    Departs from the paper: the factor is not the batch norm's own gamma but one more number per
+    block, 1 at first, that multiplies the weight; so any layer can be slimmed, and slimming the
+    weights of batch norms is the paper's method. The penalty is a mean over targets, not a sum.
+    """
+
+    def __init__(self, *, regular_scale: float = 1e-4, learning_rate: float = 0.01) -> None:
+        self.regular_scale = regular_scale
+        self.learning_rate = learning_rate
+
+    def start(self, target: tersely.PruningTarget) -> dict[str, Tensor]:
+        """Return a factor of 1 for every block.
+
+        Args:
+            target: the target, whose tensor may be on the meta device.
+
+        Returns:
+            ``factor``: shape (blocks along each dimension), float.
+        """
+        return {"factor": initial_values(target, _FIRST)}
+
+    def masked(self, value: Tensor, mask: Tensor | None, learned: Mapping[str, Tensor]) -> Tensor:
+        """Return value * factor * mask.
+
+        Args:
+            value: the raw parameter.
+            mask: 1 kept and 0 masked, a shape that broadcasts to it, or None.
+            learned: the factor, which receives gradients.
+        """
+        factor = spread(learned["factor"], value.shape).to(value.dtype)
+        return value * factor if mask is None else value * (factor * mask)
+
+    def penalty(self, learned: Sequence[Mapping[str, Tensor]], steps: int) -> Tensor:
+        """Return regular_scale * mean over targets of the sum of |factor|.
+
+        Args:
+            learned: the factor of every target.
+            steps: optimizer steps made so far, which do not matter here.
+
+        Returns:
+            0-dim, float.
+        """
+        return self.regular_scale * mean_of([one["factor"].abs().sum() for one in learned])
+
+    def optimizer(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return Adam over the factors.
+
+        Args:
+            tensors: all factors.
+        """
+        return torch.optim.Adam(tensors, lr=self.learning_rate)
+
+    def importance(self, target: tersely.PruningTarget) -> Tensor:
+        """Return the magnitude of every factor.
+
+        Args:
+            target: the tensor to rank.
+
+        Returns:
+            Shape (blocks along each dimension), float, no unit.
+
+        Raises:
+            SessionError: no factor has moved yet, so all channels would be equal.
+        """
+        factor = target.learned["factor"].detach()
+        if factor.numel() and bool((factor == _FIRST).all()):
+            raise tersely.SessionError(
+                f"{target.name}: slim ranks by factors that training moves, and none has moved; "
+                f"train some steps with session.total_loss(...) and session.step() before "
+                f"session.compress(), or give the stage a schedule"
+            )
+        return factor.abs()

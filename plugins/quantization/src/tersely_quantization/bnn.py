@@ -1,0 +1,92 @@
+"""Binarized neural networks: every value is its sign."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import tersely
+from tersely_quantization.straight_through import straight_through
+
+
+class Binarized:
+    """Replaces values by +1 or -1, with +1 for zero; parameters stay within [-1, 1].
+
+    Courbariaux et al. and Hubara et al., Binarized Neural Networks, NeurIPS 2016, section 1:
+    gradients pass the sign of a parameter unchanged (parameters are clamped after each step), and
+    that of an input or output where the magnitude is at most 1. The dtype and the scheme of the
+    config do not matter: what is stored is ``int2``.
+    """
+
+    def choose(
+        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
+    ) -> tersely.QParams:
+        """Return scale 1 and the middle of the integers, whatever the range.
+
+        Args:
+            low: shape (blocks along each dimension), float, the smallest value seen.
+            high: the same shape, the largest value seen.
+            target: the tensor to quantize.
+        """
+        qparams = tersely.choose_qparams(low, high, target)
+        middle = (target.quant_max + target.quant_min + 1) // 2
+        return qparams.evolve(
+            scale=torch.ones_like(qparams.scale),
+            zero_point=torch.full_like(qparams.zero_point, middle),
+        )
+
+    def simulate(
+        self, value: Tensor, qparams: tersely.QParams, target: tersely.QuantizationTarget
+    ) -> Tensor:
+        """Return the signs.
+
+        Args:
+            value: the tensor, masked, any float dtype.
+            qparams: what `choose` chose.
+            target: what is quantized.
+        """
+        surrogate = value if is_weight(target) else value.clamp(-1, 1)
+        return straight_through(surrogate, signs(value.detach()))
+
+    def integers(
+        self, value: Tensor, qparams: tersely.QParams, target: tersely.QuantizationTarget
+    ) -> tuple[Tensor, tersely.QParams]:
+        """Return the signs as ``int2``.
+
+        Args:
+            value: the tensor, masked.
+            qparams: what `choose` chose.
+            target: what is quantized.
+        """
+        read = qparams.evolve(
+            scale=torch.ones_like(qparams.scale),
+            zero_point=torch.zeros_like(qparams.zero_point),
+            quant_min=-1,
+            quant_max=1,
+            dtype="int2",
+            scheme="symmetric",
+        )
+        return signs(value.detach()).to(torch.int32), read
+
+    def after_step(self, tensor: Tensor, target: tersely.QuantizationTarget) -> None:
+        """Clamp a parameter to [-1, 1] after the optimizer moved it.
+
+        Args:
+            tensor: the raw parameter, changed in place.
+            target: what is quantized.
+        """
+        tensor.clamp_(-1, 1)
+
+
+def signs(value: Tensor) -> Tensor:
+    """Return +1 where a value is at least 0 and -1 elsewhere.
+
+    Args:
+        value: any shape, float.
+    """
+    return torch.where(value >= 0, 1.0, -1.0).to(value.dtype)
+
+
+def is_weight(target: tersely.QuantizationTarget) -> bool:
+    """Tell whether a target belongs to its module rather than to what flows through it."""
+    return target.plan.kind in ("parameter", "buffer")

@@ -1,0 +1,131 @@
+"""LSQ: the step size is learned together with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tersely
+from tersely_quantization.learned_rounding import round_learned
+from tersely_quantization.magnitudes import WithMagnitudes, mean_magnitude
+from tersely_quantization.observers import make_observer
+from tersely_quantization.straight_through import guarded
+
+SMALLEST_SCALE = torch.finfo(torch.float32).eps
+LARGEST_SCALE = torch.finfo(torch.float32).max / 2**17
+"""Times any integer of up to 16 bits it is still finite."""
+
+
+class LearnedStepSize:
+    """Learns the scale of every block by gradient; the zero point stays as it was chosen.
+
+    Esser et al., Learned Step Size Quantization, ICLR 2020: scales start at
+    2 * mean(abs(x)) / sqrt(quant_max) (section 2.1), of a parameter's own values or of what
+    calibration saw. Departs from the paper: a scale that the optimizer left below the smallest one
+    counts as that, and receives gradients as before.
+
+    Args:
+        initial_scale: what every scale starts at instead, or None.
+        learning_rate: of the optimizer that moves the scales.
+        observer: what finds the range of inputs and outputs, for their zero points.
+        observer_options: the observer's options.
+    """
+
+    clip_gradient = True
+
+    def __init__(
+        self,
+        *,
+        initial_scale: float | None = None,
+        learning_rate: float = 1e-3,
+        observer: str = "min_max",
+        observer_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.initial_scale = initial_scale
+        self.learning_rate = learning_rate
+        self.observer_name = observer
+        self.observer_options = dict(observer_options or {})
+
+    def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:
+        """Return the observer of one target's values, which keeps their magnitudes too."""
+        return WithMagnitudes(make_observer(self.observer_name, self.observer_options))
+
+    def choose(
+        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
+    ) -> tersely.QParams:
+        """Return scale and zero point for the observed range.
+
+        Args:
+            low: shape (blocks along each dimension), float, the smallest value seen.
+            high: the same shape, the largest value seen.
+            target: the tensor to quantize.
+        """
+        return tersely.choose_qparams(low, high, target)
+
+    def start(
+        self, qparams: tersely.QParams, target: tersely.QuantizationTarget
+    ) -> dict[str, Tensor]:
+        """Return where scales start.
+
+        Args:
+            qparams: what `choose` chose.
+            target: the target with its statistics; a parameter's with its tensor.
+
+        Returns:
+            ``scale`` of the chosen scale's shape and dtype, value units per integer step.
+
+        Raises:
+            CalibrationError: no values of an input or output were observed.
+        """
+        if self.initial_scale is not None:
+            return {"scale": torch.full_like(qparams.scale, self.initial_scale)}
+        mean = mean_magnitude(target).to(qparams.scale).reshape(qparams.scale.shape)
+        return {"scale": (2 * mean * target.quant_max**-0.5).clamp(min=SMALLEST_SCALE)}
+
+    def meaning(self, qparams: tersely.QParams, learned: Mapping[str, Tensor]) -> tersely.QParams:
+        """Return the chosen parameters with the learned scale.
+
+        Args:
+            qparams: what `choose` chose.
+            learned: ``scale``, as the optimizer left it.
+        """
+        return qparams.evolve(scale=usable_scale(learned["scale"].detach(), qparams))
+
+    def learned_values(
+        self,
+        value: Tensor,
+        qparams: tersely.QParams,
+        learned: Mapping[str, Tensor],
+        target: tersely.QuantizationTarget,
+    ) -> Tensor:
+        """Return the fake-quantized values; gradients reach the scale.
+
+        Args:
+            value: the tensor, masked, any float dtype.
+            qparams: what `choose` chose.
+            learned: ``scale``.
+            target: what is quantized.
+        """
+        scale = usable_scale(learned["scale"], qparams)
+        return round_learned(value, scale, qparams.zero_point.to(scale.dtype), qparams)
+
+    def optimizer(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return Adam over the scales.
+
+        Args:
+            tensors: all scales.
+        """
+        return torch.optim.Adam(tensors, lr=self.learning_rate)
+
+
+def usable_scale(raw: Tensor, qparams: tersely.QParams) -> Tensor:
+    """Return a learned scale, positive and finite whatever it was; gradients pass unchanged.
+
+    Args:
+        raw: the scale as the optimizer left it.
+        qparams: what was chosen, whose scale stands in for NaN.
+    """
+    return guarded(raw, qparams.scale, low=SMALLEST_SCALE, high=LARGEST_SCALE)

@@ -1,0 +1,139 @@
+"""LSQ+: scale and zero point are learned together with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tersely
+from tersely_quantization.learned_rounding import FLOAT8, round_learned
+from tersely_quantization.lsq import SMALLEST_SCALE, usable_scale
+from tersely_quantization.observers import make_observer
+from tersely_quantization.straight_through import guarded, straight_through
+
+_DEVIATIONS = 3
+
+
+class LearnedStepAndOffset:
+    """Learns the scale of every block, and the zero point too where the scheme is affine.
+
+    Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better
+    initialization, CVPR workshop 2020. Scales of symmetric weights start at
+    max(abs(mean - 3 std), abs(mean + 3 std)) / 2^(bits - 1) (section 3.2), everything else at the
+    observed range. Departs from the paper: the offset is learned in integer steps and rounded
+    before it is used, so that zero stays exact.
+
+    Args:
+        learning_rate: of the optimizer that moves scales and zero points.
+        observer: what finds the range of inputs and outputs.
+        observer_options: the observer's options.
+    """
+
+    clip_gradient = True
+
+    def __init__(
+        self,
+        *,
+        learning_rate: float = 1e-3,
+        observer: str = "min_max",
+        observer_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.observer_name = observer
+        self.observer_options = dict(observer_options or {})
+
+    def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:
+        """Return the observer of one target's values."""
+        return make_observer(self.observer_name, self.observer_options)
+
+    def choose(
+        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
+    ) -> tersely.QParams:
+        """Return scale and zero point for the observed range.
+
+        Args:
+            low: shape (blocks along each dimension), float, the smallest value seen.
+            high: the same shape, the largest value seen.
+            target: the tensor to quantize.
+        """
+        return tersely.choose_qparams(low, high, target)
+
+    def start(
+        self, qparams: tersely.QParams, target: tersely.QuantizationTarget
+    ) -> dict[str, Tensor]:
+        """Return where scales and zero points start.
+
+        Args:
+            qparams: what `choose` chose.
+            target: the target; a parameter's with its tensor.
+
+        Returns:
+            ``scale``, value units per integer step, and with the affine scheme ``zero_point``,
+            integer steps, both of the chosen scale's shape and dtype.
+        """
+        if target.scheme == "affine" and target.dtype not in FLOAT8:
+            return {
+                "scale": qparams.scale.clone(),
+                "zero_point": qparams.zero_point.to(qparams.scale.dtype),
+            }
+        if target.tensor is None:
+            return {"scale": qparams.scale.clone()}
+        blocks = tersely.to_blocks(target.tensor.detach(), target.blocks.size)
+        mean = blocks.mean(-1, dtype=torch.float64)
+        deviation = blocks.double().std(-1, correction=0)
+        reach = mean.abs() + _DEVIATIONS * deviation  # the larger of abs(mean -+ 3 std)
+        bits = (target.quant_max - target.quant_min).bit_length()
+        scale = (reach / 2 ** (bits - 1)).clamp(min=SMALLEST_SCALE)
+        return {"scale": scale.to(qparams.scale).reshape(qparams.scale.shape)}
+
+    def meaning(self, qparams: tersely.QParams, learned: Mapping[str, Tensor]) -> tersely.QParams:
+        """Return the parameters that what is learned stands for.
+
+        Args:
+            qparams: what `choose` chose.
+            learned: ``scale`` and, where it is learned, ``zero_point``, as the optimizer left them.
+        """
+        scale = usable_scale(learned["scale"].detach(), qparams)
+        if "zero_point" not in learned:
+            return qparams.evolve(scale=scale)
+        zero_point = _usable_zero_point(learned["zero_point"].detach(), qparams)
+        return qparams.evolve(scale=scale, zero_point=zero_point.to(qparams.zero_point.dtype))
+
+    def learned_values(
+        self,
+        value: Tensor,
+        qparams: tersely.QParams,
+        learned: Mapping[str, Tensor],
+        target: tersely.QuantizationTarget,
+    ) -> Tensor:
+        """Return the fake-quantized values; gradients reach what is learned.
+
+        Args:
+            value: the tensor, masked, any float dtype.
+            qparams: what `choose` chose.
+            learned: ``scale`` and, where it is learned, ``zero_point``.
+            target: what is quantized.
+        """
+        scale = usable_scale(learned["scale"], qparams)
+        if "zero_point" in learned:
+            zero_point = _usable_zero_point(learned["zero_point"], qparams)
+        else:
+            zero_point = qparams.zero_point.to(scale.dtype)
+        return round_learned(value, scale, zero_point, qparams)
+
+    def optimizer(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return Adam over scales and zero points.
+
+        Args:
+            tensors: all of them.
+        """
+        return torch.optim.Adam(tensors, lr=self.learning_rate)
+
+
+def _usable_zero_point(raw: Tensor, qparams: tersely.QParams) -> Tensor:
+    # An integer in the range, as a float; gradients pass unchanged.
+    inside = guarded(raw, qparams.zero_point, low=qparams.quant_min, high=qparams.quant_max)
+    return straight_through(inside, inside.detach().round())

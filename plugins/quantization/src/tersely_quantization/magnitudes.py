@@ -1,0 +1,71 @@
+"""The observer that adds the mean magnitude to what another observer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+import tersely
+
+SUM, COUNT = "magnitude_sum", "magnitude_count"
+
+
+class WithMagnitudes:
+    """Lets another observer find the range, and keeps the sum and the count of magnitudes beside.
+
+    Args:
+        inner: the other observer.
+    """
+
+    def __init__(self, inner: tersely.Observer) -> None:
+        self.inner = inner
+
+    def observe(self, values: Tensor, size: tuple[int, ...]) -> dict[str, Tensor]:
+        """Return what the other observer tells, and the magnitudes of one batch."""
+        magnitudes = tersely.to_blocks(values, size).abs()
+        total = magnitudes.sum(-1, dtype=torch.float64)
+        count = torch.full_like(total, magnitudes.shape[-1], dtype=torch.int64)
+        return {**self.inner.observe(values, size), SUM: total, COUNT: count}
+
+    def merge(self, before: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is known after one more batch."""
+        return {**self.inner.merge(before, batch), **_added([before, batch])}
+
+    def join(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return what all processes know."""
+        return {**self.inner.join(parts), **_added(parts)}
+
+    def range(
+        self, statistics: Mapping[str, Tensor], target: tersely.QuantizationTarget
+    ) -> tuple[Tensor, Tensor]:
+        """Return the other observer's range."""
+        return self.inner.range(statistics, target)
+
+
+def mean_magnitude(target: tersely.QuantizationTarget) -> Tensor:
+    """Return the mean of the absolute values of every block.
+
+    Args:
+        target: the target: a parameter with its tensor, an input or output with statistics.
+
+    Returns:
+        Shape (blocks along each dimension), float.
+
+    Raises:
+        CalibrationError: no values of an input or output were observed.
+    """
+    if target.tensor is not None:
+        blocks = tersely.to_blocks(target.tensor.detach(), target.blocks.size)
+        return blocks.abs().mean(-1, dtype=torch.float64)
+    if SUM not in target.statistics:
+        raise tersely.CalibrationError(
+            f"{target.name}: its values were not observed; call session.calibrate before "
+            f"session.compress"
+        )
+    return target.statistics[SUM] / target.statistics[COUNT]
+
+
+def _added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in (SUM, COUNT)}

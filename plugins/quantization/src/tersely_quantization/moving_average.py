@@ -1,0 +1,48 @@
+"""The observer that follows the range of batches with a moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+import tersely
+
+DECAY = 0.99
+
+
+class MovingAverage:
+    """Averages the smallest and the largest value of batches, the first batch as it is.
+
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 3.1. Batches count in the order in which
+    they come; processes count alike.
+
+    Args:
+        decay: the share of the old range that stays, in [0, 1).
+    """
+
+    def __init__(self, *, decay: float = DECAY) -> None:
+        self.decay = decay
+
+    def observe(self, values: Tensor, size: tuple[int, ...]) -> dict[str, Tensor]:
+        """Return the range of one batch."""
+        low, high = tersely.block_range(values, size)
+        return {"low": low, "high": high}
+
+    def merge(self, before: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return decay * before + (1 - decay) * batch."""
+        return {
+            end: self.decay * before[end] + (1 - self.decay) * batch[end] for end in ("low", "high")
+        }
+
+    def join(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the mean over processes."""
+        return {end: torch.stack([part[end] for part in parts]).mean(0) for end in ("low", "high")}
+
+    def range(
+        self, statistics: Mapping[str, Tensor], target: tersely.QuantizationTarget
+    ) -> tuple[Tensor, Tensor]:
+        """Return the average range."""
+        return statistics["low"], statistics["high"]

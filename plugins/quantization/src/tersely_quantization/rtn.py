@@ -1,0 +1,36 @@
+"""Rounding to nearest, without any data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+import tersely
+
+
+class RoundToNearest:
+    """Maps the range of each block of a weight onto the integers.
+
+    The baseline of Yao et al., "ZeroQuant: Efficient and Affordable Post-Training Quantization for
+    Large-Scale Transformers", NeurIPS 2022, section 3: weights by the range they have, inputs and
+    outputs by the range that each batch turns out to have. Departs from it where the specification
+    does: signed types leave out their lowest integer.
+
+    Attributes:
+        dynamic: inputs and outputs are quantized by the range of the batch at hand.
+    """
+
+    dynamic: ClassVar[bool] = True
+
+    def choose(
+        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
+    ) -> tersely.QParams:
+        """Return scale and zero point for a range.
+
+        Args:
+            low: shape (blocks along each dimension), float, the smallest value.
+            high: the same shape, the largest value.
+            target: the tensor to quantize.
+        """
+        return tersely.choose_qparams(low, high, target)

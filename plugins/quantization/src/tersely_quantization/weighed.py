@@ -1,0 +1,162 @@
+"""A weight as matrices, with the products of the inputs that they multiply.
+
+Rounding errors D are weighed by what they do to the output: tr(D H D^T) with H = X^T X.
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+import tersely
+
+# Inputs of convolutions are copied to rows, 16 MiB at a time.
+AT_A_TIME = 1 << 22
+
+
+@attrs.frozen(eq=False)
+class Weighed:
+    """One target as a stack of matrices, each with the products of its inputs.
+
+    Attributes:
+        tensor: the target's values and shape; float32, or float64 where the target is. May be the
+            user's: read it only.
+        layout: how it is the matrices.
+        weights: shape (groups, rows, columns), the same values.
+        grams: H, shape (groups, columns, columns), symmetric, the same dtype.
+    """
+
+    tensor: Tensor
+    layout: tersely.Layout
+    weights: Tensor
+    grams: Tensor
+
+    def spread(self, columns: Tensor) -> Tensor:
+        """Give every value what its column has.
+
+        Args:
+            columns: shape (groups, columns).
+
+        Returns:
+            The target's shape.
+        """
+        matrices = columns[:, None].expand_as(self.weights)
+        return tersely.from_matrices(matrices, self.layout, self.tensor.shape)
+
+    def lengths(self) -> Tensor:
+        """Return the squared length of the input of each column, shape (groups, columns)."""
+        return self.grams.diagonal(dim1=1, dim2=2)
+
+
+def observe_gram(inputs: Tensor, target: tersely.QuantizationTarget) -> dict[str, Tensor]:
+    """Return what one call of the module adds to the products of its inputs.
+
+    Args:
+        inputs: the module's input.
+        target: the weight that multiplies it.
+
+    Returns:
+        ``gram``: shape (groups, columns, columns), float, input units squared, sums over vectors
+        of x x^T; above the diagonal it means nothing. Empty when there are no vectors.
+
+    Raises:
+        ValueError: the target is no weight of a linear layer or convolution.
+    """
+    total: Tensor | None = None
+    for rows in tersely.input_rows(inputs, target, at_a_time=AT_A_TIME):
+        if total is None:
+            total = rows.new_zeros(len(rows), rows.shape[-1], rows.shape[-1])
+        tersely.add_gram(total, rows)
+    return {} if total is None else {"gram": total}
+
+
+def weigh(target: tersely.QuantizationTarget) -> Weighed:
+    """Return a target as matrices with the products of their inputs.
+
+    Args:
+        target: the weight with its observations.
+
+    Raises:
+        SessionError: there was no calibration.
+        ValueError: the target is no weight of a linear layer or convolution.
+    """
+    tensor = float_tensor(target)
+    layout = tersely.matrix_layout(target)
+    grams = tersely.mirror_gram(observed_by(target, "gram"))
+    return Weighed(tensor, layout, tersely.to_matrices(tensor, layout), grams.to(tensor.dtype))
+
+
+def float_tensor(target: tersely.QuantizationTarget) -> Tensor:
+    """Return a target's values as float32, or float64 where they are.
+
+    Args:
+        target: a parameter or buffer.
+
+    Raises:
+        ValueError: the target is an input or output.
+    """
+    if target.tensor is None:
+        raise ValueError(
+            f"{target.plan.algorithm} changes weights, and {target.plan.target} is none; "
+            f"leave it out of target_names"
+        )
+    tensor = target.tensor.detach()
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def as_stored(tensor: Tensor, target: tersely.QuantizationTarget) -> Tensor:
+    """Return new values in the type that a target has.
+
+    Args:
+        tensor: the target's shape, float.
+        target: the target.
+    """
+    return tensor if target.tensor is None else tensor.to(target.tensor.dtype)
+
+
+def check_integers(target: tersely.QuantizationTarget) -> None:
+    """Refuse types without equal steps.
+
+    Args:
+        target: the target.
+
+    Raises:
+        ValueError: the target's type is no integer.
+    """
+    if target.dtype.startswith("float"):
+        raise ValueError(
+            f"{target.plan.algorithm} rounds to integers and {target.dtype} is none; write "
+            f"quant_dtype: int8, or algorithm: ptq, which takes {target.dtype}"
+        )
+
+
+def observed_by(target: tersely.QuantizationTarget, key: str) -> Tensor:
+    """Return one thing that calibration observed.
+
+    Args:
+        target: the target.
+        key: what to return.
+
+    Raises:
+        SessionError: there was no calibration.
+    """
+    if key not in target.observed:
+        raise tersely.SessionError(
+            f"{target.name}: {target.plan.algorithm} chooses by what calibration sees; call "
+            f"session.calibrate(batches) before session.compress()"
+        )
+    return target.observed[key]
+
+
+def output_errors(difference: Tensor, gram: Tensor) -> Tensor:
+    """Return what a change of each row does to its output: d H d^T, summed over vectors.
+
+    Args:
+        difference: D, shape (..., rows, columns), weight units.
+        gram: H, shape (..., columns, columns), symmetric.
+
+    Returns:
+        Shape (..., rows), output units squared.
+    """
+    return (difference @ gram).mul_(difference).sum(-1)

@@ -1,0 +1,19 @@
+"""The whole test suite a plugin needs to start with."""
+
+from tersely.testing import check_granularity, check_loss, check_pruner, check_quantizer
+
+
+def test_the_pruner_keeps_its_contract():
+    check_pruner("relative_importance")
+
+
+def test_the_granularity_keeps_its_contract():
+    check_granularity("row_pair")
+
+
+def test_the_quantizer_keeps_its_contract():
+    check_quantizer("power_of_two")
+
+
+def test_the_loss_keeps_its_contract():
+    check_loss("log_cosh")
