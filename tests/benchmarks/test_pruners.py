@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
 
 pytestmark = pytest.mark.benchmark
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.affine import fake_quantize_, quantize
-from tersely.fake_quantization import fake_quantize_flat
-from tersely.planning.plan import Origin, Setting, TargetPlan
-from tersely.ranges import block_range
+from tersely.arithmetic.affine import fake_quantize_, quantize
+from tersely.arithmetic.fake_quantization import fake_quantize_flat
+from tersely.arithmetic.ranges import block_range
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tersely.blocks import Blocks, element_blocks
+from tersely.arithmetic.blocks import Blocks, element_blocks
 from tersely.masking.decide import decide
 from tersely.masking.member import Member
 

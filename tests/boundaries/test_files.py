@@ -2,7 +2,6 @@
 
 import ast
 
-LONGEST = 300
 SAYS_NOTHING = {"utils", "helpers", "common", "base", "misc"}
 
 
@@ -39,15 +38,6 @@ def test_no_file_name_is_a_drawer_for_odds_and_ends(core, plugins):
         if SAYS_NOTHING & set(source.module.strip("_").split("."))
     ]
     assert found == []
-
-
-def test_no_file_is_longer_than_300_lines(core, plugins):
-    long = {
-        source.path: count
-        for source in (*core, *plugins)
-        if (count := source.text.count("\n")) > LONGEST
-    }
-    assert long == {}
 
 
 def test_every_module_says_in_its_docstring_what_lives_there(core, plugins):

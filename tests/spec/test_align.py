@@ -5,7 +5,7 @@ import torch
 
 import tersely
 from tersely import PlanError
-from tersely.blocks import Blocks, expand_blocks
+from tersely.arithmetic.blocks import Blocks, expand_blocks
 from tersely.masking.align import align_kept, place_kept
 
 CHANNELS_FIRST = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool")

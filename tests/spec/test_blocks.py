@@ -3,7 +3,7 @@
 import pytest
 
 import tersely
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
 from tersely.planning.granularity import divide
 
 

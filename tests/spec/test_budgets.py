@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tersely import TerselyError
-from tersely.blocks import Blocks, block_numel
+from tersely.arithmetic.blocks import Blocks, block_numel
 from tersely.masking.decide import decide
 from tersely.masking.member import Member
 

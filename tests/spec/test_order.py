@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tersely
-from tersely.affine import fake_quantize, quantized_range
-from tersely.algorithms import QParams
+from tersely.arithmetic.affine import fake_quantize, quantized_range
+from tersely.arithmetic.qparams import QParams
 from tersely.instrument.masks import ParameterMask
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.affine import fake_quantize, quantized_range
-from tersely.algorithms import QParams, QuantizationTarget
-from tersely.blocks import Blocks
-from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.arithmetic.affine import fake_quantize, quantized_range
+from tersely.arithmetic.blocks import Blocks
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantizer import QuantizationTarget
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
 
 
 def tensor(value):

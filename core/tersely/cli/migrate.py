@@ -11,8 +11,8 @@ import yaml
 
 from tersely.document.migrate import migrate_document
 from tersely.document.source import read_file
-from tersely.durable import write_whole
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
+from tersely.storage.durable import write_whole
 
 
 @click.command(name="migrate")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tersely.document.suggest import nearest
 from tersely.errors import UnknownPluginError
 from tersely.registry.kinds import KINDS, Kind
 from tersely.registry.record import PluginRecord, Registration, same_distribution
 from tersely.registry.registry import Registry
+from tersely.text import nearest
 
 KIND_NAMES = tuple(kind.name for kind in KINDS)
 

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from tersely.cli.plugins_find import KIND_NAMES, find_names, find_plugins, unknown
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 from tersely.registry.kinds import Kind
 from tersely.registry.record import PluginRecord, Registration
 from tersely.registry.registry import registry

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tersely.errors import SessionFileError
-from tersely.session.report import read_report
+from tersely.reporting.report import read_report
 
 
 @click.command("report")
@@ -26,6 +26,6 @@ def command(directory: Path, *, in_browser: bool) -> None:
     # Here, because rich is as slow to import as everything else together.
     from rich.console import Console
 
-    from tersely.session.report_table import show_report  # imports rich too
+    from tersely.reporting.table import show_report  # imports rich too
 
     show_report(read_report(directory / "report.json"), Console())

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tersely.document.schema import KINDS, Kind, schema
-from tersely.durable import write_whole
+from tersely.storage.durable import write_whole
 
 
 @click.command(name="schema")

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from tersely.cli.findings import Checked, Format, render
+from tersely.cli.problems import Checked, Format, render
+from tersely.contracts.kinds import Method
 from tersely.document.detect import detect_kind
 from tersely.document.load import recipe_file, training_problems
 from tersely.document.positions import Document
-from tersely.document.problem import Problem
 from tersely.document.schema import Kind
 from tersely.document.source import read_file
 from tersely.document.validate import find_problems
-from tersely.errors import ConfigError
-from tersely.registry.descriptors import METHODS, Method
+from tersely.errors import ConfigError, Problem
+from tersely.registry.descriptors import METHODS
 
 
 @click.command(name="validate")

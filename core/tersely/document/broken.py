@@ -8,8 +8,9 @@ from tersely.document.entries import stages_of
 from tersely.document.path import Path
 from tersely.document.positions import Finding
 from tersely.document.schema import Kind, offline_validator
+from tersely.json_value import Json
 from tersely.registry.catalog import Catalog
-from tersely.registry.descriptors import Descriptor, GranularityInfo, Json
+from tersely.registry.descriptors import Descriptor, GranularityInfo
 from tersely.registry.record import Registration
 from tersely.registry.registry import registry
 

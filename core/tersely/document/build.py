@@ -16,7 +16,8 @@ from tersely.document.path import spell_path
 from tersely.document.periods import Period, periods_of
 from tersely.document.positions import Document
 from tersely.document.recipe import Entry, Recipe, Schedule, Stage
-from tersely.registry.descriptors import METHODS, Json
+from tersely.json_value import Json
+from tersely.registry.descriptors import METHODS
 from tersely.registry.registry import registry
 
 _INTEGER_KEYS = (

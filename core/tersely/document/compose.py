@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tersely.contracts.kinds import Method
 from tersely.document.spec import read_schema
-from tersely.registry.descriptors import Descriptor, GranularityInfo, Json, Method
+from tersely.json_value import Json
+from tersely.registry.descriptors import Descriptor, GranularityInfo
 
 if TYPE_CHECKING:
     from tersely.registry.catalog import Catalog

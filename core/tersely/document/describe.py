@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tersely.document.wording import join_words, show
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 _LISTED_AT_MOST = 12
 _NOUNS = {

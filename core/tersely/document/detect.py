@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from tersely.contracts.kinds import Method
 from tersely.document.entries import PERIODS
 from tersely.document.positions import Document
-from tersely.document.problem import Problem
 from tersely.document.schema import Kind
 from tersely.document.spec import read_schema
-from tersely.errors import ConfigError
-from tersely.registry.descriptors import METHODS, Json, Method
+from tersely.errors import ConfigError, Problem
+from tersely.json_value import Json
+from tersely.registry.descriptors import METHODS
 
 _ONLY_IN_JOBS = ("model", "recipe", "output", "data", "train", "teacher", "export")
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import attrs
 
+from tersely.contracts.kinds import Method
 from tersely.document.path import Path
 from tersely.document.schema import Kind
-from tersely.registry.descriptors import METHODS, Json, Method
+from tersely.json_value import Json
+from tersely.registry.descriptors import METHODS
 
 SELECTORS = ("op_names", "op_names_re", "op_types")
 EXCLUDES = ("exclude_op_names", "exclude_op_names_re", "exclude_op_types")

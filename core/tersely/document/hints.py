@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 
 from tersely.document.path import Path
-from tersely.registry.descriptors import METHODS, Json
+from tersely.json_value import Json
+from tersely.registry.descriptors import METHODS
 
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*\Z")
 _LEAST_PERCENT, _MOST_PERCENT = 2, 100

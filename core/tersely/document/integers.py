@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 
 def whole_numbers(data: Json) -> Json:

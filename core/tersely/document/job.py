@@ -9,7 +9,7 @@ from typing import Literal
 import attrs
 
 from tersely.document.recipe import Recipe
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 
 @attrs.frozen(kw_only=True)

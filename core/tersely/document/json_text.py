@@ -9,7 +9,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed la
 from tersely.document.path import Path
 from tersely.document.positions import Document, Mark
 from tersely.document.reading import Reading
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 _HINTS = {

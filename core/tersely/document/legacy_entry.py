@@ -11,7 +11,7 @@ from tersely.document.legacy_quantization import QUANTIZATION_KEYS, rewrite_quan
 from tersely.document.path import Path
 from tersely.document.positions import Finding
 from tersely.document.wording import show
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 Entry = dict[str, Json]
 

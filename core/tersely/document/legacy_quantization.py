@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tersely.document.path import Path
-from tersely.document.suggest import did_you_mean
 from tersely.document.wording import join_words, show
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
+from tersely.text import did_you_mean
 
 Refusal = tuple[Path, str, str | None]
 

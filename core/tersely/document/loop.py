@@ -10,7 +10,7 @@ from tersely.document.job import Loop
 from tersely.document.path import Path
 from tersely.document.positions import Finding
 from tersely.document.schema import Kind
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 NO_TASK = "none"
 """The loss that leaves training to what the session adds."""

@@ -12,7 +12,7 @@ from tersely.document.legacy_quantization import QUANTIZATION_KEYS
 from tersely.document.positions import Document
 from tersely.document.python_data import read_python
 from tersely.errors import ConfigError
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 
 def migrate(config_list: Sequence[Json]) -> list[dict[str, Json]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tersely.document.path import Path
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from tersely.document.compose import CATALOG, needs
 from tersely.document.describe import describe
-from tersely.document.suggest import did_you_mean
 from tersely.document.wording import join_words, show
 from tersely.errors import PluginError, UnknownPluginError
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 from tersely.registry.registry import registry
+from tersely.text import did_you_mean
 
 
 def catalog_of(schema: Mapping[str, Json]) -> str | None:

@@ -12,7 +12,7 @@ from tersely.document.path import Path, spell_path
 from tersely.document.positions import Finding
 from tersely.document.schema import Kind
 from tersely.errors import PluginError
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 from tersely.registry.registry import registry
 
 UNTIL = "until"

@@ -8,8 +8,8 @@ from typing import Literal
 import attrs
 
 from tersely.document.path import Path, spell_path
-from tersely.document.problem import Problem
-from tersely.registry.descriptors import Json
+from tersely.errors import Problem
+from tersely.json_value import Json
 
 Part = Literal["key", "value"]
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from tersely.document.path import Path
 from tersely.document.positions import Document
 from tersely.document.reading import Reading
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 
 def read_python(data: object) -> Document:

@@ -12,10 +12,9 @@ from tersely.document.positions import (
     Finding,
     Mark,
 )
-from tersely.document.problem import Problem
 from tersely.document.wording import show
-from tersely.errors import ConfigError
-from tersely.registry.descriptors import Json
+from tersely.errors import ConfigError, Problem
+from tersely.json_value import Json
 
 
 class Reading:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import attrs
 
-from tersely.registry.descriptors import Json, Method
+from tersely.contracts.kinds import Method
+from tersely.json_value import Json
 
 OnConflict = Literal["first", "last", "error"]
 

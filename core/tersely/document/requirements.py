@@ -9,7 +9,7 @@ from tersely.document.entries import recipe_path
 from tersely.document.path import Path
 from tersely.document.positions import Finding
 from tersely.document.schema import Kind
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 
 def check_requirements(data: Json, kind: Kind) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from tersely.document.positions import Finding
 from tersely.document.requirements import check_requirements
 from tersely.document.schema import Kind
 from tersely.document.training import check_training
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 _PATTERN_KEYS = ("op_names_re", "exclude_op_names_re")
 _TYPE_KEYS = ("op_types", "exclude_op_types")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tersely.document.compose import compose, reachable
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 from tersely.registry.registry import Registry, registry
 
 if TYPE_CHECKING:

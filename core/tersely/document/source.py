@@ -9,12 +9,11 @@ from pathlib import Path
 
 from tersely.document.json_text import read_json
 from tersely.document.positions import Document
-from tersely.document.problem import Problem
 from tersely.document.python_data import read_python
-from tersely.document.suggest import did_you_mean
 from tersely.document.yaml_text import read_yaml
-from tersely.errors import ConfigError
-from tersely.registry.descriptors import Json
+from tersely.errors import ConfigError, Problem
+from tersely.json_value import Json
+from tersely.text import did_you_mean
 
 _WIDE_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",

@@ -6,7 +6,7 @@ import functools
 import json
 from pathlib import Path
 
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from tersely.document.path import Path
 from tersely.document.positions import Finding
 from tersely.document.schema import Kind
 from tersely.errors import PluginError
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 from tersely.registry.registry import registry
 
 NEEDS_TRAINING = ("gradients", "training")

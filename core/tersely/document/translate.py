@@ -9,13 +9,13 @@ from typing import TypeAlias
 from tersely.document.alternatives import is_only_required, meant_branch
 from tersely.document.describe import describe, legal_strings
 from tersely.document.hints import hint_for_range, hint_for_type
-from tersely.document.homes import about_unknown_key
+from tersely.document.key_places import about_unknown_key
 from tersely.document.mismatch import Mismatch
 from tersely.document.names import about_name, catalog_of
 from tersely.document.positions import Finding
-from tersely.document.suggest import did_you_mean, nearest
 from tersely.document.wording import join_words, show
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
+from tersely.text import did_you_mean, nearest
 
 Root: TypeAlias = Mapping[str, Json]
 

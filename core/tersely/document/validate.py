@@ -6,12 +6,11 @@ from tersely.document.broken import broken_schemas
 from tersely.document.entries import without_absent
 from tersely.document.mismatch import mismatch_of
 from tersely.document.positions import Document, Finding
-from tersely.document.problem import Problem
 from tersely.document.rules import check_rules
 from tersely.document.schema import Kind, composed_schema, validator
 from tersely.document.translate import translate
-from tersely.errors import ConfigError
-from tersely.registry.descriptors import Json
+from tersely.errors import ConfigError, Problem
+from tersely.json_value import Json
 
 
 def find_problems(document: Document, kind: Kind) -> tuple[Problem, ...]:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 _LONGEST = 60
 

@@ -11,7 +11,7 @@ from tersely.document.positions import Document
 from tersely.document.reading import Reading
 from tersely.document.wording import show
 from tersely.document.yaml_nodes import PATTERNS, TAG, compose, place
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 

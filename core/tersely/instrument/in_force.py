@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.algorithms import QParams
-from tersely.fake_quantization import fake_quantize_flat
-from tersely.instrument.following import Follow
+from tersely.arithmetic.fake_quantization import fake_quantize_flat
+from tersely.arithmetic.qparams import QParams
+from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import QUANTIZE
 from tersely.instrument.quantizing import Grid, Learned, Quantize, Simulated
 from tersely.instrument.transforms import chain_of

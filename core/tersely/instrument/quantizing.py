@@ -8,12 +8,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.algorithms import QParams, QuantizationTarget, Quantizer
-from tersely.fake_quantization import fake_quantize_flat
+from tersely.arithmetic.fake_quantization import fake_quantize_flat
+from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.ranges import block_range
+from tersely.contracts.quantizer import LearnsScales, QuantizationTarget, Quantizer, Simulates
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
-from tersely.quantizer_abilities import LearnsScales, Simulates
-from tersely.ranges import block_range
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tersely.errors import SessionFileError
 from tersely.session.opening import load_session
 from tersely.session.session import Session
-from tersely.session.tensor_file import read_tensors, write_tensors
+from tersely.storage.tensor_file import read_tensors, write_tensors
 
 WEIGHTS = "weights.safetensors"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import attrs
 import torch
 
-from tersely.durable import discard, move_whole, partial_path
 from tersely.errors import SessionFileError
 from tersely.jobs.checkpoint import save_checkpoint
 from tersely.jobs.generators import generators_state, restore_generators
 from tersely.jobs.record import write_record
 from tersely.jobs.run import Run, checkpoint_folder
+from tersely.storage.durable import discard, move_whole, partial_path
 
 TRAINING = "training.pt"
 _PREFIX = "epoch-"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tersely.document.problem import Problem
-from tersely.durable import PARTIAL, make_folder, sync_folder
-from tersely.errors import ConfigError
+from tersely.errors import ConfigError, Problem
 from tersely.jobs.record import NAME, RunRecord, read_record, write_record
+from tersely.storage.durable import PARTIAL, make_folder, sync_folder
 
 CHECKPOINT = "checkpoint"
 """The part of a run's folder that is not part of its result."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tersely.document.job import Loop
-from tersely.document.problem import Problem
-from tersely.errors import ConfigError, TrainingError
+from tersely.engine.batches import call_model
+from tersely.errors import ConfigError, Problem, TrainingError
 from tersely.jobs.epochs import keep_epoch, restore_training
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.losses import TaskLoss, kind_of
@@ -21,7 +21,6 @@ from tersely.jobs.optimizing import build_optimizer, set_learning_rate
 from tersely.jobs.progress import length_of
 from tersely.jobs.run import Run
 from tersely.planning.classes import original_class
-from tersely.session.observing import call_model
 from tersely.session.periods import waiting_stages
 
 

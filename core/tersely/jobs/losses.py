@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tersely.document.loop import NO_TASK
-from tersely.document.problem import Problem
-from tersely.errors import ConfigError
+from tersely.errors import ConfigError, Problem
 
 OWN_LOSS = "output"
 """The loss that the model computes by itself."""

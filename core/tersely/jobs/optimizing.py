@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from tersely.document.job import Job, Loop
-from tersely.document.problem import Problem
-from tersely.errors import ConfigError
+from tersely.errors import ConfigError, Problem
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

@@ -10,8 +10,7 @@ import attrs
 from torch import nn
 
 from tersely.document.job import Job
-from tersely.document.problem import Problem
-from tersely.errors import ConfigError, SessionError
+from tersely.errors import ConfigError, Problem, SessionError
 from tersely.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from tersely.jobs.epochs import epoch_folder
 from tersely.jobs.generators import seed_generators
@@ -19,10 +18,10 @@ from tersely.jobs.loop import train_epochs
 from tersely.jobs.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from tersely.planning.resolve import PlanWarning, plan
+from tersely.reporting.table import split_metric
 from tersely.session.kept_batches import give_batches, needs_batches
 from tersely.session.opening import attach
-from tersely.session.report_table import split_metric
-from tersely.session.tensor_file import write_tensors
+from tersely.storage.tensor_file import write_tensors
 
 LASTING = ("compress", "train")
 """Phases that keep a checkpoint, from which a later run goes on."""

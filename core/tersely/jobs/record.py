@@ -12,9 +12,9 @@ from typing import Literal
 import attrs
 
 from tersely.document.job import Job
-from tersely.durable import write_whole
 from tersely.errors import SessionFileError
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
+from tersely.storage.durable import write_whole
 
 FORMAT = "tersely-run"
 VERSION = 1

@@ -15,10 +15,9 @@ from typing import Any
 import attrs
 
 from tersely.document.job import Job
-from tersely.document.problem import Problem
-from tersely.document.suggest import did_you_mean
-from tersely.errors import ConfigError
-from tersely.registry.descriptors import Json
+from tersely.errors import ConfigError, Problem
+from tersely.json_value import Json
+from tersely.text import did_you_mean
 
 Call = Callable[..., Any]
 

@@ -16,7 +16,7 @@ from tersely.jobs.progress import Voice
 from tersely.jobs.record import RunRecord, write_record
 from tersely.jobs.references import References
 from tersely.planning.plan import Plan
-from tersely.session.report import Report
+from tersely.reporting.report import Report
 from tersely.session.session import Session
 
 

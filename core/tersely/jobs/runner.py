@@ -32,10 +32,10 @@ from tersely.jobs.record import (
 )
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
-from tersely.jobs.turns import is_compressed_last
+from tersely.jobs.start_order import is_compressed_last
 from tersely.registry.registry import registry
-from tersely.session.report import Report, read_report
-from tersely.session.report_table import show_report
+from tersely.reporting.report import Report, read_report
+from tersely.reporting.table import show_report
 
 
 def run_job(

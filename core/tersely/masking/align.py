@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tersely.blocks import Blocks, count_blocks, resolve_size
+from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
 from tersely.errors import PlanError
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import attrs
 from torch import Tensor
 
-from tersely.blocks import Blocks, block_numel, count_blocks
+from tersely.arithmetic.blocks import Blocks, block_numel, count_blocks
 
 Ratio: TypeAlias = float | Fraction
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from tersely.blocks import resolve_size, to_blocks
+from tersely.arithmetic.blocks import resolve_size, to_blocks
 from tersely.errors import PlanError
 from tersely.masking.member import Member
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.draft import Draft
-from tersely.planning.plan import TargetPlan
 
 
 def check_aligns(targets: Sequence[TargetPlan], draft: Draft) -> None:

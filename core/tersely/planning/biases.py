@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from tersely.blocks import count_blocks
+from tersely.arithmetic.blocks import count_blocks
+from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.addresses import parse_address
 from tersely.planning.draft import Draft
 from tersely.planning.granularity import in_force
-from tersely.planning.plan import Plan, TargetPlan
+from tersely.planning.plan import Plan
 from tersely.planning.stage import descriptor_of
 
 ACCUMULATOR = "int32"

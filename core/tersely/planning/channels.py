@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import attrs
 
+from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.aligning import align_source
 from tersely.planning.draft import Draft
-from tersely.planning.plan import Plan, TargetPlan
+from tersely.planning.plan import Plan
 
 _ACTIVATIONS = ("input", "output")
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from tersely.blocks import count_blocks
+from tersely.arithmetic.blocks import count_blocks
+from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.aligning import check_aligns
 from tersely.planning.biases import check_biases
 from tersely.planning.draft import Draft, and_more
@@ -15,7 +16,7 @@ from tersely.planning.fusion import check_fusions
 from tersely.planning.grouping import DEPENDENCY, GLOBAL, check_groups
 from tersely.planning.owners import find_tensor
 from tersely.planning.pattern import pattern_problems
-from tersely.planning.plan import Plan, TargetPlan
+from tersely.planning.plan import Plan
 
 _REQUESTS = ("sparse_ratio", "sparse_threshold")
 

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 import attrs
 from torch import nn
 
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
 from tersely.document.recipe import Entry, Stage
+from tersely.json_value import Json
 from tersely.planning.classes import original_class
 from tersely.planning.draft import Draft, claimed_address
 from tersely.planning.rows import Row, rows_of
 from tersely.planning.signature import signature_of
 from tersely.planning.templates import expand_stars
-from tersely.registry.descriptors import Json, ModuleSetting
+from tersely.registry.descriptors import ModuleSetting
 
 DEFAULT_LOSS = "mse"
 

@@ -9,21 +9,23 @@ from typing import Any
 
 from torch import nn
 
-from tersely.algorithms import DependencyTracer, SharedChannels
-from tersely.blocks import channel_blocks, count_blocks
+from tersely.arithmetic.blocks import channel_blocks, count_blocks
+from tersely.contracts.target_plan import TargetPlan
+from tersely.contracts.tracer import DependencyTracer, SharedChannels
 from tersely.document.load import parse_config_list
 from tersely.document.recipe import Entry, Recipe, Stage
 from tersely.errors import BrokenPluginError, PlanError, TerselyError
+from tersely.json_value import Json
 from tersely.planning.draft import Draft
 from tersely.planning.owners import Owners
-from tersely.planning.plan import Plan, TargetPlan
+from tersely.planning.plan import Plan
 from tersely.planning.regroup import Tie, regroup
 from tersely.planning.resolve import PlanWarning, warn_of_findings
 from tersely.planning.selection import Universe
 from tersely.planning.stage import plan_stage
 from tersely.planning.templates import Templates
 from tersely.registry.collect import describe
-from tersely.registry.descriptors import Json, PrunerInfo
+from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.implementation import load_implementation
 from tersely.registry.kinds import TRACER
 from tersely.registry.record import Registration
@@ -31,7 +33,7 @@ from tersely.registry.registry import registry
 
 _ANY_STRUCTURED = PrunerInfo(
     name="any_structured",
-    implementation="tersely.algorithms:Pruner",
+    implementation="tersely.contracts.pruner:Pruner",
     default_granularity="output_channel",
 )
 """Stands for the algorithm, which the caller has not named yet."""

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 import attrs
 from torch import Tensor
 
+from tersely.contracts.kinds import Method
+from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import OnConflict, Recipe
-from tersely.document.suggest import nearest
 from tersely.planning.addresses import Address, parse_address
 from tersely.planning.owners import Owners
-from tersely.planning.plan import Plan, Shadowed, Skipped, TargetPlan, Unmatched
+from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
 from tersely.planning.selection import Universe
 from tersely.planning.signature import Signature, signature_of
 from tersely.planning.templates import Templates
-from tersely.registry.descriptors import Method
+from tersely.text import nearest
 
 _SUGGESTIONS = 20  # searching a large model for names that look alike is slow
 

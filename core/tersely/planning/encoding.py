@@ -6,19 +6,12 @@ from collections.abc import Mapping
 
 import attrs
 
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
 from tersely.document.load import load_recipe
 from tersely.errors import PlanError
-from tersely.planning.plan import (
-    Origin,
-    Plan,
-    Setting,
-    Shadowed,
-    Skipped,
-    TargetPlan,
-    Unmatched,
-)
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
+from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
 
 FORMAT = 1
 

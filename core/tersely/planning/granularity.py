@@ -10,8 +10,7 @@ from typing import cast
 import attrs
 from jsonschema import Draft202012Validator
 
-from tersely.algorithms import Granularity
-from tersely.blocks import (
+from tersely.arithmetic.blocks import (
     Blocks,
     channel_blocks,
     count_blocks,
@@ -19,17 +18,14 @@ from tersely.blocks import (
     resolve_size,
     tensor_blocks,
 )
-from tersely.document.suggest import nearest
+from tersely.contracts.granularity import Granularity
+from tersely.contracts.kinds import TargetKind
+from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import BrokenPluginError, PluginError
-from tersely.planning.plan import TargetPlan
-from tersely.registry.descriptors import (
-    GranularityInfo,
-    Json,
-    PrunerInfo,
-    QuantizerInfo,
-    TargetKind,
-)
+from tersely.json_value import Json
+from tersely.registry.descriptors import GranularityInfo, PrunerInfo, QuantizerInfo
 from tersely.registry.registry import Registry, registry
+from tersely.text import nearest
 
 DEFAULT = "default"
 BUILT_IN = ("element", "row", "output_channel", "tensor")

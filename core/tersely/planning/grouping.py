@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tersely.blocks import count_blocks
+from tersely.arithmetic.blocks import count_blocks
+from tersely.contracts.target_plan import TargetPlan
+from tersely.json_value import Json
 from tersely.planning.draft import Draft, and_more
-from tersely.planning.plan import TargetPlan
-from tersely.registry.descriptors import Json
 
 GLOBAL = "global_group_id"
 DEPENDENCY = "dependency_group_id"

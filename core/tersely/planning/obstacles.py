@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from tersely.document.suggest import nearest
+from tersely.contracts.kinds import Method
 from tersely.planning.classes import RESERVED, original_class
-from tersely.registry.descriptors import Method
+from tersely.text import nearest
 
 
 def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:

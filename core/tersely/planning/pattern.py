@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from tersely.blocks import Blocks
-from tersely.registry.descriptors import Json
+from tersely.arithmetic.blocks import Blocks
+from tersely.json_value import Json
 
 _UNFIT = ("sparse_threshold", "global_group_id", "dependency_group_id")
 

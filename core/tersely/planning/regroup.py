@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from tersely.contracts.target_plan import TargetPlan
 from tersely.document.entries import EXCLUDES, SELECTORS
 from tersely.document.recipe import Entry
-from tersely.planning.plan import Plan, TargetPlan
+from tersely.json_value import Json
+from tersely.planning.plan import Plan
 from tersely.planning.selection import Universe, select
-from tersely.registry.descriptors import Json
 
 
 @attrs.frozen

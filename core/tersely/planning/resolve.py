@@ -12,6 +12,7 @@ from torch import nn
 from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
+from tersely.json_value import Json
 from tersely.planning.channels import follow_channels
 from tersely.planning.checks import check_plan
 from tersely.planning.draft import Draft
@@ -20,7 +21,6 @@ from tersely.planning.plan import Plan
 from tersely.planning.selection import Universe
 from tersely.planning.stage import plan_stage
 from tersely.planning.templates import Templates
-from tersely.registry.descriptors import Json
 from tersely.registry.registry import registry
 
 

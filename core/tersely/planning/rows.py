@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from tersely.contracts.kinds import Method
+from tersely.contracts.target_plan import Setting
 from tersely.document.recipe import Entry
+from tersely.json_value import Json
 from tersely.planning.addresses import Address, parse_address, twin
-from tersely.planning.plan import Setting
 from tersely.planning.templates import template_of
-from tersely.registry.descriptors import Json, Method
 
 _RANKING = ("sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id")
 _RANKED_ONLY = (*_RANKING, "min_sparse_ratio", "max_sparse_ratio", "internal_metric_block")

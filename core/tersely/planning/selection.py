@@ -10,9 +10,9 @@ import attrs
 from torch import nn
 
 from tersely.document.recipe import Entry
-from tersely.document.suggest import nearest
 from tersely.planning.classes import is_type, original_class
 from tersely.planning.plan import Unmatched
+from tersely.text import nearest
 
 _PLAIN_WORD = re.compile(r"[\w.]+\Z")
 

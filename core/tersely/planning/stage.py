@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import attrs
 from torch import Tensor, nn
 
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.kinds import TargetKind
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.classes import RESERVED, original_class
@@ -20,9 +22,9 @@ from tersely.planning.obstacles import (
     no_template,
     obstacle,
 )
-from tersely.planning.plan import Origin, Skipped, TargetPlan, Unmatched
+from tersely.planning.plan import Skipped, Unmatched
 from tersely.planning.selection import select
-from tersely.registry.descriptors import PrunerInfo, QuantizerInfo, TargetKind
+from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
 from tersely.registry.registry import registry
 
 

@@ -6,8 +6,9 @@ import io
 import json
 from collections.abc import Iterator
 
+from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
-from tersely.planning.plan import Plan, TargetPlan
+from tersely.planning.plan import Plan
 
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
 _HEADINGS = ("module", "target", "shape", "algorithm", "setting", "decided by")

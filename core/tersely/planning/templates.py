@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import attrs
 from torch import nn
 
-from tersely.face import DISTILLED, QUANTIZED, RANKED
+from tersely.contracts.kinds import Method
+from tersely.json_value import Json
 from tersely.planning.addresses import twin
 from tersely.planning.classes import is_type
-from tersely.registry.descriptors import Json, Method, ModuleSetting
+from tersely.registry.descriptors import ModuleSetting
+from tersely.registry.face import DISTILLED, QUANTIZED, RANKED
 
 GENERIC: Mapping[Method, Mapping[str, Json]] = {
     "pruning": RANKED,

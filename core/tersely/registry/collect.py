@@ -9,11 +9,11 @@ from typing import TypeVar
 import attrs
 import pluggy
 
-from tersely.document.suggest import nearest
 from tersely.registry import hookspecs
 from tersely.registry.descriptors import Descriptor, ModuleSetting
 from tersely.registry.hookspecs import API_VERSION
 from tersely.registry.kinds import KINDS, Kind
+from tersely.text import nearest
 
 MODULE_SETTINGS_HOOK = "tersely_module_settings"
 OBSERVING_HOOKS = ("tersely_plan_resolved", "tersely_masks_updated", "tersely_finalized")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
-Json = Any  # JSON values have no closed static type
+from tersely.contracts.kinds import Method, TargetKind
+from tersely.json_value import Json
+
 Needs = Literal["nothing", "activations", "gradients", "training", "teacher"]
-TargetKind = Literal["parameter", "buffer", "input", "output"]
-Method = Literal["pruning", "quantization", "distillation"]
 
 METHODS: tuple[Method, ...] = ("pruning", "quantization", "distillation")
 TARGET_KINDS: tuple[TargetKind, ...] = ("parameter", "buffer", "input", "output")

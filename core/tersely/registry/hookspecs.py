@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from tersely.planning.plan import Plan
+    from tersely.contracts.observed import ResolvedPlan, RunningSession
     from tersely.registry.descriptors import (
         DependencyTracerInfo,
         ExporterInfo,
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         QuantizerInfo,
         ScheduleInfo,
     )
-    from tersely.session.session import Session
 
 API_VERSION = 1
 """The version of the plugin API; a face states the one it was written for as ``tersely_api``."""
@@ -71,7 +70,7 @@ def tersely_module_settings() -> Sequence[ModuleSetting]:  # type: ignore[empty-
 
 
 @hookspec
-def tersely_plan_resolved(plan: Plan) -> None:
+def tersely_plan_resolved(plan: ResolvedPlan) -> None:
     """Observe a plan after it was resolved and before anything is attached.
 
     Args:
@@ -80,7 +79,9 @@ def tersely_plan_resolved(plan: Plan) -> None:
 
 
 @hookspec
-def tersely_masks_updated(session: Session, sparsity: Mapping[str, Mapping[str, float]]) -> None:
+def tersely_masks_updated(
+    session: RunningSession, sparsity: Mapping[str, Mapping[str, float]]
+) -> None:
     """Observe new masks after they came into force.
 
     Args:
@@ -90,7 +91,7 @@ def tersely_masks_updated(session: Session, sparsity: Mapping[str, Mapping[str, 
 
 
 @hookspec
-def tersely_finalized(session: Session) -> None:
+def tersely_finalized(session: RunningSession) -> None:
     """Observe a session right after its result was baked into plain modules.
 
     Args:

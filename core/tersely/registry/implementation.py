@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from tersely.document.suggest import nearest
 from tersely.errors import BrokenPluginError
 from tersely.registry.collect import describe
 from tersely.registry.kinds import Kind
 from tersely.registry.record import Registration
+from tersely.text import nearest
 
 
 def load_implementation(kind: Kind, registration: Registration) -> Callable[..., object]:

@@ -54,7 +54,7 @@ def load_plugins(
 def _load_core(manager: pluggy.PluginManager) -> Plugin:
     record = PluginRecord(name=_CORE, distribution=_CORE, version=_core_version())
     # Imported by name: the face describes, and so sits above, this package.
-    face = import_module("tersely.face")
+    face = import_module("tersely.registry.face")
     plugin = admit(manager, face, record=record, key=_CORE, must_state_api=True)
     if plugin.record.state != "ok":
         raise failure(plugin)

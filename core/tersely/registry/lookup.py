@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from tersely.document.suggest import nearest
 from tersely.errors import PluginConflictError, PluginError, UnknownPluginError
 from tersely.registry.descriptors import ModuleSetting
 from tersely.registry.kinds import KINDS, Kind
 from tersely.registry.loading import failure
 from tersely.registry.record import Plugin, Registration, normalized, same_distribution
+from tersely.text import nearest
 
 _LISTED_AT_MOST = 12
 

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.engine.binding import Handle, like_raw
 from tersely.instrument.attaching import replace_class
 from tersely.instrument.classes import (
     instrumented_class,
@@ -16,18 +17,17 @@ from tersely.instrument.classes import (
     replace_instruments,
 )
 from tersely.instrument.folding import Fold
-from tersely.instrument.following import Follow
 from tersely.instrument.input_scales import ScaleInput
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masks import ParameterMask
+from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import PREFIX, QUANTIZE, learned_buffer
 from tersely.instrument.quantizing import Learned
 from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.classes import ORIGINAL
-from tersely.session.folds import fold_for_good, write_folded
-from tersely.session.handles import Handle, like_raw
-from tersely.session.mask_state import mask_of
-from tersely.session.quantization.placing import write_qparams
+from tersely.pruning.mask_buffers import mask_of
+from tersely.quantization.folds import fold_for_good, write_folded
+from tersely.quantization.placing import write_qparams
 
 
 class FinalizeWarning(UserWarning):

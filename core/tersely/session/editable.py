@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from tersely.session.engine import Pruning
+from tersely.pruning.engine import Pruning
 from tersely.session.order import State, need_attached
 
 

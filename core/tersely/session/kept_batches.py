@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tersely.session.sequential import Batches
+from tersely.engine.batches import Batches
 from tersely.session.session import Session
 
 

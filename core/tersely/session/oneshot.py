@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from tersely.registry.descriptors import Json
-from tersely.session.observing import Forward
+from tersely.engine.batches import Forward
+from tersely.json_value import Json
 from tersely.session.opening import attach
 from tersely.session.session import Session
 

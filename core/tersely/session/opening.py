@@ -9,12 +9,12 @@ from torch import nn
 
 from tersely.document.recipe import Recipe
 from tersely.errors import AttachError, ConfigError, PlanError, PluginError, SessionFileError
+from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
-from tersely.registry.descriptors import Json
 from tersely.session.session import Session
-from tersely.session.storage import StoredSession, read_session
-from tersely.session.versions import check_versions
+from tersely.storage.session_folder import StoredSession, read_session
+from tersely.storage.versions import check_versions
 
 
 def attach(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tersely.abilities import Learns
+from tersely.contracts.pruner import Learns
+from tersely.distillation.engine import Distillation
 from tersely.document.recipe import Stage
 from tersely.errors import SessionError
-from tersely.session.distillation.engine import Distillation
-from tersely.session.engine import Pruning
-from tersely.session.quantization.engine import Quantization
+from tersely.pruning.engine import Pruning
+from tersely.quantization.engine import Quantization
 
 
 def waiting_stages(stages: Iterable[Stage], steps: int) -> list[Stage]:

@@ -9,25 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.algorithms import QParams
+from tersely.arithmetic.qparams import QParams
+from tersely.calibration.calibrate import calibrate
+from tersely.distillation.engine import Distillation, need_teacher
+from tersely.engine.batches import Forward
+from tersely.engine.binding import Handle, bind, first_device
+from tersely.engine.by_target import by_target
+from tersely.engine.instrumenting import wire
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
+from tersely.json_value import Json
 from tersely.planning.plan import Plan
-from tersely.registry.descriptors import Json
+from tersely.pruning.engine import Pruning
+from tersely.pruning.mask_buffers import masked_share, total_sparsity
+from tersely.pruning.starting import task_loss_weight
+from tersely.pruning.undoing import beginning
+from tersely.quantization.engine import Quantization
+from tersely.quantization.folds import folds_of, with_folds
+from tersely.quantization.integers import IntegerTensor
+from tersely.quantization.order import need_scales, need_scales_to_step
 from tersely.registry.registry import registry
+from tersely.reporting.report import Report, build_report, warn_of_misses
 from tersely.session.baking import bake, keep_activations, warn_of_staying
-from tersely.session.by_target import by_target
-from tersely.session.calibration import calibrate
-from tersely.session.distillation.cache import (
-    TeacherCache,
-)
-from tersely.session.distillation.engine import Distillation, need_teacher
 from tersely.session.editable import EditableMasks
-from tersely.session.engine import Pruning
-from tersely.session.folds import folds_of
-from tersely.session.handles import Handle, bind, first_device
-from tersely.session.mask_state import masked_share, total_sparsity
-from tersely.session.observing import Forward
 from tersely.session.order import State, need_attached, need_values
 from tersely.session.periods import (
     need_all_begun,
@@ -35,16 +39,10 @@ from tersely.session.periods import (
     need_begun_to_hand_over,
     release_batches,
 )
-from tersely.session.quantization.engine import Quantization
-from tersely.session.quantization.integers import IntegerTensor
-from tersely.session.quantization.order import need_scales, need_scales_to_step
-from tersely.session.report import Report, build_report, warn_of_misses
-from tersely.session.resuming import restore_state, save, session_state
 from tersely.session.shown import Shown
-from tersely.session.starting import task_loss_weight
 from tersely.session.taught import Taught
-from tersely.session.undoing import beginning
-from tersely.session.wiring import wire
+from tersely.storage.session_state import restore_state, save, session_state
+from tersely.storage.teacher_cache import TeacherCache
 
 
 class Session(EditableMasks, Taught, Shown):
@@ -78,7 +76,7 @@ class Session(EditableMasks, Taught, Shown):
         self._quantization = Quantization(binding, model)
         need_teacher(plan.targets, teacher, model)
         self._distillation = Distillation(binding, teacher)
-        self._attachments = attach_instruments(wire(binding), binding.name_of)
+        self._attachments = attach_instruments(with_folds(wire(binding), binding), binding.name_of)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             self._pruning.start()

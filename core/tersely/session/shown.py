@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from tersely.algorithms import QParams
+from tersely.arithmetic.qparams import QParams
+from tersely.calibration.statistic import sample_shape
+from tersely.engine.binding import Handle
+from tersely.engine.by_target import by_target
 from tersely.planning.plan import Plan
-from tersely.session.by_target import by_target
-from tersely.session.engine import Pruning
-from tersely.session.handles import Handle
-from tersely.session.mask_state import full_mask, is_kept, mask_of, masked_share
+from tersely.pruning.engine import Pruning
+from tersely.pruning.mask_buffers import full_mask, is_kept, mask_of, masked_share
+from tersely.quantization.engine import Quantization
+from tersely.quantization.integers import IntegerTensor
 from tersely.session.order import State, need_values
 from tersely.session.periods import waiting_stages
-from tersely.session.quantization.engine import Quantization
-from tersely.session.quantization.integers import IntegerTensor
-from tersely.session.statistic import sample_shape
 
 
 class Shown:

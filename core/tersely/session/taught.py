@@ -8,17 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tersely.calibration.observing import evaluating
+from tersely.distillation.engine import Distillation, to_device
+from tersely.engine.batches import Forward, call_model
+from tersely.engine.binding import first_device
 from tersely.errors import SessionError
-from tersely.session.distillation.cache import (
-    TeacherCache,
-    fingerprint_of,
-    read_cache,
-    write_cache,
-)
-from tersely.session.distillation.engine import Distillation, to_device
-from tersely.session.handles import first_device
-from tersely.session.observing import Forward, call_model, evaluating
 from tersely.session.order import State, need_attached
+from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache, write_cache
 
 
 class Taught:

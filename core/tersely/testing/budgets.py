@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Protocol
 
-from tersely.blocks import Blocks, count_blocks
+from tersely.arithmetic.blocks import Blocks, count_blocks
 from tersely.errors import PlanError, TerselyError
+from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
-from tersely.registry.descriptors import Json
 from tersely.testing.contract import ContractError, expect
 from tersely.testing.models import contract_net
 from tersely.testing.training import compress, prepare

@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from tersely.errors import TerselyError
+from tersely.json_value import Json
 from tersely.registry.catalog import Catalog
-from tersely.registry.descriptors import Descriptor, Json
+from tersely.registry.descriptors import Descriptor
 from tersely.registry.hookspecs import ENTRY_POINT_GROUP
 from tersely.registry.registry import registry
 

@@ -8,11 +8,13 @@ from typing import ClassVar
 
 import attrs
 
-from tersely.algorithms import Granularity
-from tersely.blocks import Blocks, count_blocks, resolve_size
+from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
+from tersely.contracts.granularity import Granularity
+from tersely.contracts.kinds import TargetKind
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.json_value import Json
 from tersely.planning.granularity import implementation, understand
-from tersely.planning.plan import Origin, Setting, TargetPlan
-from tersely.registry.descriptors import GranularityInfo, Json, TargetKind
+from tersely.registry.descriptors import GranularityInfo
 from tersely.registry.registry import registry
 from tersely.testing.contract import (
     Contract,

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.registry.descriptors import Json
+from tersely.json_value import Json
 from tersely.testing.contract import Contract, Kind, expect, require
 
 # Losses that compare samples with each other say nothing about a batch of two.

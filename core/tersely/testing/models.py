@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tersely.registry.descriptors import Json, PrunerInfo
+from tersely.json_value import Json
+from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)

@@ -12,10 +12,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.abilities import Solves
-from tersely.algorithms import Pruner, PruningTarget
-from tersely.blocks import count_blocks
-from tersely.registry.descriptors import Json, PrunerInfo
+from tersely.arithmetic.blocks import count_blocks
+from tersely.contracts.pruner import Pruner, PruningTarget, Solves
+from tersely.json_value import Json
+from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 from tersely.session.opening import load_session
 from tersely.session.session import Session

@@ -9,11 +9,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.affine import quantized_range
-from tersely.algorithms import QParams, QuantizationTarget
-from tersely.blocks import Blocks
-from tersely.planning.plan import Origin, Setting, TargetPlan
-from tersely.registry.descriptors import Json
+from tersely.arithmetic.affine import quantized_range
+from tersely.arithmetic.blocks import Blocks
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantizer import QuantizationTarget
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.json_value import Json
 from tersely.testing.contract import Contract, Kind, expect, require
 
 _DTYPES = ("int8", "int4", "uint8")

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tersely.algorithms import PruningTarget
-from tersely.registry.descriptors import Json
-from tersely.session.module_observing import watch_modules
-from tersely.session.observing import run_batches
+from tersely.calibration.observing import run_batches
+from tersely.calibration.watching import watch_modules
+from tersely.contracts.pruner import PruningTarget
+from tersely.json_value import Json
+from tersely.pruning.ranking import rank, target_of
+from tersely.pruning.run import PruningRun
+from tersely.reporting.report import SparsityWarning
 from tersely.session.opening import attach
-from tersely.session.pruning import rank, target_of
-from tersely.session.report import SparsityWarning
-from tersely.session.runs import PruningRun
 from tersely.session.session import Session
 from tersely.testing.models import contract_batches
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.document.suggest import did_you_mean, nearest
+from tersely.text import did_you_mean, nearest
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy
 import pytest
 import torch
 
-from tersely import durable
 from tersely.errors import SessionFileError
+from tersely.storage import durable
 
 NOISY = {"data": "drawn", "build": "Noisy", "optimizer": "adam", "lr_schedule": "constant"}
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tersely.document.problem import Problem
-from tersely.errors import ConfigError
+from tersely.errors import ConfigError, Problem
 from tersely.jobs.references import find_callable, job_imports, load_reference
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import tersely
 from tersely.errors import ConfigError, PlanError, SessionFileError
 from tersely.jobs import folders
-from tersely.session.report import read_report
+from tersely.reporting.report import read_report
 
 Run = Callable[..., str]
 

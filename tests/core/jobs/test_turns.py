@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import tersely
 from tersely.errors import ConfigError, SessionError
-from tersely.session.report import read_report
+from tersely.reporting.report import read_report
 
 Run = Callable[..., str]
 

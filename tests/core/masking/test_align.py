@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tersely.blocks import Blocks, channel_blocks, tensor_blocks
+from tersely.arithmetic.blocks import Blocks, channel_blocks, tensor_blocks
 from tersely.errors import PlanError
 from tersely.masking.align import align_kept, place_kept
 

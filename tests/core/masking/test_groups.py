@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tersely.blocks import Blocks, channel_blocks, element_blocks
+from tersely.arithmetic.blocks import Blocks, channel_blocks, element_blocks
 from tersely.errors import PlanError
 from tersely.masking.decide import decide
 from tersely.masking.member import Member

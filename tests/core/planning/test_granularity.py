@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 import tersely
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
 
 RATIO = {"sparse_ratio": 0.5}
 

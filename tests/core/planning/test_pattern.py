@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
 from tersely.planning.pattern import pattern_problems
 
 TWO_OF_FOUR = Blocks((1, 1), scope=(1, 4), keep=2)

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import tersely
-from tersely.planning.plan import Setting
+from tersely.contracts.target_plan import Setting
 
 
 @pytest.fixture

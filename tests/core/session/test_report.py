@@ -13,8 +13,8 @@ from torch import nn
 
 import tersely
 from tersely.errors import SessionFileError
-from tersely.session.report import Report, SparsityWarning, read_report
-from tersely.session.report_rows import Moment, Remark, ReportRow
+from tersely.reporting.report import Report, SparsityWarning, read_report
+from tersely.reporting.rows import Moment, Remark, ReportRow
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

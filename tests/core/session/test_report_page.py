@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from tersely.session.report import Report
-from tersely.session.report_rows import Moment, Remark, ReportRow
+from tersely.reporting.report import Report
+from tersely.reporting.rows import Moment, Remark, ReportRow
 
 VOID = {"meta", "br", "wbr", "use", "path", "img", "link", "input"}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tersely.session.quantized_size import QuantizedSize, bits_of, spell_bytes, spell_count
-from tersely.session.report import Report, read_report
-from tersely.session.report_rows import Moment, ReportRow
+from tersely.reporting.quantized_size import QuantizedSize, bits_of, spell_bytes, spell_count
+from tersely.reporting.report import Report, read_report
+from tersely.reporting.rows import Moment, ReportRow
 
 
 def quantized(**changes: Any) -> ReportRow:

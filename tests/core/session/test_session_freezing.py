@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.session.report import SparsityWarning
+from tersely.reporting.report import SparsityWarning
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tersely
-from tersely.session.storage import save_session
+from tersely.storage.session_folder import save_session
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tersely.errors import SessionFileError, TerselyError
-from tersely.session.storage import read_session, save_session
+from tersely.storage.session_folder import read_session, save_session
 
 AGAIN = "restore it from a copy or save the session again"
 

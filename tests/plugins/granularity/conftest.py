@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tersely.blocks import Blocks
-from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
 from tersely.registry.registry import registry
 
 Cut = Callable[..., Blocks]

@@ -1,6 +1,6 @@
 import pytest
 
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
 
 
 def test_in_channel_keeps_dimension_one_apart(cut):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks
 
 
 def test_two_of_four_lie_along_a_linear_weights_inputs(cut):

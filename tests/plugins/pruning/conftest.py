@@ -3,9 +3,9 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor, nn
 
-from tersely.algorithms import PruningTarget
-from tersely.blocks import Blocks, element_blocks
-from tersely.planning.plan import Origin, Setting, TargetPlan
+from tersely.arithmetic.blocks import Blocks, element_blocks
+from tersely.contracts.pruner import PruningTarget
+from tersely.contracts.target_plan import Origin, Setting, TargetPlan
 from tersely.registry.registry import registry
 
 Rank = Callable[..., Tensor]

@@ -25,7 +25,7 @@ def has_default_granularity(case):
 # One case configures a target twice on purpose, to see the first entry win.
 @pytest.mark.filterwarnings("ignore:2 configured twice:tersely.planning.resolve.PlanWarning")
 # Some cases ask for what their blocks or bounds do not allow, to see what comes closest.
-@pytest.mark.filterwarnings("ignore::tersely.session.report.SparsityWarning")
+@pytest.mark.filterwarnings("ignore::tersely.reporting.report.SparsityWarning")
 @pytest.mark.golden("prune.pt", select=has_default_granularity)
 def test_importances_masks_and_outputs_agree(case, compare_with_reference):
     compare_with_reference(case)

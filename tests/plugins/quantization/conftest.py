@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tersely
-from tersely.affine import quantized_range
-from tersely.planning.plan import Origin
+from tersely.arithmetic.affine import quantized_range
+from tersely.contracts.target_plan import Origin
 
 
 @pytest.fixture

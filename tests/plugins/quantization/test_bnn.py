@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.quantizer_abilities import ChangesAfterStep, Simulates
+from tersely.contracts.quantizer import ChangesAfterStep, Simulates
 
 
 def make():

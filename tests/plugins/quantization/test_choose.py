@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.planning.plan import Origin
+from tersely.contracts.target_plan import Origin
 
 
 def target(dtype, quant_min, quant_max, scheme="symmetric", size=(-1, -1)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.quantizer_abilities import ObservesRange, Simulates
+from tersely.contracts.quantizer import ObservesRange, Simulates
 from tersely_quantization.dorefa import quantized_gradient
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.quantizer_abilities import LearnsScales, ObservesRange
+from tersely.contracts.quantizer import LearnsScales, ObservesRange
 
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -1e30, 1e38, 0.0, -0.0, 1e-45]
 

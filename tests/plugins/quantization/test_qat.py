@@ -4,7 +4,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import tersely
-from tersely.quantizer_abilities import FollowsTraining
+from tersely.contracts.quantizer import FollowsTraining
 
 
 def make(**options):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.session.distillation import cache
+from tersely.storage import teacher_cache as cache
 
 BATCHES = [torch.full((1, 2), float(value)) for value in (1, 2, 3)]
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.affine import quantized_range
-from tersely.planning.plan import Origin
+from tersely.arithmetic.affine import quantized_range
+from tersely.contracts.target_plan import Origin
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

@@ -3,13 +3,8 @@
 import pytest
 
 import tersely
-from tersely.abilities import ObservesInputs
-from tersely.quantizer_abilities import (
-    CorrectsBias,
-    Equalizes,
-    MergesObservations,
-    SolvesWeights,
-)
+from tersely.contracts.pruner import ObservesInputs
+from tersely.contracts.quantizer import CorrectsBias, Equalizes, MergesObservations, SolvesWeights
 from tersely.testing import check_quantizer
 
 NAMES = ["rtn", "gptq", "awq", "adaround", "smoothquant"]

@@ -1,0 +1,1 @@
+"""Pure functions of tensors and the values they share; imports nothing of tersely above it."""

@@ -1,0 +1,35 @@
+"""Scale and zero point with everything that says how they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class QParams:
+    """How one tensor is quantized.
+
+    Attributes:
+        scale: shape (blocks along each dimension) or 0-dim, float, value units per integer step.
+        zero_point: scale's shape, the integer that stands for zero.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+        dtype: the quantized type, such as ``int8``.
+        scheme: ``symmetric`` or ``affine``.
+        block_size: elements per block, or None for one scale for the tensor.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    quant_min: int
+    quant_max: int
+    dtype: str
+    scheme: Literal["symmetric", "affine"]
+    block_size: tuple[int, ...] | None = None
+
+    def evolve(self, **changes: object) -> QParams:
+        """Return a copy with some fields replaced."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # replace checks

@@ -1,0 +1,1 @@
+"""One pass over batches for everything that observes, whole or block by block."""

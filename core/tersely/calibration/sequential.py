@@ -1,0 +1,149 @@
+"""Compressing block by block: observe a block, compress it, and feed its output to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tersely.calibration.chains import Call, Chain, enter_modules, find_blocks, find_chain
+from tersely.calibration.observing import evaluating
+from tersely.calibration.watching import Watch, collect_watches, watch_modules
+from tersely.contracts.pruner import ObservesOutputs
+from tersely.engine.batches import Batches
+from tersely.engine.binding import Handle
+from tersely.engine.processes import gather
+from tersely.errors import SessionError
+from tersely.instrument.classes import is_sharded
+
+_GROUPS = ("global_group_id", "dependency_group_id")
+
+
+class ObservingRun(Protocol):
+    """A stage whose algorithm observes modules."""
+
+    observed: dict[Handle, dict[str, Tensor]]
+
+    @property
+    def algorithm(self) -> object:
+        """The algorithm."""
+        ...
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """The targets whose modules it observes."""
+        ...
+
+    def watches(self, handles: Sequence[Handle]) -> list[Watch]:
+        """Return observers of the modules of some targets."""
+        ...
+
+    def forget(self, handles: Sequence[Handle]) -> None:
+        """Drop what was observed of some targets."""
+        ...
+
+
+def compress_in_sequence(
+    run: ObservingRun,
+    model: nn.Module,
+    batches: Batches,
+    *,
+    compress: Callable[[Sequence[Handle]], None],
+) -> None:
+    """Let an algorithm observe and compress one block after the other.
+
+    Targets outside the row of blocks come last and see the compressed blocks. A model without
+    such a row, or a budget that is shared across blocks, is observed whole, at once.
+
+    Args:
+        run: the stage.
+        model: the session's model.
+        batches: the calibration batches.
+        compress: decides on targets and puts masks and values in force.
+
+    Raises:
+        CalibrationError: a target's module was not called.
+        SessionError: parameters are sharded.
+    """
+    waiting = list(run.handles)
+    _need_whole_parameters(waiting)
+    with evaluating(model):
+        blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
+        chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
+        if not all(gather(chain is not None)):
+            chain = None  # all processes go the same way, since they observe together
+        if chain is not None:
+            waiting = _follow(run, chain, blocks, waiting, compress)
+        if waiting:
+            _observe(run, waiting, lambda: batches.run(model))
+            compress(waiting)
+            run.forget(waiting)
+
+
+def _need_whole_parameters(handles: Sequence[Handle]) -> None:
+    # A block ends its pass early or runs without the model around it, and FSDP2 follows neither.
+    sharded = next((one.plan for one in handles if is_sharded(one.raw)), None)
+    if sharded is not None:
+        raise SessionError(
+            f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
+            f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
+            f"the option sequential: false"
+        )
+
+
+def _observe(run: ObservingRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:
+    watches = run.watches(handles)
+    with watch_modules(watches):
+        feed()
+    collect_watches(watches)
+    for watch in watches:
+        run.observed[watch.handle] = watch.sums
+
+
+def _follow(
+    run: ObservingRun,
+    chain: Chain,
+    blocks: Sequence[nn.Module],
+    handles: Sequence[Handle],
+    compress: Callable[[Sequence[Handle]], None],
+) -> list[Handle]:
+    """Compress what lies in a chain of blocks and return the rest."""
+    waiting = list(handles)
+    calls = chain.calls
+    for block in blocks:
+        inner = set(block.modules())
+        members = [handle for handle in waiting if handle.module in inner]
+        waiting = [handle for handle in waiting if handle.module not in inner]
+        if members:
+            feed = partial(_run_calls, run, chain, block, calls, members)
+            _observe(run, members, feed)
+            compress(members)
+            run.forget(members)
+        if block is not blocks[-1]:
+            calls = tuple(call.following(call.run(block)) for call in calls)
+    return waiting
+
+
+def _run_calls(
+    run: ObservingRun,
+    chain: Chain,
+    block: nn.Module,
+    calls: Sequence[Call],
+    members: Sequence[Handle],
+) -> None:
+    modules = _modules(members)
+    if isinstance(run.algorithm, ObservesOutputs) or not modules <= chain.once:
+        for call in calls:
+            call.run(block)
+    else:
+        enter_modules(block, calls, modules)
+
+
+def _is_grouped(handles: Sequence[Handle]) -> bool:
+    return any(handle.plan.setting.get(key) is not None for handle in handles for key in _GROUPS)
+
+
+def _modules(handles: Sequence[Handle]) -> set[nn.Module]:
+    return {handle.module for handle in handles}

@@ -1,0 +1,166 @@
+"""What calibration notes of one input or output, and how the notes of all processes meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor, distributed, nn
+
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Handle
+from tersely.engine.processes import gather
+from tersely.errors import CalibrationError
+from tersely.instrument.masks import spatial_dims
+from tersely.instrument.names import MASK
+from tersely.json_value import Json
+from tersely.planning.stage import descriptor_of
+
+_CHANNELS = ("per_channel", "output_channel")
+
+
+@attrs.define(eq=False)
+class Statistic:
+    """Mean absolute value of an input or output; mutable because every batch adds to it.
+
+    Attributes:
+        name: the target's full name, for errors.
+        channel_dim: the dimension to keep apart when only channels matter, else None.
+        spatial: how many dimensions follow the channels, or None when any may.
+        total: sum of absolute values over samples, without the batch; or over everything but
+            channels, a vector.
+        count: how many values went into each element of ``total``.
+        sample_shape: the shape of the last sample seen, without the batch.
+    """
+
+    place: ClassVar[int] = MASK
+
+    name: str
+    channel_dim: int | None
+    spatial: int | None = None
+    total: Tensor | None = None
+    count: int = 0
+    sample_shape: tuple[int, ...] = ()
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Add one batch and return it unchanged."""
+        batch = value.detach()
+        if self.spatial is not None and batch.ndim == self.spatial + 1:
+            batch = batch.unsqueeze(0)
+        magnitude = batch.abs().to(torch.promote_types(batch.dtype, torch.float32))
+        if self.channel_dim is None:
+            part, count = magnitude.sum(0), len(magnitude)
+        else:
+            dim = self.channel_dim % magnitude.ndim
+            others = [index for index in range(magnitude.ndim) if index != dim]
+            part = magnitude.sum(others) if others else magnitude
+            count = magnitude.numel() // max(magnitude.shape[dim], 1)
+        if self.total is None:
+            self.total = part
+        elif self.total.shape != part.shape:
+            raise CalibrationError(
+                f"{self.name} changes its shape between batches, from {list(self.total.shape)} to "
+                f"{list(part.shape)} without the batch; calibrate with one shape, or write "
+                f"granularity: per_channel, which needs the channels alone to be equal"
+            )
+        else:
+            self.total = self.total + part
+        self.count += count
+        self.sample_shape = tuple(batch.shape[1:])
+        return value
+
+    def seen(self) -> tuple[int, tuple[int, ...]]:
+        """Return how many values each element has seen, and the shape of ``total``."""
+        return self.count, () if self.total is None else tuple(self.total.shape)
+
+    def mean(self) -> Tensor:
+        """Return the mean absolute value.
+
+        Raises:
+            CalibrationError: no value was seen.
+        """
+        if self.total is None or self.count == 0:
+            raise CalibrationError(_unseen(self.name, ""))
+        return self.total / self.count
+
+
+def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
+    """Return an empty statistic that suits a target's granularity.
+
+    Args:
+        handle: an input or output target.
+        stages: the recipe's stages.
+    """
+    value: Json = handle.plan.setting.get("granularity")
+    if value in (None, "default"):
+        info = descriptor_of(stages[handle.plan.stage])
+        value = None if info is None else info.default_granularity
+    by_channel = isinstance(value, str) and value in _CHANNELS
+    spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
+    return Statistic(handle.plan.name, handle.plan.channel_dim if by_channel else None, spatial)
+
+
+def collect(statistics: Sequence[Statistic], batches: int) -> None:
+    """Sum up what all processes saw, so that all of them decide alike.
+
+    Args:
+        statistics: the statistics of this process, in the same order everywhere; written to.
+        batches: how many batches this process ran.
+
+    Raises:
+        CalibrationError: a process had no batch, did not see a target, saw another shape of it
+            than the others, or values that are not finite. It is raised in every process.
+    """
+    own = batches, [one.seen() for one in statistics]
+    everyone = gather(own)
+    for process, (found, _) in enumerate(everyone):
+        if found == 0:
+            where = f" in process {process}" if len(everyone) > 1 else ""
+            raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
+    for number, statistic in enumerate(statistics):
+        views = [seen[number] for _, seen in everyone]
+        _check_views(statistic.name, views)
+        if len(everyone) > 1:
+            statistic.count = sum(count for count, _ in views)
+            distributed.all_reduce(statistic.total)
+        if statistic.total is not None and not bool(statistic.total.isfinite().all()):
+            raise CalibrationError(
+                f"{statistic.name} had NaN or infinite values in calibration; check the batches "
+                f"and the model's weights"
+            )
+
+
+_View = tuple[int, tuple[int, ...]]
+
+
+def _check_views(name: str, views: Sequence[_View]) -> None:
+    for process, (count, _) in enumerate(views):
+        if count == 0:
+            where = f" in process {process}" if len(views) > 1 else ""
+            raise CalibrationError(_unseen(name, where))
+    shapes = [list(shape) for _, shape in views]
+    if any(shape != shapes[0] for shape in shapes):
+        raise CalibrationError(
+            f"{name} has another shape in each process: {shapes} without the batch; calibrate "
+            f"with one shape"
+        )
+
+
+def _unseen(name: str, where: str) -> str:
+    return (
+        f"{name} was not seen in calibration{where}: no batch reached it, or something calls its "
+        f"module's forward without calling the module; run it, or leave it out"
+    )
+
+
+def sample_shape(statistics: Mapping[Handle, Statistic], handle: Handle) -> tuple[int, ...] | None:
+    """Return the shape of one sample of an input or output, or None while unknown.
+
+    Args:
+        statistics: what calibration saw.
+        handle: the target.
+    """
+    found = statistics.get(handle)
+    return None if found is None else found.sample_shape

@@ -1,0 +1,224 @@
+"""Observing modules in calibration: their inputs and outputs, for algorithms that ask for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.contracts.pruner import ObservesInputs, ObservesOutputs
+from tersely.contracts.quantizer import MergesObservations
+from tersely.engine.binding import Handle
+from tersely.engine.processes import gather
+from tersely.engine.sums import add_sums, merged_over_processes, over_processes
+from tersely.errors import CalibrationError
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What one algorithm observes of one target's module; mutable because batches add to it.
+
+    Attributes:
+        handle: the target.
+        algorithm: the algorithm.
+        target: the target as the algorithm sees it.
+        sums: what was observed.
+    """
+
+    handle: Handle
+    algorithm: object
+    target: Any
+    sums: dict[str, Tensor] = attrs.field(factory=dict)
+
+
+def is_observing(algorithm: object) -> bool:
+    """Tell whether an algorithm observes modules in calibration."""
+    return isinstance(algorithm, (ObservesInputs, ObservesOutputs))
+
+
+@contextlib.contextmanager
+def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
+    """Let algorithms see the inputs and outputs of modules inside the block.
+
+    Linear layers that receive one and the same tensor (queries, keys and values) share what is
+    observed of it: it is computed once and the sums are one object.
+
+    Args:
+        watches: who observes what.
+    """
+    shared = _SharedInputs()
+    hooks = []
+    try:
+        for watch in watches:
+            module, algorithm = watch.handle.module, watch.algorithm
+            if isinstance(algorithm, ObservesInputs):
+                see = _see_inputs(watch, algorithm, shared)
+                hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
+            if isinstance(algorithm, ObservesOutputs):
+                hooks.append(module.register_forward_hook(_see_outputs(watch, algorithm)))
+        yield
+    finally:
+        for removable in hooks:
+            removable.remove()
+
+
+def collect_watches(watches: Sequence[Watch]) -> None:
+    """Sum up what all processes saw, so that all of them decide alike.
+
+    A module that only some processes called, such as an expert that a router chose in one of them,
+    counts with what those saw.
+
+    Args:
+        watches: who observed what, in the same order everywhere; their sums are written to.
+
+    Raises:
+        CalibrationError: no process saw a target's module, they saw other shapes, or the sums are
+            not finite; names the first such target. It is raised in every process.
+    """
+    everyone = gather(_views(watches))
+    for number, watch in enumerate(watches):
+        views = [process[number] for process in everyone]
+        _check_views(watch, views)
+        if len(everyone) > 1:
+            owners = {view.owner for view in views}
+            if len(owners) == 1 and number not in owners:
+                watch.sums = watches[owners.pop()].sums
+            else:
+                watch.sums = _over_processes(watch, views)
+        for key, tensor in watch.sums.items():
+            if not bool(tensor.sum().isfinite()):
+                raise CalibrationError(
+                    f"{watch.handle.plan.name}: what {watch.handle.plan.algorithm} observed "
+                    f"({key}) is not finite; check the batches and the model's weights"
+                )
+
+
+@attrs.frozen
+class _View:
+    """What one process saw of one target: shapes and dtypes, and with which target it shares."""
+
+    parts: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+    owner: int
+
+
+def _views(watches: Sequence[Watch]) -> list[_View]:
+    owners: dict[int, int] = {}
+    views = []
+    for number, watch in enumerate(watches):
+        parts = {key: (tuple(one.shape), one.dtype) for key, one in watch.sums.items()}
+        views.append(_View(parts, owners.setdefault(id(watch.sums), number)))
+    return views
+
+
+def _check_views(watch: Watch, views: Sequence[_View]) -> None:
+    name = watch.handle.plan.name
+    seen = [view.parts for view in views if view.parts]
+    if not seen:
+        raise CalibrationError(
+            f"{name}: its module was not called in calibration: no batch reached it, or "
+            f"something reads its weight without calling it; run it, or leave it out"
+        )
+    if any(parts != seen[0] for parts in seen):
+        shapes = [{key: list(shape) for key, (shape, _) in parts.items()} for parts in seen]
+        raise CalibrationError(
+            f"{name}: what {watch.handle.plan.algorithm} observed has another shape in each "
+            f"process: {shapes}; calibrate with one shape"
+        )
+
+
+def _over_processes(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
+    if isinstance(watch.algorithm, MergesObservations):
+        return merged_over_processes(watch.sums, watch.algorithm)
+    return over_processes(_filled(watch, views))
+
+
+def _filled(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
+    if watch.sums:
+        return watch.sums
+    parts = next(view.parts for view in views if view.parts)
+    device = watch.handle.raw.device
+    return {
+        key: torch.zeros(shape, dtype=dtype, device=device) for key, (shape, dtype) in parts.items()
+    }
+
+
+class _SharedInputs:
+    """Which input was just observed, and into which sums; holds the tensor so its id stays its."""
+
+    def __init__(self) -> None:
+        self.inputs: Tensor | None = None
+        self.version = -1
+        self.owner: Watch | None = None
+
+    def take(self, watch: Watch, inputs: Tensor) -> Watch | None:
+        """Return who has observed this very tensor for the same algorithm, or None."""
+        owner = self.owner
+        if (
+            owner is not None
+            and self.inputs is inputs
+            and self.version == inputs._version
+            and owner.algorithm is watch.algorithm
+            and type(owner.handle.module) is type(watch.handle.module)
+            and isinstance(watch.handle.module, nn.Linear)
+        ):
+            return owner
+        self.inputs, self.version, self.owner = inputs, inputs._version, watch
+        return None
+
+
+def _see_inputs(
+    watch: Watch, algorithm: ObservesInputs, shared: _SharedInputs
+) -> Callable[..., None]:
+    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = _first_tensor([*args, *kwargs.values()])
+        if inputs is None:
+            return
+        owner = shared.take(watch, inputs)
+        if owner is not None and (not watch.sums or watch.sums is owner.sums):
+            watch.sums = owner.sums
+            return
+        with _naming(watch):
+            _add(watch, algorithm.observe_input(inputs.detach(), watch.target))
+
+    return see
+
+
+def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None]:
+    def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        outputs = _first_tensor(_elements(output))
+        if outputs is not None:
+            with _naming(watch):
+                _add(watch, algorithm.observe_output(outputs.detach(), watch.target))
+
+    return see
+
+
+@contextlib.contextmanager
+def _naming(watch: Watch) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
+
+
+def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:
+    algorithm = watch.algorithm
+    if isinstance(algorithm, MergesObservations) and watch.sums:
+        # In place: other targets may share the mapping.
+        watch.sums.update(algorithm.merge(dict(watch.sums), part))
+    else:
+        add_sums(watch.sums, part)
+
+
+def _elements(output: Any) -> list[Any]:
+    if isinstance(output, Mapping):
+        return list(output.values())
+    return list(output) if isinstance(output, (list, tuple)) else [output]
+
+
+def _first_tensor(values: Sequence[Any]) -> Tensor | None:
+    return next((value for value in values if isinstance(value, Tensor)), None)

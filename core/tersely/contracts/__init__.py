@@ -1,0 +1,1 @@
+"""What plugins implement: public, typed protocols and the values they are handed."""

@@ -1,0 +1,178 @@
+"""What a pruner may do besides ranking: observe, learn, change weights, grow by itself.
+
+An algorithm has an ability when it has its methods; nothing is declared or inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.target_plan import TargetPlan
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PruningTarget:
+    """One tensor to rank.
+
+    Attributes:
+        plan: what the config says of it.
+        tensor: the values to rank, float, the target's shape. For a parameter or buffer the raw
+            tensor, owned by the module: read it, never write it. For an input or output the mean
+            absolute value over all samples seen in calibration, without the batch dimension.
+        blocks: which elements share a decision.
+        module: the module that owns the target.
+        observed: what the algorithm's ``observe_...`` method returned, summed up over batches or
+            steps and over processes; empty when it has none.
+        learned: what the algorithm learns for this target, by name; empty when it learns nothing.
+    """
+
+    plan: TargetPlan
+    tensor: Tensor
+    blocks: Blocks
+    module: nn.Module
+    observed: Mapping[str, Tensor] = attrs.field(factory=dict)
+    learned: Mapping[str, Tensor] = attrs.field(factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The target's full name."""
+        return self.plan.name
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """A pruning algorithm."""
+
+    def importance(self, target: PruningTarget) -> Tensor:
+        """Return scores, larger means keep.
+
+        Args:
+            target: the tensor to rank, which must not be modified.
+
+        Returns:
+            Scores of the tensor's shape (summed over each block) or of the shape of its blocks.
+        """
+        ...
+
+
+Sums: TypeAlias = Mapping[str, Tensor]
+"""What an algorithm observed in one batch or step: tensors that may be added up."""
+
+
+@runtime_checkable
+class ObservesInputs(Protocol):
+    """A pruner that needs the inputs of the target's module, seen in calibration."""
+
+    def observe_input(self, inputs: Tensor, target: PruningTarget) -> Sums:
+        """Return what one call of the module adds to the observation.
+
+        Args:
+            inputs: the module's first tensor argument, any shape, detached.
+            target: the target, without what was observed so far.
+        """
+        ...
+
+
+@runtime_checkable
+class ObservesOutputs(Protocol):
+    """A pruner that needs the outputs of the target's module, seen in calibration."""
+
+    def observe_output(self, outputs: Tensor, target: PruningTarget) -> Sums:
+        """Return what one call of the module adds to the observation.
+
+        Args:
+            outputs: the module's output, or its first element, any shape, detached.
+            target: the target, without what was observed so far.
+        """
+        ...
+
+
+@runtime_checkable
+class ObservesGradients(Protocol):
+    """A pruner that needs gradients, seen whenever the user calls ``session.step()``."""
+
+    def observe_gradient(self, gradient: Tensor, target: PruningTarget) -> Sums:
+        """Return what one optimizer step adds to the observation.
+
+        Args:
+            gradient: the target's shape, accumulated and unscaled, as the optimizer used it.
+            target: the target; its ``tensor`` holds the values from before the optimizer step.
+        """
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A pruner that learns something for each target while the user trains."""
+
+    def start(self, target: PruningTarget) -> Mapping[str, Tensor]:
+        """Return the initial values of what is learned, float, by name.
+
+        Args:
+            target: the target, whose tensor may be on the meta device.
+        """
+        ...
+
+    def masked(self, value: Tensor, mask: Tensor | None, learned: Mapping[str, Tensor]) -> Tensor:
+        """Return the tensor that forward uses.
+
+        Args:
+            value: the raw parameter.
+            mask: 1 kept and 0 masked, a shape that broadcasts to it; None before the first mask.
+            learned: what is learned, which receives gradients through the result.
+        """
+        ...
+
+
+@attrs.frozen(eq=False)
+class Solution:
+    """What a pruner that changes weights found for one target.
+
+    Attributes:
+        kept: bool, the target's shape, True = kept.
+        tensor: the new values, the target's shape.
+    """
+
+    kept: Tensor
+    tensor: Tensor
+
+
+class Choose(Protocol):
+    """Decides on some columns as the config asks: by ratio, threshold or N:M."""
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Return bool of the scores' shape, True = kept.
+
+        Args:
+            scores: shape (rows, columns), float, larger means keep.
+        """
+        ...
+
+
+@runtime_checkable
+class Solves(Protocol):
+    """A pruner that changes the remaining weights to make up for the masked ones."""
+
+    def solve(self, target: PruningTarget, choose: Choose) -> Solution:
+        """Return masks and new values.
+
+        Args:
+            target: the tensor to prune, which must not be modified.
+            choose: decides on scores of the weight's rows and some of its columns; call it once
+                for each run of columns, so that every run meets the budget.
+        """
+        ...
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """A pruner that defines the growth of its sparsity itself."""
+
+    def factor(self, steps: int) -> float:
+        """Return the share of the configured sparsity that is due after ``steps`` steps."""
+        ...

@@ -1,0 +1,351 @@
+"""What a quantizer may do besides choosing scales: observe, follow, learn, simulate, solve.
+
+An algorithm has an ability when it has its methods or attributes; nothing is declared or
+inherited. `tersely.contracts.pruner` has those of pruners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.arithmetic.blocks import Blocks
+from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.ranges import Statistics
+from tersely.contracts.target_plan import TargetPlan
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class QuantizationTarget:
+    """One tensor to quantize.
+
+    Attributes:
+        plan: what the config says of it.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+        dtype: the quantized type as written, such as ``int8``.
+        scheme: ``symmetric`` or ``affine``.
+        blocks: which elements share a scale.
+        module: the module that owns the target.
+        tensor: the values to quantize for a parameter or buffer, masked as they will be deployed;
+            None for an input or output.
+        observed: what the algorithm's ``observe_input`` returned, summed up over batches and
+            processes; empty when it has none.
+        statistics: what the target's observer gathered of its values.
+    """
+
+    plan: TargetPlan
+    quant_min: int
+    quant_max: int
+    dtype: str
+    scheme: Literal["symmetric", "affine"]
+    blocks: Blocks
+    module: nn.Module
+    tensor: Tensor | None = None
+    observed: Mapping[str, Tensor] = attrs.field(factory=dict)
+    statistics: Mapping[str, Tensor] = attrs.field(factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The target's full name."""
+        return self.plan.name
+
+    def evolve(self, **changes: object) -> QuantizationTarget:
+        """Return a copy with some fields replaced."""
+        return attrs.evolve(self, **changes)  # type: ignore[arg-type]  # attrs checks the names
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """A quantization algorithm."""
+
+    def choose(self, low: Tensor, high: Tensor, target: QuantizationTarget) -> QParams:
+        """Return scale and zero point for an observed range.
+
+        Args:
+            low: shape (blocks along each dimension), the smallest value seen.
+            high: the same shape, the largest value seen.
+            target: the tensor to quantize.
+        """
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Gathers statistics of values, and later makes a range of them. It has no state itself."""
+
+    def observe(self, values: Tensor, size: tuple[int, ...]) -> Statistics:
+        """Return what one batch tells.
+
+        Args:
+            values: any shape, float, finite or not, detached and not empty; never modified.
+            size: elements per block, one integer per dimension of ``values``, -1 = the whole
+                dimension.
+        """
+        ...
+
+    def merge(self, before: Statistics, batch: Statistics) -> Statistics:
+        """Return what is known after one more batch.
+
+        Args:
+            before: what was known.
+            batch: what `observe` returned for the batch.
+        """
+        ...
+
+    def join(self, parts: Sequence[Statistics]) -> Statistics:
+        """Return what all processes know together; every process gets the same parts.
+
+        Args:
+            parts: what each process knows, in the order of ranks.
+        """
+        ...
+
+    def range(self, statistics: Statistics, target: QuantizationTarget) -> tuple[Tensor, Tensor]:
+        """Return the range to quantize.
+
+        Args:
+            statistics: everything that is known.
+            target: the tensor to quantize.
+
+        Returns:
+            Low and high, each of shape (blocks along each dimension), float.
+        """
+        ...
+
+
+@runtime_checkable
+class ObservesRange(Protocol):
+    """A quantizer with an observer of its own; the others get the smallest and largest value."""
+
+    def observer(self, target: QuantizationTarget) -> Observer:
+        """Return the observer of one target's values.
+
+        Args:
+            target: the target, without statistics.
+        """
+        ...
+
+
+@runtime_checkable
+class FollowsTraining(Protocol):
+    """A quantizer whose ranges follow the values while the model trains.
+
+    At each training forward the range becomes ``decay * old + (1 - decay) * new``, the first one
+    as it is, and the scale is chosen anew before the tensor is used. In eval mode nothing moves.
+
+    Attributes:
+        decay: the share of the old range that stays, in [0, 1).
+        start_step: optimizer steps before values are quantized; ranges are observed from the
+            first.
+        freeze_step: optimizer steps after which ranges and scales stay as they are, or None.
+    """
+
+    decay: float
+    start_step: int
+    freeze_step: int | None
+
+
+@runtime_checkable
+class Simulates(Protocol):
+    """A quantizer that computes quantized values in its own way."""
+
+    def simulate(self, value: Tensor, qparams: QParams, target: QuantizationTarget) -> Tensor:
+        """Return the values that forward computes with, differentiable.
+
+        Runs in every forward, also under ``torch.compile``: tensor operations only, no branch on
+        values.
+
+        Args:
+            value: the tensor, masked, any float dtype.
+            qparams: scale and zero point in force.
+            target: what is quantized; ``tensor`` is None.
+
+        Returns:
+            ``value``'s shape and dtype.
+        """
+        ...
+
+    def integers(
+        self, value: Tensor, qparams: QParams, target: QuantizationTarget
+    ) -> tuple[Tensor, QParams]:
+        """Return the integers behind simulated values, and how they are read.
+
+        Args:
+            value: the tensor, masked.
+            qparams: scale and zero point in force.
+            target: what is quantized.
+
+        Returns:
+            Integers of ``value``'s shape and the parameters with which
+            ``(integers - zero_point) * scale`` is what `simulate` returns, exactly.
+        """
+        ...
+
+
+@runtime_checkable
+class LearnsScales(Protocol):
+    """A quantizer that learns scales, or zero points too, while the user trains."""
+
+    def start(self, qparams: QParams, target: QuantizationTarget) -> Mapping[str, Tensor]:
+        """Return the initial values of what is learned, float, by name.
+
+        Args:
+            qparams: what `choose` chose for the observed range.
+            target: the target with its statistics; a parameter's with its tensor.
+        """
+        ...
+
+    def meaning(self, qparams: QParams, learned: Mapping[str, Tensor]) -> QParams:
+        """Return the parameters that what is learned stands for.
+
+        The scale is positive and finite and the zero point an integer in the range, whatever the
+        optimizer did.
+
+        Args:
+            qparams: as in `start`.
+            learned: what is learned, as it is now.
+        """
+        ...
+
+    def learned_values(
+        self,
+        value: Tensor,
+        qparams: QParams,
+        learned: Mapping[str, Tensor],
+        target: QuantizationTarget,
+    ) -> Tensor:
+        """Return the values that forward computes with; gradients reach what is learned.
+
+        Runs in every forward, also under ``torch.compile``. Its values are those of
+        `tersely.fake_quantize` with `meaning`.
+
+        Args:
+            value: the tensor, masked, any float dtype.
+            qparams: as in `start`.
+            learned: what is learned.
+            target: what is quantized; ``tensor`` is None.
+        """
+        ...
+
+
+@attrs.frozen(eq=False)
+class QuantizedWeight:
+    """What a quantizer that changes weights found for one target.
+
+    Attributes:
+        tensor: the new values, the target's shape; quantized with ``qparams`` and back they are
+            what the algorithm computed.
+        qparams: scale and zero point.
+        input_scale: None, or one factor for each input channel, shape (inputs,): ``tensor`` is in
+            terms of inputs that are divided by it.
+    """
+
+    tensor: Tensor
+    qparams: QParams
+    input_scale: Tensor | None = None
+
+
+@runtime_checkable
+class SolvesWeights(Protocol):
+    """A quantizer that changes weights so that what they compute stays close.
+
+    With ``observe_input`` (`tersely.contracts.pruner.ObservesInputs`) it sees the inputs of the
+    target's module in calibration, and with ``sequential = True`` block by block.
+    """
+
+    def solve(self, target: QuantizationTarget) -> QuantizedWeight | None:
+        """Return new values and how they are quantized, or None to quantize as they are.
+
+        Args:
+            target: the target with its tensor, statistics and observations; nothing of it may be
+                modified.
+
+        Raises:
+            ValueError: the target does not suit the algorithm; the text says what to do.
+        """
+        ...
+
+
+@runtime_checkable
+class ChangesAfterStep(Protocol):
+    """A quantizer that changes parameters whenever the user calls ``session.step()``."""
+
+    def after_step(self, tensor: Tensor, target: QuantizationTarget) -> None:
+        """Change a parameter that the optimizer has just moved.
+
+        Runs without gradients.
+
+        Args:
+            tensor: the raw parameter, the user's own, changed in place.
+            target: what is quantized; its ``tensor`` is None.
+        """
+        ...
+
+
+@runtime_checkable
+class CorrectsBias(Protocol):
+    """A quantizer that makes up, in the bias, for what rounding a weight shifts on average.
+
+    It sees the inputs of the weight's module with ``observe_input``
+    (`tersely.contracts.pruner.ObservesInputs`).
+    """
+
+    def bias_correction(self, target: QuantizationTarget, quantized: Tensor) -> Tensor:
+        """Return what is to be added to the bias of the target's module.
+
+        Args:
+            target: the weight as it was, masked, with its observations.
+            quantized: the weight as it is computed with, the target's shape.
+
+        Returns:
+            Shape (outputs,), the tensor's dtype, output units.
+        """
+        ...
+
+
+@runtime_checkable
+class Equalizes(Protocol):
+    """A quantizer that multiplies weights by a factor for each input channel.
+
+    The inputs are divided by it, so that without rounding nothing changes. Targets that multiply
+    one and the same input have to share the factors.
+    """
+
+    def input_scales(self, targets: Sequence[QuantizationTarget]) -> Tensor:
+        """Return the factors for targets that read the same input.
+
+        Args:
+            targets: weights with their tensors and observations, at least one; nothing of them
+                may be modified.
+
+        Returns:
+            Shape (inputs,), float, positive and finite.
+        """
+        ...
+
+    def solve_scaled(self, target: QuantizationTarget, input_scale: Tensor) -> QuantizedWeight:
+        """Return one target times its factors, and how it is quantized.
+
+        Args:
+            target: the weight with its tensor, not yet multiplied, and its observations.
+            input_scale: what `input_scales` returned.
+        """
+        ...
+
+
+@runtime_checkable
+class MergesObservations(Protocol):
+    """A quantizer whose ``observe_input`` returns what cannot be added up, such as maxima."""
+
+    def merge(self, before: Statistics, part: Statistics) -> Statistics:
+        """Return what two parts tell together: two batches, or two processes.
+
+        Args:
+            before: what was known.
+            part: what `observe_input` returned for one more batch, or what another process knows.
+        """
+        ...

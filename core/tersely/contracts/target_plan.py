@@ -1,0 +1,108 @@
+"""One planned target: what the config says of one tensor of one module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import attrs
+
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.kinds import Method, TargetKind
+from tersely.json_value import Json
+
+
+class Setting(dict[str, Json]):
+    """The resolved keys of one target; JSON data that many targets share, so it never changes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Json]) -> Setting:
+        """Return a setting of its own: mappings in it are frozen too, lists are copied."""
+        return cls({key: _own(value) for key, value in values.items()})
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("a plan's setting is frozen; make a new recipe and plan again")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # frozen, so it can have one
+        # Values may be lists; equal settings have equal keys, which is all that hashing needs.
+        return hash(frozenset(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Setting, (dict(self),)
+
+
+def _own(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        return Setting.of(value)
+    return [_own(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+@attrs.frozen
+class Origin:
+    """Which entry of the document decided something.
+
+    Attributes:
+        path: the entry, as in ``pruning.config_list[0]``.
+        selector: the key and value that selected the module, as in ``op_types: Conv2d``.
+        line: the entry's 1-based line in its file, or None.
+    """
+
+    path: str
+    selector: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.selector})" if self.selector else self.path
+
+
+@attrs.frozen
+class TargetPlan:
+    """What will be done to one tensor of one module.
+
+    Attributes:
+        module: the module's name as in ``named_modules()``; empty for the root.
+        target: a parameter or buffer name, or an address such as ``_input_`` or ``_output_0``.
+        kind: parameter, buffer, input or output.
+        method: pruning, quantization or distillation.
+        algorithm: the algorithm's name; for distillation the loss's.
+        setting: every key of the target after template, shortcuts and target_settings; None
+            means not set.
+        origin: the entry that decided.
+        shared_with: other names of the same tensor, as in ``decoder.weight`` (tied parameters)
+            or ``alias.weight`` (shared modules).
+        stage: index of the stage in ``Plan.recipe.stages``.
+        shape: the tensor's shape, or None for inputs and outputs.
+        blocks: which elements share a decision, or None where the shape is not known yet, the
+            target is aligned without a granularity of its own, or the method has no blocks.
+        module_type: the module's class name.
+        output_dim: the dimension of the module's weight that counts output channels.
+        input_dim: the dimension of the module's weight that counts input channels.
+        channel_dim: the dimension of the module's activations that holds channels, counted with
+            the batch: 1 or -1.
+    """
+
+    module: str
+    target: str
+    kind: TargetKind
+    method: Method
+    algorithm: str
+    setting: Mapping[str, Json]
+    origin: Origin
+    shared_with: tuple[str, ...] = ()
+    stage: int = 0
+    shape: tuple[int, ...] | None = None
+    blocks: Blocks | None = None
+    module_type: str = ""
+    output_dim: int = 0
+    input_dim: int = 1
+    channel_dim: int = -1
+
+    @property
+    def name(self) -> str:
+        """The full name for people: ``module.target``, or the target alone for the root."""
+        return f"{self.module}.{self.target}" if self.module else self.target

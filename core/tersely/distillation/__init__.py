@@ -1,0 +1,1 @@
+"""Distillation in a session: taps, pairs, projections and losses."""

@@ -1,0 +1,1 @@
+"""What pruning, quantization and distillation share in a session."""

@@ -1,0 +1,68 @@
+"""Batches: how a model is called with one, and those kept until the model is compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+from torch import Tensor, nn
+
+Forward: TypeAlias = Callable[[nn.Module, Any], object]
+
+
+@attrs.frozen(eq=False)
+class Batches:
+    """Calibration batches that are kept until the model is compressed.
+
+    Attributes:
+        batches: what to run.
+        forward: called as forward(model, batch), or None for `call_model`.
+    """
+
+    batches: tuple[Any, ...]
+    forward: Forward | None
+
+    def run(self, model: nn.Module) -> None:
+        """Run all batches through the model."""
+        call = call_model if self.forward is None else self.forward
+        for batch in self.batches:
+            call(model, batch)
+
+
+def call_model(model: Callable[..., object], batch: Any) -> object:
+    """Call a model with a batch: a mapping as keywords, a list or tuple as arguments.
+
+    Args:
+        model: the model to call, or what calls it.
+        batch: a tensor, a list or tuple, or a mapping.
+    """
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (list, tuple)):
+        return model(*batch)
+    return model(batch)
+
+
+def first_sample(batch: Any) -> Any:
+    """Return the first sample of a batch, or None where its tensors do not say what a sample is.
+
+    Args:
+        batch: a tensor, a list or tuple, or a mapping, as in `call_model`.
+    """
+    keys = list(batch) if isinstance(batch, Mapping) else None
+    values = list(batch.values()) if isinstance(batch, Mapping) else _listed(batch)
+    lengths = {value.shape[:1] for value in values if isinstance(value, Tensor)}
+    others = [value for value in values if not isinstance(value, Tensor)]
+    if len(lengths) != 1 or () in lengths or not all(isinstance(one, _PLAIN) for one in others):
+        return None
+    cut = [value[:1] if isinstance(value, Tensor) else value for value in values]
+    return tuple(cut) if keys is None else dict(zip(keys, cut, strict=True))
+
+
+def _listed(batch: Any) -> list[Any]:
+    return list(batch) if isinstance(batch, (list, tuple)) else [batch]
+
+
+_PLAIN = (bool, int, float, str, type(None))
+"""Values of a batch that belong to all of its samples."""

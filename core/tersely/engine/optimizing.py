@@ -1,0 +1,26 @@
+"""The optimizer that moves what a stage learns, over all processes."""
+
+from __future__ import annotations
+
+import torch
+
+from tersely.engine.processes import average_gradients
+
+DEFAULT_LEARNING_RATE = 0.01
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Make one step with gradients averaged over processes, unless one is not finite.
+
+    Args:
+        optimizer: moves what one stage learns.
+    """
+    tensors = [one for group in optimizer.param_groups for one in group["params"]]
+    average_gradients(tensors)
+    gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
+    if not gradients:
+        return
+    # A loss scaler overflows now and then; the user's optimizer skips such a step too.
+    if all(bool(gradient.isfinite().all()) for gradient in gradients):
+        optimizer.step()
+    optimizer.zero_grad()

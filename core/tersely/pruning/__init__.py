@@ -1,0 +1,1 @@
+"""Pruning in a session: from importances to masks in force."""

@@ -1,0 +1,139 @@
+"""The masks of targets that follow others, placed after the masks they follow (rule B7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from tersely.arithmetic.blocks import resolve_size
+from tersely.engine.binding import Handle
+from tersely.errors import PlanError, SessionError
+from tersely.instrument.masks import spatial_dims
+from tersely.masking.align import align_kept, place_kept
+from tersely.planning.addresses import INPUT, OUTPUT, parse_address
+from tersely.planning.draft import claimed_address
+from tersely.planning.granularity import DEFAULT, implementation
+from tersely.planning.signature import signature_of
+from tersely.pruning.mask_buffers import compact, is_kept, mask_of
+
+
+def with_followers(
+    handles: Sequence[Handle], decided: Mapping[Handle, Tensor], *, is_partial: bool = False
+) -> dict[Handle, Tensor]:
+    """Return new masks together with the masks of aligned targets, each after its source.
+
+    Args:
+        handles: all pruning targets of the session.
+        decided: for each ranked target bool, True = kept; masks already in force stand in for
+            the others.
+        is_partial: whether targets whose source has no mask yet are left for later.
+
+    Raises:
+        PlanError: a mask does not fit the target that follows it.
+        SessionError: a source has no mask and nothing is left for later.
+    """
+    decided = dict(decided)
+    waiting = [handle for handle in handles if handle.plan.setting.get("align") is not None]
+    if not waiting:
+        return decided
+    by_name: dict[tuple[str, str], Handle] = {}
+    for handle in handles:
+        names = [(handle.plan.module, handle.plan.target)]
+        for shared in handle.plan.shared_with:
+            module, _, attribute = shared.rpartition(".")
+            names.append((module, attribute))
+        for module, target in names:
+            for spelling in _spellings(handle, target):
+                by_name.setdefault((module, spelling), handle)
+    for handle in waiting:
+        if not (is_partial and _is_early(handle, by_name, decided)):
+            _follow(handle, by_name, decided)
+    return decided
+
+
+def _spellings(handle: Handle, target: str) -> Iterator[str]:
+    yield target
+    written = parse_address(target)
+    if written is None:
+        return
+    signature = signature_of(handle.module)
+    address = claimed_address(written, signature)
+    if address.side == "input" and isinstance(address.key, int):
+        yield f"{INPUT}{address.key}"
+        yield from (f"{INPUT}{name}" for name in signature.positional[address.key :][:1])
+    if address.key == 0:
+        yield INPUT if address.side == "input" else OUTPUT
+        yield (INPUT if address.side == "input" else OUTPUT) + "0"
+
+
+def _source(handle: Handle, by_name: Mapping[tuple[str, str], Handle]) -> Handle:
+    align = handle.plan.setting["align"]
+    module = align.get("module_name")
+    return by_name[handle.plan.module if module is None else module, align["target_name"]]
+
+
+def _is_early(
+    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: Mapping[Handle, Tensor]
+) -> bool:
+    while handle.plan.setting.get("align") is not None:
+        handle = _source(handle, by_name)
+    return handle not in decided and mask_of(handle) is None
+
+
+def _follow(
+    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: dict[Handle, Tensor]
+) -> Tensor:
+    if handle in decided:
+        return decided[handle]
+    align = handle.plan.setting.get("align")
+    if align is None:
+        mask = mask_of(handle)
+        if mask is None:
+            raise SessionError(f"{handle.plan.name} has no mask yet; call session.compress()")
+        return is_kept(handle, mask)
+    source = _source(handle, by_name)
+    kept = _follow(source, by_name, decided)
+    # A new tensor: a source's decision may be 0 and 1 in the very memory of its mask.
+    reduced = align_kept(kept != 0, align["dims"], name=handle.plan.name)
+    decided[handle] = _place(handle, source, reduced)
+    return decided[handle]
+
+
+def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
+    if handle.is_activation:
+        if kept.ndim != 1:
+            raise PlanError(
+                f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
+                f"must be one dimension, which its channels follow; found {kept.ndim}"
+            )
+        return _on_channel_blocks(handle, kept)
+    shape, blocks = handle.plan.shape or (), handle.plan.blocks
+    placed = place_kept(
+        kept,
+        shape,
+        groups=int(getattr(source.module, "groups", 1)),
+        blocks=blocks,
+        name=f"{handle.plan.origin.path}: {handle.plan.name}",
+    )
+    return placed if blocks is None else compact(placed, blocks.size, shape)
+
+
+def _on_channel_blocks(handle: Handle, kept: Tensor) -> Tensor:
+    # The mask distinguishes channels alone, so of the target's blocks only their length there
+    # counts, and the shape need not have been seen.
+    value = handle.plan.setting.get("granularity")
+    if value in (None, DEFAULT):
+        return kept
+    dim = handle.plan.channel_dim
+    trailing = (1,) * ((spatial_dims(handle.plan.module_type) or 0) if dim == 1 else 0)
+    written = value[0] if isinstance(value, list) and isinstance(value[0], list) else value
+    rank = max(len(trailing) + 2, len(written) if isinstance(written, list) else 0)
+    shape = [1] * rank
+    shape[dim] = len(kept)
+    try:
+        blocks = implementation(value).blocks(tuple(shape), handle.plan)
+        length = resolve_size(blocks.size, shape)[dim]
+    except ValueError as error:
+        raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+    return kept.reshape(-1, length).any(1).repeat_interleave(length)

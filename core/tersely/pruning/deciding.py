@@ -1,0 +1,137 @@
+"""What a pruning stage decides, from what its algorithm has gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.blocks import count_blocks
+from tersely.calibration.statistic import Statistic
+from tersely.contracts.pruner import Learns, ObservesGradients, Solves
+from tersely.engine.binding import Handle
+from tersely.engine.processes import is_equal_everywhere
+from tersely.engine.sums import over_processes
+from tersely.errors import SessionError
+from tersely.pruning.mask_buffers import compact
+from tersely.pruning.ranking import decide_masks, importance_of, member_of, rank, target_of
+from tersely.pruning.run import Factor, PruningRun
+from tersely.pruning.solving import solve
+
+
+@attrs.frozen(eq=False)
+class Decision:
+    """New masks, and new values where an algorithm changes weights.
+
+    Attributes:
+        kept: bool, or 0 and 1 in the target's dtype, True = kept, in the smallest shape that
+            broadcasts to the target.
+        values: new raw values, the target's shape.
+    """
+
+    kept: dict[Handle, Tensor] = attrs.field(factory=dict)
+    values: dict[Handle, Tensor] = attrs.field(factory=dict)
+
+
+def decide(
+    run: PruningRun,
+    statistics: Mapping[Handle, Statistic],
+    factor: Factor,
+    *,
+    handles: Sequence[Handle],
+) -> Decision:
+    """Decide on some of a stage's targets.
+
+    Args:
+        run: the stage.
+        statistics: what calibration saw of inputs and outputs.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+        handles: the targets.
+
+    Raises:
+        SessionError: something must be called first, and the text says what.
+        CalibrationError: importances are not finite.
+        PlanError: the tensors do not fit the plan after all.
+        PluginError: the algorithm returned something of a wrong shape.
+    """
+    if factor == 0:
+        return _keep_everything(handles)
+    stages = run.binding.plan.recipe.stages
+    ranked = [rank(handle, statistics, stages) for handle in handles]
+    _need_observations(run, handles)
+    _need_the_same_everywhere(run, handles)
+    targets = [
+        target_of(
+            one,
+            observed=_observed(run, one.handle),
+            learned=run.learned(one.handle),
+        )
+        for one in ranked
+    ]
+    pruner = run.pruner
+    if isinstance(pruner, Solves):
+        decision = Decision()
+        for one, target in zip(ranked, targets, strict=True):
+            solution = solve(pruner, target, member_of(one, one.tensor, factor))
+            decision.kept[one.handle] = solution.kept
+            decision.values[one.handle] = solution.tensor
+        return decision
+    scores = [
+        importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
+    ]
+    is_expendable = bool(getattr(pruner, "new_scores", False))
+    return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
+
+
+def _keep_everything(handles: Sequence[Handle]) -> Decision:
+    # Before the first update of a schedule there may be nothing to rank by yet.
+    kept = {}
+    for handle in handles:
+        blocks = handle.plan.blocks
+        if blocks is None or handle.plan.shape is None:
+            continue
+        counts = count_blocks(blocks.size, handle.plan.shape)
+        everything = torch.ones(counts, dtype=torch.bool, device=handle.raw.device)
+        kept[handle] = compact(everything, blocks.size, handle.plan.shape)
+    return Decision(kept)
+
+
+def _observed(run: PruningRun, handle: Handle) -> dict[str, Tensor]:
+    found = run.observed.get(handle, {})
+    # What calibration saw is summed up already; optimizer steps add to this process's sums.
+    return over_processes(found) if isinstance(run.pruner, ObservesGradients) else found
+
+
+def _need_the_same_everywhere(run: PruningRun, handles: Sequence[Handle]) -> None:
+    # The session averages over processes itself; the user's optimizer may not.
+    if run.optimizer is not None or not isinstance(run.pruner, Learns):
+        return
+    learned = [one for handle in handles for one in run.learned(handle).values()]
+    if not is_equal_everywhere(learned):
+        first = handles[0].plan
+        raise SessionError(
+            f"what {first.algorithm} learned of {first.name} and others differs between the "
+            f"processes: your optimizer moves session.parameters(), whose gradients "
+            f"DistributedDataParallel does not average; average them before optimizer.step(), "
+            f"or leave them to session.step()"
+        )
+
+
+def _need_observations(run: PruningRun, handles: Sequence[Handle]) -> None:
+    missing = [handle for handle in handles if handle not in run.observed]
+    if not missing:
+        return
+    first = missing[0].plan
+    if run.is_observing_modules:
+        raise SessionError(
+            f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
+            f"session.calibrate(batches) before session.compress()"
+        )
+    if isinstance(run.pruner, ObservesGradients):
+        raise SessionError(
+            f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
+            f"some steps with session.step() after optimizer.step(), then call "
+            f"session.compress()"
+        )

@@ -1,0 +1,168 @@
+"""Masks that the user sets and freezes: checked against the targets they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tersely.engine.binding import Handle
+from tersely.errors import SessionError
+from tersely.planning.addresses import twin
+from tersely.pruning.mask_buffers import mask_of
+from tersely.text import nearest
+
+_GROUP = "dependency_group_id"
+
+SampleShape = Callable[[Handle], "tuple[int, ...] | None"]
+
+
+def checked_masks(
+    masks: Mapping[str, Mapping[str, Tensor]],
+    handles: Sequence[Handle],
+    sample_shape: SampleShape,
+) -> dict[Handle, Tensor]:
+    """Return the user's masks by target.
+
+    Args:
+        masks: module -> target -> bool, True = kept, the target's shape or one that broadcasts
+            to it; for an input or output the shape of one sample or a vector over channels.
+        handles: the session's targets.
+        sample_shape: the shape of one sample of an input or output, or None while unknown.
+
+    Raises:
+        SessionError: there is no such target, it follows another, or the mask does not fit.
+    """
+    by_name = {(handle.plan.module, handle.plan.target): handle for handle in handles}
+    found = {}
+    for module, targets in masks.items():
+        for target, mask in targets.items():
+            handle = find_handle(module, target, by_name)
+            found[handle] = _checked(handle, mask, sample_shape(handle))
+    return found
+
+
+def find_handle(module: str, target: str, by_name: Mapping[tuple[str, str], Handle]) -> Handle:
+    """Return the target a module and target name mean.
+
+    Args:
+        module: the module's name.
+        target: the target's name, in either spelling.
+        by_name: (module, target) -> target.
+
+    Raises:
+        SessionError: the plan has no such target.
+    """
+    handle = by_name.get((module, target)) or by_name.get((module, twin(target) or ""))
+    if handle is None:
+        names = [one.plan.name for one in by_name.values()]
+        near = nearest(f"{module}.{target}", names)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SessionError(f"the plan has no target {module}.{target}{hint}")
+    return handle
+
+
+def named_handles(targets: Iterable[str] | None, handles: Sequence[Handle]) -> list[Handle]:
+    """Return the targets that full names mean.
+
+    Args:
+        targets: full names such as ``"layer1.weight"``, or None for all that decide themselves.
+        handles: the session's targets.
+
+    Raises:
+        SessionError: there is no such target, or it follows another.
+    """
+    if targets is None:
+        return [handle for handle in handles if not _is_following(handle)]
+    if isinstance(targets, str):
+        raise SessionError(f"found the name {targets!r}, expected a list of names: [{targets!r}]")
+    by_name = {(handle.plan.module, handle.plan.target): handle for handle in handles}
+    found = []
+    for name in targets:
+        module, _, target = name.rpartition(".")
+        handle = find_handle(module, target, by_name)
+        if _is_following(handle):
+            raise SessionError(f"{name} follows another target; freeze or unfreeze that one")
+        found.append(handle)
+    return found
+
+
+def need_masks_to_freeze(chosen: Iterable[Handle]) -> None:
+    """Refuse to freeze what has no mask.
+
+    Args:
+        chosen: the targets to freeze.
+
+    Raises:
+        SessionError: names the first target without a mask.
+    """
+    for handle in chosen:
+        if mask_of(handle) is None:
+            raise SessionError(
+                f"{handle.plan.name} has no mask to freeze; call session.compress() first, or give "
+                f"it one with session.set_masks(masks, freeze=True)"
+            )
+
+
+def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
+    """Refuse to freeze a part of a dependency group, whose members share one decision.
+
+    Args:
+        frozen: all targets that would be frozen.
+        handles: the session's targets.
+
+    Raises:
+        SessionError: names a frozen and a free member of a group.
+    """
+    first: dict[tuple[int, object], Handle] = {}
+    for handle in handles:
+        group = handle.plan.setting.get(_GROUP)
+        if group is None:
+            continue
+        other = first.setdefault((handle.plan.stage, group), handle)
+        if (handle in frozen) != (other in frozen):
+            names = (handle, other) if handle in frozen else (other, handle)
+            inside, outside = (one.plan.name for one in names)
+            raise SessionError(
+                f"{inside} would be frozen without {outside}, which shares {_GROUP} {group!r} with "
+                f"it: they have one decision, so freeze or unfreeze the whole group"
+            )
+
+
+def _is_following(handle: Handle) -> bool:
+    return handle.plan.setting.get("align") is not None
+
+
+def _checked(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
+    name = handle.plan.name
+    if _is_following(handle):
+        raise SessionError(f"{name} follows another target; set the mask of that one")
+    found = getattr(mask, "dtype", type(mask).__name__)
+    if found != torch.bool:
+        raise SessionError(f"{name}: a mask is a bool tensor, True = kept; found {found}")
+    shape = handle.plan.shape
+    if shape is None:
+        return _checked_sample(handle, mask, sample)
+    _need_fit(name, mask, shape, exact=shape)
+    padded = mask.reshape((1,) * (len(shape) - mask.ndim) + tuple(mask.shape))
+    return padded.detach().clone()
+
+
+def _checked_sample(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
+    # Before calibration only the model's forward knows the shape, and says so when it is wrong.
+    if sample is not None:
+        shape = sample
+        if mask.ndim == 1 and handle.plan.channel_dim == 1:
+            shape = sample[:1]
+        _need_fit(handle.plan.name, mask, shape, exact=sample)
+    return mask.detach().clone()
+
+
+def _need_fit(name: str, mask: Tensor, shape: tuple[int, ...], *, exact: tuple[int, ...]) -> None:
+    lengths = zip(reversed(mask.shape), reversed(shape), strict=False)
+    if mask.ndim > len(shape) or any(one not in (1, length) for one, length in lengths):
+        raise SessionError(
+            f"{name}: the mask has shape {list(mask.shape)}, expected {list(exact)} or a shape "
+            f"that broadcasts to it"
+        )

@@ -1,0 +1,92 @@
+"""What algorithms learn: buffers of the user's modules, and the optimizer that moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.contracts.pruner import Learns
+from tersely.engine.binding import Handle
+from tersely.instrument.masks import ParameterMask
+from tersely.instrument.names import MASK, mask_buffer, state_buffer
+from tersely.instrument.transforms import put
+
+
+@attrs.frozen(eq=False)
+class LearnedMask:
+    """A parameter's mask together with what its algorithm learns; a transform.
+
+    It holds the algorithm, so copies and pickles of the model need no session.
+
+    Attributes:
+        pruner: the algorithm.
+        buffer: name of the mask's buffer.
+        learned: name -> buffer of each learned tensor.
+    """
+
+    place: ClassVar[int] = MASK
+
+    pruner: Learns
+    buffer: str
+    learned: Mapping[str, str]
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the tensor that forward uses."""
+        buffers = module._buffers
+        learned = {name: buffers[key] for name, key in self.learned.items()}
+        mask = buffers.get(self.buffer)
+        if mask is not None and mask.dtype != value.dtype:
+            mask = mask.to(value.dtype)
+        return self.pruner.masked(value, mask, learned)  # type: ignore[arg-type]  # never None
+
+
+def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
+    """Put initial values into the buffers of every module that holds a target, and use them.
+
+    A buffer that requires a gradient is a leaf like a parameter, but it is not in
+    ``model.parameters()``, so the user's optimizer never sees it.
+
+    Args:
+        handle: the target, instrumented.
+        pruner: the algorithm.
+        values: initial values by name.
+    """
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
+    for module, attribute in handle.owners:
+        buffers = {name: state_buffer(attribute, name) for name in leaves}
+        for name, buffer in buffers.items():
+            module._buffers[buffer] = leaves[name]
+        mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
+        put(module, attribute, (mask,), place=MASK)
+
+
+def displace(handle: Handle, names: Sequence[str]) -> None:
+    """Take out of every module that holds a target what `place` put there.
+
+    Args:
+        handle: the target.
+        names: what its algorithm learns.
+    """
+    for module, attribute in handle.owners:
+        for name in names:
+            module._buffers.pop(state_buffer(attribute, name), None)
+        mask = ParameterMask(mask_buffer(attribute), handle.is_additive)
+        put(module, attribute, (mask,), place=MASK)
+
+
+def learned_of(handle: Handle, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return what is learned for a target, by name.
+
+    Args:
+        handle: the target.
+        names: what its algorithm learns.
+    """
+    found = {}
+    for name in names:
+        tensor = handle.module._buffers[state_buffer(handle.plan.target, name)]
+        if tensor is not None:
+            found[name] = tensor
+    return found

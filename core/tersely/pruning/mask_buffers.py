@@ -1,0 +1,160 @@
+"""Masks in force: written to and read from the buffers of every module that holds a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
+from tersely.engine.binding import Handle
+from tersely.instrument.masks import spatial_dims
+from tersely.masking.counting import count_nonzero
+
+DEFAULT_MASK_VALUE = -1000.0
+
+
+def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    """Return a decision per block in the smallest shape that broadcasts to the target.
+
+    Args:
+        kept: bool, shape (blocks along each dimension), True = kept.
+        size: elements per block, one integer per dimension.
+        shape: the target's shape.
+    """
+    if is_broadcastable(size, shape):
+        return kept
+    return expand_blocks(kept, size, shape)
+
+
+def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
+    """Put a mask in force, in place where one of the same shape is.
+
+    Args:
+        handle: the target.
+        kept: bool, or 0 and 1, True = kept, a shape that broadcasts to the target. In the target's
+            dtype it becomes the mask, so nobody else may hold it.
+        model: the session's model, whose dtype the values of an input or output have.
+    """
+    like = next(handle.module.parameters(), kept) if handle.is_activation else handle.raw
+    dtype = _activation_dtype(model) if handle.is_activation else like.dtype
+    kept = kept.to(like.device)
+    if handle.is_additive:
+        value = float(handle.plan.setting.get("mask_value") or DEFAULT_MASK_VALUE)
+        mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(
+            kept == 0, value
+        )
+    else:
+        mask = kept.to(dtype)
+    holders = list(handle.masks())
+    current = [module._buffers.get(name) for module, name in holders]
+    first = current[0]
+    if first is not None and all(one is not None and _fits(one, mask) for one in current):
+        # Editing in place keeps the tensors that compiled graphs and other processes know.
+        for one in current:
+            if one is not None:
+                one.copy_(mask)
+        return
+    for module, name in holders:
+        module._buffers[name] = mask
+
+
+def _activation_dtype(model: nn.Module) -> torch.dtype:
+    for tensor in model.parameters():
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.get_default_dtype()
+
+
+def remove_mask(handle: Handle) -> None:
+    """Take a target's mask out of force.
+
+    Args:
+        handle: the target.
+    """
+    for module, name in handle.masks():
+        module._buffers.pop(name, None)
+
+
+def _fits(current: Tensor, mask: Tensor) -> bool:
+    return (
+        current.shape == mask.shape
+        and current.dtype == mask.dtype
+        and current.device == mask.device
+    )
+
+
+def mask_of(handle: Handle) -> Tensor | None:
+    """Return the buffer that masks a target, or None while nothing masks it."""
+    module, name = next(handle.masks())
+    return module._buffers.get(name)
+
+
+def is_kept(handle: Handle, mask: Tensor) -> Tensor:
+    """Return a mask as bool, True = kept, in its own shape.
+
+    Args:
+        handle: the target.
+        mask: its buffer, or what this function returned of it.
+    """
+    if mask.dtype == torch.bool:
+        return mask
+    return mask == 0 if handle.is_additive else mask != 0
+
+
+def masked_share(handle: Handle, mask: Tensor) -> float:
+    """Return the fraction of a target that its mask masks.
+
+    Args:
+        handle: the target.
+        mask: its buffer, or bool, True = kept; every element stands for equally many of the
+            target's.
+    """
+    total = mask.numel()
+    if not total:
+        return 0.0
+    found = count_nonzero(mask)
+    is_offset = handle.is_additive and mask.dtype != torch.bool
+    return (found if is_offset else total - found) / total
+
+
+def total_sparsity(masks: Iterable[tuple[Handle, float]]) -> float:
+    """Return the masked fraction of all masked parameters and buffers together.
+
+    Args:
+        masks: each target with the fraction of it that is masked.
+    """
+    masked = total = 0
+    for handle, share in masks:
+        # An input or output has as many elements as a batch gives it, so it is in no total.
+        if not handle.is_activation:
+            elements = handle.raw.numel()
+            masked += round(share * elements)
+            total += elements
+    return masked / total if total else 0.0
+
+
+def full_mask(handle: Handle, kept: Tensor, sample_shape: tuple[int, ...] | None) -> Tensor:
+    """Return a mask in the target's full shape; for inputs and outputs without the batch.
+
+    Args:
+        handle: the target.
+        kept: bool, True = kept, a shape that broadcasts to the target.
+        sample_shape: the shape of one sample of an input or output, or None while unknown.
+    """
+    if not handle.is_activation:
+        return kept.expand(handle.plan.shape or ()).clone()
+    if sample_shape is None:
+        sample_shape = _guess_sample_shape(handle, kept)
+    if kept.ndim == 1 and handle.plan.channel_dim == 1 and len(sample_shape) > 1:
+        kept = kept.view(-1, *(1,) * (len(sample_shape) - 1))
+    return kept.expand(sample_shape).clone()
+
+
+def _guess_sample_shape(handle: Handle, kept: Tensor) -> tuple[int, ...]:
+    # Before the first batch only the number of dimensions is known, and only for some types.
+    spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
+    if kept.ndim != 1 or spatial is None:
+        return tuple(kept.shape)
+    return (kept.shape[0], *(1,) * spatial)

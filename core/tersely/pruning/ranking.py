@@ -1,0 +1,205 @@
+"""Computing masks: importances from the algorithms, decisions from the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.blocks import Blocks, count_blocks, sum_blocks
+from tersely.calibration.statistic import Statistic
+from tersely.contracts.pruner import Pruner, PruningTarget
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Handle
+from tersely.errors import PlanError, PluginError, SessionError, TerselyError
+from tersely.masking.budgets import as_fraction
+from tersely.masking.decide import decide
+from tersely.masking.member import Member
+from tersely.planning.granularity import divide
+from tersely.planning.pattern import pattern_problems
+from tersely.planning.stage import descriptor_of
+from tersely.pruning.mask_buffers import compact
+
+_SCALED_RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
+
+
+@attrs.frozen(eq=False)
+class Ranked:
+    """A target with the tensor that is ranked and the blocks it is cut into.
+
+    Attributes:
+        handle: the target.
+        tensor: the raw parameter, or the statistic of an input or output.
+        blocks: which elements share a decision.
+    """
+
+    handle: Handle
+    tensor: Tensor
+    blocks: Blocks
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The ranked tensor's shape."""
+        return tuple(self.tensor.shape)
+
+
+def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequence[Stage]) -> Ranked:
+    """Return what is ranked for one target.
+
+    Args:
+        handle: a target without align.
+        statistics: what calibration saw of inputs and outputs.
+        stages: the recipe's stages.
+
+    Raises:
+        SessionError: an input or output was not calibrated.
+        PlanError: its granularity does not divide the shape that calibration saw, or other keys
+            contradict it.
+    """
+    if not handle.is_activation:
+        if handle.plan.blocks is None:
+            raise SessionError(f"{handle.plan.name} has no blocks; plan again")
+        return Ranked(handle, handle.dense(), handle.plan.blocks)
+    statistic = statistics.get(handle)
+    if statistic is None:
+        raise SessionError(
+            f"{handle.plan.name} is ranked by what calibration sees of it; call "
+            f"session.calibrate(batches) before session.compress()"
+        )
+    mean = statistic.mean()
+    if statistic.channel_dim is not None:
+        return Ranked(handle, mean, Blocks((1,)))
+    info = descriptor_of(stages[handle.plan.stage])
+    if info is None:
+        raise SessionError(f"{handle.plan.name} has no algorithm; plan again")
+    try:
+        blocks = divide(handle.plan.setting.get("granularity"), handle.plan, (1, *mean.shape), info)
+    except ValueError as error:
+        raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+    problems = pattern_problems(handle.plan.setting, blocks)
+    if problems:
+        where = f"{handle.plan.origin.path}: {handle.plan.name}"
+        raise PlanError([f"{where}: {problem}" for problem in problems])
+    scope = None if blocks.scope is None else blocks.scope[1:]
+    return Ranked(handle, mean, Blocks(blocks.size[1:], scope, blocks.keep))
+
+
+def target_of(
+    ranked: Ranked,
+    *,
+    observed: Mapping[str, Tensor] | None = None,
+    learned: Mapping[str, Tensor] | None = None,
+) -> PruningTarget:
+    """Return a target as its algorithm sees it.
+
+    Args:
+        ranked: the target.
+        observed: what the algorithm observed of it.
+        learned: what the algorithm learned for it.
+    """
+    return PruningTarget(
+        plan=ranked.handle.plan,
+        tensor=ranked.tensor,
+        blocks=ranked.blocks,
+        module=ranked.handle.module,
+        observed=observed or {},
+        learned=learned or {},
+    )
+
+
+def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
+    """Ask an algorithm for a target's scores, checked and reduced to one per block.
+
+    Args:
+        pruner: the algorithm.
+        ranked: the target.
+        target: the target as the algorithm sees it.
+
+    Raises:
+        PluginError: the algorithm failed, or its scores have a shape that is neither the tensor's
+            nor its blocks'.
+    """
+    algorithm, name = ranked.handle.plan.algorithm, ranked.handle.plan.name
+    try:
+        with torch.no_grad():
+            scores = pruner.importance(target)
+    except TerselyError:
+        raise
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
+        raise PluginError(
+            f"{algorithm} failed on {name}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(scores, Tensor):
+        found = type(scores).__name__  # type: ignore[unreachable]  # foreign code may be untyped
+        raise PluginError(f"{algorithm} returned a {found} for {name}; expected a tensor of scores")
+    counts = count_blocks(ranked.blocks.size, ranked.shape)
+    if tuple(scores.shape) == counts:
+        return scores
+    if tuple(scores.shape) == ranked.shape:
+        return sum_blocks(scores, ranked.blocks.size)
+    raise PluginError(
+        f"{algorithm} returned scores of shape {list(scores.shape)} for {name}; expected the "
+        f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}"
+    )
+
+
+def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> Member:
+    """Return a target as the budget code sees it.
+
+    Args:
+        ranked: the target.
+        importance: one score per block.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+    """
+    setting = dict(ranked.handle.plan.setting)
+    if factor < 1:
+        for key in _SCALED_RATIOS:
+            if setting.get(key) is not None:
+                setting[key] = as_fraction(setting[key]) * as_fraction(factor)
+        if setting.get("sparse_threshold") is not None:
+            setting["sparse_threshold"] *= float(factor)
+    maximum = setting.get("max_sparse_ratio")
+    return Member(
+        name=ranked.handle.plan.name,
+        importance=importance,
+        shape=ranked.shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
+        blocks=ranked.blocks,
+        ratio=setting.get("sparse_ratio"),
+        threshold=setting.get("sparse_threshold"),
+        minimum=setting.get("min_sparse_ratio") or 0,
+        maximum=1 if maximum is None else maximum,
+        global_group=setting.get("global_group_id"),
+        dependency_group=setting.get("dependency_group_id"),
+        internal_blocks=setting.get("internal_metric_block"),
+    )
+
+
+def decide_masks(
+    ranked: Sequence[Ranked],
+    importances: Sequence[Tensor],
+    factor: float | Fraction,
+    *,
+    is_expendable: bool,
+) -> dict[Handle, Tensor]:
+    """Decide on all ranked targets of one stage.
+
+    Args:
+        ranked: the targets.
+        importances: one score per block for each of them.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+        is_expendable: whether decisions may take the place of the scores in memory.
+
+    Returns:
+        For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
+    """
+    members = [
+        attrs.evolve(member_of(one, scores, factor), is_expendable=is_expendable)
+        for one, scores in zip(ranked, importances, strict=True)
+    ]
+    return {
+        one.handle: compact(kept, one.blocks.size, one.shape)
+        for one, kept in zip(ranked, decide(members), strict=True)
+    }

@@ -1,0 +1,92 @@
+"""Pruners that change the remaining weights: how they choose, and what they leave."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.pruner import Choose, PruningTarget, Solution, Solves
+from tersely.errors import CalibrationError, PlanError, PluginError
+from tersely.masking.budgets import bound_count, count_masked
+from tersely.masking.decide import decide
+from tersely.masking.member import Member, Ratio
+from tersely.masking.rows import keep_highest
+
+
+def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
+    """Let an algorithm choose and update one target, and check what it returns.
+
+    Args:
+        pruner: the algorithm.
+        target: the target with everything it observed.
+        member: the target's limits as the budget code sees them, with any importance.
+
+    Raises:
+        PlanError: the target's shape or granularity does not suit the algorithm.
+        CalibrationError: the new values are not finite.
+        PluginError: the algorithm returned other shapes.
+    """
+    try:
+        with torch.no_grad():
+            solution = pruner.solve(target, _choose_for(member))
+    except ValueError as error:
+        raise PlanError(f"{target.plan.origin.path}: {target.name}: {error}") from error
+    shape = target.tensor.shape
+    if solution.kept.shape != shape or solution.tensor.shape != shape:
+        raise PluginError(
+            f"{target.plan.algorithm} returned a mask of shape {list(solution.kept.shape)} and "
+            f"values of shape {list(solution.tensor.shape)} for {target.name}; expected "
+            f"{list(shape)}"
+        )
+    if not bool(solution.tensor.sum().isfinite()):
+        raise CalibrationError(
+            f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
+            f"with more batches or raise its damping"
+        )
+    return solution
+
+
+def _choose_for(member: Member) -> Choose:
+    keep, scope = member.blocks.keep, member.blocks.scope
+    if keep is not None and scope is not None:
+        return _keep_of_every(keep, math.prod(scope))
+    if member.ratio is not None:
+        return _meet_ratio(member, member.ratio)
+
+    def choose(scores: Tensor) -> Tensor:
+        shape = tuple(scores.shape)
+        part = attrs.evolve(
+            member,
+            importance=scores,
+            shape=shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
+            blocks=Blocks((1, 1)),
+        )
+        return decide([part])[0]
+
+    return choose
+
+
+def _keep_of_every(keep: int, run: int) -> Choose:
+    def choose(scores: Tensor) -> Tensor:
+        return keep_highest(scores.reshape(-1, run), run - keep).reshape(scores.shape)
+
+    return choose
+
+
+def _meet_ratio(member: Member, ratio: Ratio) -> Choose:
+    seen = masked = 0
+
+    def choose(scores: Tensor) -> Tensor:
+        # Counted over all runs so far, so that what rounding leaves in one is made up in the next.
+        nonlocal seen, masked
+        seen += scores.numel()
+        due = count_masked(ratio, seen)
+        due = bound_count(due, seen, minimum=member.minimum, maximum=member.maximum) - masked
+        masked += due
+        return keep_highest(scores.reshape(1, -1), due).reshape(scores.shape)
+
+    return choose

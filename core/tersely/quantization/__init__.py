@@ -1,0 +1,1 @@
+"""Quantization in a session: from observed ranges to scales in force."""

@@ -1,0 +1,148 @@
+"""The modules that quantization stages fold: found, instrumented, and folded for good (rule Q4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Binding
+from tersely.errors import AttachError
+from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.folding import NORMS, Fold, FoldBias, FoldWeight
+from tersely.instrument.instruments import Instruments
+from tersely.instrument.names import FOLD
+from tersely.instrument.transforms import put
+
+
+def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
+    """Yield every layer that something is folded into, with what it is and by which stage.
+
+    Args:
+        binding: a plan laid over a model.
+
+    Raises:
+        AttachError: a batch norm keeps no running statistics.
+    """
+    universe = binding.owners.universe
+    for stage in binding.plan.recipe.stages:
+        for entry in stage.entries:
+            for names in entry.fuse_names:
+                layer, *rest = (universe.modules[universe.index[name]] for name in names)
+                norm = next((one for one in rest if isinstance(one, NORMS)), None)
+                activation = next((one for one in rest if not isinstance(one, NORMS)), None)
+                if norm is not None and norm.running_var is None:
+                    raise AttachError(
+                        f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
+                        f"{names[0]!r}; leave it out of fuse_names"
+                    )
+                yield stage, layer, Fold(norm, activation)
+
+
+def with_folds(
+    wanted: Mapping[nn.Module, Instruments], binding: Binding
+) -> dict[nn.Module, Instruments]:
+    """Return instruments with the folding of modules added, or with room for it.
+
+    Args:
+        wanted: what each module does without folding.
+        binding: a plan laid over a model.
+    """
+    found = dict(wanted)
+    for stage, layer, fold in folds_of(binding):
+        for module in fold_members(layer, fold):
+            found[module] = attrs.evolve(found.get(module, Instruments()), has_room=True)
+        if fold.norm is not None:
+            room = {name: found[layer].parameters.get(name, ()) for name in ("weight", "bias")}
+            parameters = {**found[layer].parameters, **room}
+            found[layer] = attrs.evolve(found[layer], parameters=parameters)
+        if not stage.begin:
+            found.update(_folded(found, layer, fold))
+    return found
+
+
+def begin_folds(binding: Binding, stage: Stage) -> None:
+    """Fold what a stage folds that begins after the session was attached.
+
+    Args:
+        binding: a plan laid over a model.
+        stage: the stage.
+    """
+    if not stage.begin:
+        return
+    for other, layer, fold in folds_of(binding):
+        if other is stage:
+            current = {module: instruments_of(module) for module in fold_members(layer, fold)}
+            for module, instruments in _folded(current, layer, fold).items():
+                replace_instruments(module, instruments)
+
+
+def fold_members(layer: nn.Module, fold: Fold) -> list[nn.Module]:
+    """Return the modules that are one while they are folded, the layer first.
+
+    Args:
+        layer: the layer.
+        fold: what is folded into it.
+    """
+    return [module for module in (layer, fold.norm, fold.activation) if module is not None]
+
+
+def _folded(
+    instruments: Mapping[nn.Module, Instruments], layer: nn.Module, fold: Fold
+) -> dict[nn.Module, Instruments]:
+    own = instruments[layer]
+    parameters = dict(own.parameters)
+    if fold.norm is not None:
+        for name, step in (("weight", FoldWeight(fold)), ("bias", FoldBias(fold))):
+            before = [one for one in parameters[name] if one.place < FOLD]
+            after = [one for one in parameters[name] if one.place > FOLD]
+            parameters[name] = (*before, step, *after)
+    found = {
+        module: attrs.evolve(instruments[module], is_folded=True)
+        for module in fold_members(layer, fold)[1:]
+    }
+    return {layer: attrs.evolve(own, parameters=parameters, fold=fold), **found}
+
+
+def fold_for_good(model: nn.Module, layer: nn.Module, fold: Fold) -> None:
+    """Give a layer the bias it has together with its batch norm, and take the batch norm out.
+
+    The folded weight is written by whoever writes the layer's targets; this removes the folding.
+
+    Args:
+        model: the model that holds both.
+        layer: the layer, whose parameters are folded already.
+        fold: what was folded into it.
+    """
+    if fold.norm is None:
+        return
+    for name in ("weight", "bias"):
+        put(layer, name, (), place=FOLD)
+    identity = nn.Identity()
+    identity.training = fold.norm.training
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is fold.norm:
+                parent._modules[name] = identity
+
+
+def write_folded(layer: nn.Module, values: Mapping[str, torch.Tensor | None]) -> None:
+    """Write folded parameters in place; a layer without bias gets one.
+
+    Args:
+        layer: the layer.
+        values: weight and bias as forward uses them.
+    """
+    with torch.no_grad():
+        for name, value in values.items():
+            if value is None:
+                continue
+            raw: Any = layer._parameters.get(name)
+            if raw is None:
+                layer._parameters[name] = nn.Parameter(value.detach().clone())
+            else:
+                raw.copy_(value)

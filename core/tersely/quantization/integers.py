@@ -1,0 +1,87 @@
+"""The real integers behind simulated weights."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.affine import dequantize, quantize
+from tersely.arithmetic.qparams import QParams
+from tersely.engine.binding import Handle
+from tersely.instrument.input_scales import along_inputs
+from tersely.instrument.names import UNSCALE
+from tersely.instrument.transforms import chain_of, processed
+from tersely.quantization.placing import read_buffer
+from tersely.quantization.ranges import values_of
+from tersely.quantization.run import QuantizationRun
+from tersely.quantization.targets import target_of
+
+
+@attrs.frozen(eq=False)
+class IntegerTensor:
+    """A quantized parameter as integers.
+
+    Attributes:
+        values: the integers, the parameter's shape, in the smallest integer type that holds
+            them; the float8 type for float8.
+        qparams: how they are read.
+        input_scale: None, or what the input channels of the integers' inputs are divided by,
+            shape (inputs,).
+        input_dim: the dimension of input channels.
+        divides_weight: whether forward divides the weight by ``input_scale`` instead of the input.
+        dtype: the parameter's own dtype.
+    """
+
+    values: Tensor
+    qparams: QParams
+    input_scale: Tensor | None = None
+    input_dim: int = 1
+    divides_weight: bool = False
+    dtype: torch.dtype = torch.float32
+
+    def dequantize(self) -> Tensor:
+        """Return the weight that forward computes with, bit for bit."""
+        value = dequantize(self.values, self.qparams).to(self.dtype)
+        if self.input_scale is None or not self.divides_weight:
+            return value
+        return value / along_inputs(self.input_scale, value, self.input_dim)
+
+
+def integers_of(run: QuantizationRun, handle: Handle, qparams: QParams) -> IntegerTensor:
+    """Return the integers of one parameter.
+
+    Args:
+        run: the stage.
+        handle: a quantized parameter or buffer.
+        qparams: its parameters in force.
+    """
+    value = values_of(handle)
+    simulating = run.simulating()
+    qparams = qparams.evolve(scale=qparams.scale.detach(), zero_point=qparams.zero_point.detach())
+    with torch.no_grad():
+        if simulating is not None:
+            target = target_of(handle, run.grid(handle))
+            integers, qparams = simulating.integers(value, qparams, target)
+        else:
+            integers = quantize(value, qparams)
+    steps = chain_of(handle.module, handle.plan.target)
+    factors = read_buffer(handle, "input_scale")
+    return IntegerTensor(
+        values=integers,
+        qparams=qparams,
+        input_scale=None if factors is None else factors.clone(),
+        input_dim=handle.plan.input_dim,
+        divides_weight=any(step.place == UNSCALE for step in steps),
+        dtype=handle.raw.dtype,
+    )
+
+
+def simulated_values(handle: Handle) -> Tensor:
+    """Return a parameter as forward computes with it.
+
+    Args:
+        handle: a parameter or buffer target.
+    """
+    with torch.no_grad():
+        return processed(handle.module, handle.plan.target, handle.dense())

@@ -1,0 +1,83 @@
+"""The step that quantizes each target, by what its algorithm can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tersely.contracts.quantizer import LearnsScales
+from tersely.engine.binding import Handle
+from tersely.instrument.in_force import QuantizeBias
+from tersely.instrument.instruments import Transform
+from tersely.instrument.moving_range import Follow
+from tersely.instrument.names import QUANTIZE
+from tersely.instrument.quantizing import Dynamic, Learned, Simulated
+from tersely.instrument.transforms import put
+from tersely.quantization.placing import input_of, place_factors
+from tersely.quantization.run import QuantizationRun
+from tersely.quantization.targets import target_of
+
+
+def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) -> None:
+    """Put in the steps that a stage takes with its targets at this time.
+
+    Args:
+        run: the stage, whose period has begun.
+        handles: all quantization targets of the session.
+        steps: optimizer steps so far.
+    """
+    derived = set(run.derived)
+    for handle in run.all_handles:
+        if not run.is_simulated(handle):
+            continue
+        for module, attribute in handle.owners:
+            step = (
+                make_bias_step(run, handle, handles)
+                if handle in derived
+                else make_step(run, handle, attribute, steps=steps)
+            )
+            put(module, attribute, (step,), place=QUANTIZE)
+    if run.is_equalizing:
+        for handle in run.handles:
+            place_factors(handles, handle)
+
+
+def make_step(run: QuantizationRun, handle: Handle, attribute: str, *, steps: int) -> Transform:
+    """Return what quantizes a target, until something is learned for it.
+
+    Args:
+        run: the stage.
+        handle: the target.
+        attribute: its name in the module that the step is for.
+        steps: optimizer steps so far.
+    """
+    plain = run.quantize_step(handle, attribute)
+    # The size of an input or output comes with its values; only whether it is one block counts.
+    size = (-1,) if plain.cut.kind == "tensor" else (1,)
+    tensor = target_of(handle, plain.grid, size=size)
+    if handle.is_activation and run.is_dynamic(handle):
+        return Dynamic(run.quantizer, tensor, plain)
+    simulating = run.simulating()
+    if simulating is not None:
+        return Simulated(simulating, tensor, plain)
+    if isinstance(run.quantizer, LearnsScales):
+        return Learned(run.quantizer, tensor, plain)
+    following = run.following()
+    if following is None:
+        return plain
+    elapsed = steps - run.stage.begin
+    if following.freeze_step is not None and elapsed >= following.freeze_step:
+        return plain
+    is_quantizing = elapsed >= following.start_step
+    return Follow(run.quantizer, tensor, plain, following.decay, is_quantizing)
+
+
+def make_bias_step(run: QuantizationRun, handle: Handle, handles: Sequence[Handle]) -> QuantizeBias:
+    """Return what quantizes a bias in the terms of its accumulator.
+
+    Args:
+        run: the stage.
+        handle: the bias.
+        handles: all quantization targets, among which its module's first input is.
+    """
+    source = input_of(handles, handle.module)
+    return QuantizeBias(handle.plan.target, source or "", "weight", run.grid(handle))

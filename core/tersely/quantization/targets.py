@@ -1,0 +1,132 @@
+"""Quantized targets: how each is cut, what it can hold, and how its algorithm sees it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from tersely.arithmetic.affine import quantized_range
+from tersely.arithmetic.blocks import Blocks, tensor_blocks
+from tersely.contracts.quantizer import QuantizationTarget
+from tersely.contracts.target_plan import TargetPlan
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Handle
+from tersely.errors import PlanError
+from tersely.instrument.cutting import Cut, Kind
+from tersely.instrument.masks import spatial_dims
+from tersely.instrument.quantizing import Grid
+from tersely.json_value import Json
+from tersely.planning.granularity import divide, in_force, understand
+from tersely.planning.stage import descriptor_of
+from tersely.registry.descriptors import QuantizerInfo
+
+_KINDS: Mapping[str, Kind] = {
+    "tensor": "tensor",
+    "output_channel": "channel",
+    "per_channel": "channel",
+}
+DEFAULT_DTYPE = "int8"
+
+
+def grid_of(plan: TargetPlan, stages: Sequence[Stage]) -> Grid:
+    """Return the values that a target can take when quantized.
+
+    Args:
+        plan: a quantization target.
+        stages: the recipe's stages.
+    """
+    dtype = str(plan.setting.get("quant_dtype") or DEFAULT_DTYPE)
+    limits = quantized_range(dtype)
+    scheme = plan.setting.get("quant_scheme") or info_of(plan, stages).default_scheme
+    return Grid(dtype, str(scheme), limits.quant_min, limits.quant_max)
+
+
+def info_of(plan: TargetPlan, stages: Sequence[Stage]) -> QuantizerInfo:
+    """Return the descriptor of a target's algorithm."""
+    info = descriptor_of(stages[plan.stage])
+    if not isinstance(info, QuantizerInfo):
+        raise PlanError(f"{plan.name} has no quantizer; plan again")
+    return info
+
+
+def cut_of(handle: Handle, stages: Sequence[Stage]) -> Cut:
+    """Return how a target is cut into blocks that share a scale.
+
+    Args:
+        handle: a quantization target.
+        stages: the recipe's stages.
+
+    Raises:
+        PlanError: its granularity does not suit an input or output.
+    """
+    plan = handle.plan
+    if not handle.is_activation:
+        if plan.blocks is None:
+            raise PlanError(f"{plan.name} has no blocks; plan again")
+        if all(size == -1 for size in plan.blocks.size):
+            return Cut("tensor")
+        return Cut("fixed", fixed=plan.blocks.size)
+    info = info_of(plan, stages)
+    value = in_force(plan.setting.get("granularity"), plan.kind, info)
+    spatial = spatial_dims(plan.module_type) if plan.channel_dim == 1 else None
+    if isinstance(value, str) and value in _KINDS:
+        return Cut(_KINDS[value], plan.channel_dim, spatial)
+    if is_dynamic_granularity(value):
+        return Cut("token")
+    return Cut("fixed", plan.channel_dim, spatial, size=functools.partial(_size, value, plan, info))
+
+
+def is_dynamic_granularity(value: Json) -> bool:
+    """Tell whether a granularity in force cuts each call's tensor anew, samples apart."""
+    return value not in ("tensor", "element", "row", "output_channel") and (
+        understand(value).info.is_dynamic
+    )
+
+
+def _size(
+    value: Json, plan: TargetPlan, info: QuantizerInfo, sample: tuple[int, ...]
+) -> tuple[int, ...]:
+    try:
+        return divide(value, plan, (1, *sample), info).size[1:]
+    except ValueError as error:
+        raise PlanError(f"{plan.origin.path}: {plan.name}: {error}") from None
+
+
+def target_of(
+    handle: Handle,
+    grid: Grid,
+    *,
+    tensor: Tensor | None = None,
+    size: tuple[int, ...] | None = None,
+    observed: Mapping[str, Tensor] | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> QuantizationTarget:
+    """Return a target as its algorithm sees it.
+
+    Args:
+        handle: the target.
+        grid: the values it can take.
+        tensor: its values, for a parameter or buffer.
+        size: the block size of an input or output where it is known.
+        observed: what the algorithm observed of its module's inputs.
+        statistics: what its observer gathered.
+    """
+    blocks = handle.plan.blocks
+    if blocks is None:
+        blocks = tensor_blocks(1) if size is None else Blocks(size)
+    scheme: Literal["symmetric", "affine"] = "affine" if grid.scheme == "affine" else "symmetric"
+    return QuantizationTarget(
+        plan=handle.plan,
+        quant_min=grid.quant_min,
+        quant_max=grid.quant_max,
+        dtype=grid.dtype,
+        scheme=scheme,
+        blocks=blocks,
+        module=handle.module,
+        tensor=tensor,
+        observed=observed or {},
+        statistics=statistics or {},
+    )

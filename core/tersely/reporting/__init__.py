@@ -1,0 +1,1 @@
+"""What a session did, as data, tables, pages and pictures."""

@@ -1,0 +1,226 @@
+"""What a session achieved against what its plan asked for: the rows and remarks of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.target_plan import TargetPlan
+from tersely.json_value import Json
+from tersely.planning.plan import Plan
+from tersely.reporting.expectation import (
+    DependencyBounds,
+    count_target_blocks,
+    describe_request,
+    is_missed,
+    requested_sparsity,
+    rounding_slack,
+    spell,
+)
+from tersely.reporting.quantized_rows import makes_integers, stored_qparams, with_quantization
+from tersely.reporting.report import Report
+from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.storage.versions import loaded_versions
+
+if TYPE_CHECKING:
+    from tersely.session.session import Session
+
+
+def describe_session(session: Session, achieved: Mapping[str, Mapping[str, float]]) -> Report:
+    """Build the report of a session as it is now.
+
+    Args:
+        session: an attached session; it is not changed.
+        achieved: the masked fraction of every target that has a mask.
+    """
+    plan = session.plan
+    history = tuple(_moments(session.history))
+    unfinished = _unfinished_stages(plan, session.steps)
+    # Some algorithms define the growth of their sparsity themselves.
+    growing = {*unfinished, *session.growing_stages()}
+    masks = _activation_masks(session)
+    bounds = DependencyBounds(plan)
+    scales = _scales(session)
+    rows = tuple(
+        _row(target, masks=masks, achieved=achieved, bounds=bounds, growing=growing)
+        for target in plan
+    )
+    rows = tuple(
+        with_quantization(row, target, plan, scales.get((target.module, target.target)))
+        if target.method == "quantization"
+        else row
+        for target, row in zip(plan, rows, strict=True)
+    )
+    return Report(
+        rows=rows,
+        warnings=(*_misses(plan, rows), *_group_misses(plan, rows, growing)),
+        remarks=tuple(_remarks(session, rows, unfinished)),
+        metrics=dict(session.metrics),
+        history=history,
+        versions=loaded_versions(),
+        model_elements=_model_elements(session),
+    )
+
+
+def _row(
+    target: TargetPlan,
+    *,
+    masks: Mapping[tuple[str, str], Tensor],
+    achieved: Mapping[str, Mapping[str, float]],
+    bounds: DependencyBounds,
+    growing: Collection[int],
+) -> ReportRow:
+    mask = masks.get((target.module, target.target))
+    shape = target.shape if mask is None else tuple(mask.shape)
+    elements = None if shape is None else math.prod(shape)
+    sparsity = None
+    if target.method == "pruning":
+        sparsity = achieved.get(target.module, {}).get(target.target)
+    masked = None if sparsity is None or elements is None else round(sparsity * elements)
+    requested = requested_sparsity(target, bounds)
+    final = target.stage not in growing and requested is not None and bool(elements)
+    return ReportRow(
+        module=target.module,
+        target=target.target,
+        kind=target.kind,
+        method=target.method,
+        algorithm=target.algorithm,
+        granularity=spell(target.setting.get("granularity")),
+        blocks=None if target.blocks is None else target.blocks.size,
+        shape=shape,
+        elements=elements,
+        masked=masked,
+        request=describe_request(target),
+        requested=requested,
+        sparsity=sparsity,
+        missed=final and is_missed(requested, sparsity, slack=rounding_slack(target, bounds)),
+    )
+
+
+def _misses(plan: Plan, rows: Iterable[ReportRow]) -> Iterable[str]:
+    for target, row in zip(plan, rows, strict=True):
+        if not row.missed or row.requested is None:
+            continue
+        yield (
+            f"{row.name}: asked for a sparsity of {row.requested:.4g}, got {row.sparsity:.4g} "
+            f"({row.masked:,} of {row.elements:,} elements masked); {_advice(target, row)}"
+        )
+
+
+def _advice(target: TargetPlan, row: ReportRow) -> str:
+    blocks = count_target_blocks(target)
+    if row.sparsity == 0 and blocks is not None and math.floor((row.requested or 0) * blocks) == 0:
+        return (
+            f"it has {blocks} block{'' if blocks == 1 else 's'}, too few for that ratio: choose a "
+            "finer granularity or a larger ratio"
+        )
+    return "call session.compress(), or session.step() until the algorithm has scores"
+
+
+def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int]) -> Iterable[str]:
+    groups: dict[Json, list[tuple[TargetPlan, ReportRow]]] = {}
+    for target, row in zip(plan, rows, strict=True):
+        group = target.setting.get("global_group_id")
+        ranked = target.method == "pruning" and target.setting.get("sparse_ratio") is not None
+        if group is not None and ranked and target.stage not in growing and row.elements:
+            groups.setdefault(group, []).append((target, row))
+    for group, members in groups.items():
+        elements = sum(row.elements or 0 for _, row in members)
+        masked = sum(row.masked or 0 for _, row in members)
+        requested = float(members[0][0].setting["sparse_ratio"])
+        coarsest = max(
+            (row.elements or 0) // (count_target_blocks(target) or 1) for target, row in members
+        )
+        if is_missed(requested, masked / elements, slack=coarsest / elements):
+            yield (
+                f"global group {group}: asked for a sparsity of {requested:.4g}, got "
+                f"{masked / elements:.4g} ({masked:,} of {elements:,} elements masked); its "
+                "members' bounds may not allow more, or the session is not compressed"
+            )
+
+
+def _unfinished_stages(plan: Plan, steps: int) -> dict[int, int]:
+    """Stage index -> the step of its last update, for schedules that have not got there."""
+    unfinished = {}
+    for number, stage in enumerate(plan.recipe.stages):
+        if stage.schedule is not None:
+            last = stage.schedule.begin + stage.schedule.every * stage.schedule.times
+            if steps < last:
+                unfinished[number] = last
+    return unfinished
+
+
+def _remarks(
+    session: Session, rows: Iterable[ReportRow], unfinished: Mapping[int, int]
+) -> Iterable[Remark]:
+    plan = session.plan
+    waiting = [stage for stage in plan.recipe.stages if stage.path in session.waiting]
+    for stage in waiting:
+        text = f"{stage.path} begins at step {stage.begin}; this is step {session.steps}"
+        yield Remark(kind="progress", text=text)
+    begun = [
+        row
+        for target, row in zip(plan, rows, strict=True)
+        if plan.recipe.stages[target.stage] not in waiting
+    ]
+    if any(row.method == "pruning" and row.sparsity is None for row in begun):
+        text = "not everything has a mask yet; call session.compress()"
+        yield Remark(kind="progress", text=text)
+    quantized = [row for row in begun if row.method == "quantization" and not row.dynamic]
+    if any(row.scales is None for row in quantized):
+        text = "not everything has a scale yet; call session.compress()"
+        yield Remark(kind="progress", text=text)
+    for number, last in unfinished.items():
+        stage = plan.recipe.stages[number]
+        if stage in waiting:
+            continue
+        path = stage.path
+        text = f"{path}: the schedule is at step {session.steps} of {last}; sparsity still grows"
+        yield Remark(kind="progress", text=text)
+    yield from (Remark(kind="unmatched", text=str(one)) for one in plan.unmatched)
+    yield from (Remark(kind="shadowed", text=str(one)) for one in plan.shadowed)
+    yield from (Remark(kind="skipped", text=str(one)) for one in plan.skipped)
+    yield from (Remark(kind="hint", text=one) for one in plan.hints)
+
+
+def _moments(history: Iterable[Mapping[str, Json]]) -> Iterable[Moment]:
+    for entry in history:
+        yield Moment(
+            step=int(entry["step"]), event=str(entry["event"]), sparsity=float(entry["sparsity"])
+        )
+
+
+def _activation_masks(session: Session) -> dict[tuple[str, str], Tensor]:
+    # Full-size masks are asked for only where the plan cannot know the shape.
+    unknown = {
+        (target.module, target.target)
+        for target in session.plan
+        if target.method == "pruning" and target.shape is None
+    }
+    if not unknown:
+        return {}
+    return {
+        (module, name): mask
+        for module, masks in session.masks().items()
+        for name, mask in masks.items()
+        if (module, name) in unknown
+    }
+
+
+def _scales(session: Session) -> dict[tuple[str, str], QParams]:
+    quantized = [target for target in session.plan if target.method == "quantization"]
+    if not quantized:
+        return {}
+    # Making integers costs a pass over every weight, so they are asked for only where their type
+    # may differ from the config's.
+    own = any(makes_integers(target.algorithm) for target in quantized)
+    integers = session.integer_weights() if own else {}
+    return stored_qparams(session.plan, session.qparams(), integers)
+
+
+def _model_elements(session: Session) -> int:
+    return sum(parameter.numel() for parameter in session.model.parameters())

@@ -1,0 +1,173 @@
+"""What a plan asks of each target: its sparsity, how exactly blocks can meet it, and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from tersely.arithmetic.blocks import block_numel, resolve_size
+from tersely.contracts.target_plan import TargetPlan
+from tersely.json_value import Json
+
+_ROUNDING = 1e-9
+
+
+def requested_sparsity(target: TargetPlan, bounds: DependencyBounds) -> float | None:
+    """Return the sparsity that a config asks of one target alone, or None when it asks for none.
+
+    Args:
+        target: a planned target.
+        bounds: the bounds of dependency groups.
+    """
+    setting = target.setting
+    if target.method != "pruning" or setting.get("align") is not None:
+        return None
+    blocks = target.blocks
+    if blocks is not None and blocks.keep is not None and blocks.scope and target.shape:
+        scope = block_numel(blocks.scope, target.shape)
+        return 1 - blocks.keep * block_numel(blocks.size, target.shape) / scope
+    ratio = setting.get("sparse_ratio")
+    if ratio is None or setting.get("global_group_id") is not None:
+        return None
+    low, high = bounds.of(target)
+    return min(max(float(ratio), low), high)
+
+
+def is_missed(requested: float | None, achieved: float | None, *, slack: float) -> bool:
+    """Tell whether a target has another sparsity than requested.
+
+    Args:
+        requested: the fraction asked for.
+        achieved: the fraction that is masked.
+        slack: the share of the blocks that rounding down may cost.
+    """
+    if requested is None or achieved is None:
+        return False
+    if requested > 0 and achieved == 0:
+        return True
+    return abs(requested - achieved) > slack + _ROUNDING
+
+
+def rounding_slack(target: TargetPlan, bounds: DependencyBounds) -> float:
+    """Return by how much a target may miss its request because only whole blocks are masked.
+
+    Args:
+        target: a planned target.
+        bounds: the bounds of dependency groups.
+    """
+    # A ratio is met by whole blocks, rounded down in every scope and in every run of its own.
+    if target.blocks is None or not target.shape or 0 in target.shape:
+        return 1.0
+    size = block_numel(target.blocks.size, target.shape)
+    elements = math.prod(target.shape)
+    scopes = 1
+    if target.blocks.scope is not None:
+        scopes = elements // math.prod(resolve_size(target.blocks.scope, target.shape))
+    return scopes * bounds.runs(target) * size / elements
+
+
+def describe_request(target: TargetPlan) -> str:
+    """Return what a config asks of a target, as a few words.
+
+    Args:
+        target: a planned target.
+    """
+    setting = target.setting
+    if target.method == "quantization":
+        return " ".join(
+            str(setting[key]) for key in ("quant_dtype", "quant_scheme") if setting.get(key)
+        )
+    if target.method == "distillation":
+        link = setting.get("link")
+        links = link if isinstance(link, (list, tuple)) else [link or target.module]
+        return f"{_number(setting, 'lambda', 1):g} x {target.algorithm} to {' or '.join(links)}"
+    align = setting.get("align")
+    if align is not None:
+        return f"follows {_source_name(target, align)}"
+    return _ranking_request(target)
+
+
+def _source_name(target: TargetPlan, align: Mapping[str, Json]) -> str:
+    module = align.get("module_name")
+    name = str(align["target_name"])
+    if module is None or module == target.module:
+        return name
+    return f"{module}.{name}" if module else f"{name} of the root"
+
+
+def _ranking_request(target: TargetPlan) -> str:
+    setting = target.setting
+    words = []
+    if target.blocks is not None and target.blocks.keep is not None:
+        words.append(spell(setting.get("granularity")))
+    elif setting.get("sparse_ratio") is not None:
+        words.append(f"{float(setting['sparse_ratio']):.4g}")
+    elif setting.get("sparse_threshold") is not None:
+        words.append(f"importance >= {float(setting['sparse_threshold']):.4g}")
+    for key, word in (("min_sparse_ratio", "at least"), ("max_sparse_ratio", "at most")):
+        if setting.get(key) is not None:
+            words.append(f"{word} {float(setting[key]):.4g}")
+    for key, word in (("global_group_id", "over group"), ("dependency_group_id", "as one with")):
+        if setting.get(key) is not None:
+            words.append(f"{word} {setting[key]}")
+    return ", ".join(words)
+
+
+def count_target_blocks(target: TargetPlan) -> int | None:
+    """Return how many decisions a target has, or None when that is not known.
+
+    Args:
+        target: a planned target.
+    """
+    if target.blocks is None or not target.shape or 0 in target.shape:
+        return None
+    return math.prod(target.shape) // block_numel(target.blocks.size, target.shape)
+
+
+def _number(setting: Mapping[str, Json], key: str, default: float) -> float:
+    value = setting.get(key)
+    return default if value is None else value
+
+
+def spell(value: Json) -> str:
+    """Return a value of a config as one would write it, without quotes.
+
+    Args:
+        value: a name, number, list or mapping; None is the empty string.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {spell(part)}" for key, part in value.items())
+    return str(list(value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+class DependencyBounds:
+    """The tightest bounds and the number of runs of each dependency group (rules B5 and B6).
+
+    A class, because every row asks for its group and the groups are gathered once.
+    """
+
+    def __init__(self, plan: Iterable[TargetPlan]) -> None:
+        self._groups: dict[Json, list[Mapping[str, Json]]] = {}
+        for target in plan:
+            group = target.setting.get("dependency_group_id")
+            if target.method == "pruning" and group is not None:
+                self._groups.setdefault(group, []).append(target.setting)
+
+    def of(self, target: TargetPlan) -> tuple[float, float]:
+        """Return the smallest and the largest sparsity the target may have."""
+        members = self._members(target)
+        low = max(float(_number(one, "min_sparse_ratio", 0)) for one in members)
+        high = min(float(_number(one, "max_sparse_ratio", 1)) for one in members)
+        return low, high
+
+    def runs(self, target: TargetPlan) -> int:
+        """Return in how many runs of blocks the ratio is met apart."""
+        return math.lcm(
+            *(int(_number(one, "internal_metric_block", 1)) for one in self._members(target))
+        )
+
+    def _members(self, target: TargetPlan) -> Sequence[Mapping[str, Json]]:
+        group = target.setting.get("dependency_group_id")
+        return self._groups.get(group, [target.setting])

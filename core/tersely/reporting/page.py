@@ -1,0 +1,75 @@
+"""A report as one HTML page that needs no network, in light and dark."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from tersely.reporting.quantized_size import spell_count
+from tersely.reporting.report import Report
+from tersely.reporting.table import percent, sizes, spell_scales, tabulate_metrics
+
+_HEADINGS = {
+    "progress": "Still under way",
+    "unmatched": "Matched nothing",
+    "shadowed": "Configured twice",
+    "skipped": "Skipped",
+    "hint": "Hints",
+}
+
+
+def render_page(report: Report, *, title: str) -> str:
+    """Return the page.
+
+    Args:
+        report: what to show.
+        title: the page's heading.
+    """
+    from tersely.reporting import (
+        plots as report_plots,  # matplotlib loads slowly; only pages need it
+    )
+
+    masked = [row for row in report.rows if row.sparsity is not None]
+    wide = report_plots.is_wide(masked)
+    metrics = tabulate_metrics(report.metrics)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=percent,
+        sizes=sizes,
+        breakable=_breakable,
+        spell_scales=spell_scales,
+        spell_count=spell_count,
+    )
+    source = resources.files("tersely.session").joinpath("report.html.jinja").read_text("utf-8")
+    return environment.from_string(source).render(
+        report=report,
+        title=title,
+        metrics=metrics,
+        moments=list(dict.fromkeys(moment for values in metrics.values() for moment in values)),
+        remarks=_grouped_remarks(report),
+        sparsity_plot=Markup(report_plots.plot_sparsity(masked)) if masked else "",
+        metrics_plot=Markup(report_plots.plot_metrics(metrics)) if metrics else "",
+        history_plot=(
+            Markup(report_plots.plot_history(report.history, wide=not wide))
+            if masked and len(report.history) > 1
+            else ""
+        ),
+        wide=wide,
+    )
+
+
+def _breakable(name: str) -> Markup:
+    # A browser breaks a long dotted name anywhere unless it is told where.
+    return Markup(".<wbr>").join(name.split("."))
+
+
+def _grouped_remarks(report: Report) -> dict[str, list[str]]:
+    groups = {
+        heading: [remark.text for remark in report.remarks if remark.kind == kind]
+        for kind, heading in _HEADINGS.items()
+    }
+    return {heading: texts for heading, texts in groups.items() if texts}

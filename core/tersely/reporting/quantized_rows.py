@@ -1,0 +1,94 @@
+"""What a report tells of each quantized target: type, scheme, granularity, scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.target_plan import TargetPlan
+from tersely.planning.biases import ACCUMULATOR
+from tersely.planning.granularity import in_force
+from tersely.planning.plan import Plan
+from tersely.quantization.targets import grid_of, info_of, is_dynamic_granularity
+from tersely.registry.registry import registry
+from tersely.reporting.expectation import spell
+from tersely.reporting.rows import ReportRow
+
+_BYPASS = "bypass"
+
+
+def with_quantization(
+    row: ReportRow, target: TargetPlan, plan: Plan, qparams: QParams | None
+) -> ReportRow:
+    """Return a row with everything that is known of its quantization.
+
+    Args:
+        row: the row of a quantized target.
+        target: the target.
+        plan: the plan.
+        qparams: the parameters in force, of the integers that are stored; None when there are none.
+    """
+    stages = plan.recipe.stages
+    grid = grid_of(target, stages)
+    value = in_force(target.setting.get("granularity"), target.kind, info_of(target, stages))
+    found = attrs.evolve(
+        row,
+        granularity=spell(value),
+        dtype=grid.dtype,
+        scheme=grid.scheme,
+        observed_only=target.setting.get("apply_method") == _BYPASS,
+        dynamic=target.kind in ("input", "output")
+        and (is_dynamic_granularity(value) or _is_dynamic(target.algorithm)),
+    )
+    if grid.dtype == ACCUMULATOR:
+        found = attrs.evolve(found, scheme="symmetric", granularity="as the weight")
+    if qparams is None:
+        return found
+    return attrs.evolve(
+        found,
+        dtype=qparams.dtype,
+        scheme=qparams.scheme,
+        scales=qparams.scale.numel(),
+        scale_low=float(qparams.scale.min()),
+        scale_high=float(qparams.scale.max()),
+    )
+
+
+def stored_qparams(
+    plan: Plan,
+    qparams: Mapping[str, Mapping[str, QParams]],
+    integers: Mapping[str, Mapping[str, Any]],
+) -> dict[tuple[str, str], QParams]:
+    """Return how every quantized target is read where it is stored.
+
+    Args:
+        plan: the plan.
+        qparams: the parameters in force, by module and target.
+        integers: the integer tensors of algorithms that make them in their own way, likewise.
+    """
+    found = {(module, name): one for module, some in qparams.items() for name, one in some.items()}
+    found.update(
+        ((target.module, target.target), integers[target.module][target.target].qparams)
+        for target in plan
+        if target.method == "quantization"
+        and target.kind in ("parameter", "buffer")
+        and makes_integers(target.algorithm)
+        and target.target in integers.get(target.module, {})
+    )
+    return found
+
+
+def makes_integers(algorithm: str) -> bool:
+    """Tell whether an algorithm makes integers itself, perhaps of another type than the config's.
+
+    Args:
+        algorithm: a quantizer's name.
+    """
+    return hasattr(registry().quantizers[algorithm], "integers")
+
+
+def _is_dynamic(algorithm: str) -> bool:
+    return bool(getattr(registry().quantizers[algorithm], "dynamic", False))

@@ -1,0 +1,240 @@
+"""What a session did to a model, as frozen data that prints, and writes JSON and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tersely.errors import SessionFileError
+from tersely.json_value import Json
+from tersely.reporting.quantized_size import QuantizedSize
+from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.storage.durable import write_whole
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tersely.session.session import Session
+
+FORMAT = "tersely-report"
+VERSION = 1
+
+
+def build_report(
+    session: Session, *, achieved: Mapping[str, Mapping[str, float]] | None = None
+) -> Report:
+    """Describe a session as it is now.
+
+    Args:
+        session: an attached session; it is not changed.
+        achieved: what `Session.sparsity` returns, where it was just counted.
+
+    Returns:
+        One row for each planned target, and everything worth a remark.
+    """
+    # Here, because it imports torch, and reading a report does not.
+    from tersely.reporting.description import describe_session
+
+    return describe_session(session, session.sparsity() if achieved is None else achieved)
+
+
+class SparsityWarning(UserWarning):
+    """A session masked another share of a target than its config asks for."""
+
+
+def warn_of_misses(report: Report) -> None:
+    """Warn of every request that was missed: what prunes nothing must not look like success.
+
+    Args:
+        report: the report of a session that was just compressed.
+    """
+    if report.warnings:
+        warnings.warn("\n".join(report.warnings), SparsityWarning, stacklevel=3)
+
+
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """Read a report back from the JSON file of a finished run.
+
+    Args:
+        path: a file that holds ``Report.to_dict()``.
+
+    Raises:
+        SessionFileError: there is no such file, or it is no report.
+    """
+    place = Path(path)
+    try:
+        data = json.loads(place.read_bytes())
+    except FileNotFoundError as error:
+        raise SessionFileError(
+            f"{place} does not exist; give the output folder of a finished `tersely run`"
+        ) from error
+    except OSError as error:
+        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise SessionFileError(
+            f"{place} is damaged: it is not whole JSON ({error}); run the job again"
+        ) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise SessionFileError(f"{place} is not a report: it has no format {FORMAT!r}")
+    if data.get("version") != VERSION:
+        raise SessionFileError(
+            f"{place} has report format {data.get('version')!r}, this tersely reads {VERSION}; "
+            "run the job again or install the version that wrote it"
+        )
+    try:
+        return Report.from_dict(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SessionFileError(
+            f"{place} is damaged: {type(error).__name__} at {error}; run the job again"
+        ) from error
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """A session's result; print it, or write it with `to_html`.
+
+    Attributes:
+        rows: one for each target and method, in the plan's order.
+        warnings: what went differently than requested; empty when all is well.
+        remarks: what the plan noticed.
+        metrics: name -> value; names such as ``before`` or ``after.accuracy`` start with the
+            moment of the measurement.
+        history: how the sparsity grew.
+        versions: tersely, torch and every plugin that took part -> version.
+        model_elements: how many elements all parameters of the model have, or None.
+    """
+
+    rows: tuple[ReportRow, ...]
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
+    history: tuple[Moment, ...] = ()
+    versions: Mapping[str, str] = attrs.field(factory=dict)
+    model_elements: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements the pruned parameters and buffers have."""
+        return sum(row.elements or 0 for row in self._stored_rows())
+
+    @property
+    def masked(self) -> int:
+        """How many of them are masked."""
+        return sum(row.masked or 0 for row in self._stored_rows())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of them that is masked; 0 when nothing is pruned."""
+        return self.masked / self.elements if self.elements else 0.0
+
+    @property
+    def quantized_size(self) -> QuantizedSize:
+        """How much the quantized parameters and buffers take, as integers and scales."""
+        sizes = [(row.elements or 0, row.bits) for row in self.rows if row.bits is not None]
+        return QuantizedSize(
+            elements=sum(elements for elements, _ in sizes), bits=sum(bits for _, bits in sizes)
+        )
+
+    def rows_of(self, method: str) -> tuple[ReportRow, ...]:
+        """Return the rows of one method.
+
+        Args:
+            method: pruning, quantization or distillation.
+        """
+        return tuple(row for row in self.rows if row.method == method)
+
+    def _stored_rows(self) -> list[ReportRow]:
+        # An activation has as many elements as a batch gives it, so it is in no total.
+        return [row for row in self.rows if row.masked is not None and row.is_stored]
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the report as JSON data; numbers that are not finite become null."""
+        data = attrs.asdict(self)
+        size = self.quantized_size
+        totals = {
+            "elements": self.elements,
+            "masked": self.masked,
+            "sparsity": self.sparsity,
+            "quantized": size.elements,
+            "quantized_bits": size.bits,
+        }
+        document = {"format": FORMAT, "version": VERSION, "totals": totals, **data}
+        plain: dict[str, Json] = _finite(document)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Json]) -> Report:
+        """Rebuild a report from what `to_dict` returned.
+
+        Args:
+            data: JSON data.
+
+        Raises:
+            KeyError: a part is missing.
+            TypeError: a part has fields this version does not know.
+        """
+        return cls(
+            rows=tuple(ReportRow(**row) for row in data["rows"]),
+            warnings=tuple(data["warnings"]),
+            remarks=tuple(Remark(**remark) for remark in data["remarks"]),
+            metrics={
+                name: math.nan if value is None else float(value)
+                for name, value in data["metrics"].items()
+            },
+            history=tuple(Moment(**moment) for moment in data["history"]),
+            versions=dict(data["versions"]),
+            model_elements=data["model_elements"],
+        )
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as a JSON file, whole or not at all.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_whole(path, text + "\n")
+
+    def to_html(self, path: str | os.PathLike[str], *, title: str = "Compression report") -> None:
+        """Write the report as one HTML file that needs nothing else, whole or not at all.
+
+        Args:
+            path: the file.
+            title: the page's heading.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from tersely.reporting.page import render_page  # jinja2 and matplotlib load slowly
+
+        write_whole(path, render_page(self, title=title))
+
+    def __str__(self) -> str:
+        from tersely.reporting.table import report_text  # rich is for people who print
+
+        return report_text(self)
+
+    def __rich__(self) -> RenderableType:
+        from tersely.reporting.table import report_table  # rich is for people who print
+
+        return report_table(self)
+
+
+def _finite(value: Json) -> Json:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return value

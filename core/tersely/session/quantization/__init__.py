@@ -1,1 +1,0 @@
-"""The quantization of a session: stages, ranges, scales, integers."""

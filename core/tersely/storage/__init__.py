@@ -1,0 +1,1 @@
+"""Sessions and tensors on disk, written whole or not at all."""

@@ -1,0 +1,256 @@
+"""Saved sessions: a JSON file that names a content-hashed safetensors file, replaced last.
+
+A crash at any byte leaves the session that was there before or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import attrs
+from torch import Tensor
+
+from tersely.errors import SessionFileError
+from tersely.json_value import Json
+from tersely.log import logger
+from tersely.storage.durable import PARTIAL, write_whole
+from tersely.storage.tensor_file import file_digest, read_tensors, write_tensors
+
+FORMAT = "tersely-session"
+VERSION = 1
+INDEX = "session.json"
+
+_SECTIONS = {"data": dict, "plan": dict, "recipe": dict, "plugins": list, "state": dict}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class StoredSession:
+    """What a saved session holds, checked against its digests.
+
+    Attributes:
+        tensors: name -> tensor on the CPU; the caller owns them.
+        data: everything else of the session's state.
+        plan: the plan as `Plan.to_dict` gave it.
+        recipe: the recipe's document.
+        plugins: one mapping for each plugin that took part, with its version.
+    """
+
+    tensors: dict[str, Tensor]
+    data: dict[str, Json]
+    plan: dict[str, Json]
+    recipe: dict[str, Json]
+    plugins: list[dict[str, Json]]
+
+
+def save_session(
+    directory: str | os.PathLike[str],
+    *,
+    tensors: Mapping[str, Tensor],
+    data: Mapping[str, Json],
+    plan: Mapping[str, Json],
+    recipe: Mapping[str, Json],
+    plugins: Sequence[Mapping[str, Json]],
+) -> None:
+    """Write a session; a crash at any moment leaves the session saved before, or this one.
+
+    Args:
+        directory: the session's folder; made when missing. Files of others in it are left alone.
+        tensors: the session's tensors.
+        data: the rest of its state, JSON data.
+        plan: the plan, JSON data.
+        recipe: the recipe's document.
+        plugins: the plugins that took part, with their versions.
+
+    Raises:
+        SessionFileError: the folder cannot be written, or a tensor or value cannot be stored.
+    """
+    folder = Path(directory)
+    index = folder / INDEX
+    try:
+        place, digest = write_tensors(folder / "state", tensors, rename=_hashed_name)
+        body = {
+            "data": data,
+            "plan": plan,
+            "recipe": recipe,
+            "plugins": plugins,
+            "state": {"file": place.name, "bytes": place.stat().st_size, "sha256": digest},
+        }
+        head = {"format": FORMAT, "version": VERSION, "tersely": _tersely_version()}
+        document = {**head, "sha256": _body_digest(body), **body}
+        write_whole(index, json.dumps(document, indent=1) + "\n")
+    except TypeError as error:
+        raise SessionFileError(
+            f"{folder}: the session was not saved: {error}; what was there before is untouched"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise SessionFileError(
+            f"{folder}: the session was not saved: {reason}; free some space or choose a folder "
+            "that can be written; what was there before is untouched"
+        ) from error
+    _remove_stale(folder, keep=place.name)
+
+
+def read_session(directory: str | os.PathLike[str]) -> StoredSession:
+    """Read a saved session and check every byte of it.
+
+    Args:
+        directory: the folder that `save_session` wrote.
+
+    Returns:
+        What was saved.
+
+    Raises:
+        SessionFileError: there is no session, or it is damaged, incomplete or of a newer format;
+            each has a text of its own.
+    """
+    folder = Path(directory)
+    document = _read_index(folder)
+    state = document["state"]
+    return StoredSession(
+        tensors=_read_state(folder, state),
+        data=document["data"],
+        plan=document["plan"],
+        recipe=document["recipe"],
+        plugins=document["plugins"],
+    )
+
+
+def _read_index(folder: Path) -> dict[str, Json]:
+    index = folder / INDEX
+    try:
+        text = index.read_bytes().decode()
+    except FileNotFoundError as error:
+        raise SessionFileError(_absence(folder)) from error
+    except NotADirectoryError as error:
+        raise SessionFileError(
+            f"{folder} is a file; expected the folder that session.save() wrote"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SessionFileError(
+            f"{index} is damaged: byte {error.start} is not UTF-8; restore it from a copy or save "
+            "the session again"
+        ) from error
+    except OSError as error:
+        raise SessionFileError(f"{index} cannot be read: {error.strerror or error}") from error
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SessionFileError(
+            f"{index} is damaged: it is not whole JSON ({error}); restore it from a copy or save "
+            "the session again"
+        ) from error
+    _check_head(index, document)
+    _check_body(index, document)
+    return dict(document)
+
+
+def _check_head(index: Path, document: Json) -> None:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise SessionFileError(
+            f"{index} is not a saved session: it has no format {FORMAT!r}; give the folder that "
+            "session.save() wrote"
+        )
+    found = document.get("version")
+    if found != VERSION:
+        raise SessionFileError(
+            f"{index} has session format {found!r}, written by tersely "
+            f"{document.get('tersely', 'of an unknown version')}; this tersely "
+            f"{_tersely_version()} reads format {VERSION}; install the version that wrote it"
+        )
+
+
+def _check_body(index: Path, document: dict[str, Json]) -> None:
+    for name, kind in _SECTIONS.items():
+        if not isinstance(document.get(name), kind):
+            found = type(document[name]).__name__ if name in document else "nothing"
+            raise SessionFileError(
+                f"{index} is incomplete: {name!r} holds {found}, expected a {kind.__name__}; "
+                "restore it from a copy or save the session again"
+            )
+    body = {name: document[name] for name in _SECTIONS}
+    if document.get("sha256") != _body_digest(body):
+        raise SessionFileError(
+            f"{index} was changed after it was saved: its digest does not fit its content; "
+            "restore it from a copy or save the session again"
+        )
+
+
+def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
+    place = folder / str(state["file"])
+    try:
+        size = place.stat().st_size
+        if size != state["bytes"]:
+            raise SessionFileError(
+                f"{place} has {size} bytes, expected {state['bytes']}: it is cut off or was "
+                "changed; restore it from a copy or save the session again"
+            )
+        digest = file_digest(place)
+        if digest != state["sha256"]:
+            raise SessionFileError(
+                f"{place} is damaged: its digest is {digest[:16]}..., expected "
+                f"{state['sha256'][:16]}...; restore it from a copy or save the session again"
+            )
+        return read_tensors(place)
+    except FileNotFoundError as error:
+        raise SessionFileError(
+            f"{place} is missing, but {INDEX} names it; copy the whole folder, or save the session "
+            "again"
+        ) from error
+    except ValueError as error:
+        raise SessionFileError(
+            f"{place} is not a safetensors file although its digest fits ({error}); update "
+            "safetensors, or save the session again"
+        ) from error
+    except OSError as error:
+        if isinstance(error, SessionFileError):
+            raise
+        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+
+
+def _absence(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist; give the folder that session.save() wrote"
+    if any(folder.glob("state-*.safetensors")) or any(folder.glob(f".*{PARTIAL}")):
+        return (
+            f"{folder} has no {INDEX}: its first save was interrupted, so nothing was saved yet; "
+            "save the session again"
+        )
+    return (
+        f"{folder} holds no saved session: it has no {INDEX}; give the folder that "
+        "session.save() wrote"
+    )
+
+
+def _hashed_name(path: Path, digest: str) -> Path:
+    return path.with_name(f"state-{digest[:16]}.safetensors")
+
+
+def _body_digest(body: Mapping[str, Json]) -> str:
+    # Through JSON once, so that a number as a key is the string that a reader will see.
+    canonical = json.dumps(json.loads(json.dumps(body)), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _remove_stale(folder: Path, *, keep: str) -> None:
+    # The new session is in force already, so a file that cannot be removed only takes space.
+    stale = [path for path in folder.glob("state-*.safetensors") if path.name != keep]
+    for path in sorted([*stale, *folder.glob(f".state.*{PARTIAL}"), *folder.glob(f".{INDEX}.*")]):
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        except OSError as error:
+            logger(__name__).warning("stale_file_kept", path=str(path), reason=error.strerror)
+
+
+def _tersely_version() -> str:
+    try:
+        return version("tersely")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

@@ -1,0 +1,180 @@
+"""The teacher's targets on disk, for loops that cannot afford the teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.distillation.pairs import Pair
+from tersely.errors import SessionFileError
+from tersely.json_value import Json
+from tersely.storage.durable import write_whole
+from tersely.storage.tensor_file import read_tensors, write_tensors
+
+FORMAT = "tersely-teacher-cache"
+VERSION = 1
+INDEX = "index.json"
+SHARD_BYTES = 256 * 2**20
+"""A shard is written once the targets in it reach this size."""
+
+
+@attrs.define(eq=False)
+class TeacherCache:
+    """Targets of every batch, read shard by shard; mutable because it keeps the last shard.
+
+    Attributes:
+        folder: where it lies.
+        shards: name of each file -> the batches in it.
+    """
+
+    folder: Path
+    shards: Mapping[str, range]
+    _name: str = ""
+    _tensors: Mapping[str, Tensor] = attrs.field(factory=dict)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return max((found.stop for found in self.shards.values()), default=0)
+
+    def targets(self, batch: int) -> dict[str, Tensor]:
+        """Return the teacher's targets of one batch, by ``student target>link``.
+
+        Args:
+            batch: its number, from 0, in the order in which they were cached.
+
+        Raises:
+            SessionFileError: there is no such batch, or its file is damaged.
+        """
+        for name, found in self.shards.items():
+            if batch in found:
+                if name != self._name:
+                    self._tensors, self._name = _read(self.folder / name), name
+                start = f"{batch}:"
+                return {
+                    key.removeprefix(start): tensor
+                    for key, tensor in self._tensors.items()
+                    if key.startswith(start)
+                }
+        raise SessionFileError(
+            f"{self.folder} holds the batches 0 to {self.batches - 1}, not {batch}; cache again "
+            f"with all the batches of an epoch, in the order of the loop"
+        )
+
+
+def write_cache(
+    targets: Iterator[Mapping[str, Tensor]],
+    directory: str | os.PathLike[str],
+    *,
+    fingerprint: Mapping[str, str],
+) -> None:
+    """Write the targets of all batches; the index comes last, so a broken run leaves no cache.
+
+    Args:
+        targets: for each batch, ``student target>link`` -> tensor.
+        directory: a folder; a cache that is there is replaced.
+        fingerprint: what the cache belongs to.
+
+    Raises:
+        SessionFileError: the folder cannot be written.
+    """
+    folder = Path(directory)
+    shards: dict[str, list[int]] = {}
+    waiting: dict[str, Tensor] = {}
+    first = size = count = 0
+
+    def flush(last: int) -> None:
+        name = f"targets-{len(shards):05d}.safetensors"
+        write_tensors(folder / name, waiting)
+        shards[name] = [first, last]
+        waiting.clear()
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
+        for number, batch in enumerate(targets):
+            for key, tensor in batch.items():
+                waiting[f"{number}:{key}"] = tensor.contiguous().cpu()
+                size += tensor.numel() * tensor.element_size()
+            count = number + 1
+            if size >= SHARD_BYTES:
+                flush(count)
+                first, size = count, 0
+        if waiting:
+            flush(count)
+        index = {"format": FORMAT, "version": VERSION, "shards": shards, **fingerprint}
+        write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    except OSError as error:
+        raise SessionFileError(
+            f"{folder} cannot be written: {error.strerror or error}; give a folder with room"
+        ) from error
+
+
+def read_cache(
+    directory: str | os.PathLike[str], *, fingerprint: Mapping[str, str]
+) -> TeacherCache:
+    """Open a cache that belongs to a plan and, where one is there, to a teacher.
+
+    Args:
+        directory: the folder that `write_cache` wrote.
+        fingerprint: what it has to belong to.
+
+    Raises:
+        SessionFileError: there is no cache, it is damaged, or it belongs to something else.
+    """
+    folder = Path(directory)
+    try:
+        index: dict[str, Json] = json.loads((folder / INDEX).read_bytes())
+    except FileNotFoundError as error:
+        raise SessionFileError(
+            f"{folder} holds no teacher cache: it has no {INDEX}; write one with "
+            f"session.cache_teacher(batches, path)"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SessionFileError(f"{folder / INDEX} cannot be read: {error}") from error
+    if index.get("format") != FORMAT or index.get("version") != VERSION:
+        raise SessionFileError(f"{folder / INDEX} is no teacher cache of version {VERSION}")
+    for part, digest in fingerprint.items():
+        if index.get(part) != digest:
+            raise SessionFileError(
+                f"{folder} was cached with another {part}; cache again with "
+                f"session.cache_teacher(batches, path)"
+            )
+    return TeacherCache(folder, {name: range(*ends) for name, ends in index["shards"].items()})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path)
+    except (OSError, ValueError) as error:
+        raise SessionFileError(
+            f"{path} is missing or damaged ({error}); cache again with "
+            f"session.cache_teacher(batches, path)"
+        ) from error
+
+
+def fingerprint_of(pairs: Sequence[Pair], teacher: nn.Module | None) -> dict[str, str]:
+    """Return what a cache belongs to: the links, and the teacher's class and weights.
+
+    Args:
+        pairs: the session's pairs.
+        teacher: the teacher, or None to leave it unchecked.
+    """
+    links = [[pair.plan.name, list(pair.teachers)] for pair in pairs]
+    found = {"distillation config": hashlib.sha256(json.dumps(links).encode()).hexdigest()}
+    if teacher is not None:
+        digest = hashlib.sha256(type(teacher).__qualname__.encode())
+        for name, tensor in teacher.state_dict().items():
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            if tensor.numel():
+                plain = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(plain.view(torch.uint8).numpy().tobytes())
+        found["teacher"] = digest.hexdigest()
+    return found

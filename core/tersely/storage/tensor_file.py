@@ -1,0 +1,139 @@
+"""Tensors in safetensors files, written whole: what sessions and results are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tersely.storage.durable import discard, make_folder, move_whole, partial_path
+
+_CHUNK = 1 << 20
+
+_STORABLE = frozenset(
+    {
+        torch.bool,
+        torch.uint8,
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+        torch.complex64,
+    }
+)
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    rename: Callable[[Path, str], Path] | None = None,
+) -> tuple[Path, str]:
+    """Write tensors so that a crash at any byte leaves no file, the old one or the new one.
+
+    Args:
+        path: the file.
+        tensors: dense tensors of any device and layout; those that share memory are written
+            once each, so that every name can be loaded on its own.
+        rename: called with ``path`` and the content's SHA-256; returns the final place beside it.
+
+    Returns:
+        The place of the file and the SHA-256 of its content.
+
+    Raises:
+        TypeError: a tensor is sparse or has a dtype that safetensors cannot hold.
+        OSError: the file cannot be written.
+    """
+    make_folder(path.parent)
+    partial = partial_path(path)
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
+        try:
+            safetensors.torch.save_file(independent(tensors), partial, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:  # raised for a full disk, among others
+            raise OSError(f"{partial}: {error}") from error
+        partial.chmod(mode)
+        digest = file_digest(partial)
+        place = path if rename is None else rename(path, digest)
+        move_whole(partial, place)
+    except BaseException:
+        discard(partial)
+        raise
+    return place, digest
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read every tensor of a file into memory that belongs to the caller.
+
+    Args:
+        path: a safetensors file.
+
+    Returns:
+        Name -> tensor on the CPU.
+
+    Raises:
+        ValueError: the file is not a safetensors file; the text says why.
+        OSError: it cannot be read.
+    """
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return tensors
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Args:
+        path: the file, which is read in pieces.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return detached, contiguous CPU tensors of which no two share memory.
+
+    Args:
+        tensors: name -> tensor; not modified.
+
+    Raises:
+        TypeError: a tensor is sparse or has a dtype that safetensors cannot hold.
+    """
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.dtype not in _STORABLE:
+            raise TypeError(
+                f"{name!r} is a {tensor.layout} tensor of {tensor.dtype}, which a safetensors file "
+                "cannot hold; convert it to a dense tensor of a common dtype first"
+            )
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        if place in seen and plain.numel():
+            plain = plain.clone()
+        seen.add(place)
+        result[name] = plain
+    return result

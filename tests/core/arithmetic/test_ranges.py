@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from tersely.arithmetic import levels, ranges
+from tersely.arithmetic.ranges import block_range
+
+VALUES = torch.tensor([[1.0, -2.0, 3.0, 4.0], [0.0, 9.0, -5.0, 6.0]])
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "high"),
+    [
+        ((-1, -1), [[-5.0]], [[9.0]]),
+        ((1, -1), [[-2.0], [-5.0]], [[4.0], [9.0]]),
+        ((-1, 1), [[0.0, -2.0, -5.0, 4.0]], [[1.0, 9.0, 3.0, 6.0]]),
+        ((1, 2), [[-2.0, 3.0], [0.0, -5.0]], [[1.0, 4.0], [9.0, 6.0]]),
+        ((2, 2), [[-2.0, -5.0]], [[9.0, 6.0]]),
+        ((1, 1), VALUES.tolist(), VALUES.tolist()),
+    ],
+)
+@pytest.mark.parametrize("values", [VALUES, VALUES.T.contiguous().T], ids=["dense", "apart"])
+def test_every_block_has_its_smallest_and_largest_value(size, low, high, values):
+    found = block_range(values, size)
+    assert [end.tolist() for end in found] == [low, high]
+
+
+@pytest.mark.parametrize("size", [(-1, -1), (1, -1), (2, 2)])
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_nan_is_seen(size, is_apart):
+    values = VALUES.T.contiguous().T if is_apart else VALUES
+    values = values.clone()
+    values[1, 1] = float("nan")
+    assert all(end.isnan().any() for end in block_range(values, size))
+
+
+@pytest.mark.parametrize("size", [(1, -1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("run", [1, 3, 8, 100])
+def test_a_tensor_that_is_read_in_runs_has_the_same_ranges(monkeypatch, size, run):
+    values = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    expected = block_range(values, size)
+    monkeypatch.setattr(levels, "_LARGEST_PIECE", 1)
+    monkeypatch.setattr(ranges, "_LARGEST_RUN", run)
+    found = block_range(values, size)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
