@@ -8,7 +8,10 @@ from typing import Any
 import attrs
 
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.abilities import Ability
+from tersely.contracts.quantizer import ChoosesPerCall, Simulates
 from tersely.contracts.target_plan import TargetPlan
+from tersely.planning.algorithms import is_declared
 from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
 from tersely.quantization.targets import info_of, is_dynamic_granularity
@@ -83,8 +86,13 @@ def makes_integers(algorithm: str) -> bool:
     Args:
         algorithm: a quantizer's name.
     """
-    return hasattr(registry().quantizers[algorithm], "integers")
+    return _declares(algorithm, Simulates)
 
 
 def _is_dynamic(algorithm: str) -> bool:
-    return bool(getattr(registry().quantizers[algorithm], "dynamic", False))
+    return _declares(algorithm, ChoosesPerCall)
+
+
+def _declares(algorithm: str, ability: type[Ability]) -> bool:
+    quantizers = registry().quantizers
+    return is_declared(ability, quantizers[algorithm], quantizers.info(algorithm))
