@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tersely.contracts
+from tersely import contracts
 from tersely.contracts.abilities import Ability
 from tersely.contracts.ability_names import PRUNER_ABILITIES, QUANTIZER_ABILITIES, needs_of
 from tersely.contracts.kinds import Needs
@@ -118,7 +118,7 @@ def _half(head: str, ability: type[Ability], member: str) -> str:
 
 def _check(made: object, info: PrunerInfo | QuantizerInfo, head: str) -> None:
     table = PRUNER_ABILITIES if isinstance(info, PrunerInfo) else QUANTIZER_ABILITIES
-    known = {name: getattr(tersely.contracts, name) for name in table}
+    known = {name: getattr(contracts, name) for name in table}
     for name in info.abilities:
         _adopt(made, known[name], head)
     declared = _inherited(type(made), table) | set(info.abilities)
@@ -152,7 +152,7 @@ def _adopt(made: object, ability: type[Ability], head: str) -> None:
 def _inherited(implementation: object, table: Mapping[str, Needs]) -> set[str]:
     if not isinstance(implementation, type):
         return set()
-    known = (getattr(tersely.contracts, name) for name in table)
+    known = (getattr(contracts, name) for name in table)
     return {one.__name__ for one in known if issubclass(implementation, one)}
 
 
@@ -181,7 +181,7 @@ def _check_needs(
 def _likeness_hint(made: object, info: PrunerInfo | QuantizerInfo) -> str:
     table = PRUNER_ABILITIES if isinstance(info, PrunerInfo) else QUANTIZER_ABILITIES
     for name in table:
-        ability = getattr(tersely.contracts, name)
+        ability = getattr(contracts, name)
         for member in sorted(ability.__abstractmethods__):
             for own in (member, f"{member}s"):
                 if not isinstance(made, ability) and callable(getattr(made, own, None)):

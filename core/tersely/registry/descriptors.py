@@ -162,6 +162,8 @@ class GranularityInfo(Descriptor):
         values: JSON Schema of further spellings (a list, ``"2:4"``, ``{"group": 128}``), or None.
         is_dynamic: whether it keeps samples apart, so that what it decides holds for one call of
             the module only; quantization then computes scales at every call.
+        is_by_channel: whether an input or output is cut into its channels, whatever its other
+            lengths are, so that calibration and forward may see inputs of different sizes.
     """
 
     target_kinds: tuple[TargetKind, ...] = attrs.field(
@@ -169,6 +171,7 @@ class GranularityInfo(Descriptor):
     )
     values: Mapping[str, Json] | None = None
     is_dynamic: bool = False
+    is_by_channel: bool = False
 
 
 @attrs.frozen(kw_only=True)
