@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any
 
 import attrs
 import torch
@@ -14,8 +14,6 @@ from tersely.errors import PlanError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member, Ratio
 from tersely.masking.scopes import scope_in_blocks, scopes_problem, to_rows
-
-Value = TypeVar("Value")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -150,7 +148,7 @@ def _common_scope(members: Sequence[Member], name: str) -> tuple[int, ...] | Non
     return scope_in_blocks(members[0].blocks, members[0].shape)
 
 
-def _first(values: Iterable[Value | None]) -> Value | None:
+def _first(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
 
 
