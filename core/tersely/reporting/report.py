@@ -213,6 +213,7 @@ class Report:
             title: the page's heading.
 
         Raises:
+            MissingExtraError: jinja2 or matplotlib is not installed.
             OSError: it cannot be written.
         """
         from tersely.reporting.page import render_page  # jinja2 and matplotlib load slowly
@@ -220,12 +221,12 @@ class Report:
         write_whole(path, render_page(self, title=title))
 
     def __str__(self) -> str:
-        from tersely.reporting.table import report_text  # rich is for people who print
+        from tersely.reporting.table import report_text  # it reads the classes of this module
 
         return report_text(self)
 
     def __rich__(self) -> RenderableType:
-        from tersely.reporting.table import report_table  # rich is for people who print
+        from tersely.reporting.terminal import report_table  # rich itself asks for it
 
         return report_table(self)
 
