@@ -104,12 +104,14 @@ def start_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], 
 
 
 def start_worker(worker: Path, rank: int, log: Path) -> "subprocess.Popen[bytes]":
+    # The caller's own path stays: the workers test the tree that the caller tests.
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     with log.open("w") as output:
         return subprocess.Popen(
             [sys.executable, "-W", "error", str(worker), str(rank), str(log.parent)],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         )
 
 

@@ -2,7 +2,7 @@
 
 A page's blocks run in order in one empty folder. A block with a file name as its caption is written
 to that file, `python` is executed, and each `$ tersely` line of a `console` block is run by the
-shell. An `output` block behind `python`, and the lines behind a command, are what must be printed;
+shell. An `output` block after `python`, and the lines after a command, are what must be printed;
 `...` stands for anything.
 """
 

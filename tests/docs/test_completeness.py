@@ -132,6 +132,13 @@ def test_every_public_name_is_in_the_reference(pages):
     assert sorted(set(tersely.__all__) - shown - {"__version__"}) == []
 
 
+def test_the_list_of_public_names_is_complete_and_names_nothing_else(pages):
+    listed = pages["docs/reference/api.md"].sections["Public names"]
+    rows = re.findall(r"^\| [a-z ]+ \| (`.*) \|$", listed, flags=re.MULTILINE)
+    names = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted(names) == sorted(tersely.__all__)
+
+
 def test_every_environment_variable_is_explained(pages, tmp_path):
     text = "".join(
         file.read_text(encoding="utf-8") for file in (ROOT / "core" / "tersely").rglob("*.py")

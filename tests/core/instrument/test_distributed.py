@@ -31,6 +31,7 @@ def outcome(start_workers):
         "calibration_with_two_shapes_fails_everywhere",
         "fsdp_in_mixed_precision",
         "fsdp_goes_on_from_a_saved_session",
+        "gradients_are_averaged",
     ],
 )
 def test_two_processes(outcome, scenario):

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
 
 import tersely
+from tersely.engine.processes import average_gradients
 
 
 class Net(nn.Module):
@@ -304,6 +305,19 @@ def fsdp_goes_on_from_a_saved_session(rank: int, folder: Path) -> None:
     again = tersely.load_session(fresh, folder / f"session-{rank}")
     assert_masks_are(again, session)
     assert torch.equal(fresh(batch(rank)), model(batch(rank)))
+
+
+@scenario
+def gradients_are_averaged(rank: int) -> None:
+    both, one, none = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    both.grad = torch.tensor([1.0, 2.0]) + 4 * rank
+    if rank == 0:
+        one.grad = torch.tensor([6.0, 8.0])
+    average_gradients([both, one, none])
+    # Means of [1, 2] and [5, 6], and of [6, 8] and nothing.
+    assert both.grad.tolist() == [3, 4]
+    assert one.grad.tolist() == [3, 4]
+    assert none.grad is None
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:

@@ -54,3 +54,33 @@ def test_rows_are_kept_as_a_stable_sort_would_keep_them(count, columns, data):
     rows = torch.tensor(data.draw(levels), dtype=torch.float32).reshape(count, columns)
     masked = data.draw(st.integers(0, columns))
     assert torch.equal(keep_highest(rows, masked), keep_by_sorting(rows, masked))
+
+
+# As many values as this are compared column by column, fewer all at once.
+MANY = 16_384
+
+
+@pytest.mark.parametrize("columns", [4, 8])
+def test_equal_values_of_many_rows_are_masked_from_the_lowest_index(columns):
+    kept = keep_highest(torch.ones(MANY // columns, columns), columns // 2)
+    half = columns // 2
+    assert not kept[:, :half].any()
+    assert kept[:, half:].all()
+
+
+class Elsewhere(torch.Tensor):
+    """Values that say that they are on another device, so what is written for one is run."""
+
+    @property
+    def is_cpu(self):
+        return False
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on another device"])
+@pytest.mark.parametrize(("masked", "columns"), [(1, 2), (2, 4), (5, 8), (7, 16), (3, 17)])
+def test_many_rows_are_kept_as_a_stable_sort_would_keep_them(masked, columns, elsewhere):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 3, (MANY // columns, columns), generator=generator).float()
+    given = rows.as_subclass(Elsewhere) if elsewhere else rows
+    kept = keep_highest(given, masked).as_subclass(torch.Tensor)
+    assert torch.equal(kept, keep_by_sorting(rows, masked))

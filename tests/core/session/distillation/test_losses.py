@@ -62,6 +62,30 @@ def test_task_loss_weight_scales_the_task_loss_alone(toy_losses, student, teache
     assert session.total_loss(torch.tensor(4.0)).item() == 1 + 16
 
 
+def test_the_task_loss_weighs_what_the_stage_of_the_current_period_says(
+    toy_losses, student, teacher
+):
+    def stage(weight, name, target):
+        entry = {"op_names": [name], "target_names": [target], "apply_method": "toy_square"}
+        return {"task_loss_weight": weight, "config_list": [entry]}
+
+    stages = [
+        {"until": 1, "distillation": stage(0.25, "0", "_output_")},
+        {"until": 2, "distillation": stage(0.5, "1", "_input_")},
+        {"distillation": stage(0.75, "1", "_output_")},
+    ]
+    session = tersely.attach(student, {"stages": stages}, teacher=teacher)
+    found = []
+
+    for _ in stages:
+        run(session)
+        found.append(session.total_loss(torch.tensor(4.0)).item())
+        session.step()
+
+    # 2 against 6 is a square of 16 in all of them.
+    assert found == [1 + 16, 2 + 16, 3 + 16]
+
+
 def test_gradients_reach_the_student_and_not_the_teacher(distilled, student, teacher):
     session = distilled()
 
