@@ -21,6 +21,7 @@ from tersely.errors import (
     SessionFileError,
     UnknownPluginError,
 )
+from tersely.reporting.report import read_report
 
 PLACED = (AttachError, CalibrationError, PlanError, SessionError)
 PLUGIN = (
@@ -87,11 +88,11 @@ def test_notes_of_an_error_survive_copying() -> None:
         assert each.hint_of_the_caller == "look here"
 
 
-def test_a_missing_session_folder_is_named(tmp_path) -> None:
+def test_a_missing_report_is_named(tmp_path) -> None:
     place = tmp_path / "nowhere"
 
     with pytest.raises(SessionFileError) as caught:
-        tersely.load_session(object(), place)
+        read_report(place)
 
     assert caught.value.path == str(place)
 

@@ -20,7 +20,8 @@ def command(directory: Path, *, in_browser: bool) -> None:
         page = directory / "report.html"
         if not page.is_file():
             raise SessionFileError(
-                f"{page} does not exist; give the output folder of a finished `tersely run`"
+                f"{page} does not exist; give the output folder of a finished `tersely run`",
+                path=page,
             )
         click.launch(str(page.absolute()))
         return

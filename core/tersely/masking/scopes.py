@@ -26,11 +26,14 @@ def scope_in_blocks(member: Member) -> tuple[int, ...] | None:
     try:
         scope = resolve_size(member.blocks.scope, member.shape)
     except ValueError as error:
-        raise PlanError(f"{member.name}: the scope of its ratio does not fit: {error}") from None
+        raise PlanError(
+            f"{member.name}: the scope of its ratio does not fit: {error}", target=member.name
+        ) from None
     if any(outer % inner for outer, inner in zip(scope, size, strict=True)):
         raise PlanError(
             f"{member.name}: the scope {list(scope)} of its ratio cuts through blocks of "
-            f"{list(size)}; every scope must hold whole blocks"
+            f"{list(size)}; every scope must hold whole blocks",
+            target=member.name,
         )
     return tuple(outer // inner for outer, inner in zip(scope, size, strict=True))
 

@@ -89,6 +89,7 @@ class Slim:
             raise tersely.SessionError(
                 f"{target.name}: slim ranks by factors that training moves, and none has moved; "
                 f"train some steps with session.total_loss(...) and session.step() before "
-                f"session.compress(), or give the stage a schedule"
+                f"session.compress(), or give the stage a schedule",
+                **target.plan.place,
             )
         return factor.abs()
