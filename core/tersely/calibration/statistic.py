@@ -61,7 +61,8 @@ class Statistic:
             raise CalibrationError(
                 f"{self.name} changes its shape between batches, from {list(self.total.shape)} to "
                 f"{list(part.shape)} without the batch; calibrate with one shape, or write "
-                f"granularity: per_channel, which needs the channels alone to be equal"
+                f"granularity: per_channel, which needs the channels alone to be equal",
+                target=self.name,
             )
         else:
             self.total = self.total + part
@@ -123,7 +124,8 @@ def collect(statistics: Sequence[Statistic], batches: int) -> None:
         if statistic.total is not None and not bool(statistic.total.isfinite().all()):
             raise CalibrationError(
                 f"{statistic.name} had NaN or infinite values in calibration; check the batches "
-                f"and the model's weights"
+                f"and the model's weights",
+                target=statistic.name,
             )
 
 
@@ -139,7 +141,8 @@ def _check_views(name: str, views: Sequence[_View]) -> None:
     if any(shape != shapes[0] for shape in shapes):
         raise CalibrationError(
             f"{name} has another shape in each process: {shapes} without the batch; calibrate "
-            f"with one shape"
+            f"with one shape",
+            target=name,
         )
 
 

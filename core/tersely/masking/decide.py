@@ -102,5 +102,6 @@ def _check_finite(member: Member) -> None:
         raise CalibrationError(
             f"{member.name}: {len(wrong)} of its {importance.numel()} importances are not finite "
             f"(the first is {value}, at flat index {index}); check the model's weights and the "
-            "calibration data for NaN and overflow"
+            "calibration data for NaN and overflow",
+            target=member.name,
         )
