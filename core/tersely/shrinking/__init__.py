@@ -1,0 +1,1 @@
+"""Exact physical shrinking: channels that are masked whole are removed from the model."""

@@ -1,0 +1,201 @@
+"""Rules of convolutions: plain, grouped, depthwise and transposed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.flow import Flow, Trace, settle
+from tersely.shrinking.labels import EqualParts, Layer, varying
+from tersely.shrinking.moving import passed
+from tersely.shrinking.program import operator_name, shape_of
+from tersely.shrinking.reading import read_positions, values_along, vector
+
+NAME = re.compile(r"conv(_transpose)?([123])d\Z")
+
+
+def groups_of(node: Node) -> int:
+    """Return the groups of a convolution.
+
+    Args:
+        node: the operator.
+    """
+    index = 7 if "transpose" in operator_name(node) else 6
+    return int(_argument(node, index, "groups", 1))
+
+
+def trace_convolution(trace: Trace, node: Node) -> Flow:
+    """Tie rows with outputs and columns with inputs; groups go whole or lose equally many."""
+    x, weight = trace.flow(node.args[0]), trace.flow(node.args[1])
+    bias = trace.flow(node.args[2]) if len(node.args) > 2 else None
+    shape, groups = shape_of(node), groups_of(node)
+    spatial = int(NAME.match(operator_name(node))[2])
+    channel = x.ndim - spatial - 1
+    layers = passed(trace, node, x, range(channel + 1, x.ndim), "a convolution mixes positions")
+    x = attrs.evolve(x, layers=layers)
+    trace.pin(weight, "a convolution's kernel", tuple(range(2, weight.ndim)))
+    inputs = vector(trace, Flow(x.shape, _on(x, channel)), channel)
+    if weight.read is None:
+        for one in (x, weight):
+            trace.pin(one, "a convolution's weight is computed from the input")
+        return Flow(shape)
+    transposed = "transpose" in operator_name(node)
+    if groups == 1:
+        outputs = _plain(trace, node, x, weight, bias, inputs, channel, transposed=transposed)
+    else:
+        outputs = _grouped(trace, node, x, weight, bias, inputs, channel, groups, transposed)
+    if bias is not None:
+        trace.labels.tie(outputs, vector(trace, bias, 0))
+    out_channel = len(shape) - spatial - 1
+    own = outputs.reshape([-1 if d == out_channel else 1 for d in range(len(shape))])
+    batch = [layer for layer in x.layers if layer.shape[channel] == 1]
+    batch = [x for x in batch if all(x.shape[d] == 1 for d in range(channel, x.ndim))]
+    constant = _constant(node, x, weight, bias, channel, groups, transposed=transposed)
+    if constant is not None:
+        constant = settle(constant.reshape(own.shape))
+    layers = (*batch, own) if bool((own != 0).any()) else tuple(batch)
+    return Flow(shape, layers, constant)
+
+
+def _on(flow: Flow, channel: int) -> tuple[Layer, ...]:
+    return tuple(x for x in flow.layers if x.shape[channel] > 1)
+
+
+def _plain(
+    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, inputs: Layer,
+    channel: int, *, transposed: bool,
+) -> Layer:
+    rows, columns = (1, 0) if transposed else (0, 1)
+    trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, columns)), columns))
+    outputs = vector(trace, Flow(weight.shape, _only(weight, rows)), rows)
+    for layer in weight.layers:
+        if len(varying(layer)) > 1:
+            trace.labels.pin(layer, "its rows and columns are cut together")
+    values = weight.read()
+    values = (values.transpose(0, 1) if transposed else values).flatten(2)
+    read_positions(
+        trace, inputs, values_along(x, channel), weight, values.sum(2), bias,
+        zeros=~values.any(2).any(0), absorbs=not transposed and is_unpadded(node),
+        what=_name(weight, node),
+    )
+    return outputs
+
+
+def _grouped(
+    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, inputs: Layer,
+    channel: int, groups: int, transposed: bool,
+) -> Layer:
+    per_group = inputs.numel() // groups
+    if per_group > 1 and not transposed and weight.name is not None:
+        found = _fibres(trace, node, x, weight, bias, inputs, channel, groups)
+        if found is not None:
+            return found
+    first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
+    trace.labels.pin(
+        vector(trace, Flow(weight.shape, _only(weight, 1)), 1), "columns that groups share"
+    )
+    labels = trace.labels
+    own = labels.tie_along(inputs.view(groups, -1), [1])
+    labels.tie(own, labels.tie_along(first.view(groups, -1), [1]))
+    if transposed:
+        outputs = own.expand(groups, weight.shape[1]).reshape(-1)
+        return outputs
+    return first
+
+
+def _fibres(
+    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, inputs: Layer,
+    channel: int, groups: int,
+) -> Layer | None:
+    """Let each group lose inputs and outputs of its own, equally many in all groups."""
+    labels = trace.labels
+    rows = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
+    labels.constraints.append(EqualParts(rows.view(groups, -1), may_vanish=False))
+    labels.constraints.append(EqualParts(inputs.view(groups, -1), may_vanish=False))
+    per_row = inputs.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
+    per_row = per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
+    # The columns of each group are removed from its own rows.
+    known = trace.roots[weight.name]
+    old = [layer for layer in known.layers if varying(layer) == (1,)]
+    others = [layer for layer in known.layers if len(varying(layer)) > 1]
+    for layer in others:
+        labels.tie(layer, per_row)
+    if not others:
+        rest = tuple(layer for layer in known.layers if id(layer) not in {id(one) for one in old})
+        trace.roots[weight.name] = Flow(
+            known.shape, (*rest, per_row), read=known.read, name=known.name
+        )
+        for user, flow in list(trace.flows.items()):
+            if isinstance(flow, Flow) and flow.name == weight.name:
+                trace.flows[user] = trace.roots[weight.name]
+    values = weight.read().flatten(2)
+    width = inputs.numel() // groups
+    zeros = ~values.any(2).view(groups, -1, width).any(1).reshape(-1)
+    sums = values.sum(2).view(groups, -1, width)
+    spread = torch.zeros(weight.shape[0], inputs.numel(), dtype=sums.dtype)
+    for group in range(groups):
+        height = weight.shape[0] // groups
+        spread[group * height : (group + 1) * height, group * width : (group + 1) * width] = sums[
+            group
+        ]
+    read_positions(
+        trace, inputs, values_along(x, channel), weight, spread, bias,
+        zeros=zeros, absorbs=is_unpadded(node), what=_name(weight, node),
+    )
+    return rows
+
+
+def _only(flow: Flow, dim: int) -> tuple[Layer, ...]:
+    return tuple(layer for layer in flow.layers if varying(layer) == (dim,))
+
+
+def is_unpadded(node: Node) -> bool:
+    """Tell whether a convolution sees every position alike, that is without padding.
+
+    Args:
+        node: the operator.
+    """
+    padding = _argument(node, 4, "padding", 0)
+    if isinstance(padding, str):
+        return padding == "valid"
+    return not any(padding) if isinstance(padding, Sequence) else padding == 0
+
+
+def _argument(node: Node, index: int, name: str, default: Any) -> Any:
+    if len(node.args) > index:
+        return node.args[index]
+    return node.kwargs.get(name, default)
+
+
+def _constant(
+    node: Node, x: Flow, weight: Flow, bias: Flow | None, channel: int, groups: int,
+    *, transposed: bool,
+) -> Tensor | None:
+    """Return what each output channel holds when it does not depend on the input."""
+    held = values_along(x, channel)
+    if transposed or not is_unpadded(node):
+        held = torch.where(held == 0, 0.0, torch.nan)
+    values = weight.read()
+    if transposed:
+        values = values.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    used = values.flatten(2).any(2)
+    sums = values.flatten(2).sum(2).to(torch.float64)
+    height = values.shape[0] // groups
+    per_row = held.view(groups, -1).repeat_interleave(height, 0)
+    fixed = ~(used & per_row.isnan()).any(1)
+    if not bool(fixed.any()):
+        return None
+    result = (sums * per_row.nan_to_num(0.0)).sum(1)
+    if bias is not None:
+        result = result + bias.known().reshape(-1)
+    return torch.where(fixed, result, torch.nan)
+
+
+def _name(weight: Flow, node: Node) -> str:
+    return weight.name.rpartition(".")[0] if weight.name else operator_name(node)

@@ -1,0 +1,189 @@
+"""Labels: which elements of all tensors go together, and what keeps them.
+
+A tensor has layers; a layer is an int64 tensor that broadcasts to it (size 1 along dimensions on
+which it does not depend). An element is removed when the label of any of its layers is removed;
+label 0 never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+Layer = Tensor
+"""int64; broadcasts to the tensor that it labels."""
+
+
+@attrs.frozen(eq=False)
+class Whole:
+    """``whole[i]`` goes exactly when all of ``parts[i]`` go.
+
+    Attributes:
+        whole: labels, shape (n,).
+        parts: labels, shape (n, k).
+    """
+
+    whole: Tensor
+    parts: Tensor
+
+
+@attrs.frozen(eq=False)
+class Either:
+    """``joined[i]`` goes exactly when one of ``sources[i]`` goes.
+
+    Attributes:
+        joined: labels, shape (n,).
+        sources: labels, shape (n, k).
+    """
+
+    joined: Tensor
+    sources: Tensor
+
+
+@attrs.frozen(eq=False)
+class Grid:
+    """What goes of a layer is whole slices along its dimensions, as a smaller tensor needs it.
+
+    Attributes:
+        layer: labels.
+    """
+
+    layer: Layer
+
+
+@attrs.frozen(eq=False)
+class EqualParts:
+    """Every part loses equally many, or all.
+
+    Attributes:
+        parts: labels, shape (parts, size).
+        may_vanish: whether a part may go whole.
+    """
+
+    parts: Tensor
+    may_vanish: bool = True
+
+
+Constraint = Whole | Either | Grid | EqualParts
+
+
+class Labels:
+    """Hands out labels and collects what is known of them (mutable: filled in one walk).
+
+    Attributes:
+        count: labels so far, the pinned label 0 included.
+        constraints: in the order in which they were found.
+        reasons: label -> why it stays.
+    """
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.constraints: list[Constraint] = []
+        self.reasons: dict[int, str] = {}
+        self._ties: list[Tensor] = []
+
+    def new(self, shape: Sequence[int]) -> Layer:
+        """Return labels of their own for every element of a shape."""
+        size = 1
+        for length in shape:
+            size *= length
+        layer = torch.arange(self.count, self.count + size).view(*shape)
+        self.count += size
+        return layer
+
+    def tie(self, first: Layer, second: Layer) -> None:
+        """Let elements of two layers go together, elementwise after broadcasting."""
+        first, second = torch.broadcast_tensors(first, second)
+        pairs = torch.stack([first.reshape(-1), second.reshape(-1)], 1)
+        self._ties.append(torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0))
+
+    def tie_along(self, layer: Layer, dims: Sequence[int]) -> Layer:
+        """Let what lies along dimensions go together; return the layer without them (size 1)."""
+        for dim in dims:
+            if layer.shape[dim] > 1:
+                first = layer.narrow(dim, 0, 1)
+                self.tie(layer, first)
+                layer = first
+        return layer
+
+    def pin(self, layer: Layer, reason: str) -> None:
+        """Keep elements, and say why."""
+        found = torch.unique(layer)
+        found = found[found != 0]
+        for label in found.tolist():
+            self.reasons.setdefault(label, reason)
+        self._ties.append(torch.stack([found, torch.zeros_like(found)], 1))
+
+    def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
+        """Return labels (size 1 along dims) that go when everything along the dims goes."""
+        moved = [dim for dim in dims if layer.shape[dim] > 1]
+        if not moved:
+            return layer
+        rest = [dim for dim in range(layer.ndim) if dim not in moved]
+        parts = layer.permute(*rest, *moved).flatten(len(rest))
+        shape = [1 if dim in moved else size for dim, size in enumerate(layer.shape)]
+        whole = self.new(shape)
+        width = parts.shape[-1]
+        self.constraints.append(Whole(whole.reshape(-1), parts.reshape(-1, width)))
+        return whole
+
+    def joined(self, layers: Sequence[Layer]) -> Layer | None:
+        """Return one layer that stands for several of a tensor; None without any."""
+        if len(layers) < 2:
+            return layers[0] if layers else None
+        spread = torch.stack([torch.Tensor.clone(x) for x in torch.broadcast_tensors(*layers)], -1)
+        joined = self.new(spread.shape[:-1])
+        self.constraints.append(Either(joined.reshape(-1), spread.reshape(-1, spread.shape[-1])))
+        return joined
+
+    def components(self) -> Tensor:
+        """Return for every label the smallest label that it is tied to, shape (count,)."""
+        parent = torch.arange(self.count)
+        if not self._ties:
+            return parent
+        edges = torch.cat(self._ties)
+        while True:
+            left, right = parent[edges[:, 0]], parent[edges[:, 1]]
+            low = torch.minimum(left, right)
+            new = parent.clone()
+            new.scatter_reduce_(0, left, low, "amin")
+            new.scatter_reduce_(0, right, low, "amin")
+            while not torch.equal(new, new[new]):
+                new = new[new]
+            if torch.equal(new, parent):
+                return parent
+            parent = new
+
+
+def varying(layer: Layer) -> tuple[int, ...]:
+    """Return the dimensions on which a layer depends.
+
+    Args:
+        layer: the layer.
+    """
+    return tuple(dim for dim, size in enumerate(layer.shape) if size > 1)
+
+
+def reduced(layer: Tensor) -> Tensor:
+    """Return a layer or a constant with size 1 along every dimension on which it does not depend.
+
+    Args:
+        layer: labels, or float values in which NaN is a value like others.
+    """
+    for dim in range(layer.ndim):
+        if layer.shape[dim] < 2:
+            continue
+        first = layer.narrow(dim, 0, 1)
+        if layer.stride(dim) == 0 or _is_same(layer, first):
+            layer = first
+    return layer.contiguous()
+
+
+def _is_same(layer: Tensor, first: Tensor) -> bool:
+    equal = layer == first
+    if layer.is_floating_point():
+        equal |= layer.isnan() & first.isnan()
+    return bool(equal.all())

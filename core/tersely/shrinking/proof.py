@@ -1,0 +1,289 @@
+"""The proof: the small model's program compared with what was predicted, and outputs in numbers."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves, tree_map
+
+from tersely.shrinking.flow import Flow, Trace, arguments
+from tersely.shrinking.mixing import CREATORS
+from tersely.shrinking.moving import NAMES as MOVERS
+from tersely.shrinking.moving import _run, is_moving, moved
+from tersely.shrinking.predict import groups_after, shape_after
+from tersely.shrinking.program import Program, evaluating, module_of, operator_name, shape_of
+from tersely.shrinking.solve import Solution
+
+_PLAIN = frozenset("permute transpose t numpy_T unsqueeze squeeze unbind".split())
+
+
+@attrs.frozen(eq=False)
+class Mismatch:
+    """The first operator of the small model that is not what was predicted.
+
+    Attributes:
+        node: the operator in the program before.
+        message: what differs, in words.
+    """
+
+    node: Node
+    message: str
+
+    @property
+    def module(self) -> str:
+        """The module whose forward runs it."""
+        return module_of(self.node)
+
+
+def compare(
+    trace: Trace, solution: Solution, old: Program, new: Program
+) -> Mismatch | None:
+    """Compare the program of the small model with the prediction, operator by operator.
+
+    Args:
+        trace: what the walk found in the program before.
+        solution: what went.
+        old: the program before.
+        new: the program of the small model.
+
+    Returns:
+        The first difference, or None when there is none.
+    """
+    twin: dict[Node, Node] = {}
+    for index, before in enumerate(old.nodes):
+        if index >= len(new.nodes):
+            return Mismatch(before, "the small model runs fewer operators")
+        after = new.nodes[index]
+        twin[before] = after
+        if before.op != after.op or before.target != after.target and before.op == "call_function":
+            return Mismatch(before, f"the small model runs {operator_name(after)} instead of it")
+        if old.parameters.get(before) != new.parameters.get(after):
+            return Mismatch(before, "the small model reads another parameter")
+        message = _differs(trace, solution, before, after, twin)
+        if message:
+            return Mismatch(before, message)
+    if len(new.nodes) != len(old.nodes):
+        return Mismatch(old.nodes[-1], "the small model runs more operators")
+    return None
+
+
+def _differs(
+    trace: Trace, solution: Solution, before: Node, after: Node, twin: Mapping[Node, Node]
+) -> str | None:
+    if [twin[one] for one in arguments(before)] != arguments(after):
+        return "it reads other operators"
+    flow = trace.flow(before)
+    if flow is not None and before not in trace.flows:
+        return None
+    if flow is not None and isinstance(before.meta.get("val"), Tensor):
+        predicted = shape_after(solution, flow)
+        if operator_name(before) not in ("_weight",) and predicted != shape_of(after):
+            if not _is_fibred(solution, flow):
+                return f"its result is {shape_of(after)}, and {predicted} was predicted"
+    if before.op != "call_function" or before.target is operator.getitem:
+        return None
+    name = operator_name(before)
+    if name in MOVERS or is_moving(trace, before):
+        alike = _literals(before) == _literals(after)
+        uncut = all(_is_uncut(solution, trace.flow(one)) for one in arguments(before))
+        if alike and (uncut or name in _PLAIN):
+            return None
+        return _moves_otherwise(trace, solution, before, after)
+    expected = _literals(before)
+    if name in CREATORS:
+        index = 0 if name in ("zeros", "ones", "full") else 1
+        changed = list(before.args)
+        changed[index] = list(shape_after(solution, trace.flow(before)))
+        expected = _plain((tuple(changed), before.kwargs))
+    groups = groups_after(trace, solution, before)
+    if groups is not None and len(before.args) > (1 if name == "group_norm" else 6):
+        changed = list(before.args)
+        changed[1 if name == "group_norm" else 7 if "transpose" in name else 6] = groups
+        expected = _plain((tuple(changed), before.kwargs))
+    if expected != _literals(after):
+        return f"it has the arguments {_literals(after)}, and {expected} was predicted"
+    return None
+
+
+def _is_fibred(solution: Solution, flow: Flow) -> bool:
+    if flow.name is None:
+        return False
+    return any(sum(size > 1 for size in layer.shape) > 1 for layer in flow.layers)
+
+
+def _plain(value: Any) -> Any:
+    return torch.fx.node.map_arg(value, lambda node: "tensor")
+
+
+def _literals(node: Node) -> Any:
+    return _plain((tuple(node.args), dict(node.kwargs)))
+
+
+def _is_uncut(solution: Solution, flow: Flow | None) -> bool:
+    return flow is None or not bool(solution.lost(flow).any())
+
+
+def _moves_otherwise(
+    trace: Trace, solution: Solution, before: Node, after: Node
+) -> str | None:
+    """Number all elements, and compare where the operator puts those that stay."""
+    first = 0
+    old_values: dict[Node, Tensor] = {}
+    new_values: dict[Node, Tensor] = {}
+    pairs = dict(zip(arguments(before), arguments(after), strict=True))
+    movable = set(moved(before))
+    for one, twin in pairs.items():
+        flow = trace.flow(one)
+        if one not in movable:
+            if flow.read is not None:
+                old_values[one] = flow.read()
+                new_values[twin] = old_values[one]
+            else:
+                old_values[one] = torch.empty(flow.shape)
+                new_values[twin] = torch.empty(shape_of(twin))
+            continue
+        size = torch.Size(flow.shape).numel()
+        numbers = torch.arange(first + 1, first + size + 1).view(flow.shape)
+        first += size
+        old_values[one] = numbers
+        new_values[twin] = _cut(solution, flow, numbers)
+    try:
+        moved_before, moved_after = _run(before, old_values), _run(after, new_values)
+    except (RuntimeError, IndexError) as error:
+        return f"it cannot move what is left: {error}"
+    several = isinstance(moved_before, list | tuple)
+    flows = trace.flows[before]
+    rows = zip(
+        moved_before if several else [moved_before],
+        moved_after if several else [moved_after],
+        flows if isinstance(flows, tuple) else [flows],
+        strict=False,
+    )
+    if several and len(moved_before) != len(moved_after):
+        return "it makes another number of tensors"
+    for was, now, flow in rows:
+        expected = _cut(solution, flow, was)
+        if expected.shape != now.shape or not torch.equal(expected, now):
+            return "it moves other elements than predicted"
+    return None
+
+
+def _cut(solution: Solution, flow: Flow, tensor: Tensor) -> Tensor:
+    for dim, kept in enumerate(solution.kept_indices(flow)):
+        if kept is not None:
+            tensor = tensor.index_select(dim, kept)
+    return tensor
+
+
+Inputs = tuple[Sequence[Any], Mapping[str, Any]]
+
+
+def outputs_in_float64(
+    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
+) -> list[list[Tensor]]:
+    """Run a double precision copy of a model in evaluation mode.
+
+    Args:
+        model: the model, which stays as it is.
+        values: parameters that differ in the copy.
+        inputs: arguments and keyword arguments of each call.
+
+    Returns:
+        The floating-point tensors that each call returned.
+    """
+    double = copy.deepcopy(model).to(torch.float64)
+    replaced = {name: value.to(torch.float64) for name, value in values.items()}
+    return [_outputs(double, replaced, _doubled(one)) for one in inputs]
+
+
+def outputs_as_it_is(
+    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
+) -> list[list[Tensor]]:
+    """Run the model itself in evaluation mode, in its own precision.
+
+    Args:
+        model: the model.
+        values: parameters to use instead.
+        inputs: arguments and keyword arguments of each call.
+    """
+    return [_outputs(model, values, one) for one in inputs]
+
+
+def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
+    args, kwargs = inputs
+    with evaluating(model), torch.no_grad():
+        result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
+    leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves if leaf.is_floating_point()]
+
+
+def _doubled(inputs: Inputs) -> Inputs:
+    return tree_map(
+        lambda x: x.to(torch.float64) if isinstance(x, Tensor) and x.is_floating_point() else x,
+        inputs,
+    )
+
+
+def random_inputs(inputs: Inputs, *, seed: int) -> Inputs:
+    """Return inputs like the example's with other floating-point values; integers stay.
+
+    Args:
+        inputs: arguments and keyword arguments.
+        seed: of the generator.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def other(x: Any) -> Any:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
+        return torch.randn(x.shape, generator=generator).to(x.dtype).to(x.device)
+
+    return tree_map(other, inputs)
+
+
+def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) -> float:
+    """Return the largest difference between outputs, relative to their size where that is above 1.
+
+    Args:
+        first: outputs of each call.
+        second: outputs of each call of the other model.
+
+    Returns:
+        Infinity when shapes, or places of values that are not finite, differ.
+    """
+    worst = 0.0
+    for ours, theirs in zip(first, second, strict=True):
+        if [x.shape for x in ours] != [x.shape for x in theirs]:
+            return float("inf")
+        for a, b in zip(ours, theirs, strict=True):
+            finite = a.isfinite()
+            if not torch.equal(finite, b.isfinite()):
+                return float("inf")
+            a, b = a[finite].double(), b[finite].double()
+            if a.numel():
+                size = max(1.0, float(a.abs().max()))
+                worst = max(worst, float((a - b).abs().max()) / size)
+    return worst
+
+
+def has_memory_for_copy(model: nn.Module) -> bool:
+    """Tell whether a double precision copy of the model fits into half of the free memory.
+
+    Args:
+        model: the model.
+    """
+    needed = 8 * sum(parameter.numel() for parameter in model.parameters())
+    devices = {p.device for p in model.parameters()}
+    if any(device.type == "cuda" for device in devices):
+        free = min(torch.cuda.mem_get_info(d)[0] for d in devices if d.type == "cuda")
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return needed < free // 2

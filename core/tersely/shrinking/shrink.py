@@ -1,0 +1,323 @@
+"""Shrinking a plain module: find what can go, cut it in place, prove it, or put it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from tersely.errors import SessionError
+from tersely.shrinking.apply import (
+    Undoing,
+    absorb,
+    cut_tensors,
+    follow_literals,
+    follow_sizes,
+)
+from tersely.shrinking.cuts import Cut, cuts_of
+from tersely.shrinking.flow import Flow, Trace, arguments
+from tersely.shrinking.predict import changing_literals
+from tersely.shrinking.program import Program, module_of, read_program
+from tersely.shrinking.proof import (
+    Mismatch,
+    compare,
+    has_memory_for_copy,
+    largest_difference,
+    outputs_as_it_is,
+    outputs_in_float64,
+    random_inputs,
+)
+from tersely.shrinking.solve import Solution, slices_lost, solve
+from tersely.shrinking.walk import walk
+
+_ATTEMPTS = 12
+_FLOAT64_TOLERANCE = 1e-9
+_OWN_TOLERANCE = 2e-3
+
+
+@attrs.frozen
+class Stay:
+    """Masked slices of a tensor that could not be removed.
+
+    Attributes:
+        target: full name of the parameter.
+        dimension: the dimension of the slices.
+        count: how many.
+        reason: why.
+    """
+
+    target: str
+    dimension: int
+    count: int
+    reason: str
+
+
+@attrs.frozen(eq=False)
+class Shrinking:
+    """What was cut.
+
+    Attributes:
+        cuts: parameter or buffer -> its cut.
+        stays: what could not be removed.
+        absorbed: (bias, how many constants it took over).
+        error: largest relative difference of outputs, masked against small.
+        in_float64: whether the outputs were compared in double precision.
+        undoing: puts the model back.
+    """
+
+    cuts: Mapping[str, Cut]
+    stays: tuple[Stay, ...]
+    absorbed: tuple[tuple[str, int], ...]
+    error: float
+    in_float64: bool
+    undoing: Undoing
+
+
+class MaskedWeights:
+    """Where the walk takes values from: parameters as their masks leave them.
+
+    Args:
+        tensors: parameters and buffers by name.
+        kept: what masks keep of some of them, bool, the tensor's shape.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._kept = kept
+
+    def dense(self, name: str) -> Tensor:
+        """Return a tensor without its mask."""
+        return self._tensors[name].detach()
+
+    def kept(self, name: str) -> Tensor | None:
+        """Return what a mask keeps."""
+        return self._kept.get(name)
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor as its mask leaves it."""
+        values, kept = self.dense(name), self.kept(name)
+        return values if kept is None else torch.where(kept, values, torch.zeros_like(values))
+
+
+def shrink_module(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    kept: Mapping[str, Tensor],
+    *,
+    round_to: int = 1,
+) -> Shrinking:
+    """Remove in place what masks leave without effect.
+
+    Args:
+        model: the model, without its masks in force.
+        args: positional arguments of an example call.
+        kwargs: keyword arguments of the call.
+        kept: parameter -> what its mask keeps, bool, the parameter's shape.
+        round_to: row and column counts of weights that lose some stay multiples.
+
+    Raises:
+        SessionError: the model cannot be exported, or the small model's outputs differ; the model
+            is as it was.
+    """
+    tensors = named_tensors(model)
+    names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
+    canonical = {names[id(tensors[name])]: mask for name, mask in kept.items()}
+    source = MaskedWeights(tensors, canonical)
+    program = _exported(model, args, kwargs)
+    program = attrs.evolve(
+        program,
+        parameters={node: names[id(tensors[name])] for node, name in program.parameters.items()},
+    )
+    inputs = [(args, kwargs), random_inputs((args, kwargs), seed=0)]
+    in_float64 = has_memory_for_copy(model)
+    run = outputs_in_float64 if in_float64 else outputs_as_it_is
+    pinned: dict[int, str] = {}
+    before: list[list[Tensor]] | None = None
+    for attempt in range(_ATTEMPTS):
+        trace = walk(program, source)
+        if attempt == _ATTEMPTS - 1:
+            for label in range(1, trace.labels.count):
+                pinned.setdefault(label, "the small model does not run as predicted")
+        solution = solve(trace, round_to=round_to, pinned=pinned)
+        cuts = cuts_of(solution)
+        stays = _stays(trace, solution)
+        undoing = Undoing()
+        if not cuts:
+            return Shrinking({}, stays, (), 0.0, in_float64, undoing)
+        if before is None:
+            before = run(model, {name: source.read(name) for name in canonical}, inputs)
+        values = {name: source.read(name) for name in canonical}
+        try:
+            absorbed = absorb(tensors, trace.absorbed, solution, undoing)
+            for bias, (_, total) in absorbed.items():
+                mask = source.kept(bias)
+                values[bias] = total if mask is None else torch.where(mask, total, 0.0)
+            values = {name: cuts[name](v) if name in cuts else v for name, v in values.items()}
+            cut_tensors(tensors, cuts, undoing)
+            follow_literals(model, list(changing_literals(trace, solution)), undoing)
+            follow_sizes(model, cuts, undoing)
+            failed = _proved(model, args, kwargs, program, trace, solution, names, tensors)
+            if failed is None:
+                after = run(model, values, inputs)
+                error = largest_difference(before, after)
+                tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
+                if error <= tolerance:
+                    counts = tuple((bias, count) for bias, (count, _) in absorbed.items())
+                    return Shrinking(cuts, stays, counts, error, in_float64, undoing)
+                raise SessionError(
+                    f"the small model's outputs differ from the masked model's by {error:.3g} "
+                    f"(at most {tolerance:g} was expected), so nothing was removed; "
+                    "please report the structure of this model"
+                )
+        except BaseException:
+            undoing.undo()
+            raise
+        undoing.undo()
+        pinned.update(failed)
+    raise SessionError("the small model does not run as predicted, so nothing was removed")
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name, every name of shared ones included.
+
+    Args:
+        model: the model.
+    """
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _exported(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
+    try:
+        return read_program(model, args, kwargs)
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise SessionError(
+            "shrink() cannot follow the model's forward: torch.export says "
+            f"{text[0] if text else type(error).__name__!r}; give example_inputs that the model "
+            "runs with, and take branches that depend on values out of forward"
+        ) from error
+
+
+def _proved(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    program: Program,
+    trace: Trace,
+    solution: Solution,
+    names: Mapping[int, str],
+    tensors: Mapping[str, Tensor],
+) -> dict[int, str] | None:
+    """Return the labels to keep next time and why, or None when the small model is proven."""
+    try:
+        small = read_program(model, args, kwargs)
+    except Exception as error:
+        return _labels_of_failure(model, error, trace, solution)
+    small = attrs.evolve(
+        small,
+        parameters={node: names[id(tensors[name])] for node, name in small.parameters.items()},
+    )
+    mismatch = compare(trace, solution, program, small)
+    return None if mismatch is None else _labels_of_mismatch(trace, solution, mismatch)
+
+
+def _labels_of_mismatch(trace: Trace, solution: Solution, mismatch: Mismatch) -> dict[int, str]:
+    node = mismatch.node
+    place = f"{mismatch.module or 'the model'} ({node.name})"
+    reason = f"forward of {place} depends on the size: {mismatch.message}"
+    found: dict[int, str] = {}
+    frontier = [node]
+    while frontier and not found:
+        for one in frontier:
+            found |= _going(trace, solution, one, reason)
+        frontier = [other for one in frontier for other in arguments(one)]
+    return found or _all_going(trace, solution, reason)
+
+
+def _going(trace: Trace, solution: Solution, node: Node, reason: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for one in [node, *arguments(node)]:
+        flows = trace.flows.get(one, ())
+        for flow in flows if isinstance(flows, tuple) else (flows,):
+            found |= _going_of(solution, flow, reason)
+    return found
+
+
+def _going_of(solution: Solution, flow: Flow, reason: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for layer in flow.layers:
+        for label in layer[solution.of(layer)].reshape(-1).tolist():
+            found[label] = reason
+    return found
+
+
+def _all_going(trace: Trace, solution: Solution, reason: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for flow in trace.roots.values():
+        found |= _going_of(solution, flow, reason)
+    return found
+
+
+def _labels_of_failure(
+    model: nn.Module, error: Exception, trace: Trace, solution: Solution
+) -> dict[int, str]:
+    """Keep what the module that raised works with; everything when no module is known."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    place = None
+    step = error.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and paths.get(id(owner)):
+            place = paths[id(owner)]
+        step = step.tb_next
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = f"forward of {place or 'the model'} raises on the small model: {text}"
+    found: dict[int, str] = {}
+    if place:
+        for node in trace.flows:
+            own = module_of(node)
+            if node.op == "call_function" and (own == place or own.startswith(place + ".")):
+                found |= _going(trace, solution, node, reason)
+    return found or _all_going(trace, solution, reason)
+
+
+def _stays(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
+    """Name the masked slices that stay, with the first reason that is known of each."""
+    reasons: dict[int, str] = {}
+    for label, reason in sorted(trace.labels.reasons.items()):
+        reasons.setdefault(label, reason)
+    found: list[Stay] = []
+    for name, flow in trace.roots.items():
+        kept = trace.source.kept(name)
+        if kept is None or flow.ndim < 2:
+            continue
+        for layer in flow.layers:
+            dims = [dim for dim, size in enumerate(layer.shape) if size > 1]
+            if len(dims) != 1 or dims[0] > 1:
+                continue
+            staying = slices_lost(kept, layer) & ~solution.of(layer)
+            counts: dict[str, int] = {}
+            for label in layer[staying].tolist():
+                why = _why(solution, reasons, label)
+                counts[why] = counts.get(why, 0) + 1
+            found += [Stay(name, dims[0], count, why) for why, count in counts.items()]
+    return tuple(found)
+
+
+def _why(solution: Solution, reasons: Mapping[int, str], label: int) -> str:
+    component = int(solution.component[label])
+    if component in solution.why:
+        return solution.why[component]
+    if label in reasons:
+        return reasons[label]
+    return "what it is tied to stays"
+
+
