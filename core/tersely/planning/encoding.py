@@ -16,6 +16,7 @@ from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
 from tersely.planning.rows import setting_of
+from tersely.planning.shadows import Shadows
 from tersely.planning.stage import descriptor_of
 
 FORMAT = 1
@@ -65,7 +66,7 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
                 Unmatched(one["path"], one["value"], tuple(one["near"]), one["message"])
                 for one in data["unmatched"]
             ),
-            shadowed=tuple(
+            shadowed=Shadows(
                 Shadowed(
                     one["module"],
                     one["target"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -92,7 +92,7 @@ class Plan:
     recipe: Recipe
     selected: tuple[str, ...] = ()
     unmatched: tuple[Unmatched, ...] = ()
-    shadowed: tuple[Shadowed, ...] = ()
+    shadowed: Sequence[Shadowed] = ()
     skipped: tuple[Skipped, ...] = ()
     hints: tuple[str, ...] = ()
 

@@ -124,10 +124,13 @@ class _StagePlanner:
         # The inner loop of planning: a large model comes through here tens of thousands of times.
         draft = self.draft
         owners = draft.owners
+        may_lose = draft.policy(self.stage.method) == "first"
         name = draft.universe.names[position]
         setting = found.setting
         channel_dim = 1 if setting.channels_first else -1
         for shared in found.rows:
+            if may_lose and self._is_lost(shared, module, name, origin):
+                continue
             row = shared.row
             target_name = row.target
             tensor: Tensor | None = None
@@ -174,6 +177,25 @@ class _StagePlanner:
             else:
                 shared.claims[identity] = len(draft.targets)
                 draft.targets.append(target)
+
+    def _is_lost(self, shared: ClassRow, module: nn.Module, name: str, origin: Origin) -> bool:
+        # What only loses needs no TargetPlan; where entries overlap, most come through here.
+        row = shared.row
+        tensor = None if row.address is not None else module._parameters.get(row.target)
+        taken = shared.claims.get(id(module if row.address is not None else tensor))
+        if taken is None or shared.problem is not None:
+            return False
+        if shared.follows is not None and not has_tensor(module, shared.follows):
+            return False
+        # A shape that was not met yet may be refused, which is said also of what loses.
+        shape = None if tensor is None else tensor.shape
+        if shape not in shared.blocks or shape in shared.refused:
+            return False
+        winner = self.draft.winner_over(taken, self.number, origin)
+        if winner is not None:
+            method = self.stage.method
+            self.draft.shadowed.add(name, row.target, method, winner=winner, loser=origin)
+        return winner is not None
 
     def _locate(
         self, shared: ClassRow, module: nn.Module, name: str, origin: Origin
