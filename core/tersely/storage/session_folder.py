@@ -209,7 +209,7 @@ def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
                 f"{state['sha256'][:16]}...; restore it from a copy or save the session again"
             )
         tensors = read_tensors(place)
-        for name, shape in state["bits"].items():
+        for name, shape in state.get("bits", {}).items():
             tensors[name] = unpack_bits(tensors[name], shape)
         return tensors
     except FileNotFoundError as error:
