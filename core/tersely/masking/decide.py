@@ -29,7 +29,7 @@ def decide(members: Sequence[Member]) -> list[Tensor]:
         equal decisions.
 
     Raises:
-        PlanError: limits contradict each other inside a group or do not fit the blocks.
+        PlanError: members of a group, or runs, do not fit the blocks that calibration showed.
         CalibrationError: an importance is not finite.
     """
     for member in members:
