@@ -1,4 +1,8 @@
-"""Compress PyTorch models from one declarative file; every algorithm is a plugin."""
+"""Compress PyTorch models from one declarative file; every algorithm is a plugin.
+
+The names in ``__all__``, `tersely.contracts` and `tersely.testing` are public. Every other module
+is private and may change in any release.
+"""
 
 from __future__ import annotations
 
