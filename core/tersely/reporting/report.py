@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,16 +46,6 @@ def build_report(
 
 class SparsityWarning(UserWarning):
     """A session masked another share of a target than its config asks for."""
-
-
-def warn_of_misses(report: Report) -> None:
-    """Warn of every request that was missed: what prunes nothing must not look like success.
-
-    Args:
-        report: the report of a session that was just compressed.
-    """
-    if report.warnings:
-        warnings.warn("\n".join(report.warnings), SparsityWarning, stacklevel=3)
 
 
 def read_report(path: str | os.PathLike[str]) -> Report:
