@@ -188,7 +188,12 @@ class Simulates(Protocol):
 
 @runtime_checkable
 class LearnsScales(Protocol):
-    """A quantizer that learns scales, or zero points too, while the user trains."""
+    """A quantizer that learns scales, or zero points too, while the user trains.
+
+    An optional method ``optimizer(tensors)`` returns the `torch.optim.Optimizer` that moves what is
+    learned. It is given a list of tensors, or, where more than one name is learned, a list of
+    parameter groups as optimizers take them, ``{"params": tensors, "name": name}``.
+    """
 
     def start(self, qparams: QParams, target: QuantizationTarget) -> Mapping[str, Tensor]:
         """Return the initial values of what is learned, float, by name.

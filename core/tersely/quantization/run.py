@@ -25,6 +25,7 @@ from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
 from tersely.engine.optimizing import DEFAULT_LEARNING_RATE
 from tersely.errors import PluginError
+from tersely.instrument.names import learned_buffer
 from tersely.instrument.quantizing import Grid, Quantize
 from tersely.quantization.targets import cut_of, grid_of, target_of
 from tersely.registry.registry import registry
@@ -178,11 +179,31 @@ class QuantizationRun:
             self.observed.pop(handle, None)
 
     def make_optimizer(self, tensors: Sequence[Tensor]) -> None:
-        """Make what moves the learned tensors."""
+        """Make what moves the learned tensors.
+
+        Args:
+            tensors: all of them, in plan order.
+        """
         make = getattr(self.quantizer, "optimizer", None)
-        self.optimizer = (
-            torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE) if make is None else make(tensors)
-        )
+        if make is None:
+            self.optimizer = torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE)
+        else:
+            groups = self._by_name(tensors)
+            self.optimizer = make(tensors if len(groups) == 1 else groups)
+
+    def _by_name(self, tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+        names = {
+            id(tensor): name.removeprefix(start)
+            for handle in (*self.parameters, *self.activations)
+            for module, attribute in handle.owners
+            for start in [learned_buffer(attribute, "")]
+            for name, tensor in module._buffers.items()
+            if name.startswith(start)
+        }
+        groups: dict[str, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault(names[id(tensor)], []).append(tensor)
+        return [{"params": groups[name], "name": name} for name in sorted(groups)]
 
 
 def is_matrix(handle: Handle) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy
+
 from tersely_quantization.divergence import divergence_range, least_divergent
 from tersely_quantization.histogram import HistogramObserver
 
