@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.quantizer import QuantizationTarget, Quantizer
+from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.instrument.names import QUANTIZE, state_buffer
 from tersely.instrument.quantizing import Quantize
 
@@ -64,7 +64,7 @@ class Follow:
             )
         )
         # Chosen before anything is written: what is not finite raises and leaves no trace.
-        chosen = self.quantizer.choose(low, high, self.tensor)
+        chosen = choose_of(self.quantizer)(low, high, self.tensor)
         scale = chosen.scale.reshape(low.shape)
         least = None if self.least is None else self.least(module, scale)
         if least is not None:

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
-from tersely.calibration.watching import Watch, is_observing
+from tersely.calibration.watching import Watch, is_observing, is_sequential
 from tersely.contracts.quantizer import (
+    ChoosesPerCall,
+    ClipsGradients,
     Equalizes,
     FollowsTraining,
     LearnsScales,
     Observer,
     ObservesRange,
+    OptimizesByName,
     Quantizer,
     Simulates,
 )
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
-from tersely.engine.optimizing import DEFAULT_LEARNING_RATE
-from tersely.errors import PluginError
+from tersely.engine.optimizing import make_optimizer
 from tersely.instrument.names import learned_buffer
 from tersely.instrument.quantizing import Grid, Quantize
+from tersely.planning.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
-from tersely.registry.registry import registry
 
 
 @attrs.define(eq=False, slots=False)
@@ -95,7 +96,7 @@ class QuantizationRun:
     @property
     def is_sequential(self) -> bool:
         """Whether the algorithm wants to be calibrated block by block."""
-        return self.is_observing_modules and bool(getattr(self.quantizer, "sequential", False))
+        return self.is_observing_modules and is_sequential(self.quantizer)
 
     @property
     def is_calibrated(self) -> bool:
@@ -116,7 +117,7 @@ class QuantizationRun:
         """Tell whether an input or output is quantized by each call's own range."""
         if self.quantize_step(handle).cut.kind == "token":
             return True
-        return bool(getattr(self.quantizer, "dynamic", False))
+        return isinstance(self.quantizer, ChoosesPerCall) and self.quantizer.dynamic
 
     def is_simulated(self, handle: Handle) -> bool:
         """Tell whether forward computes with quantized values, or they are only observed."""
@@ -146,8 +147,8 @@ class QuantizationRun:
         found = self._steps.get(handle)
         if found is None:
             stages = self.binding.plan.recipe.stages
-            clip = handle.plan.quantization.is_clipping_gradients or bool(
-                getattr(self.quantizer, "clip_gradient", False)
+            clip = handle.plan.quantization.is_clipping_gradients or (
+                isinstance(self.quantizer, ClipsGradients) and self.quantizer.clip_gradient
             )
             found = self._steps[handle] = Quantize(
                 handle.plan.target, grid_of(handle.plan), cut_of(handle, stages), clip
@@ -184,14 +185,12 @@ class QuantizationRun:
         Args:
             tensors: all of them, in plan order.
         """
-        make = getattr(self.quantizer, "optimizer", None)
-        if make is None:
-            self.optimizer = torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE)
+        if isinstance(self.quantizer, OptimizesByName):
+            self.optimizer = self.quantizer.named_optimizer(self._by_name(tensors))
         else:
-            groups = self._by_name(tensors)
-            self.optimizer = make(tensors if len(groups) == 1 else groups)
+            self.optimizer = make_optimizer(self.quantizer, tensors)
 
-    def _by_name(self, tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+    def _by_name(self, tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         names = {
             id(tensor): name.removeprefix(start)
             for handle in (*self.parameters, *self.activations)
@@ -203,7 +202,7 @@ class QuantizationRun:
         groups: dict[str, list[Tensor]] = {}
         for tensor in tensors:
             groups.setdefault(names[id(tensor)], []).append(tensor)
-        return [{"params": groups[name], "name": name} for name in sorted(groups)]
+        return {name: groups[name] for name in sorted(groups)}
 
 
 def is_matrix(handle: Handle) -> bool:
@@ -222,19 +221,12 @@ def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
         PluginError: an algorithm cannot be made with its options.
     """
     return tuple(
-        QuantizationRun(number, stage, _make(stage), binding)
+        QuantizationRun(
+            number,
+            stage,
+            make_quantizer(stage.algorithm, stage.options, place=stage.path),
+            binding,
+        )
         for number, stage in enumerate(binding.plan.recipe.stages)
         if stage.method == "quantization"
     )
-
-
-def _make(stage: Stage) -> Quantizer:
-    implementation: Any = registry().quantizers[stage.algorithm]
-    try:
-        quantizer: Quantizer = implementation(**stage.options)
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{stage.path}: {stage.algorithm} could not be made with options "
-            f"{dict(stage.options)}: {type(error).__name__}: {error}"
-        ) from error
-    return quantizer

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tersely
+from tersely.contracts import OptimizesByName
 from tersely.contracts.quantizer import LearnsScales, ObservesRange
 
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -1e30, 1e38, 0.0, -0.0, 1e-45]
@@ -24,6 +25,13 @@ def observe(quantizer, target, *batches):
         statistics = found if statistics is None else observer.merge(statistics, found)
     target = target.evolve(statistics=statistics)
     return quantizer.choose(*observer.range(statistics, target), target), target
+
+
+def optimizer_of(quantizer, learned):
+    """The optimizer of leaves by name, as a session asks for it."""
+    if isinstance(quantizer, OptimizesByName):
+        return quantizer.named_optimizer(learned)
+    return quantizer.optimizer([leaf for leaves in learned.values() for leaf in leaves])
 
 
 def is_usable(qparams):
@@ -240,7 +248,7 @@ def test_no_gradient_and_no_learning_rate_breaks_a_scale(
     quantizer = make(name, learning_rate=learning_rate)
     target = make_target("int8", "affine")
     qparams, learned = start_of(quantizer, target, values)
-    optimizer = quantizer.optimizer(list(learned.values()))
+    optimizer = optimizer_of(quantizer, {key: [leaf] for key, leaf in learned.items()})
 
     for _ in range(3):
         optimizer.zero_grad()
@@ -288,9 +296,10 @@ def test_a_sample_without_its_batch_uses_the_scale_of_each_channel(make_target):
 
 def test_the_optimizer_is_adam_with_the_learning_rate_asked_for():
     for name in ("lsq", "lsq_plus"):
-        (group,) = make(name, learning_rate=0.5).optimizer([torch.ones(())]).param_groups
+        learned = {"scale": [torch.ones(())]}
+        (group,) = optimizer_of(make(name, learning_rate=0.5), learned).param_groups
         assert group["lr"] == 0.5
-        (group,) = make(name).optimizer([torch.ones(())]).param_groups
+        (group,) = optimizer_of(make(name), learned).param_groups
         assert group["lr"] == 1e-3
 
 
@@ -298,8 +307,9 @@ def test_the_optimizer_is_adam_with_the_learning_rate_asked_for():
 def test_zero_points_move_by_steps_and_scales_by_shares(name):
     scale = torch.tensor([1e-4, 10.0], requires_grad=True)
     zero_point = torch.tensor([0.0, 50.0], requires_grad=True)
-    groups = [{"params": [scale], "name": "scale"}, {"params": [zero_point], "name": "zero_point"}]
-    optimizer = make(name, learning_rate=0.5).optimizer(groups if name == "lsq_plus" else [scale])
+    quantizer = make(name, learning_rate=0.5)
+    named = {"scale": [scale]} | ({"zero_point": [zero_point]} if name == "lsq_plus" else {})
+    optimizer = optimizer_of(quantizer, named)
     scale.grad, zero_point.grad = torch.tensor([3.0, -7.0]), torch.tensor([1.0, -1.0])
 
     optimizer.step()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, OptimizesByName
 from tersely_quantization.learned_rounding import FLOAT8, round_learned
 from tersely_quantization.lsq import SMALLEST_SCALE, usable_scale
 from tersely_quantization.observers import make_observer
@@ -18,7 +19,7 @@ from tersely_quantization.straight_through import guarded, straight_through
 _DEVIATIONS = 3
 
 
-class LearnedStepAndOffset:
+class LearnedStepAndOffset(ObservesRange, LearnsScales, OptimizesByName, ClipsGradients):
     """Learns the scale of every block, and the zero point too where the scheme is affine.
 
     Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better
@@ -34,8 +35,6 @@ class LearnedStepAndOffset:
         observer: what finds the range of inputs and outputs.
         observer_options: the observer's options.
     """
-
-    clip_gradient = True
 
     def __init__(
         self,
@@ -127,17 +126,14 @@ class LearnedStepAndOffset:
             zero_point = qparams.zero_point.to(scale.dtype)
         return round_learned(value, scale, zero_point, qparams)
 
-    def optimizer(
-        self, tensors: Sequence[Tensor] | Sequence[Mapping[str, Any]]
-    ) -> torch.optim.Optimizer:
+    def named_optimizer(self, tensors: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
         """Return Adam that moves each scale by a share of its size, and zero points by steps.
 
         Args:
-            tensors: all scales, or groups of one name: ``scale`` and ``zero_point``.
+            tensors: all scales under ``scale``, zero points under ``zero_point``.
         """
-        groups: list[Tensor | Mapping[str, Any]] = [
-            {**one, "relative": one["name"] != "zero_point"} if isinstance(one, Mapping) else one
-            for one in tensors
+        groups = [
+            {"params": list(some), "relative": name == "scale"} for name, some in tensors.items()
         ]
         return RelativeAdam(groups, lr=self.learning_rate, floor=SMALLEST_SCALE)
 
