@@ -128,6 +128,7 @@ class _StagePlanner:
         name = draft.universe.names[position]
         setting = found.setting
         channel_dim = 1 if setting.channels_first else -1
+        groups = _repeats(module) if setting.output_dim else 1
         for shared in found.rows:
             if may_lose and self._is_lost(shared, module, name, origin):
                 continue
@@ -149,7 +150,9 @@ class _StagePlanner:
             else:
                 kind = row.address.side
                 identity = id(module)
-            blocks = shared.blocks.get(shape, _UNKNOWN)
+            # Modules of one class share what is found for a shape, if their groups are as many.
+            cut = shape if groups == 1 or shape is None else (-groups, *shape)
+            blocks = shared.blocks.get(cut, _UNKNOWN)
             target = TargetPlan(
                 name,
                 target_name,
@@ -166,9 +169,10 @@ class _StagePlanner:
                 setting.output_dim,
                 setting.input_dim,
                 channel_dim,
+                groups,
             )
             if blocks is _UNKNOWN:
-                blocks = shared.blocks[shape] = self._cut(shared, target)
+                blocks = shared.blocks[cut] = self._cut(shared, target)
                 target = attrs.evolve(target, blocks=blocks)
             if blocks is None and shape in shared.refused:
                 draft.blame(origin.path, target.name, shared.refused[shape])
@@ -269,3 +273,8 @@ _UNKNOWN: Blocks = Blocks(())
 
 def _full(module: str, target: str) -> str:
     return f"{module}.{target}" if module else target
+
+
+def _repeats(module: nn.Module) -> int:
+    groups = getattr(module, "groups", 1)
+    return groups if isinstance(groups, int) and groups > 0 else 1

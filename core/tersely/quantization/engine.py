@@ -17,6 +17,7 @@ from tersely.engine.optimizing import step_optimizer
 from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed
+from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.again import see_again, watch_again
 from tersely.quantization.folds import begin_folds
 from tersely.quantization.integers import IntegerTensor, integers_of
@@ -153,6 +154,7 @@ class Quantization:
         for run in runs:
             quantize_seen(self, run)
             self._learn(run)
+        fit_accumulators(self.handles, is_told=True)
 
     def _in_sequence(self, run: QuantizationRun, journal: Journal) -> None:
         if not run.handles:
@@ -206,6 +208,7 @@ class Quantization:
                 for handle in run.parameters:
                     with torch.no_grad():
                         run.quantizer.after_step(handle.raw, target_of(handle, run.grid(handle)))
+        fit_accumulators(self.handles, is_told=False)
         self._turn(before, steps)
 
     def move_to(self, steps: int) -> None:

@@ -19,12 +19,14 @@ from tersely.contracts.quantizer import (
     LearnsScales,
     Observer,
     ObservesRange,
+    OptimizesByName,
     Quantizer,
     Simulates,
 )
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
 from tersely.engine.optimizing import make_optimizer
+from tersely.instrument.names import learned_buffer
 from tersely.instrument.quantizing import Grid, Quantize
 from tersely.planning.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
@@ -178,8 +180,29 @@ class QuantizationRun:
             self.observed.pop(handle, None)
 
     def make_optimizer(self, tensors: Sequence[Tensor]) -> None:
-        """Make what moves the learned tensors."""
-        self.optimizer = make_optimizer(self.quantizer, tensors)
+        """Make what moves the learned tensors.
+
+        Args:
+            tensors: all of them, in plan order.
+        """
+        if isinstance(self.quantizer, OptimizesByName):
+            self.optimizer = self.quantizer.named_optimizer(self._by_name(tensors))
+        else:
+            self.optimizer = make_optimizer(self.quantizer, tensors)
+
+    def _by_name(self, tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        names = {
+            id(tensor): name.removeprefix(start)
+            for handle in (*self.parameters, *self.activations)
+            for module, attribute in handle.owners
+            for start in [learned_buffer(attribute, "")]
+            for name, tensor in module._buffers.items()
+            if name.startswith(start)
+        }
+        groups: dict[str, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault(names[id(tensor)], []).append(tensor)
+        return {name: groups[name] for name in sorted(groups)}
 
 
 def is_matrix(handle: Handle) -> bool:
