@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.calibration.chains import Call, Chain, enter_modules, find_blocks, find_chain
 from tersely.calibration.observing import evaluating
 from tersely.calibration.watching import Watch, collect_watches, watch_modules
-from tersely.contracts.pruner import ObservesOutputs
+from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
 from tersely.engine.binding import Handle

@@ -9,17 +9,14 @@ import attrs
 import torch
 from torch import Tensor, distributed, nn
 
-from tersely.contracts.settings import DEFAULT_GRANULARITY
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
 from tersely.instrument.masks import spatial_dims
 from tersely.instrument.names import MASK
-from tersely.json_value import Json
+from tersely.planning.granularity import meant
 from tersely.planning.stage import descriptor_of
-
-_CHANNELS = ("per_channel", "output_channel")
 
 
 @attrs.define(eq=False)
@@ -94,11 +91,8 @@ def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
         handle: an input or output target.
         stages: the recipe's stages.
     """
-    value: Json = handle.plan.pruning.granularity
-    if value == DEFAULT_GRANULARITY:
-        info = descriptor_of(stages[handle.plan.stage])
-        value = None if info is None else info.default_granularity
-    by_channel = isinstance(value, str) and value in _CHANNELS
+    info = descriptor_of(stages[handle.plan.stage])
+    by_channel = info is not None and meant(handle.plan.pruning.granularity, info).is_by_channel
     spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
     return Statistic(handle.plan.name, handle.plan.channel_dim if by_channel else None, spatial)
 

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.contracts.pruner import ObservesInputs, ObservesOutputs
+from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
 from tersely.contracts.quantizer import MergesObservations
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
@@ -38,6 +38,11 @@ class Watch:
 def is_observing(algorithm: object) -> bool:
     """Tell whether an algorithm observes modules in calibration."""
     return isinstance(algorithm, (ObservesInputs, ObservesOutputs))
+
+
+def is_sequential(algorithm: object) -> bool:
+    """Tell whether an algorithm that observes modules wants to be calibrated block by block."""
+    return isinstance(algorithm, Sequential) and algorithm.sequential
 
 
 @contextlib.contextmanager

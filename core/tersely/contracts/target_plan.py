@@ -42,7 +42,7 @@ class TargetPlan:
         target: a parameter or buffer name, or an address such as ``_input_`` or ``_output_0``.
         kind: parameter, buffer, input or output.
         method: pruning, quantization or distillation.
-        algorithm: the algorithm's name; for distillation the loss's.
+        algorithm: the algorithm's short name; for distillation the loss's.
         setting: what is asked of it after template, shortcuts and target_settings, defaults
             filled; targets alike share one object.
         origin: the entry that decided.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.quantizer import QuantizationTarget, Quantizer
+from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.instrument.names import QUANTIZE, state_buffer
 from tersely.instrument.quantizing import Quantize
 
@@ -60,7 +60,7 @@ class Follow:
             )
         )
         # Chosen before anything is written: what is not finite raises and leaves no trace.
-        chosen = self.quantizer.choose(low, high, self.tensor)
+        chosen = choose_of(self.quantizer)(low, high, self.tensor)
         parts = {"low": low, "high": high, "scale": chosen.scale.reshape(low.shape)}
         if not self.inner.grid.is_centred:
             # Adding zeros to every value, here and in backward, would be work for nothing.

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.quantizer import LearnsScales, QuantizationTarget, Quantizer, Simulates
+from tersely.contracts.quantizer import (
+    LearnsScales,
+    QuantizationTarget,
+    Quantizer,
+    Simulates,
+    choose_of,
+)
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
 
@@ -154,7 +160,7 @@ class Dynamic:
         low, high = block_range(values, self.inner.cut.size_of(values))
         if self.inner.cut.kind == "tensor":
             low, high = low.reshape(()), high.reshape(())
-        found = self.quantizer.choose(low, high, self.tensor)
+        found = choose_of(self.quantizer)(low, high, self.tensor)
         return self.inner.apply(value, found.scale, found.zero_point)
 
 

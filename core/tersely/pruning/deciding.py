@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.calibration.statistic import Statistic
-from tersely.contracts.pruner import Learns, ObservesGradients, Solves
+from tersely.contracts.pruner import Learns, MakesNewScores, ObservesGradients, Solves
 from tersely.engine.binding import Handle
 from tersely.engine.processes import is_equal_everywhere
 from tersely.engine.sums import over_processes
@@ -82,7 +82,7 @@ def decide(
     scores = [
         importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
     ]
-    is_expendable = bool(getattr(pruner, "new_scores", False))
+    is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
 
 

@@ -217,7 +217,7 @@ def _scales(session: Session) -> dict[tuple[str, str], QParams]:
         return {}
     # Making integers costs a pass over every weight, so they are asked for only where their type
     # may differ from the config's.
-    own = any(makes_integers(target.algorithm) for target in quantized)
+    own = any(makes_integers(target, session.plan) for target in quantized)
     integers = session.integer_weights() if own else {}
     return stored_qparams(session.plan, session.qparams(), integers)
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import Learns, Optimizes, Penalizes
 from tersely_pruning.learned import initial_values, mean_of
 from tersely_pruning.per_block import spread
 
 _FIRST = 1.0
 
 
-class Slim:
+class Slim(Learns, Penalizes, Optimizes):
     """Ranks by the magnitude of a learned factor, by default of every output channel.
 
     Departs from the paper: the factor is not the batch norm's own gamma but one more number per

@@ -10,10 +10,11 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesGradients
 from tersely_pruning.per_block import score_dtype, sum_per_block
 
 
-class Taylor:
+class Taylor(ObservesGradients):
     """Ranks by the squared products of weights and gradients, by default of output channels.
 
     Departs from the paper: the steps that count are all since the last masks, a block may be any
