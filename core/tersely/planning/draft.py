@@ -12,7 +12,8 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import OnConflict, Recipe
 from tersely.planning.addresses import Address, parse_address
 from tersely.planning.owners import Owners
-from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
+from tersely.planning.plan import Plan
+from tersely.planning.remarks import Shadowed, Skipped, Unmatched
 from tersely.planning.selection import Universe
 from tersely.planning.signature import Signature, signature_of
 from tersely.planning.templates import Templates

@@ -7,8 +7,8 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
-from tersely.reporting.report import Report
 from tersely.reporting.table import percent, sizes, spell_scales, tabulate_metrics
 
 _HEADINGS = {
@@ -20,7 +20,7 @@ _HEADINGS = {
 }
 
 
-def render_page(report: Report, *, title: str) -> str:
+def render_page(report: ReportData, *, title: str) -> str:
     """Return the page.
 
     Args:
@@ -67,7 +67,7 @@ def _breakable(name: str) -> Markup:
     return Markup(".<wbr>").join(name.split("."))
 
 
-def _grouped_remarks(report: Report) -> dict[str, list[str]]:
+def _grouped_remarks(report: ReportData) -> dict[str, list[str]]:
     groups = {
         heading: [remark.text for remark in report.remarks if remark.kind == kind]
         for kind, heading in _HEADINGS.items()

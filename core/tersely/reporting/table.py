@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
-from tersely.reporting.report import Report
 from tersely.reporting.rows import ReportRow
 
 _WIDTH = 110
@@ -18,7 +18,7 @@ _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has 
 _MOMENTS = ("before", "trained", "compressed", "after")
 
 
-def report_text(report: Report) -> str:
+def report_text(report: ReportData) -> str:
     """Return the report as plain text without colours.
 
     Args:
@@ -30,7 +30,7 @@ def report_text(report: Report) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def show_report(report: Report, console: Console) -> None:
+def show_report(report: ReportData, console: Console) -> None:
     """Print a report, in the width and colours of a terminal, or plainly into a file.
 
     Args:
@@ -43,7 +43,7 @@ def show_report(report: Report, console: Console) -> None:
         console.print(Text(report_text(report)), soft_wrap=True)
 
 
-def report_table(report: Report) -> RenderableType:
+def report_table(report: ReportData) -> RenderableType:
     """Return what a rich console prints for a report.
 
     Args:
@@ -139,7 +139,7 @@ def _banner(warning: str) -> RenderableType:
     return Text.assemble(("WARNING ", "bold red"), warning)
 
 
-def _pruned(report: Report, rows: Sequence[ReportRow]) -> Table:
+def _pruned(report: ReportData, rows: Sequence[ReportRow]) -> Table:
     table = Table(show_footer=report.elements > 0, header_style="bold")
     table.add_column("target", overflow="fold", footer="all pruned weights")
     table.add_column("algorithm", overflow="fold")
@@ -164,7 +164,7 @@ def _pruned(report: Report, rows: Sequence[ReportRow]) -> Table:
     return table
 
 
-def _quantized(report: Report, rows: Sequence[ReportRow]) -> Table:
+def _quantized(report: ReportData, rows: Sequence[ReportRow]) -> Table:
     size = report.quantized_size
     table = Table(show_footer=size.elements > 0, header_style="bold")
     table.add_column("target", overflow="fold", footer="all quantized weights")
