@@ -1,13 +1,15 @@
 """Who may import whom: the core no plugin, plugins public names only, floors downwards only."""
 
 import ast
+import copy
 from collections.abc import Iterator
 
 import tersely
+from tersely.extras import EXTRAS
 
 # From the ground up; a module imports from its own floor and from lower ones.
 FLOORS = (
-    {"errors", "log", "text", "json_value"},
+    {"errors", "extras", "log", "text", "text_table", "json_value"},
     {"arithmetic"},
     {"contracts"},
     {"registry"},
@@ -50,6 +52,15 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _without_explained_imports(tree: ast.AST) -> ast.AST:
+    """A copy of a tree without what stands in ``with extra(...)``."""
+    rest = copy.deepcopy(tree)
+    for node in ast.walk(rest):
+        if isinstance(node, ast.With) and ast.unparse(node.items[0]).startswith("extra("):
+            node.body = [ast.Pass()]
+    return rest
 
 
 def _floor(module: str) -> str:
@@ -95,6 +106,19 @@ def test_the_core_imports_no_plugin(core):
         for source in core
         for name in _imported(source.tree)
         if name.startswith("tersely_")
+    ]
+    assert found == []
+
+
+def test_every_library_of_an_extra_is_imported_where_its_absence_is_explained(core):
+    libraries = {package for packages in EXTRAS.values() for package in packages}
+    found = [
+        f"{source.path}: {name}"
+        for source in core
+        for name in _imported(_without_explained_imports(source.tree))
+        if name.split(".")[0] in libraries
+        # The command line is reached through cli.main, which explains that click is missing.
+        and not (_floor(source.module) == "cli" and name == "click")
     ]
     assert found == []
 

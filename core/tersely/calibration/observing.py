@@ -106,7 +106,8 @@ def need_seen(name: str, counts: Sequence[int]) -> None:
             raise CalibrationError(
                 f"{name} was not seen in calibration{_where(process, counts)}: no batch reached "
                 f"it, or something calls its module's forward without calling the module; run it, "
-                f"or leave it out"
+                f"or leave it out",
+                target=name,
             )
 
 
@@ -123,7 +124,8 @@ def need_one_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
     if any(shape != shapes[0] for shape in shapes):
         raise CalibrationError(
             f"{name} has another shape in each process: {[list(shape) for shape in shapes]} "
-            f"without the batch; calibrate with one shape"
+            f"without the batch; calibrate with one shape",
+            target=name,
         )
 
 

@@ -65,7 +65,8 @@ def _need_whole_parameters(handles: Sequence[Handle]) -> None:
         raise SessionError(
             f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
             f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
-            f"the option sequential: false"
+            f"the option sequential: false",
+            **sharded.place,
         )
 
 

@@ -117,7 +117,8 @@ def collect_watches(watches: Sequence[Watch]) -> None:
             if not bool(tensor.sum().isfinite()):
                 raise CalibrationError(
                     f"{watch.handle.plan.name}: what {watch.handle.plan.algorithm} observed "
-                    f"({key}) is not finite; check the batches and the model's weights"
+                    f"({key}) is not finite; check the batches and the model's weights",
+                    **watch.handle.plan.place,
                 )
 
 
@@ -144,13 +145,15 @@ def _check_views(watch: Watch, views: Sequence[_View]) -> None:
     if not seen:
         raise CalibrationError(
             f"{name}: its module was not called in calibration: no batch reached it, or "
-            f"something reads its weight without calling it; run it, or leave it out"
+            f"something reads its weight without calling it; run it, or leave it out",
+            **watch.handle.plan.place,
         )
     if any(parts != seen[0] for parts in seen):
         shapes = [{key: list(shape) for key, (shape, _) in parts.items()} for parts in seen]
         raise CalibrationError(
             f"{name}: what {watch.handle.plan.algorithm} observed has another shape in each "
-            f"process: {shapes}; calibrate with one shape"
+            f"process: {shapes}; calibrate with one shape",
+            **watch.handle.plan.place,
         )
 
 
@@ -226,7 +229,9 @@ def _naming(watch: Watch) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
+        raise CalibrationError(
+            f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place
+        ) from error
 
 
 def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:

@@ -81,6 +81,11 @@ class TargetPlan:
         return f"{self.module}.{self.target}" if self.module else self.target
 
     @property
+    def place(self) -> dict[str, str]:
+        """What an error about the target carries: its name, the deciding entry, the algorithm."""
+        return {"target": self.name, "path": self.origin.path, "algorithm": self.algorithm}
+
+    @property
     def pruning(self) -> PruningSetting:
         """The setting of a pruning target."""
         if isinstance(self.setting, PruningSetting):

@@ -135,7 +135,7 @@ def _is_fixed(stage: Place) -> bool:
     if stage.method != "quantization" or not isinstance(algorithm, str):
         return False
     try:
-        return registry().quantizers.info(algorithm).needs not in ("training", None)
+        return registry().quantizers.info(algorithm).needs != "training"
     except PluginError:  # the schema says already that there is no such algorithm
         return False
 

@@ -42,6 +42,6 @@ def bound_count(count: int, total: int, *, minimum: Ratio, maximum: Ratio) -> in
         count: blocks that would be masked.
         total: how many there are.
         minimum: the share that is masked at least.
-        maximum: the share that is masked at most; it wins where the two contradict.
+        maximum: the share that is masked at most, no less than the minimum.
     """
     return min(max(count, count_masked(minimum, total)), count_masked(maximum, total))

@@ -32,7 +32,7 @@ class Plan(PlanData):
         return len(self.targets)
 
     def __str__(self) -> str:
-        from tersely.planning.table import plan_table  # keeps rich out of the import of plans
+        from tersely.planning.table import plan_table  # it reads the classes of this module
 
         return plan_table(self)
 

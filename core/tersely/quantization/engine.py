@@ -139,7 +139,8 @@ class Quantization(Engine[QuantizationRun]):
             raise SessionError(
                 f"{next(iter(self.seen)).plan.name} was calibrated before the session was "
                 f"loaded, and weights or masks have changed since; call "
-                f"session.calibrate(batches) again"
+                f"session.calibrate(batches) again",
+                target=next(iter(self.seen)).plan.name,
             )
         observe_again(self.context, [self._ranges(runs)])
 
@@ -149,7 +150,9 @@ class Quantization(Engine[QuantizationRun]):
         if self.context.batches is None:
             raise SessionError(
                 f"{run.handles[0].plan.name} is quantized block by block on calibration "
-                f"batches; call session.calibrate(batches) before session.compress()"
+                f"batches; call session.calibrate(batches) before session.compress()",
+                target=run.handles[0].plan.name,
+                algorithm=run.stage.algorithm,
             )
         compress_in_sequence(
             run, self.context.model, self.context.batches, compress=partial(quantize, run)
@@ -181,7 +184,9 @@ class Quantization(Engine[QuantizationRun]):
                 if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
                     raise SessionError(
                         f"step() found no scale of {handle.plan.name}; call session.compress() "
-                        f"before the training loop"
+                        f"before the training loop",
+                        target=handle.plan.name,
+                        algorithm=run.stage.algorithm,
                     )
 
     def need_to_finish(self, call: str) -> None:
@@ -195,7 +200,11 @@ class Quantization(Engine[QuantizationRun]):
                     first = "call session.calibrate(batches) and session.compress() first"
                 if run.follows_training() is not None:
                     first = "train some steps in training mode, or " + first
-                raise SessionError(f"{call}() found no scale of {handle.plan.name}; {first}")
+                raise SessionError(
+                    f"{call}() found no scale of {handle.plan.name}; {first}",
+                    target=handle.plan.name,
+                    algorithm=run.stage.algorithm,
+                )
 
     def step(self, steps: int, journal: Journal) -> bool:
         """Advance by one optimizer step; masks do not change."""

@@ -216,7 +216,8 @@ class Registry:
             if not gone:
                 known = ", ".join(plugin.record.name for plugin in plugins) or "none"
                 raise UnknownPluginError(
-                    f"no plugin {plugin_or_name!r} is registered; registered: {known}"
+                    f"no plugin {plugin_or_name!r} is registered; registered: {known}",
+                    plugin=plugin_or_name if isinstance(plugin_or_name, str) else None,
                 )
             for plugin in gone:
                 if plugin.record.state == "ok":
@@ -252,7 +253,9 @@ class Registry:
                 raise PluginConflictError(
                     f"a plugin called {name!r} is registered already ({record.title}, "
                     f"{record.state}); choose another name, or call unregister({record.name!r}) "
-                    f"first"
+                    f"first",
+                    plugin=name,
+                    distribution=record.distribution,
                 )
 
 

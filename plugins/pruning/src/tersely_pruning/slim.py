@@ -90,6 +90,7 @@ class Slim(Learns, Penalizes, Optimizes):
             raise tersely.SessionError(
                 f"{target.name}: slim ranks by factors that training moves, and none has moved; "
                 f"train some steps with session.total_loss(...) and session.step() before "
-                f"session.compress(), or give the stage a schedule"
+                f"session.compress(), or give the stage a schedule",
+                **target.plan.place,
             )
         return factor.abs()

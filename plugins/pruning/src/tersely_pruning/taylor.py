@@ -55,6 +55,7 @@ class Taylor(ObservesGradients):
             raise tersely.SessionError(
                 f"{target.name}: taylor ranks by gradients and has seen none; train some steps "
                 f"with session.step() behind optimizer.step() before session.compress(), or give "
-                f"the stage a schedule"
+                f"the stage a schedule",
+                **target.plan.place,
             )
         return target.observed["squares"] / target.observed["steps"]

@@ -181,12 +181,14 @@ def _check_dtype(target: tersely.QuantizationTarget) -> None:
     if match is None:
         raise tersely.PlanError(
             f"{target.name}: dorefa needs equal steps, which quant_dtype {target.dtype} does not "
-            f"have; write an integer type such as int8"
+            f"have; write an integer type such as int8",
+            **target.plan.place,
         )
     if match[1] and int(match[2]) == _LARGEST_BITS and target.plan.kind != "output":
         raise tersely.PlanError(
             f"{target.name}: dorefa's {target.dtype} weights are odd integers of one bit more, "
-            f"beyond the {_LARGEST_BITS} bits there are; write int16 or uint15"
+            f"beyond the {_LARGEST_BITS} bits there are; write int16 or uint15",
+            **target.plan.place,
         )
 
 
