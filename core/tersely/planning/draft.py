@@ -12,7 +12,8 @@ from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import OnConflict, Recipe
 from tersely.planning.addresses import Address, parse_address
 from tersely.planning.owners import Owners
-from tersely.planning.plan import Plan, Skipped, Unmatched
+from tersely.planning.plan import Plan
+from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selection import Universe
 from tersely.planning.shadows import Shadows
 from tersely.planning.signature import Signature, signature_of

@@ -10,7 +10,7 @@ import attrs
 
 from tersely.contracts.kinds import Method
 from tersely.contracts.target_plan import Origin
-from tersely.planning.plan import Shadowed
+from tersely.planning.remarks import Shadowed
 
 
 @attrs.frozen(eq=False)

@@ -14,6 +14,7 @@ from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.classes import RESERVED, original_class
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.draft import Draft
 from tersely.planning.granularity import divide, in_force
 from tersely.planning.obstacles import (
@@ -23,10 +24,9 @@ from tersely.planning.obstacles import (
     no_template,
     obstacle,
 )
-from tersely.planning.plan import Skipped, Unmatched
+from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selection import select
 from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
-from tersely.registry.registry import registry
 
 
 def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> None:
@@ -41,19 +41,6 @@ def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> 
     planner = _StagePlanner(draft, stage, number, info or descriptor_of(stage))
     for entry in stage.entries:
         planner.plan_entry(entry)
-
-
-def descriptor_of(stage: Stage) -> PrunerInfo | QuantizerInfo | None:
-    """Return the descriptor of a stage's algorithm, or None for distillation.
-
-    Raises:
-        UnknownPluginError: nobody provides the algorithm any more.
-    """
-    if stage.method == "pruning":
-        return registry().pruners.info(stage.algorithm)
-    if stage.method == "quantization":
-        return registry().quantizers.info(stage.algorithm)
-    return None
 
 
 @attrs.define(eq=False)
