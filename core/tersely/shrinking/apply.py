@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.shrinking.cuts import Cut
+from tersely.engine.cutting import Cut
 from tersely.shrinking.flow import Absorbed
 from tersely.shrinking.predict import Literal
 from tersely.shrinking.program import module_of

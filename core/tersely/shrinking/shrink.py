@@ -18,7 +18,8 @@ from tersely.shrinking.apply import (
     follow_literals,
     follow_sizes,
 )
-from tersely.shrinking.cuts import Cut, cuts_of
+from tersely.engine.cutting import Cut
+from tersely.shrinking.cuts import cuts_of
 from tersely.shrinking.flow import Flow, Trace, arguments
 from tersely.shrinking.predict import changing_literals
 from tersely.shrinking.program import Program, module_of, read_program

@@ -1,0 +1,76 @@
+"""What shrink() refuses before it looks at the model: wrappers, and masks of single elements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from tersely.errors import SessionError
+from tersely.instrument.classes import is_sharded
+
+
+def need_plain_model(model: nn.Module) -> None:
+    """Refuse models whose tensors cannot become smaller in place.
+
+    Args:
+        model: the session's model.
+
+    Raises:
+        SessionError: it is compiled, wrapped for several devices, or sharded.
+    """
+    for name, module in model.named_modules():
+        place = repr(name) if name else "the model"
+        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl:
+            raise SessionError(
+                f"shrink() found that {place} is compiled; shrink first, then torch.compile"
+            )
+        if isinstance(module, (DataParallel, DistributedDataParallel)):
+            raise SessionError(
+                f"shrink() found that {place} is wrapped in {type(module).__name__}; shrink before "
+                f"wrapping, in every process alike"
+            )
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise SessionError(f"shrink() found that {place} is sharded by FSDP; shrink before")
+    for name, parameter in model.named_parameters():
+        if is_sharded(parameter):
+            raise SessionError(
+                f"shrink() found that {name} is sharded by FSDP; shrink before fully_shard"
+            )
+        if parameter.is_meta:
+            raise SessionError(f"shrink() found that {name} is on the meta device: load weights")
+
+
+def need_structured_masks(kept: Mapping[str, Tensor]) -> None:
+    """Refuse masks of which none masks a whole row or column.
+
+    Args:
+        kept: parameter -> what its mask keeps, bool, its shape.
+
+    Raises:
+        SessionError: nothing is masked, or single elements only.
+    """
+    if not kept:
+        raise SessionError(
+            "shrink() found no mask of a parameter; prune with a structured granularity first, "
+            "such as granularity: out_channel"
+        )
+    is_masked = False
+    for mask in kept.values():
+        if bool(mask.all()):
+            continue
+        is_masked = True
+        for dim in range(min(mask.ndim, 2)):
+            others = [one for one in range(mask.ndim) if one != dim]
+            if not bool((mask.any(dim=others) if others else mask).all()):
+                return
+    if not is_masked:
+        raise SessionError("shrink() found masks that keep everything; nothing can be removed")
+    names = ", ".join(list(kept)[:3])
+    raise SessionError(
+        f"shrink() found masks of single elements only ({names}), with no row or column masked "
+        f"whole, so nothing can be removed; ask for granularity: out_channel (or in_channel), "
+        f"or an algorithm that prunes channels, such as l1_norm"
+    )

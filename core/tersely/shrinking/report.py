@@ -1,0 +1,113 @@
+"""Shrunk: what `Session.shrink` did, as data that prints."""
+
+from __future__ import annotations
+
+import attrs
+
+from tersely.json_value import Json
+
+
+@attrs.frozen
+class Row:
+    """A dimension of a tensor that became smaller.
+
+    Attributes:
+        module: full name of the module.
+        parameter: the parameter's or buffer's name in it.
+        dimension: which dimension, from 0.
+        before: its size before.
+        after: its size now.
+    """
+
+    module: str
+    parameter: str
+    dimension: int
+    before: int
+    after: int
+
+
+@attrs.frozen
+class Stay:
+    """Masked slices of a tensor that could not be removed.
+
+    Attributes:
+        target: full name of the parameter.
+        dimension: the dimension of the slices.
+        count: how many.
+        reason: why.
+        hint: what in the config would free them, or None.
+    """
+
+    target: str
+    dimension: int
+    count: int
+    reason: str
+    hint: str | None = None
+
+
+@attrs.frozen
+class Absorption:
+    """Constants that a reader's bias took over.
+
+    Attributes:
+        bias: full name of the bias.
+        count: how many constants.
+        mode: where that is exact: ``evaluation``, or ``both`` evaluation and training.
+    """
+
+    bias: str
+    count: int
+    mode: str
+
+
+@attrs.frozen(kw_only=True)
+class Shrunk:
+    """What a call of `Session.shrink` removed.
+
+    Attributes:
+        rows: one for each dimension that became smaller.
+        stays: masked slices that could not be removed, and why.
+        absorbed: constants that biases took over.
+        parameters: how many parameters there were and are.
+        macs: multiply-accumulate operations of the example, before and now.
+        error: the largest difference of an output from the masked model's, relative to the largest
+            output where that is above 1.
+        in_float64: whether the outputs were compared in double precision.
+    """
+
+    rows: tuple[Row, ...]
+    stays: tuple[Stay, ...]
+    absorbed: tuple[Absorption, ...]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    error: float
+    in_float64: bool
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the same as JSON data."""
+        return {
+            "rows": [attrs.asdict(row) for row in self.rows],
+            "stays": [attrs.asdict(stay) for stay in self.stays],
+            "absorbed": [attrs.asdict(one) for one in self.absorbed],
+            "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
+            "macs": {"before": self.macs[0], "after": self.macs[1]},
+            "error": self.error,
+            "in_float64": self.in_float64,
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
+            f"MACs {self.macs[0]:,} -> {self.macs[1]:,}, largest difference {self.error:.2g}"
+        ]
+        for row in self.rows:
+            name = f"{row.module}.{row.parameter}" if row.module else row.parameter
+            lines.append(f"  {name}: dimension {row.dimension}, {row.before} -> {row.after}")
+        for one in self.absorbed:
+            lines.append(f"  {one.bias} took over {one.count} constants (exact in {one.mode})")
+        for stay in self.stays:
+            lines.append(
+                f"  {stay.target}: {stay.count} masked slices of dimension {stay.dimension} stay: "
+                f"{stay.reason}" + (f" ({stay.hint})" if stay.hint else "")
+            )
+        return "\n".join(lines)
