@@ -142,6 +142,10 @@ class Distillation(Engine[Run[Any]]):
             )
         return self.projections.hand_over()
 
+    def learned(self) -> dict[tuple[str, str], Tensor]:
+        """Return the projections, by ``student target>link`` and part."""
+        return self.projections.learned()
+
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note the projections."""
         super().note(journal, is_step=is_step)
@@ -158,6 +162,15 @@ class Distillation(Engine[Run[Any]]):
             parts[name, key] = {"": leaf.detach().clone()}
         data = {"projections": list(projections.tensors), "handed_over": projections.is_handed_over}
         return Saved(parts, data)
+
+    def held(self, saved: Saved) -> dict[str, str]:
+        """Keep the shape of what is compared with the teacher."""
+        return {
+            one.plan.module if one.is_activation else one.plan.name: (
+                f"{one.plan.name} is compared with the teacher"
+            )
+            for one in self.handles
+        }
 
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: ``student target>link``."""

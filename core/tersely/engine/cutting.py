@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 from torch import Tensor
 
 from tersely.engine.saver import Parts, Saved
+from tersely.errors import SessionError
 from tersely.json_value import Json
 
 
@@ -87,27 +90,49 @@ class Cut:
         }
 
 
-def cut_parts(saved: Saved, cuts: dict[str, Cut]) -> tuple[Saved, tuple[str, ...]]:
-    """Cut an engine's saved tensors.
+def cut_saved(saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
+    """Cut an engine's saved tensors; what was observed and cannot be cut is left out.
 
     Args:
         saved: the state of an engine.
         cuts: parameter or buffer -> its cut.
 
-    Returns:
-        The state of the same engine with the small model, and ``kind of target`` of each tensor
-        for which no cut is known.
+    Raises:
+        SessionError: a tensor has a shape that does not follow its target's.
     """
     parts: Parts = {}
-    unknown = []
     for (kind, name), tensors in saved.parts.items():
         cut = cuts.get(name)
         if cut is None:
             parts[kind, name] = tensors
             continue
         found = {part: cut.of_any(tensor) for part, tensor in tensors.items()}
-        if all(tensor is not None for tensor in found.values()):
-            parts[kind, name] = {part: one for part, one in found.items() if one is not None}
+        known = {part: tensor for part, tensor in found.items() if tensor is not None}
+        if len(known) == len(found):
+            parts[kind, name] = known
         elif kind != "observed":  # what was observed is seen again by the next calibration
-            unknown.append(f"{kind} of {name}")
-    return Saved(parts, dict(saved.data)), tuple(unknown)
+            part = next(part for part, tensor in found.items() if tensor is None)
+            raise SessionError(
+                f"shrink() cannot cut the {part or kind} of {name}, which has shape "
+                f"{list(tensors[part].shape)} for a target of {list(cut.before)}; use a "
+                f"granularity that follows its channels, or finish that stage before shrinking",
+                target=name,
+            )
+    return Saved(parts, dict(saved.data))
+
+
+def move_along(saved: Saved, name: str, kinds: tuple[str, str], now: Tensor) -> None:
+    """Let saved values of a tensor follow what it took over, and its values of before with them.
+
+    Args:
+        saved: a cut state; changed.
+        name: the target.
+        kinds: the kind of its values, and of its values before an algorithm changed them.
+        now: its values now.
+    """
+    values, original = (saved.one(kind, name) for kind in kinds)
+    if values is None or original is None:
+        return
+    change = now - values.to(now.device)
+    saved.parts[kinds[0], name] = {"": now.clone()}
+    saved.parts[kinds[1], name] = {"": original + change.to(original.device)}

@@ -17,6 +17,10 @@ call            pruning                     quantization                      di
 `hand_over`     learned masks               learned scales                    projections
 `note`          masks, sums, learned        steps and buffers, learned        projections
 `save`          masks, sums, values         scales, statistics, values        projections
+`held`          masked inputs and outputs   inputs and outputs with scales    what is compared
+                                            for each channel
+`cut`           masks, sums, values;        scales, values                    nothing
+                targets are frozen
 `stop`          gradients no longer heard   nothing                           taps emptied
 `give_back`     solved weights              solved weights and biases         nothing
 ==============  ==========================  ================================  ====================
@@ -28,7 +32,7 @@ had left.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -38,6 +42,7 @@ from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.context import Context
+from tersely.engine.cutting import Cut, cut_saved, move_along
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.engine.saver import Grammar, Parts, Saved, moments_of, need_shape, unknown
@@ -199,6 +204,13 @@ class Engine(ABC, Generic[AnyRun]):
             run.optimizer = None
         return list(tensors.values())
 
+    def learned(self) -> dict[tuple[str, str], Tensor]:
+        """Return everything that is learned, by target and name."""
+        found: dict[tuple[str, str], Tensor] = {}
+        for run in self.runs:
+            found.update(run.all_learned())
+        return found
+
     def masks(self) -> Iterator[tuple[Handle, Tensor]]:
         """Yield each target that has a mask, with its buffer."""
         yield from ()
@@ -250,6 +262,32 @@ class Engine(ABC, Generic[AnyRun]):
         """Give targets the values they had before an algorithm changed them."""
         for handle, values in self.originals.items():
             handle.write(values)
+
+    def held(self, saved: Saved) -> dict[str, str]:
+        """Return what has to keep its shape when the model is shrunk.
+
+        Args:
+            saved: what `save` returned.
+
+        Returns:
+            Module or parameter -> why.
+        """
+        return {}
+
+    def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
+        """Return a saved state as it is for the small model, which has been cut.
+
+        Args:
+            saved: what `save` returned before.
+            cuts: parameter or buffer -> what stays of it.
+
+        Raises:
+            SessionError: something has a shape that does not follow its target's.
+        """
+        found = cut_saved(saved, cuts)
+        for handle in self.originals:
+            move_along(found, handle.plan.name, ("value", "original"), handle.raw.detach())
+        return found
 
     @abstractmethod
     def save(self) -> Saved:

@@ -19,6 +19,7 @@ from tersely.calibration.statistic import (
 from tersely.calibration.watching import module_observers
 from tersely.engine.binding import Handle
 from tersely.engine.context import Context
+from tersely.engine.cutting import Cut
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import Saved, need_shape, restore_moments
@@ -246,6 +247,20 @@ class Pruning(Engine[PruningRun]):
             "seen": seen,
         }
         return Saved(parts, data)
+
+    def held(self, saved: Saved) -> dict[str, str]:
+        """Keep the shape of what has a mask of its own beside the parameters."""
+        return {
+            handle.plan.module: f"{handle.plan.name} has a mask"
+            for handle in self.handles
+            if handle.is_activation
+        }
+
+    def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
+        """Cut masks and sums; no algorithm prunes what is left once more."""
+        found = super().cut(saved, cuts)
+        found.data["frozen"] = sorted(handle.plan.name for handle, _ in self.masks())
+        return found
 
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed."""

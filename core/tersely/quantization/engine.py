@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from tersely.calibration.watching import module_observers
 from tersely.contracts.quantizer import ChangesAfterStep
 from tersely.engine.binding import Handle
 from tersely.engine.context import Context
+from tersely.engine.cutting import Cut, move_along
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
@@ -317,6 +318,32 @@ class Quantization(Engine[QuantizationRun]):
             "seen": {handle.plan.name: describe_seen(seen) for handle, seen in self.seen.items()},
         }
         return Saved(parts, data)
+
+    def held(self, saved: Saved) -> dict[str, str]:
+        """Keep the shape of inputs and outputs that have more than one scale."""
+        return {
+            handle.plan.module: f"{handle.plan.name} has a scale for each of its channels"
+            for handle in self.handles
+            if handle.is_activation
+            for kind in ("buffer", "seen")
+            for tensor in saved.of(kind, handle.plan.name).values()
+            if tensor.ndim and tensor.numel() > 1
+        }
+
+    def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
+        """Cut scales, and the biases of before they were corrected."""
+        found = super().cut(saved, cuts)
+        for kind in ("bias", "old_bias"):
+            for handle in self.biases:
+                cut = cuts.get(f"{handle.plan.module}.bias".lstrip("."))
+                one = saved.one(kind, handle.plan.name)
+                if one is not None:
+                    found.parts[kind, handle.plan.name] = {"": one if cut is None else cut(one)}
+        for handle in self.biases:
+            bias = handle.module._parameters["bias"]
+            if bias is not None:
+                move_along(found, handle.plan.name, ("bias", "old_bias"), bias.detach())
+        return found
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""

@@ -19,9 +19,11 @@ from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
+from tersely.engine.saver import Saved
 from tersely.errors import SessionError
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
+from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
@@ -40,8 +42,17 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
+from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
 from tersely.session.state import SavedState, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
+from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
+from tersely.shrinking.refusing import (
+    need_plain_model,
+    need_sparsity_reached,
+    need_structured_masks,
+)
+from tersely.shrinking.report import Shrunk
+from tersely.shrinking.shrink import Shrinking
 from tersely.storage.session_folder import save_session
 from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
 from tersely.storage.versions import used_plugins
@@ -71,8 +82,13 @@ class Session:
         self._baked: dict[Handle, Tensor] = {}
         self._baked_qparams: list[tuple[Handle, QParams]] = []
         self._baked_integers: list[tuple[Handle, IntegerTensor]] = []
-        binding = bind(plan, model)
-        self._context = Context(model, binding, teacher)
+        self._begin(plan)
+
+    def _begin(self, plan: Plan) -> None:
+        """Bind a plan to the model, and instrument it; an error leaves the model dense."""
+        self.plan = plan
+        binding = bind(plan, self.model)
+        self._context = Context(self.model, binding, self.teacher)
         self._engines = make_engines(self._context)
         self._attachments = attach_instruments(with_folds(wire(binding), binding), binding.name_of)
         try:
@@ -393,6 +409,94 @@ class Session:
             recipe=dict(self.plan.recipe.document),
             plugins=used_plugins(self.plan),
         )
+
+    def shrink(
+        self,
+        example_inputs: Any,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        round_to: int = 1,
+    ) -> Shrunk:
+        """Remove what masks leave without effect, in place; the session goes on with less.
+
+        Modules and parameters stay the same objects with smaller data. Masks that exist are frozen
+        from now on. Tensors of `parameters()` are replaced, in `optimizer` too.
+
+        Args:
+            example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
+                mapping of keyword arguments.
+            optimizer: the user's; what it remembers of each parameter is cut as well.
+            round_to: how many rows and columns remain of a weight that loses some is a multiple of
+                this, where there are enough.
+
+        Returns:
+            What was removed, what stays and why.
+
+        Raises:
+            SessionError: nothing can be removed for a reason that concerns all of the model, or the
+                small model does not compute what the masked one does. Nothing has changed.
+        """
+        need_attached(self._state, "shrink")
+        need_plain_model(self.model)
+        need_sparsity_reached(self.growing_stages(), self.plan.recipe.stages)
+        kept = kept_parameters(self._masks("shrink"))
+        need_structured_masks(kept)
+        states = {engine.method: engine.save() for engine in self._engines}
+        held: dict[str, str] = {}
+        for engine in self._engines:
+            held |= engine.held(states[engine.method])
+        with suspended(self._attachments):
+            found, shrunk = cut_model(
+                self.model, example_inputs, kept, round_to=round_to, held=held
+            )
+        if found.cuts:
+            self._go_on_with(found, states, optimizer)
+        self._record("shrink")
+        return shrunk
+
+    def _go_on_with(
+        self,
+        found: Shrinking,
+        states: Mapping[str, Saved],
+        optimizer: torch.optim.Optimizer | None,
+    ) -> None:
+        """Build everything anew on the cut model; an error puts all of it back."""
+        before = (self.plan, self._context, self._engines, self._attachments)
+        instruments = snapshot(self._attachments)
+        put_back = remember(optimizer)
+        try:
+            cuts = with_aliases(self.model, found.cuts)
+            plan = small_plan(self.plan, self.model, cuts)
+            small = {
+                engine.method: engine.cut(states[engine.method], cuts) for engine in self._engines
+            }
+            if optimizer is not None:
+                cut_optimizer(optimizer, self.model, cuts)
+            detach_instruments(self._attachments)
+            self._begin(plan)
+            self._context.steps = before[1].steps
+            self._context.batches = before[1].batches
+            self._context.has_kept_batches = before[1].has_kept_batches
+            with Journal() as journal:
+                for engine in self._engines:
+                    engine.restore(small[engine.method], self.steps, journal)
+            if optimizer is not None:
+                for old, new in zip(before[2], self._engines, strict=True):
+                    replace_learned(optimizer, old.learned(), new.learned(), cuts)
+        except BaseException:
+            found.undoing.undo()
+            put_back()
+            if self._engines is not before[2]:
+                for engine in self._engines:
+                    engine.stop()
+            if self._attachments is not before[3]:
+                detach_instruments(self._attachments)
+            self._state = "attached"
+            self.plan, self._context, self._engines, self._attachments = before
+            instruments.put_back()
+            raise
+        for engine in before[2]:
+            engine.stop()
 
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.

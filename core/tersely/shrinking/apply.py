@@ -28,9 +28,7 @@ class Undoing:
     def set_data(self, tensor: Tensor, data: Tensor, grad: Tensor | None = None) -> None:
         """Give a parameter or buffer other data, and a parameter another gradient."""
         self._tensors.append((tensor, tensor.data, tensor.grad))
-        tensor.grad = None
-        tensor.data = data
-        tensor.grad = grad
+        _replace(tensor, data, grad)
 
     def set_attribute(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute."""
@@ -40,17 +38,28 @@ class Undoing:
     def undo(self) -> None:
         """Put everything back, last change first."""
         for tensor, data, grad in reversed(self._tensors):
-            tensor.grad = None
-            tensor.data = data
-            tensor.grad = grad
+            _replace(tensor, data, grad)
         for owner, name, value in reversed(self._attributes):
             setattr(owner, name, value)
         self._tensors.clear()
         self._attributes.clear()
 
 
+def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
+    tensor.grad = None
+    # While a loss of before is alive, autograd remembers the old shape of a parameter; it forgets
+    # that only when data of another dtype comes.
+    other = torch.float32 if data.dtype == torch.float64 else torch.float64
+    tensor.data = torch.empty(0, dtype=other, device=data.device)
+    tensor.data = data
+    tensor.grad = grad
+
+
 def absorb(
-    tensors: Mapping[str, Tensor], absorbed: Iterable[Absorbed], solution: Solution, undoing: Undoing
+    tensors: Mapping[str, Tensor],
+    absorbed: Iterable[Absorbed],
+    solution: Solution,
+    undoing: Undoing,
 ) -> dict[str, tuple[int, Tensor]]:
     """Add to biases what the positions that go would have added.
 
@@ -155,6 +164,8 @@ def follow_literals(model: nn.Module, literals: Sequence[Literal], undoing: Undo
         for name, value in list(vars(module).items()):
             if type(value) is not int or value != old:
                 continue
-            if own and name != "groups" or isinstance(module, nn.GroupNorm) and name != "num_groups":
+            if (own and name != "groups") or (
+                isinstance(module, nn.GroupNorm) and name != "num_groups"
+            ):
                 continue
             undoing.set_attribute(module, name, next(iter(new)))

@@ -68,8 +68,15 @@ def _on(flow: Flow, channel: int) -> tuple[Layer, ...]:
 
 
 def _plain(
-    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, inputs: Layer,
-    channel: int, *, transposed: bool,
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    *,
+    transposed: bool,
 ) -> Layer:
     rows, columns = (1, 0) if transposed else (0, 1)
     trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, columns)), columns))
@@ -80,16 +87,29 @@ def _plain(
     values = weight.read()
     values = (values.transpose(0, 1) if transposed else values).flatten(2)
     read_positions(
-        trace, inputs, values_along(x, channel), weight, values.sum(2), bias,
-        zeros=~values.any(2).any(0), absorbs=not transposed and is_unpadded(node),
+        trace,
+        inputs,
+        values_along(x, channel),
+        weight,
+        values.sum(2),
+        bias,
+        zeros=~values.any(2).any(0),
+        absorbs=not transposed and is_unpadded(node),
         what=_name(weight, node),
     )
     return outputs
 
 
 def _grouped(
-    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, inputs: Layer,
-    channel: int, groups: int, transposed: bool,
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    groups: int,
+    transposed: bool,
 ) -> Layer:
     per_group = inputs.numel() // groups
     if per_group > 1 and not transposed and weight.name is not None:
@@ -110,8 +130,14 @@ def _grouped(
 
 
 def _fibres(
-    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, inputs: Layer,
-    channel: int, groups: int,
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    groups: int,
 ) -> Layer | None:
     """Let each group lose inputs and outputs of its own, equally many in all groups."""
     labels = trace.labels
@@ -145,8 +171,15 @@ def _fibres(
             group
         ]
     read_positions(
-        trace, inputs, values_along(x, channel), weight, spread, bias,
-        zeros=zeros, absorbs=is_unpadded(node), what=_name(weight, node),
+        trace,
+        inputs,
+        values_along(x, channel),
+        weight,
+        spread,
+        bias,
+        zeros=zeros,
+        absorbs=is_unpadded(node),
+        what=_name(weight, node),
     )
     return rows
 
@@ -174,8 +207,14 @@ def _argument(node: Node, index: int, name: str, default: Any) -> Any:
 
 
 def _constant(
-    node: Node, x: Flow, weight: Flow, bias: Flow | None, channel: int, groups: int,
-    *, transposed: bool,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    channel: int,
+    groups: int,
+    *,
+    transposed: bool,
 ) -> Tensor | None:
     """Return what each output channel holds when it does not depend on the input."""
     held = values_along(x, channel)

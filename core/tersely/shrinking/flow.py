@@ -95,9 +95,11 @@ class Trace:
         roots: parameter or buffer -> its labels.
         absorbed: what biases take over.
         source: values of parameters.
+        is_training: whether constants are those that batch norms make of them in training.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, is_training: bool = False) -> None:
+        self.is_training = is_training
         self.labels = Labels()
         self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
         self.roots: dict[str, Flow] = {}

@@ -12,7 +12,7 @@ from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import operator_name, shape_of
 from tersely.shrinking.reading import read_positions, values_along, vector
 
-NAMES = frozenset("linear addmm mm matmul bmm baddbmm einsum_ dot mv".split())
+NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_", "dot", "mv"])
 
 
 def trace_product(trace: Trace, node: Node) -> Flow:
@@ -61,8 +61,15 @@ def _linear(
     held = values_along(x, x.ndim - 1)
     zeros = ~values.any(0)
     read_positions(
-        trace, positions, held, weight, values, bias,
-        zeros=zeros, absorbs=True, what=_reader_name(weight, node),
+        trace,
+        positions,
+        held,
+        weight,
+        values,
+        bias,
+        zeros=zeros,
+        absorbs=True,
+        what=_reader_name(weight, node),
     )
     if bias is not None:
         if bias.ndim > 1:
@@ -132,7 +139,8 @@ def _batched(trace: Trace, flow: Flow, ndim: int, summed: int) -> Flow:
 
 def _meeting(trace: Trace, left: Flow, right: Flow, ndim: int) -> tuple[Layer, ...]:
     """Tie the batch dimensions of two operands; one that also depends on an outer dimension
-    loses a batch position with all of it."""
+    loses a batch position with all of it.
+    """
     batch = list(range(ndim - 2))
     flows = []
     covered = False

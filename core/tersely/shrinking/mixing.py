@@ -14,13 +14,33 @@ from tersely.shrinking.labels import Layer, varying
 from tersely.shrinking.moving import passed, without
 from tersely.shrinking.program import operator_name, shape_of
 
-REDUCTIONS = frozenset("mean sum amax amin var std prod logsumexp norm any all max min argmax argmin".split())
-ALONG = frozenset("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp".split())
+REDUCTIONS = frozenset(
+    [
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "var",
+        "std",
+        "prod",
+        "logsumexp",
+        "norm",
+        "any",
+        "all",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+    ]
+)
+ALONG = frozenset(
+    ["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp"]
+)
 LOCAL = re.compile(
     r"(adaptive_)?(max|avg)_pool([123])d(_with_indices)?\Z|upsample_.*([123])d\w*\Z|"
     r"(reflection|replication)_pad([123])d\Z|_upsample_.*([12])d_aa\Z"
 )
-CREATORS = frozenset("zeros ones full new_zeros new_ones new_full empty_".split())
+CREATORS = frozenset(["zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty_"])
 
 
 def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
@@ -76,7 +96,10 @@ def trace_local(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     values = node.meta["val"]
     if isinstance(values, list | tuple):
         first, *rest = values
-        return (Flow(tuple(first.shape), layers, constant), *(Flow(tuple(v.shape), layers) for v in rest))
+        return (
+            Flow(tuple(first.shape), layers, constant),
+            *(Flow(tuple(v.shape), layers) for v in rest),
+        )
     return Flow(shape_of(node), layers, constant)
 
 

@@ -14,11 +14,57 @@ from tersely.shrinking.labels import EqualParts, Grid, Layer, reduced, varying
 from tersely.shrinking.program import operator_name, shape_of
 
 NAMES = frozenset(
-    "view _unsafe_view reshape _reshape_alias permute transpose t numpy_T unsqueeze squeeze expand "
-    "expand_as slice select split split_with_sizes chunk tensor_split unbind cat concat stack flatten unflatten "
-    "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle roll flip repeat narrow index_select movedim "
-    "swapaxes swapdims constant_pad_nd pad repeat_interleave select_scatter slice_scatter diagonal rot90 "
-    "view_as reshape_as squeeze_copy unfold adjoint mT".split()
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "_reshape_alias",
+        "permute",
+        "transpose",
+        "t",
+        "numpy_T",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "expand_as",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "tensor_split",
+        "unbind",
+        "cat",
+        "concat",
+        "stack",
+        "flatten",
+        "unflatten",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "roll",
+        "flip",
+        "repeat",
+        "narrow",
+        "index_select",
+        "movedim",
+        "swapaxes",
+        "swapdims",
+        "constant_pad_nd",
+        "pad",
+        "repeat_interleave",
+        "select_scatter",
+        "slice_scatter",
+        "diagonal",
+        "rot90",
+        "view_as",
+        "reshape_as",
+        "squeeze_copy",
+        "unfold",
+        "adjoint",
+        "mT",
+    ]
 )
 
 
@@ -157,7 +203,9 @@ def _reader(
     return read
 
 
-def passed(trace: Trace, node: Node, flow: Flow, dims: Sequence[int], reason: str) -> tuple[Layer, ...]:
+def passed(
+    trace: Trace, node: Node, flow: Flow, dims: Sequence[int], reason: str
+) -> tuple[Layer, ...]:
     """Return the labels after an operator that mixes dimensions: only what is whole along them goes.
 
     Args:
@@ -187,4 +235,3 @@ def without(layer: Layer, dims: Sequence[int], *, keep: bool) -> Layer:
     if keep:
         return layer
     return layer.reshape([size for dim, size in enumerate(layer.shape) if dim not in dims])
-

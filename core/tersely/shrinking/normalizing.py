@@ -9,12 +9,23 @@ from torch.fx import Node
 from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.moving import passed
 from tersely.shrinking.pointwise import tie_operands
-from tersely.shrinking.program import operator_name, shape_of
+from tersely.shrinking.program import operator_name
 from tersely.shrinking.reading import values_along
 
 NAMES = frozenset(
-    "_native_batch_norm_legit_no_training batch_norm native_batch_norm layer_norm native_layer_norm "
-    "group_norm native_group_norm instance_norm rms_norm prelu _prelu_kernel".split()
+    [
+        "_native_batch_norm_legit_no_training",
+        "batch_norm",
+        "native_batch_norm",
+        "layer_norm",
+        "native_layer_norm",
+        "group_norm",
+        "native_group_norm",
+        "instance_norm",
+        "rms_norm",
+        "prelu",
+        "_prelu_kernel",
+    ]
 )
 
 
@@ -84,6 +95,8 @@ def _constant(trace: Trace, node: Node, x: Flow, channel: int) -> Tensor | None:
     if "batch_norm" in name:
         if node.args[3] is None:
             return None
+        if trace.is_training:  # a constant channel has its mean subtracted
+            return _along_channels(torch.where(held.isnan(), torch.nan, at(2, 0.0)), x, channel)
         eps = float(node.args[-1] if name.startswith("_native") else node.args[7])
         scaled = (held - at(3, 0.0)) / (at(4, 1.0) + eps).sqrt()
         result = scaled * at(1, 1.0) + at(2, 0.0)
@@ -96,5 +109,9 @@ def _constant(trace: Trace, node: Node, x: Flow, channel: int) -> Tensor | None:
     else:
         slope = at(1, 0.0)
         result = torch.where(held >= 0, held, held * slope)
+    return _along_channels(result, x, channel)
+
+
+def _along_channels(result: Tensor, x: Flow, channel: int) -> Tensor | None:
     result = result.expand(x.shape[channel])
     return settle(result.reshape([-1 if d == channel else 1 for d in range(x.ndim)]))

@@ -12,9 +12,29 @@ from tersely.engine.cutting import Cut
 from tersely.errors import SessionError
 
 
+def remember(optimizer: torch.optim.Optimizer | None) -> Callable[[], None]:
+    """Return what puts an optimizer back as it is now.
+
+    Args:
+        optimizer: the user's, or None.
+    """
+    if optimizer is None:
+        return lambda: None
+    state = {parameter: dict(known) for parameter, known in optimizer.state.items()}
+    groups = [list(group["params"]) for group in optimizer.param_groups]
+
+    def put_back() -> None:
+        optimizer.state.clear()
+        optimizer.state.update(state)
+        for group, parameters in zip(optimizer.param_groups, groups, strict=True):
+            group["params"] = parameters
+
+    return put_back
+
+
 def cut_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, cuts: Mapping[str, Cut]
-) -> Callable[[], None]:
+) -> None:
     """Cut an optimizer's state with the parameters, so that training goes on where it was.
 
     Args:
@@ -22,36 +42,51 @@ def cut_optimizer(
         model: the model, of which the parameters have been cut.
         cuts: parameter -> its cut.
 
-    Returns:
-        What puts the state back.
-
     Raises:
         SessionError: it remembers something whose shape does not follow the parameter's.
     """
-    names = {id(tensor): name for name, tensor in model.named_parameters()}
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
-    found: list[tuple[dict[str, Any], str, Tensor]] = []
-    for parameter, state in optimizer.state.items():
-        cut = cuts.get(names.get(id(parameter), ""))
-        if cut is None:
-            continue
-        for key, value in state.items():
-            if not isinstance(value, Tensor) or value.ndim == 0:
+    for name, parameter in model.named_parameters():
+        if name in cuts and parameter in optimizer.state:
+            optimizer.state[parameter] = _cut(optimizer.state[parameter], cuts[name])
+
+
+def replace_learned(
+    optimizer: torch.optim.Optimizer,
+    old: Mapping[tuple[str, str], Tensor],
+    new: Mapping[tuple[str, str], Tensor],
+    cuts: Mapping[str, Cut],
+) -> None:
+    """Let an optimizer move what is learned now in place of what was learned before.
+
+    Args:
+        optimizer: the user's optimizer.
+        old: what was learned, by target and name.
+        new: what is learned.
+        cuts: target -> its cut.
+    """
+    twins = {id(leaf): (key, new[key]) for key, leaf in old.items() if key in new}
+    for group in optimizer.param_groups:
+        for place, parameter in enumerate(group["params"]):
+            if id(parameter) not in twins:
                 continue
-            small = cut.of_any(value)
-            if small is None:
-                raise SessionError(
-                    f"the optimizer's {key!r} of {cut.name} has shape {list(value.shape)}, which "
-                    f"does not follow the parameter's {list(cut.before)}; make a new optimizer "
-                    f"after shrink() and leave optimizer= out"
-                )
-            before.append((state, key, value))
-            found.append((state, key, small))
-    for state, key, small in found:
-        state[key] = small
+            (target, _), twin = twins[id(parameter)]
+            group["params"][place] = twin
+            state = optimizer.state.pop(parameter, None)
+            if state is not None:
+                optimizer.state[twin] = _cut(state, cuts[target]) if target in cuts else state
 
-    def undo() -> None:
-        for state, key, value in before:
-            state[key] = value
 
-    return undo
+def _cut(state: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
+    found = dict(state)
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            continue
+        small = cut.of_any(value)
+        if small is None:
+            raise SessionError(
+                f"the optimizer's {key!r} of {cut.name} has shape {list(value.shape)}, which does "
+                f"not follow the parameter's {list(cut.before)}; make a new optimizer after "
+                f"shrink() and leave optimizer= out"
+            )
+        found[key] = small
+    return found

@@ -14,12 +14,51 @@ from tersely.shrinking.labels import Layer, varying
 from tersely.shrinking.program import operator_name, shape_of
 
 NAMES = frozenset(
-    "clone contiguous alias detach to _to_copy type_as lift_fresh_copy dropout feature_dropout native_dropout "
-    "alpha_dropout where masked_fill fill clamp clamp_min clamp_max hardtanh hardswish hardsigmoid gelu "
-    "silu mish relu6 leaky_relu elu celu selu softplus logsigmoid threshold softsign tanhshrink "
-    "hardshrink softshrink add sub mul div rsub".split()
+    [
+        "clone",
+        "contiguous",
+        "alias",
+        "detach",
+        "to",
+        "_to_copy",
+        "type_as",
+        "lift_fresh_copy",
+        "dropout",
+        "feature_dropout",
+        "native_dropout",
+        "alpha_dropout",
+        "where",
+        "masked_fill",
+        "fill",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "hardtanh",
+        "hardswish",
+        "hardsigmoid",
+        "gelu",
+        "silu",
+        "mish",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "celu",
+        "selu",
+        "softplus",
+        "logsigmoid",
+        "threshold",
+        "softsign",
+        "tanhshrink",
+        "hardshrink",
+        "softshrink",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "rsub",
+    ]
 )
-_RANDOM = frozenset("bernoulli rand_like randn_like dropout_ native_dropout".split())
+_RANDOM = frozenset(["bernoulli", "rand_like", "randn_like", "dropout_", "native_dropout"])
 
 
 def is_pointwise(node: Node) -> bool:

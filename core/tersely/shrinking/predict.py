@@ -58,13 +58,17 @@ def changing_literals(trace: Trace, solution: Solution) -> Iterator[Literal]:
         name = operator_name(node)
         if isinstance(flow, tuple):
             if name == "split":
-                yield from _differing(node, [node.args[1]], flow, solution, (node.args[2:] or [0])[0])
+                yield from _differing(
+                    node, [node.args[1]], flow, solution, (node.args[2:] or [0])[0]
+                )
             continue
         if name in ("view", "_unsafe_view", "reshape", "expand") or name in CREATORS:
             index = 0 if name in ("zeros", "ones", "full") else 1
             after = shape_after(solution, flow)
             lead = len(after) - len(node.args[index])
-            for old, size, new in zip(node.args[index], flow.shape[lead:], after[lead:], strict=True):
+            for old, size, new in zip(
+                node.args[index], flow.shape[lead:], after[lead:], strict=True
+            ):
                 if old == size and new != size:
                     yield Literal(node, old, new)
         elif name == "slice" and len(node.args) > 3:
@@ -122,5 +126,3 @@ def groups_after(trace: Trace, solution: Solution, node: Node) -> int | None:
     if kept is None:
         return groups
     return int(torch.unique(kept // (flow.shape[dim] // groups)).numel())
-
-

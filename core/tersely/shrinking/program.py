@@ -79,15 +79,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+def modules_around(node: Node) -> tuple[str, ...]:
+    """Return the full names of the modules whose forward an operator runs in, outermost first.
+
+    Args:
+        node: the operator.
+    """
+    stack = node.meta.get("nn_module_stack") or {}
+    # A module that is called again has its name with @ and a number.
+    return tuple(str(name).partition("@")[0] for name, _ in stack.values())
+
+
 def module_of(node: Node) -> str:
     """Return the full name of the module whose forward runs an operator; empty for the root.
 
     Args:
         node: the operator.
     """
-    stack = node.meta.get("nn_module_stack") or {}
-    names = [str(name) for name, _ in stack.values()]
-    return names[-1] if names else ""
+    return (modules_around(node) or ("",))[-1]
 
 
 def operator_name(node: Node) -> str:

@@ -22,7 +22,7 @@ from tersely.shrinking.predict import groups_after, shape_after
 from tersely.shrinking.program import Program, evaluating, module_of, operator_name, shape_of
 from tersely.shrinking.solve import Solution
 
-_PLAIN = frozenset("permute transpose t numpy_T unsqueeze squeeze unbind".split())
+_PLAIN = frozenset(["permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "unbind"])
 
 
 @attrs.frozen(eq=False)
@@ -43,9 +43,7 @@ class Mismatch:
         return module_of(self.node)
 
 
-def compare(
-    trace: Trace, solution: Solution, old: Program, new: Program
-) -> Mismatch | None:
+def compare(trace: Trace, solution: Solution, old: Program, new: Program) -> Mismatch | None:
     """Compare the program of the small model with the prediction, operator by operator.
 
     Args:
@@ -63,7 +61,9 @@ def compare(
             return Mismatch(before, "the small model runs fewer operators")
         after = new.nodes[index]
         twin[before] = after
-        if before.op != after.op or before.target != after.target and before.op == "call_function":
+        if before.op != after.op or (
+            before.target != after.target and before.op == "call_function"
+        ):
             return Mismatch(before, f"the small model runs {operator_name(after)} instead of it")
         if old.parameters.get(before) != new.parameters.get(after):
             return Mismatch(before, "the small model reads another parameter")
@@ -131,9 +131,7 @@ def _is_uncut(solution: Solution, flow: Flow | None) -> bool:
     return flow is None or not bool(solution.lost(flow).any())
 
 
-def _moves_otherwise(
-    trace: Trace, solution: Solution, before: Node, after: Node
-) -> str | None:
+def _moves_otherwise(trace: Trace, solution: Solution, before: Node, after: Node) -> str | None:
     """Number all elements, and compare where the operator puts those that stay."""
     first = 0
     old_values: dict[Node, Tensor] = {}

@@ -83,8 +83,12 @@ def read_positions(
                 lost = (shares != 0) & ~kept.reshape(-1, 1)
                 constant = constant & ~lost.any(0)
             _note(trace, Absorbed(bias.name, weight.name, labels, values, shares))
-            _pin(trace, labels, ~free & ~constant & ~values.isnan(),
-                 f"{what} reads a constant there that its masked bias cannot take over")
+            _pin(
+                trace,
+                labels,
+                ~free & ~constant & ~values.isnan(),
+                f"{what} reads a constant there that its masked bias cannot take over",
+            )
             free = free | constant
         else:
             why = "at a padded border" if direct else "and has no bias to take it over"

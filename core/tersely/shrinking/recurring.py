@@ -123,6 +123,13 @@ def _keep_read(trace: Trace, own: list[Flow], unit: Layer, quiet: Tensor, name: 
     zeros = ~own[1].read().any(0)
     values = torch.where(quiet, 0.0, torch.nan).double()
     read_positions(
-        trace, unit, values, own[1], own[1].read(), None,
-        zeros=zeros, absorbs=False, what=(own[1].name or name).rpartition(".")[0],
+        trace,
+        unit,
+        values,
+        own[1],
+        own[1].read(),
+        None,
+        zeros=zeros,
+        absorbs=False,
+        what=(own[1].name or name).rpartition(".")[0],
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from tersely.document.recipe import Stage
 from tersely.errors import SessionError
 from tersely.instrument.classes import is_sharded
 
@@ -41,6 +42,23 @@ def need_plain_model(model: nn.Module) -> None:
             )
         if parameter.is_meta:
             raise SessionError(f"shrink() found that {name} is on the meta device: load weights")
+
+
+def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> None:
+    """Refuse while a schedule is on its way: what it asks for counts the model before.
+
+    Args:
+        growing: indices of the stages whose sparsity still grows.
+        stages: the recipe's stages.
+
+    Raises:
+        SessionError: a stage has not reached its sparsity.
+    """
+    if growing:
+        raise SessionError(
+            f"shrink() found that the sparsity of {stages[growing[0]].path} is still growing; call "
+            f"it once its schedule has ended"
+        )
 
 
 def need_structured_masks(kept: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from tersely.engine.cutting import Cut
 from tersely.errors import SessionError
 from tersely.shrinking.apply import (
     Undoing,
@@ -18,11 +19,10 @@ from tersely.shrinking.apply import (
     follow_literals,
     follow_sizes,
 )
-from tersely.engine.cutting import Cut
 from tersely.shrinking.cuts import cuts_of
 from tersely.shrinking.flow import Flow, Trace, arguments
 from tersely.shrinking.predict import changing_literals
-from tersely.shrinking.program import Program, module_of, read_program
+from tersely.shrinking.program import Program, module_of, operator_name, read_program
 from tersely.shrinking.proof import (
     Mismatch,
     compare,
@@ -32,29 +32,13 @@ from tersely.shrinking.proof import (
     outputs_in_float64,
     random_inputs,
 )
+from tersely.shrinking.report import Absorption, Stay
 from tersely.shrinking.solve import Solution, slices_lost, solve
 from tersely.shrinking.walk import walk
 
 _ATTEMPTS = 12
 _FLOAT64_TOLERANCE = 1e-9
 _OWN_TOLERANCE = 2e-3
-
-
-@attrs.frozen
-class Stay:
-    """Masked slices of a tensor that could not be removed.
-
-    Attributes:
-        target: full name of the parameter.
-        dimension: the dimension of the slices.
-        count: how many.
-        reason: why.
-    """
-
-    target: str
-    dimension: int
-    count: int
-    reason: str
 
 
 @attrs.frozen(eq=False)
@@ -64,7 +48,7 @@ class Shrinking:
     Attributes:
         cuts: parameter or buffer -> its cut.
         stays: what could not be removed.
-        absorbed: (bias, how many constants it took over).
+        absorbed: constants that biases took over.
         error: largest relative difference of outputs, masked against small.
         in_float64: whether the outputs were compared in double precision.
         undoing: puts the model back.
@@ -72,7 +56,7 @@ class Shrinking:
 
     cuts: Mapping[str, Cut]
     stays: tuple[Stay, ...]
-    absorbed: tuple[tuple[str, int], ...]
+    absorbed: tuple[Absorption, ...]
     error: float
     in_float64: bool
     undoing: Undoing
@@ -111,6 +95,7 @@ def shrink_module(
     kept: Mapping[str, Tensor],
     *,
     round_to: int = 1,
+    held: Mapping[str, str] | None = None,
 ) -> Shrinking:
     """Remove in place what masks leave without effect.
 
@@ -120,6 +105,7 @@ def shrink_module(
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
         round_to: row and column counts of weights that lose some stay multiples.
+        held: module or parameter -> why its inputs and outputs, or it itself, keep their shape.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
@@ -140,7 +126,7 @@ def shrink_module(
     pinned: dict[int, str] = {}
     before: list[list[Tensor]] | None = None
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source)
+        trace = walk(program, source, held=held or {})
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")
@@ -168,8 +154,8 @@ def shrink_module(
                 error = largest_difference(before, after)
                 tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
                 if error <= tolerance:
-                    counts = tuple((bias, count) for bias, (count, _) in absorbed.items())
-                    return Shrinking(cuts, stays, counts, error, in_float64, undoing)
+                    took = _modes(program, source, trace, solution, absorbed)
+                    return Shrinking(cuts, stays, took, error, in_float64, undoing)
                 raise SessionError(
                     f"the small model's outputs differ from the masked model's by {error:.3g} "
                     f"(at most {tolerance:g} was expected), so nothing was removed; "
@@ -181,6 +167,27 @@ def shrink_module(
         undoing.undo()
         pinned.update(failed)
     raise SessionError("the small model does not run as predicted, so nothing was removed")
+
+
+def _modes(
+    program: Program,
+    source: MaskedWeights,
+    trace: Trace,
+    solution: Solution,
+    absorbed: Mapping[str, tuple[int, Tensor]],
+) -> tuple[Absorption, ...]:
+    """Tell of each bias whether what it took over is the same in training."""
+    is_fixed = not any("batch_norm" in operator_name(node) for node in program.nodes)
+    in_training = trace if is_fixed or not absorbed else walk(program, source, is_training=True)
+    found = []
+    for bias, (count, _) in absorbed.items():
+        own, other = (
+            [one for one in each.absorbed if one.bias == bias] for each in (trace, in_training)
+        )
+        gone = solution.of(own[0].labels)
+        same = other and torch.equal(own[0].shares[:, gone], other[0].shares[:, gone])
+        found.append(Absorption(bias, count, "both" if same else "evaluation"))
+    return tuple(found)
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -320,5 +327,3 @@ def _why(solution: Solution, reasons: Mapping[int, str], label: int) -> str:
     if label in reasons:
         return reasons[label]
     return "what it is tied to stays"
-
-

@@ -218,5 +218,3 @@ def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
     others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
     lost = ~(kept.any(dim=others, keepdim=True) if others else kept)
     return lost.expand(layer.shape) if lost.shape != layer.shape else lost
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -29,18 +30,26 @@ from tersely.shrinking.moving import is_moving, trace_moving
 from tersely.shrinking.normalizing import NAMES as NORMS
 from tersely.shrinking.normalizing import trace_norm
 from tersely.shrinking.pointwise import is_pointwise, trace_pointwise
-from tersely.shrinking.program import Program, operator_name, shape_of
+from tersely.shrinking.program import Program, modules_around, operator_name, shape_of
 from tersely.shrinking.recurring import is_recurrent, trace_recurrent
 
 
-def walk(program: Program, source: Source) -> Trace:
+def walk(
+    program: Program,
+    source: Source,
+    *,
+    held: Mapping[str, str] | None = None,
+    is_training: bool = False,
+) -> Trace:
     """Collect labels, constants and conditions of every tensor of a program.
 
     Args:
         program: the program.
         source: values of its parameters.
+        held: module or parameter -> why its inputs and outputs, or it itself, keep their shape.
+        is_training: whether constants are those that batch norms make of them in training.
     """
-    trace = Trace(source)
+    trace = Trace(source, is_training=is_training)
     for node in program.nodes:
         if node.op == "placeholder":
             trace.flows[node] = _placeholder(trace, program, node)
@@ -50,7 +59,25 @@ def walk(program: Program, source: Source) -> Trace:
                     trace.pin(flow, "it is an output of the model")
         else:
             trace.flows[node] = _operator(trace, node)
+    _hold(trace, program, held or {})
     return trace
+
+
+def _hold(trace: Trace, program: Program, held: Mapping[str, str]) -> None:
+    for name, flow in trace.roots.items():
+        if name in held:
+            trace.pin(flow, held[name])
+    for node in program.nodes:
+        inside = {path for path in modules_around(node) if path in held}
+        if node.op != "call_function" or not inside:
+            continue
+        for path in inside:
+            inputs = [one for one in arguments(node) if path not in modules_around(one)]
+            leaves = [one for one in node.users if path not in modules_around(one)]
+            for one in [*inputs, *([node] if leaves else [])]:
+                flow = trace.flow(one)
+                if flow is not None and flow.read is None:
+                    trace.pin(flow, held[path])
 
 
 def _placeholder(trace: Trace, program: Program, node: Node) -> Flow:
@@ -92,7 +119,11 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         return trace_along(trace, node)
     if whole is not None and LOCAL.match(name):
         return trace_local(trace, node)
-    if arguments(node) and isinstance(node.target, torch._ops.OpOverload) and is_moving(trace, node):
+    if (
+        arguments(node)
+        and isinstance(node.target, torch._ops.OpOverload)
+        and is_moving(trace, node)
+    ):
         return trace_moving(trace, node)
     if arguments(node) and is_pointwise(node) and isinstance(node.meta["val"], Tensor):
         return trace_pointwise(trace, node)
@@ -100,6 +131,6 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _is_elementwise(node: Node) -> bool:
-    return str(node.target).endswith((".other", ".Tensor")) or torch.Tag.pointwise in node.target.tags
-
-
+    return (
+        str(node.target).endswith((".other", ".Tensor")) or torch.Tag.pointwise in node.target.tags
+    )

@@ -1,0 +1,155 @@
+"""Shrinking a session: the model is cut with its instruments off, then the session built anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.arithmetic.blocks import resolve_size
+from tersely.engine.binding import Handle
+from tersely.engine.cutting import Cut
+from tersely.errors import SessionError
+from tersely.planning.plan import Plan
+from tersely.pruning.mask_buffers import is_kept
+from tersely.shrinking.counting import mac_count, parameter_count
+from tersely.shrinking.report import Row, Shrunk
+from tersely.shrinking.shrink import Shrinking, shrink_module
+
+
+def kept_parameters(masks: Iterable[tuple[Handle, Tensor]]) -> dict[str, Tensor]:
+    """Return what masks keep of parameters and buffers, by full name.
+
+    Args:
+        masks: targets with the buffers that mask them.
+
+    Returns:
+        Bool, True = kept, each of its tensor's shape.
+    """
+    return {
+        handle.plan.name: is_kept(handle, mask).expand(handle.raw.shape)
+        for handle, mask in masks
+        if not handle.is_activation and not handle.is_additive
+    }
+
+
+def example_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments of an example.
+
+    Args:
+        example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+    """
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (list, tuple)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def cut_model(
+    model: nn.Module,
+    example_inputs: Any,
+    kept: Mapping[str, Tensor],
+    *,
+    round_to: int,
+    held: Mapping[str, str],
+) -> tuple[Shrinking, Shrunk]:
+    """Cut a model whose instruments are off.
+
+    Args:
+        model: the model.
+        example_inputs: as in `example_call`.
+        kept: parameter -> what its mask keeps.
+        round_to: row and column counts of weights that lose some stay multiples.
+        held: module or parameter -> why it keeps its shape.
+
+    Raises:
+        SessionError: the example does not run, or the small model's outputs differ.
+    """
+    args, kwargs = example_call(example_inputs)
+    before = parameter_count(model)
+    try:
+        macs = mac_count(model, args, kwargs)
+    except Exception as error:
+        raise SessionError(
+            f"shrink() cannot run the model with its example_inputs: {error}; give a tensor, a "
+            f"tuple of arguments or a mapping of keyword arguments that model(...) takes"
+        ) from error
+    found = shrink_module(model, args, kwargs, kept, round_to=round_to, held=held)
+    try:
+        shrunk = Shrunk(
+            rows=tuple(_rows(found.cuts.values())),
+            stays=found.stays,
+            absorbed=found.absorbed,
+            parameters=(before, parameter_count(model)),
+            macs=(macs, mac_count(model, args, kwargs)),
+            error=found.error,
+            in_float64=found.in_float64,
+        )
+    except BaseException:
+        found.undoing.undo()
+        raise
+    return found, shrunk
+
+
+def _rows(cuts: Iterable[Cut]) -> list[Row]:
+    rows = []
+    for cut in cuts:
+        module, _, name = cut.name.rpartition(".")
+        rows += [
+            Row(module, name, dim, before, after)
+            for dim, (before, after) in enumerate(zip(cut.before, cut.after, strict=True))
+            if before != after
+        ]
+    return rows
+
+
+def small_plan(plan: Plan, model: nn.Module, cuts: Mapping[str, Cut]) -> Plan:
+    """Return a plan with the shapes of the small model.
+
+    Args:
+        plan: the plan before.
+        model: the model, cut.
+        cuts: parameter or buffer -> what stays of it, by every name of tied ones.
+
+    Raises:
+        SessionError: the blocks of a target do not divide its new shape.
+    """
+    targets = []
+    for target in plan.targets:
+        cut = cuts.get(target.name)
+        if cut is None:
+            targets.append(target)
+            continue
+        if target.blocks is not None:
+            try:
+                resolve_size(target.blocks.size, cut.after)
+            except ValueError as error:
+                raise SessionError(
+                    f"shrink() leaves {target.name} with the shape {list(cut.after)}, which its "
+                    f"blocks do not divide ({error}); use round_to, or another granularity",
+                    target=target.name,
+                ) from error
+        targets.append(attrs.evolve(target, shape=cut.after))
+    return attrs.evolve(plan, targets=tuple(targets))
+
+
+def with_aliases(model: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Cut]:
+    """Return cuts by every name of a tied parameter.
+
+    Args:
+        model: the model.
+        cuts: by one name of each.
+    """
+    tensors = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    by_tensor = {id(tensor): cuts[name] for name, tensor in tensors if name in cuts}
+    return {
+        name: attrs.evolve(by_tensor[id(tensor)], name=name)
+        for name, tensor in tensors
+        if id(tensor) in by_tensor
+    }
