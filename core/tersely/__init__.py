@@ -86,7 +86,9 @@ if TYPE_CHECKING:
     from tersely.session.oneshot import quantize as quantize
     from tersely.session.opening import attach as attach
     from tersely.session.opening import load_session as load_session
+    from tersely.session.opening import load_shrunk as load_shrunk
     from tersely.session.session import Session as Session
+    from tersely.shrinking.report import Shrunk as Shrunk
 
 __version__ = "0.1.0"
 
@@ -134,6 +136,7 @@ _WHERE = {
     "SessionError": "tersely.errors",
     "SessionFileError": "tersely.errors",
     "SharedChannels": "tersely.contracts.tracer",
+    "Shrunk": "tersely.shrinking.report",
     "Solution": "tersely.contracts.pruner",
     "TargetPlan": "tersely.contracts.target_plan",
     "TrainingError": "tersely.errors",
@@ -153,6 +156,7 @@ _WHERE = {
     "inverse_factor": "tersely.arithmetic.gram",
     "load_recipe": "tersely.document.load",
     "load_session": "tersely.session.opening",
+    "load_shrunk": "tersely.session.opening",
     "matrix_layout": "tersely.contracts.matrices",
     "migrate": "tersely.document.migrate",
     "mirror_gram": "tersely.arithmetic.gram",

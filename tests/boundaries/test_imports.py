@@ -21,6 +21,7 @@ FLOORS = (
     {"calibration"},
     {"pruning", "quantization", "distillation"},
     {"shrinking"},
+    {"shrinking"},
     {"storage"},
     {"reporting"},
     {"session"},

@@ -13,6 +13,7 @@ from tersely.distillation.projection import BIAS, WEIGHT, Projections
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle, first_device
 from tersely.engine.context import Context
+from tersely.engine.cutting import Held, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
 from tersely.engine.protocol import Engine
@@ -163,13 +164,10 @@ class Distillation(Engine[Run[Any]]):
         data = {"projections": list(projections.tensors), "handed_over": projections.is_handed_over}
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> dict[str, str]:
+    def held(self, saved: Saved) -> Held:
         """Keep the shape of what is compared with the teacher."""
         return {
-            one.plan.module if one.is_activation else one.plan.name: (
-                f"{one.plan.name} is compared with the teacher"
-            )
-            for one in self.handles
+            place_of(one): f"{one.plan.name} is compared with the teacher" for one in self.handles
         }
 
     def known_names(self) -> set[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import attrs
 from torch import Tensor
 
+from tersely.engine.binding import Handle
 from tersely.engine.saver import Parts, Saved
 from tersely.errors import SessionError
 from tersely.json_value import Json
+
+Held: TypeAlias = "Mapping[tuple[str, str], str]"
+"""What keeps its shape: (module, ``input``, ``output`` or the name of a parameter) -> why."""
 
 
 @attrs.frozen(eq=False)
@@ -69,8 +74,8 @@ class Cut:
         width = 1
         for size in self.before[1:]:
             width *= size
-        columns = self.kept[1] if len(self.before) == 2 else None
-        if self.columns is None and set(shape) == {width} and len(shape) < 3:
+        columns = self.kept[1] if len(self.before[1:]) == 1 else None
+        if self.columns is None and shape in ((width,), (width, width)):
             if self.after[1:] == self.before[1:]:
                 return tensor.clone()
             if columns is not None:
@@ -136,3 +141,12 @@ def move_along(saved: Saved, name: str, kinds: tuple[str, str], now: Tensor) -> 
     change = now - values.to(now.device)
     saved.parts[kinds[0], name] = {"": now.clone()}
     saved.parts[kinds[1], name] = {"": original + change.to(original.device)}
+
+
+def place_of(handle: Handle) -> tuple[str, str]:
+    """Return the place of a target among what keeps its shape.
+
+    Args:
+        handle: the target.
+    """
+    return handle.plan.module, handle.plan.kind if handle.is_activation else handle.plan.target

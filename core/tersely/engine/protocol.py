@@ -42,7 +42,7 @@ from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, cut_saved, move_along
+from tersely.engine.cutting import Cut, Held, cut_saved, move_along
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.engine.saver import Grammar, Parts, Saved, moments_of, need_shape, unknown
@@ -263,14 +263,11 @@ class Engine(ABC, Generic[AnyRun]):
         for handle, values in self.originals.items():
             handle.write(values)
 
-    def held(self, saved: Saved) -> dict[str, str]:
-        """Return what has to keep its shape when the model is shrunk.
+    def held(self, saved: Saved) -> Held:
+        """Return what has to keep its shape when the model is shrunk, and why.
 
         Args:
             saved: what `save` returned.
-
-        Returns:
-            Module or parameter -> why.
         """
         return {}
 

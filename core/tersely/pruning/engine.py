@@ -19,7 +19,7 @@ from tersely.calibration.statistic import (
 from tersely.calibration.watching import module_observers
 from tersely.engine.binding import Handle
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut
+from tersely.engine.cutting import Cut, Held, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import Saved, need_shape, restore_moments
@@ -248,10 +248,10 @@ class Pruning(Engine[PruningRun]):
         }
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> dict[str, str]:
+    def held(self, saved: Saved) -> Held:
         """Keep the shape of what has a mask of its own beside the parameters."""
         return {
-            handle.plan.module: f"{handle.plan.name} has a mask"
+            place_of(handle): f"{handle.plan.name} has a mask"
             for handle in self.handles
             if handle.is_activation
         }

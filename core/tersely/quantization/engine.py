@@ -15,7 +15,7 @@ from tersely.calibration.watching import module_observers
 from tersely.contracts.quantizer import ChangesAfterStep
 from tersely.engine.binding import Handle
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, move_along
+from tersely.engine.cutting import Cut, Held, move_along, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
@@ -319,10 +319,10 @@ class Quantization(Engine[QuantizationRun]):
         }
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> dict[str, str]:
+    def held(self, saved: Saved) -> Held:
         """Keep the shape of inputs and outputs that have more than one scale."""
         return {
-            handle.plan.module: f"{handle.plan.name} has a scale for each of its channels"
+            place_of(handle): f"{handle.plan.name} has a scale for each of its channels"
             for handle in self.handles
             if handle.is_activation
             for kind in ("buffer", "seen")

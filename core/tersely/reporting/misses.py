@@ -20,13 +20,16 @@ from tersely.reporting.reported import Reported
 
 
 def unfinished_stages(session: Reported) -> frozenset[int]:
-    """Return the stages, by index in the recipe, whose sparsity is still growing.
+    """Return the stages, by index in the recipe, whose sparsity is not to be compared.
+
+    It is still growing, or what was masked is gone.
 
     Args:
         session: an attached session.
     """
     # Some algorithms define the growth of their sparsity themselves.
-    return frozenset((*last_updates(session.plan, session.steps), *session.growing_stages()))
+    growing = (*last_updates(session.plan, session.steps), *session.growing_stages())
+    return frozenset((*growing, *session.shrunk_stages))
 
 
 def last_updates(plan: Plan, steps: int) -> dict[int, int]:

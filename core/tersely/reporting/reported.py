@@ -45,6 +45,11 @@ class Reported(Protocol):
         """Paths of the stages whose period has not begun."""
         ...
 
+    @property
+    def shrunk_stages(self) -> frozenset[int]:
+        """The stages, by index in the recipe, of which masked slices were removed."""
+        ...
+
     def growing_stages(self) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
         ...

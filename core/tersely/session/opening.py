@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import nn
 
@@ -13,8 +14,10 @@ from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
+from tersely.shrinking.recorded import cut_again
 from tersely.storage.session_folder import StoredSession, read_session
 from tersely.storage.versions import check_versions
+from tersely.storage.weights import WEIGHTS, load_weights
 
 
 def attach(
@@ -46,7 +49,8 @@ def load_session(
     """Attach a saved session to a model and continue where it was saved.
 
     Args:
-        model: a model of the same structure, with its own weights loaded.
+        model: a model of the same structure, with its own weights loaded. If the session's model
+            was shrunk, one of the original size is cut first; load its small weights afterwards.
         directory: the folder that `Session.save` wrote.
         teacher: the teacher of distillation stages.
 
@@ -56,16 +60,51 @@ def load_session(
     stored = read_session(directory)
     check_versions(stored.plugins, directory)
     plan = _plan_of(stored, directory)
+    undoing = cut_again(model, stored.data.get("cuts", []))
     try:
         session = Session(model, plan, teacher=teacher)
     except AttachError as error:
+        undoing.undo()
         raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
     try:
         session.restore(stored.tensors, stored.data)
     except BaseException:
         session.detach()
+        undoing.undo()
         raise
     return session
+
+
+def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Module:
+    """Give a freshly built model of the original size the shapes and weights of a shrunk one.
+
+    Args:
+        model: the model as it was before pruning; changed in place.
+        directory: the folder that `Session.save` wrote after `Session.shrink`, or the output of a
+            run whose model was shrunk.
+
+    Returns:
+        The model.
+
+    Raises:
+        SessionFileError: nothing was shrunk, the folder is damaged, or it is of another model,
+            which is as it was.
+    """
+    folder = Path(directory)
+    place = folder / "session" if (folder / "session").is_dir() else folder
+    records = read_session(place).data.get("cuts", [])
+    if not records:
+        raise SessionFileError(
+            f"{folder} holds a session that was not shrunk; call session.shrink(example_inputs) "
+            f"before session.save(), or load it with tersely.load_session"
+        )
+    undoing = cut_again(model, records)
+    try:
+        load_weights(model, folder / WEIGHTS)
+    except BaseException:
+        undoing.undo()
+        raise
+    return model
 
 
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:

@@ -13,6 +13,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
 from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
+from tersely.contracts.kinds import Method
 from tersely.engine.batches import Forward
 from tersely.engine.binding import Handle, bind, first_device
 from tersely.engine.by_target import by_target
@@ -46,6 +47,7 @@ from tersely.session.shrinking import cut_model, kept_parameters, small_plan, wi
 from tersely.session.state import SavedState, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
+from tersely.shrinking.recorded import record_of
 from tersely.shrinking.refusing import (
     need_plain_model,
     need_sparsity_reached,
@@ -56,6 +58,7 @@ from tersely.shrinking.shrink import Shrinking
 from tersely.storage.session_folder import save_session
 from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
 from tersely.storage.versions import used_plugins
+from tersely.storage.weights import save_weights
 
 
 class Session:
@@ -77,6 +80,7 @@ class Session:
         self.teacher = teacher
         self.history: list[dict[str, Json]] = []
         self.metrics: dict[str, float] = {}
+        self._cuts: list[dict[str, Json]] = []
         self._state: State = "attached"
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[Handle, Tensor] = {}
@@ -117,6 +121,16 @@ class Session:
         """Paths of the stages whose period has not begun, as in ``stages[1].quantization``."""
         stages = waiting_stages(self.plan.recipe.stages, self.steps)
         return tuple(stage.path for stage in stages)
+
+    @property
+    def shrunk_stages(self) -> frozenset[int]:
+        """The stages, by index in the recipe, of which masked slices were removed."""
+        cut = {one["name"] for record in self._cuts for one in record["tensors"]}
+        return frozenset(
+            target.stage
+            for target in self.plan
+            if target.method == "pruning" and target.name in cut
+        )
 
     def growing_stages(self) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
@@ -391,7 +405,8 @@ class Session:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Save the session, so that `tersely.load_session` goes on bit for bit.
 
-        The model's weights are not in it: save them with your checkpoint.
+        The model's weights are not in it: save them with your checkpoint. Those of a model that was
+        shrunk are, as ``model.safetensors``, for `tersely.load_shrunk`.
 
         Args:
             directory: a folder; a session saved there before is replaced atomically.
@@ -401,6 +416,8 @@ class Session:
         """
         need_attached(self._state, "save")
         tensors, data = self.state()
+        if self._cuts:
+            save_weights(self.model, directory)
         save_session(
             directory,
             tensors=tensors,
@@ -441,8 +458,8 @@ class Session:
         need_sparsity_reached(self.growing_stages(), self.plan.recipe.stages)
         kept = kept_parameters(self._masks("shrink"))
         need_structured_masks(kept)
-        states = {engine.method: engine.save() for engine in self._engines}
-        held: dict[str, str] = {}
+        states: dict[Method, Saved] = {one.method: one.save() for one in self._engines}
+        held: dict[tuple[str, str], str] = {}
         for engine in self._engines:
             held |= engine.held(states[engine.method])
         with suspended(self._attachments):
@@ -457,7 +474,7 @@ class Session:
     def _go_on_with(
         self,
         found: Shrinking,
-        states: Mapping[str, Saved],
+        states: Mapping[Method, Saved],
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
         """Build everything anew on the cut model; an error puts all of it back."""
@@ -497,6 +514,7 @@ class Session:
             raise
         for engine in before[2]:
             engine.stop()
+        self._cuts = [*self._cuts, record_of(found.cuts, found.undoing, self.model)]
 
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
@@ -558,6 +576,7 @@ class Session:
             has_kept_batches=self._context.has_kept_batches,
             history=self.history,
             metrics=self.metrics,
+            cuts=self._cuts,
             engines={engine.method: engine.save() for engine in self._engines},
         )
         return state.written(self._engines)
@@ -581,7 +600,7 @@ class Session:
                 engine.restore(state.engines[engine.method], state.steps, journal)
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
-        self.history, self.metrics = state.history, state.metrics
+        self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
 
     def _note(self, journal: Journal, *, is_step: bool = False) -> None:
         journal.note_attributes(self._context, "batches", "has_kept_batches")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import resolve_size
 from tersely.engine.binding import Handle
-from tersely.engine.cutting import Cut
+from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import is_kept
@@ -54,7 +54,7 @@ def cut_model(
     kept: Mapping[str, Tensor],
     *,
     round_to: int,
-    held: Mapping[str, str],
+    held: Held,
 ) -> tuple[Shrinking, Shrunk]:
     """Cut a model whose instruments are off.
 
@@ -63,7 +63,7 @@ def cut_model(
         example_inputs: as in `example_call`.
         kept: parameter -> what its mask keeps.
         round_to: row and column counts of weights that lose some stay multiples.
-        held: module or parameter -> why it keeps its shape.
+        held: what keeps its shape, and why.
 
     Raises:
         SessionError: the example does not run, or the small model's outputs differ.

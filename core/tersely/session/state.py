@@ -24,6 +24,7 @@ class SavedState:
         history: one mapping for each change of masks.
         metrics: name -> value.
         engines: method -> the state of its engine.
+        cuts: one record for each time the model was shrunk.
     """
 
     steps: int
@@ -31,6 +32,7 @@ class SavedState:
     history: list[dict[str, Json]]
     metrics: dict[str, float]
     engines: Mapping[str, Saved]
+    cuts: list[dict[str, Json]] = attrs.field(factory=list)
 
     def written(self, engines: Engines) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Return the state as named tensors and JSON data.
@@ -44,6 +46,7 @@ class SavedState:
             "kept_batches": self.has_kept_batches,
             "history": [dict(one) for one in self.history],
             "metrics": dict(self.metrics),
+            "cuts": [dict(one) for one in self.cuts],
         }
         for engine in engines:
             saved = self.engines[engine.method]
@@ -72,6 +75,7 @@ def understand(
             has_kept_batches=bool(data["kept_batches"]),
             history=[dict(one) for one in data["history"]],
             metrics=dict(data["metrics"]),
+            cuts=[dict(one) for one in data["cuts"]],
             engines={method: Saved(found, dict(data[method])) for method, found in parts.items()},
         )
         for engine in engines:

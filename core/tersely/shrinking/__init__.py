@@ -1,1 +1,4 @@
-"""Exact physical shrinking: channels that are masked whole are removed from the model."""
+"""Exact physical shrinking: what masks leave without effect is removed from the model.
+
+Private: import public names from `tersely`.
+"""

@@ -35,6 +35,10 @@ class Undoing:
         self._attributes.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
+    def attributes(self) -> list[tuple[Any, str, Any]]:
+        """Return each attribute that was set, with its owner and its value now."""
+        return [(owner, name, getattr(owner, name)) for owner, name, _ in self._attributes]
+
     def undo(self) -> None:
         """Put everything back, last change first."""
         for tensor, data, grad in reversed(self._tensors):
@@ -60,7 +64,7 @@ def absorb(
     absorbed: Iterable[Absorbed],
     solution: Solution,
     undoing: Undoing,
-) -> dict[str, tuple[int, Tensor]]:
+) -> dict[str, Tensor]:
     """Add to biases what the positions that go would have added.
 
     Args:
@@ -70,19 +74,18 @@ def absorb(
         undoing: remembers the biases.
 
     Returns:
-        bias -> how many constants it took over, and its exact value, float64, not cut yet.
+        bias -> its exact value, float64, not cut yet.
     """
-    found: dict[str, tuple[int, Tensor]] = {}
+    found: dict[str, Tensor] = {}
     for one in absorbed:
         gone = solution.of(one.labels)
         shares = torch.where(one.shares.isnan(), 0.0, one.shares)[:, gone]
-        count = int((one.values[gone].nan_to_num(0.0) != 0).sum())
-        if not count:
+        if not one.count(gone):
             continue
         bias = tensors[one.bias]
         total = bias.data.to(torch.float64) + shares.sum(1).to(bias.device)
         undoing.set_data(bias, total.to(bias.dtype), bias.grad)
-        found[one.bias] = count, total
+        found[one.bias] = total
     return found
 
 
@@ -117,29 +120,31 @@ def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) ->
 
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
-    weight = module._parameters.get("weight")
-    if isinstance(module, nn.Linear) and weight is not None:
-        return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
-    if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
-        own, other = weight.shape[0], weight.shape[1] * module.groups
-        if module.transposed:
-            return {"in_channels": own, "out_channels": other}
-        return {"out_channels": own, "in_channels": other}
-    if isinstance(module, nn.modules.batchnorm._NormBase):
-        first = [*module._parameters.values(), *module._buffers.values()]
-        return {"num_features": next(t.shape[0] for t in first if t is not None and t.ndim)}
-    if isinstance(module, nn.GroupNorm) and weight is not None:
-        return {"num_channels": weight.shape[0]}
-    if isinstance(module, nn.Embedding):
-        return {"embedding_dim": module.weight.shape[1]}
-    if isinstance(module, nn.PReLU):
-        return {"num_parameters": module.weight.numel()}
-    if isinstance(module, nn.RNNBase):
-        return {
-            "input_size": module.weight_ih_l0.shape[1],
-            "hidden_size": module.weight_hh_l0.shape[1],
-        }
-    return {}
+    held = {**module._parameters, **module._buffers}
+    shapes = {name: tuple(one.shape) for name, one in held.items() if one is not None}
+    weight = shapes.get("weight", ())
+    found: dict[str, Any] = {}
+    match module:
+        case nn.Linear():
+            found = {"out_features": weight[0], "in_features": weight[1]}
+        case nn.modules.conv._ConvNd():
+            sides = (weight[0], weight[1] * module.groups)
+            names = ("out_channels", "in_channels")
+            found = dict(zip(names[::-1] if module.transposed else names, sides, strict=True))
+        case nn.modules.batchnorm._NormBase():
+            found = {"num_features": next(shape[0] for shape in shapes.values() if shape)}
+        case nn.GroupNorm():
+            found = {"num_channels": weight[0]}
+        case nn.Embedding():
+            found = {"embedding_dim": weight[1]}
+        case nn.PReLU():
+            found = {"num_parameters": weight[0]}
+        case nn.RNNBase():
+            found = {
+                "input_size": shapes["weight_ih_l0"][1],
+                "hidden_size": shapes["weight_hh_l0"][1],
+            }
+    return found
 
 
 def follow_literals(model: nn.Module, literals: Sequence[Literal], undoing: Undoing) -> None:
@@ -160,12 +165,12 @@ def follow_literals(model: nn.Module, literals: Sequence[Literal], undoing: Undo
         module = model.get_submodule(path)
         if len(new) > 1 or isinstance(module, nn.RNNBase):
             continue
-        own = isinstance(module, nn.modules.conv._ConvNd)
+        is_convolution = isinstance(module, nn.modules.conv._ConvNd)
+        is_grouped = isinstance(module, nn.GroupNorm)
+        own = "groups" if is_convolution else "num_groups" if is_grouped else None
         for name, value in list(vars(module).items()):
             if type(value) is not int or value != old:
                 continue
-            if (own and name != "groups") or (
-                isinstance(module, nn.GroupNorm) and name != "num_groups"
-            ):
+            if own is not None and name != own:
                 continue
             undoing.set_attribute(module, name, next(iter(new)))

@@ -9,29 +9,25 @@ from torch.fx import Node
 from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.labels import Layer, varying
 from tersely.shrinking.pointwise import tie_operands
-from tersely.shrinking.program import shape_of
+from tersely.shrinking.program import argument, given, shape_of
 
 
 def trace_attention(trace: Trace, node: Node) -> Flow:
     """Let a head of query, key and value go when all of the head's output goes."""
     labels = trace.labels
-    query, key, value = (trace.flow(one) for one in node.args[:3])
+    query, key, value = (trace.tensor(one) for one in given(node)[:3])
     ndim = query.ndim
     shape = shape_of(node)
-    repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") and ndim > 2 else 1
+    repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
     heads = []
     for flow, inner in ((query, ndim - 1), (key, ndim - 1)):
         layers: list[Layer] = []
         for layer in flow.layers:
-            if layer.shape[ndim - 2] > 1 and flow is not query:
+            if (layer.shape[ndim - 2] > 1 and flow is not query) or varying(layer) == (inner,):
                 labels.pin(layer, "attention sums over it")
                 continue
-            if layer.shape[inner] > 1:
-                if varying(layer) == (inner,):
-                    labels.pin(layer, "attention sums over it")
-                    continue
-                layer = labels.tie_along(layer, [inner])
-            layers.append(labels.whole(layer, [ndim - 2]))
+            tied = labels.tie_along(layer, [inner])
+            layers.append(labels.whole(tied, [ndim - 2]))
         layers = [_repeated(one, repeats if flow is key else 1) for one in layers]
         heads.append(Flow((*query.shape[:-2], 1, 1), tuple(layers)))
     outs = []
@@ -44,13 +40,12 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     over = tuple(labels.whole(x, [ndim - 1]) for x in outs if varying(x) != (ndim - 1,))
     heads.append(Flow((*query.shape[:-2], 1, 1), over))
     met = tie_operands(trace, heads, (*query.shape[:-2], 1, 1), "attention")
-    if len(node.args) > 3 or node.kwargs.get("attn_mask") is not None:
-        mask = trace.flow(node.args[3] if len(node.args) > 3 else node.kwargs["attn_mask"])
-        if mask is not None:
-            trace.pin(mask, "it is a mask of attention")
-            if mask.ndim > 2 and mask.shape[-3] > 1:
-                for layer in met:
-                    labels.pin(layer, "attention has a mask for each head")
+    mask = trace.flow(argument(node, 3, "attn_mask"))
+    if mask is not None:
+        trace.pin(mask, "it is a mask of attention")
+        if mask.shape[:-2] and mask.shape[-3] > 1:
+            for layer in met:
+                labels.pin(layer, "attention has a mask for each head")
     rows = [x for x in query.layers if varying(x) == (ndim - 2,)]
     return Flow(shape, (*outs, *rows, *(() if covered else met)), _constant(node, value, repeats))
 
@@ -69,8 +64,8 @@ def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
     constant = value.constant
     same = (constant == constant.narrow(-2, 0, 1)).all(-2, keepdim=True)
     held = torch.where(same, constant.narrow(-2, 0, 1), torch.nan)
-    if len(node.args) > 3 or node.kwargs.get("attn_mask") is not None:
+    if argument(node, 3, "attn_mask") is not None:
         held = torch.where(held == 0, 0.0, torch.nan)
-    if repeats > 1 and held.ndim > 2 and held.shape[-3] > 1:
+    if repeats > 1 and held.shape[-3] > 1:
         held = held.repeat_interleave(repeats, held.ndim - 3)
     return settle(held)

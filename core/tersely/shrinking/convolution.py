@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
@@ -14,10 +13,19 @@ from torch.fx import Node
 from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.labels import EqualParts, Layer, varying
 from tersely.shrinking.moving import passed
-from tersely.shrinking.program import operator_name, shape_of
-from tersely.shrinking.reading import read_positions, values_along, vector
+from tersely.shrinking.program import argument, given, operator_name, shape_of
+from tersely.shrinking.reading import Reader, read_positions, values_along, vector
 
 NAME = re.compile(r"conv(_transpose)?([123])d\Z")
+
+
+def spatial_of(node: Node) -> int:
+    """Return how many dimensions follow the channels of a convolution.
+
+    Args:
+        node: the operator.
+    """
+    return next(number for number in (1, 2, 3) if f"{number}d" in operator_name(node))
 
 
 def groups_of(node: Node) -> int:
@@ -27,15 +35,15 @@ def groups_of(node: Node) -> int:
         node: the operator.
     """
     index = 7 if "transpose" in operator_name(node) else 6
-    return int(_argument(node, index, "groups", 1))
+    return int(argument(node, index, "groups", 1))
 
 
 def trace_convolution(trace: Trace, node: Node) -> Flow:
     """Tie rows with outputs and columns with inputs; groups go whole or lose equally many."""
-    x, weight = trace.flow(node.args[0]), trace.flow(node.args[1])
-    bias = trace.flow(node.args[2]) if len(node.args) > 2 else None
+    x, weight = trace.tensor(given(node)[0]), trace.tensor(given(node)[1])
+    bias = trace.flow(argument(node, 2, "bias"))
     shape, groups = shape_of(node), groups_of(node)
-    spatial = int(NAME.match(operator_name(node))[2])
+    spatial = spatial_of(node)
     channel = x.ndim - spatial - 1
     layers = passed(trace, node, x, range(channel + 1, x.ndim), "a convolution mixes positions")
     x = attrs.evolve(x, layers=layers)
@@ -49,7 +57,7 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
     if groups == 1:
         outputs = _plain(trace, node, x, weight, bias, inputs, channel, transposed=transposed)
     else:
-        outputs = _grouped(trace, node, x, weight, bias, inputs, channel, groups, transposed)
+        outputs = _grouped(trace, node, x, weight, bias, inputs, channel, groups)
     if bias is not None:
         trace.labels.tie(outputs, vector(trace, bias, 0))
     out_channel = len(shape) - spatial - 1
@@ -84,19 +92,17 @@ def _plain(
     for layer in weight.layers:
         if len(varying(layer)) > 1:
             trace.labels.pin(layer, "its rows and columns are cut together")
-    values = weight.read()
+    values = weight.values()
     values = (values.transpose(0, 1) if transposed else values).flatten(2)
-    read_positions(
-        trace,
-        inputs,
-        values_along(x, channel),
+    reader = Reader(
+        _name(weight, node),
         weight,
-        values.sum(2),
         bias,
-        zeros=~values.any(2).any(0),
-        absorbs=not transposed and is_unpadded(node),
-        what=_name(weight, node),
+        values.sum(2, dtype=torch.float64),
+        ~values.any(2).any(0),
+        sees_alike=not transposed and is_unpadded(node),
     )
+    read_positions(trace, reader, inputs, values_along(x, channel))
     return outputs
 
 
@@ -109,13 +115,11 @@ def _grouped(
     inputs: Layer,
     channel: int,
     groups: int,
-    transposed: bool,
 ) -> Layer:
+    transposed = "transpose" in operator_name(node)
     per_group = inputs.numel() // groups
     if per_group > 1 and not transposed and weight.name is not None:
-        found = _fibres(trace, node, x, weight, bias, inputs, channel, groups)
-        if found is not None:
-            return found
+        return _fibres(trace, node, x, weight, bias, inputs, channel, groups)
     first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
     trace.labels.pin(
         vector(trace, Flow(weight.shape, _only(weight, 1)), 1), "columns that groups share"
@@ -124,8 +128,7 @@ def _grouped(
     own = labels.tie_along(inputs.view(groups, -1), [1])
     labels.tie(own, labels.tie_along(first.view(groups, -1), [1]))
     if transposed:
-        outputs = own.expand(groups, weight.shape[1]).reshape(-1)
-        return outputs
+        return own.expand(groups, weight.shape[1]).reshape(-1)
     return first
 
 
@@ -138,7 +141,7 @@ def _fibres(
     inputs: Layer,
     channel: int,
     groups: int,
-) -> Layer | None:
+) -> Layer:
     """Let each group lose inputs and outputs of its own, equally many in all groups."""
     labels = trace.labels
     rows = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
@@ -147,40 +150,30 @@ def _fibres(
     per_row = inputs.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
     per_row = per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
     # The columns of each group are removed from its own rows.
-    known = trace.roots[weight.name]
+    name = weight.name or ""
+    known = trace.roots[name]
     old = [layer for layer in known.layers if varying(layer) == (1,)]
     others = [layer for layer in known.layers if len(varying(layer)) > 1]
     for layer in others:
         labels.tie(layer, per_row)
     if not others:
         rest = tuple(layer for layer in known.layers if id(layer) not in {id(one) for one in old})
-        trace.roots[weight.name] = Flow(
-            known.shape, (*rest, per_row), read=known.read, name=known.name
-        )
+        trace.roots[name] = Flow(known.shape, (*rest, per_row), read=known.read, name=known.name)
         for user, flow in list(trace.flows.items()):
             if isinstance(flow, Flow) and flow.name == weight.name:
-                trace.flows[user] = trace.roots[weight.name]
-    values = weight.read().flatten(2)
+                trace.flows[user] = trace.roots[name]
+    values = weight.values().flatten(2)
     width = inputs.numel() // groups
     zeros = ~values.any(2).view(groups, -1, width).any(1).reshape(-1)
-    sums = values.sum(2).view(groups, -1, width)
+    sums = values.sum(2, dtype=torch.float64).view(groups, -1, width)
     spread = torch.zeros(weight.shape[0], inputs.numel(), dtype=sums.dtype)
     for group in range(groups):
         height = weight.shape[0] // groups
         spread[group * height : (group + 1) * height, group * width : (group + 1) * width] = sums[
             group
         ]
-    read_positions(
-        trace,
-        inputs,
-        values_along(x, channel),
-        weight,
-        spread,
-        bias,
-        zeros=zeros,
-        absorbs=is_unpadded(node),
-        what=_name(weight, node),
-    )
+    reader = Reader(_name(weight, node), weight, bias, spread, zeros, sees_alike=is_unpadded(node))
+    read_positions(trace, reader, inputs, values_along(x, channel))
     return rows
 
 
@@ -194,16 +187,10 @@ def is_unpadded(node: Node) -> bool:
     Args:
         node: the operator.
     """
-    padding = _argument(node, 4, "padding", 0)
+    padding = argument(node, 4, "padding", 0)
     if isinstance(padding, str):
         return padding == "valid"
     return not any(padding) if isinstance(padding, Sequence) else padding == 0
-
-
-def _argument(node: Node, index: int, name: str, default: Any) -> Any:
-    if len(node.args) > index:
-        return node.args[index]
-    return node.kwargs.get(name, default)
 
 
 def _constant(
@@ -220,11 +207,11 @@ def _constant(
     held = values_along(x, channel)
     if transposed or not is_unpadded(node):
         held = torch.where(held == 0, 0.0, torch.nan)
-    values = weight.read()
+    values = weight.values()
     if transposed:
-        values = values.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+        values = values.reshape(groups, -1, *values.shape[1:]).transpose(1, 2).flatten(0, 1)
     used = values.flatten(2).any(2)
-    sums = values.flatten(2).sum(2).to(torch.float64)
+    sums = values.flatten(2).sum(2, dtype=torch.float64)
     height = values.shape[0] // groups
     per_row = held.view(groups, -1).repeat_interleave(height, 0)
     fixed = ~(used & per_row.isnan()).any(1)

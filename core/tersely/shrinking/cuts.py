@@ -17,11 +17,11 @@ def cuts_of(solution: Solution) -> dict[str, Cut]:
     """
     found: dict[str, Cut] = {}
     for name, flow in solution.trace.roots.items():
-        plain = attrs.evolve(flow, layers=tuple(x for x in flow.layers if len(varying(x)) < 2))
+        plain = attrs.evolve(flow, layers=tuple(x for x in flow.layers if len(varying(x)) <= 1))
         kept = list(solution.kept_indices(plain))
         columns = None
         for layer in flow.layers:
-            if len(varying(layer)) == 2 and bool(solution.of(layer).any()):
+            if len(varying(layer)) > 1 and bool(solution.of(layer).any()):
                 rows = layer.reshape(layer.shape[:2])
                 if kept[0] is not None:
                     rows = rows[kept[0]]

@@ -40,6 +40,12 @@ class Flow:
         """How many dimensions the tensor has."""
         return len(self.shape)
 
+    def values(self) -> Tensor:
+        """Return all values, of a tensor that can be read."""
+        if self.read is None:
+            raise TypeError("values that depend on the input cannot be read")
+        return self.read()
+
     def known(self) -> Tensor:
         """Return the constant, or one NaN that broadcasts."""
         if self.constant is not None:
@@ -68,6 +74,14 @@ class Absorbed:
     labels: Layer
     values: Tensor
     shares: Tensor
+
+    def count(self, gone: Tensor) -> int:
+        """Return how many constants that are not zero are taken over.
+
+        Args:
+            gone: which positions go, bool.
+        """
+        return int((self.values[gone].nan_to_num(0.0) != 0).sum())
 
 
 class Source(Protocol):
@@ -110,6 +124,13 @@ class Trace:
         """Return what is known of an operator's argument; None when it is no tensor."""
         found = self.flows.get(argument) if isinstance(argument, Node) else None
         return found if isinstance(found, Flow) else None
+
+    def tensor(self, argument: Any) -> Flow:
+        """Return what is known of an argument that is a tensor."""
+        found = self.flow(argument)
+        if found is None:
+            raise TypeError(f"{argument} is no tensor")
+        return found
 
     def root(self, name: str, shape: tuple[int, ...]) -> Flow:
         """Return the labels of a parameter or buffer, made when it is first met."""
@@ -158,7 +179,12 @@ def arguments(node: Node) -> list[Node]:
         node: the operator.
     """
     found: list[Node] = []
-    torch.fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)
+
+    def note(one: Node) -> Node:
+        found.append(one)
+        return one
+
+    torch.fx.node.map_arg((node.args, node.kwargs), note)
     return found
 
 

@@ -96,7 +96,7 @@ class Labels:
 
     def tie(self, first: Layer, second: Layer) -> None:
         """Let elements of two layers go together, elementwise after broadcasting."""
-        first, second = torch.broadcast_tensors(first, second)
+        first, second = _spread([first, second])
         pairs = torch.stack([first.reshape(-1), second.reshape(-1)], 1)
         self._ties.append(torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0))
 
@@ -132,9 +132,9 @@ class Labels:
 
     def joined(self, layers: Sequence[Layer]) -> Layer | None:
         """Return one layer that stands for several of a tensor; None without any."""
-        if len(layers) < 2:
+        if len(layers) <= 1:
             return layers[0] if layers else None
-        spread = torch.stack([torch.Tensor.clone(x) for x in torch.broadcast_tensors(*layers)], -1)
+        spread = torch.stack(_spread(layers), -1)
         joined = self.new(spread.shape[:-1])
         self.constraints.append(Either(joined.reshape(-1), spread.reshape(-1, spread.shape[-1])))
         return joined
@@ -158,6 +158,14 @@ class Labels:
             parent = new
 
 
+def _spread(layers: Sequence[Layer]) -> list[Layer]:
+    """Layers of one tensor, each as large as all together need."""
+    ndim = max(layer.ndim for layer in layers)
+    padded = [(1,) * (ndim - layer.ndim) + tuple(layer.shape) for layer in layers]
+    shape = [max(sizes) for sizes in zip(*padded, strict=True)]
+    return [layer.expand(shape) for layer in layers]
+
+
 def varying(layer: Layer) -> tuple[int, ...]:
     """Return the dimensions on which a layer depends.
 
@@ -174,7 +182,7 @@ def reduced(layer: Tensor) -> Tensor:
         layer: labels, or float values in which NaN is a value like others.
     """
     for dim in range(layer.ndim):
-        if layer.shape[dim] < 2:
+        if layer.shape[dim] <= 1:
             continue
         first = layer.narrow(dim, 0, 1)
         if layer.stride(dim) == 0 or _is_same(layer, first):

@@ -9,8 +9,8 @@ from torch.fx import Node
 from tersely.shrinking.flow import Flow, Trace, aligned, settle
 from tersely.shrinking.labels import Layer, varying
 from tersely.shrinking.pointwise import tie_operands
-from tersely.shrinking.program import operator_name, shape_of
-from tersely.shrinking.reading import read_positions, values_along, vector
+from tersely.shrinking.program import argument, given, operator_name, shape_of
+from tersely.shrinking.reading import Reader, read_positions, values_along, vector
 
 NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_", "dot", "mv"])
 
@@ -18,32 +18,25 @@ NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_
 def trace_product(trace: Trace, node: Node) -> Flow:
     """Sum over the last dimension of the first operand."""
     name = operator_name(node)
-    if name == "linear":
-        x, weight = trace.flow(node.args[0]), trace.flow(node.args[1])
-        bias = trace.flow(node.args[2]) if len(node.args) > 2 else None
-        if weight.read is not None:
-            return _linear(trace, node, x, weight, bias, rows=0)
-        trace.pin(x, "its weight is computed from the input")
-        trace.pin(weight, "a weight is computed from the input")
-        return Flow(shape_of(node))
-    if name == "addmm":
-        bias, x, weight = (trace.flow(one) for one in node.args[:3])
-        scaled = node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("beta", 1) != 1
-        if weight.read is not None and not scaled:
-            return _linear(trace, node, x, weight, bias, rows=1)
-        for one in (bias, x, weight):
-            trace.pin(one, "addmm scales or multiplies activations")
-        return Flow(shape_of(node))
+    flows = [flow for one in given(node) if (flow := trace.flow(one)) is not None]
+    if name == "linear" and flows[1].read is not None:
+        return _linear(trace, node, flows[0], flows[1], trace.flow(argument(node, 2)), rows=0)
+    scaled = node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("beta", 1) != 1
+    if name == "addmm" and flows[2].read is not None and not scaled:
+        return _linear(trace, node, flows[1], flows[2], flows[0], rows=1)
     if name in ("mm", "matmul", "bmm"):
-        first, second = trace.flow(node.args[0]), trace.flow(node.args[1])
-        if second.read is not None and second.ndim == 2 and first.ndim >= 1 and first.read is None:
+        first, second = flows
+        if _is_weight(second) and first.ndim and first.read is None:
             return _linear(trace, node, first, second, None, rows=1)
-        if min(first.ndim, second.ndim) >= 2:
+        if min(first.ndim, second.ndim) > 1:
             return _activations(trace, node, first, second)
-    for one in node.args:
-        if (flow := trace.flow(one)) is not None:
-            trace.pin(flow, f"there is no rule for {name}")
+    for flow in flows:
+        trace.pin(flow, f"there is no rule for {name} of these operands")
     return Flow(shape_of(node))
+
+
+def _is_weight(flow: Flow) -> bool:
+    return flow.read is not None and len(flow.shape[:-1]) == 1
 
 
 def _linear(
@@ -56,21 +49,12 @@ def _linear(
     positions = vector(trace, x, x.ndim - 1)
     trace.labels.tie(positions, _own(trace, weight, columns))
     outputs = _own(trace, weight, rows)
-    values = weight.read()
+    values = weight.values()
     values = values if rows == 0 else values.T
     held = values_along(x, x.ndim - 1)
     zeros = ~values.any(0)
-    read_positions(
-        trace,
-        positions,
-        held,
-        weight,
-        values,
-        bias,
-        zeros=zeros,
-        absorbs=True,
-        what=_reader_name(weight, node),
-    )
+    reader = Reader(_reader_name(weight, node), weight, bias, values, zeros, sees_alike=True)
+    read_positions(trace, reader, positions, held)
     if bias is not None:
         if bias.ndim > 1:
             trace.pin(bias, "it is added to a product")
@@ -128,18 +112,16 @@ def _batched(trace: Trace, flow: Flow, ndim: int, summed: int) -> Flow:
     shape = (1,) * (ndim - flow.ndim) + flow.shape
     layers = []
     for layer in flow.layers:
-        layer = aligned(layer, ndim)
-        if layer.shape[summed] > 1:
-            if varying(layer) == (summed,):
-                continue
-            layer = trace.labels.tie_along(layer, [summed])
-        layers.append(layer)
+        spread = aligned(layer, ndim)
+        if varying(spread) != (summed,):
+            layers.append(trace.labels.tie_along(spread, [summed]))
     return Flow(shape, tuple(layers))
 
 
 def _meeting(trace: Trace, left: Flow, right: Flow, ndim: int) -> tuple[Layer, ...]:
-    """Tie the batch dimensions of two operands; one that also depends on an outer dimension
-    loses a batch position with all of it.
+    """Tie the batch dimensions of two operands.
+
+    One that also depends on an outer dimension loses a batch position with all of it.
     """
     batch = list(range(ndim - 2))
     flows = []

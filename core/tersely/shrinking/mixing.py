@@ -12,7 +12,7 @@ from torch.fx import Node
 from tersely.shrinking.flow import Flow, Trace, arguments, call, settle
 from tersely.shrinking.labels import Layer, varying
 from tersely.shrinking.moving import passed, without
-from tersely.shrinking.program import operator_name, shape_of
+from tersely.shrinking.program import argument, given, operator_name, shape_of
 
 REDUCTIONS = frozenset(
     [
@@ -46,7 +46,7 @@ CREATORS = frozenset(["zeros", "ones", "full", "new_zeros", "new_ones", "new_ful
 def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Reduce dimensions, all of which stay."""
     name = operator_name(node)
-    x = trace.flow(node.args[0])
+    x = trace.tensor(given(node)[0])
     dims, keep = _reduced_dims(node, x.ndim)
     layers = passed(trace, node, x, dims, f"{name} reduces them")
     layers = tuple(without(layer, dims, keep=keep) for layer in layers)
@@ -55,7 +55,7 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         known = x.constant.expand(
             [x.shape[d] if d in dims else x.constant.shape[d] for d in range(x.ndim)]
         )
-        constant = settle(call(node, {node.args[0]: known}))
+        constant = settle(call(node, {given(node)[0]: known}))
     values = node.meta["val"]
     if isinstance(values, list | tuple):
         return tuple(Flow(tuple(v.shape), layers) for v in values)
@@ -76,22 +76,21 @@ def _reduced_dims(node: Node, ndim: int) -> tuple[list[int], bool]:
 
 def trace_along(trace: Trace, node: Node) -> Flow:
     """Mix along one dimension, which stays."""
-    x = trace.flow(node.args[0])
-    dim = int(node.args[1] if len(node.args) > 1 else node.kwargs["dim"]) % x.ndim
+    x = trace.tensor(given(node)[0])
+    dim = int(argument(node, 1, "dim")) % x.ndim
     return Flow(x.shape, passed(trace, node, x, [dim], f"{operator_name(node)} mixes them"))
 
 
 def trace_local(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Mix neighbouring positions, of which all stay; channels pass."""
-    match = LOCAL.match(operator_name(node))
-    spatial = int(next(part for part in match.groups() if part and part.isdigit()))
-    x = trace.flow(node.args[0])
+    spatial = next(number for number in (1, 2, 3) if f"{number}d" in operator_name(node))
+    x = trace.tensor(given(node)[0])
     dims = list(range(x.ndim - spatial, x.ndim))
     layers = passed(trace, node, x, dims, f"{operator_name(node)} mixes positions")
     constant = None
     if x.constant is not None:
         known = x.constant.expand([*x.constant.shape[: x.ndim - spatial], *x.shape[-spatial:]])
-        result = call(node, {node.args[0]: known})
+        result = call(node, {given(node)[0]: known})
         constant = settle(result[0] if isinstance(result, tuple) else result)
     values = node.meta["val"]
     if isinstance(values, list | tuple):
@@ -105,11 +104,11 @@ def trace_local(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 def trace_embedding(trace: Trace, node: Node) -> Flow:
     """Look rows up, all of which stay; columns pass."""
-    weight, shape = trace.flow(node.args[0]), shape_of(node)
+    weight, shape = trace.tensor(given(node)[0]), shape_of(node)
     trace.pin(weight, "rows are looked up by the input", (0,))
     own = [layer for layer in weight.layers if varying(layer) == (1,)]
     layers = tuple(layer.reshape((1,) * (len(shape) - 1) + (-1,)) for layer in own)
-    values = weight.read()
+    values = weight.values()
     same = (values == values[:1]).all(0)
     held = torch.where(same, values[0].to(torch.float64), torch.nan)
     return Flow(shape, layers, settle(held.reshape((1,) * (len(shape) - 1) + (-1,))))
@@ -125,7 +124,7 @@ def trace_creator(trace: Trace, node: Node) -> Flow:
     ]
     value: Any = {"zeros": 0, "ones": 1, "new_zeros": 0, "new_ones": 1}.get(operator_name(node))
     if value is None:
-        value = node.args[2] if operator_name(node) == "new_full" else node.args[1]
+        value = given(node)[2] if operator_name(node) == "new_full" else given(node)[1]
     constant: Tensor | None = None
     if isinstance(value, int | float):
         constant = torch.full((1,) * len(shape), float(value), dtype=torch.float64)
@@ -145,6 +144,8 @@ def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     if fixed and isinstance(values, Tensor):
 
         def read() -> Tensor:
-            return call(node, {one: trace.flow(one).read() for one in arguments(node)})
+            values = {one: trace.tensor(one).values() for one in arguments(node)}
+            result: Tensor = call(node, values)
+            return result
 
     return Flow(shape_of(node), read=read)

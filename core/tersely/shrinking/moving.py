@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, arguments, call, settle
 from tersely.shrinking.labels import EqualParts, Grid, Layer, reduced, varying
-from tersely.shrinking.program import operator_name, shape_of
+from tersely.shrinking.program import given, operator_name, shape_of
 
 NAMES = frozenset(
     [
@@ -77,13 +77,14 @@ def is_moving(trace: Trace, node: Node) -> bool:
     """
     name = operator_name(node)
     if name == "repeat_interleave":
-        return isinstance(node.args[1] if len(node.args) > 1 else None, int)
+        return isinstance(given(node)[1] if len(given(node)) > 1 else None, int)
     if name == "index":
-        indices = [flow for one in node.args[1] if (flow := trace.flow(one)) is not None]
-        return trace.flow(node.args[0]).read is None and all(x.read is not None for x in indices)
+        indices = [flow for one in given(node)[1] if (flow := trace.flow(one)) is not None]
+        return trace.tensor(given(node)[0]).read is None and all(
+            x.read is not None for x in indices
+        )
     if name == "index_select":
-        flow = trace.flow(node.args[2])
-        return flow is not None and flow.read is not None
+        return trace.tensor(given(node)[2]).read is not None
     return name in NAMES
 
 
@@ -95,22 +96,22 @@ def moved(node: Node) -> list[Node]:
     """
     name = operator_name(node)
     if name in ("index", "index_select"):
-        return [node.args[0]]
+        return [given(node)[0]]
     if name in ("expand_as", "view_as", "reshape_as"):
-        return [node.args[0]]
+        return [given(node)[0]]
     return arguments(node)
 
 
 def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Move labels and constants as the operator moves elements."""
     operands = list(dict.fromkeys(moved(node)))
-    flows = {one: trace.flow(one) for one in operands}
+    flows = {one: trace.tensor(one) for one in operands}
     others = {
-        one: flow.read() if (flow := trace.flow(one)).read else torch.empty(flow.shape)
+        one: flow.values() if (flow := trace.tensor(one)).read else torch.empty(flow.shape)
         for one in arguments(node)
         if one not in flows
     }
-    columns = _columns(trace, [flow for flow in flows.values()])
+    columns = _columns(trace, list(flows.values()))
     runs = []
     for column in columns:
         layers = {
@@ -121,12 +122,12 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         if "pad" in operator_name(node) and all(first.shape[d] == 1 for d in _padded(node)):
             runs.append([first])  # a border is no channel of its own
         else:
-            runs.append(_outputs(_run(node, {**others, **layers})))
+            runs.append(_outputs(run_on(node, {**others, **layers})))
     known = {one: flow.known() for one, flow in flows.items()}
-    constants: list[Tensor | None] | None = None
+    constants: list[Tensor] = []
     if not all(bool(value.isnan().all()) for value in known.values()):
         constants = _outputs(
-            _run(node, {**others, **{k: v.expand(flows[k].shape) for k, v in known.items()}})
+            run_on(node, {**others, **{k: v.expand(flows[k].shape) for k, v in known.items()}})
         )
     values = node.meta["val"]
     several = isinstance(values, list | tuple)
@@ -134,14 +135,14 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         _equal_parts(trace, runs)
     made = []
     for i, value in enumerate(values if several else [values]):
-        layers = tuple(reduced(run[i]) for run in runs)
-        layers = tuple(layer for layer in layers if bool((layer != 0).any()))
-        for layer in layers:
+        own = tuple(reduced(run[i]) for run in runs)
+        own = tuple(layer for layer in own if bool((layer != 0).any()))
+        for layer in own:
             if len(varying(layer)) > 1:
                 trace.labels.constraints.append(Grid(layer))
-        constant = settle(constants[i]) if constants is not None else None
+        constant = settle(constants[i]) if constants else None
         read = _reader(node, flows, others, i if several else None)
-        made.append(Flow(tuple(value.shape), layers, constant, read))
+        made.append(Flow(tuple(value.shape), own, constant, read))
     return tuple(made) if several else made[0]
 
 
@@ -157,7 +158,7 @@ def _equal_parts(trace: Trace, runs: Sequence[Sequence[Layer]]) -> None:
 
 def _padded(node: Node) -> list[int]:
     ndim = len(shape_of(node))
-    amounts = node.args[1]
+    amounts = given(node)[1]
     return [ndim - 1 - i // 2 for i, amount in enumerate(amounts) if amount]
 
 
@@ -179,10 +180,16 @@ def _columns(trace: Trace, flows: Sequence[Flow]) -> list[list[Layer]]:
     ]
 
 
-def _run(node: Node, values: dict[Node, Any]) -> Any:
+def run_on(node: Node, values: dict[Node, Any]) -> Any:
+    """Run an operator that moves elements; a view may have to copy labels.
+
+    Args:
+        node: the operator.
+        values: node -> what to move, of the node's shape.
+    """
     if operator_name(node) in ("view", "_unsafe_view"):
         (operand,) = moved(node)
-        return torch.reshape(values[operand], node.args[1])
+        return torch.reshape(values[operand], given(node)[1])
     return call(node, values)
 
 
@@ -197,8 +204,11 @@ def _reader(
         return None
 
     def read() -> Tensor:
-        result = _run(node, {**others, **{one: flow.read() for one, flow in flows.items()}})
-        return result if index is None else result[index]
+        result: Any = run_on(
+            node, {**others, **{one: flow.values() for one, flow in flows.items()}}
+        )
+        chosen: Tensor = result if index is None else result[index]
+        return chosen
 
     return read
 
@@ -206,7 +216,7 @@ def _reader(
 def passed(
     trace: Trace, node: Node, flow: Flow, dims: Sequence[int], reason: str
 ) -> tuple[Layer, ...]:
-    """Return the labels after an operator that mixes dimensions: only what is whole along them goes.
+    """Return the labels after an operator that mixes dimensions.
 
     Args:
         trace: the walk.

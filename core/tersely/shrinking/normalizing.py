@@ -9,7 +9,7 @@ from torch.fx import Node
 from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.moving import passed
 from tersely.shrinking.pointwise import tie_operands
-from tersely.shrinking.program import operator_name
+from tersely.shrinking.program import given, operator_name
 from tersely.shrinking.reading import values_along
 
 NAMES = frozenset(
@@ -32,24 +32,24 @@ NAMES = frozenset(
 def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Tie a norm's parameters with the channels that they scale."""
     name = operator_name(node)
-    x = trace.flow(node.args[0])
+    x = trace.tensor(given(node)[0])
     shape = x.shape
     if "layer_norm" in name or name == "rms_norm":
-        dims = range(x.ndim - len(node.args[1]), x.ndim)
+        dims = range(x.ndim - len(given(node)[1]), x.ndim)
         layers = passed(trace, node, x, list(dims), f"{name} mixes all of them")
-        for one in node.args[2:]:
+        for one in given(node)[2:]:
             if (flow := trace.flow(one)) is not None:
                 trace.pin(flow, f"{name} mixes all of them")
         result = Flow(shape, layers)
         return (result, Flow(()), Flow(())) if name.startswith("native") else result
     channel = 1 if x.ndim > 1 else 0
     if name == "group_norm":
-        x = _grouped(trace, x, int(node.args[1]))
+        x = _grouped(trace, x, int(given(node)[1]))
     elif name == "instance_norm":
         trace.pin(x, "instance_norm mixes positions", tuple(range(2, x.ndim)))
     operands = [x]
-    given = [flow for one in node.args[1:] if (flow := trace.flow(one)) is not None]
-    for flow in given:
+    scales = [flow for one in given(node)[1:] if (flow := trace.flow(one)) is not None]
+    for flow in scales:
         size = [1] * x.ndim
         if flow.shape and flow.shape[0] > 1:
             size[channel] = flow.shape[0]
@@ -66,7 +66,7 @@ def groups_of(node: Node) -> int:
     Args:
         node: the operator.
     """
-    return int(node.args[1])
+    return int(given(node)[1])
 
 
 def _grouped(trace: Trace, x: Flow, groups: int) -> Flow:
@@ -75,10 +75,11 @@ def _grouped(trace: Trace, x: Flow, groups: int) -> Flow:
     layers = []
     for layer in x.layers:
         if layer.shape[1] > 1:
-            split = layer.unflatten(1, (groups, -1))
+            split = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
             tied = trace.labels.tie_along(split, [2])
-            layer = tied.expand(split.shape).flatten(1, 2)
-        layers.append(layer)
+            layers.append(tied.expand(split.shape).flatten(1, 2))
+        else:
+            layers.append(layer)
     return Flow(x.shape, tuple(layers), x.constant)
 
 
@@ -89,19 +90,19 @@ def _constant(trace: Trace, node: Node, x: Flow, channel: int) -> Tensor | None:
         return None
 
     def at(index: int, default: float) -> Tensor:
-        flow = trace.flow(node.args[index]) if len(node.args) > index else None
-        return torch.tensor(default).double() if flow is None else flow.read().to(torch.float64)
+        flow = trace.flow(given(node)[index]) if len(given(node)) > index else None
+        return torch.tensor(default).double() if flow is None else flow.values().to(torch.float64)
 
     if "batch_norm" in name:
-        if node.args[3] is None:
+        if given(node)[3] is None:
             return None
         if trace.is_training:  # a constant channel has its mean subtracted
             return _along_channels(torch.where(held.isnan(), torch.nan, at(2, 0.0)), x, channel)
-        eps = float(node.args[-1] if name.startswith("_native") else node.args[7])
+        eps = float(given(node)[-1] if name.startswith("_native") else given(node)[7])
         scaled = (held - at(3, 0.0)) / (at(4, 1.0) + eps).sqrt()
         result = scaled * at(1, 1.0) + at(2, 0.0)
     elif name == "group_norm":
-        parts = held.view(int(node.args[1]), -1)
+        parts = held.view(int(given(node)[1]), -1)
         same = (parts == parts[:, :1]).all(1, keepdim=True).expand(parts.shape).reshape(-1)
         result = torch.where(same, at(3, 0.0), torch.nan)
     elif name == "instance_norm":

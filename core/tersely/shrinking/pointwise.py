@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, aligned, arguments, call, settle
 from tersely.shrinking.labels import Layer, varying
-from tersely.shrinking.program import operator_name, shape_of
+from tersely.shrinking.program import given, operator_name, shape_of
 
 NAMES = frozenset(
     [
@@ -58,6 +59,9 @@ NAMES = frozenset(
         "rsub",
     ]
 )
+_LARGEST = 1 << 28
+"""Elements up to which what forward makes of weights is computed when it is asked for."""
+
 _RANDOM = frozenset(["bernoulli", "rand_like", "randn_like", "dropout_", "native_dropout"])
 
 
@@ -166,18 +170,17 @@ def _constant(trace: Trace, node: Node, inputs: Sequence[Node]) -> Tensor | None
         result = _typed(node, known)
     except (RuntimeError, TypeError, NotImplementedError):
         return None
-    if isinstance(result, tuple):
-        result = result[0]
     unknown = torch.zeros((), dtype=torch.bool)
     for value in known.values():
         unknown = unknown | value.isnan()
-    result, unknown = torch.broadcast_tensors(result.to(torch.float64), unknown)
-    result = torch.where(unknown, torch.nan, result)
+    result = torch.where(unknown, torch.nan, result.to(torch.float64))
     if name in ("mul", "multiply"):
         for value in known.values():
             result = torch.where(value == 0, 0.0, result)
-    elif name in ("div", "divide") and node.args[0] in known and "rounding_mode" not in node.kwargs:
-        divided = known[node.args[0]]
+    elif (
+        name in ("div", "divide") and given(node)[0] in known and "rounding_mode" not in node.kwargs
+    ):
+        divided = known[given(node)[0]]
         result = torch.where(divided == 0, 0.0, result)
     return settle(aligned(result, len(shape_of(node))))
 
@@ -192,13 +195,22 @@ def _typed(node: Node, known: dict[Node, Tensor]) -> Tensor:
     }
     if operator_name(node) in ("to", "_to_copy", "type_as"):
         return next(iter(known.values()))
-    return call(node, values)
+    result: Any = call(node, values)
+    first: Tensor = result[0] if isinstance(result, tuple) else result
+    return first
 
 
-def _reader(trace: Trace, node: Node, inputs: Sequence[Node], shape: tuple[int, ...]):
-    flows = {one: trace.flow(one) for one in inputs}
-    if not flows or any(flow is None or flow.read is None for flow in flows.values()):
+def _reader(
+    trace: Trace, node: Node, inputs: Sequence[Node], shape: tuple[int, ...]
+) -> Callable[[], Tensor] | None:
+    flows = {one: trace.tensor(one) for one in inputs if trace.flow(one) is not None}
+    if not inputs or len(flows) < len(inputs) or any(x.read is None for x in flows.values()):
         return None
-    if operator_name(node) in _RANDOM or math.prod(shape) > 1 << 28:
+    if operator_name(node) in _RANDOM or math.prod(shape) > _LARGEST:
         return None
-    return lambda: call(node, {one: flow.read() for one, flow in flows.items()})
+
+    def read() -> Tensor:
+        result: Tensor = call(node, {one: flow.values() for one, flow in flows.items()})
+        return result
+
+    return read

@@ -12,7 +12,7 @@ from torch.fx import Node
 from tersely.shrinking import convolution, normalizing
 from tersely.shrinking.flow import Flow, Trace
 from tersely.shrinking.mixing import CREATORS
-from tersely.shrinking.program import operator_name
+from tersely.shrinking.program import argument, given, operator_name
 from tersely.shrinking.solve import Solution
 
 
@@ -59,31 +59,30 @@ def changing_literals(trace: Trace, solution: Solution) -> Iterator[Literal]:
         if isinstance(flow, tuple):
             if name == "split":
                 yield from _differing(
-                    node, [node.args[1]], flow, solution, (node.args[2:] or [0])[0]
+                    node, [given(node)[1]], flow, solution, (given(node)[2:] or [0])[0]
                 )
             continue
         if name in ("view", "_unsafe_view", "reshape", "expand") or name in CREATORS:
             index = 0 if name in ("zeros", "ones", "full") else 1
             after = shape_after(solution, flow)
-            lead = len(after) - len(node.args[index])
+            lead = len(after) - len(given(node)[index])
             for old, size, new in zip(
-                node.args[index], flow.shape[lead:], after[lead:], strict=True
+                given(node)[index], flow.shape[lead:], after[lead:], strict=True
             ):
                 if old == size and new != size:
                     yield Literal(node, old, new)
-        elif name == "slice" and len(node.args) > 3:
-            dim = node.args[1]
-            source = trace.flow(node.args[0])
-            start, end = node.args[2] or 0, node.args[3]
+        elif name == "slice" and argument(node, 3, "end") is not None:
+            dim, start, end = given(node)[1], given(node)[2] or 0, argument(node, 3, "end")
+            source = trace.tensor(given(node)[0])
             kept = solution.kept_indices(source)[dim]
             if kept is not None and 0 < end < source.shape[dim]:
                 yield Literal(node, end, int((kept < end).sum()))
             if kept is not None and 0 < start < source.shape[dim]:
                 yield Literal(node, start, int((kept < start).sum()))
-        elif (new := groups_after(trace, solution, node)) is not None:
-            old = groups_before(node)
-            if new != old:
-                yield Literal(node, old, new)
+        else:
+            groups = groups_after(trace, solution, node)
+            if groups is not None and groups != groups_before(node):
+                yield Literal(node, groups_before(node), groups)
 
 
 def _differing(
@@ -114,13 +113,10 @@ def groups_after(trace: Trace, solution: Solution, node: Node) -> int | None:
         node: the operator.
     """
     name = operator_name(node)
-    if name == "group_norm":
-        flow, dim = trace.flow(node), 1
-    elif convolution.NAME.match(name):
-        flow = trace.flow(node)
-        dim = flow.ndim - int(convolution.NAME.match(name)[2]) - 1
-    else:
+    if name != "group_norm" and not convolution.NAME.match(name):
         return None
+    flow = trace.tensor(node)
+    dim = 1 if name == "group_norm" else flow.ndim - convolution.spatial_of(node) - 1
     groups = groups_before(node)
     kept = solution.kept_indices(flow)[dim]
     if kept is None:

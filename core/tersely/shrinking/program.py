@@ -1,4 +1,4 @@
-"""A model as the graph of ``torch.export``: what shrinking reads, and what its proof reads again."""
+"""A model as the graph of ``torch.export``, which shrinking reads and its proof reads again."""
 
 from __future__ import annotations
 
@@ -97,6 +97,29 @@ def module_of(node: Node) -> str:
         node: the operator.
     """
     return (modules_around(node) or ("",))[-1]
+
+
+def given(node: Node) -> tuple[Any, ...]:
+    """Return an operator's positional arguments.
+
+    Args:
+        node: the operator.
+    """
+    return tuple(node.args)
+
+
+def argument(node: Node, index: int, name: str = "", default: Any = None) -> Any:
+    """Return one argument of an operator, by position or name.
+
+    Args:
+        node: the operator.
+        index: its position.
+        name: its name.
+        default: what it is when it is left out.
+    """
+    if len(node.args) > index:
+        return node.args[index]
+    return node.kwargs.get(name, default)
 
 
 def operator_name(node: Node) -> str:

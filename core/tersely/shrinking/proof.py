@@ -15,11 +15,11 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tersely.shrinking.flow import Flow, Trace, arguments
+from tersely.shrinking.labels import varying
 from tersely.shrinking.mixing import CREATORS
-from tersely.shrinking.moving import NAMES as MOVERS
-from tersely.shrinking.moving import _run, is_moving, moved
+from tersely.shrinking.moving import is_moving, moved, run_on
 from tersely.shrinking.predict import groups_after, shape_after
-from tersely.shrinking.program import Program, evaluating, module_of, operator_name, shape_of
+from tersely.shrinking.program import Program, evaluating, given, module_of, operator_name, shape_of
 from tersely.shrinking.solve import Solution
 
 _PLAIN = frozenset(["permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "unbind"])
@@ -81,42 +81,45 @@ def _differs(
     if [twin[one] for one in arguments(before)] != arguments(after):
         return "it reads other operators"
     flow = trace.flow(before)
-    if flow is not None and before not in trace.flows:
-        return None
     if flow is not None and isinstance(before.meta.get("val"), Tensor):
         predicted = shape_after(solution, flow)
-        if operator_name(before) not in ("_weight",) and predicted != shape_of(after):
-            if not _is_fibred(solution, flow):
-                return f"its result is {shape_of(after)}, and {predicted} was predicted"
+        if predicted != shape_of(after) and not _is_fibred(flow):
+            return f"its result is {shape_of(after)}, and {predicted} was predicted"
     if before.op != "call_function" or before.target is operator.getitem:
         return None
-    name = operator_name(before)
-    if name in MOVERS or is_moving(trace, before):
+    return _acts_otherwise(trace, solution, before, after)
+
+
+def _acts_otherwise(trace: Trace, solution: Solution, before: Node, after: Node) -> str | None:
+    if is_moving(trace, before):
         alike = _literals(before) == _literals(after)
         uncut = all(_is_uncut(solution, trace.flow(one)) for one in arguments(before))
-        if alike and (uncut or name in _PLAIN):
-            return None
-        return _moves_otherwise(trace, solution, before, after)
-    expected = _literals(before)
-    if name in CREATORS:
-        index = 0 if name in ("zeros", "ones", "full") else 1
-        changed = list(before.args)
-        changed[index] = list(shape_after(solution, trace.flow(before)))
-        expected = _plain((tuple(changed), before.kwargs))
-    groups = groups_after(trace, solution, before)
-    if groups is not None and len(before.args) > (1 if name == "group_norm" else 6):
-        changed = list(before.args)
-        changed[1 if name == "group_norm" else 7 if "transpose" in name else 6] = groups
-        expected = _plain((tuple(changed), before.kwargs))
+        if not alike or not (uncut or operator_name(before) in _PLAIN):
+            return _moves_otherwise(trace, solution, before, after)
+        return None
+    expected = _predicted_literals(trace, solution, before)
     if expected != _literals(after):
         return f"it has the arguments {_literals(after)}, and {expected} was predicted"
     return None
 
 
-def _is_fibred(solution: Solution, flow: Flow) -> bool:
-    if flow.name is None:
-        return False
-    return any(sum(size > 1 for size in layer.shape) > 1 for layer in flow.layers)
+def _predicted_literals(trace: Trace, solution: Solution, node: Node) -> Any:
+    """The literals of an operator in the small model: sizes and groups follow what goes."""
+    name = operator_name(node)
+    changed = list(given(node))
+    if name in CREATORS:
+        place = 0 if name in ("zeros", "ones", "full") else 1
+        changed[place] = list(shape_after(solution, trace.tensor(node)))
+    groups = groups_after(trace, solution, node)
+    place = 1 if name == "group_norm" else 7 if "transpose" in name else 6
+    if groups is not None and len(changed) > place:
+        changed[place] = groups
+    return _plain((tuple(changed), dict(node.kwargs)))
+
+
+def _is_fibred(flow: Flow) -> bool:
+    """Whether each row of a weight loses columns of its own, which no grid of positions says."""
+    return flow.name is not None and any(len(varying(layer)) > 1 for layer in flow.layers)
 
 
 def _plain(value: Any) -> Any:
@@ -139,10 +142,10 @@ def _moves_otherwise(trace: Trace, solution: Solution, before: Node, after: Node
     pairs = dict(zip(arguments(before), arguments(after), strict=True))
     movable = set(moved(before))
     for one, twin in pairs.items():
-        flow = trace.flow(one)
+        flow = trace.tensor(one)
         if one not in movable:
             if flow.read is not None:
-                old_values[one] = flow.read()
+                old_values[one] = flow.values()
                 new_values[twin] = old_values[one]
             else:
                 old_values[one] = torch.empty(flow.shape)
@@ -154,7 +157,7 @@ def _moves_otherwise(trace: Trace, solution: Solution, before: Node, after: Node
         old_values[one] = numbers
         new_values[twin] = _cut(solution, flow, numbers)
     try:
-        moved_before, moved_after = _run(before, old_values), _run(after, new_values)
+        moved_before, moved_after = run_on(before, old_values), run_on(after, new_values)
     except (RuntimeError, IndexError) as error:
         return f"it cannot move what is left: {error}"
     several = isinstance(moved_before, list | tuple)
@@ -224,10 +227,11 @@ def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> 
 
 
 def _doubled(inputs: Inputs) -> Inputs:
-    return tree_map(
+    doubled: Inputs = tree_map(
         lambda x: x.to(torch.float64) if isinstance(x, Tensor) and x.is_floating_point() else x,
         inputs,
     )
+    return doubled
 
 
 def random_inputs(inputs: Inputs, *, seed: int) -> Inputs:
@@ -244,7 +248,8 @@ def random_inputs(inputs: Inputs, *, seed: int) -> Inputs:
             return x
         return torch.randn(x.shape, generator=generator).to(x.dtype).to(x.device)
 
-    return tree_map(other, inputs)
+    changed: Inputs = tree_map(other, inputs)
+    return changed
 
 
 def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) -> float:
@@ -265,10 +270,10 @@ def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) ->
             finite = a.isfinite()
             if not torch.equal(finite, b.isfinite()):
                 return float("inf")
-            a, b = a[finite].double(), b[finite].double()
-            if a.numel():
-                size = max(1.0, float(a.abs().max()))
-                worst = max(worst, float((a - b).abs().max()) / size)
+            if bool(finite.any()):
+                size = max(1.0, float(a[finite].abs().max()))
+                difference = (a[finite].double() - b[finite].double()).abs().max()
+                worst = max(worst, float(difference) / size)
     return worst
 
 

@@ -6,6 +6,7 @@ constant that the reader's bias takes over.
 
 from __future__ import annotations
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -47,53 +48,58 @@ def values_along(flow: Flow, dim: int) -> Tensor:
     return held.expand(flow.shape[dim]).clone()
 
 
-def read_positions(
-    trace: Trace,
-    labels: Layer,
-    values: Tensor,
-    weight: Flow,
-    sums: Tensor,
-    bias: Flow | None,
-    *,
-    zeros: Tensor,
-    absorbs: bool,
-    what: str,
-) -> None:
+@attrs.frozen(eq=False)
+class Reader:
+    """An operator that sums over positions.
+
+    Attributes:
+        what: its name, for reasons.
+        weight: its weight.
+        bias: its bias, or None.
+        sums: what one unit at a position adds to each output, shape (outputs, positions).
+        zeros: whether the weights of a position are zero, bool, shape (positions,).
+        sees_alike: whether it sees a position alike everywhere, that is without padding.
+    """
+
+    what: str
+    weight: Flow
+    bias: Flow | None
+    sums: Tensor
+    zeros: Tensor
+    sees_alike: bool
+
+
+def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) -> None:
     """Keep the positions that a reader needs, and note what its bias takes over of others.
 
     Args:
         trace: the walk.
+        reader: the reader.
         labels: one for each position, shape (positions,).
         values: what each holds, float64, NaN where it depends on the input.
-        weight: the reader's weight.
-        sums: what one unit at a position adds to each output, shape (outputs, positions).
-        bias: the reader's bias, or None.
-        zeros: whether the weights of a position are zero, bool, shape (positions,).
-        absorbs: whether the reader sees a position alike everywhere, that is without padding.
-        what: the reader's name, for reasons.
     """
-    free = zeros | (values == 0)
-    constant = ~free & ~values.isnan()
-    if bool(constant.any()):
-        direct = bias is not None and bias.name is not None and weight.name is not None
-        if direct and absorbs:
-            shares = sums.to(torch.float64) * torch.where(constant, values, 0.0)
-            kept = trace.source.kept(bias.name)
-            if kept is not None:
-                lost = (shares != 0) & ~kept.reshape(-1, 1)
-                constant = constant & ~lost.any(0)
-            _note(trace, Absorbed(bias.name, weight.name, labels, values, shares))
-            _pin(
-                trace,
-                labels,
-                ~free & ~constant & ~values.isnan(),
-                f"{what} reads a constant there that its masked bias cannot take over",
-            )
-            free = free | constant
-        else:
-            why = "at a padded border" if direct else "and has no bias to take it over"
-            _pin(trace, labels, constant, f"{what} reads a constant that is not zero {why}")
-    _pin(trace, labels, ~free, f"{what} reads values there that depend on the input")
+    free = reader.zeros | (values == 0)
+    unknown = ~free & values.isnan()
+    _pin(trace, labels, unknown, f"{reader.what} reads values there that depend on the input")
+    constant = ~free & ~unknown
+    if not bool(constant.any()):
+        return
+    bias = reader.bias.name if reader.bias is not None else None
+    weight = reader.weight.name
+    if bias is None or weight is None:
+        why = "reads a constant there that is not zero and has no bias to take it over"
+    elif not reader.sees_alike:
+        why = "reads a constant there that is not zero at a padded border"
+    else:
+        shares = reader.sums.to(torch.float64) * torch.where(constant, values, 0.0)
+        kept = trace.source.kept(bias)
+        lost = torch.zeros_like(constant)
+        if kept is not None:
+            lost = ((shares != 0) & ~kept.reshape(-1, 1)).any(0)
+        _note(trace, Absorbed(bias, weight, labels, values, shares))
+        constant &= lost
+        why = "reads a constant there that its masked bias cannot take over"
+    _pin(trace, labels, constant, f"{reader.what} {why}")
 
 
 def _pin(trace: Trace, labels: Layer, where: Tensor, reason: str) -> None:

@@ -8,8 +8,8 @@ from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.labels import EqualParts, Layer
-from tersely.shrinking.program import operator_name
-from tersely.shrinking.reading import read_positions, values_along, vector
+from tersely.shrinking.program import given, operator_name
+from tersely.shrinking.reading import Reader, read_positions, values_along, vector
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -27,11 +27,11 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
     """Tie gates, biases, states and outputs of each hidden unit, layer by layer."""
     name = operator_name(node)
     gates = GATES[name]
-    x = trace.flow(node.args[0])
-    states = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
-    weights = [trace.flow(one) for one in node.args[2]]
-    has_biases, depth = bool(node.args[3]), int(node.args[4])
-    directions = 2 if node.args[7] else 1
+    x = trace.tensor(given(node)[0])
+    states = given(node)[1] if isinstance(given(node)[1], list | tuple) else [given(node)[1]]
+    weights = [trace.tensor(one) for one in given(node)[2]]
+    has_biases, depth = bool(given(node)[3]), int(given(node)[4])
+    directions = 2 if given(node)[7] else 1
     step = 4 if has_biases else 2
     hidden = weights[1].shape[1]
     values = node.meta["val"]
@@ -80,7 +80,7 @@ def _unit(
     first, second = own[0], own[1]
     columns = vector(trace, Flow(first.shape, _only(first, 1)), 1)
     trace.labels.tie(columns, reads)
-    free = (held == 0) | ~first.read().any(0)
+    free = (held == 0) | ~first.values().any(0)
     if not bool(free.all()):
         trace.labels.pin(columns[~free], f"{name} reads values there that depend on the input")
     unit = vector(trace, Flow(second.shape, _only(second, 1)), 1)
@@ -114,22 +114,14 @@ def _is_quiet(own: list[Flow], gates: int, hidden: int, name: str) -> Tensor:
     gate = {"lstm": 2, "gru": 2}.get(name, 0)
     quiet = torch.ones(hidden, dtype=torch.bool)
     for flow in own:
-        values = flow.read().view(gates, hidden, -1)[gate]
+        values = flow.values().view(gates, hidden, -1)[gate]
         quiet &= ~values.any(1)
     return quiet
 
 
 def _keep_read(trace: Trace, own: list[Flow], unit: Layer, quiet: Tensor, name: str) -> None:
-    zeros = ~own[1].read().any(0)
+    zeros = ~own[1].values().any(0)
     values = torch.where(quiet, 0.0, torch.nan).double()
-    read_positions(
-        trace,
-        unit,
-        values,
-        own[1],
-        own[1].read(),
-        None,
-        zeros=zeros,
-        absorbs=False,
-        what=(own[1].name or name).rpartition(".")[0],
-    )
+    what = (own[1].name or name).rpartition(".")[0]
+    reader = Reader(what, own[1], None, own[1].values(), zeros, sees_alike=False)
+    read_positions(trace, reader, unit, values)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from tersely.engine.cutting import Cut
+from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
 from tersely.shrinking.apply import (
     Undoing,
@@ -95,7 +95,7 @@ def shrink_module(
     kept: Mapping[str, Tensor],
     *,
     round_to: int = 1,
-    held: Mapping[str, str] | None = None,
+    held: Held | None = None,
 ) -> Shrinking:
     """Remove in place what masks leave without effect.
 
@@ -105,7 +105,7 @@ def shrink_module(
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
         round_to: row and column counts of weights that lose some stay multiples.
-        held: module or parameter -> why its inputs and outputs, or it itself, keep their shape.
+        held: what keeps its shape, and why.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
@@ -139,9 +139,10 @@ def shrink_module(
         if before is None:
             before = run(model, {name: source.read(name) for name in canonical}, inputs)
         values = {name: source.read(name) for name in canonical}
+        took = _absorptions(program, source, trace, solution)
         try:
             absorbed = absorb(tensors, trace.absorbed, solution, undoing)
-            for bias, (_, total) in absorbed.items():
+            for bias, total in absorbed.items():
                 mask = source.kept(bias)
                 values[bias] = total if mask is None else torch.where(mask, total, 0.0)
             values = {name: cuts[name](v) if name in cuts else v for name, v in values.items()}
@@ -154,7 +155,6 @@ def shrink_module(
                 error = largest_difference(before, after)
                 tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
                 if error <= tolerance:
-                    took = _modes(program, source, trace, solution, absorbed)
                     return Shrinking(cuts, stays, took, error, in_float64, undoing)
                 raise SessionError(
                     f"the small model's outputs differ from the masked model's by {error:.3g} "
@@ -169,24 +169,23 @@ def shrink_module(
     raise SessionError("the small model does not run as predicted, so nothing was removed")
 
 
-def _modes(
-    program: Program,
-    source: MaskedWeights,
-    trace: Trace,
-    solution: Solution,
-    absorbed: Mapping[str, tuple[int, Tensor]],
+def _absorptions(
+    program: Program, source: MaskedWeights, trace: Trace, solution: Solution
 ) -> tuple[Absorption, ...]:
-    """Tell of each bias whether what it took over is the same in training."""
+    """Tell what each bias takes over, and whether that is the same in training."""
+    counts = {one.bias: one.count(solution.of(one.labels)) for one in trace.absorbed}
     is_fixed = not any("batch_norm" in operator_name(node) for node in program.nodes)
-    in_training = trace if is_fixed or not absorbed else walk(program, source, is_training=True)
+    trained = trace
+    if any(counts.values()) and not is_fixed:
+        trained = walk(program, source, is_training=True)
+    others = {one.bias: one for one in trained.absorbed}
     found = []
-    for bias, (count, _) in absorbed.items():
-        own, other = (
-            [one for one in each.absorbed if one.bias == bias] for each in (trace, in_training)
-        )
-        gone = solution.of(own[0].labels)
-        same = other and torch.equal(own[0].shares[:, gone], other[0].shares[:, gone])
-        found.append(Absorption(bias, count, "both" if same else "evaluation"))
+    for one in trace.absorbed:
+        gone = solution.of(one.labels)
+        other = others.get(one.bias)
+        same = other is not None and torch.equal(one.shares[:, gone], other.shares[:, gone])
+        if counts[one.bias]:
+            found.append(Absorption(one.bias, counts[one.bias], "both" if same else "evaluation"))
     return tuple(found)
 
 
@@ -305,7 +304,7 @@ def _stays(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
     found: list[Stay] = []
     for name, flow in trace.roots.items():
         kept = trace.source.kept(name)
-        if kept is None or flow.ndim < 2:
+        if kept is None or flow.ndim <= 1:
             continue
         for layer in flow.layers:
             dims = [dim for dim, size in enumerate(layer.shape) if size > 1]

@@ -185,7 +185,7 @@ def _importance(trace: Trace, component: Tensor) -> Tensor:
     weight = torch.zeros(trace.labels.count, dtype=torch.float64)
     for name, flow in trace.roots.items():
         values = trace.source.dense(name)
-        if not values.is_floating_point() or flow.ndim < 2:
+        if not values.is_floating_point() or flow.ndim <= 1:
             continue
         for layer in flow.layers:
             if len(varying(layer)) == 1:
@@ -205,7 +205,8 @@ def _masked(trace: Trace, component: Tensor) -> Tensor:
             continue
         for layer in flow.layers:
             found.append(component[layer[slices_lost(kept, layer)]])
-    return torch.unique(torch.cat(found))
+    unique: Tensor = torch.unique(torch.cat(found))
+    return unique
 
 
 def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
@@ -216,5 +217,5 @@ def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
         layer: labels of the tensor.
     """
     others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
-    lost = ~(kept.any(dim=others, keepdim=True) if others else kept)
-    return lost.expand(layer.shape) if lost.shape != layer.shape else lost
+    lost = (kept.any(dim=others, keepdim=True) if others else kept).logical_not()
+    return lost.expand(layer.shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Container
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from tersely.engine.cutting import Held
 from tersely.shrinking.attending import trace_attention
 from tersely.shrinking.convolution import NAME, trace_convolution
 from tersely.shrinking.flow import Flow, Source, Trace, arguments
@@ -30,7 +31,14 @@ from tersely.shrinking.moving import is_moving, trace_moving
 from tersely.shrinking.normalizing import NAMES as NORMS
 from tersely.shrinking.normalizing import trace_norm
 from tersely.shrinking.pointwise import is_pointwise, trace_pointwise
-from tersely.shrinking.program import Program, modules_around, operator_name, shape_of
+from tersely.shrinking.program import (
+    Program,
+    argument,
+    given,
+    modules_around,
+    operator_name,
+    shape_of,
+)
 from tersely.shrinking.recurring import is_recurrent, trace_recurrent
 
 
@@ -38,7 +46,7 @@ def walk(
     program: Program,
     source: Source,
     *,
-    held: Mapping[str, str] | None = None,
+    held: Held | None = None,
     is_training: bool = False,
 ) -> Trace:
     """Collect labels, constants and conditions of every tensor of a program.
@@ -46,7 +54,7 @@ def walk(
     Args:
         program: the program.
         source: values of its parameters.
-        held: module or parameter -> why its inputs and outputs, or it itself, keep their shape.
+        held: what keeps its shape, and why.
         is_training: whether constants are those that batch norms make of them in training.
     """
     trace = Trace(source, is_training=is_training)
@@ -63,21 +71,28 @@ def walk(
     return trace
 
 
-def _hold(trace: Trace, program: Program, held: Mapping[str, str]) -> None:
+def _hold(trace: Trace, program: Program, held: Held) -> None:
     for name, flow in trace.roots.items():
-        if name in held:
-            trace.pin(flow, held[name])
+        module, _, target = name.rpartition(".")
+        if (module, target) in held:
+            trace.pin(flow, held[module, target])
     for node in program.nodes:
-        inside = {path for path in modules_around(node) if path in held}
-        if node.op != "call_function" or not inside:
+        if node.op != "call_function":
             continue
-        for path in inside:
-            inputs = [one for one in arguments(node) if path not in modules_around(one)]
-            leaves = [one for one in node.users if path not in modules_around(one)]
-            for one in [*inputs, *([node] if leaves else [])]:
-                flow = trace.flow(one)
-                if flow is not None and flow.read is None:
-                    trace.pin(flow, held[path])
+        for path in modules_around(node):
+            if (path, "input") in held:
+                for one in arguments(node):
+                    if path not in modules_around(one):
+                        _pin_activation(trace, one, held[path, "input"])
+            if (path, "output") in held:
+                if any(path not in modules_around(one) for one in node.users):
+                    _pin_activation(trace, node, held[path, "output"])
+
+
+def _pin_activation(trace: Trace, node: Node, reason: str) -> None:
+    flow = trace.flow(node)
+    if flow is not None and flow.read is None:
+        trace.pin(flow, reason)
 
 
 def _placeholder(trace: Trace, program: Program, node: Node) -> Flow:
@@ -90,47 +105,56 @@ def _placeholder(trace: Trace, program: Program, node: Node) -> Flow:
     return Flow(shape)
 
 
+Rule = Callable[[Trace, Node], "Flow | tuple[Flow, ...]"]
+
+
 def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     if node.target is operator.getitem:
-        several = trace.flows[node.args[0]]
-        return several[node.args[1]] if isinstance(several, tuple) else several
-    name = operator_name(node)
-    first = node.args[0] if node.args else None
-    whole = trace.flow(first)
-    if name in CREATORS and isinstance(node.meta["val"], Tensor):
-        return trace_creator(trace, node)
-    if any(isinstance(trace.flows.get(one), tuple) for one in arguments(node)):
-        return trace_unknown(trace, node)
-    if name in PRODUCTS:
-        return trace_product(trace, node)
-    if NAME.match(name) and not isinstance(trace.flow(node.args[1]), type(None)):
-        return trace_convolution(trace, node)
-    if name == "scaled_dot_product_attention":
-        return trace_attention(trace, node)
-    if is_recurrent(node):
-        return trace_recurrent(trace, node)
-    if name in NORMS and whole is not None:
-        return trace_norm(trace, node)
-    if name == "embedding":
-        return trace_embedding(trace, node)
-    if whole is not None and name in REDUCTIONS and not _is_elementwise(node):
-        return trace_reduction(trace, node)
-    if whole is not None and name in ALONG:
-        return trace_along(trace, node)
-    if whole is not None and LOCAL.match(name):
-        return trace_local(trace, node)
-    if (
-        arguments(node)
-        and isinstance(node.target, torch._ops.OpOverload)
-        and is_moving(trace, node)
-    ):
-        return trace_moving(trace, node)
-    if arguments(node) and is_pointwise(node) and isinstance(node.meta["val"], Tensor):
-        return trace_pointwise(trace, node)
+        several = trace.flows[given(node)[0]]
+        return several[given(node)[1]] if isinstance(several, tuple) else several
+    if isinstance(node.meta.get("val"), Tensor | list | tuple):
+        for is_served, rule in RULES:
+            if is_served(trace, node):
+                return rule(trace, node)
     return trace_unknown(trace, node)
 
 
-def _is_elementwise(node: Node) -> bool:
-    return (
-        str(node.target).endswith((".other", ".Tensor")) or torch.Tag.pointwise in node.target.tags
-    )
+def _named(names: Container[str]) -> Callable[[Trace, Node], bool]:
+    """Serve operators of some names that read a tensor first."""
+
+    def is_served(trace: Trace, node: Node) -> bool:
+        first = argument(node, 0)
+        return operator_name(node) in names and trace.flow(first) is not None
+
+    return is_served
+
+
+def _is_reduction(trace: Trace, node: Node) -> bool:
+    is_elementwise = str(node.target).endswith((".other", ".Tensor")) or is_pointwise(node)
+    return _named(REDUCTIONS)(trace, node) and not is_elementwise
+
+
+def _moves(trace: Trace, node: Node) -> bool:
+    is_operator = isinstance(node.target, torch._ops.OpOverload)
+    return is_operator and bool(arguments(node)) and is_moving(trace, node)
+
+
+def _is_elementwise(trace: Trace, node: Node) -> bool:
+    return bool(arguments(node)) and is_pointwise(node) and isinstance(node.meta["val"], Tensor)
+
+
+RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
+    (lambda trace, node: operator_name(node) in CREATORS, trace_creator),
+    (lambda trace, node: operator_name(node) in PRODUCTS, trace_product),
+    (lambda trace, node: NAME.match(operator_name(node)) is not None, trace_convolution),
+    (_named(["scaled_dot_product_attention"]), trace_attention),
+    (lambda trace, node: is_recurrent(node), trace_recurrent),
+    (_named(NORMS), trace_norm),
+    (_named(["embedding"]), trace_embedding),
+    (_is_reduction, trace_reduction),
+    (_named(ALONG), trace_along),
+    (lambda trace, node: LOCAL.match(operator_name(node)) is not None, trace_local),
+    (_moves, trace_moving),
+    (_is_elementwise, trace_pointwise),
+)
+"""Which operators each rule serves; the first that fits."""

@@ -1,0 +1,81 @@
+"""What the tests of shrinking share: masks of whole channels, and models with lived-in statistics."""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tersely.shrinking.shrink import shrink_module
+
+
+def keep(count, kept):
+    """A bool vector that keeps some positions."""
+    found = torch.zeros(count, dtype=torch.bool)
+    found[list(kept)] = True
+    return found
+
+
+def half(count, *, seed=0):
+    """A bool vector that keeps a random half."""
+    generator = torch.Generator().manual_seed(seed)
+    return keep(count, torch.randperm(count, generator=generator)[: count - count // 2].tolist())
+
+
+def rows(model, names: Iterable[str], kept):
+    """Masks of the output channels of layers and norms, their biases included."""
+    found = {}
+    for name in names:
+        module = model.get_submodule(name)
+        dim = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+        weight = module.weight
+        shape = [-1 if d == dim else 1 for d in range(weight.ndim)]
+        found[f"{name}.weight"] = kept.view(shape).expand(weight.shape)
+        if getattr(module, "bias", None) is not None:
+            found[f"{name}.bias"] = kept
+    return found
+
+
+def lived_in(model):
+    """Give batch norms statistics and affine parameters that are not those of a new module."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor, spread, least in (
+                (module.running_mean, 0.6, -0.3),
+                (module.running_var, 1.0, 0.5),
+                (module.weight.data, 1.0, 0.5),
+                (module.bias.data, 0.6, -0.3),
+            ):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * spread + least)
+    return model.eval()
+
+
+def shrink(model, inputs, kept, *, round_to=1, held=None):
+    """Shrink a model, having checked against an independent masked copy in float64."""
+    import copy
+
+    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+    masked = copy.deepcopy(model)
+    for name, mask in kept.items():
+        masked.get_parameter(name).data.mul_(mask)
+    found = shrink_module(model, args, kwargs, kept, round_to=round_to, held=held)
+    small = copy.deepcopy(model)
+    for name in kept:
+        cut = found.cuts.get(name)
+        mask = kept[name] if cut is None else cut(kept[name])
+        small.get_parameter(name).data.mul_(mask)
+    double = [x.double() if x.is_floating_point() else x for x in args]
+    named = {k: x.double() if x.is_floating_point() else x for k, x in kwargs.items()}
+    with torch.no_grad():
+        expected, actual = masked.double()(*double, **named), small.double()(*double, **named)
+    # A bias that takes constants over holds them in float32.
+    tolerance = 1e-6 if found.absorbed else 1e-10
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    return found
+
+
+@pytest.fixture
+def help():
+    return SimpleNamespace(keep=keep, half=half, rows=rows, lived_in=lived_in, shrink=shrink)

@@ -1,0 +1,114 @@
+"""Constants that readers' biases take over, and those that they cannot."""
+
+import torch
+from torch import nn
+
+from tersely.shrinking.report import Absorption
+
+
+class Chain(nn.Module):
+    def __init__(self, *middle, padding=0, bias=True, size=3):
+        super().__init__()
+        self.first, self.middle = nn.Conv2d(2, 4, 1), nn.Sequential(*middle)
+        self.second = nn.Conv2d(4, 3, size, padding=padding, bias=bias)
+
+    def forward(self, x):
+        return self.second(self.middle(self.first(x)))
+
+
+IMAGE = (torch.randn(2, 2, 5, 5, generator=torch.Generator().manual_seed(0)),)
+
+
+def masked(help, model):
+    return help.rows(model, ["first"], help.keep(4, [0, 3]))
+
+
+def test_sigmoid_of_zero_is_taken_over_in_both_modes(help):
+    model = Chain(nn.Sigmoid())
+    weight, bias = model.second.weight.detach().clone(), model.second.bias.detach().clone()
+    found = help.shrink(model, IMAGE, masked(help, model))
+    assert found.absorbed == (Absorption("second.bias", 2, "both"),)
+    expected = bias + 0.5 * weight[:, 1:3].sum((1, 2, 3))
+    torch.testing.assert_close(model.second.bias.detach(), expected)
+
+
+def test_what_an_unmasked_batch_norm_adds_is_taken_over_in_evaluation(help):
+    model = help.lived_in(Chain(nn.BatchNorm2d(4), nn.ReLU()))
+    model.middle[0].bias.data.fill_(1.0)
+    found = help.shrink(model, IMAGE, masked(help, model))
+    assert found.absorbed == (Absorption("second.bias", 2, "evaluation"),)
+    assert model.second.weight.shape == (3, 2, 3, 3)
+
+
+def test_a_bias_that_stays_is_a_constant_that_is_taken_over(help):
+    model = Chain()
+    kept = masked(help, model)
+    del kept["first.bias"]
+    found = help.shrink(model, IMAGE, kept)
+    assert found.absorbed == (Absorption("second.bias", 2, "both"),)
+
+
+def test_a_padded_border_keeps_a_constant(help):
+    model = Chain(nn.Sigmoid(), padding=1)
+    found = help.shrink(model, IMAGE, masked(help, model))
+    assert found.cuts == {}
+    assert found.stays[0].reason == (
+        "second reads a constant there that is not zero at a padded border"
+    )
+
+
+def test_a_reader_without_a_bias_keeps_a_constant(help):
+    model = Chain(nn.Sigmoid(), bias=False)
+    found = help.shrink(model, IMAGE, masked(help, model))
+    assert found.cuts == {}
+    assert "has no bias to take it over" in found.stays[0].reason
+
+
+def test_zero_passes_a_padded_border(help):
+    model = Chain(nn.ReLU(), padding=1)
+    found = help.shrink(model, IMAGE, masked(help, model))
+    assert found.absorbed == ()
+    assert model.second.in_channels == 2
+
+
+def test_columns_that_are_masked_take_their_channel_along(help):
+    model = Chain(nn.ReLU())
+    kept = torch.ones(3, 4, 3, 3, dtype=torch.bool)
+    kept[:, 2] = False
+    help.shrink(model, IMAGE, {"second.weight": kept})
+    assert model.first.out_channels == 3
+
+
+def test_one_channel_of_a_layer_that_is_masked_whole_stays(help):
+    model = Chain(nn.ReLU())
+    found = help.shrink(model, IMAGE, help.rows(model, ["first"], help.keep(4, [])))
+    assert model.first.out_channels == 1
+    assert found.stays[0].reason == "one has to stay"
+
+
+def test_round_to_keeps_a_multiple(help):
+    model = Chain(nn.ReLU())
+    model.first.weight.data[1].mul_(10)
+    found = help.shrink(model, IMAGE, help.rows(model, ["first"], help.keep(4, [0])), round_to=2)
+    assert model.first.out_channels == 2
+    assert found.stays[0].reason == "round_to=2 keeps it"
+
+
+def test_a_bias_that_is_masked_takes_nothing_over(help):
+    model = Chain(nn.Sigmoid())
+    kept = masked(help, model) | {"second.bias": help.keep(3, [0, 2])}
+    found = help.shrink(model, IMAGE, kept)
+    assert found.cuts == {}
+    assert "its masked bias cannot take over" in found.stays[0].reason
+
+
+def test_what_is_held_keeps_its_shape(help):
+    model = Chain(nn.ReLU())
+    found = help.shrink(
+        model,
+        IMAGE,
+        masked(help, model),
+        held={("middle", "output"): "middle._output_ is compared"},
+    )
+    assert found.cuts == {}
+    assert found.stays[0].reason == "middle._output_ is compared"
