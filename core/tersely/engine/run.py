@@ -118,13 +118,9 @@ class Run(Generic[Algorithm]):
         if self.optimizer is not None:
             step_optimizer(self.optimizer)
 
-    def make_optimizer(self, tensors: Iterable[Tensor]) -> None:
-        """Make what moves the learned tensors.
-
-        Args:
-            tensors: everything that is learned.
-        """
-        self.optimizer = make_optimizer(self.algorithm, list(tensors))
+    def make_optimizer(self) -> None:
+        """Make what moves everything that is learned."""
+        self.optimizer = make_optimizer(self.algorithm, self.all_learned())
 
     def need_the_same_everywhere(self, handles: Iterable[Handle]) -> None:
         """Refuse what the user's optimizer moved apart; the session averages by itself.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from tersely.contracts.target_plan import TargetPlan
@@ -27,6 +29,6 @@ class PlanData:
     recipe: Recipe
     selected: tuple[str, ...] = ()
     unmatched: tuple[Unmatched, ...] = ()
-    shadowed: tuple[Shadowed, ...] = ()
+    shadowed: Sequence[Shadowed] = ()
     skipped: tuple[Skipped, ...] = ()
     hints: tuple[str, ...] = ()

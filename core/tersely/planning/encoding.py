@@ -18,6 +18,7 @@ from tersely.planning.data import PlanData
 from tersely.planning.descriptors import descriptor_of
 from tersely.planning.remarks import Shadowed, Skipped, Unmatched
 from tersely.planning.rows import setting_of
+from tersely.planning.shadows import Shadows
 
 FORMAT = 1
 
@@ -66,7 +67,7 @@ def decode_plan(data: Mapping[str, Json]) -> PlanData:
                 Unmatched(one["path"], one["value"], tuple(one["near"]), one["message"])
                 for one in data["unmatched"]
             ),
-            shadowed=tuple(
+            shadowed=Shadows(
                 Shadowed(
                     one["module"],
                     one["target"],

@@ -96,13 +96,11 @@ class PruningRun(Run[Pruner]):
         self.gradients.stop()
 
     def _start_learning(self, pruner: Learns) -> None:
-        tensors: list[Tensor] = []
         for handle in self.handles:
             values = pruner.start(_known_target(handle, handle.raw.detach()))
             place(handle, pruner, values)
             self._learned_names[handle] = tuple(values)
-            tensors += list(self.learned(handle).values())
-        self.make_optimizer(tensors)
+        self.make_optimizer()
 
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""

@@ -22,6 +22,7 @@ from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed
 from tersely.instrument.names import STATE_PARTS
+from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
 from tersely.quantization.integers import IntegerTensor, integers_of
 from tersely.quantization.learned_scales import adopt_learned
@@ -133,6 +134,7 @@ class Quantization(Engine[QuantizationRun]):
         for run in runs:
             quantize_seen(run, self.seen)
             self._learn(run)
+        fit_accumulators(self.handles, is_told=True)
 
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
         if self.context.batches is None:
@@ -167,13 +169,11 @@ class Quantization(Engine[QuantizationRun]):
             bias.add_(change.to(bias.dtype))
 
     def _learn(self, run: QuantizationRun) -> None:
-        tensors = [
-            leaf
-            for handle in (*run.parameters, *run.activations)
-            for leaf in place_learned(run, handle, self.seen.get(handle))
-        ]
-        if tensors and not self.is_handed_over:
-            run.make_optimizer(tensors)
+        has_new = False
+        for handle in (*run.parameters, *run.activations):
+            has_new = bool(place_learned(run, handle, self.seen.get(handle))) or has_new
+        if has_new and not self.is_handed_over:
+            run.make_optimizer()
 
     def need_to_step(self) -> None:
         """Refuse to step before scales are there, unless training makes them."""
@@ -227,6 +227,7 @@ class Quantization(Engine[QuantizationRun]):
                 for handle in run.parameters:
                     with torch.no_grad():
                         run.algorithm.after_step(handle.raw, target_of(handle, run.grid(handle)))
+        fit_accumulators(self.handles, is_told=False)
         self._start_or_freeze(before, steps)
         return False
 
@@ -350,15 +351,15 @@ class Quantization(Engine[QuantizationRun]):
             self._restore_learned(run, saved)
 
     def _restore_learned(self, run: QuantizationRun, saved: Saved) -> None:
-        leaves = [
-            leaf
-            for handle in run.all_handles
-            if (values := saved.of("learned", handle.plan.name))
-            for leaf in place_leaves(run, handle, values, seen=self.seen.get(handle))
-        ]
+        has_learned = False
+        for handle in run.all_handles:
+            values = saved.of("learned", handle.plan.name)
+            if values:
+                has_learned = True
+                place_leaves(run, handle, values, seen=self.seen.get(handle))
         run.optimizer = None
-        if leaves and not self.is_handed_over:
-            run.make_optimizer(leaves)
+        if has_learned and not self.is_handed_over:
+            run.make_optimizer()
             restore_moments(run.optimizer, run.all_learned(), saved)
 
 

@@ -65,7 +65,7 @@ def render_page(report: ReportData, *, title: str) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    # A browser breaks a long dotted name anywhere unless it is told where.
+    # A browser breaks a long dotted name anywhere unless it knows where it may.
     return Markup(".<wbr>").join(name.split("."))
 
 
