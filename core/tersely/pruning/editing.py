@@ -74,7 +74,7 @@ def named_handles(targets: Iterable[str] | None, handles: Sequence[Handle]) -> l
         SessionError: there is no such target, or it follows another.
     """
     if targets is None:
-        return [handle for handle in handles if not _is_following(handle)]
+        return [handle for handle in handles if not _is_aligned(handle)]
     if isinstance(targets, str):
         raise SessionError(f"found the name {targets!r}, expected a list of names: [{targets!r}]")
     by_name = {(handle.plan.module, handle.plan.target): handle for handle in handles}
@@ -82,7 +82,7 @@ def named_handles(targets: Iterable[str] | None, handles: Sequence[Handle]) -> l
     for name in targets:
         module, _, target = name.rpartition(".")
         handle = find_handle(module, target, by_name)
-        if _is_following(handle):
+        if _is_aligned(handle):
             raise SessionError(f"{name} follows another target; freeze or unfreeze that one")
         found.append(handle)
     return found
@@ -130,13 +130,13 @@ def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
             )
 
 
-def _is_following(handle: Handle) -> bool:
+def _is_aligned(handle: Handle) -> bool:
     return handle.plan.align is not None
 
 
 def _checked(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
     name = handle.plan.name
-    if _is_following(handle):
+    if _is_aligned(handle):
         raise SessionError(f"{name} follows another target; set the mask of that one")
     found = getattr(mask, "dtype", type(mask).__name__)
     if found != torch.bool:

@@ -273,16 +273,16 @@ class Pruning(Engine[PruningRun]):
             else:
                 write_mask(handle, kept, self.context.model)
         self.statistics = self._statistics_of(saved)
-        frozen = set(saved.data.get("frozen", ()))
+        frozen = set(saved.data["frozen"])
         self.frozen = {handle for handle in self.handles if handle.plan.name in frozen}
         for run in self.runs:
             self._restore_learned(run, saved, journal)
         self.is_compressed = bool(saved.data["is_compressed"])
-        if saved.data.get("handed_over"):
+        if saved.data["handed_over"]:
             self.hand_over()
 
     def _statistics_of(self, saved: Saved) -> dict[Handle, Statistic]:
-        stages, about = self.context.binding.plan.recipe.stages, saved.data.get("seen", {})
+        stages, about = self.context.binding.plan.recipe.stages, saved.data["seen"]
         return {
             handle: rebuilt_statistic(handle, total, about[handle.plan.name], stages)
             for handle in self.handles

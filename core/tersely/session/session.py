@@ -40,7 +40,7 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
-from tersely.session.state import SavedState, understand
+from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.storage.session_folder import save_session
 from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
@@ -471,7 +471,7 @@ class Session:
         need_attached(self._state, "restore")
         state = understand(self._engines, tensors, data)
         need_no_stage_to_end(self.plan.recipe.stages, self.steps, state=state.steps)
-        with Journal() as journal:
+        with complete_state(), Journal() as journal:
             self._note(journal)
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)

@@ -251,6 +251,29 @@ class TestWhatDoesNotFit:
             session.restore(tensors, data)
         assert str(caught.value) == "the saved session lacks a part of its state: KeyError('steps')"
 
+    @pytest.mark.parametrize(
+        ("method", "key"),
+        [
+            ("pruning", "is_compressed"),
+            ("pruning", "handed_over"),
+            ("pruning", "frozen"),
+            ("quantization", "seen"),
+            ("quantization", "handed_over"),
+            ("distillation", "projections"),
+        ],
+    )
+    def test_a_state_that_lacks_a_part_of_one_method(self, build, method, key):
+        session = tersely.prune(build(), CONFIG, algorithm="toy")
+        tensors, data = session.state()
+        del data[method][key]
+        model = build()
+        other = tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": CONFIG}})
+        with pytest.raises(tersely.SessionFileError, match=f"lacks a part of its state.*{key}"):
+            other.restore(tensors, data)
+        # Masks come before most of it, and are taken back.
+        assert other.masks() == {}
+        assert not other.is_compressed
+
     def test_a_compressed_state_that_lacks_a_mask(self, build):
         session = tersely.prune(build(), CONFIG, algorithm="toy")
         tensors, data = session.state()
