@@ -53,8 +53,7 @@ class Seen:
         if not value.is_floating_point():
             raise CalibrationError(
                 f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-                f"values are quantized; leave this target out with target_names",
-                target=name,
+                f"values are quantized; leave this target out with target_names"
             )
         if value.numel() == 0:
             return value
@@ -87,8 +86,7 @@ class Seen:
                 raise CalibrationError(
                     f"{self.handle.plan.name} is cut into blocks of shape {list(tensor.shape)} "
                     f"after {list(before.shape)}; calibrate with one shape, or write granularity: "
-                    f"default or per_channel",
-                    **self.handle.plan.place,
+                    f"default or per_channel"
                 )
 
 
