@@ -252,7 +252,8 @@ def _read(module: nn.Module, pair: Pair, link: str) -> Tensor:
     if not isinstance(found, Tensor):
         raise SessionError(
             f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
-            f"have; link a module that has it"
+            f"have; link a module that has it",
+            **pair.plan.place,
         )
     return found.detach()
 

@@ -141,4 +141,6 @@ def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:
     found: dict[str, nn.Module] = dict(teacher.named_modules(remove_duplicate=False))
     if link in found:
         return found[link]
-    raise SessionError(f"{plan.name} is linked to {link!r}, which is no module of the teacher")
+    raise SessionError(
+        f"{plan.name} is linked to {link!r}, which is no module of the teacher", **plan.place
+    )

@@ -140,7 +140,8 @@ class Run(Generic[Algorithm]):
                 f"what {first.algorithm} learned of {first.name} and others differs between the "
                 f"processes: your optimizer moves session.parameters(), whose gradients "
                 f"DistributedDataParallel does not average; average them before optimizer.step(), "
-                f"or leave them to session.step()"
+                f"or leave them to session.step()",
+                **first.place,
             )
 
     def note(self, journal: Journal, *, is_step: bool) -> None:

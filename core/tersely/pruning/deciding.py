@@ -114,11 +114,13 @@ def _need_observations(run: PruningRun, handles: Sequence[Handle]) -> None:
     if run.is_observing_modules:
         raise SessionError(
             f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
-            f"session.calibrate(batches) before session.compress()"
+            f"session.calibrate(batches) before session.compress()",
+            **first.place,
         )
     if isinstance(run.algorithm, ObservesGradients):
         raise SessionError(
             f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
             f"some steps with session.step() after optimizer.step(), then call "
-            f"session.compress()"
+            f"session.compress()",
+            **first.place,
         )

@@ -110,7 +110,8 @@ class Pruning(Engine[PruningRun]):
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
                 f"session.calibrate(batches) before session.compress(), and again in a session "
-                f"that was loaded, since batches are not saved with it"
+                f"that was loaded, since batches are not saved with it",
+                target=name,
             )
 
         def compress(handles: Sequence[Handle]) -> None:

@@ -68,13 +68,15 @@ class Gradients:
                     f"{name} is another parameter than when the session was attached, so "
                     f"{algorithm} does not see its gradients; fully_shard() and "
                     f"load_state_dict(assign=True) replace parameters: call them before "
-                    f"tersely.attach() or tersely.load_session()"
+                    f"tersely.attach() or tersely.load_session()",
+                    **handle.plan.place,
                 )
             gradient = handle.gradient()
             if gradient is None or handle not in self.before:
                 raise SessionError(
                     f"{name} has no gradient: {algorithm} observes gradients in session.step(), so "
-                    f"call it after optimizer.step() and before optimizer.zero_grad()"
+                    f"call it after optimizer.step() and before optimizer.zero_grad()",
+                    **handle.plan.place,
                 )
             found.append((handle, gradient.detach()))
         if not all(bool(gradient.isfinite().all()) for _, gradient in found):

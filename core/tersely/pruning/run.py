@@ -168,6 +168,7 @@ def _known_blocks(handle: Handle) -> Blocks:
     if handle.plan.blocks is None:
         raise AttachError(
             f"{handle.plan.name}: {handle.plan.algorithm} works on parameters, whose blocks are "
-            f"known before a batch was seen; leave this target out"
+            f"known before a batch was seen; leave this target out",
+            **handle.plan.place,
         )
     return handle.plan.blocks
