@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
 from tersely.contracts.quantizer import MergesObservations
 from tersely.engine.binding import Handle
+from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.engine.sums import add_sums, merged_over_processes, over_processes
 from tersely.errors import CalibrationError
@@ -164,17 +165,20 @@ class _SharedInputs:
 
     def take(self, watch: Watch, inputs: Tensor) -> Watch | None:
         """Return who has observed this very tensor for the same algorithm, or None."""
+        # Tensors made in inference mode do not count their versions, so those are never shared.
+        version = -1 if inputs.is_inference() else inputs._version
         owner = self.owner
         if (
             owner is not None
+            and version >= 0
             and self.inputs is inputs
-            and self.version == inputs._version
+            and self.version == version
             and owner.algorithm is watch.algorithm
             and type(owner.handle.module) is type(watch.handle.module)
             and isinstance(watch.handle.module, nn.Linear)
         ):
             return owner
-        self.inputs, self.version, self.owner = inputs, inputs._version, watch
+        self.inputs, self.version, self.owner = inputs, version, watch
         return None
 
 
@@ -190,7 +194,7 @@ def _see_inputs(
             watch.sums = owner.sums
             return
         with _naming(watch):
-            _add(watch, algorithm.observe_input(inputs.detach(), watch.target))
+            _add(watch, algorithm.observe_input(_observable(inputs), watch.target))
 
     return see
 
@@ -200,15 +204,21 @@ def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None
         outputs = _first_tensor(_elements(output))
         if outputs is not None:
             with _naming(watch):
-                _add(watch, algorithm.observe_output(outputs.detach(), watch.target))
+                _add(watch, algorithm.observe_output(_observable(outputs), watch.target))
 
     return see
+
+
+def _observable(values: Tensor) -> Tensor:
+    # A tensor made in inference mode has no version counter, and cannot serve a gradient.
+    return values.clone() if values.is_inference() else values.detach()
 
 
 @contextlib.contextmanager
 def _naming(watch: Watch) -> Iterator[None]:
     try:
-        yield
+        with full_precision():
+            yield
     except ValueError as error:
         raise CalibrationError(
             f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from tersely.contracts.quantizer import Observer
 from tersely.engine.binding import Handle
+from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
 from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE
+from tersely.instrument.quantizing import need_float
 from tersely.instrument.transforms import processed, put
 
 
@@ -47,18 +49,15 @@ class Seen:
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Add one batch and return it unchanged."""
         name = self.handle.plan.name
-        if not value.is_floating_point():
-            raise CalibrationError(
-                f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-                f"values are quantized; leave this target out with target_names"
-            )
+        need_float(value, name)
         if value.numel() == 0:
             return value
         values = value.detach()
         size = self.cut.size_of(values)
         if values.dtype in (torch.float16, torch.bfloat16):
             values = values.float()
-        part = self.observer.observe(*self.cut.view(values))
+        with full_precision():
+            part = self.observer.observe(*self.cut.view(values))
         if self.statistics:
             self._check_shapes(part)
             part = self.observer.merge(self.statistics, part)

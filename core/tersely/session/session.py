@@ -16,6 +16,7 @@ from tersely.engine.batches import Forward
 from tersely.engine.binding import Handle, bind, first_device
 from tersely.engine.by_target import by_target
 from tersely.engine.instrumenting import wire
+from tersely.engine.precision import plain_modes
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.json_value import Json
@@ -110,7 +111,8 @@ class Session(EditableMasks, Taught, Shown):
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        calibrate(self.model, self._pruning, self._quantization, batches, forward)
+        with torch.inference_mode(False):
+            calibrate(self.model, self._pruning, self._quantization, batches, forward)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
@@ -128,10 +130,11 @@ class Session(EditableMasks, Taught, Shown):
         need_attached(self._state, "compress")
         need_batches(self._pruning, self._quantization, self.steps, "compress")
         was_compressed = self._pruning.is_compressed
-        self._pruning.compress(self.steps)
-        if self._pruning.runs and not was_compressed:
-            self._quantization.is_outdated = True
-        self._quantization.compress()
+        with plain_modes():
+            self._pruning.compress(self.steps)
+            if self._pruning.runs and not was_compressed:
+                self._quantization.is_outdated = True
+            self._quantization.compress()
         warn_of_misses(self, self._record("compress"))
 
     def step(self) -> None:
