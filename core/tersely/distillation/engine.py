@@ -13,15 +13,21 @@ from tersely.distillation.pairs import Pair, loss_of, module_of
 from tersely.distillation.projection import Projections
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
+from tersely.engine.instrumenting import with_site
 from tersely.engine.optimizing import step_optimizer
 from tersely.errors import AttachError, SessionError
-from tersely.instrument.instruments import OutputSite
+from tersely.instrument.instruments import Instruments, OutputSite
 from tersely.instrument.names import TAP
 from tersely.instrument.sites import input_site, process_inputs, process_output
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
 from tersely.planning.addresses import Address, parse_address
 from tersely.planning.signature import signature_of
+from tersely.registry.registry import registry
+
+
+_PROJECTED = {"linear": -1, "conv1x1": 1}
+"""The dimension that each projection maps."""
 
 
 class Distillation:
@@ -40,6 +46,23 @@ class Distillation:
         self.handles = tuple(one for one in binding.handles if one.plan.method == "distillation")
         stages = binding.plan.recipe.stages
         self.pairs = tuple(_pair(handle, stages[handle.plan.stage]) for handle in self.handles)
+
+    def with_inputs(
+        self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
+    ) -> dict[nn.Module, Instruments]:
+        """Return instruments with taps on the inputs of the model that losses ask for.
+
+        Args:
+            wanted: what each module does otherwise.
+            model: the student.
+        """
+        found = dict(wanted)
+        for pair in self.pairs:
+            for option, tap in pair.inputs.items():
+                target = f"_input_{pair.options[option]}"
+                before = found.get(model, Instruments())
+                found[model] = with_site(before, model, target, tap)
+        return found
 
     def start(self) -> None:
         """Put taps into the instrumented student and listen to the teacher.
@@ -67,7 +90,7 @@ class Distillation:
         """Forget what taps hold."""
         for pair in self.pairs:
             pair.student.take()
-            for tap in pair.teachers.values():
+            for tap in (*pair.teachers.values(), *pair.inputs.values()):
                 tap.take()
 
     def is_running(self, steps: int) -> bool:
@@ -134,7 +157,7 @@ class Distillation:
         return self.projections.hand_over()
 
     def _is_waiting(self, pair: Pair) -> bool:
-        return pair.is_projected and not any(
+        return pair.projected_dim is not None and not any(
             f"{pair.plan.name}>{link}" in self.projections.tensors for link in pair.teachers
         )
 
@@ -198,8 +221,13 @@ def _pair(handle: Handle, stage: Stage) -> Pair:
         weight=setting.weight,
         loss=loss_of(plan),
         options=setting.loss_options,
-        is_projected=setting.projection == "linear",
+        projected_dim=None if setting.projection is None else _PROJECTED[setting.projection],
         stage=stage,
+        inputs={
+            option: Tap(keeps_graph=True)
+            for option in registry().losses.info(setting.loss).input_options
+            if option in setting.loss_options
+        },
     )
 
 

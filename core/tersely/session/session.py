@@ -78,7 +78,8 @@ class Session(EditableMasks, Taught, Shown):
         self._quantization = Quantization(binding, model)
         need_teacher(plan.targets, teacher, model)
         self._distillation = Distillation(binding, teacher)
-        self._attachments = attach_instruments(with_folds(wire(binding), binding), binding.name_of)
+        wanted = self._distillation.with_inputs(with_folds(wire(binding), binding), model)
+        self._attachments = attach_instruments(wanted, binding.name_of)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             self._pruning.start()
