@@ -74,9 +74,9 @@ class Pair:
         for option, tap in self.inputs.items():
             if tap.value is None:
                 return (
-                    f"{self.plan.name} is compared with option {option!r} of {self.plan.algorithm}, "
-                    f"and the model was not called with {self.options[option]!r} since the last "
-                    f"loss; pass it, or leave the option out"
+                    f"{self.plan.name} has option {option!r} of {self.plan.algorithm}, and the "
+                    f"model was not called with {self.options[option]!r} since the last loss; pass "
+                    f"it, or leave the option out"
                 )
         return None
 

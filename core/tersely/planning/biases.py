@@ -8,10 +8,10 @@ from tersely.arithmetic.blocks import count_blocks, output_blocks
 from tersely.contracts.settings import ACCUMULATOR
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.addresses import parse_address
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.draft import Draft
 from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
-from tersely.planning.stage import descriptor_of
 
 
 def check_biases(plan: Plan, draft: Draft) -> None:

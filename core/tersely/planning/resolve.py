@@ -16,8 +16,8 @@ from tersely.json_value import Json
 from tersely.planning.channels import follow_channels
 from tersely.planning.checks import check_plan
 from tersely.planning.draft import Draft
-from tersely.planning.owners import Owners
 from tersely.planning.losses import class_findings
+from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
 from tersely.planning.selection import Universe
 from tersely.planning.stage import plan_stage

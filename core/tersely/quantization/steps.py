@@ -70,17 +70,17 @@ def make_step(
     size = (-1,) if plain.cut.kind == "tensor" else (1,)
     tensor = target_of(handle, plain.grid, size=size)
     if handle.is_activation and run.is_dynamic(handle):
-        return Dynamic(run.quantizer, tensor, plain)
+        return Dynamic(run.algorithm, tensor, plain)
     simulating = run.simulating()
     if simulating is not None:
         return Simulated(simulating, tensor, plain)
-    if isinstance(run.quantizer, LearnsScales):
-        return Learned(run.quantizer, tensor, plain)
-    following = run.following()
+    if isinstance(run.algorithm, LearnsScales):
+        return Learned(run.algorithm, tensor, plain)
+    following = run.follows_training()
     if following is None:
         return plain
     elapsed = steps - run.stage.begin
     if following.freeze_step is not None and elapsed >= following.freeze_step:
         return plain
     is_quantizing = elapsed >= following.start_step
-    return Follow(run.quantizer, tensor, plain, following.decay, is_quantizing, least)
+    return Follow(run.algorithm, tensor, plain, following.decay, is_quantizing, least)

@@ -11,7 +11,7 @@ class PerChannel:
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
         """Keep the channel dimension apart and everything else together.
 
-        Channels of an activation lie in dimension 1 behind convolutions, normalisations of
+        Channels of an activation lie in dimension 1 after convolutions, normalisations of
         channels and pooling, and in the last dimension elsewhere. Output channels of a weight lie
         in dimension 0, for transposed convolutions and embeddings in 1; a vector has one dimension.
         A quantized weight of a grouped transposed convolution, (inputs, outputs / groups, ...), has
