@@ -269,7 +269,7 @@ def _pair(handle: Handle, stage: Stage) -> Pair:
         inputs={
             option: Tap(keeps_graph=True)
             for option in registry().losses.info(setting.loss).input_options
-            if option in setting.loss_options
+            if setting.loss_options.get(option) is not None
         },
     )
 

@@ -49,8 +49,9 @@ DIM = {
     "description": "The dimension that holds classes: 1 for logits of (batch, classes, ...).",
 }
 MASK = {
-    "type": "string",
+    "type": ["string", "null"],
     "minLength": 1,
+    "default": None,
     "description": "The model's input that is 0 at positions to leave out, as in attention_mask.",
 }
 BETA = {
