@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.calibration.observing import need_seen
+from tersely.calibration.observing import UnreachedError, need_seen, refuse_unreached
 from tersely.contracts.quantizer import Observer
 from tersely.engine.binding import Handle
 from tersely.engine.precision import full_precision
@@ -37,6 +37,7 @@ class Seen:
         count: how many calls were seen.
         shape: the shape of the values seen first.
         blocks: the block size they had.
+        is_required: whether it is an error when no batch reaches it.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -48,6 +49,7 @@ class Seen:
     count: int = 0
     shape: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
+    is_required: bool = attrs.field(default=True, kw_only=True)
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Add one batch and return it unchanged."""
@@ -131,17 +133,29 @@ class RangeObservers(Observers):
     def collect(self) -> None:
         """Join what all processes saw, so that all of them choose the same scales."""
         everyone = gather([(one.count, _portable(one)) for one in self.seen])
+        missing = []
         for number, one in enumerate(self.seen):
             views = [process[number] for process in everyone]
-            need_seen(one.handle.plan.name, [count for count, _ in views])
+            try:
+                need_seen(one.handle.plan.name, [count for count, _ in views])
+            except UnreachedError as error:
+                if one.is_required:
+                    missing.append(error)
+                one.statistics = {}
+                continue
             if len(everyone) > 1:
                 device = next(iter(one.statistics.values())).device
                 joined = one.observer.join([statistics for _, statistics in views])
                 one.statistics = {key: tensor.to(device) for key, tensor in joined.items()}
+        refuse_unreached(missing)
 
     def keep(self) -> None:
         """Give the engine what was seen."""
-        self.kept.update((one.handle, one) for one in self.seen)
+        for one in self.seen:
+            if one.statistics:
+                self.kept[one.handle] = one
+            else:
+                self.kept.pop(one.handle, None)
 
 
 def _portable(seen: Seen) -> dict[str, Tensor]:
