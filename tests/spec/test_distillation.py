@@ -49,7 +49,8 @@ def test_loss(case):
     [(name, options)] = chosen.items() if isinstance(chosen, dict) else [(chosen, {})]
     student = torch.tensor(given["student"], dtype=torch.float64)
     teacher = torch.tensor(given["teacher"], dtype=torch.float64)
-    found = tersely.registry().losses[name](student, teacher, **options)
+    inputs = {option: torch.tensor(one) for option, one in given.get("inputs", {}).items()}
+    found = tersely.registry().losses[name](student, teacher, **options, **inputs)
     assert found.shape == ()
     assert float(found) == pytest.approx(case["expect"]["value"], abs=1e-11)
 

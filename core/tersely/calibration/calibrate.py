@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from tersely.calibration.keeping import stages_that_look
-from tersely.calibration.observing import need_batch, run_batches
+from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
 from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context
 from tersely.engine.protocol import Engine, Observers
@@ -62,8 +62,13 @@ def observe(
             stack.enter_context(one.listening())
         count = run_batches(model, batches, forward)
     need_batch(count)
+    unreached = []
     for one in observers:
-        one.collect()
+        try:
+            one.collect()
+        except UnreachedError as error:
+            unreached.append(error)
+    refuse_unreached(unreached)
     for one in observers:
         one.keep()
 

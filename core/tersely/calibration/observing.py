@@ -91,6 +91,39 @@ def need_batch(batches: int) -> None:
             raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
 
 
+class UnreachedError(CalibrationError):
+    """Targets that calibration did not reach, which one error names together.
+
+    Attributes:
+        names: the targets' full names.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message, target=names[0])
+        self.names = tuple(names)
+
+
+def refuse_unreached(errors: Sequence[UnreachedError]) -> None:
+    """Raise one error for all targets that calibration did not reach.
+
+    Args:
+        errors: an error for each of them, or for some together.
+
+    Raises:
+        UnreachedError: there is one.
+    """
+    if len(errors) == 1:
+        raise errors[0]
+    names = list(dict.fromkeys(name for error in errors for name in error.names))
+    if names:
+        raise UnreachedError(
+            f"{len(names)} targets were not reached in calibration: {', '.join(names)}; no batch "
+            f"reached their modules, or something reads weights or calls forward without calling "
+            f"the modules; run them, leave them out, or write unreached in their stage",
+            names,
+        )
+
+
 def need_seen(name: str, counts: Sequence[int]) -> None:
     """Refuse an input or output that no batch reached.
 
@@ -99,15 +132,15 @@ def need_seen(name: str, counts: Sequence[int]) -> None:
         counts: how often each process saw it.
 
     Raises:
-        CalibrationError: a process did not see it.
+        UnreachedError: a process did not see it.
     """
     for process, count in enumerate(counts):
         if count == 0:
-            raise CalibrationError(
+            raise UnreachedError(
                 f"{name} was not seen in calibration{_where(process, counts)}: no batch reached "
                 f"it, or something calls its module's forward without calling the module; run it, "
                 f"or leave it out",
-                target=name,
+                [name],
             )
 
 

@@ -74,7 +74,7 @@ def _observe(run: Run[Any], handles: Sequence[Handle], feed: Callable[[], None])
     watches = run.watches(handles)
     with watch_modules(watches):
         feed()
-    collect_watches(watches)
+    collect_watches(watches, unreached=run.stage.unreached)
     for watch in watches:
         run.observed[watch.handle] = watch.sums
 

@@ -10,7 +10,13 @@ import attrs
 import torch
 from torch import Tensor, distributed, nn
 
-from tersely.calibration.observing import need_one_shape, need_seen, observe_targets
+from tersely.calibration.observing import (
+    UnreachedError,
+    need_one_shape,
+    need_seen,
+    observe_targets,
+    refuse_unreached,
+)
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
@@ -125,9 +131,14 @@ class StatisticObservers(Observers):
     def collect(self) -> None:
         """Sum up what all processes saw, so that all of them decide alike."""
         everyone = gather([one.seen() for one in self.statistics.values()])
+        missing = []
         for number, statistic in enumerate(self.statistics.values()):
             views = [seen[number] for seen in everyone]
-            need_seen(statistic.name, [count for count, _ in views])
+            try:
+                need_seen(statistic.name, [count for count, _ in views])
+            except UnreachedError as error:
+                missing.append(error)
+                continue
             need_one_shape(statistic.name, [shape for _, shape in views])
             if len(everyone) > 1:
                 statistic.count = sum(count for count, _ in views)
@@ -138,6 +149,7 @@ class StatisticObservers(Observers):
                     f"batches and the model's weights",
                     target=statistic.name,
                 )
+        refuse_unreached(missing)
 
     def keep(self) -> None:
         """Give the engine what was observed."""

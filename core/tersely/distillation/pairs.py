@@ -32,7 +32,9 @@ class Pair:
         weight: lambda, what its loss is multiplied with.
         loss: the loss.
         options: the loss's options.
-        is_projected: whether a learned linear map leads from the student's width to the teacher's.
+        projected_dim: the dimension in which a learned linear map leads from the student's width to
+            the teacher's, or None.
+        inputs: option of the loss -> the tap of the model's input that it names.
         stage: the stage it belongs to, which may be at work for a part of the training only.
     """
 
@@ -42,8 +44,9 @@ class Pair:
     weight: float
     loss: Loss
     options: Mapping[str, Json]
-    is_projected: bool
+    projected_dim: int | None
     stage: Stage
+    inputs: Mapping[str, Tap] = attrs.field(factory=dict)
 
     @property
     def plan(self) -> TargetPlan:
@@ -68,6 +71,13 @@ class Pair:
                     f"{self.teacher_name(link)} of the teacher was not seen since the last loss: "
                     f"call session.teacher_forward(...) with the same batch before session.loss()"
                 )
+        for option, tap in self.inputs.items():
+            if tap.value is None:
+                return (
+                    f"{self.plan.name} has option {option!r} of {self.plan.algorithm}, and the "
+                    f"model was not called with {self.options[option]!r} since the last loss; pass "
+                    f"it, or leave the option out"
+                )
         return None
 
     def compute(self, projections: Projections) -> Tensor:
@@ -80,24 +90,34 @@ class Pair:
             SessionError: the tensors do not go together; names both.
             PluginError: the loss failed or returned something else than a scalar.
         """
+        given = {option: tap.take() for option, tap in self.inputs.items()}
         student = self.student.take()
         assert student is not None  # the caller has asked what is missing
         losses = [
-            self._one(student, tap.take(), link, projections) for link, tap in self.teachers.items()
+            self._one(student, tap.take(), link, projections=projections, given=given)
+            for link, tap in self.teachers.items()
         ]
         smallest = losses[0] if len(losses) == 1 else torch.stack(losses).amin()
         return smallest * self.weight
 
     def _one(
-        self, student: Tensor, teacher: Tensor | None, link: str, projections: Projections
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        link: str,
+        *,
+        projections: Projections,
+        given: Mapping[str, Tensor | None],
     ) -> Tensor:
         assert teacher is not None  # the caller has asked what is missing
         teacher = teacher.to(student.device)
-        if self.is_projected:
-            student = projections.apply(self.plan.name, link, student, teacher)
+        if self.projected_dim is not None:
+            student = projections.apply(
+                self.plan.name, link, student, teacher, dim=self.projected_dim
+            )
         name, where = self.plan.algorithm, self._names(link)
         try:
-            found: object = self.loss(student, teacher, **self.options)
+            found: object = self.loss(student, teacher, **{**self.options, **given})
         except TerselyError:
             raise
         except ValueError as error:

@@ -142,6 +142,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         task_loss_weight=float(data.get("task_loss_weight", 1.0)),
         begin=period.begin,
         end=period.end,
+        unreached=data.get("unreached", "error"),
     )
 
 

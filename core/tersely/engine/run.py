@@ -35,6 +35,8 @@ class Run(Generic[Algorithm]):
         binding: the plan laid over the model.
         observed: target -> sums of what the algorithm observed.
         optimizer: moves what is learned; None when there is nothing, or the user does it.
+        unranked: targets of which calibration showed nothing, so that their weights alone decided.
+        told: those of which a warning has told.
     """
 
     number: int
@@ -43,6 +45,8 @@ class Run(Generic[Algorithm]):
     binding: Binding
     observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict, kw_only=True)
     optimizer: torch.optim.Optimizer | None = attrs.field(default=None, kw_only=True)
+    unranked: list[str] = attrs.field(factory=list, kw_only=True)
+    told: set[str] = attrs.field(factory=set, kw_only=True)
 
     @cached_property
     def all_handles(self) -> tuple[Handle, ...]:

@@ -13,7 +13,7 @@ from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.instrument.names import QUANTIZE, state_buffer
-from tersely.instrument.quantizing import Quantize
+from tersely.instrument.quantizing import Quantize, need_float
 
 
 @attrs.frozen(eq=False)
@@ -46,6 +46,7 @@ class Follow:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, after the range has followed them."""
+        need_float(value, self.tensor.name)
         if module.training and value.numel():
             self._follow(module, value.detach())
         return self.inner(module, value) if self.is_quantizing else value

@@ -18,8 +18,26 @@ from tersely.contracts.quantizer import (
     Simulates,
     choose_of,
 )
+from tersely.errors import CalibrationError
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
+
+
+def need_float(value: Tensor, name: str) -> None:
+    """Refuse to quantize what is no floating-point tensor.
+
+    Args:
+        value: what is about to be quantized.
+        name: the target's full name.
+
+    Raises:
+        CalibrationError: it holds integers or truth values, such as the indices of tokens.
+    """
+    if not value.is_floating_point():
+        raise CalibrationError(
+            f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
+            f"values are quantized; leave this target out with target_names"
+        )
 
 
 @attrs.frozen
@@ -154,6 +172,7 @@ class Dynamic:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats."""
+        need_float(value, self.tensor.name)
         if value.numel() == 0:
             return value
         values = value.detach()

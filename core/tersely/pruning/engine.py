@@ -22,6 +22,7 @@ from tersely.engine.context import Context
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import Saved, need_shape, restore_moments
+from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
@@ -102,6 +103,7 @@ class Pruning(Engine[PruningRun]):
         for run in runs:
             journal.note_attributes(run, "observed")
             run.start_over()
+        warn_of_unranked(runs, "ranked by the magnitude of their weights")
 
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: Journal) -> None:
         batches = self.context.batches

@@ -18,6 +18,7 @@ from tersely.engine.context import Context
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
+from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed
@@ -80,7 +81,12 @@ class Quantization(Engine[QuantizationRun]):
 
     def _ranges(self, runs: Sequence[QuantizationRun]) -> RangeObservers:
         seen = [
-            Seen(handle, run.quantize_step(handle).cut, run.observer(handle))
+            Seen(
+                handle,
+                run.quantize_step(handle).cut,
+                run.observer(handle),
+                is_required=run.stage.unreached == "error",
+            )
             for run in runs
             for handle in run.activations
         ]
@@ -135,6 +141,7 @@ class Quantization(Engine[QuantizationRun]):
             quantize_seen(run, self.seen)
             self._learn(run)
         fit_accumulators(self.handles, is_told=True)
+        warn_of_unranked(runs, "rounded to nearest")
 
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
         if self.context.batches is None:
@@ -195,6 +202,8 @@ class Quantization(Engine[QuantizationRun]):
             for handle in (*run.parameters, *run.activations, *run.derived):
                 if not run.is_simulated(handle) or self.qparams_of(run, handle) is not None:
                     continue
+                if self.is_compressed and run.stage.unreached != "error":
+                    continue  # calibration did not reach it, and it stays as it is
                 first = "call session.compress() first"
                 if handle.is_activation and handle not in self.seen:
                     first = "call session.calibrate(batches) and session.compress() first"

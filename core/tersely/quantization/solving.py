@@ -20,6 +20,7 @@ from tersely.contracts.quantizer import (
     choose_of,
 )
 from tersely.engine.binding import Handle
+from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
 from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import FOLD, SCALE, state_buffer
@@ -50,6 +51,11 @@ def quantize_parameters(
         _equalize(run, quantizer, handles)
     for handle in handles:
         observed = _observed(run, handle)
+        if is_unreached(run, handle) and run.stage.unreached == "dense":
+            continue
+        if handle in run.observed and _is_fitted(quantizer) and is_blank(observed):
+            run.unranked.append(handle.plan.name)
+            observed = {}
         tensor = values_of(handle)
         _check_values(handle, tensor)
         step = run.quantize_step(handle)
@@ -74,6 +80,20 @@ def quantize_parameters(
             correct_bias(handle, found)
 
 
+def _is_fitted(quantizer: object) -> bool:
+    return isinstance(quantizer, (SolvesWeights, Equalizes))
+
+
+def is_unreached(run: QuantizationRun, handle: Handle) -> bool:
+    """Tell whether calibration was to show the module of a weight, and no batch reached it.
+
+    Args:
+        run: the stage.
+        handle: the weight.
+    """
+    return handle in run.observed and not run.observed[handle]
+
+
 def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None:
     """Choose and put in force the scales of a stage's inputs and outputs.
 
@@ -89,6 +109,8 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None
         if seen is None:
             if run.follows_training() is not None:
                 continue  # the first training forward gives it a range
+            if observed and run.stage.unreached != "error":
+                continue  # calibration did not reach it, and it stays as it is
             raise SessionError(
                 f"{handle.plan.name} is quantized by the range that calibration sees; call "
                 f"session.calibrate(batches) before session.compress()",
@@ -239,7 +261,7 @@ def _raw_weight(handle: Handle, solved: QuantizedWeight) -> Tensor:
 def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Handle]) -> None:
     groups: dict[int, list[Handle]] = {}
     for handle in handles:
-        if handle in run.observed and is_matrix(handle):
+        if run.observed.get(handle) and is_matrix(handle) and not is_blank(run.observed[handle]):
             groups.setdefault(id(run.observed[handle]), []).append(handle)
     for members in groups.values():
         for handle in members:

@@ -19,6 +19,7 @@ from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
+from tersely.engine.precision import plain_modes
 from tersely.errors import SessionError
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
@@ -74,7 +75,8 @@ class Session:
         binding = bind(plan, model)
         self._context = Context(model, binding, teacher)
         self._engines = make_engines(self._context)
-        self._attachments = attach_instruments(with_folds(wire(binding), binding), binding.name_of)
+        wanted = self._engines.distillation.with_inputs(with_folds(wire(binding), binding), model)
+        self._attachments = attach_instruments(wanted, binding.name_of)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             for engine in self._engines:
@@ -120,7 +122,8 @@ class Session:
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        calibrate(self._context, self._engines.all, batches, forward)
+        with torch.inference_mode(False):
+            calibrate(self._context, self._engines.all, batches, forward)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
@@ -137,7 +140,7 @@ class Session:
         """
         need_attached(self._state, "compress")
         need_kept_batches(self._engines.all, self._context, "compress")
-        with Journal() as journal:
+        with plain_modes(), Journal() as journal:
             self._note(journal)
             is_outdated = False
             for engine in self._engines:
