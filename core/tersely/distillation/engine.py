@@ -194,7 +194,7 @@ def _pair(handle: Handle, stage: Stage) -> Pair:
     weight = plan.setting.get("lambda")
     return Pair(
         handle=handle,
-        student=Tap(keeps_graph=True),
+        student=Tap(keeps_graph=True, is_copying=handle.is_activation),
         teachers={link: Tap(keeps_graph=False) for link in links_of(plan)},
         weight=1.0 if weight is None else float(weight),
         loss=loss,

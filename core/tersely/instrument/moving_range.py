@@ -13,6 +13,7 @@ from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer
 from tersely.instrument.names import QUANTIZE, state_buffer
 from tersely.instrument.quantizing import Quantize
+from tersely.instrument.recomputation import is_recomputing
 
 
 @attrs.frozen(eq=False)
@@ -42,7 +43,7 @@ class Follow:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, after the range has followed them."""
-        if module.training and value.numel():
+        if module.training and value.numel() and not is_recomputing():
             self._follow(module, value.detach())
         return self.inner(module, value) if self.is_quantizing else value
 
