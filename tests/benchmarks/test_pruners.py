@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import PruningSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 
 pytestmark = pytest.mark.benchmark
 
@@ -17,7 +18,7 @@ def target_of(weight, size):
         kind="parameter",
         method="pruning",
         algorithm="",
-        setting=Setting(),
+        setting=PruningSetting(),
         origin=Origin("pruning.config_list[0]"),
     )
     blocks = tersely.Blocks(size)

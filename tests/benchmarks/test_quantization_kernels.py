@@ -10,7 +10,8 @@ import tersely
 from tersely.arithmetic.affine import fake_quantize_, quantize
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import QuantizationSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("_one_thread")]
 
@@ -24,7 +25,7 @@ def target(size=(1, -1)):
         kind="parameter",
         method="quantization",
         algorithm="",
-        setting=Setting(),
+        setting=QuantizationSetting(),
         origin=Origin("quantization.config_list[0]"),
     )
     return tersely.QuantizationTarget(

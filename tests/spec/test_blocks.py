@@ -65,7 +65,7 @@ def blocks_of(given, models):
         tersely.registry().quantizers if method == "quantization" else tersely.registry().pruners
     )
     shape = tuple(given["shape"])
-    return divide(planned.setting.get("granularity"), planned, shape, catalog.info(algorithm))
+    return divide(planned.setting.granularity, planned, shape, catalog.info(algorithm))
 
 
 @pytest.mark.spec("blocks")

@@ -12,7 +12,8 @@ from tersely.arithmetic.affine import fake_quantize, quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import QuantizationSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 
 
 def tensor(value):
@@ -22,7 +23,13 @@ def tensor(value):
 def quantization_target(dtype, scheme, size):
     limits = quantized_range(dtype)
     plan = TargetPlan(
-        "layer", "weight", "parameter", "quantization", "ptq", Setting(), Origin("the case")
+        "layer",
+        "weight",
+        "parameter",
+        "quantization",
+        "ptq",
+        QuantizationSetting(),
+        Origin("the case"),
     )
     return QuantizationTarget(
         plan=plan,

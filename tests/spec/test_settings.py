@@ -46,5 +46,7 @@ def test_settings(case, models):
     if method in ALGORITHMS:
         stage["algorithm"] = ALGORITHMS[method]
     plan = tersely.plan(model, {method: stage})
-    found = {one.target: without_nulls(one.setting) for one in plan if one.module == "layer"}
+    found = {
+        one.target: without_nulls(one.setting.to_dict()) for one in plan if one.module == "layer"
+    }
     assert found == case["expect"]["settings"]

@@ -12,13 +12,12 @@ from tersely.calibration.chains import Call, Chain, enter_modules, find_blocks, 
 from tersely.calibration.observing import evaluating
 from tersely.calibration.watching import Watch, collect_watches, watch_modules
 from tersely.contracts.pruner import ObservesOutputs
+from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
 from tersely.errors import SessionError
 from tersely.instrument.classes import is_sharded
-
-_GROUPS = ("global_group_id", "dependency_group_id")
 
 
 class ObservingRun(Protocol):
@@ -142,7 +141,10 @@ def _run_calls(
 
 
 def _is_grouped(handles: Sequence[Handle]) -> bool:
-    return any(handle.plan.setting.get(key) is not None for handle in handles for key in _GROUPS)
+    return any(
+        isinstance(handle.plan.setting, PruningSetting) and handle.plan.setting.is_grouped
+        for handle in handles
+    )
 
 
 def _modules(handles: Sequence[Handle]) -> set[nn.Module]:

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, distributed, nn
 
+from tersely.contracts.settings import DEFAULT_GRANULARITY
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
@@ -93,8 +94,8 @@ def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
         handle: an input or output target.
         stages: the recipe's stages.
     """
-    value: Json = handle.plan.setting.get("granularity")
-    if value in (None, "default"):
+    value: Json = handle.plan.pruning.granularity
+    if value == DEFAULT_GRANULARITY:
         info = descriptor_of(stages[handle.plan.stage])
         value = None if info is None else info.default_granularity
     by_channel = isinstance(value, str) and value in _CHANNELS

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
-
 import attrs
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.kinds import Method, TargetKind
-from tersely.json_value import Json
-
-
-class Setting(dict[str, Json]):
-    """The resolved keys of one target; JSON data that many targets share, so it never changes."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, values: Mapping[str, Json]) -> Setting:
-        """Return a setting of its own: mappings in it are frozen too, lists are copied."""
-        return cls({key: _own(value) for key, value in values.items()})
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("a plan's setting is frozen; make a new recipe and plan again")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __hash__(self) -> int:  # type: ignore[override]  # frozen, so it can have one
-        # Values may be lists; equal settings have equal keys, which is all that hashing needs.
-        return hash(frozenset(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Setting, (dict(self),)
-
-
-def _own(value: Json) -> Json:
-    if isinstance(value, Mapping):
-        return Setting.of(value)
-    return [_own(item) for item in value] if isinstance(value, (list, tuple)) else value
+from tersely.contracts.settings import (
+    Align,
+    DistillationSetting,
+    PruningSetting,
+    QuantizationSetting,
+    Setting,
+)
 
 
 @attrs.frozen
@@ -70,8 +43,8 @@ class TargetPlan:
         kind: parameter, buffer, input or output.
         method: pruning, quantization or distillation.
         algorithm: the algorithm's name; for distillation the loss's.
-        setting: every key of the target after template, shortcuts and target_settings; None
-            means not set.
+        setting: what is asked of it after template, shortcuts and target_settings, defaults
+            filled; targets alike share one object.
         origin: the entry that decided.
         shared_with: other names of the same tensor, as in ``decoder.weight`` (tied parameters)
             or ``alias.weight`` (shared modules).
@@ -91,7 +64,7 @@ class TargetPlan:
     kind: TargetKind
     method: Method
     algorithm: str
-    setting: Mapping[str, Json]
+    setting: Setting
     origin: Origin
     shared_with: tuple[str, ...] = ()
     stage: int = 0
@@ -106,3 +79,29 @@ class TargetPlan:
     def name(self) -> str:
         """The full name for people: ``module.target``, or the target alone for the root."""
         return f"{self.module}.{self.target}" if self.module else self.target
+
+    @property
+    def pruning(self) -> PruningSetting:
+        """The setting of a pruning target."""
+        if isinstance(self.setting, PruningSetting):
+            return self.setting
+        raise TypeError(f"{self.name} is planned for {self.method}, not for pruning")
+
+    @property
+    def quantization(self) -> QuantizationSetting:
+        """The setting of a quantization target."""
+        if isinstance(self.setting, QuantizationSetting):
+            return self.setting
+        raise TypeError(f"{self.name} is planned for {self.method}, not for quantization")
+
+    @property
+    def distillation(self) -> DistillationSetting:
+        """The setting of a distillation target."""
+        if isinstance(self.setting, DistillationSetting):
+            return self.setting
+        raise TypeError(f"{self.name} is planned for {self.method}, not for distillation")
+
+    @property
+    def align(self) -> Align | None:
+        """The target whose mask this one follows, or None."""
+        return self.setting.align if isinstance(self.setting, PruningSetting) else None

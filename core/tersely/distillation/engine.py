@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.contracts.target_plan import TargetPlan
-from tersely.distillation.pairs import Pair, links_of, loss_of, module_of
+from tersely.distillation.pairs import Pair, loss_of, module_of
 from tersely.distillation.projection import Projections
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
@@ -190,16 +190,15 @@ def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: 
 
 def _pair(handle: Handle, stage: Stage) -> Pair:
     plan = handle.plan
-    loss, options = loss_of(plan)
-    weight = plan.setting.get("lambda")
+    setting = plan.distillation
     return Pair(
         handle=handle,
         student=Tap(keeps_graph=True, is_copying=handle.is_activation),
-        teachers={link: Tap(keeps_graph=False) for link in links_of(plan)},
-        weight=1.0 if weight is None else float(weight),
-        loss=loss,
-        options=options,
-        is_projected=plan.setting.get("projection") == "linear",
+        teachers={link: Tap(keeps_graph=False) for link in setting.links_of(plan.module)},
+        weight=setting.weight,
+        loss=loss_of(plan),
+        options=setting.loss_options,
+        is_projected=setting.projection == "linear",
         stage=stage,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import attrs
@@ -118,30 +118,13 @@ class Pair:
         return f"{self.plan.name} of the student and {self.teacher_name(link)} of the teacher"
 
 
-def links_of(plan: TargetPlan) -> Sequence[str]:
-    """Return the teacher's modules that a target is linked to.
+def loss_of(plan: TargetPlan) -> Loss:
+    """Return a target's loss.
 
     Args:
         plan: a distillation target.
     """
-    link = plan.setting.get("link")
-    if link is None:
-        return [plan.module]
-    return [link] if isinstance(link, str) else list(link)
-
-
-def loss_of(plan: TargetPlan) -> tuple[Loss, dict[str, Json]]:
-    """Return a target's loss and its options.
-
-    Args:
-        plan: a distillation target.
-    """
-    method = plan.setting.get("apply_method")
-    options: dict[str, Json] = {}
-    if isinstance(method, Mapping):
-        ((_, given),) = method.items()
-        options = dict(given or {})
-    return cast("Loss", registry().losses[plan.algorithm]), options
+    return cast("Loss", registry().losses[plan.algorithm])
 
 
 def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import AttachError, SessionError
 from tersely.instrument.classes import is_sharded
@@ -46,7 +47,8 @@ class Handle:
     @property
     def is_additive(self) -> bool:
         """Whether the mask is added instead of multiplied."""
-        return self.plan.setting.get("apply_method") == "add"
+        setting = self.plan.setting
+        return isinstance(setting, PruningSetting) and setting.is_additive
 
     @property
     def raw(self) -> Tensor:

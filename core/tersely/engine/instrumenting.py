@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 from torch import nn
 
+from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding
 from tersely.instrument.instruments import Instruments, OutputSite, Transform
@@ -51,7 +52,7 @@ class _Profile:
                 key[1],
                 target.method == "pruning",
                 target.kind in ("input", "output"),
-                target.setting.get("apply_method") == "add",
+                isinstance(target.setting, PruningSetting) and target.setting.is_additive,
                 target.channel_dim,
                 spatial_dims(target.module_type),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tersely.contracts.settings import Align
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.draft import Draft
 
@@ -17,16 +18,19 @@ def check_aligns(targets: Sequence[TargetPlan], draft: Draft) -> None:
     """
     settled: set[int] = set()
     for target in targets:
+        align = target.align
+        if align is None:
+            continue
         source = align_source(target, draft)
         if source is None:
-            draft.problems.append(_missing_source(target, draft))
+            draft.problems.append(_missing_source(target, align, draft))
         elif source.stage != target.stage:
             draft.problems.append(
                 f"{target.origin.path}: {target.name}: it is aligned with {source.name}, which "
                 f"{source.origin} prunes in another stage; a target follows one of its own stage"
             )
         else:
-            _check_dims(target, source, draft)
+            _check_dims(target, source, list(align.dims), draft=draft)
         _check_circle(target, draft, settled)
 
 
@@ -37,9 +41,10 @@ def align_source(target: TargetPlan, draft: Draft) -> TargetPlan | None:
         target: a pruning target with ``align``.
         draft: the plan it belongs to.
     """
-    align = target.setting["align"]
-    module = align.get("module_name")
-    return draft.find("pruning", target.module if module is None else module, align["target_name"])
+    align = target.align
+    if align is None:
+        return None
+    return draft.find("pruning", align.module_for(target.module), align.target_name)
 
 
 def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
@@ -56,16 +61,14 @@ def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
             )
             break
         chain[id(following)] = following
-        is_aligned = following.setting.get("align") is not None
-        following = align_source(following, draft) if is_aligned else None
+        following = align_source(following, draft) if following.align is not None else None
     settled.update(chain)
 
 
-def _missing_source(target: TargetPlan, draft: Draft) -> str:
-    align = target.setting["align"]
-    module = target.module if align.get("module_name") is None else align["module_name"]
+def _missing_source(target: TargetPlan, align: Align, draft: Draft) -> str:
+    module = align.module_for(target.module)
     place = f"{target.origin.path}: {target.name}: it is aligned with"
-    source = f"{module}.{align['target_name']}" if module else align["target_name"]
+    source = align.source_name(target.module)
     if module not in draft.universe.index:
         near = draft.suggest(module, draft.universe.names)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -76,11 +79,10 @@ def _missing_source(target: TargetPlan, draft: Draft) -> str:
     )
 
 
-def _check_dims(target: TargetPlan, source: TargetPlan, draft: Draft) -> None:
+def _check_dims(target: TargetPlan, source: TargetPlan, dims: list[int], *, draft: Draft) -> None:
     if source.shape is None:
         return
     rank = len(source.shape)
-    dims = target.setting["align"]["dims"]
     place = f"{target.origin.path}: {target.name}: align.dims"
     wrong = [dim for dim in dims if not -rank <= dim < rank]
     if wrong:
@@ -90,13 +92,14 @@ def _check_dims(target: TargetPlan, source: TargetPlan, draft: Draft) -> None:
     elif len({dim % rank for dim in dims}) < len(dims):
         draft.problems.append(f"{place} {dims} names a dimension of {source.name} twice")
     else:
-        _check_lengths(target, source, draft)
+        _check_lengths(target, source, dims, draft=draft)
 
 
-def _check_lengths(target: TargetPlan, source: TargetPlan, draft: Draft) -> None:
+def _check_lengths(
+    target: TargetPlan, source: TargetPlan, dims: list[int], *, draft: Draft
+) -> None:
     if target.shape is None or source.shape is None:
         return
-    dims = target.setting["align"]["dims"]
     place = f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name}"
     if len(dims) > len(target.shape):
         draft.problems.append(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 from tersely.arithmetic.blocks import count_blocks
+from tersely.contracts.settings import ACCUMULATOR
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.addresses import parse_address
 from tersely.planning.draft import Draft
 from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
 from tersely.planning.stage import descriptor_of
-
-ACCUMULATOR = "int32"
-"""The dtype of sums of products of integers, in which a bias may be given."""
 
 
 def check_biases(plan: Plan, draft: Draft) -> None:
@@ -26,7 +24,7 @@ def check_biases(plan: Plan, draft: Draft) -> None:
     asked = [
         target
         for target in plan.targets
-        if target.method == "quantization" and target.setting.get("quant_dtype") == ACCUMULATOR
+        if target.method == "quantization" and target.quantization.is_accumulated
     ]
     if not asked:
         return
@@ -57,7 +55,7 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
     if not _has_one_scale(source, plan):
         return (
             f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its input has one "
-            f"scale, and {source.setting.get('granularity') or 'default'} gives it several; write "
+            f"scale, and {source.quantization.granularity} gives it several; write "
             f"granularity: default for _input_, or take an algorithm whose default is the tensor"
         )
     if weight.blocks is not None and weight.shape is not None:
@@ -75,7 +73,7 @@ def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:
     info = descriptor_of(plan.recipe.stages[source.stage])
     if info is None:
         return False
-    value = in_force(source.setting.get("granularity"), source.kind, info)
+    value = in_force(source.quantization.granularity, source.kind, info)
     return isinstance(value, str) and value == "tensor"
 
 

@@ -25,7 +25,7 @@ def follow_channels(plan: Plan, draft: Draft) -> Plan:
     known: dict[int, int] = {}
     targets = tuple(
         attrs.evolve(target, channel_dim=_channel_dim(target, draft, known))
-        if target.kind in _ACTIVATIONS and target.setting.get("align") is not None
+        if target.kind in _ACTIVATIONS and target.align is not None
         else target
         for target in plan.targets
     )
@@ -42,8 +42,7 @@ def _channel_dim(target: TargetPlan, draft: Draft, known: dict[int, int]) -> int
         if id(source) in known or not _is_elementwise(source, draft):
             break
         chain.append(source)
-        is_aligned = source.setting.get("align") is not None
-        source = align_source(source, draft) if is_aligned else None
+        source = align_source(source, draft) if source.align is not None else None
     known.update((id(one), found) for one in chain)
     return found
 

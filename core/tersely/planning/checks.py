@@ -13,12 +13,10 @@ from tersely.planning.aligning import check_aligns
 from tersely.planning.biases import check_biases
 from tersely.planning.draft import Draft, and_more
 from tersely.planning.fusion import check_fusions
-from tersely.planning.grouping import DEPENDENCY, GLOBAL, check_groups
+from tersely.planning.grouping import check_groups
 from tersely.planning.owners import find_tensor
 from tersely.planning.pattern import pattern_problems
 from tersely.planning.plan import Plan
-
-_REQUESTS = ("sparse_ratio", "sparse_threshold")
 
 
 def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
@@ -35,22 +33,13 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
         alike.setdefault(id(target.setting), []).append(target)
     pruning = [group for group in alike.values() if group[0].method == "pruning"]
     distillation = [group for group in alike.values() if group[0].method == "distillation"]
-    check_aligns(_having(("align",), pruning), draft)
-    check_groups(_having((GLOBAL, DEPENDENCY), pruning), draft)
+    check_aligns([one for group in pruning if group[0].align is not None for one in group], draft)
+    check_groups([one for group in pruning if group[0].pruning.is_grouped for one in group], draft)
     for group in pruning:
         _check_requests(group, draft)
     check_fusions(plan, draft)
     check_biases(plan, draft)
     _check_links([target for group in distillation for target in group], draft, teacher)
-
-
-def _having(keys: Sequence[str], alike: Sequence[Sequence[TargetPlan]]) -> list[TargetPlan]:
-    return [
-        target
-        for group in alike
-        if any(group[0].setting.get(key) is not None for key in keys)
-        for target in group
-    ]
 
 
 def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
@@ -61,7 +50,7 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
             f"sparse_threshold or align, so nothing of it will be masked"
         )
     if first.blocks is None or (
-        first.blocks.keep is None and first.setting.get("internal_metric_block") is None
+        first.blocks.keep is None and first.pruning.internal_metric_block == 1
     ):
         return
     # Targets with these settings have blocks of their own, one object for each shape.
@@ -75,20 +64,20 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
 
 
 def _is_idle(target: TargetPlan) -> bool:
-    setting = target.setting
+    setting = target.pruning
     if target.blocks is not None and target.blocks.keep is not None:
         return False
-    asked = (*_REQUESTS, "align", GLOBAL, DEPENDENCY)
-    return all(setting.get(key) is None for key in asked)
+    asked = (setting.sparse_ratio, setting.sparse_threshold, setting.align)
+    return all(one is None for one in asked) and not setting.is_grouped
 
 
 def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None:
-    runs = target.setting.get("internal_metric_block")
-    if runs is None or target.blocks is None or target.shape is None:
+    runs = target.pruning.internal_metric_block
+    if runs == 1 or target.blocks is None or target.shape is None:
         return
     where = f"{where}: internal_metric_block {runs}"
-    if target.blocks.scope is not None and runs > 1:
-        granularity = target.setting.get("granularity")
+    if target.blocks.scope is not None:
+        granularity = target.pruning.granularity
         draft.problems.append(
             f"{where} has no meaning beside granularity {granularity!r}, which counts the ratio in "
             f"scopes of its own; remove one of the two"
@@ -101,7 +90,7 @@ def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None
 
 def _check_pattern(target: TargetPlan, where: str, draft: Draft) -> None:
     draft.problems.extend(
-        f"{where}: {problem}" for problem in pattern_problems(target.setting, target.blocks)
+        f"{where}: {problem}" for problem in pattern_problems(target.pruning, target.blocks)
     )
 
 
@@ -110,10 +99,10 @@ def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module
         return
     modules = dict(teacher.named_modules(remove_duplicate=False))
     for target in targets:
-        link = target.setting.get("link")
-        links = [target.module] if link is None else [link] if isinstance(link, str) else link
-        default = " (the default link is the module's own name)" if link is None else ""
-        for one in links:
+        setting = target.distillation
+        is_default = setting.links is None
+        default = " (the default link is the module's own name)" if is_default else ""
+        for one in setting.links_of(target.module):
             if one not in modules:
                 near = draft.suggest(one, modules)
                 hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

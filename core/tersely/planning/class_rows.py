@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 from torch import nn
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.settings import DistillationSetting, PruningSetting
 from tersely.document.recipe import Entry, Stage
-from tersely.json_value import Json
 from tersely.planning.classes import original_class
 from tersely.planning.draft import Draft, claimed_address
 from tersely.planning.rows import Row, rows_of
 from tersely.planning.signature import signature_of
 from tersely.planning.templates import expand_stars
-from tersely.registry.descriptors import ModuleSetting
-
-DEFAULT_LOSS = "mse"
+from tersely.registry.descriptors import ModuleSetting, PrunerInfo, QuantizerInfo
 
 Shape = tuple[int, ...]
 
@@ -70,7 +66,14 @@ class ClassRows:
     has_stars: bool
 
 
-def class_rows(draft: Draft, stage: Stage, entry: Entry, *, module: nn.Module) -> ClassRows | None:
+def class_rows(
+    draft: Draft,
+    stage: Stage,
+    entry: Entry,
+    *,
+    module: nn.Module,
+    info: PrunerInfo | QuantizerInfo | None,
+) -> ClassRows | None:
     """Resolve the targets of a module's class.
 
     Args:
@@ -78,6 +81,7 @@ def class_rows(draft: Draft, stage: Stage, entry: Entry, *, module: nn.Module) -
         stage: the stage the entry belongs to.
         entry: one mapping of its config list.
         module: a module of the class.
+        info: the descriptor of the stage's algorithm, or None for distillation.
 
     Returns:
         The targets, or None when neither the entry nor a template names any.
@@ -87,7 +91,7 @@ def class_rows(draft: Draft, stage: Stage, entry: Entry, *, module: nn.Module) -
     if template is None and entry.target_names is None and not entry.target_settings:
         return None
     expanded = expand_stars(template or {}, list(module._parameters))
-    rows = rows_of(entry, expanded, stage.method)
+    rows = rows_of(entry, expanded, stage.method, info=info)
     return ClassRows(
         tuple(_class_row(draft, stage, entry, row=row, module=module) for row in rows.rows),
         rows.used,
@@ -99,18 +103,11 @@ def class_rows(draft: Draft, stage: Stage, entry: Entry, *, module: nn.Module) -
     )
 
 
-def loss_name(setting: Mapping[str, Json]) -> str:
-    """Return the distillation loss a setting asks for."""
-    method = setting.get("apply_method")
-    if method is None:
-        return DEFAULT_LOSS
-    return method if isinstance(method, str) else str(next(iter(method)))
-
-
 def _class_row(
     draft: Draft, stage: Stage, entry: Entry, *, row: Row, module: nn.Module
 ) -> ClassRow:
-    algorithm = loss_name(row.setting) if stage.method == "distillation" else stage.algorithm
+    setting = row.setting
+    algorithm = setting.loss if isinstance(setting, DistillationSetting) else stage.algorithm
     if row.address is None:
         claims = draft.claims.setdefault((stage.method, None), {})
         return ClassRow(row, algorithm, claims, follows=_followed(entry, row))
@@ -122,7 +119,7 @@ def _class_row(
 
 
 def _followed(entry: Entry, row: Row) -> str | None:
-    align = row.setting.get("align")
+    align = row.setting.align if isinstance(row.setting, PruningSetting) else None
     if row.is_explicit or align is None or entry.shortcuts.get("align") is not None:
         return None
-    return str(align["target_name"]) if align.get("module_name") is None else None
+    return align.target_name if align.module_name is None else None

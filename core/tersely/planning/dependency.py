@@ -17,6 +17,7 @@ from tersely.document.recipe import Entry, Recipe, Stage
 from tersely.errors import BrokenPluginError, PlanError, TerselyError
 from tersely.json_value import Json
 from tersely.planning.draft import Draft
+from tersely.planning.grouping import DEPENDENCY, Shared, first_by_value, stated
 from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
 from tersely.planning.regroup import Tie, regroup
@@ -38,7 +39,7 @@ _ANY_STRUCTURED = PrunerInfo(
 )
 """Stands for the algorithm, which the caller has not named yet."""
 
-_REQUESTS = ("sparse_ratio", "sparse_threshold")
+_REQUESTS: tuple[Shared, ...] = ("sparse_ratio", "sparse_threshold")
 
 
 def auto_dependency_groups(
@@ -80,7 +81,7 @@ def auto_dependency_groups(
     warn_of_findings(resolved)
     targets = {one.name: one for one in resolved if _is_of_channels(one)}
     found = _trace(model, example_inputs, parameters=tuple(targets), record=record)
-    ties = _ties(found, targets, taken={one.setting.get("dependency_group_id") for one in resolved})
+    ties = _ties(found, targets, taken={one.pruning.dependency_group_id for one in resolved})
     return regroup(config_list, entries=entries, resolved=resolved, universe=universe, ties=ties)
 
 
@@ -121,7 +122,7 @@ def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]
 def _is_of_channels(target: TargetPlan) -> bool:
     if target.kind != "parameter" or target.shape is None or target.blocks is None:
         return False
-    if target.setting.get("align") is not None:
+    if target.align is not None:
         return False
     rank = len(target.shape)
     return rank > 0 and target.blocks == channel_blocks(rank, min(target.output_dim, rank - 1))
@@ -136,7 +137,7 @@ def _ties(
     for shared in found:
         members = _requested([targets[name] for name in shared.parameters])
         problems += _contradictions(members)
-        own = [one.setting.get("internal_metric_block") or 1 for one in members]
+        own = [one.pruning.internal_metric_block for one in members]
         runs = math.lcm(shared.runs, *own)
         group = _group_id(members, taken)
         taken.add(group)
@@ -160,13 +161,13 @@ def _ties(
 
 def _requested(members: Sequence[TargetPlan]) -> Sequence[TargetPlan]:
     # A target that asks for nothing is not pruned, and must not be because it has a partner.
-    asking = [one for one in members if any(one.setting.get(key) is not None for key in _REQUESTS)]
+    asking = [one for one in members if any(stated(one, key) is not None for key in _REQUESTS)]
     return asking or members
 
 
 def _group_id(members: Sequence[TargetPlan], taken: set[Json]) -> Json:
     for member in members:
-        own = member.setting.get("dependency_group_id")
+        own = member.pruning.dependency_group_id
         if own is not None:
             return own
     if len(members) == 1:
@@ -182,11 +183,8 @@ def _group_id(members: Sequence[TargetPlan], taken: set[Json]) -> Json:
 
 def _contradictions(members: Sequence[TargetPlan]) -> list[str]:
     problems = []
-    for key in (*_REQUESTS, "dependency_group_id"):
-        given: dict[Json, TargetPlan] = {}
-        for member in members:
-            if member.setting.get(key) is not None:
-                given.setdefault(member.setting[key], member)
+    for key in (*_REQUESTS, DEPENDENCY):
+        given = first_by_value(key, members)
         if len(given) > 1:
             shown = " and ".join(
                 f"{value} ({one.name}, {one.origin})" for value, one in given.items()

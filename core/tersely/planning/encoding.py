@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import attrs
 
 from tersely.arithmetic.blocks import Blocks
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import Setting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.load import load_recipe
+from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
+from tersely.planning.rows import setting_of
+from tersely.planning.stage import descriptor_of
 
 FORMAT = 1
 
@@ -51,10 +56,11 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
         )
     recipe = load_recipe(data.get("recipe", {}))
     try:
+        settings = _Settings(recipe)
         return Plan(
             recipe=recipe,
             selected=tuple(data["selected"]),
-            targets=tuple(_decode_target(target) for target in data["targets"]),
+            targets=tuple(_decode_target(target, settings) for target in data["targets"]),
             unmatched=tuple(
                 Unmatched(one["path"], one["value"], tuple(one["near"]), one["message"])
                 for one in data["unmatched"]
@@ -78,18 +84,32 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
 
 def _encode_target(target: TargetPlan) -> dict[str, Json]:
     data = attrs.asdict(target, recurse=False)
-    data["setting"] = dict(target.setting)
+    data["setting"] = target.setting.to_dict()
     data["origin"] = attrs.asdict(target.origin)
     data["blocks"] = None if target.blocks is None else _plain(attrs.asdict(target.blocks))
     return dict(_plain(data))
 
 
-def _decode_target(data: Mapping[str, Json]) -> TargetPlan:
+@attrs.frozen(eq=False)
+class _Settings:
+    # Targets alike share one object, as they do in a plan that was just made.
+    recipe: Recipe
+    found: dict[tuple[int, str], Setting] = attrs.field(factory=dict)
+
+    def of(self, data: Mapping[str, Json]) -> Setting:
+        key = (data["stage"], json.dumps(data["setting"]))
+        if key not in self.found:
+            info = descriptor_of(self.recipe.stages[data["stage"]])
+            self.found[key] = setting_of(data["method"], data["setting"], info)
+        return self.found[key]
+
+
+def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
     blocks = data["blocks"]
     return TargetPlan(
         **{
             **data,
-            "setting": Setting.of(data["setting"]),
+            "setting": settings.of(data),
             "origin": Origin(**data["origin"]),
             "shared_with": tuple(data["shared_with"]),
             "shape": None if data["shape"] is None else tuple(data["shape"]),

@@ -20,6 +20,7 @@ from tersely.arithmetic.blocks import (
 )
 from tersely.contracts.granularity import Granularity
 from tersely.contracts.kinds import TargetKind
+from tersely.contracts.settings import DEFAULT_GRANULARITY
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import BrokenPluginError, PluginError
 from tersely.json_value import Json
@@ -27,7 +28,6 @@ from tersely.registry.descriptors import GranularityInfo, PrunerInfo, QuantizerI
 from tersely.registry.registry import Registry, registry
 from tersely.text import nearest
 
-DEFAULT = "default"
 BUILT_IN = ("element", "row", "output_channel", "tensor")
 """Values of a descriptor's ``default_granularity`` that need no granularity plugin."""
 
@@ -59,7 +59,7 @@ def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) ->
         ValueError: the granularity is unknown or not supported here; the text says what to write
             instead.
     """
-    is_default = value is None or value == DEFAULT
+    is_default = value == DEFAULT_GRANULARITY
     if is_default:
         value = info.default_granularity
         if value in BUILT_IN:
@@ -69,7 +69,7 @@ def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) ->
     if not is_default and supported is not None and spelling.info.name not in supported:
         raise ValueError(
             f"{info.name} does not support granularity {_shown(value)}; it supports "
-            f"{', '.join([DEFAULT, *supported])}"
+            f"{', '.join([DEFAULT_GRANULARITY, *supported])}"
         )
     kinds = spelling.info.target_kinds
     if kind not in kinds:
@@ -192,7 +192,7 @@ def _understand(encoded: str, plugins: Registry, revision: int) -> Spelling:
         )
     near = nearest(value, catalog.names()) if isinstance(value, str) else ()
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    names = ", ".join([DEFAULT, *catalog.names()])
+    names = ", ".join([DEFAULT_GRANULARITY, *catalog.names()])
     missing = "" if catalog.names() else " (tersely-granularity is not installed)"
     raise ValueError(
         f"no installed granularity accepts {_shown(value)}; known: {names}{missing}{hint}"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
 from tersely.planning.draft import Draft, and_more
 
-GLOBAL = "global_group_id"
-DEPENDENCY = "dependency_group_id"
-_REQUESTS = ("sparse_ratio", "sparse_threshold")
+Shared = Literal["sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id"]
+"""A key of which the members of a group state one value."""
+
+GLOBAL: Shared = "global_group_id"
+DEPENDENCY: Shared = "dependency_group_id"
+_REQUESTS: tuple[Shared, ...] = ("sparse_ratio", "sparse_threshold")
 
 
 def check_groups(targets: Sequence[TargetPlan], draft: Draft) -> None:
@@ -22,48 +26,65 @@ def check_groups(targets: Sequence[TargetPlan], draft: Draft) -> None:
         targets: the pruning targets that are in a group.
         draft: the plan they belong to.
     """
-    own = [target for target in targets if target.setting.get("align") is None]
+    own = [target for target in targets if target.align is None]
     together = _members(DEPENDENCY, own)
     ratios: dict[int, Json] = {}
     for group, members in together:
-        ratio = next((one for one in _stated("sparse_ratio", members)), None)
+        ratio = next((one for one in first_by_value("sparse_ratio", members)), None)
         ratios.update((id(member), ratio) for member in members)
         _check_dependency_group(group, members, draft)
     for group, members in _members(GLOBAL, own):
         _check_global_group(group, members, draft, ratios=ratios)
 
 
-def _members(key: str, targets: Sequence[TargetPlan]) -> list[tuple[str, list[TargetPlan]]]:
+def _members(key: Shared, targets: Sequence[TargetPlan]) -> list[tuple[str, list[TargetPlan]]]:
     # Ids are compared as written: 1 and "1" are two groups.
     found: dict[tuple[str, Json], list[TargetPlan]] = {}
     for target in targets:
-        value = target.setting.get(key)
+        value = stated(target, key)
         if value is not None:
             found.setdefault((type(value).__name__, value), []).append(target)
     return [(f"{key} {value!r}", members) for (_, value), members in found.items()]
 
 
-def _stated(key: str, members: Sequence[TargetPlan]) -> dict[Json, TargetPlan]:
-    stated: dict[Json, TargetPlan] = {}
+def stated(target: TargetPlan, key: Shared) -> Json:
+    """Return what a pruning target says of a key that members of a group share, or None.
+
+    Args:
+        target: the target.
+        key: the key.
+    """
+    return getattr(target.pruning, key)
+
+
+def first_by_value(key: Shared, members: Sequence[TargetPlan]) -> dict[Json, TargetPlan]:
+    """Return every value that members state of a key, with the first member that states it.
+
+    Args:
+        key: the key.
+        members: pruning targets.
+    """
+    found: dict[Json, TargetPlan] = {}
     for member in members:
-        if member.setting.get(key) is not None:
-            stated.setdefault(member.setting[key], member)
-    return stated
+        value = stated(member, key)
+        if value is not None:
+            found.setdefault(value, member)
+    return found
 
 
 def _check_dependency_group(group: str, members: Sequence[TargetPlan], draft: Draft) -> None:
     _check_stage(group, members, draft)
     for key in (*_REQUESTS, GLOBAL):
         _check_one_value(key, group, members, draft)
-    ratios, thresholds = (_stated(key, members) for key in _REQUESTS)
+    ratios, thresholds = (first_by_value(key, members) for key in _REQUESTS)
     for ratio, threshold in zip(ratios.values(), thresholds.values(), strict=False):
         draft.problems.append(
             f"{group}: its members share one decision, found sparse_ratio ({ratio.name}) and "
             f"sparse_threshold ({threshold.name}); write one of them"
         )
         break
-    in_global = _stated(GLOBAL, members)
-    outside = [member for member in members if member.setting.get(GLOBAL) is None]
+    in_global = first_by_value(GLOBAL, members)
+    outside = [member for member in members if member.pruning.global_group_id is None]
     if in_global and outside:
         name = f"{GLOBAL} {next(iter(in_global))!r}"
         draft.problems.append(
@@ -85,7 +106,7 @@ def _check_global_group(
 ) -> None:
     _check_stage(group, members, draft)
     _check_one_value("sparse_ratio", group, members, draft)
-    cut = [member for member in members if member.setting.get("sparse_threshold") is not None]
+    cut = [member for member in members if member.pruning.sparse_threshold is not None]
     if cut:
         draft.problems.append(
             f"{group}: its members share one sparse_ratio, so the sparse_threshold of "
@@ -94,7 +115,7 @@ def _check_global_group(
     without = [
         member
         for member in members
-        if member.setting.get("sparse_ratio") is None and ratios.get(id(member)) is None
+        if member.pruning.sparse_ratio is None and ratios.get(id(member)) is None
     ]
     if without and not cut:
         draft.problems.append(
@@ -114,22 +135,22 @@ def _check_stage(group: str, members: Sequence[TargetPlan], draft: Draft) -> Non
         )
 
 
-def _check_one_value(key: str, group: str, members: Sequence[TargetPlan], draft: Draft) -> None:
-    stated = _stated(key, members)
-    if len(stated) > 1:
+def _check_one_value(key: Shared, group: str, members: Sequence[TargetPlan], draft: Draft) -> None:
+    values = first_by_value(key, members)
+    if len(values) > 1:
         spell: Callable[[Json], str] = repr if key == GLOBAL else "{:g}".format
-        shown = ", ".join(f"{spell(value)} ({member.name})" for value, member in stated.items())
+        shown = ", ".join(f"{spell(value)} ({member.name})" for value, member in values.items())
         draft.problems.append(f"{group}: its members must have one {key}, found {shown}")
 
 
 def _check_bounds(group: str, members: Sequence[TargetPlan], draft: Draft) -> None:
-    lows = _stated("min_sparse_ratio", members)
-    highs = _stated("max_sparse_ratio", members)
-    if lows and highs and max(lows) > min(highs):
-        low, high = max(lows), min(highs)
+    lowest = max(members, key=lambda one: one.pruning.min_sparse_ratio)
+    highest = min(members, key=lambda one: one.pruning.max_sparse_ratio)
+    low, high = lowest.pruning.min_sparse_ratio, highest.pruning.max_sparse_ratio
+    if low > high:
         draft.problems.append(
-            f"{group}: min_sparse_ratio {low:g} ({lows[low].name}) is larger than max_sparse_ratio "
-            f"{high:g} ({highs[high].name}), and both hold for all members"
+            f"{group}: min_sparse_ratio {low:g} ({lowest.name}) is larger than max_sparse_ratio "
+            f"{high:g} ({highest.name}), and both hold for all members"
         )
 
 

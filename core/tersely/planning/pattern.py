@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from fractions import Fraction
 
 from tersely.arithmetic.blocks import Blocks
-from tersely.json_value import Json
-
-_UNFIT = ("sparse_threshold", "global_group_id", "dependency_group_id")
+from tersely.contracts.settings import PruningSetting
 
 
-def pattern_problems(setting: Mapping[str, Json], blocks: Blocks | None) -> tuple[str, ...]:
+def pattern_problems(setting: PruningSetting, blocks: Blocks | None) -> tuple[str, ...]:
     """Return what of a target's setting contradicts the number of blocks its granularity keeps.
 
     Args:
@@ -26,25 +23,31 @@ def pattern_problems(setting: Mapping[str, Json], blocks: Blocks | None) -> tupl
         return ()
     scope = math.prod(value for value in blocks.scope if value > 0)
     masked = scope - blocks.keep
-    shown = f"granularity {setting.get('granularity')!r}"
+    shown = f"granularity {setting.granularity!r}"
     problems = []
-    asked = setting.get("sparse_ratio")
+    asked = setting.sparse_ratio
     if asked is not None and not math.isclose(asked, masked / scope):
         problems.append(
             f"{shown} masks exactly {masked / scope:g}, but sparse_ratio is {asked:g}; remove "
             f"sparse_ratio or make them equal"
         )
-    for key, is_crossed in (("min_sparse_ratio", int.__gt__), ("max_sparse_ratio", int.__lt__)):
-        bound = setting.get(key)
-        if bound is not None and is_crossed(_count(bound, scope), masked):
+    for key, bound, is_crossed in (
+        ("min_sparse_ratio", setting.min_sparse_ratio, int.__gt__),
+        ("max_sparse_ratio", setting.max_sparse_ratio, int.__lt__),
+    ):
+        if is_crossed(_count(bound, scope), masked):
             problems.append(
                 f"{shown} masks exactly {masked / scope:g}, which {key} {bound:g} does not allow; "
                 f"remove {key}"
             )
     problems.extend(
         f"{shown} fixes how many are kept among neighbours, so {key!r} has no meaning; remove it"
-        for key in _UNFIT
-        if setting.get(key) is not None
+        for key, value in (
+            ("sparse_threshold", setting.sparse_threshold),
+            ("global_group_id", setting.global_group_id),
+            ("dependency_group_id", setting.dependency_group_id),
+        )
+        if value is not None
     )
     return tuple(problems)
 

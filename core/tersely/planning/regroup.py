@@ -29,12 +29,12 @@ class Tie:
 
     def keys_for(self, target: TargetPlan) -> dict[str, Json]:
         """Return the keys that the target's setting lacks."""
-        wanted: dict[str, Json] = {}
-        if self.group is not None:
-            wanted["dependency_group_id"] = self.group
-        if self.runs > 1:
-            wanted["internal_metric_block"] = self.runs
-        return {key: value for key, value in wanted.items() if target.setting.get(key) != value}
+        keys: dict[str, Json] = {}
+        if self.group not in (None, target.pruning.dependency_group_id):
+            keys["dependency_group_id"] = self.group
+        if self.runs not in (1, target.pruning.internal_metric_block):
+            keys["internal_metric_block"] = self.runs
+        return keys
 
 
 Change = tuple[tuple[str, tuple[tuple[str, Json], ...]], ...]
@@ -101,7 +101,7 @@ def _is_shortcut(change: Change, targets: Sequence[TargetPlan], entry: Entry) ->
     reached = {
         target.target
         for target in targets
-        if target.setting.get("align") is None and "dependency_group_id" in target.setting
+        if target.align is None and "dependency_group_id" in target.setting.to_dict()
     }
     added = {key for _, keys in change for key, _ in keys}
     is_overridden = any(

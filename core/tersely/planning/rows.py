@@ -7,11 +7,18 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from tersely.contracts.kinds import Method
-from tersely.contracts.target_plan import Setting
+from tersely.contracts.settings import (
+    DEFAULT_MASKING,
+    DistillationSetting,
+    PruningSetting,
+    QuantizationSetting,
+    Setting,
+)
 from tersely.document.recipe import Entry
 from tersely.json_value import Json
 from tersely.planning.addresses import Address, parse_address, twin
 from tersely.planning.templates import template_of
+from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
 
 _RANKING = ("sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id")
 _RANKED_ONLY = (*_RANKING, "min_sparse_ratio", "max_sparse_ratio", "internal_metric_block")
@@ -53,13 +60,37 @@ class Rows:
     problems: tuple[str, ...] = ()
 
 
-def rows_of(entry: Entry, template: Mapping[str, Mapping[str, Json]], method: Method) -> Rows:
+def setting_of(
+    method: Method, keys: Mapping[str, Json], info: PrunerInfo | QuantizerInfo | None
+) -> Setting:
+    """Return the setting that resolved keys mean; the one place that fills defaults.
+
+    Args:
+        method: pruning, quantization or distillation.
+        keys: keys of a config list after template, shortcuts and target_settings.
+        info: the algorithm's descriptor, or None for distillation.
+    """
+    if method == "pruning":
+        return PruningSetting.of(keys)
+    if isinstance(info, QuantizerInfo):
+        return QuantizationSetting.of(keys, default_scheme=info.default_scheme)
+    return DistillationSetting.of(keys)
+
+
+def rows_of(
+    entry: Entry,
+    template: Mapping[str, Mapping[str, Json]],
+    method: Method,
+    *,
+    info: PrunerInfo | QuantizerInfo | None,
+) -> Rows:
     """Resolve the targets of a class.
 
     Args:
         entry: one mapping of a config list.
         template: the class's default targets, without stars; empty when it has none.
         method: pruning, quantization or distillation.
+        info: the descriptor of the stage's algorithm, or None for distillation.
     """
     explicit = _explicit_targets(entry)
     names = entry.target_names if entry.target_names is not None else _merged(template, entry)
@@ -70,11 +101,12 @@ def rows_of(entry: Entry, template: Mapping[str, Mapping[str, Json]], method: Me
         if target in rows or twin(target) in rows:
             continue
         own = _settings_for(entry, target)
-        setting = _resolve(entry, own, _base(template, target, method, own), used)
+        keys = _resolve(entry, own, _base(template, target, method, own), used)
+        setting = setting_of(method, keys, info)
         problem = _contradiction(own, setting)
         if problem:
             problems.append(f"{entry.path}.target_settings.{target}: {problem}")
-        rows[target] = Row(target, parse_address(target), Setting.of(setting), target in explicit)
+        rows[target] = Row(target, parse_address(target), setting, target in explicit)
     idle = [name for name in entry.target_settings if name not in rows and twin(name) not in rows]
     return Rows(tuple(rows.values()), frozenset(used), tuple(idle), tuple(problems))
 
@@ -103,7 +135,7 @@ def _base(
 ) -> Mapping[str, Json]:
     if "align" in own and target not in template and twin(target) not in template:
         # A target that follows another has no importance, so no shortcut may give it one.
-        return {"apply_method": "mul"}
+        return {"apply_method": DEFAULT_MASKING}
     return template_of(template, target, method)
 
 
@@ -125,7 +157,9 @@ def _resolve(
     return setting
 
 
-def _contradiction(own: Mapping[str, Json], setting: Mapping[str, Json]) -> str | None:
+def _contradiction(own: Mapping[str, Json], setting: Setting) -> str | None:
+    if not isinstance(setting, PruningSetting):
+        return None
     if own.get("align") is not None:
         both = [key for key in _RANKING if key in own]
         if both:
@@ -133,14 +167,13 @@ def _contradiction(own: Mapping[str, Json], setting: Mapping[str, Json]) -> str 
                 f"a target with 'align' takes its mask from another target, so {both[0]!r} has no "
                 f"meaning for it; remove one of the two"
             )
-    if setting.get("align") is None and (
-        setting.get("sparse_ratio") is not None and setting.get("sparse_threshold") is not None
-    ):
+    asked = (setting.sparse_ratio, setting.sparse_threshold)
+    if setting.align is None and None not in asked:
         return (
             "the target has both 'sparse_ratio' and 'sparse_threshold' after its entry's shortcut "
             "keys; give the entry's key to the other targets in target_settings instead"
         )
-    low, high = setting.get("min_sparse_ratio"), setting.get("max_sparse_ratio")
-    if low is not None and high is not None and low > high:
+    low, high = setting.min_sparse_ratio, setting.max_sparse_ratio
+    if low > high:
         return f"min_sparse_ratio {low} is larger than max_sparse_ratio {high}"
     return None

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.kinds import TargetKind
+from tersely.contracts.settings import DEFAULT_GRANULARITY, DistillationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.classes import RESERVED, original_class
 from tersely.planning.draft import Draft
-from tersely.planning.granularity import DEFAULT, divide, in_force
+from tersely.planning.granularity import divide, in_force
 from tersely.planning.obstacles import (
     absence,
     has_tensor,
@@ -96,7 +97,9 @@ class _StagePlanner:
             if found is not None and found.has_stars:
                 key = (cls, *module._parameters)
                 if key not in self.shared:
-                    self.shared[key] = class_rows(draft, self.stage, entry, module=module)
+                    self.shared[key] = class_rows(
+                        draft, self.stage, entry, module=module, info=self.info
+                    )
                 found = self.shared[key]
             if found is not None:
                 self._plan_module(found, module, position, origins[selector])
@@ -109,7 +112,7 @@ class _StagePlanner:
         if problem is not None:
             self.draft.problems.append(f"{entry.path}: {where} {problem}")
             return None
-        found = class_rows(self.draft, self.stage, entry, module=module)
+        found = class_rows(self.draft, self.stage, entry, module=module, info=self.info)
         if found is None:
             missing = no_template(module, self.stage.method)
             self.draft.problems.append(f"{entry.path}: {where} {missing}")
@@ -199,9 +202,12 @@ class _StagePlanner:
         return kind, tensor
 
     def _cut(self, shared: ClassRow, target: TargetPlan) -> Blocks | None:
-        info, value = self.info, target.setting.get("granularity")
-        is_aligned = target.setting.get("align") is not None
-        if info is None or (is_aligned and value in (None, DEFAULT)):
+        info, setting = self.info, target.setting
+        if info is None or isinstance(setting, DistillationSetting):
+            return None
+        value = setting.granularity
+        is_aligned = target.align is not None
+        if is_aligned and value == DEFAULT_GRANULARITY:
             return None
         try:
             if target.kind not in info.target_kinds and not is_aligned:

@@ -80,14 +80,13 @@ def describe(target: TargetPlan) -> str:
     Args:
         target: any planned target.
     """
-    align = target.setting.get("align")
+    align = target.align
     if align is not None:
-        module = align.get("module_name") or target.module
-        source = f"{module}.{align['target_name']}" if module else align["target_name"]
-        return f"aligned with {source} along {list(align['dims'])}"
+        return f"aligned with {align.source_name(target.module)} along {list(align.dims)}"
     shown = []
+    keys = target.setting.to_dict()
     for key in _SHOWN_KEYS:
-        value = target.setting.get(key)
+        value = keys.get(key)
         if value is None or value in _USUAL.get(key, ()):
             continue
         shown.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")

@@ -13,7 +13,7 @@ from tersely.instrument.masks import spatial_dims
 from tersely.masking.align import align_kept, place_kept
 from tersely.planning.addresses import INPUT, OUTPUT, parse_address
 from tersely.planning.draft import claimed_address
-from tersely.planning.granularity import DEFAULT, implementation
+from tersely.planning.granularity import implementation
 from tersely.planning.signature import signature_of
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
 
@@ -34,7 +34,7 @@ def with_followers(
         SessionError: a source has no mask and nothing is left for later.
     """
     decided = dict(decided)
-    waiting = [handle for handle in handles if handle.plan.setting.get("align") is not None]
+    waiting = [handle for handle in handles if handle.plan.align is not None]
     if not waiting:
         return decided
     by_name: dict[tuple[str, str], Handle] = {}
@@ -68,15 +68,15 @@ def _spellings(handle: Handle, target: str) -> Iterator[str]:
 
 
 def _source(handle: Handle, by_name: Mapping[tuple[str, str], Handle]) -> Handle:
-    align = handle.plan.setting["align"]
-    module = align.get("module_name")
-    return by_name[handle.plan.module if module is None else module, align["target_name"]]
+    align = handle.plan.align
+    assert align is not None  # the caller has asked
+    return by_name[align.module_for(handle.plan.module), align.target_name]
 
 
 def _is_early(
     handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: Mapping[Handle, Tensor]
 ) -> bool:
-    while handle.plan.setting.get("align") is not None:
+    while handle.plan.align is not None:
         handle = _source(handle, by_name)
     return handle not in decided and mask_of(handle) is None
 
@@ -86,7 +86,7 @@ def _follow(
 ) -> Tensor:
     if handle in decided:
         return decided[handle]
-    align = handle.plan.setting.get("align")
+    align = handle.plan.align
     if align is None:
         mask = mask_of(handle)
         if mask is None:
@@ -95,7 +95,7 @@ def _follow(
     source = _source(handle, by_name)
     kept = _follow(source, by_name, decided)
     # A new tensor: a source's decision may be 0 and 1 in the very memory of its mask.
-    reduced = align_kept(kept != 0, align["dims"], name=handle.plan.name)
+    reduced = align_kept(kept != 0, align.dims, name=handle.plan.name)
     decided[handle] = _place(handle, source, reduced)
     return decided[handle]
 
@@ -122,8 +122,8 @@ def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
 def _on_channel_blocks(handle: Handle, kept: Tensor) -> Tensor:
     # The mask distinguishes channels alone, so of the target's blocks only their length there
     # counts, and the shape need not have been seen.
-    value = handle.plan.setting.get("granularity")
-    if value in (None, DEFAULT):
+    value = handle.plan.pruning.granularity
+    if handle.plan.pruning.is_default_granularity:
         return kept
     dim = handle.plan.channel_dim
     trailing = (1,) * ((spatial_dims(handle.plan.module_type) or 0) if dim == 1 else 0)

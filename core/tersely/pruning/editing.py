@@ -117,7 +117,7 @@ def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
     """
     first: dict[tuple[int, object], Handle] = {}
     for handle in handles:
-        group = handle.plan.setting.get(_GROUP)
+        group = handle.plan.pruning.dependency_group_id
         if group is None:
             continue
         other = first.setdefault((handle.plan.stage, group), handle)
@@ -131,7 +131,7 @@ def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
 
 
 def _is_following(handle: Handle) -> bool:
-    return handle.plan.setting.get("align") is not None
+    return handle.plan.align is not None
 
 
 def _checked(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:

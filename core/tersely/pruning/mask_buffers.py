@@ -12,8 +12,6 @@ from tersely.engine.binding import Handle
 from tersely.instrument.masks import spatial_dims
 from tersely.masking.counting import count_nonzero
 
-DEFAULT_MASK_VALUE = -1000.0
-
 
 def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
     """Return a decision per block in the smallest shape that broadcasts to the target.
@@ -41,7 +39,7 @@ def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
     dtype = _activation_dtype(model) if handle.is_activation else like.dtype
     kept = kept.to(like.device)
     if handle.is_additive:
-        value = float(handle.plan.setting.get("mask_value") or DEFAULT_MASK_VALUE)
+        value = float(handle.plan.pruning.mask_value)
         mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(
             kept == 0, value
         )

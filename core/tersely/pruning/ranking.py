@@ -23,8 +23,6 @@ from tersely.planning.pattern import pattern_problems
 from tersely.planning.stage import descriptor_of
 from tersely.pruning.mask_buffers import compact
 
-_SCALED_RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
-
 
 @attrs.frozen(eq=False)
 class Ranked:
@@ -76,10 +74,10 @@ def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequenc
     if info is None:
         raise SessionError(f"{handle.plan.name} has no algorithm; plan again")
     try:
-        blocks = divide(handle.plan.setting.get("granularity"), handle.plan, (1, *mean.shape), info)
+        blocks = divide(handle.plan.pruning.granularity, handle.plan, (1, *mean.shape), info)
     except ValueError as error:
         raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
-    problems = pattern_problems(handle.plan.setting, blocks)
+    problems = pattern_problems(handle.plan.pruning, blocks)
     if problems:
         where = f"{handle.plan.origin.path}: {handle.plan.name}"
         raise PlanError([f"{where}: {problem}" for problem in problems])
@@ -154,27 +152,26 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         importance: one score per block.
         factor: the share of the configured sparsity that is due now, in [0, 1].
     """
-    setting = dict(ranked.handle.plan.setting)
-    if factor < 1:
-        for key in _SCALED_RATIOS:
-            if setting.get(key) is not None:
-                setting[key] = as_fraction(setting[key]) * as_fraction(factor)
-        if setting.get("sparse_threshold") is not None:
-            setting["sparse_threshold"] *= float(factor)
-    maximum = setting.get("max_sparse_ratio")
+    setting = ranked.handle.plan.pruning
+    ratio, threshold = setting.sparse_ratio, setting.sparse_threshold
     return Member(
         name=ranked.handle.plan.name,
         importance=importance,
         shape=ranked.shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
         blocks=ranked.blocks,
-        ratio=setting.get("sparse_ratio"),
-        threshold=setting.get("sparse_threshold"),
-        minimum=setting.get("min_sparse_ratio") or 0,
-        maximum=1 if maximum is None else maximum,
-        global_group=setting.get("global_group_id"),
-        dependency_group=setting.get("dependency_group_id"),
-        internal_blocks=setting.get("internal_metric_block"),
+        ratio=None if ratio is None else _due(ratio, factor),
+        threshold=None if threshold is None else threshold * min(float(factor), 1),
+        minimum=_due(setting.min_sparse_ratio, factor),
+        maximum=_due(setting.max_sparse_ratio, factor) if setting.max_sparse_ratio < 1 else 1,
+        global_group=setting.global_group_id,
+        dependency_group=setting.dependency_group_id,
+        internal_blocks=setting.internal_metric_block,
     )
+
+
+def _due(ratio: float, factor: float | Fraction) -> float | Fraction:
+    # Exactly, so that a third of 0.3 is 0.1.
+    return as_fraction(ratio) * as_fraction(factor) if factor < 1 else ratio
 
 
 def decide_masks(

@@ -57,7 +57,7 @@ class PruningRun:
         return tuple(
             handle
             for handle in self.binding.handles
-            if handle.plan.stage == self.number and handle.plan.setting.get("align") is None
+            if handle.plan.stage == self.number and handle.plan.align is None
         )
 
     @property

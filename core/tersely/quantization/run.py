@@ -26,7 +26,6 @@ from tersely.engine.binding import Binding, Handle
 from tersely.engine.optimizing import DEFAULT_LEARNING_RATE
 from tersely.errors import PluginError
 from tersely.instrument.quantizing import Grid, Quantize
-from tersely.planning.biases import ACCUMULATOR
 from tersely.quantization.targets import cut_of, grid_of, target_of
 from tersely.registry.registry import registry
 
@@ -60,9 +59,7 @@ class QuantizationRun:
     @cached_property
     def derived(self) -> tuple[Handle, ...]:
         """Biases in the terms of their accumulator, whose scale follows from two others."""
-        return tuple(
-            one for one in self.all_handles if one.plan.setting.get("quant_dtype") == ACCUMULATOR
-        )
+        return tuple(one for one in self.all_handles if one.plan.quantization.is_accumulated)
 
     @cached_property
     def parameters(self) -> tuple[Handle, ...]:
@@ -122,7 +119,7 @@ class QuantizationRun:
 
     def is_simulated(self, handle: Handle) -> bool:
         """Tell whether forward computes with quantized values, or they are only observed."""
-        return handle.plan.setting.get("apply_method") != "bypass"
+        return handle.plan.quantization.is_simulated
 
     def following(self) -> FollowsTraining | None:
         """Return the algorithm when its ranges follow training, else None."""
@@ -148,11 +145,11 @@ class QuantizationRun:
         found = self._steps.get(handle)
         if found is None:
             stages = self.binding.plan.recipe.stages
-            clip = handle.plan.setting.get("apply_method") == "qat_clamp_round" or bool(
+            clip = handle.plan.quantization.is_clipping_gradients or bool(
                 getattr(self.quantizer, "clip_gradient", False)
             )
             found = self._steps[handle] = Quantize(
-                handle.plan.target, grid_of(handle.plan, stages), cut_of(handle, stages), clip
+                handle.plan.target, grid_of(handle.plan), cut_of(handle, stages), clip
             )
         if attribute is None or attribute == handle.plan.target:
             return found

@@ -28,20 +28,17 @@ _KINDS: Mapping[str, Kind] = {
     "output_channel": "channel",
     "per_channel": "channel",
 }
-DEFAULT_DTYPE = "int8"
 
 
-def grid_of(plan: TargetPlan, stages: Sequence[Stage]) -> Grid:
+def grid_of(plan: TargetPlan) -> Grid:
     """Return the values that a target can take when quantized.
 
     Args:
         plan: a quantization target.
-        stages: the recipe's stages.
     """
-    dtype = str(plan.setting.get("quant_dtype") or DEFAULT_DTYPE)
-    limits = quantized_range(dtype)
-    scheme = plan.setting.get("quant_scheme") or info_of(plan, stages).default_scheme
-    return Grid(dtype, str(scheme), limits.quant_min, limits.quant_max)
+    setting = plan.quantization
+    limits = quantized_range(setting.quant_dtype)
+    return Grid(setting.quant_dtype, setting.quant_scheme, limits.quant_min, limits.quant_max)
 
 
 def info_of(plan: TargetPlan, stages: Sequence[Stage]) -> QuantizerInfo:
@@ -70,7 +67,7 @@ def cut_of(handle: Handle, stages: Sequence[Stage]) -> Cut:
             return Cut("tensor")
         return Cut("fixed", fixed=plan.blocks.size)
     info = info_of(plan, stages)
-    value = in_force(plan.setting.get("granularity"), plan.kind, info)
+    value = in_force(plan.quantization.granularity, plan.kind, info)
     spatial = spatial_dims(plan.module_type) if plan.channel_dim == 1 else None
     if isinstance(value, str) and value in _KINDS:
         return Cut(_KINDS[value], plan.channel_dim, spatial)

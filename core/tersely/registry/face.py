@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tersely.contracts.settings import (
+    DEFAULT_DTYPE,
+    DEFAULT_GRANULARITY,
+    DEFAULT_MASKING,
+    DEFAULT_QUANTIZING,
+)
 from tersely.json_value import Json
 from tersely.registry.descriptors import ModuleSetting
 from tersely.registry.hookspecs import hookimpl
@@ -19,17 +25,17 @@ RANKED: Mapping[str, Json] = {
     "sparse_threshold": None,
     "global_group_id": None,
     "dependency_group_id": None,
-    "granularity": "default",
+    "granularity": DEFAULT_GRANULARITY,
     "internal_metric_block": None,
-    "apply_method": "mul",
+    "apply_method": DEFAULT_MASKING,
 }
 """Setting of a pruning target that has an importance of its own."""
 
 QUANTIZED: Mapping[str, Json] = {
-    "quant_dtype": "int8",
+    "quant_dtype": DEFAULT_DTYPE,
     "quant_scheme": None,
-    "granularity": "default",
-    "apply_method": "clamp_round",
+    "granularity": DEFAULT_GRANULARITY,
+    "apply_method": DEFAULT_QUANTIZING,
 }
 """Setting of a quantization target."""
 
@@ -41,7 +47,7 @@ def aligned(target: str, dim: int) -> Mapping[str, Json]:
     """Return the setting of a target whose mask follows ``target`` of the same module."""
     return {
         "align": {"module_name": None, "target_name": target, "dims": [dim]},
-        "apply_method": "mul",
+        "apply_method": DEFAULT_MASKING,
     }
 
 

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.settings import (
+    DEFAULT_GRANULARITY,
+    DistillationSetting,
+    PruningSetting,
+)
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
@@ -89,7 +94,7 @@ def _row(
         kind=target.kind,
         method=target.method,
         algorithm=target.algorithm,
-        granularity=spell(target.setting.get("granularity")),
+        granularity=_granularity(target),
         blocks=None if target.blocks is None else target.blocks.size,
         shape=shape,
         elements=elements,
@@ -99,6 +104,14 @@ def _row(
         sparsity=sparsity,
         missed=final and is_missed(requested, sparsity, slack=rounding_slack(target, bounds)),
     )
+
+
+def _granularity(target: TargetPlan) -> str:
+    setting = target.setting
+    if isinstance(setting, DistillationSetting):
+        return ""
+    is_following = target.align is not None and setting.granularity == DEFAULT_GRANULARITY
+    return "" if is_following else spell(setting.granularity)
 
 
 def _misses(plan: Plan, rows: Iterable[ReportRow]) -> Iterable[str]:
@@ -124,14 +137,16 @@ def _advice(target: TargetPlan, row: ReportRow) -> str:
 def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int]) -> Iterable[str]:
     groups: dict[Json, list[tuple[TargetPlan, ReportRow]]] = {}
     for target, row in zip(plan, rows, strict=True):
-        group = target.setting.get("global_group_id")
-        ranked = target.method == "pruning" and target.setting.get("sparse_ratio") is not None
-        if group is not None and ranked and target.stage not in growing and row.elements:
+        setting = target.setting
+        if not isinstance(setting, PruningSetting) or setting.sparse_ratio is None:
+            continue
+        group = setting.global_group_id
+        if group is not None and target.stage not in growing and row.elements:
             groups.setdefault(group, []).append((target, row))
     for group, members in groups.items():
         elements = sum(row.elements or 0 for _, row in members)
         masked = sum(row.masked or 0 for _, row in members)
-        requested = float(members[0][0].setting["sparse_ratio"])
+        requested = float(members[0][0].pruning.sparse_ratio or 0)
         coarsest = max(
             (row.elements or 0) // (count_target_blocks(target) or 1) for target, row in members
         )

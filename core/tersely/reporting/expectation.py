@@ -6,6 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from tersely.arithmetic.blocks import block_numel, resolve_size
+from tersely.contracts.settings import (
+    Align,
+    DistillationSetting,
+    PruningSetting,
+    QuantizationSetting,
+)
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
 
@@ -20,17 +26,16 @@ def requested_sparsity(target: TargetPlan, bounds: DependencyBounds) -> float | 
         bounds: the bounds of dependency groups.
     """
     setting = target.setting
-    if target.method != "pruning" or setting.get("align") is not None:
+    if not isinstance(setting, PruningSetting) or setting.align is not None:
         return None
     blocks = target.blocks
     if blocks is not None and blocks.keep is not None and blocks.scope and target.shape:
         scope = block_numel(blocks.scope, target.shape)
         return 1 - blocks.keep * block_numel(blocks.size, target.shape) / scope
-    ratio = setting.get("sparse_ratio")
-    if ratio is None or setting.get("global_group_id") is not None:
+    if setting.sparse_ratio is None or setting.global_group_id is not None:
         return None
     low, high = bounds.of(target)
-    return min(max(float(ratio), low), high)
+    return min(max(float(setting.sparse_ratio), low), high)
 
 
 def is_missed(requested: float | None, achieved: float | None, *, slack: float) -> bool:
@@ -73,43 +78,39 @@ def describe_request(target: TargetPlan) -> str:
         target: a planned target.
     """
     setting = target.setting
-    if target.method == "quantization":
-        return " ".join(
-            str(setting[key]) for key in ("quant_dtype", "quant_scheme") if setting.get(key)
-        )
-    if target.method == "distillation":
-        link = setting.get("link")
-        links = link if isinstance(link, (list, tuple)) else [link or target.module]
-        return f"{_number(setting, 'lambda', 1):g} x {target.algorithm} to {' or '.join(links)}"
-    align = setting.get("align")
-    if align is not None:
-        return f"follows {_source_name(target, align)}"
-    return _ranking_request(target)
+    if isinstance(setting, QuantizationSetting):
+        return f"{setting.quant_dtype} {setting.quant_scheme}"
+    if isinstance(setting, DistillationSetting):
+        links = " or ".join(setting.links_of(target.module))
+        return f"{setting.weight:g} x {target.algorithm} to {links}"
+    if setting.align is not None:
+        return f"follows {_source_name(target, setting.align)}"
+    return _ranking_request(target, setting)
 
 
-def _source_name(target: TargetPlan, align: Mapping[str, Json]) -> str:
-    module = align.get("module_name")
-    name = str(align["target_name"])
-    if module is None or module == target.module:
-        return name
-    return f"{module}.{name}" if module else f"{name} of the root"
+def _source_name(target: TargetPlan, align: Align) -> str:
+    module = align.module_for(target.module)
+    if module == target.module:
+        return align.target_name
+    return f"{module}.{align.target_name}" if module else f"{align.target_name} of the root"
 
 
-def _ranking_request(target: TargetPlan) -> str:
-    setting = target.setting
+def _ranking_request(target: TargetPlan, setting: PruningSetting) -> str:
     words = []
     if target.blocks is not None and target.blocks.keep is not None:
-        words.append(spell(setting.get("granularity")))
-    elif setting.get("sparse_ratio") is not None:
-        words.append(f"{float(setting['sparse_ratio']):.4g}")
-    elif setting.get("sparse_threshold") is not None:
-        words.append(f"importance >= {float(setting['sparse_threshold']):.4g}")
-    for key, word in (("min_sparse_ratio", "at least"), ("max_sparse_ratio", "at most")):
-        if setting.get(key) is not None:
-            words.append(f"{word} {float(setting[key]):.4g}")
-    for key, word in (("global_group_id", "over group"), ("dependency_group_id", "as one with")):
-        if setting.get(key) is not None:
-            words.append(f"{word} {setting[key]}")
+        words.append(spell(setting.granularity))
+    elif setting.sparse_ratio is not None:
+        words.append(f"{float(setting.sparse_ratio):.4g}")
+    elif setting.sparse_threshold is not None:
+        words.append(f"importance >= {float(setting.sparse_threshold):.4g}")
+    if setting.min_sparse_ratio > 0:
+        words.append(f"at least {float(setting.min_sparse_ratio):.4g}")
+    if setting.max_sparse_ratio < 1:
+        words.append(f"at most {float(setting.max_sparse_ratio):.4g}")
+    if setting.global_group_id is not None:
+        words.append(f"over group {setting.global_group_id}")
+    if setting.dependency_group_id is not None:
+        words.append(f"as one with {setting.dependency_group_id}")
     return ", ".join(words)
 
 
@@ -122,11 +123,6 @@ def count_target_blocks(target: TargetPlan) -> int | None:
     if target.blocks is None or not target.shape or 0 in target.shape:
         return None
     return math.prod(target.shape) // block_numel(target.blocks.size, target.shape)
-
-
-def _number(setting: Mapping[str, Json], key: str, default: float) -> float:
-    value = setting.get(key)
-    return default if value is None else value
 
 
 def spell(value: Json) -> str:
@@ -149,25 +145,23 @@ class DependencyBounds:
     """
 
     def __init__(self, plan: Iterable[TargetPlan]) -> None:
-        self._groups: dict[Json, list[Mapping[str, Json]]] = {}
+        self._groups: dict[str | int, list[PruningSetting]] = {}
         for target in plan:
-            group = target.setting.get("dependency_group_id")
-            if target.method == "pruning" and group is not None:
-                self._groups.setdefault(group, []).append(target.setting)
+            setting = target.setting
+            if isinstance(setting, PruningSetting) and setting.dependency_group_id is not None:
+                self._groups.setdefault(setting.dependency_group_id, []).append(setting)
 
     def of(self, target: TargetPlan) -> tuple[float, float]:
         """Return the smallest and the largest sparsity the target may have."""
         members = self._members(target)
-        low = max(float(_number(one, "min_sparse_ratio", 0)) for one in members)
-        high = min(float(_number(one, "max_sparse_ratio", 1)) for one in members)
+        low = max(float(one.min_sparse_ratio) for one in members)
+        high = min(float(one.max_sparse_ratio) for one in members)
         return low, high
 
     def runs(self, target: TargetPlan) -> int:
         """Return in how many runs of blocks the ratio is met apart."""
-        return math.lcm(
-            *(int(_number(one, "internal_metric_block", 1)) for one in self._members(target))
-        )
+        return math.lcm(*(one.internal_metric_block for one in self._members(target)))
 
-    def _members(self, target: TargetPlan) -> Sequence[Mapping[str, Json]]:
-        group = target.setting.get("dependency_group_id")
-        return self._groups.get(group, [target.setting])
+    def _members(self, target: TargetPlan) -> Sequence[PruningSetting]:
+        group = target.pruning.dependency_group_id
+        return [target.pruning] if group is None else self._groups[group]

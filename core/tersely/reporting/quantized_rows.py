@@ -9,15 +9,12 @@ import attrs
 
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.target_plan import TargetPlan
-from tersely.planning.biases import ACCUMULATOR
 from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
-from tersely.quantization.targets import grid_of, info_of, is_dynamic_granularity
+from tersely.quantization.targets import info_of, is_dynamic_granularity
 from tersely.registry.registry import registry
 from tersely.reporting.expectation import spell
 from tersely.reporting.rows import ReportRow
-
-_BYPASS = "bypass"
 
 
 def with_quantization(
@@ -31,19 +28,18 @@ def with_quantization(
         plan: the plan.
         qparams: the parameters in force, of the integers that are stored; None when there are none.
     """
-    stages = plan.recipe.stages
-    grid = grid_of(target, stages)
-    value = in_force(target.setting.get("granularity"), target.kind, info_of(target, stages))
+    setting = target.quantization
+    value = in_force(setting.granularity, target.kind, info_of(target, plan.recipe.stages))
     found = attrs.evolve(
         row,
         granularity=spell(value),
-        dtype=grid.dtype,
-        scheme=grid.scheme,
-        observed_only=target.setting.get("apply_method") == _BYPASS,
+        dtype=setting.quant_dtype,
+        scheme=setting.quant_scheme,
+        observed_only=not setting.is_simulated,
         dynamic=target.kind in ("input", "output")
         and (is_dynamic_granularity(value) or _is_dynamic(target.algorithm)),
     )
-    if grid.dtype == ACCUMULATOR:
+    if setting.is_accumulated:
         found = attrs.evolve(found, scheme="symmetric", granularity="as the weight")
     if qparams is None:
         return found

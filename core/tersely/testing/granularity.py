@@ -11,7 +11,8 @@ import attrs
 from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
 from tersely.contracts.granularity import Granularity
 from tersely.contracts.kinds import TargetKind
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import PruningSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
 from tersely.planning.granularity import implementation, understand
 from tersely.registry.descriptors import GranularityInfo
@@ -149,7 +150,7 @@ def _target(kind: TargetKind, shape: tuple[int, ...], value: Json) -> TargetPlan
         kind=kind,
         method="pruning",
         algorithm="contract",
-        setting=Setting({"granularity": value}),
+        setting=PruningSetting.of({"granularity": value}),
         origin=Origin("contract"),
         shape=shape,
         module_type="Linear",

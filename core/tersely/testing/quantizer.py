@@ -13,7 +13,8 @@ from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import QuantizationSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
 from tersely.testing.contract import Contract, Kind, expect, require
 
@@ -97,7 +98,7 @@ def _target(
         kind="parameter",
         method="quantization",
         algorithm="contract",
-        setting=Setting({"quant_dtype": dtype, "quant_scheme": scheme}),
+        setting=QuantizationSetting.of({"quant_dtype": dtype, "quant_scheme": scheme}),
         origin=Origin("contract"),
         shape=(4, 8),
         module_type="Linear",

@@ -20,7 +20,8 @@ from tersely.arithmetic.quantized_types import Range, quantized_range
 from tersely.arithmetic.ranges import block_range
 from tersely.arithmetic.scales import SMALLEST_SCALE
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import QuantizationSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.errors import CalibrationError
 
 
@@ -32,7 +33,7 @@ def target(dtype="int8", scheme="symmetric", size=(-1, -1)):
         kind="parameter",
         method="quantization",
         algorithm="ptq",
-        setting=Setting(),
+        setting=QuantizationSetting(),
         origin=Origin("quantization.config_list[0]"),
     )
     return QuantizationTarget(

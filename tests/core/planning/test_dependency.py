@@ -82,7 +82,7 @@ def group(register):
 def settings_of(config_list, model=None, target="weight"):
     recipe = {"pruning": {"algorithm": "channel", "config_list": config_list}}
     plan = tersely.plan(model or Net(), recipe)
-    return {one.module: one.setting for one in plan if one.target == target}
+    return {one.module: one.setting.to_dict() for one in plan if one.target == target}
 
 
 def message_of(error, action, *arguments, **more):

@@ -38,7 +38,7 @@ def test_the_same_settings_come_out(case, make):
     source = {"op_names": ["conv"], "target_names": ["weight"], "sparse_ratio": 0.5}
     others = [source] if case["mode"] == "pruning" else []
     plan = make(model, *others, {"op_names": ["it"], **case["config"]}, method=case["mode"])
-    found = {target.target: target.setting for target in plan if target.module == "it"}
+    found = {target.target: target.setting.to_dict() for target in plan if target.module == "it"}
 
     # The reference renames _input_ to _input_0; here a target keeps the name it was given.
     assert {

@@ -3,13 +3,14 @@
 import pytest
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.settings import PruningSetting
 from tersely.planning.pattern import pattern_problems
 
 TWO_OF_FOUR = Blocks((1, 1), scope=(1, 4), keep=2)
 
 
 def problems(blocks=TWO_OF_FOUR, **setting):
-    return pattern_problems({"granularity": "2:4", **setting}, blocks)
+    return pattern_problems(PruningSetting.of({"granularity": "2:4", **setting}), blocks)
 
 
 def test_its_own_ratio_and_bounds_around_it_are_fine():

@@ -11,7 +11,7 @@ from tersely.planning.resolve import PlanWarning
 
 
 def by_name(plan):
-    return {target.name: target.setting for target in plan}
+    return {target.name: target.setting.to_dict() for target in plan}
 
 
 def test_a_shortcut_does_not_reach_a_target_whose_template_lacks_the_key(make, net):

@@ -197,9 +197,7 @@ def test_recurrent_layers_of_one_entry_may_differ_in_depth(make):
 def test_a_recurrent_bias_follows_the_weight_of_its_own_layer_and_direction(make):
     model = nn.Sequential(nn.LSTM(2, 3, bidirectional=True))
     plan = make(model, {"op_types": ["LSTM"], "sparse_ratio": 0.5})
-    follows = {
-        one.target: one.setting["align"]["target_name"] for one in plan if "bias" in one.target
-    }
+    follows = {one.target: one.setting.align.target_name for one in plan if "bias" in one.target}
 
     assert follows == {
         "bias_ih_l0": "weight_ih_l0",
@@ -228,7 +226,7 @@ def test_a_plugin_gives_a_type_its_default_targets(make, register):
 
     plan = make(nn.Sequential(Mixer()), {"op_types": ["Mixer"], "sparse_ratio": 0.5})
 
-    assert [(target.name, dict(target.setting)) for target in plan] == [
+    assert [(target.name, target.setting.to_dict()) for target in plan] == [
         ("0.core", {"sparse_ratio": 0.5})
     ]
 
@@ -241,7 +239,9 @@ def test_a_setting_registered_by_the_user_wins_over_the_core_and_plugins(make, r
 
     plan = make(net, {"op_names": ["fc1"]})
 
-    assert [(target.target, target.setting) for target in plan] == [("weight", ranked["weight"])]
+    assert [(target.target, target.setting.to_dict()) for target in plan] == [
+        ("weight", ranked["weight"])
+    ]
 
 
 def test_a_setting_for_one_method_leaves_the_others_in_force(make, net):
@@ -259,7 +259,7 @@ def test_the_template_of_a_plugin_is_not_changed_by_planning(make, net):
     tersely.register_module_setting(tersely.ModuleSetting(module_type="Linear", pruning=targets))
 
     plan = make(net, {"op_names": ["fc1"], "sparse_ratio": 0.5})
-    plan.targets[1].setting["align"]["dims"].append(9)
+    plan.targets[1].setting.to_dict()["align"]["dims"].append(9)
 
     assert targets["weight"] == {"sparse_ratio": None}
     assert follow["align"]["dims"] == [0]

@@ -3,7 +3,8 @@ from collections.abc import Callable
 import pytest
 
 from tersely.arithmetic.blocks import Blocks
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import PruningSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.registry.registry import registry
 
 Cut = Callable[..., Blocks]
@@ -20,7 +21,7 @@ def cut() -> Cut:
             kind=kind,
             method="pruning",
             algorithm="level",
-            setting=Setting(),
+            setting=PruningSetting(),
             origin=Origin("pruning.config_list[0]"),
             **dimensions,
         )

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks, element_blocks
 from tersely.contracts.pruner import PruningTarget
-from tersely.contracts.target_plan import Origin, Setting, TargetPlan
+from tersely.contracts.settings import PruningSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.registry.registry import registry
 
 Rank = Callable[..., Tensor]
@@ -25,7 +26,7 @@ def target_of() -> TargetOf:
             target=name,
             method="pruning",
             algorithm=algorithm,
-            setting=Setting(setting),
+            setting=PruningSetting.of(dict(setting)),
             origin=Origin("pruning.config_list[0]"),
             **fields,
         )

@@ -5,6 +5,7 @@ import torch
 
 import tersely
 from tersely.arithmetic.affine import quantized_range
+from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin
 
 
@@ -15,7 +16,13 @@ def make_target():
     def make(dtype="int8", scheme="symmetric", *, kind="output", size=(-1, -1), **fields):
         limits = quantized_range(dtype)
         plan = tersely.TargetPlan(
-            "fc", "_output_", kind, "quantization", "ptq", {}, Origin("quantization")
+            "fc",
+            "_output_",
+            kind,
+            "quantization",
+            "ptq",
+            QuantizationSetting(),
+            Origin("quantization"),
         )
         return tersely.QuantizationTarget(
             plan=plan,

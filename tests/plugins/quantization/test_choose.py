@@ -4,12 +4,19 @@ import pytest
 import torch
 
 import tersely
+from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin
 
 
 def target(dtype, quant_min, quant_max, scheme="symmetric", size=(-1, -1)):
     plan = tersely.TargetPlan(
-        "fc", "weight", "parameter", "quantization", "ptq", {}, Origin("quantization")
+        "fc",
+        "weight",
+        "parameter",
+        "quantization",
+        "ptq",
+        QuantizationSetting(),
+        Origin("quantization"),
     )
     return tersely.QuantizationTarget(
         plan=plan,

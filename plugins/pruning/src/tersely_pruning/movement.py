@@ -76,7 +76,7 @@ class Movement:
             ``score``, or ``logit`` for a target with a threshold: shape (blocks along each
             dimension), float.
         """
-        has_threshold = target.plan.setting.get("sparse_threshold") is not None
+        has_threshold = target.plan.pruning.sparse_threshold is not None
         return {THRESHOLD_FORM if has_threshold else RATIO_FORM: initial_values(target, 0.0)}
 
     def masked(self, value: Tensor, mask: Tensor | None, learned: Mapping[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 import tersely
 from tersely.arithmetic.affine import quantized_range
+from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -20,7 +21,7 @@ def _target(module, *, size, dtype="int4", scheme="symmetric", tensor=None, name
         "parameter",
         "quantization",
         "under_test",
-        {},
+        QuantizationSetting(),
         Origin("quantization"),
         shape=tuple(tensor.shape),
         module_type=type(module).__name__,

@@ -53,7 +53,7 @@ class Picky(Good):
     """Has nothing to say about some tensors unless they are cut as it likes best."""
 
     def importance(self, target):
-        if target.plan.setting.get("granularity") == "pairs" and target.tensor.shape[0] != 8:
+        if target.plan.setting.granularity == "pairs" and target.tensor.shape[0] != 8:
             raise PlanError(f"{target.name}: write granularity: default")
         return super().importance(target)
 

@@ -1,4 +1,4 @@
-"""What validation must not cost: torch, or more than half a second for a hundred entries."""
+"""Validation does not import torch; tests/benchmarks/test_start.py measures its time."""
 
 import os
 import subprocess
@@ -25,13 +25,12 @@ ENTRY = """
       weight: {{min_sparse_ratio: 0.1, max_sparse_ratio: 0.9}}"""
 PROGRAM = """
 import sys
-import time
 from tersely.cli.main import main
 try:
     main(["validate", "recipe.yaml"])
 except SystemExit as error:
     status = error.code
-print("torch" in sys.modules, time.process_time())
+print("torch" in sys.modules)
 sys.exit(status)
 """
 
@@ -51,8 +50,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def validate(folder):
-    """Validate in a process of its own; the processor time it took, in seconds."""
+def test_a_hundred_entries_are_validated_without_torch(folder):
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=folder,
@@ -62,13 +60,4 @@ def validate(folder):
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    verdict, measured = result.stdout.splitlines()
-    has_torch, seconds = measured.split()
-    assert verdict == "recipe.yaml: valid (recipe)"
-    assert has_torch == "False"
-    return float(seconds)
-
-
-def test_a_hundred_entries_are_validated_in_half_a_second_without_torch(folder):
-    # Processor time rather than the clock's, at its best: other work on the machine does not count.
-    assert any(validate(folder) < 0.5 for _ in range(10))
+    assert result.stdout.splitlines() == ["recipe.yaml: valid (recipe)", "False"]

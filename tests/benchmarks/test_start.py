@@ -1,0 +1,59 @@
+"""What people wait for before anything trains: imports, validation, groups of channels."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import tersely
+
+pytestmark = pytest.mark.benchmark
+
+ENTRY = """
+  - op_names: [layer{0}.conv1, layer{0}.conv2]
+    op_types: [Conv2d]
+    sparse_ratio: 0.5
+    global_group_id: all
+    target_settings:
+      weight: {{min_sparse_ratio: 0.1, max_sparse_ratio: 0.9}}"""
+VALIDATE = """
+import sys
+import time
+from tersely.cli.main import main
+try:
+    main(["validate", "recipe.yaml"])
+except SystemExit as error:
+    assert error.code == 0
+print(time.process_time(), file=sys.stderr)
+"""
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, check=True, capture_output=True, text=True
+    )
+
+
+def test_importing_tersely_takes_less_than_a_quarter_of_importing_torch(ratio):
+    found = ratio(lambda: run("-c", "import tersely"), lambda: run("-c", "import torch"), repeats=5)
+    assert found < 1 / 4
+
+
+def test_a_hundred_entries_are_validated_in_half_a_second(tmp_path):
+    entries = "".join(ENTRY.format(number) for number in range(100))
+    (tmp_path / "recipe.yaml").write_text(
+        f"pruning:\n  algorithm: level\n  config_list:{entries}\n"
+    )
+    # Processor time rather than the clock's, at its best: other work on the machine does not count.
+    spent = [float(run("-c", VALIDATE, cwd=tmp_path).stderr) for _ in range(10)]
+    assert min(spent) < 0.5, spent
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_the_channels_of_resnet_18_are_grouped_in_a_second(resnet):
+    model, image = resnet.resnet18(), torch.randn(1, 3, 64, 64)
+    start = time.process_time()
+    tersely.auto_dependency_groups(model, [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}], image)
+    assert time.process_time() - start < 1

@@ -1,0 +1,74 @@
+"""Planning calls functions in proportion to modules and entries; counted, so it cannot flake.
+
+tests/benchmarks/test_growth.py measures the time, which loops inside of one call take too.
+"""
+
+import sys
+
+import pytest
+from torch import nn
+
+import tersely
+from tersely.document.load import load_recipe
+
+SMALL, LARGE = 100, 400
+
+
+def calls_of(function):
+    """Count the calls of Python's and of C's functions that a function makes."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(trace)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.fixture
+def growth(recipe_of):
+    """How many times as many calls `LARGE` modules, one entry each, take as `SMALL` ones."""
+
+    def growth(entry_of, **stage):
+        counts = {}
+        for size in (SMALL, SMALL, LARGE):  # the first also fills what is kept for good
+            model = nn.Sequential(*(nn.ReLU() for _ in range(size)))
+            recipe = load_recipe(recipe_of(*map(entry_of, range(size)), **stage))
+            counts[size] = calls_of(lambda model=model, recipe=recipe: tersely.plan(model, recipe))
+        return counts[LARGE] / counts[SMALL]
+
+    return growth
+
+
+ENTRIES = {
+    "by name": lambda number: {"op_names": [str(number)], "lambda": 1},
+    "by name and type": lambda number: {"op_names": [str(number)], "op_types": ["ReLU"]},
+    "with excludes": lambda number: {
+        "op_names": [str(number)],
+        "exclude_op_names": ["0.5"],
+        "exclude_op_types": ["Sequential"],
+    },
+    "without a match": lambda number: {"op_names": [f"layer{number}"]},
+}
+
+
+@pytest.mark.filterwarnings("ignore::tersely.planning.resolve.PlanWarning")
+@pytest.mark.parametrize("entry_of", ENTRIES.values(), ids=ENTRIES)
+def test_an_entry_for_each_module_takes_calls_in_proportion(growth, entry_of):
+    # Four times the modules and entries: 4 when linear, 16 when quadratic.
+    assert growth(entry_of, method="distillation") < 6
+
+
+def test_a_long_chain_of_followers_takes_calls_in_proportion(growth):
+    def entry_of(number):
+        follow = {"align": {"module_name": str(number - 1), "target_name": "_output_", "dims": [1]}}
+        own = follow if number else {"sparse_ratio": 0.5}
+        return {"op_names": [str(number)], "target_settings": {"_output_": own}}
+
+    assert growth(entry_of) < 6
