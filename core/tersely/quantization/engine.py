@@ -16,7 +16,7 @@ from tersely.engine.binding import Binding, Handle
 from tersely.engine.optimizing import step_optimizer
 from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
-from tersely.instrument.moving_range import check_followed
+from tersely.instrument.moving_range import check_followed, end_step
 from tersely.quantization.again import see_again, watch_again
 from tersely.quantization.folds import begin_folds
 from tersely.quantization.integers import IntegerTensor, integers_of
@@ -191,6 +191,8 @@ class Quantization:
         for run in begun:
             for handle in (*run.parameters, *run.activations) if run.following() else ():
                 check_followed(handle.module, handle.plan.target, handle.plan.name)
+                for module, attribute in handle.owners:
+                    end_step(module, attribute)
         # First what can fail: nothing is moved then that a second try would move again.
         beginning = [run for run in self.runs if before < run.stage.begin <= steps]
         if beginning:
