@@ -53,6 +53,7 @@ GOLDEN = Golden()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "xdist_group(name): pytest-xdist's, which may be missing")
     config.addinivalue_line(
         "markers", "golden(file, select=None): run once for each case of the file, as `case`"
     )
@@ -65,6 +66,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = [case for case in GOLDEN.cases(*marker.args) if select(case)]
         names = [case.get("name") for case in cases]
         metafunc.parametrize("case", cases, ids=names if all(names) else None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a module's fixture in one process of pytest-xdist (loadgroup)."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009  # private
+        if any(one[-1].scope == "module" for one in definitions):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from tersely.errors import BrokenPluginError as BrokenPluginError
     from tersely.errors import CalibrationError as CalibrationError
     from tersely.errors import ConfigError as ConfigError
+    from tersely.errors import MissingExtraError as MissingExtraError
+    from tersely.errors import PlacedError as PlacedError
     from tersely.errors import PlanError as PlanError
     from tersely.errors import PluginApiError as PluginApiError
     from tersely.errors import PluginConflictError as PluginConflictError
@@ -97,8 +99,10 @@ _WHERE = {
     "Layout": "tersely.contracts.matrices",
     "LossInfo": "tersely.registry.descriptors",
     "MinMax": "tersely.arithmetic.ranges",
+    "MissingExtraError": "tersely.errors",
     "ModuleSetting": "tersely.registry.descriptors",
     "Observer": "tersely.contracts.quantizer",
+    "PlacedError": "tersely.errors",
     "Plan": "tersely.planning.plan",
     "PlanError": "tersely.errors",
     "PluginApiError": "tersely.errors",

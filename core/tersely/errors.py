@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import attrs
@@ -59,17 +60,55 @@ class ConfigError(TerselyError, ValueError):
         return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_config_error, (self.problems, self.source)
+        return _rebuild_config_error, (self.problems, self.source), self.__dict__
 
 
 def _rebuild_config_error(problems: tuple[Problem, ...], source: str | None) -> ConfigError:
     return ConfigError(problems, source=source)
 
 
-class PlanError(TerselyError, ValueError):
-    """A valid document does not fit the model; ``problems`` holds one sentence for each misfit."""
+class PlacedError(TerselyError):
+    """The parent of the errors that concern a target, to catch or to annotate any of them.
 
-    def __init__(self, problems: str | Sequence[str]) -> None:
+    Args:
+        message: what was found, what was expected, and what to do.
+        target: full name of the target or module, as in ``encoder.0.weight``, or None.
+        path: where the document asks for it, as in ``pruning.config_list[0]``, or None.
+        algorithm: the algorithm under way, as the document spells it, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        target: str | None = None,
+        path: str | None = None,
+        algorithm: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.target = target
+        self.path = path
+        self.algorithm = algorithm
+
+
+class PlanError(PlacedError, ValueError):
+    """A valid document does not fit the model; ``problems`` holds one sentence for each misfit.
+
+    Args:
+        problems: one sentence, or several.
+        target: full name of the only target that does not fit, or None.
+        path: where the document asks for it, or None.
+        algorithm: the algorithm of the only misfit, or None.
+    """
+
+    def __init__(
+        self,
+        problems: str | Sequence[str],
+        *,
+        target: str | None = None,
+        path: str | None = None,
+        algorithm: str | None = None,
+    ) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         if len(self.problems) == 1:
             text = self.problems[0]
@@ -79,14 +118,34 @@ class PlanError(TerselyError, ValueError):
             if len(self.problems) > _SHOWN:
                 lines.append(f"  ... and {len(self.problems) - _SHOWN} more, listed in problems")
             text = "\n".join(lines)
-        super().__init__(text)
+        super().__init__(text, target=target, path=path, algorithm=algorithm)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.problems,)
+        return type(self), (self.problems,), self.__dict__
 
 
 class PluginError(TerselyError, RuntimeError):
-    """A plugin is missing, broken, ambiguous or written for another API."""
+    """A plugin is missing, broken, ambiguous or written for another API.
+
+    Args:
+        message: what was found, what was expected, and what to do.
+        plugin: the name that was asked for, or the plugin's own, or None.
+        distribution: the distribution that provides it, or None.
+        target: full name of the target that the plugin was working on, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        plugin: str | None = None,
+        distribution: str | None = None,
+        target: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.distribution = distribution
+        self.target = target
 
 
 class UnknownPluginError(PluginError, LookupError):
@@ -105,15 +164,33 @@ class PluginApiError(PluginError):
     """A plugin was written for another version of the plugin API."""
 
 
-class AttachError(TerselyError, RuntimeError):
+class MissingExtraError(TerselyError, ImportError):
+    """A library that comes with an extra of tersely is not installed; the text has the command.
+
+    Args:
+        message: what needs the library, and how to install it.
+        package: the package that could not be imported, or None.
+        extra: the extra that brings it, or None.
+    """
+
+    def __init__(
+        self, message: str, *, package: str | None = None, extra: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.name = package
+        self.package = package
+        self.extra = extra
+
+
+class AttachError(PlacedError, RuntimeError):
     """A plan cannot be attached to this model; the model is as it was before."""
 
 
-class CalibrationError(TerselyError, RuntimeError):
+class CalibrationError(PlacedError, RuntimeError):
     """Calibration saw nothing, or nothing usable, for a target that needs it."""
 
 
-class SessionError(TerselyError, RuntimeError):
+class SessionError(PlacedError, RuntimeError):
     """Session methods were called in an order that cannot work; the text names the missing call."""
 
 
@@ -122,4 +199,13 @@ class TrainingError(TerselyError, RuntimeError):
 
 
 class SessionFileError(TerselyError, OSError):
-    """A saved session is damaged, incomplete or belongs to another model."""
+    """A saved session is damaged, incomplete or belongs to another model.
+
+    Args:
+        message: what was found, what was expected, and what to do.
+        path: the file or folder, or None.
+    """
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.path = None if path is None else os.fspath(path)

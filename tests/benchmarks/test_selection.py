@@ -1,8 +1,10 @@
-"""One global budget over all weights, against concatenating them and taking a kth value."""
+"""Masks from importances, against the plainest way to compute the same by hand."""
 
 import pytest
 import torch
+from torch import nn
 
+import tersely
 from tersely.arithmetic.blocks import Blocks, element_blocks
 from tersely.masking.decide import decide
 from tersely.masking.member import Member
@@ -106,3 +108,21 @@ def test_half_of_every_row_costs_no_more_than_topk(ratio):
         return torch.ones_like(weight, dtype=torch.bool).scatter_(1, lowest, False)
 
     assert ratio(lambda: decide([member]), by_topk) <= 1.0
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_compressing_a_small_target_costs_four_times_a_mask_by_hand(least_ratio):
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(2000)))
+    masks = [torch.empty(8, 8) for _ in model]
+    entry = {"op_types": ["Linear"], "sparse_ratio": 0.5}
+    recipe = {"pruning": {"algorithm": "level", "config_list": [entry]}}
+    session = tersely.attach(model, recipe)
+
+    @torch.no_grad()
+    def by_hand():
+        for layer, mask in zip(model, masks, strict=True):
+            magnitude = layer._parameters["weight"].abs()
+            mask.copy_(magnitude > magnitude.flatten().kthvalue(32).values)
+
+    assert least_ratio(session.compress, by_hand, repeats=9) <= 4

@@ -35,6 +35,13 @@ class Installed:
             check=False,
         )
 
+    def install(self, *requirements: str) -> None:
+        """Install packages at the pinned versions."""
+        pins = str(ROOT / "constraints.txt")
+        options = ("-q", "--no-compile", "-c", pins)
+        done = self.run("python", "-m", "pip", "install", *options, *requirements)
+        assert done.returncode == 0, done.stderr
+
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
@@ -56,16 +63,22 @@ def installed(built, tmp_path_factory) -> Installed:
     venv.create(folder, with_pip=True)
     environment = Installed(folder, tmp_path_factory.mktemp("elsewhere"))
     wheels = [str(wheel) for wheel in sorted(built.glob("*.whl"))]
-    done = environment.run(
-        "python",
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-compile",
-        "-c",
-        str(ROOT / "constraints.txt"),
-        *wheels,
-    )
-    assert done.returncode == 0, done.stderr
+    core = wheels.index(str(_wheel_of_the_core(built)))
+    wheels[core] += "[cli,report]"
+    environment.install(*wheels)
     return environment
+
+
+@pytest.fixture(scope="session")
+def bare(built, tmp_path_factory) -> Installed:
+    """The wheel of the core and what it needs, without any extra, in a fresh environment."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=True)
+    environment = Installed(folder, tmp_path_factory.mktemp("elsewhere"))
+    environment.install(str(_wheel_of_the_core(built)))
+    return environment
+
+
+def _wheel_of_the_core(built: Path) -> Path:
+    [wheel] = built.glob("tersely-*.whl")
+    return wheel

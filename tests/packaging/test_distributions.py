@@ -1,6 +1,7 @@
 """What is in the wheels and sdists, and that they work where there is no repository."""
 
 import json
+import re
 import tarfile
 import zipfile
 from email.parser import Parser
@@ -132,6 +133,76 @@ def test_an_installed_model_is_pruned(installed):
     )
     done = installed.run("python", "-c", code)
     assert (done.stdout, done.returncode) == ("0.5\n", 0), done.stderr
+
+
+def test_the_core_brings_no_heavy_library(built):
+    metadata = _metadata(built, "tersely")
+    needed = sorted(
+        re.match(r"[\w-]+", line).group()
+        for line in metadata.get_all("Requires-Dist")
+        if "extra ==" not in line
+    )
+    assert needed == [
+        "attrs",
+        "jsonschema",
+        "numpy",
+        "packaging",
+        "pluggy",
+        "pyyaml",
+        "safetensors",
+        "structlog",
+        "torch",
+    ]
+    assert sorted(metadata.get_all("Provides-Extra")) == ["cli", "report"]
+
+
+PRUNED_BARE = """
+import torch, tersely
+
+
+class Magnitude:
+    def importance(self, target):
+        return target.tensor.detach().abs()
+
+
+class Face:
+    @tersely.hookimpl
+    def tersely_pruners(self):
+        return [tersely.PrunerInfo(name="magnitude", implementation="__main__:Magnitude")]
+
+
+tersely.registry().register(Face(), name="here")
+model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+config = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
+session = tersely.prune(model, config, algorithm="magnitude")
+print(session.plan)
+print(session.report())
+try:
+    session.report().to_html("report.html")
+except tersely.MissingExtraError as error:
+    print(error)
+"""
+
+
+def test_the_core_alone_plans_prunes_and_prints(bare):
+    (bare.elsewhere / "pruned.py").write_text(PRUNED_BARE)
+    done = bare.run("python", "pruned.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 targets in 1 selected module" in done.stdout
+    assert "50.00 %" in done.stdout
+    assert done.stdout.splitlines()[-1] == (
+        "a report's page needs jinja2, which is not installed; "
+        'install it with: pip install "tersely[report]"'
+    )
+
+
+def test_the_command_of_the_core_alone_tells_what_to_install(bare):
+    done = bare.run("tersely", "--version")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "tersely: the command line needs click, which is not installed; "
+        'install it with: pip install "tersely[cli]"\n'
+    )
 
 
 def test_the_installed_packages_agree_about_their_dependencies(installed):

@@ -101,4 +101,4 @@ def test_requirements_install_the_core_and_every_family():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     families = [f"./plugins/{file.parent.name}" for file in PROJECTS[1:]]
     assert lines[1:2] == ["-c constraints.txt"]
-    assert set(lines[2 : 3 + len(families)]) == {".", *families}
+    assert set(lines[2 : 3 + len(families)]) == {".[cli,report]", *families}

@@ -5,8 +5,17 @@ import torch
 
 from tersely import TerselyError
 from tersely.arithmetic.blocks import Blocks, block_numel
+from tersely.contracts.settings import PruningSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
+from tersely.document.recipe import Recipe
 from tersely.masking.decide import decide
 from tersely.masking.member import Member
+from tersely.planning.checks import check_plan
+from tersely.planning.draft import Draft
+from tersely.planning.owners import Owners
+from tersely.planning.plan import Plan
+from tersely.planning.selection import Universe
+from tersely.planning.templates import Templates
 
 
 def member(given, models):
@@ -29,14 +38,44 @@ def member(given, models):
     )
 
 
+KEYS = ("name", "importance", "shape", "size", "scope", "keep")
+
+
+def planning_problems(given, members):
+    """What planning says of the keys of a case, whose blocks are taken as they are."""
+    targets = tuple(
+        TargetPlan(
+            module="",
+            target=member.name,
+            kind="parameter",
+            method="pruning",
+            algorithm="level",
+            setting=PruningSetting.of({key: keys[key] for key in keys if key not in KEYS}),
+            origin=Origin("pruning.config_list[0]"),
+            shape=member.shape,
+            blocks=member.blocks,
+        )
+        for keys, member in zip(given, members, strict=True)
+    )
+    universe = Universe.of(torch.nn.Module())
+    recipe = Recipe(stages=())
+    draft = Draft(universe, Owners(universe), Templates(()), recipe)
+    check_plan(Plan(targets=targets, recipe=recipe), draft, None)
+    return draft.problems
+
+
 @pytest.mark.spec("budgets")
 def test_budgets(case, models):
     members = [member(one, models) for one in case["given"]["members"]]
     expect = case["expect"]
     if "error" in expect:
-        with pytest.raises(TerselyError) as caught:
-            decide(members)
-        assert all(word in str(caught.value) for word in expect["error"]), str(caught.value)
+        # Keys that contradict each other are refused in planning, values when they are seen.
+        text = "; ".join(planning_problems(case["given"]["members"], members))
+        if not text:
+            with pytest.raises(TerselyError) as caught:
+                decide(members)
+            text = str(caught.value)
+        assert all(word in text for word in expect["error"]), text
         return
     kept = decide(members)
     assert [one.int().tolist() for one in kept] == expect["kept"]

@@ -11,6 +11,7 @@ import tersely
 from tersely.arithmetic.affine import fake_quantize, quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts import FollowsTraining
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
@@ -105,7 +106,7 @@ def spy():
             scale = torch.tensor(scales.get(target.plan.target, 1.0)).expand(qparams.scale.numel())
             return qparams.evolve(scale=scale.reshape(qparams.scale.shape))
 
-    class SpyTraining(Spy):
+    class SpyTraining(Spy, FollowsTraining):
         decay, start_step, freeze_step = 0.99, 0, None
 
     class Face:
@@ -208,6 +209,7 @@ def test_observe(case, spy):
     if is_training:
         for batch in batches:
             model(batch)
+            session.step()
     else:
         session.calibrate(batches)
         session.compress()

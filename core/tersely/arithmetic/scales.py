@@ -85,5 +85,6 @@ def check_range(low: Tensor, high: Tensor, name: str) -> None:
         raise CalibrationError(
             f"{name}: {len(wrong)} of its {low.numel()} observed ranges are unusable (the first "
             f"is {float(low.flatten()[index])} to {float(high.flatten()[index])}, at flat index "
-            f"{index}); calibrate with data that reaches it, and check for NaN"
+            f"{index}); calibrate with data that reaches it, and check for NaN",
+            target=name,
         )

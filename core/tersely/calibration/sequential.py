@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.calibration.chains import Call, Chain, enter_modules, find_blocks, find_chain
 from tersely.calibration.observing import evaluating
 from tersely.calibration.watching import Watch, collect_watches, watch_modules
-from tersely.contracts.pruner import ObservesOutputs
+from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
 from tersely.engine.binding import Handle
@@ -88,7 +88,8 @@ def _need_whole_parameters(handles: Sequence[Handle]) -> None:
         raise SessionError(
             f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
             f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
-            f"the option sequential: false"
+            f"the option sequential: false",
+            **sharded.place,
         )
 
 

@@ -9,17 +9,14 @@ import attrs
 import torch
 from torch import Tensor, distributed, nn
 
-from tersely.contracts.settings import DEFAULT_GRANULARITY
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
 from tersely.instrument.masks import spatial_dims
 from tersely.instrument.names import MASK
-from tersely.json_value import Json
+from tersely.planning.granularity import meant
 from tersely.planning.stage import descriptor_of
-
-_CHANNELS = ("per_channel", "output_channel")
 
 
 @attrs.define(eq=False)
@@ -64,7 +61,8 @@ class Statistic:
             raise CalibrationError(
                 f"{self.name} changes its shape between batches, from {list(self.total.shape)} to "
                 f"{list(part.shape)} without the batch; calibrate with one shape, or write "
-                f"granularity: per_channel, which needs the channels alone to be equal"
+                f"granularity: per_channel, which needs the channels alone to be equal",
+                target=self.name,
             )
         else:
             self.total = self.total + part
@@ -94,11 +92,8 @@ def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
         handle: an input or output target.
         stages: the recipe's stages.
     """
-    value: Json = handle.plan.pruning.granularity
-    if value == DEFAULT_GRANULARITY:
-        info = descriptor_of(stages[handle.plan.stage])
-        value = None if info is None else info.default_granularity
-    by_channel = isinstance(value, str) and value in _CHANNELS
+    info = descriptor_of(stages[handle.plan.stage])
+    by_channel = info is not None and meant(handle.plan.pruning.granularity, info).is_by_channel
     spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
     return Statistic(handle.plan.name, handle.plan.channel_dim if by_channel else None, spatial)
 
@@ -129,7 +124,8 @@ def collect(statistics: Sequence[Statistic], batches: int) -> None:
         if statistic.total is not None and not bool(statistic.total.isfinite().all()):
             raise CalibrationError(
                 f"{statistic.name} had NaN or infinite values in calibration; check the batches "
-                f"and the model's weights"
+                f"and the model's weights",
+                target=statistic.name,
             )
 
 
@@ -145,7 +141,8 @@ def _check_views(name: str, views: Sequence[_View]) -> None:
     if any(shape != shapes[0] for shape in shapes):
         raise CalibrationError(
             f"{name} has another shape in each process: {shapes} without the batch; calibrate "
-            f"with one shape"
+            f"with one shape",
+            target=name,
         )
 
 

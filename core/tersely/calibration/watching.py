@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.contracts.pruner import ObservesInputs, ObservesOutputs
+from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
 from tersely.contracts.quantizer import MergesObservations
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
@@ -38,6 +38,11 @@ class Watch:
 def is_observing(algorithm: object) -> bool:
     """Tell whether an algorithm observes modules in calibration."""
     return isinstance(algorithm, (ObservesInputs, ObservesOutputs))
+
+
+def is_sequential(algorithm: object) -> bool:
+    """Tell whether an algorithm that observes modules wants to be calibrated block by block."""
+    return isinstance(algorithm, Sequential) and algorithm.sequential
 
 
 @contextlib.contextmanager
@@ -93,7 +98,8 @@ def collect_watches(watches: Sequence[Watch]) -> None:
             if not bool(tensor.sum().isfinite()):
                 raise CalibrationError(
                     f"{watch.handle.plan.name}: what {watch.handle.plan.algorithm} observed "
-                    f"({key}) is not finite; check the batches and the model's weights"
+                    f"({key}) is not finite; check the batches and the model's weights",
+                    **watch.handle.plan.place,
                 )
 
 
@@ -120,13 +126,15 @@ def _check_views(watch: Watch, views: Sequence[_View]) -> None:
     if not seen:
         raise CalibrationError(
             f"{name}: its module was not called in calibration: no batch reached it, or "
-            f"something reads its weight without calling it; run it, or leave it out"
+            f"something reads its weight without calling it; run it, or leave it out",
+            **watch.handle.plan.place,
         )
     if any(parts != seen[0] for parts in seen):
         shapes = [{key: list(shape) for key, (shape, _) in parts.items()} for parts in seen]
         raise CalibrationError(
             f"{name}: what {watch.handle.plan.algorithm} observed has another shape in each "
-            f"process: {shapes}; calibrate with one shape"
+            f"process: {shapes}; calibrate with one shape",
+            **watch.handle.plan.place,
         )
 
 
@@ -202,7 +210,9 @@ def _naming(watch: Watch) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise CalibrationError(f"{watch.handle.plan.name}: {error}") from error
+        raise CalibrationError(
+            f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place
+        ) from error
 
 
 def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:

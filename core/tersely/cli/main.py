@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-import click
-
 from tersely.errors import TerselyError
+from tersely.extras import extra
+
+with extra("cli", purpose="the command line"):
+    import click
 
 COMMANDS: Mapping[str, str] = {
     "validate": "tersely.cli.validate:command",

@@ -16,7 +16,7 @@ from tersely.registry.record import PluginRecord, Registration
 from tersely.registry.registry import registry
 
 _LABEL = 20
-_ABSENT = {"granularities": "any", "paper": "none"}
+_ABSENT = {"granularities": "any", "needs": "what its abilities need", "paper": "none"}
 """What None means in words, for the fields where that is worth a line."""
 
 
@@ -88,5 +88,6 @@ def _written(label: str, value: Json) -> str:
     if label == "options" and not value.get("properties"):
         return "none"
     if isinstance(value, list | tuple):
-        return ", ".join(str(each) for each in value) or "nothing"
+        empty = "those that it inherits" if label == "abilities" else "nothing"
+        return ", ".join(str(each) for each in value) or empty
     return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)

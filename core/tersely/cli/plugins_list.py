@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 import attrs
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from tersely.extras import extra
 from tersely.registry.kinds import KINDS
 from tersely.registry.record import PluginRecord
 from tersely.registry.registry import Registry, registry
+
+with extra("cli", purpose="the command line"):
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _WIDTH_OF_PIPES = 200
 _STYLES = {"ok": "green", "broken": "bold red", "refused": "red", "denied": "yellow"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tersely.errors import SessionFileError
+from tersely.extras import extra
 from tersely.reporting.report import read_report
 
 
@@ -19,13 +20,14 @@ def command(directory: Path, *, in_browser: bool) -> None:
         page = directory / "report.html"
         if not page.is_file():
             raise SessionFileError(
-                f"{page} does not exist; give the output folder of a finished `tersely run`"
+                f"{page} does not exist; give the output folder of a finished `tersely run`",
+                path=page,
             )
         click.launch(str(page.absolute()))
         return
-    # Here, because rich is as slow to import as everything else together.
-    from rich.console import Console
+    with extra("cli", purpose="the command line"):
+        from rich.console import Console  # as slow to import as everything else together
 
-    from tersely.reporting.table import show_report  # imports rich too
+    from tersely.reporting.terminal import show_report  # imports rich too
 
     show_report(read_report(directory / "report.json"), Console())

@@ -1,1 +1,80 @@
-"""What plugins implement: public, typed protocols and the values they are handed."""
+"""What plugins implement: public, typed protocols and abilities, and the values they are handed.
+
+Names resolve on first use (PEP 562), so that importing `tersely` does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tersely.contracts.abilities import Ability as Ability
+    from tersely.contracts.abilities import ObservesInputs as ObservesInputs
+    from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
+    from tersely.contracts.abilities import Optimizes as Optimizes
+    from tersely.contracts.abilities import Sequential as Sequential
+    from tersely.contracts.pruner import Grows as Grows
+    from tersely.contracts.pruner import Learns as Learns
+    from tersely.contracts.pruner import MakesNewScores as MakesNewScores
+    from tersely.contracts.pruner import ObservesGradients as ObservesGradients
+    from tersely.contracts.pruner import Penalizes as Penalizes
+    from tersely.contracts.pruner import Solves as Solves
+    from tersely.contracts.quantizer import ChangesAfterStep as ChangesAfterStep
+    from tersely.contracts.quantizer import ChoosesPerCall as ChoosesPerCall
+    from tersely.contracts.quantizer import ClipsGradients as ClipsGradients
+    from tersely.contracts.quantizer import CorrectsBias as CorrectsBias
+    from tersely.contracts.quantizer import Equalizes as Equalizes
+    from tersely.contracts.quantizer import FollowsTraining as FollowsTraining
+    from tersely.contracts.quantizer import LearnsScales as LearnsScales
+    from tersely.contracts.quantizer import MergesObservations as MergesObservations
+    from tersely.contracts.quantizer import ObservesRange as ObservesRange
+    from tersely.contracts.quantizer import Simulates as Simulates
+    from tersely.contracts.quantizer import SolvesWeights as SolvesWeights
+    from tersely.contracts.settings import Align as Align
+    from tersely.contracts.settings import DistillationSetting as DistillationSetting
+    from tersely.contracts.settings import PruningSetting as PruningSetting
+    from tersely.contracts.settings import QuantizationSetting as QuantizationSetting
+
+_WHERE = {
+    "Ability": "abilities",
+    "Align": "settings",
+    "ChangesAfterStep": "quantizer",
+    "ChoosesPerCall": "quantizer",
+    "ClipsGradients": "quantizer",
+    "CorrectsBias": "quantizer",
+    "DistillationSetting": "settings",
+    "Equalizes": "quantizer",
+    "FollowsTraining": "quantizer",
+    "Grows": "pruner",
+    "Learns": "pruner",
+    "LearnsScales": "quantizer",
+    "MakesNewScores": "pruner",
+    "MergesObservations": "quantizer",
+    "ObservesGradients": "pruner",
+    "ObservesInputs": "abilities",
+    "ObservesOutputs": "abilities",
+    "ObservesRange": "quantizer",
+    "Optimizes": "abilities",
+    "Penalizes": "pruner",
+    "PruningSetting": "settings",
+    "QuantizationSetting": "settings",
+    "Sequential": "abilities",
+    "Simulates": "quantizer",
+    "Solves": "pruner",
+    "SolvesWeights": "quantizer",
+}
+
+__all__ = [*sorted(_WHERE)]  # noqa: PLE0604  # names are strings
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'tersely.contracts' has no attribute {name!r}")
+    value = getattr(import_module(f"tersely.contracts.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The closed sets of words for methods and for kinds of target; needs no torch."""
+"""The closed sets of words for methods, kinds of target and needs; imports no torch."""
 
 from __future__ import annotations
 
@@ -6,3 +6,8 @@ from typing import Literal
 
 TargetKind = Literal["parameter", "buffer", "input", "output"]
 Method = Literal["pruning", "quantization", "distillation"]
+
+Needs = Literal["nothing", "activations", "gradients", "training", "teacher"]
+"""What must have happened before an algorithm can decide, in ascending order."""
+
+NEEDS: tuple[Needs, ...] = ("nothing", "activations", "gradients", "training", "teacher")

@@ -1,17 +1,21 @@
 """What a pruner may do besides ranking: observe, learn, change weights, grow by itself.
 
-An algorithm has an ability when it has its methods; nothing is declared or inherited.
+An algorithm has an ability when it inherits from its class or lists its name in its descriptor
+(see `tersely.contracts.abilities`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, TypeAlias, runtime_checkable
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
 
 import attrs
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.abilities import Ability, Sums
 from tersely.contracts.target_plan import TargetPlan
 
 
@@ -60,42 +64,10 @@ class Pruner(Protocol):
         ...
 
 
-Sums: TypeAlias = Mapping[str, Tensor]
-"""What an algorithm observed in one batch or step: tensors that may be added up."""
-
-
-@runtime_checkable
-class ObservesInputs(Protocol):
-    """A pruner that needs the inputs of the target's module, seen in calibration."""
-
-    def observe_input(self, inputs: Tensor, target: PruningTarget) -> Sums:
-        """Return what one call of the module adds to the observation.
-
-        Args:
-            inputs: the module's first tensor argument, any shape, detached.
-            target: the target, without what was observed so far.
-        """
-        ...
-
-
-@runtime_checkable
-class ObservesOutputs(Protocol):
-    """A pruner that needs the outputs of the target's module, seen in calibration."""
-
-    def observe_output(self, outputs: Tensor, target: PruningTarget) -> Sums:
-        """Return what one call of the module adds to the observation.
-
-        Args:
-            outputs: the module's output, or its first element, any shape, detached.
-            target: the target, without what was observed so far.
-        """
-        ...
-
-
-@runtime_checkable
-class ObservesGradients(Protocol):
+class ObservesGradients(Ability):
     """A pruner that needs gradients, seen whenever the user calls ``session.step()``."""
 
+    @abstractmethod
     def observe_gradient(self, gradient: Tensor, target: PruningTarget) -> Sums:
         """Return what one optimizer step adds to the observation.
 
@@ -103,21 +75,20 @@ class ObservesGradients(Protocol):
             gradient: the target's shape, accumulated and unscaled, as the optimizer used it.
             target: the target; its ``tensor`` holds the values from before the optimizer step.
         """
-        ...
 
 
-@runtime_checkable
-class Learns(Protocol):
+class Learns(Ability):
     """A pruner that learns something for each target while the user trains."""
 
+    @abstractmethod
     def start(self, target: PruningTarget) -> Mapping[str, Tensor]:
         """Return the initial values of what is learned, float, by name.
 
         Args:
             target: the target, whose tensor may be on the meta device.
         """
-        ...
 
+    @abstractmethod
     def masked(self, value: Tensor, mask: Tensor | None, learned: Mapping[str, Tensor]) -> Tensor:
         """Return the tensor that forward uses.
 
@@ -126,7 +97,6 @@ class Learns(Protocol):
             mask: 1 kept and 0 masked, a shape that broadcasts to it; None before the first mask.
             learned: what is learned, which receives gradients through the result.
         """
-        ...
 
 
 @attrs.frozen(eq=False)
@@ -154,10 +124,10 @@ class Choose(Protocol):
         ...
 
 
-@runtime_checkable
-class Solves(Protocol):
+class Solves(Ability):
     """A pruner that changes the remaining weights to make up for the masked ones."""
 
+    @abstractmethod
     def solve(self, target: PruningTarget, choose: Choose) -> Solution:
         """Return masks and new values.
 
@@ -166,13 +136,36 @@ class Solves(Protocol):
             choose: decides on scores of the weight's rows and some of its columns; call it once
                 for each run of columns, so that every run meets the budget.
         """
-        ...
 
 
-@runtime_checkable
-class Grows(Protocol):
+class Grows(Ability):
     """A pruner that defines the growth of its sparsity itself."""
 
-    def factor(self, steps: int) -> float:
+    @abstractmethod
+    def factor(self, steps: int) -> float | Fraction:
         """Return the share of the configured sparsity that is due after ``steps`` steps."""
-        ...
+
+
+class Penalizes(Ability):
+    """A pruner that adds something to ``session.loss()``."""
+
+    @abstractmethod
+    def penalty(self, learned: Sequence[Mapping[str, Tensor]], steps: int) -> Tensor:
+        """Return what is added to the loss, a 0-dim tensor.
+
+        Args:
+            learned: what is learned for each target, by name; empty mappings without `Learns`.
+            steps: optimizer steps since the stage began.
+        """
+
+
+class MakesNewScores(Ability):
+    """A pruner whose ``importance`` returns a new tensor at every call and keeps it nowhere.
+
+    Masks are then made in the memory of its scores.
+
+    Attributes:
+        new_scores: False where that does not hold after all.
+    """
+
+    new_scores: bool = True

@@ -1,13 +1,14 @@
 """What a quantizer may do besides choosing scales: observe, follow, learn, simulate, solve.
 
-An algorithm has an ability when it has its methods or attributes; nothing is declared or
-inherited. `tersely.contracts.pruner` has those of pruners.
+An algorithm has an ability when it inherits from its class or lists its name in its descriptor
+(see `tersely.contracts.abilities`). `tersely.contracts.pruner` has those of pruners.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.ranges import Statistics
+from tersely.arithmetic.scales import choose_qparams
+from tersely.contracts.abilities import Ability
 from tersely.contracts.target_plan import TargetPlan
 
 
@@ -60,7 +63,7 @@ class QuantizationTarget:
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """A quantization algorithm."""
+    """A quantization algorithm; without ``choose`` it is `tersely.choose_qparams` that chooses."""
 
     def choose(self, low: Tensor, high: Tensor, target: QuantizationTarget) -> QParams:
         """Return scale and zero point for an observed range.
@@ -117,21 +120,19 @@ class Observer(Protocol):
         ...
 
 
-@runtime_checkable
-class ObservesRange(Protocol):
+class ObservesRange(Ability):
     """A quantizer with an observer of its own; the others get the smallest and largest value."""
 
+    @abstractmethod
     def observer(self, target: QuantizationTarget) -> Observer:
         """Return the observer of one target's values.
 
         Args:
             target: the target, without statistics.
         """
-        ...
 
 
-@runtime_checkable
-class FollowsTraining(Protocol):
+class FollowsTraining(Ability):
     """A quantizer whose ranges follow the values while the model trains.
 
     At each training forward the range becomes ``decay * old + (1 - decay) * new``, the first one
@@ -149,10 +150,10 @@ class FollowsTraining(Protocol):
     freeze_step: int | None
 
 
-@runtime_checkable
-class Simulates(Protocol):
+class Simulates(Ability):
     """A quantizer that computes quantized values in its own way."""
 
+    @abstractmethod
     def simulate(self, value: Tensor, qparams: QParams, target: QuantizationTarget) -> Tensor:
         """Return the values that forward computes with, differentiable.
 
@@ -167,8 +168,8 @@ class Simulates(Protocol):
         Returns:
             ``value``'s shape and dtype.
         """
-        ...
 
+    @abstractmethod
     def integers(
         self, value: Tensor, qparams: QParams, target: QuantizationTarget
     ) -> tuple[Tensor, QParams]:
@@ -183,13 +184,12 @@ class Simulates(Protocol):
             Integers of ``value``'s shape and the parameters with which
             ``(integers - zero_point) * scale`` is what `simulate` returns, exactly.
         """
-        ...
 
 
-@runtime_checkable
-class LearnsScales(Protocol):
+class LearnsScales(Ability):
     """A quantizer that learns scales, or zero points too, while the user trains."""
 
+    @abstractmethod
     def start(self, qparams: QParams, target: QuantizationTarget) -> Mapping[str, Tensor]:
         """Return the initial values of what is learned, float, by name.
 
@@ -197,8 +197,8 @@ class LearnsScales(Protocol):
             qparams: what `choose` chose for the observed range.
             target: the target with its statistics; a parameter's with its tensor.
         """
-        ...
 
+    @abstractmethod
     def meaning(self, qparams: QParams, learned: Mapping[str, Tensor]) -> QParams:
         """Return the parameters that what is learned stands for.
 
@@ -209,8 +209,8 @@ class LearnsScales(Protocol):
             qparams: as in `start`.
             learned: what is learned, as it is now.
         """
-        ...
 
+    @abstractmethod
     def learned_values(
         self,
         value: Tensor,
@@ -229,7 +229,6 @@ class LearnsScales(Protocol):
             learned: what is learned.
             target: what is quantized; ``tensor`` is None.
         """
-        ...
 
 
 @attrs.frozen(eq=False)
@@ -249,14 +248,14 @@ class QuantizedWeight:
     input_scale: Tensor | None = None
 
 
-@runtime_checkable
-class SolvesWeights(Protocol):
+class SolvesWeights(Ability):
     """A quantizer that changes weights so that what they compute stays close.
 
-    With ``observe_input`` (`tersely.contracts.pruner.ObservesInputs`) it sees the inputs of the
-    target's module in calibration, and with ``sequential = True`` block by block.
+    With `ObservesInputs` it sees the inputs of the target's module in calibration, and with
+    `Sequential` block by block.
     """
 
+    @abstractmethod
     def solve(self, target: QuantizationTarget) -> QuantizedWeight | None:
         """Return new values and how they are quantized, or None to quantize as they are.
 
@@ -267,13 +266,12 @@ class SolvesWeights(Protocol):
         Raises:
             ValueError: the target does not suit the algorithm; the text says what to do.
         """
-        ...
 
 
-@runtime_checkable
-class ChangesAfterStep(Protocol):
+class ChangesAfterStep(Ability):
     """A quantizer that changes parameters whenever the user calls ``session.step()``."""
 
+    @abstractmethod
     def after_step(self, tensor: Tensor, target: QuantizationTarget) -> None:
         """Change a parameter that the optimizer has just moved.
 
@@ -283,17 +281,15 @@ class ChangesAfterStep(Protocol):
             tensor: the raw parameter, the user's own, changed in place.
             target: what is quantized; its ``tensor`` is None.
         """
-        ...
 
 
-@runtime_checkable
-class CorrectsBias(Protocol):
+class CorrectsBias(Ability):
     """A quantizer that makes up, in the bias, for what rounding a weight shifts on average.
 
-    It sees the inputs of the weight's module with ``observe_input``
-    (`tersely.contracts.pruner.ObservesInputs`).
+    It sees the inputs of the weight's module with `ObservesInputs`.
     """
 
+    @abstractmethod
     def bias_correction(self, target: QuantizationTarget, quantized: Tensor) -> Tensor:
         """Return what is to be added to the bias of the target's module.
 
@@ -304,17 +300,16 @@ class CorrectsBias(Protocol):
         Returns:
             Shape (outputs,), the tensor's dtype, output units.
         """
-        ...
 
 
-@runtime_checkable
-class Equalizes(Protocol):
+class Equalizes(Ability):
     """A quantizer that multiplies weights by a factor for each input channel.
 
     The inputs are divided by it, so that without rounding nothing changes. Targets that multiply
     one and the same input have to share the factors.
     """
 
+    @abstractmethod
     def input_scales(self, targets: Sequence[QuantizationTarget]) -> Tensor:
         """Return the factors for targets that read the same input.
 
@@ -325,8 +320,8 @@ class Equalizes(Protocol):
         Returns:
             Shape (inputs,), float, positive and finite.
         """
-        ...
 
+    @abstractmethod
     def solve_scaled(self, target: QuantizationTarget, input_scale: Tensor) -> QuantizedWeight:
         """Return one target times its factors, and how it is quantized.
 
@@ -334,13 +329,12 @@ class Equalizes(Protocol):
             target: the weight with its tensor, not yet multiplied, and its observations.
             input_scale: what `input_scales` returned.
         """
-        ...
 
 
-@runtime_checkable
-class MergesObservations(Protocol):
+class MergesObservations(Ability):
     """A quantizer whose ``observe_input`` returns what cannot be added up, such as maxima."""
 
+    @abstractmethod
     def merge(self, before: Statistics, part: Statistics) -> Statistics:
         """Return what two parts tell together: two batches, or two processes.
 
@@ -348,4 +342,37 @@ class MergesObservations(Protocol):
             before: what was known.
             part: what `observe_input` returned for one more batch, or what another process knows.
         """
-        ...
+
+
+class ClipsGradients(Ability):
+    """A quantizer that passes no gradient where a value was clamped.
+
+    Attributes:
+        clip_gradient: False, perhaps by an option, where the gradient passes.
+    """
+
+    clip_gradient: bool = True
+
+
+class ChoosesPerCall(Ability):
+    """A quantizer that chooses scales of inputs and outputs at every call, from its own values.
+
+    Attributes:
+        dynamic: False, perhaps by an option, for scales that calibration chooses.
+    """
+
+    dynamic: bool = True
+
+
+Choose: TypeAlias = Callable[[Tensor, Tensor, QuantizationTarget], QParams]
+"""From the lowest and highest value of each block and the target to scale and zero point."""
+
+
+def choose_of(quantizer: object) -> Choose:
+    """Return how a quantizer chooses: its ``choose``, or the specification's arithmetic.
+
+    Args:
+        quantizer: the algorithm.
+    """
+    found: Choose = getattr(quantizer, "choose", choose_qparams)
+    return found

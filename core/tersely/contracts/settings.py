@@ -217,14 +217,17 @@ class DistillationSetting(_Keys):
     projection: str | None = None
 
     @classmethod
-    def of(cls, keys: Mapping[str, Json]) -> DistillationSetting:
+    def of(
+        cls, keys: Mapping[str, Json], *, default_loss: str = DEFAULT_LOSS
+    ) -> DistillationSetting:
         """Return the setting that resolved keys mean.
 
         Args:
             keys: keys of a config list; null and unknown ones mean nothing.
+            default_loss: how the default loss is spelled.
         """
         frozen = FrozenMapping.of(keys)
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {"loss": default_loss}
         if frozen.get("lambda") is not None:
             given["weight"] = float(frozen["lambda"])
         link = frozen.get("link")

@@ -42,7 +42,7 @@ class TargetPlan:
         target: a parameter or buffer name, or an address such as ``_input_`` or ``_output_0``.
         kind: parameter, buffer, input or output.
         method: pruning, quantization or distillation.
-        algorithm: the algorithm's name; for distillation the loss's.
+        algorithm: the algorithm's short name; for distillation the loss's.
         setting: what is asked of it after template, shortcuts and target_settings, defaults
             filled; targets alike share one object.
         origin: the entry that decided.
@@ -79,6 +79,11 @@ class TargetPlan:
     def name(self) -> str:
         """The full name for people: ``module.target``, or the target alone for the root."""
         return f"{self.module}.{self.target}" if self.module else self.target
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What an error about the target carries: its name, the deciding entry, the algorithm."""
+        return {"target": self.name, "path": self.origin.path, "algorithm": self.algorithm}
 
     @property
     def pruning(self) -> PruningSetting:

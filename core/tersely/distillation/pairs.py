@@ -124,7 +124,7 @@ def loss_of(plan: TargetPlan) -> Loss:
     Args:
         plan: a distillation target.
     """
-    return cast("Loss", registry().losses[plan.algorithm])
+    return cast("Loss", registry().losses[plan.distillation.loss])
 
 
 def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:

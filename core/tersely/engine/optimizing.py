@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from tersely.contracts.abilities import Optimizes
 from tersely.engine.processes import average_gradients
 
 DEFAULT_LEARNING_RATE = 0.01
+
+
+def make_optimizer(algorithm: object, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """Return what moves the learned tensors: as the algorithm says, or Adam.
+
+    Args:
+        algorithm: a pruner or quantizer.
+        tensors: what it learns.
+    """
+    if isinstance(algorithm, Optimizes):
+        return algorithm.optimizer(tensors)
+    return torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE)
 
 
 def step_optimizer(optimizer: torch.optim.Optimizer) -> None:

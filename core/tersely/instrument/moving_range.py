@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.quantizer import QuantizationTarget, Quantizer
-from tersely.instrument.names import PREFIX, QUANTIZE, state_buffer
+from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
+from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer
 from tersely.instrument.quantizing import Quantize
 from tersely.instrument.recomputation import is_recomputing
 
@@ -20,9 +20,9 @@ from tersely.instrument.recomputation import is_recomputing
 class Follow:
     """Quantization-aware training: the range follows the values of training forwards (rule Q5).
 
-    A range moves once per optimizer step, however often the module is called in it (a detection head
-    that levels share, a siamese network, accumulated gradients): it moves towards the range of all
-    calls of the step.
+    A range moves once per optimizer step, however often the module is called in it (a head that
+    several levels share, a siamese network, accumulated gradients): it moves towards the range of
+    all calls of the step.
 
     Attributes:
         quantizer: the algorithm.
@@ -67,7 +67,7 @@ class Follow:
         found = [cut.canonical(values, end) for end in block_range(values, size)]
         low, high = self._moved(module, *_over_processes([end.float() for end in found]))
         # Chosen before anything is written: what is not finite raises and leaves no trace.
-        chosen = self.quantizer.choose(low, high, self.tensor)
+        chosen = choose_of(self.quantizer)(low, high, self.tensor)
         parts = {"low": low, "high": high, "scale": chosen.scale.reshape(low.shape)}
         if not self.inner.grid.is_centred:
             # Adding zeros to every value, here and in backward, would be work for nothing.
@@ -80,13 +80,13 @@ class Follow:
                 buffers[state_buffer(target, part)] = tensor.clone()
             else:
                 current.copy_(tensor)
+        setattr(module, moved_flag(target), True)
 
     def _moved(self, module: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Return the range after one more call of the step, whose values lie in [low, high]."""
         target, buffers = self.inner.target, module._buffers
         known = [buffers.get(state_buffer(target, part)) for part in ("low", "high")]
-        is_first = not getattr(module, _moved_flag(target), False)
-        setattr(module, _moved_flag(target), True)
+        is_first = not getattr(module, moved_flag(target), False)
         if is_first:
             for part, before in zip(_START, known, strict=True):
                 _keep_start(module, state_buffer(target, part), before)
@@ -102,10 +102,6 @@ class Follow:
 
 _START = ("start_low", "start_high")
 """Parts that hold the range from before the step; no checkpoint holds them."""
-
-
-def _moved_flag(target: str) -> str:
-    return f"{PREFIX}{target}_is_moved"
 
 
 def _keep_start(module: nn.Module, name: str, before: Tensor | None) -> None:
@@ -126,7 +122,7 @@ def end_step(module: nn.Module, target: str) -> None:
         module: the module.
         target: the parameter's name or the address of the input or output.
     """
-    module.__dict__.pop(_moved_flag(target), None)
+    module.__dict__.pop(moved_flag(target), None)
 
 
 def check_followed(module: nn.Module, target: str, name: str) -> None:

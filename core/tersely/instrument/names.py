@@ -76,3 +76,21 @@ def full_name(module: nn.Module, target: str) -> str:
     """
     name = module.__dict__.get(NAME, "")
     return f"{name}.{target}" if name else target
+
+
+def moved_flag(target: str) -> str:
+    """Return the name of the attribute that says that a range has moved in this step.
+
+    Args:
+        target: the parameter's name or the address of an input or output.
+    """
+    return f"{PREFIX}{target}_is_moved"
+
+
+def is_moved_flag(name: str) -> bool:
+    """Tell whether an attribute of a module says that a range has moved in this step.
+
+    Args:
+        name: the attribute's name.
+    """
+    return name.startswith(PREFIX) and name.endswith("_is_moved")

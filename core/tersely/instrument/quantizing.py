@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.quantizer import LearnsScales, QuantizationTarget, Quantizer, Simulates
+from tersely.contracts.quantizer import (
+    LearnsScales,
+    QuantizationTarget,
+    Quantizer,
+    Simulates,
+    choose_of,
+)
 from tersely.errors import SessionError
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE, full_name, learned_buffer, state_buffer
@@ -134,8 +140,8 @@ class Quantize:
         if self.cut.is_of(value, scale):
             return
         raise SessionError(
-            f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and this "
-            f"call has shape {list(value.shape)}, which would need others; scales hold for the "
+            f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
+            f"this call has shape {list(value.shape)}, which would need others; scales hold for the "
             f"lengths they were chosen for: calibrate and compress with this shape, or take one "
             f"scale for the tensor"
         )
@@ -186,7 +192,7 @@ class Dynamic:
         low, high = block_range(values, self.inner.cut.size_of(values))
         if self.inner.cut.kind == "tensor":
             low, high = low.reshape(()), high.reshape(())
-        found = self.quantizer.choose(low, high, self.tensor)
+        found = choose_of(self.quantizer)(low, high, self.tensor)
         return self.inner.apply(value, found.scale, found.zero_point)
 
 

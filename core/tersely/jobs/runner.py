@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from rich.console import Console
 
 from tersely.document.job import Job
 from tersely.document.load import load_job
 from tersely.errors import SessionFileError
+from tersely.extras import extra
 from tersely.jobs import phases
 from tersely.jobs.folders import (
     check_output,
@@ -35,7 +35,10 @@ from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.start_order import is_compressed_last
 from tersely.registry.registry import registry
 from tersely.reporting.report import Report, read_report
-from tersely.reporting.table import show_report
+from tersely.reporting.terminal import show_report
+
+with extra("cli", purpose="a job"):
+    from rich.console import Console
 
 
 def run_job(

@@ -6,6 +6,7 @@ from tersely.contracts.pruner import Grows
 from tersely.document.recipe import Recipe, Stage
 from tersely.document.training import NEEDS_TRAINING
 from tersely.engine.clock import curve_of, factor_at
+from tersely.planning.algorithms import is_declared, pruner_needs
 from tersely.registry.registry import registry
 
 
@@ -24,9 +25,8 @@ def is_compressed_last(recipe: Recipe) -> bool:
 
 def _is_late(stage: Stage) -> bool:
     pruners = registry().pruners
-    if pruners.info(stage.algorithm).needs not in NEEDS_TRAINING:
+    if pruner_needs(stage.algorithm) not in NEEDS_TRAINING:
         return False
-    implementation = pruners[stage.algorithm]
-    if isinstance(implementation, type) and issubclass(implementation, Grows):
+    if is_declared(Grows, pruners[stage.algorithm], pruners.info(stage.algorithm)):
         return False
     return not stage.begin and factor_at(curve_of(stage.schedule), 0) > 0

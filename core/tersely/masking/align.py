@@ -32,11 +32,12 @@ def align_kept(source: Tensor, dims: Sequence[int], *, name: str = "align") -> T
         raise PlanError(
             f"{name}: align.dims {list(dims)}: the source has {rank} dimension"
             f"{'' if rank == 1 else 's'}, so {outside[0]} is none of them; write "
-            f"{'0' if rank == 1 else f'0 to {rank - 1}'}"
+            f"{'0' if rank == 1 else f'0 to {rank - 1}'}",
+            target=name,
         )
     wanted = [dim % rank for dim in dims]
     if len(set(wanted)) < len(wanted):
-        raise PlanError(f"{name}: align.dims {list(dims)} names a dimension twice")
+        raise PlanError(f"{name}: align.dims {list(dims)} names a dimension twice", target=name)
     others = [dim for dim in range(rank) if dim not in wanted]
     kept = source.any(others) if others else source
     return kept.permute([sorted(wanted).index(dim) for dim in wanted])
@@ -76,7 +77,8 @@ def place_kept(
     if start + kept.dim() > rank:
         raise PlanError(
             f"{name}: align.dims covers {kept.dim()} dimensions, the target has "
-            f"{rank - start} from dimension {start} on (shape {list(shape)})"
+            f"{rank - start} from dimension {start} on (shape {list(shape)})",
+            target=name,
         )
     for offset in range(kept.dim()):
         kept = _fit(kept, offset, shape[start + offset], groups=groups, name=name)
@@ -92,7 +94,8 @@ def _fit(kept: Tensor, dim: int, length: int, *, groups: int, name: str) -> Tens
         return torch.cat([kept] * groups, dim)
     raise PlanError(
         f"{name}: the source of align has {found} positions along the aligned dimension, the "
-        f"target has {length}; choose align.dims so that both have the same length"
+        f"target has {length}; choose align.dims so that both have the same length",
+        target=name,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 from tersely.masking.member import Ratio
 
@@ -14,7 +15,14 @@ def as_fraction(ratio: Ratio) -> Fraction:
     Args:
         ratio: a float, or a Fraction from a schedule.
     """
-    return ratio if isinstance(ratio, Fraction) else Fraction(repr(float(ratio)))
+    return ratio if isinstance(ratio, Fraction) else _written(float(ratio))
+
+
+@lru_cache(maxsize=1024)
+def _written(ratio: float) -> Fraction:
+    # Reading a number takes longer than all else that is decided on a small target, and a config
+    # has few of them.
+    return Fraction(repr(ratio))
 
 
 def count_masked(ratio: Ratio, total: int) -> int:
@@ -34,6 +42,6 @@ def bound_count(count: int, total: int, *, minimum: Ratio, maximum: Ratio) -> in
         count: blocks that would be masked.
         total: how many there are.
         minimum: the share that is masked at least.
-        maximum: the share that is masked at most; it wins where the two contradict.
+        maximum: the share that is masked at most, no less than the minimum.
     """
     return min(max(count, count_masked(minimum, total)), count_masked(maximum, total))

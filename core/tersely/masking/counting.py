@@ -50,6 +50,8 @@ def count_nonzero(tensor: Tensor) -> int:
     if flat.dtype == torch.bool:
         return int(np.count_nonzero(flat.numpy()))
     # Compared first: NumPy counts bools much faster than it counts floats.
+    if flat.numel() <= ARRAY_CHUNK and flat.dtype in _SHARED:
+        return int(np.count_nonzero(flat.numpy() != 0))
     return sum(int(np.count_nonzero(part != 0)) for part in _arrays_of(flat))
 
 

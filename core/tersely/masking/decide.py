@@ -29,7 +29,7 @@ def decide(members: Sequence[Member]) -> list[Tensor]:
         equal decisions.
 
     Raises:
-        PlanError: limits contradict each other inside a group or do not fit the blocks.
+        PlanError: members of a group, or runs, do not fit the blocks that calibration showed.
         CalibrationError: an importance is not finite.
     """
     for member in members:
@@ -102,5 +102,6 @@ def _check_finite(member: Member) -> None:
         raise CalibrationError(
             f"{member.name}: {len(wrong)} of its {importance.numel()} importances are not finite "
             f"(the first is {value}, at flat index {index}); check the model's weights and the "
-            "calibration data for NaN and overflow"
+            "calibration data for NaN and overflow",
+            target=member.name,
         )

@@ -9,9 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.errors import PlanError
-from tersely.masking.budgets import as_fraction, count_masked
-from tersely.masking.member import Ratio
+from tersely.masking.budgets import count_masked
 from tersely.masking.rows import keep_highest
 from tersely.masking.select import cut_smallest, is_above
 from tersely.masking.units import Unit
@@ -41,10 +39,9 @@ def share_budget(units: Sequence[Unit]) -> list[Tensor]:
         For each unit bool, its rows' shape, True = kept; 0 and 1 in the place of its rows where it
         is expendable.
 
-    Raises:
-        PlanError: a unit has no ratio or another one, or a granularity that fixes its own.
     """
-    ratio = _common_ratio(units)
+    # Planning has refused units of different ratios, and those that have none or fix their own.
+    ratio = next(unit.ratio for unit in units if unit.ratio is not None)
     dtype = reduce(torch.promote_types, (unit.rows.dtype for unit in units))
     competitors = [_enter(unit, dtype) for unit in units]
     budget = count_masked(ratio, sum(unit.elements for unit in units))
@@ -79,29 +76,3 @@ def _enter(unit: Unit, dtype: torch.dtype) -> _Competitor:
 
 def _free(entry: _Competitor) -> Tensor:
     return entry.values if entry.competing is None else entry.values[entry.competing]
-
-
-def _common_ratio(units: Sequence[Unit]) -> Ratio:
-    group = f"global group {units[0].global_group!r}"
-    problems = []
-    for unit in units:
-        if unit.threshold is not None:
-            problems.append(
-                f"{unit.name}: {group} shares one sparse_ratio, so sparse_threshold has no place "
-                "in it; write sparse_ratio or drop global_group_id"
-            )
-        elif unit.keep is not None:
-            problems.append(
-                f"{unit.name}: its granularity keeps {unit.keep} of every {unit.rows.shape[1]} "
-                f"blocks, so it cannot compete in {group}; drop global_group_id or change the "
-                "granularity"
-            )
-        elif unit.ratio is None:
-            problems.append(f"{unit.name}: {group} needs the group's sparse_ratio on every target")
-    if problems:
-        raise PlanError(problems)
-    given = {as_fraction(unit.ratio): unit for unit in units if unit.ratio is not None}
-    if len(given) > 1:
-        found = ", ".join(f"{float(ratio)} ({unit.name})" for ratio, unit in given.items())
-        raise PlanError(f"{group} has one budget, so it needs one sparse_ratio; found {found}")
-    return next(iter(given))

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from tersely.arithmetic.blocks import resolve_size, to_blocks
-from tersely.errors import PlanError
-from tersely.masking.member import Member
+from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size, to_blocks
 
 
-def scope_in_blocks(member: Member) -> tuple[int, ...] | None:
+def scope_in_blocks(blocks: Blocks, shape: Sequence[int]) -> tuple[int, ...] | None:
     """Return how many blocks a scope spans along each dimension, or None for the whole tensor.
 
     Args:
-        member: the target.
-
-    Raises:
-        PlanError: a scope does not divide the shape or cuts through blocks.
+        blocks: blocks whose scope holds whole blocks, as planning has checked.
+        shape: the target's shape.
     """
-    if member.blocks.scope is None:
+    if blocks.scope is None:
         return None
-    size = resolve_size(member.blocks.size, member.shape)
-    try:
-        scope = resolve_size(member.blocks.scope, member.shape)
-    except ValueError as error:
-        raise PlanError(f"{member.name}: the scope of its ratio does not fit: {error}") from None
-    if any(outer % inner for outer, inner in zip(scope, size, strict=True)):
-        raise PlanError(
-            f"{member.name}: the scope {list(scope)} of its ratio cuts through blocks of "
-            f"{list(size)}; every scope must hold whole blocks"
-        )
+    scope, size = resolve_size(blocks.scope, shape), resolve_size(blocks.size, shape)
     return tuple(outer // inner for outer, inner in zip(scope, size, strict=True))
+
+
+def scopes_problem(members: Sequence[tuple[Blocks, Sequence[int]]]) -> str | None:
+    """Return why targets cannot share one decision because of where their ratio is counted.
+
+    Args:
+        members: the blocks and shape of each target of a dependency group.
+
+    Returns:
+        The reason with what to do, or None.
+    """
+    scopes = {(scope_in_blocks(blocks, shape), blocks.keep) for blocks, shape in members}
+    if len(scopes) > 1:
+        return (
+            "its members share one decision, but their granularities count the ratio in different "
+            "scopes; give them the same granularity"
+        )
+    counts = list(dict.fromkeys(count_blocks(blocks.size, shape) for blocks, shape in members))
+    if members[0][0].scope is not None and len(counts) > 1:
+        return (
+            "its granularity counts the ratio in scopes, so its members need blocks of the same "
+            f"shape; found {' and '.join(str(list(count)) for count in counts)}"
+        )
+    return None
 
 
 def to_rows(importance: Tensor, scope: tuple[int, ...] | None, runs: int) -> Tensor:

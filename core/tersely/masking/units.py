@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from tersely.errors import PlanError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member, Ratio
-from tersely.masking.scopes import scope_in_blocks, to_rows
+from tersely.masking.scopes import scope_in_blocks, scopes_problem, to_rows
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -64,8 +65,9 @@ def make_units(members: Sequence[Member]) -> list[Unit]:
         Units in the order of their first members.
 
     Raises:
-        PlanError: members of one dependency group contradict each other, or a number of runs or a
-            scope does not fit the blocks.
+        PlanError: members of one dependency group have different numbers of blocks or scopes, or
+            a number of runs does not fit the blocks, as only the shapes of inputs and outputs
+            that calibration saw can show.
     """
     grouped: dict[tuple[str, object], list[int]] = {}
     for index, member in enumerate(members):
@@ -84,17 +86,11 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
     scope = _common_scope(members, name)
     runs = math.lcm(*(member.internal_blocks or 1 for member in members))
     _check_runs(name, runs, first.importance.numel(), has_scope=scope is not None)
-    minimum = max((member.minimum for member in members), key=as_fraction)
-    maximum = min((member.maximum for member in members), key=as_fraction)
-    if as_fraction(minimum) > as_fraction(maximum):
-        raise PlanError(
-            f"{name}: at least {float(minimum)} and at most {float(maximum)} of its blocks would "
-            "be masked; make every min_sparse_ratio at most every max_sparse_ratio"
-        )
-    ratio = _first(members, name, "sparse_ratio", lambda member: member.ratio).ratio
-    threshold = _first(members, name, "sparse_threshold", lambda member: member.threshold).threshold
-    if ratio is not None and threshold is not None:
-        raise PlanError(f"{name}: found both sparse_ratio and sparse_threshold; write one of them")
+    # Planning has refused members that state different ratios, thresholds or global groups; what
+    # one of them states holds for those that state nothing.
+    ratio: Ratio | None = _first(member.ratio for member in members)
+    threshold: float | None = _first(member.threshold for member in members)
+    global_group: str | int | None = _first(member.global_group for member in members)
     return Unit(
         name=name,
         indices=tuple(indices),
@@ -103,12 +99,10 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
         weight=sum(member.block_numel for member in members),
         ratio=ratio,
         threshold=threshold,
-        minimum=minimum,
-        maximum=maximum,
+        minimum=max((member.minimum for member in members), key=as_fraction),
+        maximum=min((member.maximum for member in members), key=as_fraction),
         keep=first.blocks.keep,
-        global_group=_first(
-            members, name, "global_group_id", lambda member: member.global_group
-        ).global_group,
+        global_group=global_group,
         is_expendable=len(members) == 1 and first.is_expendable,
     )
 
@@ -148,30 +142,14 @@ def _check_runs(name: str, runs: int, blocks: int, *, has_scope: bool) -> None:
 
 
 def _common_scope(members: Sequence[Member], name: str) -> tuple[int, ...] | None:
-    scopes = [scope_in_blocks(member) for member in members]
-    if len({(scope, m.blocks.keep) for scope, m in zip(scopes, members, strict=True)}) > 1:
-        raise PlanError(
-            f"{name}: members share one decision, but their granularities count the ratio in "
-            "different scopes; give them the same granularity"
-        )
-    shapes = list(dict.fromkeys(tuple(member.importance.shape) for member in members))
-    if scopes[0] is not None and len(shapes) > 1:
-        raise PlanError(
-            f"{name}: their granularity counts the ratio in scopes, so its members need blocks of "
-            f"the same shape; found {' and '.join(str(list(shape)) for shape in shapes)}"
-        )
-    return scopes[0]
+    problem = scopes_problem([(member.blocks, member.shape) for member in members])
+    if problem is not None:
+        raise PlanError(f"{name}: {problem}")
+    return scope_in_blocks(members[0].blocks, members[0].shape)
 
 
-def _first(
-    members: Sequence[Member], name: str, key: str, read: Callable[[Member], object]
-) -> Member:
-    # The first member that states the key, after checking that nobody contradicts it.
-    stated = [member for member in members if read(member) is not None]
-    if len({read(member) for member in stated}) > 1:
-        found = ", ".join(f"{read(member)!r} ({member.name})" for member in stated)
-        raise PlanError(f"{name} needs one {key}; found {found}")
-    return stated[0] if stated else members[0]
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
 
 
 def _listed(members: Sequence[Member]) -> str:

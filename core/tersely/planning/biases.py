@@ -73,8 +73,7 @@ def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:
     info = descriptor_of(plan.recipe.stages[source.stage])
     if info is None:
         return False
-    value = in_force(source.quantization.granularity, source.kind, info)
-    return isinstance(value, str) and value == "tensor"
+    return in_force(source.quantization.granularity, source.kind, info).is_whole
 
 
 def _is_first_input(target: TargetPlan) -> bool:

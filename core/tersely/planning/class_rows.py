@@ -24,7 +24,7 @@ class ClassRow:
 
     Attributes:
         row: the target and its setting.
-        algorithm: the name the plan shows.
+        algorithm: the short name, which the plan shows.
         claims: the claims of the method at the address where all spellings of the input or output
             meet, or those of parameters.
         problem: why no module of the class can have it, or None.
@@ -107,7 +107,8 @@ def _class_row(
     draft: Draft, stage: Stage, entry: Entry, *, row: Row, module: nn.Module
 ) -> ClassRow:
     setting = row.setting
-    algorithm = setting.loss if isinstance(setting, DistillationSetting) else stage.algorithm
+    spelled = setting.loss if isinstance(setting, DistillationSetting) else stage.algorithm
+    algorithm = spelled.rpartition(":")[2]
     if row.address is None:
         claims = draft.claims.setdefault((stage.method, None), {})
         return ClassRow(row, algorithm, claims, follows=_followed(entry, row))

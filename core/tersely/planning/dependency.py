@@ -32,6 +32,8 @@ from tersely.registry.kinds import TRACER
 from tersely.registry.record import Registration
 from tersely.registry.registry import registry
 
+DEFAULT_TRACER = "torch_pruning"
+
 _ANY_STRUCTURED = PrunerInfo(
     name="any_structured",
     implementation="tersely.contracts.pruner:Pruner",
@@ -47,7 +49,7 @@ def auto_dependency_groups(
     config_list: Sequence[Mapping[str, Json]],
     example_inputs: Any,
     *,
-    tracer: str = "torch_pruning",
+    tracer: str | None = None,
 ) -> list[dict[str, Json]]:
     """Return a config list in which targets that share output channels are pruned together.
 
@@ -62,7 +64,7 @@ def auto_dependency_groups(
             channels; targets of another granularity are left as they are.
         example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
             mapping of keyword arguments, on the model's device.
-        tracer: the name of the dependency tracer.
+        tracer: the name of the dependency tracer; by default that of ``torch_pruning``.
 
     Returns:
         A new config list; the one given is not changed.
@@ -75,7 +77,7 @@ def auto_dependency_groups(
         BrokenPluginError: the tracer fails.
     """
     # First of all, so that a missing plugin is told before anything else is wrong.
-    record = registry().tracers.record(tracer)
+    record = registry().tracers.record(tracer or registry().tracers.official(DEFAULT_TRACER))
     entries = parse_config_list("pruning", list(config_list))
     resolved, universe = _plan(model, entries)
     warn_of_findings(resolved)

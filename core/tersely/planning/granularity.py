@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from functools import lru_cache
-from typing import cast
+from typing import Literal, cast
 
 import attrs
 from jsonschema import Draft202012Validator
@@ -25,10 +25,14 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import BrokenPluginError, PluginError
 from tersely.json_value import Json
 from tersely.registry.descriptors import GranularityInfo, PrunerInfo, QuantizerInfo
+from tersely.registry.kinds import GRANULARITY
+from tersely.registry.record import same_distribution
 from tersely.registry.registry import Registry, registry
 from tersely.text import nearest
 
-BUILT_IN = ("element", "row", "output_channel", "tensor")
+BuiltIn = Literal["element", "row", "output_channel", "tensor"]
+
+BUILT_IN: tuple[BuiltIn, ...] = ("element", "row", "output_channel", "tensor")
 """Values of a descriptor's ``default_granularity`` that need no granularity plugin."""
 
 
@@ -47,8 +51,60 @@ class Spelling:
     info: GranularityInfo
 
 
-def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) -> Json:
-    """Return the granularity that a value asks for, with `default` replaced by what it means.
+@attrs.frozen(eq=False)
+class InForce:
+    """The granularity that a value asks for, with ``default`` replaced by what it means.
+
+    What it does is told here and by its descriptor; its spelling tells nothing.
+
+    Attributes:
+        value: as the document or the algorithm's descriptor spells it.
+        built_in: which of the core's own it is, or None.
+        info: its plugin's descriptor, or None for one of the core's own.
+    """
+
+    value: Json
+    built_in: BuiltIn | None = None
+    info: GranularityInfo | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the tensor is one block."""
+        return self.built_in == "tensor"
+
+    @property
+    def is_by_channel(self) -> bool:
+        """Whether an input or output is cut into its channels, whatever its other lengths are."""
+        return self.built_in == "output_channel" or (
+            self.info is not None and self.info.is_by_channel
+        )
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether each call's tensor is cut anew, samples apart."""
+        return self.info is not None and self.info.is_dynamic
+
+
+def meant(value: Json, info: PrunerInfo | QuantizerInfo) -> InForce:
+    """Return the granularity that a value asks for, whether or not a target can have it.
+
+    Args:
+        value: the granularity as the document spells it.
+        info: the algorithm's descriptor, for what ``default`` means.
+
+    Raises:
+        ValueError: the granularity is unknown; the text says what to write instead.
+    """
+    if value == DEFAULT_GRANULARITY:
+        value = info.default_granularity
+        built_in = next((one for one in BUILT_IN if one == value), None)
+        if built_in is not None:
+            return InForce(value, built_in)
+    return InForce(value, None, understand(value).info)
+
+
+def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) -> InForce:
+    """Return the granularity that a value asks for, where a target can have it.
 
     Args:
         value: the granularity as the document spells it.
@@ -60,25 +116,23 @@ def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) ->
             instead.
     """
     is_default = value == DEFAULT_GRANULARITY
-    if is_default:
-        value = info.default_granularity
-        if value in BUILT_IN:
-            return value
-    spelling = understand(value)
-    supported = info.granularities
-    if not is_default and supported is not None and spelling.info.name not in supported:
+    found = meant(value, info)
+    if found.info is None:
+        return found
+    value, supported = found.value, info.granularities
+    if not is_default and supported is not None and found.info.name not in supported:
         raise ValueError(
             f"{info.name} does not support granularity {_shown(value)}; it supports "
             f"{', '.join([DEFAULT_GRANULARITY, *supported])}"
         )
-    kinds = spelling.info.target_kinds
+    kinds = found.info.target_kinds
     if kind not in kinds:
         raise ValueError(
             f"granularity {_shown(value)} cannot divide {_article(kind)} {kind}, only: "
             f"{', '.join(kinds)}"
             + ("; write per_channel instead" if kind in ("input", "output") else "")
         )
-    return value
+    return found
 
 
 def divide(
@@ -100,9 +154,10 @@ def divide(
             the text says what to write instead.
         BrokenPluginError: the granularity's plugin fails.
     """
-    value = in_force(value, target.kind, info)
-    if value in BUILT_IN:
-        return _built_in(value, target, shape)
+    found = in_force(value, target.kind, info)
+    if found.built_in is not None:
+        return _built_in(found.built_in, target, shape)
+    value = found.value
     granularity = implementation(value)
     try:
         blocks = granularity.blocks(shape, target)
@@ -122,7 +177,7 @@ def divide(
     return blocks
 
 
-def _built_in(value: str, target: TargetPlan, shape: tuple[int, ...]) -> Blocks:
+def _built_in(value: BuiltIn, target: TargetPlan, shape: tuple[int, ...]) -> Blocks:
     rank = len(shape)
     is_activation = target.kind in ("input", "output")
     if value == "tensor" or rank == 0:
@@ -182,6 +237,13 @@ def _understand(encoded: str, plugins: Registry, revision: int) -> Spelling:
         if (schema := catalog.info(name).values) is not None
         and Draft202012Validator(schema).is_valid(value)
     ]
+    official = [
+        name
+        for name in accepting
+        if same_distribution(catalog.record(name).distribution, GRANULARITY.family or "")
+    ]
+    # Nothing takes a spelling of the specification away from the distribution that it comes with.
+    accepting = official or accepting
     if len(accepting) == 1:
         return Spelling(accepting[0], {"value": value}, catalog.info(accepting[0]))
     if accepting:

@@ -9,6 +9,7 @@ from typing import Literal
 from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
+from tersely.masking.scopes import scopes_problem
 from tersely.planning.draft import Draft, and_more
 
 Shared = Literal["sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id"]
@@ -155,6 +156,14 @@ def _check_bounds(group: str, members: Sequence[TargetPlan], draft: Draft) -> No
 
 
 def _check_blocks(group: str, members: Sequence[TargetPlan], draft: Draft) -> None:
+    known = [
+        (member.blocks, member.shape)
+        for member in members
+        if member.blocks is not None and member.shape is not None
+    ]
+    problem = scopes_problem(known) if known else None
+    if problem is not None:
+        draft.problems.append(f"{group}: {problem}")
     counts: dict[int, TargetPlan] = {}
     for member in members:
         if member.blocks is not None and member.shape is not None:
@@ -165,6 +174,15 @@ def _check_blocks(group: str, members: Sequence[TargetPlan], draft: Draft) -> No
             f"{group}: its members must have the same number of blocks, found {shown}; they are "
             f"pruned at the same positions"
         )
+        return
+    runs = math.lcm(*(member.pruning.internal_metric_block for member in members))
+    for count, member in counts.items():
+        if count % runs:
+            draft.problems.append(
+                f"{group}: its members meet their ratio in {runs} runs together (the least common "
+                f"multiple of internal_metric_block), which do not divide the {count} blocks of "
+                f"{member.name} into equal runs"
+            )
 
 
 def _names(members: Sequence[TargetPlan]) -> str:

@@ -103,7 +103,7 @@ class Plan:
         return len(self.targets)
 
     def __str__(self) -> str:
-        from tersely.planning.table import plan_table  # keeps rich out of the import of plans
+        from tersely.planning.table import plan_table  # it reads the classes of this module
 
         return plan_table(self)
 

@@ -8,6 +8,7 @@ import attrs
 
 from tersely.contracts.kinds import Method
 from tersely.contracts.settings import (
+    DEFAULT_LOSS,
     DEFAULT_MASKING,
     DistillationSetting,
     PruningSetting,
@@ -19,6 +20,7 @@ from tersely.json_value import Json
 from tersely.planning.addresses import Address, parse_address, twin
 from tersely.planning.templates import template_of
 from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
+from tersely.registry.registry import registry
 
 _RANKING = ("sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id")
 _RANKED_ONLY = (*_RANKING, "min_sparse_ratio", "max_sparse_ratio", "internal_metric_block")
@@ -74,7 +76,7 @@ def setting_of(
         return PruningSetting.of(keys)
     if isinstance(info, QuantizerInfo):
         return QuantizationSetting.of(keys, default_scheme=info.default_scheme)
-    return DistillationSetting.of(keys)
+    return DistillationSetting.of(keys, default_loss=registry().losses.official(DEFAULT_LOSS))
 
 
 def rows_of(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.planning.plan import Plan
+from tersely.text_table import Column, TextTable, ruled
 
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
 _HEADINGS = ("module", "target", "shape", "algorithm", "setting", "decided by")
@@ -29,38 +29,20 @@ _SHOWN_KEYS = (
     "mask_value",
     "projection",
 )
-_UNLIMITED = 1_000_000  # characters; a table is as wide as its content
 _USUAL = {"granularity": ("default",), "apply_method": ("mul", "clamp_round")}
 
 
-def plan_table(plan: Plan, *, width: int | None = None) -> str:
+def plan_table(plan: Plan) -> str:
     """Return a plan as text: one row per target, then what matched nothing, lost or was skipped.
 
     Args:
         plan: the plan to show.
-        width: characters per line, or None for what the content needs.
     """
-    from rich import box  # only people who look at a table pay for rich
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold")
-    for target in plan.targets[:_ROWS]:
-        table.add_row(*_cells(target))
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=width or _UNLIMITED,
-        no_color=True,
-        highlight=False,
-        # A pattern may hold what rich would take for its own, such as [a-z] or :x:.
-        markup=False,
-        emoji=False,
+    table = TextTable(
+        columns=tuple(Column(heading=heading) for heading in _HEADINGS),
+        rows=tuple(_cells(target) for target in plan.targets[:_ROWS]),
     )
-    console.print(table)
-    lines = [line.rstrip() for line in stream.getvalue().rstrip().splitlines()]
+    lines = ["", *ruled(table)]
     if len(plan.targets) > _ROWS:
         lines.append(f"... and {len(plan.targets) - _ROWS} more targets (to_dict() has them all)")
     return "\n".join([*lines, *_remarks(plan)])

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.calibration.statistic import Statistic
-from tersely.contracts.pruner import Learns, ObservesGradients, Solves
+from tersely.contracts.pruner import Learns, MakesNewScores, ObservesGradients, Solves
 from tersely.engine.binding import Handle
 from tersely.engine.processes import is_equal_everywhere
 from tersely.engine.sums import over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact
-from tersely.pruning.ranking import decide_masks, importance_of, member_of, rank, target_of
+from tersely.pruning.ranking import importance_of, member_of, rank, target_of
 from tersely.pruning.run import Factor, PruningRun
 from tersely.pruning.solving import solve
+from tersely.pruning.stacking import decide_masks
 
 
 @attrs.frozen(eq=False)
@@ -81,7 +82,7 @@ def decide(
     scores = [
         importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
     ]
-    is_expendable = bool(getattr(pruner, "new_scores", False))
+    is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
 
 
@@ -101,7 +102,7 @@ def _keep_everything(handles: Sequence[Handle]) -> Decision:
 def _observed(run: PruningRun, handle: Handle) -> dict[str, Tensor]:
     found = run.observed.get(handle, {})
     # What calibration saw is summed up already; optimizer steps add to this process's sums.
-    return over_processes(found) if isinstance(run.pruner, ObservesGradients) else found
+    return over_processes(found) if found and isinstance(run.pruner, ObservesGradients) else found
 
 
 def _need_the_same_everywhere(run: PruningRun, handles: Sequence[Handle]) -> None:

@@ -38,24 +38,24 @@ def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
     like = next(handle.module.parameters(), kept) if handle.is_activation else handle.raw
     dtype = _activation_dtype(model) if handle.is_activation else like.dtype
     kept = kept.to(like.device)
-    if handle.is_additive:
-        value = float(handle.plan.pruning.mask_value)
-        mask = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(
-            kept == 0, value
-        )
-    else:
-        mask = kept.to(dtype)
     holders = list(handle.masks())
     current = [module._buffers.get(name) for module, name in holders]
     first = current[0]
-    if first is not None and all(one is not None and _fits(one, mask) for one in current):
+    if first is not None and all(one is not None and _fits(one, kept, dtype) for one in current):
         # Editing in place keeps the tensors that compiled graphs and other processes know.
+        mask = _additive(handle, kept, dtype) if handle.is_additive else kept
         for one in current:
             if one is not None:
                 one.copy_(mask)
         return
+    mask = _additive(handle, kept, dtype) if handle.is_additive else kept.to(dtype)
     for module, name in holders:
         module._buffers[name] = mask
+
+
+def _additive(handle: Handle, kept: Tensor, dtype: torch.dtype) -> Tensor:
+    value = float(handle.plan.pruning.mask_value)
+    return torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(kept == 0, value)
 
 
 def _activation_dtype(model: nn.Module) -> torch.dtype:
@@ -75,12 +75,8 @@ def remove_mask(handle: Handle) -> None:
         module._buffers.pop(name, None)
 
 
-def _fits(current: Tensor, mask: Tensor) -> bool:
-    return (
-        current.shape == mask.shape
-        and current.dtype == mask.dtype
-        and current.device == mask.device
-    )
+def _fits(current: Tensor, kept: Tensor, dtype: torch.dtype) -> bool:
+    return current.shape == kept.shape and current.dtype == dtype and current.device == kept.device
 
 
 def mask_of(handle: Handle) -> Tensor | None:

@@ -16,12 +16,10 @@ from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.masking.budgets import as_fraction
-from tersely.masking.decide import decide
 from tersely.masking.member import Member
 from tersely.planning.granularity import divide
 from tersely.planning.pattern import pattern_problems
 from tersely.planning.stage import descriptor_of
-from tersely.pruning.mask_buffers import compact
 
 
 @attrs.frozen(eq=False)
@@ -172,31 +170,3 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
 def _due(ratio: float, factor: float | Fraction) -> float | Fraction:
     # Exactly, so that a third of 0.3 is 0.1.
     return as_fraction(ratio) * as_fraction(factor) if factor < 1 else ratio
-
-
-def decide_masks(
-    ranked: Sequence[Ranked],
-    importances: Sequence[Tensor],
-    factor: float | Fraction,
-    *,
-    is_expendable: bool,
-) -> dict[Handle, Tensor]:
-    """Decide on all ranked targets of one stage.
-
-    Args:
-        ranked: the targets.
-        importances: one score per block for each of them.
-        factor: the share of the configured sparsity that is due now, in [0, 1].
-        is_expendable: whether decisions may take the place of the scores in memory.
-
-    Returns:
-        For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
-    """
-    members = [
-        attrs.evolve(member_of(one, scores, factor), is_expendable=is_expendable)
-        for one, scores in zip(ranked, importances, strict=True)
-    ]
-    return {
-        one.handle: compact(kept, one.blocks.size, one.shape)
-        for one, kept in zip(ranked, decide(members), strict=True)
-    }

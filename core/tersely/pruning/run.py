@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
-from tersely.calibration.watching import Watch, is_observing
-from tersely.contracts.pruner import Grows, Learns, ObservesGradients, Pruner, PruningTarget
+from tersely.calibration.watching import Watch, is_observing, is_sequential
+from tersely.contracts.pruner import (
+    Grows,
+    Learns,
+    ObservesGradients,
+    Penalizes,
+    Pruner,
+    PruningTarget,
+)
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
 from tersely.engine.clock import Curve, factor_at, is_due
-from tersely.engine.optimizing import DEFAULT_LEARNING_RATE, step_optimizer
+from tersely.engine.optimizing import make_optimizer, step_optimizer
 from tersely.engine.sums import add_sums
 from tersely.errors import AttachError
 from tersely.pruning.gradients import Gradients
@@ -83,7 +90,7 @@ class PruningRun:
     @property
     def is_sequential(self) -> bool:
         """Whether the algorithm wants to be calibrated block by block."""
-        return self.is_observing_modules and bool(getattr(self.pruner, "sequential", False))
+        return self.is_observing_modules and is_sequential(self.pruner)
 
     @property
     def is_trained(self) -> bool:
@@ -138,10 +145,7 @@ class PruningRun:
             place(handle, pruner, values)
             self._learned_names[handle] = tuple(values)
             tensors += list(self.learned(handle).values())
-        make = getattr(pruner, "optimizer", None)
-        self.optimizer = (
-            torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE) if make is None else make(tensors)
-        )
+        self.optimizer = make_optimizer(pruner, tensors)
 
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
@@ -174,12 +178,13 @@ class PruningRun:
         Args:
             steps: optimizer steps made so far.
         """
-        add = getattr(self.pruner, "penalty", None)
-        if add is None or not self.handles or not self.stage.is_running(steps):
+        pruner = self.pruner
+        if not isinstance(pruner, Penalizes) or not self.handles:
+            return None
+        if not self.stage.is_running(steps):
             return None
         learned = [self.learned(handle) for handle in self.handles]
-        found: Tensor = add(learned, steps - self.stage.begin)
-        return found
+        return pruner.penalty(learned, steps - self.stage.begin)
 
     def observe_step(self) -> None:
         """Let the algorithm see the gradients of the optimizer step that was just made.

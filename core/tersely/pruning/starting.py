@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tersely.contracts.pruner import Grows, Learns, Pruner
+from tersely.contracts.pruner import Grows, Learns
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding
 from tersely.engine.clock import curve_of
-from tersely.errors import PlanError, PluginError
+from tersely.errors import PlanError
+from tersely.planning.algorithms import make_pruner
 from tersely.planning.plan import Plan
 from tersely.pruning.run import PruningRun
-from tersely.registry.registry import registry
 
 
 def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
@@ -27,7 +25,12 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
         PluginError: an algorithm cannot be made with its options.
     """
     runs = tuple(
-        PruningRun(number, _make(stage), curve_of(stage.schedule), binding)
+        PruningRun(
+            number,
+            make_pruner(stage.algorithm, stage.options, place=stage.path),
+            curve_of(stage.schedule),
+            binding,
+        )
         for number, stage in enumerate(plan.recipe.stages)
         if stage.method == "pruning"
     )
@@ -46,18 +49,6 @@ def task_loss_weight(plan: Plan, steps: int) -> float:
     stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
     running = [stage for stage in stages if stage.is_running(steps)]
     return running[-1].task_loss_weight if running else 1.0
-
-
-def _make(stage: Stage) -> Pruner:
-    implementation: Any = registry().pruners[stage.algorithm]
-    try:
-        pruner: Pruner = implementation(**stage.options)
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{stage.path}: {stage.algorithm} could not be made with options "
-            f"{dict(stage.options)}: {type(error).__name__}: {error}"
-        ) from error
-    return pruner
 
 
 def _check(run: PruningRun, stage: Stage) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
-from tersely.calibration.watching import Watch, is_observing
+from tersely.calibration.watching import Watch, is_observing, is_sequential
 from tersely.contracts.quantizer import (
+    ChoosesPerCall,
+    ClipsGradients,
     Equalizes,
     FollowsTraining,
     LearnsScales,
@@ -23,11 +24,10 @@ from tersely.contracts.quantizer import (
 )
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
-from tersely.engine.optimizing import DEFAULT_LEARNING_RATE
-from tersely.errors import PluginError
+from tersely.engine.optimizing import make_optimizer
 from tersely.instrument.quantizing import Grid, Quantize
+from tersely.planning.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
-from tersely.registry.registry import registry
 
 
 @attrs.define(eq=False, slots=False)
@@ -94,7 +94,7 @@ class QuantizationRun:
     @property
     def is_sequential(self) -> bool:
         """Whether the algorithm wants to be calibrated block by block."""
-        return self.is_observing_modules and bool(getattr(self.quantizer, "sequential", False))
+        return self.is_observing_modules and is_sequential(self.quantizer)
 
     @property
     def is_calibrated(self) -> bool:
@@ -115,7 +115,7 @@ class QuantizationRun:
         """Tell whether an input or output is quantized by each call's own range."""
         if self.quantize_step(handle).cut.kind == "token":
             return True
-        return bool(getattr(self.quantizer, "dynamic", False))
+        return isinstance(self.quantizer, ChoosesPerCall) and self.quantizer.dynamic
 
     def is_simulated(self, handle: Handle) -> bool:
         """Tell whether forward computes with quantized values, or they are only observed."""
@@ -145,8 +145,8 @@ class QuantizationRun:
         found = self._steps.get(handle)
         if found is None:
             stages = self.binding.plan.recipe.stages
-            clip = handle.plan.quantization.is_clipping_gradients or bool(
-                getattr(self.quantizer, "clip_gradient", False)
+            clip = handle.plan.quantization.is_clipping_gradients or (
+                isinstance(self.quantizer, ClipsGradients) and self.quantizer.clip_gradient
             )
             found = self._steps[handle] = Quantize(
                 handle.plan.target, grid_of(handle.plan), cut_of(handle, stages), clip
@@ -179,10 +179,7 @@ class QuantizationRun:
 
     def make_optimizer(self, tensors: Sequence[Tensor]) -> None:
         """Make what moves the learned tensors."""
-        make = getattr(self.quantizer, "optimizer", None)
-        self.optimizer = (
-            torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE) if make is None else make(tensors)
-        )
+        self.optimizer = make_optimizer(self.quantizer, tensors)
 
 
 def is_matrix(handle: Handle) -> bool:
@@ -201,19 +198,12 @@ def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
         PluginError: an algorithm cannot be made with its options.
     """
     return tuple(
-        QuantizationRun(number, stage, _make(stage), binding)
+        QuantizationRun(
+            number,
+            stage,
+            make_quantizer(stage.algorithm, stage.options, place=stage.path),
+            binding,
+        )
         for number, stage in enumerate(binding.plan.recipe.stages)
         if stage.method == "quantization"
     )
-
-
-def _make(stage: Stage) -> Quantizer:
-    implementation: Any = registry().quantizers[stage.algorithm]
-    try:
-        quantizer: Quantizer = implementation(**stage.options)
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{stage.path}: {stage.algorithm} could not be made with options "
-            f"{dict(stage.options)}: {type(error).__name__}: {error}"
-        ) from error
-    return quantizer

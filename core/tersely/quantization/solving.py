@@ -10,13 +10,14 @@ from torch import Tensor
 
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.qparams import QParams
-from tersely.contracts.pruner import ObservesInputs
+from tersely.contracts.abilities import ObservesInputs
 from tersely.contracts.quantizer import (
     CorrectsBias,
     Equalizes,
     QuantizationTarget,
     QuantizedWeight,
     SolvesWeights,
+    choose_of,
 )
 from tersely.engine.binding import Handle
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
@@ -124,7 +125,7 @@ def choose(
     check_range(low, high, name)
     try:
         with torch.no_grad():
-            found = run.quantizer.choose(low, high, target)
+            found = choose_of(run.quantizer)(low, high, target)
     except TerselyError:
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message

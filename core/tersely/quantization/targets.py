@@ -15,19 +15,12 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.errors import PlanError
-from tersely.instrument.cutting import Cut, Kind
+from tersely.instrument.cutting import Cut
 from tersely.instrument.masks import spatial_dims
 from tersely.instrument.quantizing import Grid
-from tersely.json_value import Json
-from tersely.planning.granularity import divide, in_force, understand
+from tersely.planning.granularity import divide, in_force
 from tersely.planning.stage import descriptor_of
 from tersely.registry.descriptors import QuantizerInfo
-
-_KINDS: Mapping[str, Kind] = {
-    "tensor": "tensor",
-    "output_channel": "channel",
-    "per_channel": "channel",
-}
 
 
 def grid_of(plan: TargetPlan) -> Grid:
@@ -67,27 +60,18 @@ def cut_of(handle: Handle, stages: Sequence[Stage]) -> Cut:
             return Cut("tensor")
         return Cut("fixed", fixed=plan.blocks.size)
     info = info_of(plan, stages)
-    value = in_force(plan.quantization.granularity, plan.kind, info)
+    found = in_force(plan.quantization.granularity, plan.kind, info)
     spatial = spatial_dims(plan.module_type) if plan.channel_dim == 1 else None
-    if isinstance(value, str) and value in _KINDS:
-        return Cut(_KINDS[value], plan.channel_dim, spatial)
-    if is_dynamic_granularity(value):
+    if found.is_whole or found.is_by_channel:
+        return Cut("tensor" if found.is_whole else "channel", plan.channel_dim, spatial)
+    if found.is_dynamic:
         return Cut("token")
-    return Cut("fixed", plan.channel_dim, spatial, size=functools.partial(_size, value, plan, info))
+    return Cut("fixed", plan.channel_dim, spatial, size=functools.partial(_size, plan, info))
 
 
-def is_dynamic_granularity(value: Json) -> bool:
-    """Tell whether a granularity in force cuts each call's tensor anew, samples apart."""
-    return value not in ("tensor", "element", "row", "output_channel") and (
-        understand(value).info.is_dynamic
-    )
-
-
-def _size(
-    value: Json, plan: TargetPlan, info: QuantizerInfo, sample: tuple[int, ...]
-) -> tuple[int, ...]:
+def _size(plan: TargetPlan, info: QuantizerInfo, sample: tuple[int, ...]) -> tuple[int, ...]:
     try:
-        return divide(value, plan, (1, *sample), info).size[1:]
+        return divide(plan.quantization.granularity, plan, (1, *sample), info).size[1:]
     except ValueError as error:
         raise PlanError(f"{plan.origin.path}: {plan.name}: {error}") from None
 

@@ -67,6 +67,18 @@ class Catalog(Generic[Described_co]):
         """
         return find(self._snapshot(), self.kind, name)
 
+    def official(self, name: str) -> str:
+        """Return how one of the core's own defaults is spelled, whatever else is installed.
+
+        Args:
+            name: a short name that an official distribution provides.
+
+        Returns:
+            The qualified name; the short one where that distribution does not provide it.
+        """
+        qualified = f"{self.kind.family}:{name}"
+        return qualified if qualified in self else name
+
     def names(self) -> tuple[str, ...]:
         """Return every usable spelling, sorted: short names, or qualified where they clash."""
         return names(self._snapshot(), self.kind)

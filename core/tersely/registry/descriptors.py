@@ -8,15 +8,13 @@ from typing import Literal
 
 import attrs
 
-from tersely.contracts.kinds import Method, TargetKind
+from tersely.contracts.ability_names import PRUNER_ABILITIES, QUANTIZER_ABILITIES, needs_of
+from tersely.contracts.kinds import NEEDS, Method, Needs, TargetKind
 from tersely.json_value import Json
-
-Needs = Literal["nothing", "activations", "gradients", "training", "teacher"]
+from tersely.text import nearest
 
 METHODS: tuple[Method, ...] = ("pruning", "quantization", "distillation")
 TARGET_KINDS: tuple[TargetKind, ...] = ("parameter", "buffer", "input", "output")
-NEEDS: tuple[Needs, ...] = ("nothing", "activations", "gradients", "training", "teacher")
-
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _IMPLEMENTATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 _NO_OPTIONS: Mapping[str, Json] = {
@@ -54,6 +52,23 @@ def _all_kinds() -> tuple[TargetKind, ...]:
     return TARGET_KINDS
 
 
+def _as_names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
+def _are_abilities(
+    instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]
+) -> None:
+    table = PRUNER_ABILITIES if isinstance(instance, PrunerInfo) else QUANTIZER_ABILITIES
+    for name in value:
+        if name not in table:
+            near = nearest(str(name), table, count=1)
+            hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(table)}"
+            raise ValueError(
+                f"{type(instance).__name__}: abilities: {name!r} is none of its abilities{hint}"
+            )
+
+
 @attrs.frozen(kw_only=True)
 class Descriptor:
     """What every plugin object states.
@@ -78,7 +93,10 @@ class PrunerInfo(Descriptor):
     """A pruning algorithm; ``Object(**options).importance(target)`` returns scores.
 
     Attributes:
-        needs: what must have happened before scores exist.
+        abilities: names of abilities in `tersely.contracts`, for a class that does not inherit
+            from them.
+        needs: what must have happened before scores exist; where it is not stated the abilities
+            listed here tell it, or, None, those that the implementation inherits from.
         target_kinds: the kinds of target it can rank.
         granularities: the granularity names it supports, or None for any.
         default_granularity: what ``granularity: default`` means for it, a granularity value or
@@ -86,12 +104,19 @@ class PrunerInfo(Descriptor):
             ``output_channel`` and ``tensor``.
     """
 
-    needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
+    abilities: tuple[str, ...] = attrs.field(
+        default=(), converter=_as_names, validator=_are_abilities
+    )
+    needs: Needs | None = attrs.field(validator=attrs.validators.in_((None, *NEEDS)))
     target_kinds: tuple[TargetKind, ...] = attrs.field(
         factory=_all_kinds, converter=_as_kinds, validator=_are_kinds
     )
     granularities: tuple[str, ...] | None = None
     default_granularity: Json = "element"
+
+    @needs.default
+    def _derive(self) -> Needs | None:
+        return needs_of(self.abilities, PRUNER_ABILITIES) if self.abilities else None
 
 
 @attrs.frozen(kw_only=True)
@@ -99,20 +124,30 @@ class QuantizerInfo(Descriptor):
     """A quantization algorithm; ``Object(**options).choose(low, high, target)`` returns QParams.
 
     Attributes:
-        needs: what must have happened before scales exist.
+        abilities: names of abilities in `tersely.contracts`, for a class that does not inherit
+            from them.
+        needs: what must have happened before scales exist; where it is not stated the abilities
+            listed here tell it, or, None, those that the implementation inherits from.
         target_kinds: the kinds of target it can quantize.
         granularities: the granularity names it supports, or None for any.
         default_granularity: what ``granularity: default`` means for it.
         default_scheme: the scheme used where a config gives none.
     """
 
-    needs: Needs = attrs.field(default="nothing", validator=attrs.validators.in_(NEEDS))
+    abilities: tuple[str, ...] = attrs.field(
+        default=(), converter=_as_names, validator=_are_abilities
+    )
+    needs: Needs | None = attrs.field(validator=attrs.validators.in_((None, *NEEDS)))
     target_kinds: tuple[TargetKind, ...] = attrs.field(
         factory=_all_kinds, converter=_as_kinds, validator=_are_kinds
     )
     granularities: tuple[str, ...] | None = None
     default_granularity: Json = "tensor"
     default_scheme: Literal["symmetric", "affine"] = "symmetric"
+
+    @needs.default
+    def _derive(self) -> Needs | None:
+        return needs_of(self.abilities, QUANTIZER_ABILITIES) if self.abilities else None
 
 
 @attrs.frozen(kw_only=True)
@@ -127,6 +162,8 @@ class GranularityInfo(Descriptor):
         values: JSON Schema of further spellings (a list, ``"2:4"``, ``{"group": 128}``), or None.
         is_dynamic: whether it keeps samples apart, so that what it decides holds for one call of
             the module only; quantization then computes scales at every call.
+        is_by_channel: whether an input or output is cut into its channels, whatever its other
+            lengths are, so that calibration and forward may see inputs of different sizes.
     """
 
     target_kinds: tuple[TargetKind, ...] = attrs.field(
@@ -134,6 +171,7 @@ class GranularityInfo(Descriptor):
     )
     values: Mapping[str, Json] | None = None
     is_dynamic: bool = False
+    is_by_channel: bool = False
 
 
 @attrs.frozen(kw_only=True)

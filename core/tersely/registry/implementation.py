@@ -28,12 +28,17 @@ def load_implementation(kind: Kind, registration: Registration) -> Callable[...,
     reference = registration.descriptor.implementation
     module_name, _, path = reference.partition(":")
     head = f"{kind.name} {registration.descriptor.name!r} of {registration.title} is broken"
+    named = {
+        "plugin": registration.descriptor.name,
+        "distribution": registration.distribution,
+    }
     try:
         value: object = import_module(module_name)
     except (Exception, SystemExit) as error:  # foreign code
         raise BrokenPluginError(
             f"{head}: importing {module_name} raised {describe(error)}; repair or reinstall "
-            f"{registration.distribution}"
+            f"{registration.distribution}",
+            **named,
         ) from error
     for part in path.split("."):
         try:
@@ -42,10 +47,12 @@ def load_implementation(kind: Kind, registration: Registration) -> Callable[...,
             near = nearest(part, dir(value), count=1)
             hint = f", did its author mean {near[0]!r}?" if near else ""
             raise BrokenPluginError(
-                f"{head}: {module_name} has no {path!r}{hint} (its descriptor says {reference!r})"
+                f"{head}: {module_name} has no {path!r}{hint} (its descriptor says {reference!r})",
+                **named,
             ) from error
     if not callable(value):
         raise BrokenPluginError(
-            f"{head}: {reference} is of type {type(value).__name__}, expected a class or function"
+            f"{head}: {reference} is of type {type(value).__name__}, expected a class or function",
+            **named,
         )
     return value

@@ -10,9 +10,7 @@ import pluggy
 
 from tersely.registry.discovery import ALLOW, Policy, announcements, denial, read_policy
 from tersely.registry.loading import admit, deny, failure, load_face
-from tersely.registry.record import Plugin, PluginRecord, normalized
-
-_CORE = "tersely"
+from tersely.registry.record import CORE, Plugin, PluginRecord, normalized
 
 
 def load_plugins(
@@ -52,10 +50,10 @@ def load_plugins(
 
 
 def _load_core(manager: pluggy.PluginManager) -> Plugin:
-    record = PluginRecord(name=_CORE, distribution=_CORE, version=_core_version())
+    record = PluginRecord(name=CORE, distribution=CORE, version=_core_version())
     # Imported by name: the face describes, and so sits above, this package.
     face = import_module("tersely.registry.face")
-    plugin = admit(manager, face, record=record, key=_CORE, must_state_api=True)
+    plugin = admit(manager, face, record=record, key=CORE, must_state_api=True)
     if plugin.record.state != "ok":
         raise failure(plugin)
     return plugin
@@ -63,7 +61,7 @@ def _load_core(manager: pluggy.PluginManager) -> Plugin:
 
 def _core_version() -> str:
     try:
-        return version(_CORE)
+        return version(CORE)
     except PackageNotFoundError:  # run from a checkout that is not installed
         return "0+unknown"
 

@@ -95,14 +95,16 @@ def failure(plugin: Plugin) -> PluginError:
     """
     record = plugin.record
     error: PluginError
+    named = {"plugin": record.name, "distribution": record.distribution}
     if record.state == "denied":
-        error = UnknownPluginError(f"{record.title} is {record.reason}")
+        error = UnknownPluginError(f"{record.title} is {record.reason}", **named)
     elif record.state == "refused":
-        error = PluginApiError(f"{record.title} is refused: {record.reason}")
+        error = PluginApiError(f"{record.title} is refused: {record.reason}", **named)
     else:
         error = BrokenPluginError(
             f"{record.title} is broken: {record.reason}; repair or uninstall it, or do without "
-            f"it: {DENY}={record.distribution}"
+            f"it: {DENY}={record.distribution}",
+            **named,
         )
     error.__cause__ = plugin.cause
     return error

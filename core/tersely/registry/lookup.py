@@ -105,7 +105,8 @@ def _conflict(kind: Kind, short: str, candidates: Sequence[Registration]) -> Plu
     spellings = " or ".join(repr(candidate.qualified) for candidate in candidates)
     return PluginConflictError(
         f"{len(candidates)} distributions provide a {kind.name} called {short!r}: {titles}; "
-        f"write {spellings}"
+        f"write {spellings}",
+        plugin=short,
     )
 
 
@@ -120,7 +121,9 @@ def _unknown(
             f"{kind.family}, which provides the official {kind.catalog}, is not installed: "
             f"pip install {kind.family}"
         )
-    error = UnknownPluginError("\n  ".join(lines))
+    error = UnknownPluginError(
+        "\n  ".join(lines), plugin=str(name), distribution=str(name).rpartition(":")[0] or None
+    )
     failing = (failure(each) for each in culprits if each.record.state != "denied")
     error.__cause__ = next(failing, None)
     return error

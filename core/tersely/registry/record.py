@@ -11,6 +11,9 @@ import attrs
 from tersely.registry.descriptors import Descriptor, ModuleSetting
 from tersely.registry.kinds import KINDS
 
+CORE = "tersely"
+"""The distribution of the core and the name of its own face."""
+
 State = Literal["ok", "broken", "refused", "denied"]
 
 

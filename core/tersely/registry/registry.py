@@ -41,7 +41,7 @@ from tersely.registry.kinds import (
 from tersely.registry.loading import admit
 from tersely.registry.lookup import Snapshot
 from tersely.registry.observing import notify
-from tersely.registry.record import Plugin, PluginRecord, same_distribution
+from tersely.registry.record import CORE, Plugin, PluginRecord, same_distribution
 
 _process_lock = threading.RLock()
 _process_registry: Registry | None = None
@@ -146,11 +146,13 @@ class Registry:
     def module_settings(self) -> tuple[ModuleSetting, ...]:
         """Return the default targets of module types; of two for one type the later counts.
 
-        The core's come first, then the plugins', then what the user registered.
+        The plugins' come first, then the core's, then what the user registered: a plugin adds types
+        to those that the core knows, and changes none of them for everybody.
         """
         snapshot = self._snapshot
-        usable = (plugin for plugin in snapshot.plugins if plugin.record.state == "ok")
-        provided = (setting for plugin in usable for setting in plugin.module_settings)
+        usable = [plugin for plugin in snapshot.plugins if plugin.record.state == "ok"]
+        ordered = sorted(usable, key=lambda plugin: plugin.record.distribution == CORE)
+        provided = (setting for plugin in ordered for setting in plugin.module_settings)
         return (*provided, *snapshot.user_settings)
 
     def register_module_setting(self, setting: ModuleSetting) -> None:
@@ -214,7 +216,8 @@ class Registry:
             if not gone:
                 known = ", ".join(plugin.record.name for plugin in plugins) or "none"
                 raise UnknownPluginError(
-                    f"no plugin {plugin_or_name!r} is registered; registered: {known}"
+                    f"no plugin {plugin_or_name!r} is registered; registered: {known}",
+                    plugin=plugin_or_name if isinstance(plugin_or_name, str) else None,
                 )
             for plugin in gone:
                 if plugin.record.state == "ok":
@@ -250,7 +253,9 @@ class Registry:
                 raise PluginConflictError(
                     f"a plugin called {name!r} is registered already ({record.title}, "
                     f"{record.state}); choose another name, or call unregister({record.name!r}) "
-                    f"first"
+                    f"first",
+                    plugin=name,
+                    distribution=record.distribution,
                 )
 
 

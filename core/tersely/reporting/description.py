@@ -12,7 +12,6 @@ from tersely.arithmetic.qparams import QParams
 from tersely.contracts.settings import (
     DEFAULT_GRANULARITY,
     DistillationSetting,
-    PruningSetting,
 )
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
@@ -26,6 +25,7 @@ from tersely.reporting.expectation import (
     rounding_slack,
     spell,
 )
+from tersely.reporting.misses import last_updates, shared_group, unfinished_stages
 from tersely.reporting.quantized_rows import makes_integers, stored_qparams, with_quantization
 from tersely.reporting.report import Report
 from tersely.reporting.rows import Moment, Remark, ReportRow
@@ -44,9 +44,8 @@ def describe_session(session: Session, achieved: Mapping[str, Mapping[str, float
     """
     plan = session.plan
     history = tuple(_moments(session.history))
-    unfinished = _unfinished_stages(plan, session.steps)
-    # Some algorithms define the growth of their sparsity themselves.
-    growing = {*unfinished, *session.growing_stages()}
+    unfinished = last_updates(plan, session.steps)
+    growing = unfinished_stages(session)
     masks = _activation_masks(session)
     bounds = DependencyBounds(plan)
     scales = _scales(session)
@@ -137,10 +136,7 @@ def _advice(target: TargetPlan, row: ReportRow) -> str:
 def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int]) -> Iterable[str]:
     groups: dict[Json, list[tuple[TargetPlan, ReportRow]]] = {}
     for target, row in zip(plan, rows, strict=True):
-        setting = target.setting
-        if not isinstance(setting, PruningSetting) or setting.sparse_ratio is None:
-            continue
-        group = setting.global_group_id
+        group = shared_group(target)
         if group is not None and target.stage not in growing and row.elements:
             groups.setdefault(group, []).append((target, row))
     for group, members in groups.items():
@@ -156,17 +152,6 @@ def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int
                 f"{masked / elements:.4g} ({masked:,} of {elements:,} elements masked); its "
                 "members' bounds may not allow more, or the session is not compressed"
             )
-
-
-def _unfinished_stages(plan: Plan, steps: int) -> dict[int, int]:
-    """Stage index -> the step of its last update, for schedules that have not got there."""
-    unfinished = {}
-    for number, stage in enumerate(plan.recipe.stages):
-        if stage.schedule is not None:
-            last = stage.schedule.begin + stage.schedule.every * stage.schedule.times
-            if steps < last:
-                unfinished[number] = last
-    return unfinished
 
 
 def _remarks(
@@ -232,7 +217,7 @@ def _scales(session: Session) -> dict[tuple[str, str], QParams]:
         return {}
     # Making integers costs a pass over every weight, so they are asked for only where their type
     # may differ from the config's.
-    own = any(makes_integers(target.algorithm) for target in quantized)
+    own = any(makes_integers(target, session.plan) for target in quantized)
     integers = session.integer_weights() if own else {}
     return stored_qparams(session.plan, session.qparams(), integers)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from importlib import resources
 
-import jinja2
-from markupsafe import Markup
-
+from tersely.extras import extra
 from tersely.reporting.quantized_size import spell_count
 from tersely.reporting.report import Report
 from tersely.reporting.table import percent, sizes, spell_scales, tabulate_metrics
+
+with extra("report", purpose="a report's page"):
+    import jinja2
+    from markupsafe import Markup
 
 _HEADINGS = {
     "progress": "Still under way",

@@ -8,10 +8,13 @@ from typing import Any
 import attrs
 
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.abilities import Ability
+from tersely.contracts.quantizer import ChoosesPerCall, Simulates
 from tersely.contracts.target_plan import TargetPlan
+from tersely.planning.algorithms import is_declared
 from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
-from tersely.quantization.targets import info_of, is_dynamic_granularity
+from tersely.quantization.targets import info_of
 from tersely.registry.registry import registry
 from tersely.reporting.expectation import spell
 from tersely.reporting.rows import ReportRow
@@ -29,15 +32,15 @@ def with_quantization(
         qparams: the parameters in force, of the integers that are stored; None when there are none.
     """
     setting = target.quantization
-    value = in_force(setting.granularity, target.kind, info_of(target, plan.recipe.stages))
+    granularity = in_force(setting.granularity, target.kind, info_of(target, plan.recipe.stages))
     found = attrs.evolve(
         row,
-        granularity=spell(value),
+        granularity=spell(granularity.value),
         dtype=setting.quant_dtype,
         scheme=setting.quant_scheme,
         observed_only=not setting.is_simulated,
         dynamic=target.kind in ("input", "output")
-        and (is_dynamic_granularity(value) or _is_dynamic(target.algorithm)),
+        and (granularity.is_dynamic or _declares(target, plan, ChoosesPerCall)),
     )
     if setting.is_accumulated:
         found = attrs.evolve(found, scheme="symmetric", granularity="as the weight")
@@ -71,20 +74,24 @@ def stored_qparams(
         for target in plan
         if target.method == "quantization"
         and target.kind in ("parameter", "buffer")
-        and makes_integers(target.algorithm)
+        and makes_integers(target, plan)
         and target.target in integers.get(target.module, {})
     )
     return found
 
 
-def makes_integers(algorithm: str) -> bool:
-    """Tell whether an algorithm makes integers itself, perhaps of another type than the config's.
+def makes_integers(target: TargetPlan, plan: Plan) -> bool:
+    """Tell whether a target's algorithm makes integers itself, perhaps of another type.
 
     Args:
-        algorithm: a quantizer's name.
+        target: a quantized target.
+        plan: the plan it belongs to.
     """
-    return hasattr(registry().quantizers[algorithm], "integers")
+    return _declares(target, plan, Simulates)
 
 
-def _is_dynamic(algorithm: str) -> bool:
-    return bool(getattr(registry().quantizers[algorithm], "dynamic", False))
+def _declares(target: TargetPlan, plan: Plan, ability: type[Ability]) -> bool:
+    # Looked up as the recipe spells it: the plan shows the short name, which may be taken twice.
+    algorithm = plan.recipe.stages[target.stage].algorithm
+    quantizers = registry().quantizers
+    return is_declared(ability, quantizers[algorithm], quantizers.info(algorithm))

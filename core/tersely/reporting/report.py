@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,16 +48,6 @@ class SparsityWarning(UserWarning):
     """A session masked another share of a target than its config asks for."""
 
 
-def warn_of_misses(report: Report) -> None:
-    """Warn of every request that was missed: what prunes nothing must not look like success.
-
-    Args:
-        report: the report of a session that was just compressed.
-    """
-    if report.warnings:
-        warnings.warn("\n".join(report.warnings), SparsityWarning, stacklevel=3)
-
-
 def read_report(path: str | os.PathLike[str]) -> Report:
     """Read a report back from the JSON file of a finished run.
 
@@ -73,26 +62,30 @@ def read_report(path: str | os.PathLike[str]) -> Report:
         data = json.loads(place.read_bytes())
     except FileNotFoundError as error:
         raise SessionFileError(
-            f"{place} does not exist; give the output folder of a finished `tersely run`"
+            f"{place} does not exist; give the output folder of a finished `tersely run`",
+            path=place,
         ) from error
     except OSError as error:
-        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+        raise SessionFileError(
+            f"{place} cannot be read: {error.strerror or error}", path=place
+        ) from error
     except ValueError as error:
         raise SessionFileError(
-            f"{place} is damaged: it is not whole JSON ({error}); run the job again"
+            f"{place} is damaged: it is not whole JSON ({error}); run the job again", path=place
         ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise SessionFileError(f"{place} is not a report: it has no format {FORMAT!r}")
+        raise SessionFileError(f"{place} is not a report: it has no format {FORMAT!r}", path=place)
     if data.get("version") != VERSION:
         raise SessionFileError(
             f"{place} has report format {data.get('version')!r}, this tersely reads {VERSION}; "
-            "run the job again or install the version that wrote it"
+            "run the job again or install the version that wrote it",
+            path=place,
         )
     try:
         return Report.from_dict(data)
     except (KeyError, TypeError, ValueError) as error:
         raise SessionFileError(
-            f"{place} is damaged: {type(error).__name__} at {error}; run the job again"
+            f"{place} is damaged: {type(error).__name__} at {error}; run the job again", path=place
         ) from error
 
 
@@ -213,6 +206,7 @@ class Report:
             title: the page's heading.
 
         Raises:
+            MissingExtraError: jinja2 or matplotlib is not installed.
             OSError: it cannot be written.
         """
         from tersely.reporting.page import render_page  # jinja2 and matplotlib load slowly
@@ -220,12 +214,12 @@ class Report:
         write_whole(path, render_page(self, title=title))
 
     def __str__(self) -> str:
-        from tersely.reporting.table import report_text  # rich is for people who print
+        from tersely.reporting.table import report_text  # it reads the classes of this module
 
         return report_text(self)
 
     def __rich__(self) -> RenderableType:
-        from tersely.reporting.table import report_table  # rich is for people who print
+        from tersely.reporting.terminal import report_table  # rich itself asks for it
 
         return report_table(self)
 

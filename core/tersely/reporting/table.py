@@ -1,21 +1,34 @@
-"""A report as a table for terminals and log files."""
+"""A report as plain tables and lines, for terminals and log files."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+import attrs
 
 from tersely.reporting.quantized_size import spell_count
 from tersely.reporting.report import Report
 from tersely.reporting.rows import ReportRow
+from tersely.text_table import Column, TextTable, boxed
 
-_WIDTH = 110
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
 _MOMENTS = ("before", "trained", "compressed", "after")
+
+
+@attrs.frozen
+class Line:
+    """A line of a printed report.
+
+    Attributes:
+        text: what it says.
+        label: what it begins with, or nothing.
+        kind: a terminal shows each kind in a style of its own.
+    """
+
+    text: str
+    label: str = ""
+    kind: Literal["warning", "remark", "versions", "plain"] = "plain"
 
 
 def report_text(report: Report) -> str:
@@ -24,50 +37,34 @@ def report_text(report: Report) -> str:
     Args:
         report: what to print.
     """
-    stream = io.StringIO()
-    console = Console(file=stream, width=_WIDTH, color_system=None, force_terminal=False)
-    console.print(report_table(report))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    lines: list[str] = []
+    for part in report_parts(report):
+        lines.extend(boxed(part) if isinstance(part, TextTable) else [part.label + part.text])
+    return "\n".join(lines)
 
 
-def show_report(report: Report, console: Console) -> None:
-    """Print a report, in the width and colours of a terminal, or plainly into a file.
-
-    Args:
-        report: what to print.
-        console: where to print.
-    """
-    if console.is_terminal:
-        console.print(report_table(report))
-    else:
-        console.print(Text(report_text(report)), soft_wrap=True)
-
-
-def report_table(report: Report) -> RenderableType:
-    """Return what a rich console prints for a report.
+def report_parts(report: Report) -> Iterator[Line | TextTable]:
+    """Yield what a printed report is made of, from top to bottom.
 
     Args:
         report: what to print.
     """
-    parts: list[RenderableType] = [_banner(warning) for warning in report.warnings]
+    yield from (Line(warning, "WARNING ", "warning") for warning in report.warnings)
     for method, make in (("pruning", _pruned), ("quantization", _quantized)):
         rows = report.rows_of(method)
         if rows or (method == "pruning" and not report.rows):
-            parts.append(make(report, rows[:_ROWS]))
+            yield make(report, rows[:_ROWS])
         if len(rows) > _ROWS:
-            parts.append(Text(f"... and {len(rows) - _ROWS} more (report.json has them all)"))
+            yield Line(f"... and {len(rows) - _ROWS} more (report.json has them all)")
     compared = report.rows_of("distillation")
     if compared:
-        parts.append(_compared(compared[:_ROWS]))
+        yield _compared(compared[:_ROWS])
     if report.metrics:
-        parts.append(_metrics(report.metrics))
-    parts.extend(
-        Text.assemble((f"{remark.kind}: ", "yellow"), remark.text) for remark in report.remarks
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    if versions:
-        parts.append(Text(versions, style="dim"))
-    return Group(*parts)
+        yield _metrics(report.metrics)
+    yield from (Line(remark.text, f"{remark.kind}: ", "remark") for remark in report.remarks)
+    if report.versions:
+        versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        yield Line(versions, kind="versions")
 
 
 def split_metric(name: str) -> tuple[str, str]:
@@ -135,83 +132,88 @@ def spell_scales(row: ReportRow) -> str:
     return f"{found}, observed only" if row.observed_only else found
 
 
-def _banner(warning: str) -> RenderableType:
-    return Text.assemble(("WARNING ", "bold red"), warning)
+def _pruned(report: Report, rows: Sequence[ReportRow]) -> TextTable:
+    total = f"{report.masked:,} / {report.elements:,}"
+    return TextTable(
+        columns=(
+            Column(heading="target", footer="all pruned weights"),
+            Column(heading="algorithm"),
+            Column(heading="blocks"),
+            Column(heading="shape"),
+            Column(heading="asked"),
+            Column(heading="masked", footer=total, is_number=True),
+            Column(heading="sparsity", footer=percent(report.sparsity), is_number=True),
+        ),
+        rows=tuple(
+            (
+                row.name,
+                row.algorithm,
+                sizes(row.blocks),
+                sizes(row.shape),
+                row.request,
+                _masked(row),
+                f"{percent(row.sparsity)}{' !' if row.missed else ''}",
+            )
+            for row in rows
+        ),
+        has_footer=report.elements > 0,
+        alarming=frozenset(index for index, row in enumerate(rows) if row.missed),
+    )
 
 
-def _pruned(report: Report, rows: Sequence[ReportRow]) -> Table:
-    table = Table(show_footer=report.elements > 0, header_style="bold")
-    table.add_column("target", overflow="fold", footer="all pruned weights")
-    table.add_column("algorithm", overflow="fold")
-    table.add_column("blocks", overflow="fold")
-    table.add_column("shape", overflow="fold")
-    table.add_column("asked", overflow="fold")
-    table.add_column("masked", justify="right", footer=f"{report.masked:,} / {report.elements:,}")
-    table.add_column("sparsity", justify="right", footer=percent(report.sparsity), no_wrap=True)
-    for row in rows:
-        counted = row.masked is not None and row.elements is not None
-        _add_row(
-            table,
-            row.name,
-            row.algorithm,
-            sizes(row.blocks),
-            sizes(row.shape),
-            row.request,
-            f"{row.masked:,} / {row.elements:,}" if counted else "-",
-            f"{percent(row.sparsity)}{' !' if row.missed else ''}",
-            style="bold red" if row.missed else None,
-        )
-    return table
+def _masked(row: ReportRow) -> str:
+    counted = row.masked is not None and row.elements is not None
+    return f"{row.masked:,} / {row.elements:,}" if counted else "-"
 
 
-def _quantized(report: Report, rows: Sequence[ReportRow]) -> Table:
+def _quantized(report: Report, rows: Sequence[ReportRow]) -> TextTable:
     size = report.quantized_size
-    table = Table(show_footer=size.elements > 0, header_style="bold")
-    table.add_column("target", overflow="fold", footer="all quantized weights")
-    table.add_column("algorithm", overflow="fold")
-    table.add_column("shape", overflow="fold", footer=spell_count(size.elements))
-    table.add_column("dtype", overflow="fold", footer=f"{size.bits_per_weight:.2f} bits")
-    table.add_column("scheme", overflow="fold")
-    table.add_column("granularity", overflow="fold")
-    table.add_column("scales", overflow="fold", footer=str(size))
-    for row in rows:
-        _add_row(
-            table,
-            row.name,
-            row.algorithm,
-            sizes(row.shape),
-            row.dtype,
-            row.scheme,
-            row.granularity,
-            spell_scales(row),
-        )
-    return table
+    return TextTable(
+        columns=(
+            Column(heading="target", footer="all quantized weights"),
+            Column(heading="algorithm"),
+            Column(heading="shape", footer=spell_count(size.elements)),
+            Column(heading="dtype", footer=f"{size.bits_per_weight:.2f} bits"),
+            Column(heading="scheme"),
+            Column(heading="granularity"),
+            Column(heading="scales", footer=str(size)),
+        ),
+        rows=tuple(
+            (
+                row.name,
+                row.algorithm,
+                sizes(row.shape),
+                row.dtype,
+                row.scheme,
+                row.granularity,
+                spell_scales(row),
+            )
+            for row in rows
+        ),
+        has_footer=size.elements > 0,
+    )
 
 
-def _compared(rows: Sequence[ReportRow]) -> Table:
-    table = Table(header_style="bold")
-    for heading in ("target", "compared"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        _add_row(table, row.name, row.request)
-    return table
+def _compared(rows: Sequence[ReportRow]) -> TextTable:
+    return TextTable(
+        columns=(Column(heading="target"), Column(heading="compared")),
+        rows=tuple((row.name, row.request) for row in rows),
+    )
 
 
-def _add_row(table: Table, *cells: str, style: str | None = None) -> None:
-    # As Text, because a name in brackets would be taken for markup.
-    table.add_row(*(Text(cell) for cell in cells), style=style)
-
-
-def _metrics(metrics: Mapping[str, float]) -> Table:
+def _metrics(metrics: Mapping[str, float]) -> TextTable:
     by_measure = tabulate_metrics(metrics)
     moments = list(dict.fromkeys(moment for values in by_measure.values() for moment in values))
-    table = Table(header_style="bold")
-    table.add_column("measure")
-    for moment in moments:
-        table.add_column(moment or "value", justify="right")
-    for measure, values in by_measure.items():
-        table.add_row(
-            Text(measure),
-            *(f"{values[moment]:.6g}" if moment in values else "-" for moment in moments),
-        )
-    return table
+    return TextTable(
+        columns=(
+            Column(heading="measure"),
+            *(Column(heading=moment or "value", is_number=True) for moment in moments),
+        ),
+        rows=tuple(
+            (
+                measure,
+                *(f"{values[moment]:.6g}" if moment in values else "-" for moment in moments),
+            )
+            for measure, values in by_measure.items()
+        ),
+    )

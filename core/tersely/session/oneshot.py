@@ -9,15 +9,19 @@ from torch import nn
 
 from tersely.engine.batches import Forward
 from tersely.json_value import Json
+from tersely.registry.registry import registry
 from tersely.session.opening import attach
 from tersely.session.session import Session
+
+DEFAULT_PRUNER = "l1_norm"
+DEFAULT_QUANTIZER = "ptq"
 
 
 def prune(
     model: nn.Module,
     config_list: Sequence[Mapping[str, Json]],
     *,
-    algorithm: str = "l1_norm",
+    algorithm: str | None = None,
     options: Mapping[str, Json] | None = None,
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
@@ -27,7 +31,7 @@ def prune(
     Args:
         model: the model, instrumented in place.
         config_list: which targets, and how sparse.
-        algorithm: the pruner's name.
+        algorithm: the pruner's name; by default that of ``l1_norm``.
         options: the pruner's options.
         data: batches for algorithms and targets that need calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
@@ -37,6 +41,7 @@ def prune(
         PlanError: the config list does not fit the model.
         SessionError: calibration is needed and no data was given; the model is untouched.
     """
+    algorithm = algorithm or registry().pruners.official(DEFAULT_PRUNER)
     return _run(model, "pruning", _stage(config_list, algorithm, options), data, forward)
 
 
@@ -44,7 +49,7 @@ def quantize(
     model: nn.Module,
     config_list: Sequence[Mapping[str, Json]],
     *,
-    algorithm: str = "ptq",
+    algorithm: str | None = None,
     options: Mapping[str, Json] | None = None,
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
@@ -54,7 +59,7 @@ def quantize(
     Args:
         model: the model, instrumented in place.
         config_list: which targets, and to which dtype.
-        algorithm: the quantizer's name.
+        algorithm: the quantizer's name; by default that of ``ptq``.
         options: the quantizer's options.
         data: batches for calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
@@ -64,6 +69,7 @@ def quantize(
         PlanError: the config list does not fit the model.
         SessionError: calibration is needed and no data was given; the model is untouched.
     """
+    algorithm = algorithm or registry().quantizers.official(DEFAULT_QUANTIZER)
     return _run(model, "quantization", _stage(config_list, algorithm, options), data, forward)
 
 

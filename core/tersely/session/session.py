@@ -29,7 +29,8 @@ from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.quantization.order import need_scales, need_scales_to_step
 from tersely.registry.registry import registry
-from tersely.reporting.report import Report, build_report, warn_of_misses
+from tersely.reporting.misses import warn_of_misses
+from tersely.reporting.report import Report, build_report
 from tersely.session.baking import bake, keep_activations, warn_of_staying
 from tersely.session.editable import EditableMasks
 from tersely.session.order import State, need_attached, need_values
@@ -131,7 +132,7 @@ class Session(EditableMasks, Taught, Shown):
         if self._pruning.runs and not was_compressed:
             self._quantization.is_outdated = True
         self._quantization.compress()
-        warn_of_misses(build_report(self, achieved=self._record("compress")))
+        warn_of_misses(self, self._record("compress"))
 
     def step(self) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.

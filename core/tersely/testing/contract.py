@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import ClassVar, Literal
 
@@ -15,12 +15,19 @@ from jsonschema.exceptions import SchemaError
 
 from tersely.errors import TerselyError
 from tersely.json_value import Json
+from tersely.planning.algorithms import make_pruner, make_quantizer
 from tersely.registry.catalog import Catalog
 from tersely.registry.descriptors import Descriptor
 from tersely.registry.hookspecs import ENTRY_POINT_GROUP
 from tersely.registry.registry import registry
 
 Kind = Literal["pruners", "quantizers", "granularities", "losses"]
+
+
+_MAKERS: Mapping[str, Callable[[str, Mapping[str, Json]], object]] = {
+    "pruners": make_pruner,
+    "quantizers": make_quantizer,
+}
 
 
 class ContractError(TerselyError, AssertionError):
@@ -77,6 +84,9 @@ class Contract:
 
     def make(self) -> Json:
         """Return a new object, made with the options."""
+        make = _MAKERS.get(self.kind)
+        if make is not None:
+            return make(self.name, self.arguments)
         return self.catalog[self.name](**self.arguments)
 
     def check_summary(self) -> None:

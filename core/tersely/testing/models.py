@@ -58,7 +58,7 @@ def granularity_values(info: PrunerInfo) -> list[Json]:
     catalog = registry().granularities
     values: list[Json] = ["default"]
     for name in catalog.names():
-        if info.granularities is None or name in info.granularities:
+        if info.granularities is None or catalog.info(name).name in info.granularities:
             values += example_values(name)
     return values
 

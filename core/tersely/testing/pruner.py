@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import count_blocks
-from tersely.contracts.pruner import Pruner, PruningTarget, Solves
+from tersely.contracts.pruner import MakesNewScores, Pruner, PruningTarget, Solves
 from tersely.json_value import Json
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
@@ -71,7 +71,7 @@ class PrunerContract(Contract):
         for target, _ in first:
             one, other = _scores(pruner, target), _scores(pruner, target)
             expect(torch.equal(one, other), f"{target.name}: two calls score differently")
-            is_new = not getattr(pruner, "new_scores", False) or _is_new(one, other, target)
+            is_new = not isinstance(pruner, MakesNewScores) or _is_new(one, other, target)
             expect(is_new, f"{target.name}: new_scores is set, and its scores are kept elsewhere")
 
     def check_weights_untouched(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
-from tersely.contracts.quantizer import QuantizationTarget
+from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
@@ -81,7 +81,7 @@ class QuantizerContract(Contract):
                 for size in ((1, -1), (-1, -1)):
                     target = _target(dtype, scheme, size)
                     low, high = _ranges(target)
-                    chosen = self.make().choose(low, high, target)
+                    chosen = choose_of(self.make())(low, high, target)
                     is_chosen = isinstance(chosen, QParams)
                     found = type(chosen).__name__
                     expect(is_chosen, f"{_where(target)}: expected QParams, got {found}")

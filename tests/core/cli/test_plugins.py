@@ -160,7 +160,8 @@ thin (pruner)
       "additionalProperties": false
     }
   paper                Acme et al., 2020
-  needs                nothing
+  abilities            those that it inherits
+  needs                what its abilities need
   target kinds         parameter, buffer, input, output
   granularities        any
   default granularity  element

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from messages import found
 
 from tersely import __version__
 from tersely.cli import main as main_module
@@ -115,7 +116,7 @@ def test_problems_are_printed_for_programs(run, write):
                 "problems": [
                     {
                         "path": "pruning",
-                        "message": "found 3, expected a pruning stage or a list of them",
+                        "message": found("3", "a pruning stage or a list of them"),
                         "hint": None,
                         "line": 1,
                         "column": 10,

@@ -1,6 +1,7 @@
 """Reading JSON: strict, and with the same places and problems as YAML."""
 
 import pytest
+from messages import found
 
 from tersely import ConfigError
 from tersely.document.json_text import read_json
@@ -41,9 +42,9 @@ def test_a_number_is_finite():
     document = read_json('{"a": NaN, "b": -Infinity, "c": 1e999}')
 
     assert [str(problem) for problem in document.problems([])] == [
-        "1:7: a: found NaN, expected a finite number",
-        "1:17: b: found -infinity, expected a finite number",
-        "1:33: c: found infinity, expected a finite number",
+        "1:7: a: " + found("NaN", "a finite number"),
+        "1:17: b: " + found("-infinity", "a finite number"),
+        "1:33: c: " + found("infinity", "a finite number"),
     ]
 
 

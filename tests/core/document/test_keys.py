@@ -1,6 +1,7 @@
 """What is said about keys that are unknown, missing, or in the wrong place."""
 
 import pytest
+from messages import did_you_mean, found, migrated, misplaced_key, unknown_key, without_stages
 
 STAGE = "pruning: {algorithm: level, config_list: [{op_types: [Linear], %s}]}"
 
@@ -8,15 +9,15 @@ STAGE = "pruning: {algorithm: level, config_list: [{op_types: [Linear], %s}]}"
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("sparse_ration", "unknown key 'sparse_ration' in a pruning entry (did you mean 'sparse_ratio'?)"),
-        ("op_type", "unknown key 'op_type' in a pruning entry (did you mean 'op_types'?)"),
-        ("quant_dtype", "'quant_dtype' is a key of a quantization entry, not of a pruning entry (write it in an entry under 'quantization')"),
-        ("lambda", "'lambda' is a key of a distillation entry, not of a pruning entry (write it in an entry under 'distillation')"),
-        ("fuse_names", "'fuse_names' is a key of a quantization entry, not of a pruning entry (write it in an entry under 'quantization')"),
-        ("algorithm", "'algorithm' is a key of a pruning stage, not of a pruning entry (write it in the stage, beside 'config_list')"),
-        ("strict", "'strict' is a key of a recipe, not of a pruning entry (write it at the top of the recipe)"),
-        ("dims", "'dims' is a key of an alignment, not of a pruning entry (write it under 'align')"),
-        ("model", "'model' is a key of a job, not of a pruning entry (write it in a job, beside 'recipe')"),
+        ("sparse_ration", unknown_key("sparse_ration", "a pruning entry", did_you_mean("sparse_ratio"))),
+        ("op_type", unknown_key("op_type", "a pruning entry", did_you_mean("op_types"))),
+        ("quant_dtype", misplaced_key("quant_dtype", "a quantization entry", "a pruning entry", "write it in an entry under 'quantization'")),
+        ("lambda", misplaced_key("lambda", "a distillation entry", "a pruning entry", "write it in an entry under 'distillation'")),
+        ("fuse_names", misplaced_key("fuse_names", "a quantization entry", "a pruning entry", "write it in an entry under 'quantization'")),
+        ("algorithm", misplaced_key("algorithm", "a pruning stage", "a pruning entry", "write it in the stage, beside 'config_list'")),
+        ("strict", misplaced_key("strict", "a recipe", "a pruning entry", "write it at the top of the recipe")),
+        ("dims", misplaced_key("dims", "an alignment", "a pruning entry", "write it under 'align'")),
+        ("model", misplaced_key("model", "a job", "a pruning entry", "write it in a job, beside 'recipe'")),
     ],
 )  # fmt: skip
 def test_a_key_that_a_pruning_entry_does_not_have(lines, key, message):
@@ -26,9 +27,9 @@ def test_a_key_that_a_pruning_entry_does_not_have(lines, key, message):
 @pytest.mark.parametrize(
     ("method", "key", "message"),
     [
-        ("quantization", "sparse_ratio", "'sparse_ratio' is a key of a pruning entry, not of a quantization entry (write it in an entry under 'pruning')"),
-        ("distillation", "granularity", "'granularity' is a key of a pruning entry or a quantization entry, not of a distillation entry (write it in an entry under 'pruning' or 'quantization')"),
-        ("distillation", "task_loss_weight", "'task_loss_weight' is a key of a distillation stage, not of a distillation entry (write it in the stage, beside 'config_list')"),
+        ("quantization", "sparse_ratio", misplaced_key("sparse_ratio", "a pruning entry", "a quantization entry", "write it in an entry under 'pruning'")),
+        ("distillation", "granularity", misplaced_key("granularity", "a pruning entry or a quantization entry", "a distillation entry", "write it in an entry under 'pruning' or 'quantization'")),
+        ("distillation", "task_loss_weight", misplaced_key("task_loss_weight", "a distillation stage", "a distillation entry", "write it in the stage, beside 'config_list'")),
     ],
 )  # fmt: skip
 def test_a_key_that_another_entry_does_not_have(entry_lines, method, key, message):
@@ -37,42 +38,50 @@ def test_a_key_that_another_entry_does_not_have(entry_lines, method, key, messag
 
 def test_an_unknown_key_that_is_near_to_nothing_is_told_all_keys(entry_lines):
     assert entry_lines("distillation", foo=1) == [
-        "[0].foo: unknown key 'foo' in a distillation entry (the keys are op_names, op_names_re, "
-        "op_types, exclude_op_names, exclude_op_names_re, exclude_op_types, target_names, "
-        "target_settings, lambda, link, apply_method, projection)"
+        "[0].foo: "
+        + unknown_key(
+            "foo",
+            "a distillation entry",
+            "the keys are op_names, op_names_re, op_types, exclude_op_names, exclude_op_names_re, exclude_op_types, target_names, target_settings, lambda, link, apply_method, projection",
+        )
     ]
 
 
 def test_a_common_key_does_not_belong_to_one_target(entry_lines):
     assert entry_lines("pruning", target_settings={"weight": {"op_types": ["a"]}}) == [
-        "[0].target_settings.weight.op_types: 'op_types' is a key of a pruning entry, not of a "
-        "pruning target's setting (write it in the entry, beside 'target_settings')"
+        "[0].target_settings.weight.op_types: "
+        + misplaced_key(
+            "op_types",
+            "a pruning entry",
+            "a pruning target's setting",
+            "write it in the entry, beside 'target_settings'",
+        )
     ]
 
 
 def test_a_target_has_a_name(entry_lines):
     assert entry_lines("pruning", target_settings={"": {}}) == [
-        "[0].target_settings['']: found the key '', expected a string that is not empty"
+        "[0].target_settings['']: " + found("the key ''", "a string that is not empty")
     ]
 
 
 def test_a_setting_is_a_mapping(entry_lines):
     assert entry_lines("pruning", target_settings={"weight": 0.5}) == [
-        "[0].target_settings.weight: found 0.5, expected a pruning target's setting (a mapping)"
+        "[0].target_settings.weight: " + found("0.5", "a pruning target's setting", "a mapping")
     ]
 
 
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("op_partial_names", "write op_names_re; `tersely migrate` rewrites the list"),
-        ("sparsity", "write sparse_ratio; `tersely migrate` rewrites the list"),
-        ("sparsity_per_layer", "write sparse_ratio; `tersely migrate` rewrites the list"),
-        ("total_sparsity", "write sparse_ratio with a global_group_id; `tersely migrate` rewrites the list"),
-        ("max_sparsity_per_layer", "write max_sparse_ratio; `tersely migrate` rewrites the list"),
-        ("exclude", "write exclude_op_names, exclude_op_names_re or exclude_op_types; `tersely migrate` rewrites the list"),
-        ("quant_types", "write target_names; `tersely migrate` rewrites the list"),
-        ("quant_bits", "write quant_dtype; `tersely migrate` rewrites the list"),
+        ("op_partial_names", migrated("write op_names_re")),
+        ("sparsity", migrated("write sparse_ratio")),
+        ("sparsity_per_layer", migrated("write sparse_ratio")),
+        ("total_sparsity", migrated("write sparse_ratio with a global_group_id")),
+        ("max_sparsity_per_layer", migrated("write max_sparse_ratio")),
+        ("exclude", migrated("write exclude_op_names, exclude_op_names_re or exclude_op_types")),
+        ("quant_types", migrated("write target_names")),
+        ("quant_bits", migrated("write quant_dtype")),
         ("quant_start_step", "give it to the algorithm, in the options of the quantization stage"),
         ("start_epoch", "write a schedule with begin, every and times in the pruning stage"),
         ("final_sparsity", "write sparse_ratio, and a schedule in the pruning stage"),
@@ -97,23 +106,23 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("[{op_types: [a]}]", ['1:1: found [{"op_types": ["a"]}], expected a recipe (a mapping) (a config list stands in a stage, under config_list in one of pruning, quantization, distillation)']),
-        ("3", ["1:1: found 3, expected a recipe (a mapping)"]),
-        ("{}", ["1:1: a recipe needs at least one of pruning, quantization, distillation or stages"]),
-        ("pruning:", ["1:1: a recipe needs at least one of pruning, quantization, distillation or stages"]),
-        ("prunning: {}", ["1:1: prunning: unknown key 'prunning' in a recipe (did you mean 'pruning'?)"]),
-        ("pruning: 3", ["1:10: pruning: found 3, expected a pruning stage or a list of them"]),
-        ("pruning: []", ["1:10: pruning: found [], expected a pruning stage or a list of them"]),
-        ("pruning: [3]", ["1:11: pruning[0]: found 3, expected a pruning stage (a mapping)"]),
+        ("[{op_types: [a]}]", ["1:1: " + found('[{"op_types": ["a"]}]', "a recipe (a mapping)", "a config list stands in a stage, under config_list in one of pruning, quantization, distillation")]),
+        ("3", ["1:1: " + found("3", "a recipe", "a mapping")]),
+        ("{}", ["1:1: " + without_stages()]),
+        ("pruning:", ["1:1: " + without_stages()]),
+        ("prunning: {}", ["1:1: prunning: " + unknown_key("prunning", "a recipe", did_you_mean("pruning"))]),
+        ("pruning: 3", ["1:10: pruning: " + found("3", "a pruning stage or a list of them")]),
+        ("pruning: []", ["1:10: pruning: " + found("[]", "a pruning stage or a list of them")]),
+        ("pruning: [3]", ["1:11: pruning[0]: " + found("3", "a pruning stage", "a mapping")]),
         ("pruning: {}", ["1:10: pruning: missing key 'algorithm' in a pruning stage (write algorithm: l1_norm, level, power or taylor)", "1:10: pruning: missing key 'config_list' in a pruning stage (write config_list: a list of at least 1 mapping)"]),
-        ("pruning: {algoritm: level, config_list: [{op_types: [a]}]}", ["1:11: pruning.algoritm: unknown key 'algoritm' in a pruning stage (did you mean 'algorithm'?)"]),
-        ("pruning: {algorithm: level, config_list: []}", ["1:42: pruning.config_list: found [], expected a list of at least 1 mapping"]),
-        ("pruning: {algorithm: level, config_list: {op_types: [a]}}", ["1:42: pruning.config_list: found {\"op_types\": [\"a\"]}, expected a list of at least 1 mapping (write a list: begin the mapping with '- ')"]),
-        ("pruning: {algorithm: level, config_list: [a]}", ["1:43: pruning.config_list[0]: found 'a', expected a pruning entry (a mapping)"]),
-        ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: 'algorithm' is a key of a pruning stage or a quantization stage, not of a distillation stage (write it under 'pruning' or 'quantization')"]),
-        ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: 'op_types' is a key of a quantization entry, not of a quantization stage (write it in an entry of 'config_list')"]),
-        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: unknown key 'begin' in a quantization stage (the keys are algorithm, options, config_list)"]),
-        ("pruning: {algorithm: level, begin: 1, config_list: [{op_types: [a]}]}", ["1:29: pruning.begin: 'begin' is a key of a schedule, not of a pruning stage (write it under 'schedule')"]),
+        ("pruning: {algoritm: level, config_list: [{op_types: [a]}]}", ["1:11: pruning.algoritm: " + unknown_key("algoritm", "a pruning stage", did_you_mean("algorithm"))]),
+        ("pruning: {algorithm: level, config_list: []}", ["1:42: pruning.config_list: " + found("[]", "a list of at least 1 mapping")]),
+        ("pruning: {algorithm: level, config_list: {op_types: [a]}}", ["1:42: pruning.config_list: " + found('{"op_types": ["a"]}', "a list of at least 1 mapping", "write a list: begin the mapping with '- '")]),
+        ("pruning: {algorithm: level, config_list: [a]}", ["1:43: pruning.config_list[0]: " + found("'a'", "a pruning entry", "a mapping")]),
+        ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: " + misplaced_key("algorithm", "a pruning stage or a quantization stage", "a distillation stage", "write it under 'pruning' or 'quantization'")]),
+        ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: " + misplaced_key("op_types", "a quantization entry", "a quantization stage", "write it in an entry of 'config_list'")]),
+        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: " + unknown_key("begin", "a quantization stage", "the keys are algorithm, options, config_list")]),
+        ("pruning: {algorithm: level, begin: 1, config_list: [{op_types: [a]}]}", ["1:29: pruning.begin: " + misplaced_key("begin", "a schedule", "a pruning stage", "write it under 'schedule'")]),
     ],
 )  # fmt: skip
 def test_a_recipe_or_stage_of_the_wrong_shape(lines, text, messages):
@@ -124,11 +133,10 @@ def test_the_keys_of_a_recipe_have_their_types(lines):
     stage = "pruning: {algorithm: level, config_list: [{op_types: [a]}]}\n"
 
     assert lines(stage + 'strict: "true"\nrequires: tersely\non_conflict: frist\nsparse_ratio: 1') == [
-        "2:9: strict: found 'true', expected true or false (write true without quotes)",
-        "3:11: requires: found 'tersely', expected a list of strings (write a list: [tersely])",
-        "4:14: on_conflict: found 'frist', expected first, last or error (did you mean 'first'?)",
-        "5:1: sparse_ratio: 'sparse_ratio' is a key of a pruning entry, not of a recipe "
-        "(write it in an entry under 'pruning')",
+        "2:9: strict: " + found("'true'", "true or false", "write true without quotes"),
+        "3:11: requires: " + found("'tersely'", "a list of strings", "write a list: [tersely]"),
+        "4:14: on_conflict: " + found("'frist'", "first, last or error", did_you_mean("first")),
+        "5:1: sparse_ratio: " + misplaced_key("sparse_ratio", "a pruning entry", "a recipe", "write it in an entry under 'pruning'"),
     ]  # fmt: skip
 
 
@@ -138,13 +146,13 @@ def test_a_schedule_counts_steps(lines):
     assert lines(
         f"pruning:\n  algorithm: level\n  schedule: {schedule}\n  config_list: [{{op_types: [a]}}]"
     ) == [
-        "3:32: pruning.schedule.begin: found -1, expected an integer of at least 0",
-        "3:43: pruning.schedule.every: found 0, expected an integer of at least 1",
-        "3:53: pruning.schedule.times: found 1.5, expected an integer of at least 1",
-        "3:58: pruning.schedule.steps: unknown key 'steps' in a schedule "
-        "(the keys are name, begin, every, times, options)",
-        "3:78: pruning.schedule.options.a: unknown key 'a' in the options of agp "
-        "(no keys are allowed here)",
+        "3:32: pruning.schedule.begin: " + found("-1", "an integer of at least 0"),
+        "3:43: pruning.schedule.every: " + found("0", "an integer of at least 1"),
+        "3:53: pruning.schedule.times: " + found("1.5", "an integer of at least 1"),
+        "3:58: pruning.schedule.steps: "
+        + unknown_key("steps", "a schedule", "the keys are name, begin, every, times, options"),
+        "3:78: pruning.schedule.options.a: "
+        + unknown_key("a", "the options of agp", "no keys are allowed here"),
     ]
 
 
@@ -175,17 +183,17 @@ pruning: {}
 
     assert lines(text, "job") == [
         "1:1: missing key 'recipe' in a job (write recipe: a string that is not empty or a mapping)",
-        "1:8: model: found 'a', expected a string such as 'my_package.models:build'",
-        "2:9: output: found '', expected a string that is not empty",
-        "3:19: export[0].format: found 'onnxx', expected an exporter: onnx (did you mean 'onnx'?)",
-        "3:49: export[1].opset: found 3, expected an integer of at least 17",
-        "3:52: export[1].x: unknown key 'x' in the options of onnx (the keys are format, opset)",
+        "1:8: model: " + found("'a'", "a string such as 'my_package.models:build'"),
+        "2:9: output: " + found("''", "a string that is not empty"),
+        "3:19: export[0].format: " + found("'onnxx'", "an exporter: onnx", did_you_mean("onnx")),
+        "3:49: export[1].opset: " + found("3", "an integer of at least 17"),
+        "3:52: export[1].x: " + unknown_key("x", "the options of onnx", "the keys are format, opset"),
         "3:59: export[2]: missing key 'format' in an export (write format: onnx)",
-        "4:7: seed: found -1, expected an integer of at least 0",
-        "5:8: data.calib: unknown key 'calib' in the data of a job (did you mean 'calibration'?)",
-        "6:8: train: found 'train.py:fit:x', expected a string such as 'my_package.models:build'",
-        "7:13: model_args: found [1], expected a mapping",
-        "8:1: pruning: 'pruning' is a key of a recipe, not of a job (write it at the top of the recipe)",
+        "4:7: seed: " + found("-1", "an integer of at least 0"),
+        "5:8: data.calib: " + unknown_key("calib", "the data of a job", did_you_mean("calibration")),
+        "6:8: train: " + found("'train.py:fit:x'", "a string such as 'my_package.models:build'"),
+        "7:13: model_args: " + found("[1]", "a mapping"),
+        "8:1: pruning: " + misplaced_key("pruning", "a recipe", "a job", "write it at the top of the recipe"),
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The built-in loop in a job: its defaults, what must stand beside it, and how mistakes read."""
 
 import pytest
+from messages import did_you_mean, found, misplaced_key, unknown_key
 
 from tersely.document.job import Loop
 from tersely.document.load import load_job
@@ -124,8 +125,8 @@ def test_the_batches_belong_to_the_loop(told):
         "in 'train' gets its batches by itself: remove data.train)"
     ]
     assert told(BATCHES + loop + "train: parts:finetune\n") == [
-        "7:1: train: found 'train' beside 'loop', expected only one of them (remove 'train' or "
-        "'loop')"
+        "7:1: train: "
+        + found("'train' beside 'loop'", "only one of them", "remove 'train' or 'loop'")
     ]
 
 
@@ -142,16 +143,16 @@ loop:
     losses = "cross_entropy, mse, l1, smooth_l1, bce_with_logits, nll, output, none"
 
     assert told(BATCHES + text) == [
-        "7:11: loop.epochs: found 0, expected an integer of at least 1",
-        "8:7: loop.lr: found '0.1', expected a number above 0 (write 0.1 without quotes)",
+        "7:11: loop.epochs: " + found("0", "an integer of at least 1"),
+        "8:7: loop.lr: " + found("'0.1'", "a number above 0", "write 0.1 without quotes"),
         f"9:9: loop.loss: found 'cross_entrpy', expected {losses} or a string such as "
         "'my_package.losses:loss' (did you mean 'cross_entropy'?)",
-        "10:21: loop.optimizer.sgd.momentun: unknown key 'momentun' in the options of sgd (did you "
-        "mean 'momentum'?)",
-        "11:3: loop.schedule: unknown key 'schedule' in a training loop (did you mean "
-        "'lr_schedule'?)",
-        "12:3: loop.seed: 'seed' is a key of a job, not of a training loop (write it in a job, "
-        "beside 'recipe')",
+        "10:21: loop.optimizer.sgd.momentun: "
+        + unknown_key("momentun", "the options of sgd", did_you_mean("momentum")),
+        "11:3: loop.schedule: "
+        + unknown_key("schedule", "a training loop", did_you_mean("lr_schedule")),
+        "12:3: loop.seed: "
+        + misplaced_key("seed", "a job", "a training loop", "write it in a job, beside 'recipe'"),
     ]
 
 
@@ -160,17 +161,19 @@ loop:
     [
         (
             "sgdd",
-            "loop.optimizer: found 'sgdd', expected sgd, adam, adamw or {optimizer: {option: "
-            "value}} (did you mean 'sgd'?)",
+            "loop.optimizer: "
+            + found(
+                "'sgdd'", "sgd, adam, adamw or {optimizer: {option: value}}", did_you_mean("sgd")
+            ),
         ),
         (
             "{sgdd: {}}",
-            "loop.optimizer.sgdd: unknown key 'sgdd' in {optimizer: {option: value}} (did you mean "
-            "'sgd'?)",
+            "loop.optimizer.sgdd: "
+            + unknown_key("sgdd", "{optimizer: {option: value}}", did_you_mean("sgd")),
         ),
         (
             "{adam: {betas: [0.9, 1]}}",
-            "loop.optimizer.adam.betas[1]: found 1, expected a number of at least 0 below 1",
+            "loop.optimizer.adam.betas[1]: " + found("1", "a number of at least 0 below 1"),
         ),
     ],
 )
@@ -182,5 +185,6 @@ def test_a_wrong_optimizer(told, optimizer, message):
 
 def test_a_key_of_the_loop_beside_it_is_told_where_it_belongs(told):
     assert told("epochs: 3\n") == [
-        "5:1: epochs: 'epochs' is a key of a training loop, not of a job (write it under 'loop')"
+        "5:1: epochs: "
+        + misplaced_key("epochs", "a training loop", "a job", "write it under 'loop'")
     ]

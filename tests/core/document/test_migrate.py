@@ -1,6 +1,7 @@
 """Config lists of NNI 1.x and 2.x in this specification."""
 
 import pytest
+from messages import did_you_mean, found
 
 from tersely import ConfigError, migrate
 from tersely.document.load import parse_config_list
@@ -157,16 +158,16 @@ def test_what_is_migrated_is_not_changed():
 @pytest.mark.parametrize(
     ("config_list", "message"),
     [
-        ({"sparsity": 0.5}, 'found {"sparsity": 0.5}, expected a config list'),
-        ([{"sparsity": 0.5}, 3], "[1]: found 3, expected an entry (a mapping)"),
-        ([{"sparsity": 0.5, "op_partial_names": "a"}], "[0].op_partial_names: found 'a', expected a list of strings"),
-        ([{"total_sparsity": 0.5, "max_sparsity_per_layer": {"a": 0.9}}], "[0].max_sparsity_per_layer: found a largest sparsity for each layer, expected one number (write an entry with op_names and max_sparse_ratio for each layer)"),
+        ({"sparsity": 0.5}, found('{"sparsity": 0.5}', "a config list")),
+        ([{"sparsity": 0.5}, 3], "[1]: " + found("3", "an entry", "a mapping")),
+        ([{"sparsity": 0.5, "op_partial_names": "a"}], "[0].op_partial_names: " + found("'a'", "a list of strings")),
+        ([{"total_sparsity": 0.5, "max_sparsity_per_layer": {"a": 0.9}}], "[0].max_sparsity_per_layer: " + found("a largest sparsity for each layer", "one number", "write an entry with op_names and max_sparse_ratio for each layer")),
         ([{"sparsity": 0.5, "start_epoch": 1}], "[0].start_epoch: 'start_epoch' has no meaning in a config list of this specification (write a schedule with begin, every and times in the pruning stage)"),
         ([{"sparsity": 0.5}, {"exclude": True, "op_names": ["a"], "op_types": ["b"]}], "[1].exclude: an exclude by names and types at once has no meaning here (exclude by op_names alone, or by op_types alone)"),
-        ([{"quant_types": ["wieght"], "quant_bits": 8}], "[0].quant_types[0]: found 'wieght', expected weight, bias, input or output (did you mean 'weight'?)"),
-        ([{"quant_types": "weight", "quant_bits": 8}], "[0].quant_types: found 'weight', expected a list of strings"),
-        ([{"quant_types": ["weight"], "quant_bits": 32}], "[0].quant_bits: found 32, expected an integer from 1 to 16 (32 bits are no quantization: leave the target out)"),
-        ([{"quant_types": ["weight"], "quant_bits": {"weight": "8"}}], "[0].quant_bits.weight: found '8', expected an integer from 1 to 16"),
+        ([{"quant_types": ["wieght"], "quant_bits": 8}], "[0].quant_types[0]: " + found("'wieght'", "weight, bias, input or output", did_you_mean("weight"))),
+        ([{"quant_types": "weight", "quant_bits": 8}], "[0].quant_types: " + found("'weight'", "a list of strings")),
+        ([{"quant_types": ["weight"], "quant_bits": 32}], "[0].quant_bits: " + found("32", "an integer from 1 to 16", "32 bits are no quantization: leave the target out")),
+        ([{"quant_types": ["weight"], "quant_bits": {"weight": "8"}}], "[0].quant_bits.weight: " + found("'8'", "an integer from 1 to 16")),
         ([{"quant_types": ["weight"], "quant_start_step": 3}], "[0].quant_start_step: 'quant_start_step' has no meaning in a config list of this specification (give it to the algorithm, in the options of the quantization stage)"),
     ],
 )  # fmt: skip

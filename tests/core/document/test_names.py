@@ -1,6 +1,7 @@
 """What is said about names of plugins: unknown, ambiguous, broken, or with broken schemas."""
 
 import pytest
+from messages import did_you_mean, found, unknown_key
 
 import tersely
 from tersely.registry import registry as registry_module
@@ -23,23 +24,26 @@ def pruner(name, **more):
 
 def test_an_unknown_algorithm_names_the_nearest_and_all(lines):
     assert lines(STAGE % "lvel") == [
-        "1:22: pruning.algorithm: found 'lvel', expected a pruner: l1_norm, level, power or taylor "
-        "(did you mean 'level'?)"
+        "1:22: pruning.algorithm: "
+        + found("'lvel'", "a pruner: l1_norm, level, power or taylor", did_you_mean("level"))
     ]
 
 
 def test_without_a_near_name_the_official_plugin_is_offered(lines):
     assert lines(STAGE % "movement") == [
-        "1:22: pruning.algorithm: found 'movement', expected a pruner: l1_norm, level, power or "
-        "taylor (tersely-pruning, which provides the official pruners, is not installed: "
-        "pip install tersely-pruning)"
+        "1:22: pruning.algorithm: "
+        + found(
+            "'movement'",
+            "a pruner: l1_norm, level, power or taylor",
+            "tersely-pruning, which provides the official pruners, is not installed: pip install tersely-pruning",
+        )
     ]
 
 
 def test_an_algorithm_of_another_kind_is_unknown(lines):
     (line,) = lines(STAGE % "ptq")
 
-    assert line.startswith("1:22: pruning.algorithm: found 'ptq', expected a pruner: l1_norm")
+    assert line.startswith("1:22: pruning.algorithm: " + found("'ptq'", "a pruner: l1_norm"))
 
 
 def test_without_any_plugin_it_is_said_that_there_is_none(lines, registry):
@@ -88,16 +92,16 @@ def test_options_are_checked_for_a_qualified_name_too(lines):
     text = "pruning: {algorithm: 'tersely-known:power', options: {powr: 1}, config_list: [{op_types: [a]}]}"
 
     assert lines(text) == [
-        "1:55: pruning.options.powr: unknown key 'powr' in the options of power "
-        "(did you mean 'power'?)"
+        "1:55: pruning.options.powr: "
+        + unknown_key("powr", "the options of power", did_you_mean("power"))
     ]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("options: {power: 0}, ", "1:46: pruning.options.power: found 0, expected a number above 0"),
-        ("options: 3, ", "1:38: pruning.options: found 3, expected a mapping"),
+        ("options: {power: 0}, ", "1:46: pruning.options.power: " + found("0", "a number above 0")),
+        ("options: 3, ", "1:38: pruning.options: " + found("3", "a mapping")),
     ],
 )  # fmt: skip
 def test_options_fit_the_schema_of_the_algorithm(lines, options, message):
@@ -131,7 +135,7 @@ def test_a_schema_with_references_of_its_own_works(lines, registry):
 
     assert lines(text % "0.5") == []
     assert lines(text % "2") == [
-        "1:44: pruning.options.share: found 2, expected a number of at most 1"
+        "1:44: pruning.options.share: " + found("2", "a number of at most 1")
     ]
 
 

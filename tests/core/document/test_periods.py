@@ -1,6 +1,7 @@
 """Periods: how stages get their time, and what is said of those that cannot follow one another."""
 
 import pytest
+from messages import found, misplaced_key
 
 import tersely
 
@@ -78,8 +79,12 @@ def test_a_period_without_an_end_before_another(problems):
 def test_a_period_that_ends_before_it_begins(problems):
     first = {**DISTIL, "until": 10}
     assert problems(first, {**quantize("qat"), "until": 7}) == [
-        "stages[1].until: found 7, expected a step after 10, with which this period begins (steps "
-        "are counted from the beginning of training, not of the period)"
+        "stages[1].until: "
+        + found(
+            "7",
+            "a step after 10, with which this period begins",
+            "steps are counted from the beginning of training, not of the period",
+        )
     ]
 
 
@@ -115,7 +120,8 @@ def test_periods_of_the_wrong_shape(periods):
 
 def test_an_end_at_the_top_of_the_recipe(problems):
     assert problems(DISTIL, until=5) == [
-        "until: 'until' is a key of a period, not of a recipe (write it in an item of 'stages')"
+        "until: "
+        + misplaced_key("until", "a period", "a recipe", "write it in an item of 'stages'")
     ]
 
 

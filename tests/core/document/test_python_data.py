@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+from messages import found
 
 from tersely import ConfigError
 from tersely.document.python_data import read_python
@@ -53,13 +54,13 @@ def test_the_data_is_copied():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Linear, "found the class Linear, expected plain data (write its name, 'Linear')"),
-        ({"Conv2d"}, "found an object of the class set, expected plain data (write a list)"),
+        (Linear, found("the class Linear", "plain data", "write its name, 'Linear'")),
+        ({"Conv2d"}, found("an object of the class set", "plain data", "write a list")),
         (Path("a/b"), f"found an object of the class {type(Path()).__name__}, expected plain data (write {str(Path('a/b'))!r})"),
-        (len, "found an object of the class builtin_function_or_method, expected plain data (write its name, 'len')"),
-        (Linear.Item(), "found an object of the class Linear.Item, expected plain data (write the number itself, which .item() returns)"),
-        (fractions.Fraction(1, 2), "found an object of the class Fraction, expected plain data"),
-        (float("nan"), "found NaN, expected a finite number"),
+        (len, found("an object of the class builtin_function_or_method", "plain data", "write its name, 'len'")),
+        (Linear.Item(), found("an object of the class Linear.Item", "plain data", "write the number itself, which .item() returns")),
+        (fractions.Fraction(1, 2), found("an object of the class Fraction", "plain data")),
+        (float("nan"), found("NaN", "a finite number")),
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_with_what_to_write(value, message):
@@ -69,9 +70,9 @@ def test_anything_else_is_refused_with_what_to_write(value, message):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        (1, "found the key 1, expected a string (write '1')"),
-        (None, "found the key None, expected a string"),
-        (Linear, "found the key the class Linear, expected a string (write its name, 'Linear')"),
+        (1, found("the key 1", "a string", "write '1'")),
+        (None, found("the key None", "a string")),
+        (Linear, found("the key the class Linear", "a string", "write its name, 'Linear'")),
     ],
 )
 def test_a_key_is_a_string(key, message):

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from messages import found
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,10 @@ def test_a_target_follows_another_or_has_a_ratio(entry_lines):
     setting = {"align": {"target_name": "weight", "dims": [0]}, "sparse_ratio": 0.5}
 
     assert entry_lines("pruning", target_settings={"bias": setting}) == [
-        "[0].target_settings.bias.sparse_ratio: found 'sparse_ratio' beside 'align', expected "
-        "only one of them (remove 'sparse_ratio' or 'align')"
+        "[0].target_settings.bias.sparse_ratio: "
+        + found(
+            "'sparse_ratio' beside 'align'", "only one of them", "remove 'sparse_ratio' or 'align'"
+        )
     ]
 
 

@@ -1,24 +1,25 @@
 """What is said about values that do not fit: found, expected, and what to write."""
 
 import pytest
+from messages import did_you_mean, found, unknown_key
 
-SHARE = "expected a number from 0 to 1"
+SHARE = "a number from 0 to 1"
 
 
 @pytest.mark.parametrize("key", ["sparse_ratio", "min_sparse_ratio", "max_sparse_ratio"])
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (1.5, f"found 1.5, {SHARE}"),
-        (-0.5, f"found -0.5, {SHARE}"),
-        (50, f"found 50, {SHARE} (for 50 percent write 0.5)"),
-        (12.5, f"found 12.5, {SHARE} (for 12.5 percent write 0.125)"),
-        ("0.5", f"found '0.5', {SHARE} (write 0.5 without quotes)"),
-        ("50%", f"found '50%', {SHARE} (write 0.5)"),
-        ("half", f"found 'half', {SHARE}"),
-        (True, f"found true, {SHARE}"),
-        ([0.5], f"found [0.5], {SHARE}"),
-        ({"weight": 0.5}, f'found {{"weight": 0.5}}, {SHARE}'),
+        (1.5, found("1.5", SHARE)),
+        (-0.5, found("-0.5", SHARE)),
+        (50, found("50", SHARE, "for 50 percent write 0.5")),
+        (12.5, found("12.5", SHARE, "for 12.5 percent write 0.125")),
+        ("0.5", found("'0.5'", SHARE, "write 0.5 without quotes")),
+        ("50%", found("'50%'", SHARE, "write 0.5")),
+        ("half", found("'half'", SHARE)),
+        (True, found("true", SHARE)),
+        ([0.5], found("[0.5]", SHARE)),
+        ({"weight": 0.5}, found('{"weight": 0.5}', SHARE)),
     ],
 )
 def test_a_share_is_a_number_from_0_to_1(entry_lines, key, value, message):
@@ -33,23 +34,23 @@ def test_both_ends_of_a_share_are_legal(entry_lines, value):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("sparse_threshold", "high", "found 'high', expected a number"),
-        ("internal_metric_block", 0, "found 0, expected an integer of at least 1"),
-        ("internal_metric_block", 1.5, "found 1.5, expected an integer of at least 1"),
-        ("internal_metric_block", "2", "found '2', expected an integer of at least 1 (write 2 without quotes)"),
-        ("global_group_id", 1.5, "found 1.5, expected a string or an integer"),
-        ("dependency_group_id", True, "found true, expected a string or an integer"),
-        ("apply_method", "mull", "found 'mull', expected mul or add (did you mean 'mul'?)"),
-        ("apply_method", "mse", "found 'mse', expected mul or add"),
-        ("apply_method", 1, "found 1, expected mul or add"),
-        ("mask_value", 0, "found 0, expected a number other than 0"),
-        ("mask_value", 0.0, "found 0.0, expected a number other than 0"),
-        ("mask_value", "-1", "found '-1', expected a number other than 0 (write -1 without quotes)"),
-        ("align", "weight", "found 'weight', expected an alignment (a mapping)"),
-        ("target_names", "weight", "found 'weight', expected a list of strings (write a list: [weight])"),
-        ("op_names", "conv", "found 'conv', expected a list of strings (write a list: [conv])"),
-        ("op_types", {"a": 1}, "found {\"a\": 1}, expected a list of strings (write a list: begin the mapping with '- ')"),
-        ("target_settings", ["weight"], 'found ["weight"], expected a mapping'),
+        ("sparse_threshold", "high", found("'high'", "a number")),
+        ("internal_metric_block", 0, found("0", "an integer of at least 1")),
+        ("internal_metric_block", 1.5, found("1.5", "an integer of at least 1")),
+        ("internal_metric_block", "2", found("'2'", "an integer of at least 1", "write 2 without quotes")),
+        ("global_group_id", 1.5, found("1.5", "a string or an integer")),
+        ("dependency_group_id", True, found("true", "a string or an integer")),
+        ("apply_method", "mull", found("'mull'", "mul or add", did_you_mean("mul"))),
+        ("apply_method", "mse", found("'mse'", "mul or add")),
+        ("apply_method", 1, found("1", "mul or add")),
+        ("mask_value", 0, found("0", "a number other than 0")),
+        ("mask_value", 0.0, found("0.0", "a number other than 0")),
+        ("mask_value", "-1", found("'-1'", "a number other than 0", "write -1 without quotes")),
+        ("align", "weight", found("'weight'", "an alignment", "a mapping")),
+        ("target_names", "weight", found("'weight'", "a list of strings", "write a list: [weight]")),
+        ("op_names", "conv", found("'conv'", "a list of strings", "write a list: [conv]")),
+        ("op_types", {"a": 1}, found('{"a": 1}', "a list of strings", "write a list: begin the mapping with '- '")),
+        ("target_settings", ["weight"], found('["weight"]', "a mapping")),
     ],
 )  # fmt: skip
 def test_a_pruning_value_of_the_wrong_kind(entry_lines, key, value, message):
@@ -61,10 +62,10 @@ def test_a_pruning_value_of_the_wrong_kind(entry_lines, key, value, message):
     [
         ({"dims": [0]}, "align: missing key 'target_name' in an alignment (write target_name: a string that is not empty)"),
         ({"target_name": "weight"}, "align: missing key 'dims' in an alignment (write dims: a list of at least 1 integer)"),
-        ({"target_name": "weight", "dims": 0}, "align.dims: found 0, expected a list of at least 1 integer (write a list: [0])"),
-        ({"target_name": "weight", "dims": []}, "align.dims: found [], expected a list of at least 1 integer"),
-        ({"target_name": "weight", "dims": [0.5]}, "align.dims[0]: found 0.5, expected an integer"),
-        ({"target_name": "weight", "dims": [0], "dim": 1}, "align.dim: unknown key 'dim' in an alignment (did you mean 'dims'?)"),
+        ({"target_name": "weight", "dims": 0}, "align.dims: " + found("0", "a list of at least 1 integer", "write a list: [0]")),
+        ({"target_name": "weight", "dims": []}, "align.dims: " + found("[]", "a list of at least 1 integer")),
+        ({"target_name": "weight", "dims": [0.5]}, "align.dims[0]: " + found("0.5", "an integer")),
+        ({"target_name": "weight", "dims": [0], "dim": 1}, "align.dim: " + unknown_key("dim", "an alignment", did_you_mean("dims"))),
     ],
 )  # fmt: skip
 def test_an_alignment_needs_a_target_and_dimensions(entry_lines, align, message):
@@ -87,9 +88,9 @@ BITS = "expected int2 to int16, uint1 to uint16, float8_e4m3fn, float8_e5m2, or 
         ("quant_dtype", "int1", f"found 'int1', {BITS} (did you mean 'uint1'?)"),
         ("quant_dtype", "bfloat", f"found 'bfloat', {BITS}"),
         ("quant_dtype", 8, f"found 8, {BITS}"),
-        ("quant_scheme", "asymmetric", "found 'asymmetric', expected symmetric or affine (did you mean 'symmetric'?)"),
-        ("apply_method", "clamp", "found 'clamp', expected clamp_round, qat_clamp_round or bypass (did you mean 'clamp_round'?)"),
-        ("fuse_names", "conv", "found 'conv', expected a list of lists"),
+        ("quant_scheme", "asymmetric", found("'asymmetric'", "symmetric or affine", did_you_mean("symmetric"))),
+        ("apply_method", "clamp", found("'clamp'", "clamp_round, qat_clamp_round or bypass", did_you_mean("clamp_round"))),
+        ("fuse_names", "conv", found("'conv'", "a list of lists")),
     ],
 )  # fmt: skip
 def test_a_quantization_value_of_the_wrong_kind(entry_lines, key, value, message):
@@ -105,8 +106,8 @@ def test_every_width_of_the_specification_is_legal(entry_lines, name):
 
 def test_a_group_to_fuse_has_at_least_two_names(entry_lines):
     assert entry_lines("quantization", fuse_names=[["conv"], "bn", ["a", "b"]]) == [
-        '[0].fuse_names[0]: found ["conv"], expected a list of at least 2 strings',
-        "[0].fuse_names[1]: found 'bn', expected a list of at least 2 strings",
+        "[0].fuse_names[0]: " + found('["conv"]', "a list of at least 2 strings"),
+        "[0].fuse_names[1]: " + found("'bn'", "a list of at least 2 strings"),
     ]
 
 
@@ -116,17 +117,17 @@ LINK = "expected a string or a list of at least 1 string"
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("lambda", -1, "lambda: found -1, expected a number of at least 0"),
-        ("lambda", "1", "lambda: found '1', expected a number of at least 0 (write 1 without quotes)"),
+        ("lambda", -1, "lambda: " + found("-1", "a number of at least 0")),
+        ("lambda", "1", "lambda: " + found("'1'", "a number of at least 0", "write 1 without quotes")),
         ("link", 3, f"link: found 3, {LINK}"),
         ("link", [], f"link: found [], {LINK}"),
-        ("link", ["a", 1], "link[1]: found 1, expected a string"),
-        ("projection", "lineare", "projection: found 'lineare', expected linear (did you mean 'linear'?)"),
-        ("apply_method", ["kl"], 'apply_method: found ["kl"], expected kl, mse or {name: {option: value}}'),
-        ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: found 0, expected a number above 0"),
-        ("apply_method", {"kl": {"alpha": 1}}, "apply_method.kl.alpha: unknown key 'alpha' in the options of kl (the only key is temperature)"),
-        ("apply_method", {"kl": {"temp": 1}}, "apply_method.kl.temp: unknown key 'temp' in the options of kl (did you mean 'temperature'?)"),
-        ("apply_method", {"mse": {"a": 1}}, "apply_method.mse.a: unknown key 'a' in the options of mse (no keys are allowed here)"),
+        ("link", ["a", 1], "link[1]: " + found("1", "a string")),
+        ("projection", "lineare", "projection: " + found("'lineare'", "linear", did_you_mean("linear"))),
+        ("apply_method", ["kl"], "apply_method: " + found('["kl"]', "kl, mse or {name: {option: value}}")),
+        ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: " + found("0", "a number above 0")),
+        ("apply_method", {"kl": {"alpha": 1}}, "apply_method.kl.alpha: " + unknown_key("alpha", "the options of kl", "the only key is temperature")),
+        ("apply_method", {"kl": {"temp": 1}}, "apply_method.kl.temp: " + unknown_key("temp", "the options of kl", did_you_mean("temperature"))),
+        ("apply_method", {"mse": {"a": 1}}, "apply_method.mse.a: " + unknown_key("a", "the options of mse", "no keys are allowed here")),
     ],
 )  # fmt: skip
 def test_a_distillation_value_of_the_wrong_kind(entry_lines, key, value, message):
@@ -142,13 +143,13 @@ GRAIN = "expected default, out_channel, per_channel, {name: {option: value}} or 
         ("defualt", f"granularity: found 'defualt', {GRAIN} (did you mean 'default'?)"),
         (5, f"granularity: found 5, {GRAIN}"),
         ("block", f"granularity: found 'block', {GRAIN} (write {{block: {{value: ...}}}})"),
-        ([0, 4], "granularity[0]: found 0, expected -1 or an integer of at least 1"),
-        ([], "granularity: found [], expected a list of at least 1 item"),
-        ({}, "granularity: found {}, expected {name: {option: value}}"),
-        ({"out_chanel": {}}, "granularity.out_chanel: found 'out_chanel', expected a granularity: block, out_channel or per_channel (did you mean 'out_channel'?)"),
-        ({"out_channel": 3}, "granularity.out_channel: found 3, expected the options of out_channel (a mapping)"),
-        ({"out_channel": {"a": 1}}, "granularity.out_channel.a: unknown key 'a' in the options of out_channel (no keys are allowed here)"),
-        ({"block": {"value": [1.5]}}, "granularity.block.value[0]: found 1.5, expected -1 or an integer of at least 1"),
+        ([0, 4], "granularity[0]: " + found("0", "-1 or an integer of at least 1")),
+        ([], "granularity: " + found("[]", "a list of at least 1 item")),
+        ({}, "granularity: " + found("{}", "{name: {option: value}}")),
+        ({"out_chanel": {}}, "granularity.out_chanel: " + found("'out_chanel'", "a granularity: block, out_channel or per_channel", did_you_mean("out_channel"))),
+        ({"out_channel": 3}, "granularity.out_channel: " + found("3", "the options of out_channel", "a mapping")),
+        ({"out_channel": {"a": 1}}, "granularity.out_channel.a: " + unknown_key("a", "the options of out_channel", "no keys are allowed here")),
+        ({"block": {"value": [1.5]}}, "granularity.block.value[0]: " + found("1.5", "-1 or an integer of at least 1")),
     ],
 )  # fmt: skip
 def test_a_granularity_that_nobody_understands(entry_lines, value, message):
@@ -174,7 +175,7 @@ def test_every_spelling_of_a_granularity_is_legal(entry_lines, value):
 
 def test_a_long_value_is_not_repeated_whole(entry_lines):
     assert entry_lines("pruning", sparse_ratio=list(range(30))) == [
-        f"[0].sparse_ratio: found a list, {SHARE}"
+        "[0].sparse_ratio: " + found("a list", SHARE)
     ]
     assert entry_lines("pruning", apply_method="x" * 100) == [
         f"[0].apply_method: found '{'x' * 55}...', expected mul or add"

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from messages import found
 
 from tersely import ConfigError
 from tersely.document.positions import Mark
@@ -104,11 +105,11 @@ def test_a_key_given_twice_is_reported_at_the_second_one():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1: a", "1:1: found the key 1, expected a string (write '1' in quotes)"),
-        ("true: a", "1:1: found the key true, expected a string (write 'true' in quotes)"),
-        ("~: a", "1:1: found the key null, expected a string (write '~' in quotes)"),
-        ("? [a]\n: b", "1:3: found a list as a key, expected a string"),
-        ("? {a: b}\n: c", "1:3: found a mapping as a key, expected a string"),
+        ("1: a", "1:1: " + found("the key 1", "a string", "write '1' in quotes")),
+        ("true: a", "1:1: " + found("the key true", "a string", "write 'true' in quotes")),
+        ("~: a", "1:1: " + found("the key null", "a string", "write '~' in quotes")),
+        ("? [a]\n: b", "1:3: " + found("a list as a key", "a string")),
+        ("? {a: b}\n: c", "1:3: " + found("a mapping as a key", "a string")),
     ],
 )
 def test_a_key_is_a_string(text, message):
@@ -139,7 +140,7 @@ def test_a_number_is_finite(text, found):
 
 def test_a_number_too_large_for_a_float_is_infinite():
     assert math.isinf(float("1e999"))
-    assert problems("a: 1e999") == ["1:4: a: found infinity, expected a finite number"]
+    assert problems("a: 1e999") == ["1:4: a: " + found("infinity", "a finite number")]
 
 
 def test_an_integer_can_have_too_many_digits():

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import pytest
+from messages import no_report
 
 from tersely.cli.main import main
 
@@ -168,10 +169,7 @@ def test_a_folder_without_a_report_is_an_error(
     code = status("report", tmp_path)
 
     assert code == 1
-    assert capsys.readouterr().err == (
-        f"tersely: {tmp_path / 'report.json'} does not exist; give the output folder of a "
-        "finished `tersely run`\n"
-    )
+    assert capsys.readouterr().err == f"tersely: {no_report(tmp_path / 'report.json')}\n"
 
 
 def test_report_opens_the_page_in_a_browser(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +188,4 @@ def test_opening_a_page_that_is_not_there_is_an_error(
     code = status("report", tmp_path, "--open")
 
     assert code == 1
-    assert capsys.readouterr().err == (
-        f"tersely: {tmp_path / 'report.html'} does not exist; give the output folder of a "
-        "finished `tersely run`\n"
-    )
+    assert capsys.readouterr().err == f"tersely: {no_report(tmp_path / 'report.html')}\n"

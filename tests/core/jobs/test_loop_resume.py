@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from messages import goes_on_after, unfit_checkpoint, without_resume
 
 from tersely.errors import SessionFileError
 from tersely.storage import durable
@@ -61,7 +62,7 @@ def test_an_interrupted_epoch_is_repeated_and_no_other(
 
     train(**NOISY, epochs=4, options={"resume": True})
 
-    assert train.said.startswith("going on after: compress, epoch 2\n")
+    assert train.said.startswith(goes_on_after("compress", "epoch 2"))
     assert workshop.diary() == ["epoch", "epoch"]
     assert results(workshop.output) == whole
     assert not workshop.partial.exists()
@@ -147,7 +148,7 @@ def test_a_damaged_optimizer_is_an_error_that_names_it(
         train(**NOISY, epochs=2, options={"resume": True})
 
     assert str(caught.value).startswith(f"{place} cannot be read (")
-    assert str(caught.value).endswith("); run the job again without --resume")
+    assert str(caught.value).endswith(f"); {without_resume()}")
 
 
 def test_an_optimizer_of_other_parameters_is_an_error(
@@ -159,7 +160,7 @@ def test_an_optimizer_of_other_parameters_is_an_error(
     state["optimizer"]["param_groups"][0]["params"] = [0, 1]
     torch.save(state, place)
 
-    with pytest.raises(SessionFileError, match="does not fit the model that the job builds now"):
+    with pytest.raises(SessionFileError, match=unfit_checkpoint()):
         train(**NOISY, epochs=2, options={"resume": True})
 
 

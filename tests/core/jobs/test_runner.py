@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import unfit_checkpoint, without_resume
 from safetensors.torch import load_file
 
 import tersely
@@ -357,7 +358,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(workshop: Any, run: Run)
         run(resume=True)
 
     assert str(caught.value).startswith(f"{place} cannot be read (")
-    assert str(caught.value).endswith("); run the job again without --resume")
+    assert str(caught.value).endswith(f"); {without_resume()}")
 
 
 def test_a_checkpoint_of_another_architecture_is_an_error(workshop: Any, run: Run) -> None:
@@ -374,7 +375,7 @@ def test_a_checkpoint_of_another_architecture_is_an_error(workshop: Any, run: Ru
 
     del sys.modules["toy_parts"]
 
-    with pytest.raises(SessionFileError, match="does not fit the model that the job builds now"):
+    with pytest.raises(SessionFileError, match=unfit_checkpoint()):
         run(resume=True)
 
 

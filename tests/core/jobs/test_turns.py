@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tersely
+from tersely.contracts import Grows, ObservesGradients
 from tersely.errors import ConfigError, SessionError
 from tersely.reporting.report import read_report
 
@@ -44,7 +45,7 @@ def forget_to_step(model, session):
 """
 
 
-class Gradients:
+class Gradients(ObservesGradients):
     """The sum of gradients, which no weight knows."""
 
     def observe_gradient(
@@ -56,7 +57,7 @@ class Gradients:
         return target.observed["sum"]
 
 
-class Growing(Gradients):
+class Growing(Gradients, Grows):
     """The same, growing by itself from nothing."""
 
     def factor(self, steps: int) -> float:

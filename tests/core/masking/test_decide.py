@@ -139,24 +139,6 @@ def test_runs_and_scopes_together_are_an_error():
     )
 
 
-def test_a_scope_that_cuts_through_blocks_is_an_error():
-    with pytest.raises(PlanError) as caught:
-        decide_one(torch.zeros(2, 2), shape=(4, 4), blocks=Blocks((2, 2), scope=(1, 4)), ratio=0.5)
-    assert str(caught.value) == (
-        "fc.weight: the scope [1, 4] of its ratio cuts through blocks of [2, 2]; every scope must "
-        "hold whole blocks"
-    )
-
-
-def test_a_scope_that_does_not_divide_the_shape_is_an_error():
-    with pytest.raises(PlanError) as caught:
-        decide_one(torch.zeros(2, 6), blocks=Blocks((1, 1), scope=(1, 4), keep=2))
-    assert str(caught.value) == (
-        "fc.weight: the scope of its ratio does not fit: block size [1, 4] does not divide the "
-        "shape [2, 6]: dimension 1 has 6 elements, 2 left over by blocks of 4"
-    )
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_an_importance_that_is_not_finite_is_an_error(value):
     with pytest.raises(CalibrationError) as caught:

@@ -240,3 +240,30 @@ def test_a_target_that_asks_for_nothing_gives_a_hint(make, linears, keys):
 
 def test_a_pattern_of_neighbours_asks_for_enough(make, linears, member):
     assert make(linears(1), member("0", granularity="2:4")).hints == ()
+
+
+def test_those_that_depend_count_their_ratio_in_the_same_scopes(
+    problems, linears, together, member
+):
+    entries = together("0", sparse_ratio=0.5), {**together("1"), "granularity": "2:4"}
+
+    assert problems(linears(2), *entries)[-2:] == [
+        "dependency_group_id 'a': its members share one decision, but their granularities count the "
+        "ratio in different scopes; give them the same granularity",
+        "pruning.config_list[1]: 1.weight: granularity '2:4' fixes how many are kept among "
+        "neighbours, so 'dependency_group_id' has no meaning; remove it",
+    ]
+
+
+def test_runs_of_those_that_depend_divide_their_blocks_together(problems, together):
+    model = nn.Sequential(nn.Linear(2, 12), nn.Linear(2, 12))
+    entries = (
+        {**together("0", sparse_ratio=0.5), "internal_metric_block": 8},
+        {**together("1"), "internal_metric_block": 3},
+    )
+
+    assert problems(model, *entries, algorithm="channel")[0] == (
+        "dependency_group_id 'a': its members meet their ratio in 24 runs together (the least common "
+        "multiple of internal_metric_block), which do not divide the 12 blocks of 0.weight into "
+        "equal runs"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import goes_on_after
 
 CODE = """
 import os
@@ -184,7 +185,7 @@ def test_a_process_killed_in_epoch_three_goes_on_behind_epoch_two(
     done = killed.run("--resume")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("going on after: compress, epoch 2\n")
+    assert done.stdout.startswith(goes_on_after("compress", "epoch 2"))
     assert "epoch 2 of 4" not in done.stdout
     assert killed.results() == whole.results()
 

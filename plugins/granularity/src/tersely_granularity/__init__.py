@@ -70,6 +70,7 @@ def tersely_granularities() -> Sequence[tersely.GranularityInfo]:
             name="per_channel",
             implementation="tersely_granularity.per_channel:PerChannel",
             summary="One block for each channel of an activation or output channel of a weight.",
+            is_by_channel=True,
         ),
         tersely.GranularityInfo(
             name="per_token",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesOutputs
 from tersely_pruning.per_block import score_dtype
 from tersely_pruning.per_channel import (
     channels_first,
@@ -19,7 +20,7 @@ from tersely_pruning.per_channel import (
 )
 
 
-class Apoz:
+class Apoz(ObservesOutputs):
     """Ranks output channels by how often they are positive.
 
     Departs from the paper: a ReLU is taken to follow the module whether or not one does, channels

@@ -34,7 +34,8 @@ class Fpgm:
         if len(size) > 1 and all(block == 1 for block in size):
             raise tersely.PlanError(
                 f"{target.name}: fpgm compares blocks as vectors, and its granularity makes every "
-                "element a block; write out_channel or a block of more than one element"
+                "element a block; write out_channel or a block of more than one element",
+                **target.plan.place,
             )
         blocks = tersely.to_blocks(target.tensor.detach(), size)
         distances = sum_of_distances(blocks.reshape(-1, blocks.shape[-1]))

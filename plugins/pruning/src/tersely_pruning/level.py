@@ -9,17 +9,16 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import MakesNewScores
 from tersely_pruning.block_norm import block_norm
 
 
-class Level:
+class Level(MakesNewScores):
     """Ranks by magnitude, by default every element alone.
 
     Departs from the paper: a larger block ranks by the sum of its magnitudes, and the limit is a
     ratio or a threshold of the config, not a multiple of the layer's standard deviation.
     """
-
-    new_scores = True
 
     def importance(self, target: tersely.PruningTarget) -> Tensor:
         """Return the sum of magnitudes in every block.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesOutputs
 from tersely_pruning.per_channel import (
     channels_first,
     count_per_channel,
@@ -19,7 +20,7 @@ from tersely_pruning.per_channel import (
 )
 
 
-class MeanActivation:
+class MeanActivation(ObservesOutputs):
     """Ranks output channels by their mean after a ReLU.
 
     Departs from the paper: a ReLU is taken to follow the module whether or not one does, and scores

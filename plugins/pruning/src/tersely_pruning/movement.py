@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import Grows, Learns, Optimizes, Penalizes
 from tersely_pruning.agp import agp
 from tersely_pruning.learned import initial_values, mean_of
 from tersely_pruning.straight_through import mask_straight_through
@@ -24,7 +25,7 @@ RATIO_FORM, THRESHOLD_FORM = "score", "logit"
 """What is learned is named after the form, so that what it means is known wherever it is seen."""
 
 
-class Movement:
+class Movement(Grows, Learns, Penalizes, Optimizes):
     """Ranks by scores that are learned through the mask, by default one for each output channel.
 
     Departs from the paper: the penalty is a mean over blocks and targets, not a sum, and grows

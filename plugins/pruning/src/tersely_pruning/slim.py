@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import Learns, Optimizes, Penalizes
 from tersely_pruning.learned import initial_values, mean_of
 from tersely_pruning.per_block import spread
 
 _FIRST = 1.0
 
 
-class Slim:
+class Slim(Learns, Penalizes, Optimizes):
     """Ranks by the magnitude of a learned factor, by default of every output channel.
 
     Departs from the paper: the factor is not the batch norm's own gamma but one more number per
@@ -89,6 +90,7 @@ class Slim:
             raise tersely.SessionError(
                 f"{target.name}: slim ranks by factors that training moves, and none has moved; "
                 f"train some steps with session.total_loss(...) and session.step() before "
-                f"session.compress(), or give the stage a schedule"
+                f"session.compress(), or give the stage a schedule",
+                **target.plan.place,
             )
         return factor.abs()

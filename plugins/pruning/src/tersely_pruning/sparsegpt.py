@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesInputs, Sequential, Solves
 from tersely_pruning.per_block import score_dtype
 from tersely_pruning.per_channel import observed_by
 from tersely_pruning.surgeon import mask_columns, refine
@@ -21,7 +22,7 @@ from tersely_pruning.surgeon import mask_columns, refine
 _AT_A_TIME = 1 << 22
 
 
-class SparseGpt:
+class SparseGpt(ObservesInputs, Sequential, Solves):
     """Masks columns one after the other and updates the weights that are kept.
 
     Departs from the paper: some steps of conjugate gradients follow (Meng et al., ALPS, NeurIPS

@@ -10,10 +10,11 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesGradients
 from tersely_pruning.per_block import score_dtype, sum_per_block
 
 
-class Taylor:
+class Taylor(ObservesGradients):
     """Ranks by the squared products of weights and gradients, by default of output channels.
 
     Departs from the paper: the steps that count are all since the last masks, a block may be any
@@ -54,6 +55,7 @@ class Taylor:
             raise tersely.SessionError(
                 f"{target.name}: taylor ranks by gradients and has seen none; train some steps "
                 f"with session.step() behind optimizer.step() before session.compress(), or give "
-                f"the stage a schedule"
+                f"the stage a schedule",
+                **target.plan.place,
             )
         return target.observed["squares"] / target.observed["steps"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesInputs, Sequential
 from tersely_pruning.per_block import score_dtype
 from tersely_pruning.per_channel import observed_by
 
@@ -16,7 +17,7 @@ from tersely_pruning.per_channel import observed_by
 _AT_A_TIME = 1 << 18
 
 
-class Wanda:
+class Wanda(ObservesInputs, Sequential):
     """Ranks weights by magnitude times the length of their input, by default within each row.
 
     Departs from the paper: a weight of a convolution has the inputs that meet it at its kernel

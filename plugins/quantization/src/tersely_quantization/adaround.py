@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesInputs, Sequential, SolvesWeights
 from tersely_quantization.rounding import grids_of
 from tersely_quantization.search import search_by_square
 from tersely_quantization.up_or_down import Course, learn_rounding
 from tersely_quantization.weighed import as_stored, check_integers, observe_gram, weigh
 
 
-class AdaRound:
+class AdaRound(ObservesInputs, Sequential, SolvesWeights):
     """Learns for each weight whether it is rounded up or down.
 
     Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020,

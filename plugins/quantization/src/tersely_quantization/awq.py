@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import Equalizes, ObservesInputs, Sequential, SolvesWeights
 from tersely_quantization.input_channels import multiply, normalized, per_channel, per_column
 from tersely_quantization.search import search_by_output, whole_range
 from tersely_quantization.weighed import (
@@ -21,7 +22,7 @@ from tersely_quantization.weighed import (
 )
 
 
-class Awq:
+class Awq(ObservesInputs, Sequential, Equalizes, SolvesWeights):
     """Multiplies input channels by a power of how large their inputs are.
 
     Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and

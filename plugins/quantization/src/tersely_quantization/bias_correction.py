@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import tersely
+from tersely.contracts import CorrectsBias, ObservesInputs
 from tersely_quantization.weighed import AT_A_TIME, float_tensor, observed_by
 
 
-class InputMeans:
+class InputMeans(ObservesInputs, CorrectsBias):
     """Sees the mean of every input and corrects biases by it.
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV

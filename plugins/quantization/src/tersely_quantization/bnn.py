@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ChangesAfterStep, Simulates
 from tersely_quantization.straight_through import straight_through
 
 
-class Binarized:
+class Binarized(Simulates, ChangesAfterStep):
     """Replaces values by +1 or -1, with +1 for zero; parameters stay within [-1, 1].
 
     Courbariaux et al. and Hubara et al., Binarized Neural Networks, NeurIPS 2016, section 1:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ClipsGradients, ObservesRange, Simulates
 from tersely_quantization.observers import make_observer
 from tersely_quantization.straight_through import straight_through
 
@@ -18,7 +19,7 @@ _SPREAD = 2654435761  # keeps the calls of one seed away from those of the next
 _INTEGER = re.compile(r"(u?)int(\d+)\Z")
 
 
-class DoReFa:
+class DoReFa(ObservesRange, Simulates, ClipsGradients):
     """Quantizes tanh(weight), scaled to [0, 1], and outputs clamped to [0, 1].
 
     Zhou et al., DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth
@@ -34,8 +35,6 @@ class DoReFa:
         observer: what finds the range of inputs.
         observer_options: the observer's options.
     """
-
-    clip_gradient = True
 
     def __init__(
         self,
@@ -182,12 +181,14 @@ def _check_dtype(target: tersely.QuantizationTarget) -> None:
     if match is None:
         raise tersely.PlanError(
             f"{target.name}: dorefa needs equal steps, which quant_dtype {target.dtype} does not "
-            f"have; write an integer type such as int8"
+            f"have; write an integer type such as int8",
+            **target.plan.place,
         )
     if match[1] and int(match[2]) == _LARGEST_BITS and target.plan.kind != "output":
         raise tersely.PlanError(
             f"{target.name}: dorefa's {target.dtype} weights are odd integers of one bit more, "
-            f"beyond the {_LARGEST_BITS} bits there are; write int16 or uint15"
+            f"beyond the {_LARGEST_BITS} bits there are; write int16 or uint15",
+            **target.plan.place,
         )
 
 

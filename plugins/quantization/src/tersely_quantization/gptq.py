@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesInputs, Sequential, SolvesWeights
 from tersely_quantization.rounding import grids_of, round_columns
 from tersely_quantization.search import search_by_square, whole_range
 from tersely_quantization.weighed import as_stored, check_integers, observe_gram, weigh
 
 
-class Gptq:
+class Gptq(ObservesInputs, Sequential, SolvesWeights):
     """Rounds columns one after the other and updates those to come.
 
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained

@@ -190,7 +190,8 @@ def read_histogram(statistics: Statistics, target: tersely.QuantizationTarget) -
         raise tersely.CalibrationError(
             f"{target.name}: {int(unusable.sum())} of the observed values are NaN or infinite, in "
             f"{int((unusable > 0).sum())} of its {unusable.numel()} blocks; find out which batch "
-            f"or layer makes them"
+            f"or layer makes them",
+            **target.plan.place,
         )
     bins = statistics["counts"].shape[-1]
     exponent = statistics["exponent"].double().reshape(-1, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, Optimizes
 from tersely_quantization.learned_rounding import round_learned
 from tersely_quantization.magnitudes import WithMagnitudes, mean_magnitude
 from tersely_quantization.observers import make_observer
@@ -19,7 +20,7 @@ LARGEST_SCALE = torch.finfo(torch.float32).max / 2**17
 """Times any integer of up to 16 bits it is still finite."""
 
 
-class LearnedStepSize:
+class LearnedStepSize(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
     """Learns the scale of every block by gradient; the zero point stays as it was chosen.
 
     Esser et al., Learned Step Size Quantization, ICLR 2020: scales start at
@@ -33,8 +34,6 @@ class LearnedStepSize:
         observer: what finds the range of inputs and outputs, for their zero points.
         observer_options: the observer's options.
     """
-
-    clip_gradient = True
 
     def __init__(
         self,

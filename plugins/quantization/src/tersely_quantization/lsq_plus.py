@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, Optimizes
 from tersely_quantization.learned_rounding import FLOAT8, round_learned
 from tersely_quantization.lsq import SMALLEST_SCALE, usable_scale
 from tersely_quantization.observers import make_observer
@@ -17,7 +18,7 @@ from tersely_quantization.straight_through import guarded, straight_through
 _DEVIATIONS = 3
 
 
-class LearnedStepAndOffset:
+class LearnedStepAndOffset(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
     """Learns the scale of every block, and the zero point too where the scheme is affine.
 
     Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better
@@ -31,8 +32,6 @@ class LearnedStepAndOffset:
         observer: what finds the range of inputs and outputs.
         observer_options: the observer's options.
     """
-
-    clip_gradient = True
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ def one_shot_quantizers() -> list[tersely.QuantizerInfo]:
         tersely.QuantizerInfo(
             name="rtn",
             implementation="tersely_quantization.rtn:RoundToNearest",
+            needs="nothing",
             summary="Rounding to nearest without data; inputs and outputs by the batch at hand.",
             paper="Yao et al., ZeroQuant, NeurIPS 2022",
         ),

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesRange
 from tersely_quantization.bias_correction import InputMeans
 from tersely_quantization.observers import make_observer
 
 
-class PostTraining:
+class PostTraining(ObservesRange):
     """Map the range that calibration saw onto the integers.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient

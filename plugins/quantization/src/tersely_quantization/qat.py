@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ClipsGradients, FollowsTraining
 
 
-class QuantizationAware:
+class QuantizationAware(FollowsTraining, ClipsGradients):
     """Map the range that training sees onto the integers, again and again.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -24,8 +25,6 @@ class QuantizationAware:
         quant_start_step: ``start_step``.
         freeze_step: as the attribute.
     """
-
-    clip_gradient = True
 
     def __init__(
         self, *, decay: float = 0.99, quant_start_step: int = 0, freeze_step: int | None = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ChoosesPerCall
 
 
-class RoundToNearest:
+class RoundToNearest(ChoosesPerCall):
     """Maps the range of each block of a weight onto the integers.
 
     The baseline of Yao et al., "ZeroQuant: Efficient and Affordable Post-Training Quantization for
@@ -17,11 +16,8 @@ class RoundToNearest:
     outputs by the range that each batch turns out to have. Departs from it where the specification
     does: signed types leave out their lowest integer.
 
-    Attributes:
-        dynamic: inputs and outputs are quantized by the range of the batch at hand.
+    Inputs and outputs are quantized by the range of the batch at hand.
     """
-
-    dynamic: ClassVar[bool] = True
 
     def choose(
         self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget

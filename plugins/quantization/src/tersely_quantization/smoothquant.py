@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import Equalizes, MergesObservations, ObservesInputs, SolvesWeights
 from tersely_quantization.input_channels import multiply, normalized, per_channel
 from tersely_quantization.search import whole_range
 from tersely_quantization.weighed import AT_A_TIME, as_stored, float_tensor, observed_by
 
 
-class SmoothQuant:
+class SmoothQuant(ObservesInputs, MergesObservations, Equalizes, SolvesWeights):
     """Moves the range of input channels into the weights that multiply them.
 
     Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language

@@ -144,7 +144,8 @@ def observed_by(target: tersely.QuantizationTarget, key: str) -> Tensor:
     if key not in target.observed:
         raise tersely.SessionError(
             f"{target.name}: {target.plan.algorithm} chooses by what calibration sees; call "
-            f"session.calibrate(batches) before session.compress()"
+            f"session.calibrate(batches) before session.compress()",
+            **target.plan.place,
         )
     return target.observed[key]
 

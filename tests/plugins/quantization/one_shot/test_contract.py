@@ -3,7 +3,7 @@
 import pytest
 
 import tersely
-from tersely.contracts.pruner import ObservesInputs
+from tersely.contracts import ObservesInputs
 from tersely.contracts.quantizer import CorrectsBias, Equalizes, MergesObservations, SolvesWeights
 from tersely.testing import check_quantizer
 

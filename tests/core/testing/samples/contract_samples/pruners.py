@@ -5,6 +5,7 @@ import threading
 import torch
 
 from tersely import PlanError
+from tersely.contracts import Grows, Learns, MakesNewScores, ObservesGradients, ObservesOutputs
 
 
 class Good:
@@ -15,7 +16,7 @@ class Good:
         return target.tensor.detach().abs().pow(self.power)
 
 
-class Watching:
+class Watching(ObservesOutputs):
     """Needs calibration."""
 
     def observe_output(self, outputs, target):
@@ -25,7 +26,7 @@ class Watching:
         return target.tensor.detach().abs() * target.observed["total"]
 
 
-class Feeling:
+class Feeling(ObservesGradients):
     """Needs gradients."""
 
     def observe_gradient(self, gradient, target):
@@ -35,7 +36,7 @@ class Feeling:
         return target.observed["total"]
 
 
-class Learning:
+class Learning(Learns):
     """Needs training."""
 
     def start(self, target):
@@ -58,12 +59,12 @@ class Picky(Good):
         return super().importance(target)
 
 
-class Growing(Learning):
+class Growing(Learning, Grows):
     def factor(self, steps):
         return min(steps, 5) / 5
 
 
-class Forgetful(Learning):
+class Forgetful(Learning, ObservesGradients):
     """Keeps what it knows to itself, where no session finds it."""
 
     def __init__(self):
@@ -128,8 +129,8 @@ class Touching(Good):
         return target.tensor.mul_(1).abs()
 
 
-class Giving(Good):
-    new_scores = True
+class Giving(Good, MakesNewScores):
+    pass
 
 
 class Keeping(Giving):

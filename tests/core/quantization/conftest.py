@@ -9,6 +9,14 @@ import torch
 from torch import nn
 
 import tersely
+from tersely.contracts import (
+    ClipsGradients,
+    FollowsTraining,
+    LearnsScales,
+    Optimizes,
+    Simulates,
+    SolvesWeights,
+)
 
 WEIGHTS = [{"op_types": ["Linear"], "target_names": ["weight"]}]
 EVERYTHING = [{"op_types": ["Linear"], "target_names": ["_input_", "weight", "_output_"]}]
@@ -25,10 +33,8 @@ class ToyRange:
         return qparams.evolve(scale=qparams.scale * self.shrink)
 
 
-class ToyFollow(ToyRange):
+class ToyFollow(ToyRange, FollowsTraining, ClipsGradients):
     """Follows training; half of the old range stays."""
-
-    clip_gradient = True
 
     def __init__(self, *, start=0, freeze=None):
         super().__init__()
@@ -42,7 +48,7 @@ def spread(scale, qparams, value):
     return tersely.expand_blocks(scale, qparams.block_size, value.shape)
 
 
-class ToyLearn(ToyRange):
+class ToyLearn(ToyRange, LearnsScales, Optimizes):
     """Learns the scale; its gradient is that of steps times scale."""
 
     def start(self, qparams, target):
@@ -59,7 +65,7 @@ class ToyLearn(ToyRange):
         return torch.optim.SGD(tensors, lr=0.5)
 
 
-class ToySigns(ToyRange):
+class ToySigns(ToyRange, Simulates):
     """Simulates: every value becomes its sign times the scale."""
 
     def simulate(self, value, qparams, target):
@@ -84,7 +90,7 @@ class ToyFails(ToyRange):
         return super().choose(low, high, target)
 
 
-class ToyShift(ToyRange):
+class ToyShift(ToyRange, SolvesWeights):
     """Changes weights: adds one step to each, so that a journal has something to undo."""
 
     def solve(self, target):

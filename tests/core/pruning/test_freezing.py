@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages import found
 from torch import nn
 
 import tersely
@@ -178,7 +179,7 @@ def test_a_dependency_group_is_frozen_whole_or_not_at_all():
     [
         (["0.wieght"], "the plan has no target 0.wieght; did you mean 0.weight?"),
         (["0.bias"], "0.bias follows another target; freeze or unfreeze that one"),
-        ("0.weight", "found the name '0.weight', expected a list of names: ['0.weight']"),
+        ("0.weight", found("the name '0.weight'", "a list of names: ['0.weight']")),
     ],
 )
 def test_a_name_that_is_wrong_is_an_error(session, call, targets, message):

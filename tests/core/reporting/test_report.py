@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from messages import no_report
 from torch import nn
 
 import tersely
@@ -252,10 +253,7 @@ def test_a_missing_report_file_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(SessionFileError) as caught:
         read_report(tmp_path / "report.json")
 
-    assert str(caught.value) == (
-        f"{tmp_path / 'report.json'} does not exist; give the output folder of a finished "
-        "`tersely run`"
-    )
+    assert str(caught.value) == no_report(tmp_path / "report.json")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""The names of all abilities and what each needs; imports no torch, for descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tersely.contracts.kinds import NEEDS, Needs
+
+_OBSERVING: Mapping[str, Needs] = {
+    "ObservesInputs": "activations",
+    "ObservesOutputs": "activations",
+}
+
+PRUNER_ABILITIES: Mapping[str, Needs] = {
+    **_OBSERVING,
+    "ObservesGradients": "gradients",
+    "Learns": "training",
+    "Optimizes": "nothing",
+    "Penalizes": "nothing",
+    "Grows": "nothing",
+    "Solves": "nothing",
+    "Sequential": "nothing",
+    "MakesNewScores": "nothing",
+}
+"""What a pruner can declare, and what must have happened before it can decide."""
+
+QUANTIZER_ABILITIES: Mapping[str, Needs] = {
+    **_OBSERVING,
+    "MergesObservations": "nothing",
+    "ObservesRange": "nothing",
+    "FollowsTraining": "training",
+    "LearnsScales": "training",
+    "Optimizes": "nothing",
+    "ChangesAfterStep": "training",
+    "Simulates": "nothing",
+    "SolvesWeights": "nothing",
+    "Equalizes": "nothing",
+    "CorrectsBias": "nothing",
+    "Sequential": "nothing",
+    "ClipsGradients": "nothing",
+    "ChoosesPerCall": "nothing",
+}
+"""What a quantizer can declare, and what must have happened before scales exist."""
+
+
+def needs_of(abilities: Iterable[str], table: Mapping[str, Needs]) -> Needs:
+    """Return the most that some abilities need.
+
+    Args:
+        abilities: names of abilities.
+        table: `PRUNER_ABILITIES` or `QUANTIZER_ABILITIES`.
+    """
+    known = [table[name] for name in abilities if name in table]
+    return max(known, key=NEEDS.index, default="nothing")

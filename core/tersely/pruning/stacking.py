@@ -1,0 +1,159 @@
+"""Small targets alike, decided on in one go: calls cost more than what they compute there.
+
+One tensor with a row per target, in which each row is a scope of its own, asks the budget code for
+the same decisions as the targets one after the other do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.blocks import Blocks, is_broadcastable
+from tersely.engine.binding import Handle
+from tersely.masking.decide import decide
+from tersely.pruning.mask_buffers import compact
+from tersely.pruning.ranking import Ranked, member_of
+
+SMALL = 1 << 12
+"""Up to this many blocks a target is stacked with others."""
+
+_FEW = 4
+_AT_A_TIME = 1 << 20  # importances in one stack, so that it takes a few megabytes
+
+
+@attrs.frozen(eq=False)
+class Stack:
+    """Targets that differ in nothing but their importances.
+
+    Attributes:
+        ranked: the targets.
+        importances: one score per block for each of them, shapes and dtypes alike.
+    """
+
+    ranked: tuple[Ranked, ...]
+    importances: tuple[Tensor, ...]
+
+
+def stacks_of(
+    ranked: Sequence[Ranked], importances: Sequence[Tensor]
+) -> tuple[list[Stack], list[int]]:
+    """Find the targets that can be decided on together.
+
+    Args:
+        ranked: all targets of one stage.
+        importances: one score per block for each of them.
+
+    Returns:
+        The stacks, and the positions of all other targets.
+    """
+    alike: dict[object, list[int]] = {}
+    alone = []
+    for index, (one, scores) in enumerate(zip(ranked, importances, strict=True)):
+        setting = one.handle.plan.pruning
+        if scores.numel() > SMALL or setting.is_grouped or setting.internal_metric_block > 1:
+            alone.append(index)
+            continue
+        # Targets alike share their setting and blocks.
+        kind = (id(setting), id(one.blocks), one.tensor.shape)
+        alike.setdefault((kind, scores.dtype, scores.device), []).append(index)
+    stacks = []
+    for indices in alike.values():
+        if len(indices) < _FEW or not importances[indices[0]].numel():
+            alone += indices
+            continue
+        step = max(_AT_A_TIME // importances[indices[0]].numel(), 1)
+        for start in range(0, len(indices), step):
+            some = indices[start : start + step]
+            stacks.append(
+                Stack(
+                    tuple(ranked[index] for index in some),
+                    tuple(importances[index] for index in some),
+                )
+            )
+    return stacks, sorted(alone)
+
+
+def decide_stack(stack: Stack, factor: float | Fraction) -> dict[Handle, Tensor] | None:
+    """Decide on the targets of a stack.
+
+    Args:
+        stack: the targets.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+
+    Returns:
+        For each target bool, True = kept, in the smallest shape that broadcasts to it; None when
+        an importance is not finite, which has to be told of the target that it belongs to.
+    """
+    everything = torch.stack([scores.detach() for scores in stack.importances])
+    if not bool(everything.isfinite().all()):
+        return None
+    first = stack.ranked[0]
+    blocks = first.blocks
+    scope = blocks.scope or (-1,) * len(blocks.size)
+    member = attrs.evolve(
+        member_of(first, stack.importances[0], factor),
+        importance=everything,
+        shape=(len(stack.ranked), *first.shape),  # type: ignore[arg-type]  # mypy misreads a converter that is a class
+        blocks=Blocks((1, *blocks.size), (1, *scope), blocks.keep),
+    )
+    (kept,) = decide([member])
+    rows = kept.unbind()
+    if not is_broadcastable(blocks.size, first.shape):
+        rows = tuple(compact(row, blocks.size, first.shape) for row in rows)
+    return {one.handle: row for one, row in zip(stack.ranked, rows, strict=True)}
+
+
+def decide_masks(
+    ranked: Sequence[Ranked],
+    importances: Sequence[Tensor],
+    factor: float | Fraction,
+    *,
+    is_expendable: bool,
+) -> dict[Handle, Tensor]:
+    """Decide on all ranked targets of one stage.
+
+    Args:
+        ranked: the targets.
+        importances: one score per block for each of them.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
+        is_expendable: whether decisions may take the place of the scores in memory.
+
+    Returns:
+        For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
+    """
+    found: dict[Handle, Tensor] = {}
+    stacks, alone = stacks_of(ranked, importances)
+    for stack in stacks:
+        decided = decide_stack(stack, factor)
+        if decided is None:
+            return _decide_alone(ranked, importances, factor, is_expendable=is_expendable)
+        found.update(decided)
+    rest = _decide_alone(
+        [ranked[index] for index in alone],
+        [importances[index] for index in alone],
+        factor,
+        is_expendable=is_expendable,
+    )
+    return {**found, **rest}
+
+
+def _decide_alone(
+    ranked: Sequence[Ranked],
+    importances: Sequence[Tensor],
+    factor: float | Fraction,
+    *,
+    is_expendable: bool,
+) -> dict[Handle, Tensor]:
+    members = [
+        attrs.evolve(member_of(one, scores, factor), is_expendable=is_expendable)
+        for one, scores in zip(ranked, importances, strict=True)
+    ]
+    return {
+        one.handle: compact(kept, one.blocks.size, one.shape)
+        for one, kept in zip(ranked, decide(members), strict=True)
+    }

@@ -1,0 +1,91 @@
+"""Run the tests of the core, of each plugin family and of the third-party package, each alone.
+
+    python tests/alone.py [NAME...] [PYTEST'S ARGUMENTS...]
+
+The environment holds the core and no plugin. What a suite needs besides is installed into a folder
+of its own, which only that suite has on its path; that nothing else is there is checked first.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+FAMILIES = ("granularity", "pruning", "quantization", "distillation", "shrink")
+SUITES = {
+    "core": (None, TESTS / "core"),
+    **{name: (ROOT / "plugins" / name, TESTS / "plugins" / name) for name in FAMILIES},
+    "thirdparty": (TESTS / "thirdparty" / "tersely-ria", TESTS / "thirdparty"),
+}
+"""Name -> the project to install besides the core, and its tests."""
+
+FOUND = """
+import importlib.metadata
+import importlib.util
+names = {one.name for one in importlib.metadata.distributions() if one.name.startswith("tersely")}
+for name in sorted(names):
+    print(name)
+packages = ["granularity", "pruning", "quantization", "distillation", "shrink", "integrations", "ria"]
+for package in [f"tersely_{name}" for name in packages]:
+    if importlib.util.find_spec(package):
+        print(package)
+"""
+NOTHING_COLLECTED = 5
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the suites that are named first, or all; returns pytest's first failing status."""
+    names = [*arguments]
+    for place, argument in enumerate(arguments):
+        if argument not in SUITES:
+            names = names[:place]
+            break
+    options = arguments[len(names) :]
+    failed = 0
+    for name in names or SUITES:
+        status = run(name, options)
+        if status == NOTHING_COLLECTED and options:
+            status = 0  # options such as -k select in some suites only
+        failed = failed or status
+    return failed
+
+
+def run(name: str, options: Sequence[str]) -> int:
+    """Run one suite where nothing but its own project is installed besides the core."""
+    project, tests = SUITES[name]
+    with tempfile.TemporaryDirectory(prefix=f"tersely-{name}-") as site:
+        if project is not None:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"]
+            # Nothing is built apart, so there is nothing to constrain, which pip refuses to ignore.
+            unconstrained = {k: v for k, v in os.environ.items() if k != "PIP_BUILD_CONSTRAINT"}
+            subprocess.run(
+                [*pip, "--no-build-isolation", "--target", site, str(project)],
+                check=True,
+                env=unconstrained,
+            )
+        environment = {**os.environ, "PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"}
+        own = "ria" if name == "thirdparty" else name
+        expected = (
+            ["tersely"] if project is None else ["tersely", f"tersely-{own}", f"tersely_{own}"]
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", FOUND],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        if found != expected:
+            sys.exit(f"{name} is not alone: expected {expected}, found {found}")
+        print(f"\n{name}, alone: {', '.join(found)}", flush=True)  # noqa: T201  # a heading
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", str(tests), *options], env=environment, check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
