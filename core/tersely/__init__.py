@@ -1,11 +1,15 @@
-"""Compress PyTorch models from one declarative file; every algorithm is a plugin."""
+"""Compress PyTorch models from one declarative file; every algorithm is a plugin.
+
+The names in ``__all__``, `tersely.contracts` and `tersely.testing` are public. Every other module
+is private and may change in any release.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tersely.registry.hookspecs import hookimpl
+from tersely.registry.hookspecs import hookimpl, plugin_api
 
 if TYPE_CHECKING:
     from tersely.arithmetic.affine import choose_qparams as choose_qparams
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     from tersely.contracts.target_plan import TargetPlan as TargetPlan
     from tersely.contracts.tracer import DependencyTracer as DependencyTracer
     from tersely.contracts.tracer import SharedChannels as SharedChannels
+    from tersely.document.builders import DistillationEntry as DistillationEntry
+    from tersely.document.builders import PruningEntry as PruningEntry
+    from tersely.document.builders import QuantizationEntry as QuantizationEntry
     from tersely.document.load import load_recipe as load_recipe
     from tersely.document.migrate import migrate as migrate
     from tersely.document.recipe import Recipe as Recipe
@@ -92,6 +99,7 @@ _WHERE = {
     "ConfigError": "tersely.errors",
     "DependencyTracer": "tersely.contracts.tracer",
     "DependencyTracerInfo": "tersely.registry.descriptors",
+    "DistillationEntry": "tersely.document.builders",
     "ExporterInfo": "tersely.registry.descriptors",
     "Granularity": "tersely.contracts.granularity",
     "GranularityInfo": "tersely.registry.descriptors",
@@ -111,8 +119,10 @@ _WHERE = {
     "Problem": "tersely.errors",
     "Pruner": "tersely.contracts.pruner",
     "PrunerInfo": "tersely.registry.descriptors",
+    "PruningEntry": "tersely.document.builders",
     "PruningTarget": "tersely.contracts.pruner",
     "QParams": "tersely.arithmetic.qparams",
+    "QuantizationEntry": "tersely.document.builders",
     "QuantizationTarget": "tersely.contracts.quantizer",
     "QuantizedWeight": "tersely.contracts.quantizer",
     "Quantizer": "tersely.contracts.quantizer",
@@ -158,7 +168,7 @@ _WHERE = {
     "to_matrices": "tersely.contracts.matrices",
 }
 
-__all__ = ["__version__", "hookimpl", *sorted(_WHERE)]  # noqa: PLE0604  # names are strings
+__all__ = ["__version__", "hookimpl", "plugin_api", *sorted(_WHERE)]  # noqa: PLE0604  # names are strings
 
 
 def __getattr__(name: str) -> object:

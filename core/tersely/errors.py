@@ -198,6 +198,10 @@ class TrainingError(TerselyError, RuntimeError):
     """The built-in training loop of a job cannot go on, because its loss is not finite."""
 
 
+class CompressionWarning(UserWarning):
+    """Compressing had to do otherwise than it was asked to; names the targets."""
+
+
 class SessionFileError(TerselyError, OSError):
     """A saved session is damaged, incomplete or belongs to another model.
 

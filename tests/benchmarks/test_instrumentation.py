@@ -7,6 +7,7 @@ import gc
 import re
 import statistics
 import time
+import warnings
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 import tersely
 from tersely.document.recipe import Entry
+from tersely.planning.resolve import PlanWarning
 from tersely.planning.selection import Universe, select
 
 pytestmark = pytest.mark.benchmark
@@ -103,6 +105,24 @@ def test_planning_and_attaching_grows_linearly_to_100000_modules(model, processo
         lambda: plan_and_attach(larger), lambda: plan_and_attach(model), repeats=3
     )
     assert found <= 6.5
+
+
+def test_a_target_that_loses_to_another_entry_costs_half_of_one_that_is_planned(processor_ratio):
+    model = large(2000)
+    entries = [{**ENTRY, "target_names": ["weight"], "sparse_ratio": 0.5}] * 101
+    one, many = (
+        tersely.load_recipe({"pruning": {"algorithm": "level", "config_list": some}})
+        for some in (entries[:1], entries)
+    )
+
+    def planned(recipe):
+        with warnings.catch_warnings():
+            # Of what is configured twice, which is what is measured.
+            warnings.simplefilter("ignore", PlanWarning)
+            return seconds(lambda: tersely.plan(model, recipe))
+
+    found = processor_ratio(lambda: planned(many), lambda: planned(one), repeats=5)
+    assert found <= 1 + 100 / 2
 
 
 class Masked(nn.Module):

@@ -30,11 +30,14 @@ def filters():
     return torch.randn(2048, 512, 3, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_fpgm_costs_little_more_than_one_matrix_product(ratio, filters):
-    target = target_of(filters, (1, -1, -1, -1))
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("count", [512, 2048])
+def test_fpgm_costs_little_more_than_one_matrix_product(least_ratio, filters, count):
+    target = target_of(filters[:count], (1, -1, -1, -1))
     pruner = tersely.registry().pruners["fpgm"]()
-    vectors = filters.flatten(1)
-    assert ratio(lambda: pruner.importance(target), lambda: vectors @ vectors.T) <= 1.5
+    vectors = filters[:count].flatten(1)
+    found = least_ratio(lambda: pruner.importance(target), lambda: vectors @ vectors.T, repeats=15)
+    assert found <= 1.2
 
 
 @pytest.mark.parametrize("name", ["l1_norm", "l2_norm"])

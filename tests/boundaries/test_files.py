@@ -49,6 +49,17 @@ def test_every_module_says_in_its_docstring_what_lives_there(core, plugins):
     assert silent == []
 
 
+def test_every_part_that_is_not_public_says_so(core):
+    public = {"tersely", "tersely.contracts", "tersely.testing"}
+    parts = [source for source in core if source.path.endswith("__init__.py")]
+    wrong = [
+        source.module
+        for source in parts
+        if ("Private: " in ast.get_docstring(source.tree)) == (source.module in public)
+    ]
+    assert wrong == []
+
+
 def test_nothing_prints_outside_the_command_line(core, plugins):
     found = [
         f"{source.path}:{node.lineno}"

@@ -191,7 +191,7 @@ def test_the_core_alone_plans_prunes_and_prints(bare):
     assert "2 targets in 1 selected module" in done.stdout
     assert "50.00 %" in done.stdout
     assert done.stdout.splitlines()[-1] == (
-        "a report's page needs jinja2, which is not installed; "
+        "a report's page needs matplotlib, which is not installed; "  # torch brings jinja2
         'install it with: pip install "tersely[report]"'
     )
 

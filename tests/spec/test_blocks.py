@@ -45,7 +45,8 @@ def layer(given):
     weight = {"shape": given["shape"]} if given["kind"] == "parameter" else None
     weight = weight or usual.get(given["module"], two)
     parameters = {"weight": weight} if given["module"] != "ReLU" else {}
-    return {"name": "layer", "type": given["module"], "parameters": parameters}
+    described = {"name": "layer", "type": given["module"], "parameters": parameters}
+    return described | ({"groups": given["groups"]} if "groups" in given else {})
 
 
 def blocks_of(given, models):

@@ -35,6 +35,19 @@ def one_call_each(teacher: nn.Module, batches: list[Tensor]) -> None:
     assert_type(distilled, tersely.Session)
 
 
+def typed_entries() -> None:
+    """Entries stand wherever a mapping does, alone or beside others."""
+    half = tersely.PruningEntry(op_types=["Linear"], sparse_ratio=0.5)
+    assert_type(tersely.prune(MODEL, [half]), tersely.Session)
+    assert_type(
+        tersely.prune(MODEL, [half, {"op_names": ["2"], "sparse_ratio": 0.2}]), tersely.Session
+    )
+    stage = {"algorithm": "l1_norm", "config_list": [half]}
+    assert_type(tersely.Recipe(pruning=stage, strict=True), tersely.Recipe)
+    assert_type(half.to_dict(), dict[str, Any])
+    assert_type(tersely.plugin_api, tuple[int, int])
+
+
 def plans(path: Path) -> None:
     """Recipes come from a mapping, a path or a string."""
     assert_type(tersely.load_recipe(RECIPE), tersely.Recipe)

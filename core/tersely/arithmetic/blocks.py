@@ -264,6 +264,20 @@ def channel_blocks(rank: int, dim: int) -> Blocks:
     return Blocks(tuple(1 if position == index else -1 for position in range(rank)))
 
 
+def output_blocks(shape: Sequence[int], dim: int, *, groups: int = 1) -> Blocks:
+    """Return one block for each output channel of a weight.
+
+    Args:
+        shape: the weight's shape.
+        dim: the dimension that counts output channels.
+        groups: how often they repeat along dimension 0; as many runs of it have channels of their
+            own, which lie in the order of the outputs.
+    """
+    blocks = channel_blocks(len(shape), dim)
+    is_repeated = groups > 1 and dim % len(shape) != 0 and shape[0] % groups == 0
+    return Blocks((shape[0] // groups, *blocks.size[1:])) if is_repeated else blocks
+
+
 def sum_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Sum every block, keeping the block shape.
 

@@ -3,96 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import Any
 
 from torch import nn
 
-from tersely.calibration.observing import observe, run_batches
-from tersely.calibration.statistic import collect
-from tersely.calibration.watching import collect_watches, watch_modules
+from tersely.calibration.keeping import stages_that_look
+from tersely.calibration.observing import need_batch, run_batches
 from tersely.engine.batches import Batches, Forward
-from tersely.quantization.ranges import join, observing
-
-if TYPE_CHECKING:
-    from tersely.pruning.engine import Pruning
-    from tersely.pruning.run import PruningRun
-    from tersely.quantization.engine import Quantization
+from tersely.engine.context import Context
+from tersely.engine.protocol import Engine, Observers
 
 
 def calibrate(
-    model: nn.Module,
-    pruning: Pruning,
-    quantization: Quantization,
+    context: Context,
+    engines: Sequence[Engine[Any]],
     batches: Iterable[Any],
     forward: Forward | None,
 ) -> None:
     """Run batches and let algorithms observe; after an error what was observed before is kept.
 
-    Both keep the batches where they are needed again: to compress block by block, because masks
-    that are still to come change what inputs and outputs are quantized, or for stages that begin
+    The batches are kept where a stage will look at them again: to compress block by block, because
+    masks that are still to come change what inputs and outputs are quantized, or where it begins
     later.
 
     Args:
-        model: the session's model.
-        pruning: its pruning.
-        quantization: its quantization.
+        context: what the session's engines share; its batches are written.
+        engines: the session's engines.
         batches: what to run; read once.
         forward: called as forward(model, batch), or None for the default.
     """
-    statistics = pruning.new_statistics(pruning.begun)
-    seen = quantization.seers(quantization.begun)
-    pruned = pruning.watches(pruning.begun)
-    quantized = quantization.watches(quantization.begun)
-    watches = [watch for _, some in (*pruned, *quantized) for watch in some]
-    is_late = any(run.stage.begin and run.is_calibrated for run in pruning.runs) or any(
-        run.stage.begin and run.is_calibrated for run in quantization.runs
-    )
-    is_kept = (
-        pruning.is_keeping_batches
-        or quantization.is_keeping_batches
-        or is_late
-        or bool(pruning.runs and (seen or quantized) and not pruning.is_compressed)
-    )
-    kept = tuple(batches) if is_kept else None
-    count = len(kept or ())
-    if statistics or seen or watches or kept is None:
-        with (
-            observe(statistics),
-            observing(seen, quantization.modules()),
-            watch_modules(watches),
-        ):
-            count = run_batches(model, batches if kept is None else kept, forward)
-    collect(list(statistics.values()), count)
-    join(seen, count)
-    collect_watches(watches)
-    pruning.statistics = statistics
-    for pruning_run, some in pruned:
-        pruning_run.observed = {watch.handle: watch.sums for watch in some}
-    for quantization_run, some in quantized:
-        quantization_run.observed = {watch.handle: watch.sums for watch in some}
-    quantization.seen = {one.handle: one for one in seen}
-    quantization.is_outdated = False
-    quantization.has_kept_batches = kept is not None
-    pruning.batches = quantization.batches = None if kept is None else Batches(kept, forward)
+    observers = [one for engine in engines for one in engine.observers(engine.begun)]
+    kept = tuple(batches) if stages_that_look(engines, context.steps) else None
+    if kept is not None and all(one.is_empty for one in observers):
+        need_batch(len(kept))
+    else:
+        observe(context.model, observers, batches if kept is None else kept, forward)
+    context.has_kept_batches = kept is not None
+    context.batches = None if kept is None else Batches(kept, forward)
 
 
-def observe_again(pruning: Pruning, runs: Sequence[PruningRun], batches: Batches) -> None:
-    """Let some pruning stages observe the model as it is now.
+def observe(
+    model: nn.Module,
+    observers: Sequence[Observers],
+    batches: Iterable[Any],
+    forward: Forward | None,
+) -> None:
+    """Run batches once while engines observe; what was observed before stays after an error.
 
     Args:
-        pruning: the session's pruning.
-        runs: the stages.
-        batches: the calibration batches.
+        model: the session's model.
+        observers: who observes what.
+        batches: what to run; read once.
+        forward: called as forward(model, batch), or None for the default.
     """
-    statistics = pruning.new_statistics(runs)
-    pruned = pruning.watches(runs)
-    watches = [watch for _, some in pruned for watch in some]
-    if not statistics and not watches:
-        return
-    with observe(statistics), watch_modules(watches):
-        count = run_batches(pruning.model, batches.batches, batches.forward)
-    collect(list(statistics.values()), count)
-    collect_watches(watches)
-    pruning.statistics.update(statistics)
-    for run, some in pruned:
-        run.observed = {watch.handle: watch.sums for watch in some}
+    with ExitStack() as stack:
+        for one in observers:
+            stack.enter_context(one.listening())
+        count = run_batches(model, batches, forward)
+    need_batch(count)
+    for one in observers:
+        one.collect()
+    for one in observers:
+        one.keep()
+
+
+def observe_again(context: Context, observers: Sequence[Observers]) -> None:
+    """Observe the kept batches once more, unless there are none or nothing to observe.
+
+    Args:
+        context: what the session's engines share.
+        observers: who observes what.
+    """
+    kept = context.batches
+    if kept is not None and not all(one.is_empty for one in observers):
+        observe(context.model, observers, kept.batches, kept.forward)

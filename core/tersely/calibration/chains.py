@@ -34,7 +34,7 @@ class Call:
         """Call a block with these arguments."""
         return block(*self.args, **self.kwargs)
 
-    def following(self, output: Any) -> Call:
+    def next_call(self, output: Any) -> Call:
         """Return the call of the next block, whose first tensor is this one's output."""
         hidden = _first(output)
         args = list(self.args)
@@ -206,7 +206,7 @@ def _is_chain(seen: Sequence[Call], outputs: Sequence[Any], count: int) -> bool:
     if len(seen) != count or len(outputs) != count:
         return False
     for index in range(count - 1):
-        expected = seen[index].following(outputs[index])
+        expected = seen[index].next_call(outputs[index])
         if not _same(expected.args, seen[index + 1].args):
             return False
         if not _same(dict(expected.kwargs), dict(seen[index + 1].kwargs)):

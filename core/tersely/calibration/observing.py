@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from tersely.calibration.statistic import Statistic
 from tersely.engine.batches import Forward, call_model
 from tersely.engine.binding import Handle
 from tersely.engine.instrumenting import with_site
+from tersely.engine.processes import gather
+from tersely.errors import CalibrationError
 from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.instruments import Transform
 
 
 @contextlib.contextmanager
-def observe(statistics: Mapping[Handle, Statistic]) -> Iterator[None]:
-    """Let statistics see their targets inside the block, and take them off again.
+def observe_targets(observing: Mapping[Handle, Transform]) -> Iterator[None]:
+    """Let transforms see inputs and outputs inside the block, and take them off again.
 
     Args:
-        statistics: what observes each target.
+        observing: what observes each target, as the last step on it.
     """
-    before = [(handle.module, instruments_of(handle.module)) for handle in statistics]
-    for handle, statistic in statistics.items():
+    before = [(handle.module, instruments_of(handle.module)) for handle in observing]
+    for handle, transform in observing.items():
         current = instruments_of(handle.module)
         replace_instruments(
-            handle.module, with_site(current, handle.module, handle.plan.target, statistic)
+            handle.module, with_site(current, handle.module, handle.plan.target, transform)
         )
     try:
         yield
@@ -71,3 +73,61 @@ def run_batches(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
             call(model, batch)
             count += 1
     return count
+
+
+def need_batch(batches: int) -> None:
+    """Refuse calibration without a batch.
+
+    Args:
+        batches: how many batches this process ran.
+
+    Raises:
+        CalibrationError: a process had none; raised in every process.
+    """
+    everyone = gather(batches)
+    for process, count in enumerate(everyone):
+        if count == 0:
+            where = _where(process, everyone)
+            raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
+
+
+def need_seen(name: str, counts: Sequence[int]) -> None:
+    """Refuse an input or output that no batch reached.
+
+    Args:
+        name: the target's full name.
+        counts: how often each process saw it.
+
+    Raises:
+        CalibrationError: a process did not see it.
+    """
+    for process, count in enumerate(counts):
+        if count == 0:
+            raise CalibrationError(
+                f"{name} was not seen in calibration{_where(process, counts)}: no batch reached "
+                f"it, or something calls its module's forward without calling the module; run it, "
+                f"or leave it out",
+                target=name,
+            )
+
+
+def need_one_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse an input or output whose shape differs between processes.
+
+    Args:
+        name: the target's full name.
+        shapes: its shape in each process, without the batch.
+
+    Raises:
+        CalibrationError: the shapes differ.
+    """
+    if any(shape != shapes[0] for shape in shapes):
+        raise CalibrationError(
+            f"{name} has another shape in each process: {[list(shape) for shape in shapes]} "
+            f"without the batch; calibrate with one shape",
+            target=name,
+        )
+
+
+def _where(process: int, everyone: Sequence[object]) -> str:
+    return f" in process {process}" if len(everyone) > 1 else ""

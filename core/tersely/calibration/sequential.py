@@ -4,48 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tersely.calibration.chains import Call, Chain, enter_modules, find_blocks, find_chain
 from tersely.calibration.observing import evaluating
-from tersely.calibration.watching import Watch, collect_watches, watch_modules
+from tersely.calibration.watching import collect_watches, watch_modules
 from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
+from tersely.engine.run import Run
 from tersely.errors import SessionError
 from tersely.instrument.classes import is_sharded
 
 
-class ObservingRun(Protocol):
-    """A stage whose algorithm observes modules."""
-
-    observed: dict[Handle, dict[str, Tensor]]
-
-    @property
-    def algorithm(self) -> object:
-        """The algorithm."""
-        ...
-
-    @property
-    def handles(self) -> tuple[Handle, ...]:
-        """The targets whose modules it observes."""
-        ...
-
-    def watches(self, handles: Sequence[Handle]) -> list[Watch]:
-        """Return observers of the modules of some targets."""
-        ...
-
-    def forget(self, handles: Sequence[Handle]) -> None:
-        """Drop what was observed of some targets."""
-        ...
-
-
 def compress_in_sequence(
-    run: ObservingRun,
+    run: Run[Any],
     model: nn.Module,
     batches: Batches,
     *,
@@ -93,7 +70,7 @@ def _need_whole_parameters(handles: Sequence[Handle]) -> None:
         )
 
 
-def _observe(run: ObservingRun, handles: Sequence[Handle], feed: Callable[[], None]) -> None:
+def _observe(run: Run[Any], handles: Sequence[Handle], feed: Callable[[], None]) -> None:
     watches = run.watches(handles)
     with watch_modules(watches):
         feed()
@@ -103,7 +80,7 @@ def _observe(run: ObservingRun, handles: Sequence[Handle], feed: Callable[[], No
 
 
 def _follow(
-    run: ObservingRun,
+    run: Run[Any],
     chain: Chain,
     blocks: Sequence[nn.Module],
     handles: Sequence[Handle],
@@ -122,12 +99,12 @@ def _follow(
             compress(members)
             run.forget(members)
         if block is not blocks[-1]:
-            calls = tuple(call.following(call.run(block)) for call in calls)
+            calls = tuple(call.next_call(call.run(block)) for call in calls)
     return waiting
 
 
 def _run_calls(
-    run: ObservingRun,
+    run: Run[Any],
     chain: Chain,
     block: nn.Module,
     calls: Sequence[Call],

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import attrs
 import torch
 from torch import Tensor, distributed, nn
 
+from tersely.calibration.observing import need_one_shape, need_seen, observe_targets
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
+from tersely.engine.protocol import Observers
 from tersely.errors import CalibrationError
 from tersely.instrument.masks import spatial_dims
 from tersely.instrument.names import MASK
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.granularity import meant
-from tersely.planning.stage import descriptor_of
 
 
 @attrs.define(eq=False)
@@ -80,8 +83,8 @@ class Statistic:
         Raises:
             CalibrationError: no value was seen.
         """
-        if self.total is None or self.count == 0:
-            raise CalibrationError(_unseen(self.name, ""))
+        need_seen(self.name, [0 if self.total is None else self.count])
+        assert self.total is not None  # it was seen
         return self.total / self.count
 
 
@@ -98,59 +101,47 @@ def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
     return Statistic(handle.plan.name, handle.plan.channel_dim if by_channel else None, spatial)
 
 
-def collect(statistics: Sequence[Statistic], batches: int) -> None:
-    """Sum up what all processes saw, so that all of them decide alike.
+@attrs.frozen(eq=False)
+class StatisticObservers(Observers):
+    """What some stages observe of inputs and outputs.
 
-    Args:
-        statistics: the statistics of this process, in the same order everywhere; written to.
-        batches: how many batches this process ran.
-
-    Raises:
-        CalibrationError: a process had no batch, did not see a target, saw another shape of it
-            than the others, or values that are not finite. It is raised in every process.
+    Attributes:
+        statistics: the statistics that a pass fills.
+        kept: where they go afterwards; written to.
     """
-    own = batches, [one.seen() for one in statistics]
-    everyone = gather(own)
-    for process, (found, _) in enumerate(everyone):
-        if found == 0:
-            where = f" in process {process}" if len(everyone) > 1 else ""
-            raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
-    for number, statistic in enumerate(statistics):
-        views = [seen[number] for _, seen in everyone]
-        _check_views(statistic.name, views)
-        if len(everyone) > 1:
-            statistic.count = sum(count for count, _ in views)
-            distributed.all_reduce(statistic.total)
-        if statistic.total is not None and not bool(statistic.total.isfinite().all()):
-            raise CalibrationError(
-                f"{statistic.name} had NaN or infinite values in calibration; check the batches "
-                f"and the model's weights",
-                target=statistic.name,
-            )
 
+    statistics: Mapping[Handle, Statistic]
+    kept: dict[Handle, Statistic]
 
-_View = tuple[int, tuple[int, ...]]
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to observe."""
+        return not self.statistics
 
+    def listening(self) -> AbstractContextManager[None]:
+        """Observe the inputs and outputs inside the block."""
+        return observe_targets(self.statistics)
 
-def _check_views(name: str, views: Sequence[_View]) -> None:
-    for process, (count, _) in enumerate(views):
-        if count == 0:
-            where = f" in process {process}" if len(views) > 1 else ""
-            raise CalibrationError(_unseen(name, where))
-    shapes = [list(shape) for _, shape in views]
-    if any(shape != shapes[0] for shape in shapes):
-        raise CalibrationError(
-            f"{name} has another shape in each process: {shapes} without the batch; calibrate "
-            f"with one shape",
-            target=name,
-        )
+    def collect(self) -> None:
+        """Sum up what all processes saw, so that all of them decide alike."""
+        everyone = gather([one.seen() for one in self.statistics.values()])
+        for number, statistic in enumerate(self.statistics.values()):
+            views = [seen[number] for seen in everyone]
+            need_seen(statistic.name, [count for count, _ in views])
+            need_one_shape(statistic.name, [shape for _, shape in views])
+            if len(everyone) > 1:
+                statistic.count = sum(count for count, _ in views)
+                distributed.all_reduce(statistic.total)
+            if statistic.total is not None and not bool(statistic.total.isfinite().all()):
+                raise CalibrationError(
+                    f"{statistic.name} had NaN or infinite values in calibration; check the "
+                    f"batches and the model's weights",
+                    target=statistic.name,
+                )
 
-
-def _unseen(name: str, where: str) -> str:
-    return (
-        f"{name} was not seen in calibration{where}: no batch reached it, or something calls its "
-        f"module's forward without calling the module; run it, or leave it out"
-    )
+    def keep(self) -> None:
+        """Give the engine what was observed."""
+        self.kept.update(self.statistics)
 
 
 def sample_shape(statistics: Mapping[Handle, Statistic], handle: Handle) -> tuple[int, ...] | None:

@@ -4,45 +4,64 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
+from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
-from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
+from tersely.engine.protocol import Observers
+from tersely.engine.run import Run
 from tersely.engine.sums import add_sums, merged_over_processes, over_processes
+from tersely.engine.watch import Watch
 from tersely.errors import CalibrationError
 
 
-@attrs.define(eq=False)
-class Watch:
-    """What one algorithm observes of one target's module; mutable because batches add to it.
+@attrs.frozen(eq=False)
+class ModuleObservers(Observers):
+    """What the algorithm of one stage observes of modules.
 
     Attributes:
-        handle: the target.
-        algorithm: the algorithm.
-        target: the target as the algorithm sees it.
-        sums: what was observed.
+        run: the stage.
+        watches: what it observes.
     """
 
-    handle: Handle
-    algorithm: object
-    target: Any
-    sums: dict[str, Tensor] = attrs.field(factory=dict)
+    run: Run[Any]
+    watches: Sequence[Watch]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to observe."""
+        return not self.watches
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Observe the modules inside the block."""
+        return watch_modules(self.watches)
+
+    def collect(self) -> None:
+        """Bring together what all processes saw."""
+        collect_watches(self.watches)
+
+    def keep(self) -> None:
+        """Give the stage what was observed."""
+        self.run.observed = {watch.handle: watch.sums for watch in self.watches}
 
 
-def is_observing(algorithm: object) -> bool:
-    """Tell whether an algorithm observes modules in calibration."""
-    return isinstance(algorithm, (ObservesInputs, ObservesOutputs))
+def module_observers(runs: Sequence[Run[Any]]) -> list[Observers]:
+    """Return observers of modules for those stages that are not calibrated block by block.
 
-
-def is_sequential(algorithm: object) -> bool:
-    """Tell whether an algorithm that observes modules wants to be calibrated block by block."""
-    return isinstance(algorithm, Sequential) and algorithm.sequential
+    Args:
+        runs: the stages.
+    """
+    return [
+        ModuleObservers(run, run.watches(run.handles))
+        for run in runs
+        if run.is_observing_modules and not run.is_sequential
+    ]
 
 
 @contextlib.contextmanager

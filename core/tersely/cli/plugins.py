@@ -1,4 +1,4 @@
-"""``tersely plugins``: what is installed, in detail, whether it keeps its contract, a new one."""
+"""``tersely plugins``: lists, describes, checks and creates plugins."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Only of this kind.")
 @click.pass_context
 def check_plugin(context: click.Context, name: str, kind_name: str | None) -> None:
-    """Check that NAME keeps its contract; NAME may be a distribution, for all it provides."""
+    """Check that NAME meets its contract, or that everything a distribution NAME provides does."""
     installed = registry()
     found = find_names(installed, name, kind_name=kind_name) or provided_by(installed, name)
     if not found:

@@ -11,7 +11,7 @@ from string import Template
 import attrs
 import click
 
-from tersely.registry.hookspecs import API_VERSION
+from tersely.registry.hookspecs import plugin_api
 from tersely.registry.kinds import GRANULARITY, LOSS, PRUNER, QUANTIZER, Kind
 from tersely.registry.registry import Registry, registry
 
@@ -58,7 +58,7 @@ class Scaffold:
         text = (_TEMPLATES / f"{template}.template").read_text(encoding="utf-8")
         words = "".join(word.capitalize() for word in self.name.split("_"))
         return Template(text).substitute(
-            api=API_VERSION,
+            api=plugin_api[0],
             distribution=self.distribution,
             hook=self.kind.hook,
             info=self.kind.descriptor.__name__,

@@ -12,7 +12,7 @@ import click
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write here, not where the job says."
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run of this job.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
 def command(job: Path, *, output: Path | None, resume: bool) -> None:
     """Run JOB: build, plan, compress, train, evaluate, and write the report and the model."""
     from tersely.jobs.runner import run_job  # imports torch, which other commands do without

@@ -1,4 +1,4 @@
-"""What the console script calls; it says what to install where the command line is not."""
+"""What the console script calls: it runs the command line, or says how to install it."""
 
 from __future__ import annotations
 

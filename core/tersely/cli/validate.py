@@ -38,7 +38,7 @@ def command(files: tuple[str, ...], format_: Format, method: Method | None) -> N
     """Check recipes, jobs and config lists.
 
     Prints every problem as FILE:LINE:COLUMN: path: message (hint), and exits with 1 when there is
-    one. What a file is, is told from its content. The recipe that a job names is checked too.
+    one. The kind of each file is detected from its content. A job's recipe is checked too.
     """
     checked = [each for file in files for each in _check(file, method)]
     for line in render(checked, format_):

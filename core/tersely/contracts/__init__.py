@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tersely.contracts.quantizer import LearnsScales as LearnsScales
     from tersely.contracts.quantizer import MergesObservations as MergesObservations
     from tersely.contracts.quantizer import ObservesRange as ObservesRange
+    from tersely.contracts.quantizer import OptimizesByName as OptimizesByName
     from tersely.contracts.quantizer import Simulates as Simulates
     from tersely.contracts.quantizer import SolvesWeights as SolvesWeights
     from tersely.contracts.settings import Align as Align
@@ -56,6 +57,7 @@ _WHERE = {
     "ObservesOutputs": "abilities",
     "ObservesRange": "quantizer",
     "Optimizes": "abilities",
+    "OptimizesByName": "quantizer",
     "Penalizes": "pruner",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",

@@ -31,6 +31,7 @@ QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     "FollowsTraining": "training",
     "LearnsScales": "training",
     "Optimizes": "nothing",
+    "OptimizesByName": "nothing",
     "ChangesAfterStep": "training",
     "Simulates": "nothing",
     "SolvesWeights": "nothing",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks
@@ -228,6 +229,19 @@ class LearnsScales(Ability):
             qparams: as in `start`.
             learned: what is learned.
             target: what is quantized; ``tensor`` is None.
+        """
+
+
+class OptimizesByName(Ability):
+    """A quantizer that moves what it learns under one name unlike what it learns under another."""
+
+    @abstractmethod
+    def named_optimizer(self, tensors: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
+        """Return an optimizer of everything that is learned.
+
+        Args:
+            tensors: name -> what the algorithm's ``start`` returned under it, for all targets;
+                sorted by name.
         """
 
 

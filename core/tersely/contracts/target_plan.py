@@ -57,6 +57,9 @@ class TargetPlan:
         input_dim: the dimension of the module's weight that counts input channels.
         channel_dim: the dimension of the module's activations that holds channels, counted with
             the batch: 1 or -1.
+        groups: how often the output channels of the weight's ``output_dim`` repeat, for one after
+            the other of as many runs of input channels; more than 1 for grouped transposed
+            convolutions.
     """
 
     module: str
@@ -74,6 +77,7 @@ class TargetPlan:
     output_dim: int = 0
     input_dim: int = 1
     channel_dim: int = -1
+    groups: int = 1
 
     @property
     def name(self) -> str:

@@ -1,1 +1,4 @@
-"""Distillation in a session: taps, pairs, projections and losses."""
+"""Distillation in a session: taps, pairs, projections and losses.
+
+Private: import public names from `tersely`.
+"""

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tersely.contracts.target_plan import TargetPlan
 from tersely.distillation.pairs import Pair, loss_of, module_of
-from tersely.distillation.projection import Projections
+from tersely.distillation.projection import BIAS, WEIGHT, Projections
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Binding, Handle
+from tersely.engine.binding import Handle, first_device
+from tersely.engine.context import Context
+from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
-from tersely.errors import AttachError, SessionError
+from tersely.engine.protocol import Engine
+from tersely.engine.run import Run
+from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
+from tersely.errors import AttachError, SessionError, SessionFileError
 from tersely.instrument.instruments import OutputSite
 from tersely.instrument.names import TAP
 from tersely.instrument.sites import input_site, process_inputs, process_output
@@ -24,36 +28,42 @@ from tersely.planning.addresses import Address, parse_address
 from tersely.planning.signature import signature_of
 
 
-class Distillation:
+class Distillation(Engine[Run[Any]]):
     """All distillation stages of a session; mutable because taps fill and projections learn.
 
     Attributes:
         pairs: every student target with what it learns from.
         projections: the learned maps between widths.
-        teacher: the teacher, or None.
     """
 
-    def __init__(self, binding: Binding, teacher: nn.Module | None) -> None:
-        self.teacher = teacher
+    method = "distillation"
+    grammar = Grammar("distillation.", {WEIGHT: False, BIAS: False, MOVED: True})
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self.projections = Projections()
         self._hooks: list[Any] = []
-        self.handles = tuple(one for one in binding.handles if one.plan.method == "distillation")
-        stages = binding.plan.recipe.stages
+        self._is_listening = False
+        stages = context.binding.plan.recipe.stages
         self.pairs = tuple(_pair(handle, stages[handle.plan.stage]) for handle in self.handles)
 
-    def start(self) -> None:
-        """Put taps into the instrumented student and listen to the teacher.
+    def start(self, steps: int) -> None:
+        """Put taps into the instrumented student and listen to the teacher, once.
 
         Raises:
             SessionError: a link is no module of the teacher.
         """
+        if self._is_listening:
+            return
+        self._is_listening = True
+        teacher = self.context.teacher
         for pair in self.pairs:
             for module, attribute in pair.handle.owners:
                 put(module, attribute, (pair.student,), place=TAP)
-            if self.teacher is None:
+            if teacher is None:
                 continue
             for link, tap in pair.teachers.items():
-                module = module_of(self.teacher, link, pair.plan)
+                module = module_of(teacher, link, pair.plan)
                 self._hooks.append(_listen(module, pair.plan, tap))
 
     def stop(self) -> None:
@@ -70,53 +80,52 @@ class Distillation:
             for tap in pair.teachers.values():
                 tap.take()
 
-    def is_running(self, steps: int) -> bool:
-        """Tell whether a stage is at work.
+    @property
+    def is_running(self) -> bool:
+        """Whether a stage is at work."""
+        return bool(self._running())
 
-        Args:
-            steps: optimizer steps so far.
-        """
-        return any(pair.stage.is_running(steps) for pair in self.pairs)
+    def _running(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair.stage.is_running(self.context.steps)]
 
-    def loss(self, steps: int) -> list[Tensor]:
+    def losses(self) -> list[Tensor]:
         """Return lambda times loss of every pair whose stage is at work.
-
-        Taps are empty afterwards, come what may.
-
-        Args:
-            steps: optimizer steps so far.
 
         Raises:
             SessionError: a side of a pair was not seen since the last loss, or the tensors do not
                 go together.
             PluginError: a loss failed.
         """
-        pairs = [pair for pair in self.pairs if pair.stage.is_running(steps)]
-        try:
-            self._read_parameters(pairs)
-            for pair in pairs:
-                missing = pair.missing()
-                if missing is not None:
-                    raise SessionError(missing)
-            return [pair.compute(self.projections) for pair in pairs]
-        finally:
-            self.forget()
+        pairs = self._running()
+        self._read_parameters(pairs)
+        for pair in pairs:
+            missing = pair.missing()
+            if missing is not None:
+                raise SessionError(missing)
+        return [pair.compute(self.projections) for pair in pairs]
 
     def _read_parameters(self, pairs: Sequence[Pair]) -> None:
+        teacher = self.context.teacher
         # A parameter is not called, so nothing flows through its tap: it is read when it counts.
         for pair in pairs:
             if pair.handle.is_activation:
                 continue
             getattr(pair.handle.module, pair.plan.target)
             for link, tap in pair.teachers.items():
-                if self.teacher is not None:
-                    module = module_of(self.teacher, link, pair.plan)
+                if teacher is not None:
+                    module = module_of(teacher, link, pair.plan)
                     tap.value = _read(module, pair, link)
 
-    def step(self) -> None:
-        """Move projections, unless the user's optimizer does."""
+    def step(self, steps: int, journal: Journal) -> bool:
+        """Move projections, unless the user's optimizer does; masks do not change."""
         if self.projections.optimizer is not None:
             step_optimizer(self.projections.optimizer)
+        return False
+
+    @property
+    def learning_stages(self) -> list[Stage]:
+        """The stages with a projection."""
+        return [pair.stage for pair in self.pairs if pair.is_projected]
 
     def hand_over(self) -> list[Tensor]:
         """Return what is learned; from now on the user's optimizer moves it.
@@ -132,6 +141,41 @@ class Distillation:
                 f"session.parameters()"
             )
         return self.projections.hand_over()
+
+    def note(self, journal: Journal, *, is_step: bool) -> None:
+        """Note the projections."""
+        super().note(journal, is_step=is_step)
+        projections = self.projections
+        journal.note_attributes(projections, "tensors", "optimizer", "is_handed_over")
+        if is_step and projections.optimizer is not None:
+            journal.note_optimizer(projections.optimizer)
+
+    def save(self) -> Saved:
+        """Return the projections, in the order in which they were made."""
+        projections = self.projections
+        parts = moments_of(projections.optimizer, projections.learned())
+        for (key, name), leaf in projections.learned().items():
+            parts[name, key] = {"": leaf.detach().clone()}
+        data = {"projections": list(projections.tensors), "handed_over": projections.is_handed_over}
+        return Saved(parts, data)
+
+    def known_names(self) -> set[str]:
+        """Return the names that saved tensors can belong to: ``student target>link``."""
+        return {f"{pair.plan.name}>{link}" for pair in self.pairs for link in pair.teachers}
+
+    def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
+        """Put saved projections in the place of those that are there."""
+        projections = self.projections
+        projections.tensors = {}
+        projections.optimizer = None
+        projections.is_handed_over = bool(saved.data["handed_over"])
+        for key in saved.data["projections"]:
+            weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
+            if weight is None or bias is None:
+                raise SessionFileError(f"the saved session lacks the projection {key}")
+            device = first_device(self.context.model)
+            projections.add(key, weight.to(device), bias.to(device))
+        restore_moments(projections.optimizer, projections.learned(), saved)
 
     def _is_waiting(self, pair: Pair) -> bool:
         return pair.is_projected and not any(
@@ -228,21 +272,3 @@ def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
         process_output(module, {place: (tap,)}, output)
 
     return module.register_forward_hook(leave)
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors on a device.
-
-    Args:
-        value: a tensor, or tuples, lists and mappings of values.
-        device: where to.
-    """
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, tuple) and hasattr(value, "_make"):
-        return value._make(to_device(one, device) for one in value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_device(one, device) for one in value)
-    if isinstance(value, dict):
-        return {key: to_device(one, device) for key, one in value.items()}
-    return value

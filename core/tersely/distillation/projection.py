@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 LEARNING_RATE = 1e-3
-PREFIX = "distillation."
-"""How the names of saved tensors begin."""
-
-_PARTS = ("weight", "bias")
-_MOVED, _HANDED_OVER = "moved-", "handed_over"
+WEIGHT, BIAS = "weight", "bias"
+"""The parts of a map, by which they are saved."""
 
 
 class Projections:
@@ -68,56 +64,19 @@ class Projections:
         else:
             self.optimizer.add_param_group({"params": list(leaves)})
 
+    def learned(self) -> dict[tuple[str, str], Tensor]:
+        """Return every map's tensors by ``target>link`` and part, in the order they were made."""
+        return {
+            (key, part): leaf
+            for key, leaves in self.tensors.items()
+            for part, leaf in zip((WEIGHT, BIAS), leaves, strict=True)
+        }
+
     def hand_over(self) -> list[Tensor]:
         """Return every map's tensors; from now on the user's optimizer moves them."""
         self.is_handed_over = True
         self.optimizer = None
-        return [leaf for leaves in self.tensors.values() for leaf in leaves]
-
-
-def projection_state(projections: Projections) -> dict[str, Tensor]:
-    """Return all maps, and the optimizer that moves them, as named tensors.
-
-    Args:
-        projections: a session's projections.
-    """
-    found: dict[str, Tensor] = {}
-    for key, leaves in projections.tensors.items():
-        for part, leaf in zip(_PARTS, leaves, strict=True):
-            found[f"{PREFIX}{part}:{key}"] = leaf.detach()
-    if projections.is_handed_over:
-        found[f"{PREFIX}{_HANDED_OVER}:"] = torch.ones(())
-    if projections.optimizer is not None:
-        for index, parts in projections.optimizer.state_dict()["state"].items():
-            for part, value in parts.items():
-                if value is not None:
-                    found[f"{PREFIX}{_MOVED}{part}:{index}"] = torch.as_tensor(value)
-    return found
-
-
-def restore_projections(projections: Projections, tensors: Mapping[str, Tensor]) -> None:
-    """Put saved maps back.
-
-    Args:
-        projections: those of a freshly attached session.
-        tensors: what `projection_state` returned.
-    """
-    maps: dict[str, dict[str, Tensor]] = {}
-    moved: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        part, _, key = name.removeprefix(PREFIX).partition(":")
-        if part == _HANDED_OVER:
-            projections.is_handed_over = True
-        elif part.startswith(_MOVED):
-            moved.setdefault(int(key), {})[part.removeprefix(_MOVED)] = tensor
-        else:
-            maps.setdefault(key, {})[part] = tensor
-    # In the order in which they were made: the optimizer counts them.
-    for key, parts in maps.items():
-        projections.add(key, *(parts[part] for part in _PARTS))
-    if projections.optimizer is not None and moved:
-        whole = projections.optimizer.state_dict()
-        projections.optimizer.load_state_dict({**whole, "state": moved})
+        return list(self.learned().values())
 
 
 def _initial(key: str, widths: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,4 @@
-"""Documents: reading, checking and building recipes, jobs and config lists; needs no torch."""
+"""Documents: reading, checking and building recipes, jobs and config lists; needs no torch.
+
+Private: import public names from `tersely`.
+"""

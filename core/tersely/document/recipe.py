@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -11,6 +11,8 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 OnConflict = Literal["first", "last", "error"]
+Written: TypeAlias = Mapping[str, Json] | Sequence[Mapping[str, Json]]
+"""A stage as a document has it, or a list of stages."""
 
 
 @attrs.frozen(kw_only=True)
@@ -106,9 +108,12 @@ class Stage:
         return self.has_begun(steps) and (self.end is None or steps < self.end)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, init=False)
 class Recipe:
     """A whole recipe, checked against the schema and the installed plugins.
+
+    ``Recipe(pruning=..., strict=True)`` checks and builds one from the keys that a document has;
+    from stages that are built already it is made as it is.
 
     Attributes:
         stages: all stages, pruning first, then quantization, then distillation, each in the
@@ -127,3 +132,58 @@ class Recipe:
     on_conflict: OnConflict | None = None
     document: Mapping[str, Json] = attrs.field(factory=dict, eq=False, repr=False)
     source: str | None = attrs.field(default=None, eq=False)
+
+    def __init__(  # noqa: PLR0913  # as many as a document has keys
+        self,
+        *,
+        pruning: Written | None = None,
+        quantization: Written | None = None,
+        distillation: Written | None = None,
+        stages: Sequence[Mapping[str, Json]] | tuple[Stage, ...] | None = None,
+        requires: Sequence[str] | None = None,
+        strict: bool = False,
+        on_conflict: OnConflict | None = None,
+        document: Mapping[str, Json] | None = None,
+        source: str | None = None,
+    ) -> None:
+        """Check and build a recipe.
+
+        Args:
+            pruning: a pruning stage, or a list of them.
+            quantization: a quantization stage, or a list of them.
+            distillation: a distillation stage, or a list of them.
+            stages: periods in order of time; or stages that are built already.
+            requires: distributions that have to be installed.
+            strict: whether what matches nothing is an error.
+            on_conflict: which entry keeps a target that two entries configure.
+            document: the data that built stages come from.
+            source: the file that built stages come from.
+
+        Raises:
+            ConfigError: the keys have mistakes; holds every one of them.
+        """
+        is_alone = pruning is None and quantization is None and distillation is None
+        if is_alone and isinstance(stages, tuple) and all(isinstance(one, Stage) for one in stages):
+            self.__attrs_init__(
+                stages=stages,
+                requires=tuple(requires or ()),
+                strict=strict,
+                on_conflict=on_conflict,
+                document=document or {},
+                source=source,
+            )
+            return
+        from tersely.document.load import load_recipe  # it builds what this class holds
+
+        written = {
+            "pruning": pruning,
+            "quantization": quantization,
+            "distillation": distillation,
+            "stages": stages,
+            "requires": requires,
+            "strict": strict or None,
+            "on_conflict": on_conflict,
+        }
+        given = {key: value for key, value in written.items() if value is not None}
+        built = load_recipe(given)
+        self.__attrs_init__(**{f.name: getattr(built, f.name) for f in attrs.fields(Recipe)})

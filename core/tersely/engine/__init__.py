@@ -1,1 +1,4 @@
-"""What pruning, quantization and distillation share in a session."""
+"""What pruning, quantization and distillation share in a session.
+
+Private: import public names from `tersely`.
+"""

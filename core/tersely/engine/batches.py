@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
@@ -66,3 +67,21 @@ def _listed(batch: Any) -> list[Any]:
 
 _PLAIN = (bool, int, float, str, type(None))
 """Values of a batch that belong to all of its samples."""
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device.
+
+    Args:
+        value: a tensor, or tuples, lists and mappings of values.
+        device: where to.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._make(to_device(one, device) for one in value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(one, device) for one in value)
+    if isinstance(value, dict):
+        return {key: to_device(one, device) for key, one in value.items()}
+    return value

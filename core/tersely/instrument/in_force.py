@@ -13,7 +13,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import QUANTIZE
 from tersely.instrument.quantizing import Grid, Learned, Quantize, Simulated
-from tersely.instrument.transforms import chain_of
+from tersely.instrument.transforms import chain_of, processed
 
 
 def qparams_of(module: nn.Module, target: str) -> QParams | None:
@@ -82,3 +82,36 @@ class QuantizeBias:
             quant_max=found.quant_max,
             dtype=found.dtype,
         )
+
+
+@attrs.frozen
+class LeastScale:
+    """The smallest scale of a weight with which the bias beside it fits int32 (rule Q1.6).
+
+    Attributes:
+        bias: what quantizes the bias.
+    """
+
+    bias: QuantizeBias
+
+    @torch.no_grad()
+    def __call__(self, module: nn.Module, scale: Tensor) -> Tensor | None:
+        """Return the smallest scales, or None while the input has no scale of its own.
+
+        Args:
+            module: the module that owns weight and bias.
+            scale: the weight's scale, one or one for each output channel.
+
+        Returns:
+            ``scale``'s shape and dtype.
+        """
+        source = qparams_of(module, self.bias.source)
+        raw = module._parameters.get(self.bias.target)
+        if source is None or raw is None:
+            return None
+        value = processed(module, self.bias.target, raw.detach(), until=QUANTIZE).abs().double()
+        least = value / (source.scale.detach().double().reshape(()) * self.bias.grid.quant_max)
+        if scale.numel() == 1:
+            least = least.amax()
+        # A little more, for what rounding it takes away.
+        return (least * (1 + 2**-22)).to(scale.dtype).reshape(scale.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
@@ -30,6 +31,8 @@ class Follow:
         inner: what quantizes with the scale in force.
         decay: the share of the old range that stays.
         is_quantizing: whether values are quantized already, or only observed.
+        least: the smallest scales that serve the bias beside a weight, given the module and scales;
+            None where there is no such bias.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -39,6 +42,7 @@ class Follow:
     inner: Quantize
     decay: float
     is_quantizing: bool = True
+    least: Callable[[nn.Module, Tensor], Tensor | None] | None = None
 
     @property
     def settled(self) -> Quantize:
@@ -68,7 +72,11 @@ class Follow:
         low, high = self._moved(module, *_over_processes([end.float() for end in found]))
         # Chosen before anything is written: what is not finite raises and leaves no trace.
         chosen = choose_of(self.quantizer)(low, high, self.tensor)
-        parts = {"low": low, "high": high, "scale": chosen.scale.reshape(low.shape)}
+        scale = chosen.scale.reshape(low.shape)
+        least = None if self.least is None else self.least(module, scale)
+        if least is not None:
+            scale = torch.maximum(scale, least)
+        parts = {"low": low, "high": high, "scale": scale}
         if not self.inner.grid.is_centred:
             # Adding zeros to every value, here and in backward, would be work for nothing.
             parts["zero_point"] = chosen.zero_point.reshape(low.shape)

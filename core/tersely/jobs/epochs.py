@@ -1,4 +1,4 @@
-"""What the built-in loop keeps after each epoch, so that a killed run goes on behind it."""
+"""What the built-in loop keeps after each epoch, so that a killed run continues after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "epoch-"
 
 
 def epoch_folder(folder: Path, epochs: int) -> Path:
-    """Return where the checkpoint behind some epochs lies.
+    """Return where the checkpoint after a number of epochs is.
 
     Args:
         folder: the run's folder.
@@ -56,7 +56,7 @@ def keep_epoch(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int) -> Ru
 
 
 def restore_training(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int) -> None:
-    """Put the optimizer and the random generators where they were behind an epoch.
+    """Put the optimizer and the random generators back to where they were after an epoch.
 
     Args:
         run: the run, whose model and session were restored from the same checkpoint.

@@ -1,4 +1,4 @@
-"""How a job tells what it does: bars while a person watches, plain lines in a log file."""
+"""How a job reports its progress: bars while a person watches, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Voice(Protocol):
         Args:
             batches: what to go through.
             title: what is counted.
-            note: returns what else there is to say, and is told instead of the count.
+            note: returns a text that is shown instead of the count.
         """
         ...
 

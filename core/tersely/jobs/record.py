@@ -1,4 +1,4 @@
-"""What a run has finished so far: the small file that makes it possible to go on with it."""
+"""What a run has finished so far: the small file from which it resumes."""
 
 from __future__ import annotations
 

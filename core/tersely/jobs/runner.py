@@ -1,4 +1,4 @@
-"""Run a job from its file to its report, and go on with one that was interrupted."""
+"""Run a job from its file to its report, and resume one that was interrupted."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Which blocks are masked: budgets, selection, groups and alignment."""
+"""Which blocks are masked: budgets, selection, groups and alignment.
+
+Private: import public names from `tersely`.
+"""

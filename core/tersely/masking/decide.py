@@ -55,11 +55,12 @@ def decide_alone(unit: Unit) -> Tensor:
         unit: the unit; without keep, ratio and threshold everything is kept.
 
     Returns:
-        Bool, the rows' shape, True = kept.
+        Bool, the rows' shape, True = kept; 0 and 1 in the place of its rows where it is
+        expendable.
     """
     total = unit.rows.shape[1]
     if unit.keep is not None:
-        return keep_highest(unit.rows, total - unit.keep)
+        return keep_highest(unit.rows, total - unit.keep, is_expendable=unit.is_expendable)
     if unit.ratio is not None:
         count = count_masked(unit.ratio, total)
         count = bound_count(count, total, minimum=unit.minimum, maximum=unit.maximum)

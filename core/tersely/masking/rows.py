@@ -24,7 +24,7 @@ def keep_highest(rows: Tensor, masked: int, *, is_expendable: bool = False) -> T
     Args:
         rows: shape (rows, columns), float, finite.
         masked: how many of each row are masked.
-        is_expendable: whether the result may take the place of a single row.
+        is_expendable: whether the result may take the place of the rows.
 
     Returns:
         ``rows``'s shape, bool, True = kept; exactly ``masked`` are False in every row. 0 and 1 in
@@ -40,7 +40,7 @@ def keep_highest(rows: Tensor, masked: int, *, is_expendable: bool = False) -> T
     if columns > SMALL:
         return torch.stack([_by_cut(row, masked) for row in rows])
     if columns <= PAIRWISE:
-        return _by_comparison(rows, masked)
+        return _by_comparison(rows, masked, is_expendable=is_expendable)
     return _by_row_quantile(rows, masked)
 
 
@@ -49,14 +49,16 @@ def _by_cut(row: Tensor, masked: int, out: Tensor | None = None) -> Tensor:
     return is_above(row, cut.value, cut.ties[0], out=out)
 
 
-def _by_comparison(rows: Tensor, masked: int) -> Tensor:
+def _by_comparison(rows: Tensor, masked: int, *, is_expendable: bool) -> Tensor:
     # A column's rank is how many others come before it; of two equals the earlier comes before.
     columns = rows.shape[1]
     if rows.numel() * columns <= _ROWS_AT_A_TIME:
         return _by_table(rows, masked)
-    kept = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
     rank = _rank_arrays if rows.is_cpu else _rank_tensors
     at_a_time = _ROWS_AT_A_TIME if rows.is_cpu else _ROWS_ON_A_DEVICE
+    # Rows that were ranked are not read again, so the result may lie where they are.
+    has_array = not rows.is_cpu or rows.dtype in (torch.float32, torch.float64)
+    kept = rows if is_expendable and has_array else torch.empty_like(rows, dtype=torch.bool)
     for start in range(0, rows.shape[0], at_a_time):
         some = slice(start, start + at_a_time)
         rank(rows[some], masked, kept[some])
@@ -64,8 +66,9 @@ def _by_comparison(rows: Tensor, masked: int) -> Tensor:
 
 
 def _rank_arrays(rows: Tensor, masked: int, kept: Tensor) -> None:
-    # Columns side by side in memory: comparisons are vectorized only then.
-    columns = list(np.ascontiguousarray(as_array(rows).T))
+    # Columns side by side in memory: comparisons are vectorized only then. They are copies, also
+    # of a single row, because the result may take the rows' place.
+    columns = list(np.array(as_array(rows).T, order="C"))
     count = len(columns)
     ranks = [np.full(len(rows), count - 1 - column, np.uint8) for column in range(count)]
     comes_before = np.empty(len(rows), bool)
@@ -76,8 +79,12 @@ def _rank_arrays(rows: Tensor, masked: int, kept: Tensor) -> None:
             np.add(ranks[right], as_number, out=ranks[right])
             np.subtract(ranks[left], as_number, out=ranks[left])
     result = kept.numpy()
+    # Converted first: NumPy converts and strides at once three times as slowly.
+    values = comes_before if result.dtype == bool else np.empty(len(rows), result.dtype)
     for column, rank in enumerate(ranks):
-        result[:, column] = np.greater_equal(rank, masked, out=comes_before)
+        np.greater_equal(rank, masked, out=comes_before)
+        np.copyto(values, comes_before)
+        result[:, column] = values
 
 
 def _rank_tensors(rows: Tensor, masked: int, kept: Tensor) -> None:
@@ -91,7 +98,7 @@ def _rank_tensors(rows: Tensor, masked: int, kept: Tensor) -> None:
             ranks[right] += comes_before
             ranks[left] -= comes_before
     for column, rank in enumerate(ranks):
-        torch.ge(rank, masked, out=kept[:, column])
+        kept[:, column] = rank >= masked
 
 
 def _by_table(rows: Tensor, masked: int) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.blocks import count_blocks, output_blocks
 from tersely.contracts.settings import ACCUMULATOR
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.addresses import parse_address
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.draft import Draft
 from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
-from tersely.planning.stage import descriptor_of
 
 
 def check_biases(plan: Plan, draft: Draft) -> None:
@@ -60,8 +60,8 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
         )
     if weight.blocks is not None and weight.shape is not None:
         counts = count_blocks(weight.blocks.size, weight.shape)
-        outputs = counts[min(weight.output_dim, len(counts) - 1)]
-        if math.prod(counts) != outputs or outputs not in (1, weight.shape[weight.output_dim]):
+        channels = output_blocks(weight.shape, weight.output_dim, groups=weight.groups)
+        if counts != count_blocks(channels.size, weight.shape) and math.prod(counts) != 1:
             return (
                 f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its weight "
                 f"has one scale, or one for each output channel; write granularity: per_channel"

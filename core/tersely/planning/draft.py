@@ -8,12 +8,14 @@ import attrs
 from torch import Tensor
 
 from tersely.contracts.kinds import Method
-from tersely.contracts.target_plan import TargetPlan
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import OnConflict, Recipe
 from tersely.planning.addresses import Address, parse_address
 from tersely.planning.owners import Owners
-from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
+from tersely.planning.plan import Plan
+from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selection import Universe
+from tersely.planning.shadows import Shadows
 from tersely.planning.signature import Signature, signature_of
 from tersely.planning.templates import Templates
 from tersely.text import nearest
@@ -46,7 +48,7 @@ class Draft:
     selected: set[int] = attrs.field(factory=set)
     selected_by: dict[str, frozenset[int]] = attrs.field(factory=dict)
     unmatched: list[Unmatched] = attrs.field(factory=list)
-    shadowed: list[Shadowed] = attrs.field(factory=list)
+    shadowed: Shadows = attrs.field(factory=Shadows)
     skipped: list[Skipped] = attrs.field(factory=list)
     hints: list[str] = attrs.field(factory=list)
     problems: list[str] = attrs.field(factory=list)
@@ -87,6 +89,21 @@ class Draft:
             return self.recipe.on_conflict
         return "last" if method == "quantization" else "first"
 
+    def winner_over(self, taken: int, stage: int, origin: Origin) -> Origin | None:
+        """Return the entry that keeps a claim from a later one, if that is all to say of it.
+
+        Args:
+            taken: index of the target that has the claim; the first one keeps it.
+            stage: index of the later claim's stage.
+            origin: the later claim's entry.
+        """
+        earlier = self.targets[taken]
+        if earlier is None or earlier.origin.path == origin.path:
+            return None
+        stages = self.recipe.stages
+        is_alike = earlier.stage == stage or stages[earlier.stage].begin == stages[stage].begin
+        return earlier.origin if is_alike else None
+
     def settle(self, claims: dict[int, int], identity: int, target: TargetPlan) -> None:
         """Settle who keeps a target that is claimed already.
 
@@ -118,8 +135,8 @@ class Draft:
             )
             return
         winner, loser = (target, earlier) if policy == "last" else (earlier, target)
-        self.shadowed.append(
-            Shadowed(loser.module, loser.target, loser.method, winner.origin, loser.origin)
+        self.shadowed.add(
+            loser.module, loser.target, loser.method, winner=winner.origin, loser=loser.origin
         )
         if winner is target:
             self.targets[taken] = None
@@ -178,7 +195,7 @@ class Draft:
             recipe=self.recipe,
             selected=tuple(self.universe.names[position] for position in sorted(self.selected)),
             unmatched=tuple(self.unmatched),
-            shadowed=tuple(self.shadowed),
+            shadowed=self.shadowed,
             skipped=tuple(self.skipped),
             hints=tuple(self.hints),
         )

@@ -14,14 +14,16 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
-from tersely.planning.plan import Plan, Shadowed, Skipped, Unmatched
+from tersely.planning.data import PlanData
+from tersely.planning.descriptors import descriptor_of
+from tersely.planning.remarks import Shadowed, Skipped, Unmatched
 from tersely.planning.rows import setting_of
-from tersely.planning.stage import descriptor_of
+from tersely.planning.shadows import Shadows
 
 FORMAT = 1
 
 
-def encode_plan(plan: Plan) -> dict[str, Json]:
+def encode_plan(plan: PlanData) -> dict[str, Json]:
     """Return a plan as JSON data.
 
     Args:
@@ -39,7 +41,7 @@ def encode_plan(plan: Plan) -> dict[str, Json]:
     }
 
 
-def decode_plan(data: Mapping[str, Json]) -> Plan:
+def decode_plan(data: Mapping[str, Json]) -> PlanData:
     """Read a plan back from its JSON data.
 
     Args:
@@ -57,7 +59,7 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
     recipe = load_recipe(data.get("recipe", {}))
     try:
         settings = _Settings(recipe)
-        return Plan(
+        return PlanData(
             recipe=recipe,
             selected=tuple(data["selected"]),
             targets=tuple(_decode_target(target, settings) for target in data["targets"]),
@@ -65,7 +67,7 @@ def decode_plan(data: Mapping[str, Json]) -> Plan:
                 Unmatched(one["path"], one["value"], tuple(one["near"]), one["message"])
                 for one in data["unmatched"]
             ),
-            shadowed=tuple(
+            shadowed=Shadows(
                 Shadowed(
                     one["module"],
                     one["target"],

@@ -15,6 +15,7 @@ from tersely.arithmetic.blocks import (
     channel_blocks,
     count_blocks,
     element_blocks,
+    output_blocks,
     resolve_size,
     tensor_blocks,
 )
@@ -187,7 +188,8 @@ def _built_in(value: BuiltIn, target: TargetPlan, shape: tuple[int, ...]) -> Blo
         return Blocks((-1, *(1,) * (rank - 1))) if is_activation else element_blocks(rank)
     if is_activation:
         return channel_blocks(rank, target.channel_dim if rank > 1 else 0)
-    channels = channel_blocks(rank, min(target.output_dim, rank - 1))
+    groups = target.groups if target.method == "quantization" and value != "row" else 1
+    channels = output_blocks(shape, min(target.output_dim, rank - 1), groups=groups)
     # A row: elements decide alone, and the ratio is met in every output channel.
     return Blocks((1,) * rank, scope=channels.size) if value == "row" else channels
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tersely.document.recipe import Entry
 from tersely.planning.classes import is_type, original_class
-from tersely.planning.plan import Unmatched
+from tersely.planning.remarks import Unmatched
 from tersely.text import nearest
 
 _PLAIN_WORD = re.compile(r"[\w.]+\Z")

@@ -14,6 +14,7 @@ from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.classes import RESERVED, original_class
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.draft import Draft
 from tersely.planning.granularity import divide, in_force
 from tersely.planning.obstacles import (
@@ -23,10 +24,9 @@ from tersely.planning.obstacles import (
     no_template,
     obstacle,
 )
-from tersely.planning.plan import Skipped, Unmatched
+from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selection import select
 from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
-from tersely.registry.registry import registry
 
 
 def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> None:
@@ -41,19 +41,6 @@ def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> 
     planner = _StagePlanner(draft, stage, number, info or descriptor_of(stage))
     for entry in stage.entries:
         planner.plan_entry(entry)
-
-
-def descriptor_of(stage: Stage) -> PrunerInfo | QuantizerInfo | None:
-    """Return the descriptor of a stage's algorithm, or None for distillation.
-
-    Raises:
-        UnknownPluginError: nobody provides the algorithm any more.
-    """
-    if stage.method == "pruning":
-        return registry().pruners.info(stage.algorithm)
-    if stage.method == "quantization":
-        return registry().quantizers.info(stage.algorithm)
-    return None
 
 
 @attrs.define(eq=False)
@@ -124,10 +111,14 @@ class _StagePlanner:
         # The inner loop of planning: a large model comes through here tens of thousands of times.
         draft = self.draft
         owners = draft.owners
+        may_lose = draft.policy(self.stage.method) == "first"
         name = draft.universe.names[position]
         setting = found.setting
         channel_dim = 1 if setting.channels_first else -1
+        groups = _repeats(module) if setting.output_dim else 1
         for shared in found.rows:
+            if may_lose and self._is_lost(shared, module, name, origin):
+                continue
             row = shared.row
             target_name = row.target
             tensor: Tensor | None = None
@@ -146,7 +137,9 @@ class _StagePlanner:
             else:
                 kind = row.address.side
                 identity = id(module)
-            blocks = shared.blocks.get(shape, _UNKNOWN)
+            # Modules of one class share what is found for a shape, if their groups are as many.
+            cut = shape if groups == 1 or shape is None else (-groups, *shape)
+            blocks = shared.blocks.get(cut, _UNKNOWN)
             target = TargetPlan(
                 name,
                 target_name,
@@ -163,9 +156,10 @@ class _StagePlanner:
                 setting.output_dim,
                 setting.input_dim,
                 channel_dim,
+                groups,
             )
             if blocks is _UNKNOWN:
-                blocks = shared.blocks[shape] = self._cut(shared, target)
+                blocks = shared.blocks[cut] = self._cut(shared, target)
                 target = attrs.evolve(target, blocks=blocks)
             if blocks is None and shape in shared.refused:
                 draft.blame(origin.path, target.name, shared.refused[shape])
@@ -174,6 +168,25 @@ class _StagePlanner:
             else:
                 shared.claims[identity] = len(draft.targets)
                 draft.targets.append(target)
+
+    def _is_lost(self, shared: ClassRow, module: nn.Module, name: str, origin: Origin) -> bool:
+        # What only loses needs no TargetPlan; where entries overlap, most come through here.
+        row = shared.row
+        tensor = None if row.address is not None else module._parameters.get(row.target)
+        taken = shared.claims.get(id(module if row.address is not None else tensor))
+        if taken is None or shared.problem is not None:
+            return False
+        if shared.follows is not None and not has_tensor(module, shared.follows):
+            return False
+        # A shape that was not met yet may be refused, which is said also of what loses.
+        shape = None if tensor is None else tensor.shape
+        if shape not in shared.blocks or shape in shared.refused:
+            return False
+        winner = self.draft.winner_over(taken, self.number, origin)
+        if winner is not None:
+            method = self.stage.method
+            self.draft.shadowed.add(name, row.target, method, winner=winner, loser=origin)
+        return winner is not None
 
     def _locate(
         self, shared: ClassRow, module: nn.Module, name: str, origin: Origin
@@ -247,3 +260,8 @@ _UNKNOWN: Blocks = Blocks(())
 
 def _full(module: str, target: str) -> str:
     return f"{module}.{target}" if module else target
+
+
+def _repeats(module: nn.Module) -> int:
+    groups = getattr(module, "groups", 1)
+    return groups if isinstance(groups, int) and groups > 0 else 1

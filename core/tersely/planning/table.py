@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
-from tersely.planning.plan import Plan
+from tersely.planning.data import PlanData
 from tersely.text_table import Column, TextTable, ruled
 
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
@@ -32,7 +32,7 @@ _SHOWN_KEYS = (
 _USUAL = {"granularity": ("default",), "apply_method": ("mul", "clamp_round")}
 
 
-def plan_table(plan: Plan) -> str:
+def plan_table(plan: PlanData) -> str:
     """Return a plan as text: one row per target, then what matched nothing, lost or was skipped.
 
     Args:
@@ -87,7 +87,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _remarks(plan: Plan) -> Iterator[str]:
+def _remarks(plan: PlanData) -> Iterator[str]:
     yield ""
     modules = _count(len(plan.selected), "selected module")
     yield f"{_count(len(plan.targets), 'target')} in {modules}"

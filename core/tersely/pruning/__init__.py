@@ -1,1 +1,4 @@
-"""Pruning in a session: from importances to masks in force."""
+"""Pruning in a session: from importances to masks in force.
+
+Private: import public names from `tersely`.
+"""

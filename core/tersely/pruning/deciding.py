@@ -10,9 +10,8 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.calibration.statistic import Statistic
-from tersely.contracts.pruner import Learns, MakesNewScores, ObservesGradients, Solves
+from tersely.contracts.pruner import MakesNewScores, ObservesGradients, Solves
 from tersely.engine.binding import Handle
-from tersely.engine.processes import is_equal_everywhere
 from tersely.engine.sums import over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact
@@ -62,7 +61,7 @@ def decide(
     stages = run.binding.plan.recipe.stages
     ranked = [rank(handle, statistics, stages) for handle in handles]
     _need_observations(run, handles)
-    _need_the_same_everywhere(run, handles)
+    run.need_the_same_everywhere(handles)
     targets = [
         target_of(
             one,
@@ -71,7 +70,7 @@ def decide(
         )
         for one in ranked
     ]
-    pruner = run.pruner
+    pruner = run.algorithm
     if isinstance(pruner, Solves):
         decision = Decision()
         for one, target in zip(ranked, targets, strict=True):
@@ -102,22 +101,9 @@ def _keep_everything(handles: Sequence[Handle]) -> Decision:
 def _observed(run: PruningRun, handle: Handle) -> dict[str, Tensor]:
     found = run.observed.get(handle, {})
     # What calibration saw is summed up already; optimizer steps add to this process's sums.
-    return over_processes(found) if found and isinstance(run.pruner, ObservesGradients) else found
-
-
-def _need_the_same_everywhere(run: PruningRun, handles: Sequence[Handle]) -> None:
-    # The session averages over processes itself; the user's optimizer may not.
-    if run.optimizer is not None or not isinstance(run.pruner, Learns):
-        return
-    learned = [one for handle in handles for one in run.learned(handle).values()]
-    if not is_equal_everywhere(learned):
-        first = handles[0].plan
-        raise SessionError(
-            f"what {first.algorithm} learned of {first.name} and others differs between the "
-            f"processes: your optimizer moves session.parameters(), whose gradients "
-            f"DistributedDataParallel does not average; average them before optimizer.step(), "
-            f"or leave them to session.step()"
-        )
+    return (
+        over_processes(found) if found and isinstance(run.algorithm, ObservesGradients) else found
+    )
 
 
 def _need_observations(run: PruningRun, handles: Sequence[Handle]) -> None:
@@ -130,7 +116,7 @@ def _need_observations(run: PruningRun, handles: Sequence[Handle]) -> None:
             f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
             f"session.calibrate(batches) before session.compress()"
         )
-    if isinstance(run.pruner, ObservesGradients):
+    if isinstance(run.algorithm, ObservesGradients):
         raise SessionError(
             f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
             f"some steps with session.step() after optimizer.step(), then call "

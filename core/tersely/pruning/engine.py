@@ -2,140 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
-from tersely.calibration.statistic import Statistic, sample_shape, statistic_for
-from tersely.calibration.watching import Watch
-from tersely.engine.batches import Batches
-from tersely.engine.binding import Binding, Handle
-from tersely.errors import SessionError
-from tersely.planning.plan import Plan
+from tersely.calibration.statistic import (
+    Statistic,
+    StatisticObservers,
+    sample_shape,
+    statistic_for,
+)
+from tersely.calibration.watching import module_observers
+from tersely.engine.binding import Handle
+from tersely.engine.context import Context
+from tersely.engine.journal import Journal
+from tersely.engine.protocol import Engine, Observers
+from tersely.engine.saver import Saved, need_shape, restore_moments
+from tersely.errors import SessionError, SessionFileError
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_handles, need_masks_to_freeze
-from tersely.pruning.journal import Journal
-from tersely.pruning.mask_buffers import mask_of, write_mask
+from tersely.pruning.mask_buffers import is_kept, mask_of, remove_mask, write_mask
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
+from tersely.pruning.state import (
+    GRAMMAR,
+    MASK,
+    SEEN,
+    check_mask,
+    describe_statistic,
+    rebuilt_statistic,
+)
 
 
-class Pruning:
+class Pruning(Engine[PruningRun]):
     """All pruning stages of a session; mutable because masks, values and observations change.
 
     Attributes:
-        runs: the stages.
         statistics: what calibration saw of inputs and outputs.
-        is_compressed: whether masks are in force.
-        originals: target -> its values before an algorithm changed them.
         frozen: targets whose masks no algorithm changes any more.
-        is_handed_over: whether the user's optimizer moves what is learned.
-        batches: the calibration batches, where masks need them again.
-        steps: optimizer steps so far.
     """
 
-    def __init__(self, plan: Plan, model: nn.Module, binding: Binding) -> None:
-        self.plan = plan
-        self.model = model
-        self.binding = binding
-        self.runs: tuple[PruningRun, ...] = start_runs(plan, binding)
+    method = "pruning"
+    grammar = GRAMMAR
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, start_runs(context.binding))
         self.statistics: dict[Handle, Statistic] = {}
-        self.is_compressed = False
-        self.originals: dict[Handle, Tensor] = {}
         self.frozen: set[Handle] = set()
-        self.is_handed_over = False
-        self.batches: Batches | None = None
-        self.steps = 0
-        self._handles = tuple(one for one in binding.handles if one.plan.method == "pruning")
 
-    @property
-    def handles(self) -> tuple[Handle, ...]:
-        """All pruning targets of the plan, in its order."""
-        return self._handles
-
-    def start(self) -> None:
-        """Let algorithms put into the modules what they learn; called once they are attached."""
-        for run in self.begun:
+    def start(self, steps: int) -> None:
+        """Let algorithms put into the modules what they learn, and listen to gradients."""
+        for run in self.begun_at(steps):
             run.start()
-
-    def move_to(self, steps: int) -> None:
-        """Go to a saved session's step, at which further stages have begun.
-
-        Args:
-            steps: optimizer steps so far.
-        """
-        self.steps = steps
-        self.start()
 
     def stop(self) -> None:
         """Stop listening to the model."""
         for run in self.runs:
             run.stop()
 
-    @property
-    def begun(self) -> tuple[PruningRun, ...]:
-        """The stages whose period has begun."""
-        return tuple(run for run in self.runs if run.stage.has_begun(self.steps))
-
-    def new_statistics(self, runs: Sequence[PruningRun]) -> dict[Handle, Statistic]:
-        """Return empty statistics for every input and output of some stages."""
-        numbers = {run.number for run in runs}
-        return {
-            handle: statistic_for(handle, self.plan.recipe.stages)
-            for handle in self.handles
-            if handle.is_activation and handle.plan.stage in numbers
-        }
-
-    def watches(self, runs: Sequence[PruningRun]) -> list[tuple[PruningRun, list[Watch]]]:
-        """Return observers of modules for those stages that are not calibrated block by block."""
-        return [
-            (run, run.watches(run.handles))
+    def observers(self, runs: Sequence[PruningRun]) -> list[Observers]:
+        """Return fresh observers of the inputs, outputs and modules that some stages rank by."""
+        stages = self.context.binding.plan.recipe.stages
+        statistics = {
+            handle: statistic_for(handle, stages)
             for run in runs
-            if run.is_observing_modules and not run.is_sequential
-        ]
+            for handle in run.all_handles
+            if handle.is_activation
+        }
+        return [StatisticObservers(statistics, self.statistics), *module_observers(runs)]
 
-    @property
-    def is_keeping_batches(self) -> bool:
-        """Whether calibration batches are needed again in compress."""
-        return any(run.is_sequential for run in self.begun)
-
-    def compress(self, steps: int) -> None:
-        """Compute all masks and put them in force; after an error everything is as it was.
-
-        Args:
-            steps: optimizer steps so far.
-        """
+    def compress(self, journal: Journal) -> bool:
+        """Compute all masks and put them in force."""
+        steps, was_compressed = self.context.steps, self.is_compressed
         # A stage whose period is over has decided for good.
         runs = [
             run for run in self.begun if run.stage.is_running(steps) or not self._has_masks(run)
         ]
-        self._renew(runs, steps, is_partial=len(runs) < len(self.runs))
+        self._renew(runs, steps, journal, is_partial=len(runs) < len(self.runs))
         self.is_compressed = True
+        return bool(self.runs) and not was_compressed
 
-    def _renew(self, runs: Sequence[PruningRun], steps: int, *, is_partial: bool = False) -> None:
-        journal = Journal()
-        try:
-            decision = Decision()
-            for run in runs:
-                if run.is_sequential and run.factor(steps):
-                    self._compress_in_sequence(run, steps, journal)
-                else:
-                    found = self._decide(run, steps, run.handles)
-                    decision.kept.update(found.kept)
-                    decision.values.update(found.values)
-            self._apply(decision, journal, is_partial=is_partial)
-        except BaseException:
-            journal.undo(self.model)
-            raise
+    def _renew(
+        self, runs: Sequence[PruningRun], steps: int, journal: Journal, *, is_partial: bool
+    ) -> None:
+        decision = Decision()
         for run in runs:
+            if run.is_sequential and run.factor(steps):
+                self._compress_in_sequence(run, steps, journal)
+            else:
+                found = self._decide(run, steps, run.handles)
+                decision.kept.update(found.kept)
+                decision.values.update(found.values)
+        self._apply(decision, journal, is_partial=is_partial)
+        for run in runs:
+            journal.note_attributes(run, "observed")
             run.start_over()
 
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: Journal) -> None:
-        if self.batches is None:
+        batches = self.context.batches
+        if batches is None:
             name = run.handles[0].plan.name if run.handles else "the stage"
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
@@ -146,108 +116,97 @@ class Pruning:
         def compress(handles: Sequence[Handle]) -> None:
             self._apply(self._decide(run, steps, handles), journal, is_partial=True)
 
-        compress_in_sequence(run, self.model, self.batches, compress=compress)
+        compress_in_sequence(run, self.context.model, batches, compress=compress)
 
-    def step(self, steps: int) -> bool:
-        """Advance by one optimizer step and tell whether masks changed.
-
-        Args:
-            steps: optimizer steps so far, that one counted.
-        """
+    def step(self, steps: int, journal: Journal) -> bool:
+        """Advance by one optimizer step and tell whether masks changed."""
         for run in self.runs:
-            if run.stage.is_running(self.steps):
+            if run.stage.is_running(self.context.steps):
                 run.observe_step()
-                run.step_learned()
-        beginning = [run for run in self.runs if self.steps < run.stage.begin <= steps]
+                run.move_learned()
+        beginning = self.beginning(steps)
         due = [run for run in self.runs if run in beginning or run.is_due(steps)]
         for run in beginning:
             run.start()
-        if beginning and self.batches is not None:
-            observe_again(self, beginning, self.batches)
+        if beginning:
+            observe_again(self.context, self.observers(beginning))
         if due:
-            self._renew(due, steps, is_partial=True)
-        self.steps = steps
-        self.is_compressed = self.is_compressed or bool(due and self.is_masked())
+            self._renew(due, steps, journal, is_partial=True)
+            journal.note_attributes(self, "is_compressed")
+            self.is_compressed = self.is_compressed or self._is_masked(steps)
         return bool(due)
 
     def growing(self, steps: int) -> tuple[int, ...]:
-        """Return the stages, by index in the recipe, that have not reached their sparsity.
-
-        Args:
-            steps: optimizer steps so far.
-        """
+        """Return the stages, by index in the recipe, that have not reached their sparsity."""
         return tuple(run.number for run in self.runs if run.factor(steps) < 1)
 
-    def is_masked(self) -> bool:
-        """Tell whether every target has a mask whose stage has begun."""
-        return all(self._has_masks(run) for run in self.begun)
+    @property
+    def is_in_force(self) -> bool:
+        """Whether masks were computed and every target has one whose stage has begun."""
+        return self.is_compressed and self._is_masked(self.context.steps)
+
+    def _is_masked(self, steps: int) -> bool:
+        return all(self._has_masks(run) for run in self.begun_at(steps))
 
     def _has_masks(self, run: PruningRun) -> bool:
-        targets = (one for one in self.handles if one.plan.stage == run.number)
-        return all(mask_of(one) is not None for one in targets)
+        return all(mask_of(one) is not None for one in run.all_handles)
 
-    def need_masks(self, message: str) -> None:
-        """Refuse a call that needs masks in force.
+    def masks(self) -> Iterator[tuple[Handle, Tensor]]:
+        """Yield each target that has a mask, with its buffer."""
+        for handle in self.handles:
+            mask = mask_of(handle)
+            if mask is not None:
+                yield handle, mask
 
-        Args:
-            message: what to tell the user.
+    def need_to_finish(self, call: str) -> None:
+        """Refuse to finish without masks."""
+        self._need_masks(
+            f"{call}() found nothing in force; call session.compress() first, or "
+            f"session.detach() to get the dense model back"
+        )
 
-        Raises:
-            SessionError: there are pruning stages and no masks.
-        """
-        if not self.runs or self.is_compressed:
-            return
-        # A checkpoint of a compressed model may have brought the masks.
-        if not self.handles or not self.is_masked():
-            raise SessionError(message)
-        self.is_compressed = True
-
-    def need_masks_to_step(self) -> None:
-        """Refuse to step without masks, unless an algorithm gathers what masks will need.
-
-        Raises:
-            SessionError: there are no masks, and no stage needs steps to get them.
-        """
+    def need_to_step(self) -> None:
+        """Refuse to step without masks, unless an algorithm gathers what masks will need."""
         if not any(run.is_trained for run in self.begun):
-            self.need_masks(
+            self._need_masks(
                 "step() found no masks in force; call session.compress() before the training loop"
             )
 
-    def penalty(self, steps: int) -> list[Tensor]:
-        """Return what the stages add to the loss.
+    def _need_masks(self, message: str) -> None:
+        if not self.runs or self.is_compressed:
+            return
+        # A checkpoint of a compressed model may have brought the masks.
+        if not self.handles or not self._is_masked(self.context.steps):
+            raise SessionError(message)
+        self.is_compressed = True
 
-        Args:
-            steps: optimizer steps so far.
-        """
-        found = [run.penalty(steps) for run in self.runs]
+    def losses(self) -> list[Tensor]:
+        """Return the penalties of the stages at work."""
+        found = [run.penalty(self.context.steps) for run in self.runs]
         return [one for one in found if one is not None]
 
-    def hand_over(self) -> list[Tensor]:
-        """Return everything that is learned; from now on the user's optimizer moves it."""
-        self.is_handed_over = True
-        tensors: dict[int, Tensor] = {}
-        for run in self.runs:
-            if not run.is_trained:
-                continue
-            for handle in run.handles:
-                tensors.update({id(one): one for one in run.learned(handle).values()})
-            run.optimizer = None
-        return list(tensors.values())
+    def note(self, journal: Journal, *, is_step: bool) -> None:
+        """Note what a change may touch; masks and values are noted when they change."""
+        super().note(journal, is_step=is_step)
+        journal.note_attributes(self, "frozen", "statistics")
 
-    def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, is_frozen: bool) -> None:
+    def set_masks(
+        self, masks: Mapping[str, Mapping[str, Tensor]], journal: Journal, *, is_frozen: bool
+    ) -> None:
         """Put the user's masks in force, and after them those that follow.
 
         Args:
             masks: module -> target -> bool, True = kept.
+            journal: notes what changes.
             is_frozen: whether algorithms leave these targets alone from now on.
         """
         decided = checked_masks(masks, self.handles, partial(sample_shape, self.statistics))
         if is_frozen:
             check_groups(self.frozen.union(decided), self.handles)
-        self._apply(Decision(decided), Journal(), is_partial=True)
+        self._apply(Decision(decided), journal, is_partial=True)
         if is_frozen:
             self.frozen.update(decided)
-        self.is_compressed = self.is_masked()
+        self.is_compressed = self._is_masked(self.context.steps)
 
     def freeze(self, targets: Iterable[str] | None) -> None:
         """Let algorithms leave the masks of targets as they are.
@@ -270,20 +229,89 @@ class Pruning:
         check_groups(left, self.handles)
         self.frozen = left
 
-    def give_back(self) -> None:
-        """Give targets the values they had before an algorithm changed them."""
-        for handle, values in self.originals.items():
-            handle.write(values)
+    def save(self) -> Saved:
+        """Return masks, what was observed and learned, and changed values."""
+        parts = self.gathered()
+        for handle, mask in self.masks():
+            parts[MASK, handle.plan.name] = {"": is_kept(handle, mask)}
+        seen = {}
+        for handle, statistic in self.statistics.items():
+            if statistic.total is not None:
+                parts[SEEN, handle.plan.name] = {"": statistic.total}
+                seen[handle.plan.name] = describe_statistic(statistic)
+        data = {
+            "is_compressed": self.is_compressed,
+            "handed_over": self.is_handed_over,
+            "frozen": sorted(handle.plan.name for handle in self.frozen),
+            "seen": seen,
+        }
+        return Saved(parts, data)
+
+    def check(self, saved: Saved, steps: int) -> None:
+        """Check a saved state before anything is changed."""
+        super().check(saved, steps)
+        self._statistics_of(saved)
+        # Before the first update of a schedule the shape of an input or output is not known.
+        growing = {run.number for run in self.runs if not run.factor(steps)}
+        for handle in self.handles:
+            kept = saved.one(MASK, handle.plan.name)
+            if kept is not None:
+                check_mask(handle, kept)
+            elif saved.data["is_compressed"] and handle.plan.stage not in growing:
+                raise SessionFileError(f"the saved session lacks the mask of {handle.plan.name}")
+
+    def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
+        """Put a checked state in force."""
+        self.start(steps)
+        self.restore_gathered(saved, journal)
+        for handle in self.handles:
+            for module, buffer in handle.masks():
+                journal.note_buffer(module, buffer, is_binary=not handle.is_additive)
+            kept = saved.one(MASK, handle.plan.name)
+            if kept is None:
+                remove_mask(handle)
+            else:
+                write_mask(handle, kept, self.context.model)
+        self.statistics = self._statistics_of(saved)
+        frozen = set(saved.data.get("frozen", ()))
+        self.frozen = {handle for handle in self.handles if handle.plan.name in frozen}
+        for run in self.runs:
+            self._restore_learned(run, saved, journal)
+        self.is_compressed = bool(saved.data["is_compressed"])
+        if saved.data.get("handed_over"):
+            self.hand_over()
+
+    def _statistics_of(self, saved: Saved) -> dict[Handle, Statistic]:
+        stages, about = self.context.binding.plan.recipe.stages, saved.data.get("seen", {})
+        return {
+            handle: rebuilt_statistic(handle, total, about[handle.plan.name], stages)
+            for handle in self.handles
+            if (total := saved.one(SEEN, handle.plan.name)) is not None
+        }
+
+    def _restore_learned(self, run: PruningRun, saved: Saved, journal: Journal) -> None:
+        for handle in run.handles:
+            learned = run.learned(handle)
+            for name, value in saved.of("learned", handle.plan.name).items():
+                leaf = learned.get(name)
+                need_shape("learned", handle, value, () if leaf is None else tuple(leaf.shape))
+                if leaf is not None:
+                    journal.note_tensor(leaf)
+                    with torch.no_grad():
+                        leaf.copy_(value)
+        restore_moments(run.optimizer, run.all_learned(), saved)
 
     def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
         free = [handle for handle in handles if handle not in self.frozen]
         return decide(run, self.statistics, run.factor(steps), handles=free)
 
-    def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool = False) -> None:
+    def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:
         whole = with_followers(self.handles, decision.kept, is_partial=is_partial)
-        journal.note(whole, decision.values)
         for handle, kept in whole.items():
-            write_mask(handle, kept, self.model)
+            for module, buffer in handle.masks():
+                journal.note_buffer(module, buffer, is_binary=not handle.is_additive)
+            write_mask(handle, kept, self.context.model)
+        if decision.values:
+            journal.note_attributes(self, "originals")
         for handle, values in decision.values.items():
-            self.originals.setdefault(handle, journal.values[handle])
-            handle.write(values)
+            self.change(handle, values, journal)

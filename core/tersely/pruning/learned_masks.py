@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tersely.contracts.pruner import Learns
 from tersely.engine.binding import Handle
-from tersely.instrument.masks import ParameterMask
 from tersely.instrument.names import MASK, mask_buffer, state_buffer
 from tersely.instrument.transforms import put
 
@@ -60,20 +59,6 @@ def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
         for name, buffer in buffers.items():
             module._buffers[buffer] = leaves[name]
         mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
-        put(module, attribute, (mask,), place=MASK)
-
-
-def displace(handle: Handle, names: Sequence[str]) -> None:
-    """Take out of every module that holds a target what `place` put there.
-
-    Args:
-        handle: the target.
-        names: what its algorithm learns.
-    """
-    for module, attribute in handle.owners:
-        for name in names:
-            module._buffers.pop(state_buffer(attribute, name), None)
-        mask = ParameterMask(mask_buffer(attribute), handle.is_additive)
         put(module, attribute, (mask,), place=MASK)
 
 

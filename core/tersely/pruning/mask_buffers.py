@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
 from tersely.engine.binding import Handle
+from tersely.engine.buffers import put_buffer
 from tersely.instrument.masks import spatial_dims
 from tersely.masking.counting import count_nonzero
 
@@ -38,19 +39,16 @@ def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
     like = next(handle.module.parameters(), kept) if handle.is_activation else handle.raw
     dtype = _activation_dtype(model) if handle.is_activation else like.dtype
     kept = kept.to(like.device)
-    holders = list(handle.masks())
-    current = [module._buffers.get(name) for module, name in holders]
-    first = current[0]
-    if first is not None and all(one is not None and _fits(one, kept, dtype) for one in current):
-        # Editing in place keeps the tensors that compiled graphs and other processes know.
-        mask = _additive(handle, kept, dtype) if handle.is_additive else kept
-        for one in current:
-            if one is not None:
-                one.copy_(mask)
-        return
-    mask = _additive(handle, kept, dtype) if handle.is_additive else kept.to(dtype)
-    for module, name in holders:
-        module._buffers[name] = mask
+    if handle.is_additive:
+        kept = _additive(handle, kept, dtype)
+    made: list[Tensor] = []
+
+    def make() -> Tensor:
+        # Every holder of a tied parameter reads one and the same mask.
+        made.append(made[0] if made else kept.to(dtype))
+        return made[0]
+
+    put_buffer(handle.masks(), kept, dtype=dtype, make=make)
 
 
 def _additive(handle: Handle, kept: Tensor, dtype: torch.dtype) -> Tensor:
@@ -73,10 +71,6 @@ def remove_mask(handle: Handle) -> None:
     """
     for module, name in handle.masks():
         module._buffers.pop(name, None)
-
-
-def _fits(current: Tensor, kept: Tensor, dtype: torch.dtype) -> bool:
-    return current.shape == kept.shape and current.dtype == dtype and current.device == kept.device
 
 
 def mask_of(handle: Handle) -> Tensor | None:

@@ -17,9 +17,9 @@ from tersely.engine.binding import Handle
 from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.granularity import divide
 from tersely.planning.pattern import pattern_problems
-from tersely.planning.stage import descriptor_of
 
 
 @attrs.frozen(eq=False)

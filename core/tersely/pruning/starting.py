@@ -8,15 +8,13 @@ from tersely.engine.binding import Binding
 from tersely.engine.clock import curve_of
 from tersely.errors import PlanError
 from tersely.planning.algorithms import make_pruner
-from tersely.planning.plan import Plan
 from tersely.pruning.run import PruningRun
 
 
-def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
+def start_runs(binding: Binding) -> tuple[PruningRun, ...]:
     """Make the algorithms of a plan's pruning stages.
 
     Args:
-        plan: the plan to run.
         binding: the plan laid over a model.
 
     Raises:
@@ -27,45 +25,34 @@ def start_runs(plan: Plan, binding: Binding) -> tuple[PruningRun, ...]:
     runs = tuple(
         PruningRun(
             number,
+            stage,
             make_pruner(stage.algorithm, stage.options, place=stage.path),
-            curve_of(stage.schedule),
             binding,
+            curve_of(stage.schedule),
         )
-        for number, stage in enumerate(plan.recipe.stages)
+        for number, stage in enumerate(binding.plan.recipe.stages)
         if stage.method == "pruning"
     )
     for run in runs:
-        _check(run, plan.recipe.stages[run.number])
+        _check(run, run.stage)
     return runs
 
 
-def task_loss_weight(plan: Plan, steps: int) -> float:
-    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
-
-    Args:
-        plan: the plan that runs.
-        steps: optimizer steps so far.
-    """
-    stages = [stage for stage in plan.recipe.stages if stage.method == "distillation"]
-    running = [stage for stage in stages if stage.is_running(steps)]
-    return running[-1].task_loss_weight if running else 1.0
-
-
 def _check(run: PruningRun, stage: Stage) -> None:
-    if isinstance(run.pruner, Grows) and stage.schedule is not None:
+    if isinstance(run.algorithm, Grows) and stage.schedule is not None:
         raise PlanError(
             f"{stage.path}.schedule: {stage.algorithm} grows its sparsity as its options say; "
             f"leave the schedule {stage.schedule.name!r} out"
         )
-    if isinstance(run.pruner, Grows):
-        _check_growth(run.pruner, stage)
+    if isinstance(run.algorithm, Grows):
+        _check_growth(run.algorithm, stage)
     elif run.is_trained and stage.schedule is None and (stage.begin or stage.end is not None):
         raise PlanError(
             f"{stage.path}: {stage.algorithm} ranks by what training shows from step "
             f"{stage.begin} on, where its period begins, so it cannot mask anything there; write "
             f"a schedule, such as {{name: linear, every: 100}} for all at once 100 steps later"
         )
-    if isinstance(run.pruner, Learns):
+    if isinstance(run.algorithm, Learns):
         added = next((handle for handle in run.handles if handle.is_additive), None)
         if added is not None:
             raise PlanError(

@@ -1,1 +1,4 @@
-"""Quantization in a session: from observed ranges to scales in force."""
+"""Quantization in a session: from observed ranges to scales in force.
+
+Private: import public names from `tersely`.
+"""

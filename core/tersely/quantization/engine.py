@@ -2,131 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
+from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
-from tersely.calibration.watching import Watch
+from tersely.calibration.watching import module_observers
 from tersely.contracts.quantizer import ChangesAfterStep
-from tersely.engine.batches import Batches
-from tersely.engine.binding import Binding, Handle
-from tersely.engine.optimizing import step_optimizer
+from tersely.engine.binding import Handle
+from tersely.engine.context import Context
+from tersely.engine.journal import Journal
+from tersely.engine.protocol import Engine, Observers
+from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
 from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed, end_step
-from tersely.quantization.again import see_again, watch_again
-from tersely.quantization.folds import begin_folds
+from tersely.instrument.names import STATE_PARTS
+from tersely.quantization.accumulators import fit_accumulators
+from tersely.quantization.folds import begin_folds, fold_members, folds_of
 from tersely.quantization.integers import IntegerTensor, integers_of
-from tersely.quantization.journal import Journal, restore_bias
-from tersely.quantization.learned_scales import adopt_learned, need_the_same_everywhere
-from tersely.quantization.placing import learned_of, place_learned, read_buffer
-from tersely.quantization.ranges import Seen
+from tersely.quantization.learned_scales import adopt_learned
+from tersely.quantization.placing import place_learned, place_leaves, read_buffer, write_buffer
+from tersely.quantization.ranges import RangeObservers, Seen, describe_seen, rebuilt_seen
 from tersely.quantization.run import QuantizationRun, start_runs
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps
 from tersely.quantization.targets import target_of
 
 
-class Quantization:
+class Quantization(Engine[QuantizationRun]):
     """All quantization stages of a session; mutable because scales and observations change.
 
     Attributes:
-        runs: the stages.
         seen: what calibration saw of inputs and outputs.
-        originals: target -> its values before an algorithm changed them.
         biases: weight -> the bias beside it before it was corrected.
-        is_compressed: whether scales are in force.
-        is_handed_over: whether the user's optimizer moves what is learned.
-        steps: optimizer steps so far.
-        batches: the calibration batches, where scales need them again.
         is_outdated: whether masks came in force after calibration.
-        has_kept_batches: whether calibration kept its batches, here or before the session was
-            saved.
     """
 
-    def __init__(self, binding: Binding, model: nn.Module) -> None:
-        self.binding = binding
-        self.model = model
-        self.runs: tuple[QuantizationRun, ...] = start_runs(binding)
+    method = "quantization"
+    grammar = Grammar(
+        "quantization.",
+        {
+            "buffer": True,
+            "seen": True,
+            "observed": True,
+            "learned": True,
+            MOVED: True,
+            "value": False,
+            "original": False,
+            "bias": False,
+            "old_bias": False,
+        },
+    )
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, start_runs(context.binding))
         self.seen: dict[Handle, Seen] = {}
-        self.originals: dict[Handle, Tensor] = {}
         self.biases: dict[Handle, Tensor] = {}
-        self.is_compressed = False
-        self.is_handed_over = False
-        self.steps = 0
-        self.batches: Batches | None = None
         self.is_outdated = False
-        self.has_kept_batches = False
 
-    @property
-    def handles(self) -> tuple[Handle, ...]:
-        """All quantization targets, in plan order."""
-        return tuple(one for run in self.runs for one in run.all_handles)
+    def start(self, steps: int) -> None:
+        """Put the steps that quantize into the instrumented modules, and fold what is folded."""
+        self._install(self.begun_at(steps), steps)
 
-    def start(self) -> None:
-        """Put the steps that quantize into the instrumented modules."""
-        self._install(self.begun)
-
-    def _install(self, runs: Sequence[QuantizationRun]) -> None:
+    def _install(self, runs: Sequence[QuantizationRun], steps: int) -> None:
         for run in runs:
-            begin_folds(self.binding, run.stage)
-            put_steps(run, self.handles, steps=self.steps)
+            begin_folds(self.context.binding, run.stage)
+            put_steps(run, self.handles, steps=steps)
 
-    @property
-    def begun(self) -> tuple[QuantizationRun, ...]:
-        """The stages whose period has begun."""
-        return tuple(run for run in self.runs if run.stage.has_begun(self.steps))
+    def observers(self, runs: Sequence[QuantizationRun]) -> list[Observers]:
+        """Return fresh observers of ranges, with nothing quantized, and of modules."""
+        return [self._ranges(runs), *module_observers(runs)]
 
-    def seers(self, runs: Sequence[QuantizationRun]) -> list[Seen]:
-        """Return fresh observers of the inputs and outputs that have one scale for all calls."""
-        return [
+    def _ranges(self, runs: Sequence[QuantizationRun]) -> RangeObservers:
+        seen = [
             Seen(handle, run.quantize_step(handle).cut, run.observer(handle))
             for run in runs
             for handle in run.activations
         ]
+        return RangeObservers(seen, self._modules(), self.seen)
 
-    def modules(self) -> list[nn.Module]:
-        """Return every module with a quantized target, holders of tied parameters included."""
+    def _modules(self) -> list[nn.Module]:
         return [module for handle in self.handles for module, _ in handle.owners]
 
-    def watches(self, runs: Sequence[QuantizationRun]) -> list[tuple[QuantizationRun, list[Watch]]]:
-        """Return observers of modules for those stages that are not calibrated block by block."""
-        return [
-            (run, run.watches(run.handles))
-            for run in runs
-            if run.is_observing_modules and not run.is_sequential
-        ]
+    def outdate(self) -> None:
+        """Take note that masks came in force after calibration."""
+        self.is_outdated = True
 
     @property
-    def is_keeping_batches(self) -> bool:
-        """Whether calibration batches are needed again in compress."""
-        return any(run.is_sequential or run.is_equalizing for run in self.begun)
+    def is_in_force(self) -> bool:
+        """Whether scales were chosen, or there are none to choose."""
+        return self.is_compressed or not self.runs
 
-    def compress(self) -> None:
-        """Choose all scales and put them in force; after an error everything is as it was."""
-        journal = Journal(self)
-        try:
-            self._choose(self.begun, journal, is_changed=self.is_outdated, is_seen=bool(self.seen))
-        except BaseException:
-            journal.undo()
-            raise
+    def compress(self, journal: Journal) -> bool:
+        """Choose all scales and put them in force."""
+        self._choose(self.begun, journal, is_changed=self.is_outdated, is_seen=bool(self.seen))
         self.is_compressed = True
         self.is_outdated = False
-
-    def _begin(self, runs: Sequence[QuantizationRun], steps: int) -> None:
-        journal, before = Journal(self), self.steps
-        has_batches = self.batches is not None
-        self.steps = steps
-        try:
-            self._install(runs)
-            self._choose(runs, journal, is_changed=has_batches, is_seen=has_batches)
-        except BaseException:
-            journal.undo()
-            self.steps = before
-            raise
+        return False
 
     def _choose(
         self,
@@ -136,37 +113,60 @@ class Quantization:
         is_changed: bool,
         is_seen: bool,
     ) -> None:
-        if is_changed and self.batches is not None:
-            watch_again(self, runs, self.batches)
+        if is_changed:
+            observe_again(self.context, [self._ranges(()), *module_observers(runs)])
+        quantize = partial(
+            quantize_parameters,
+            change=lambda handle, values: self.change(handle, values, journal),
+            correct_bias=lambda handle, change: self._correct_bias(handle, change, journal),
+        )
         for run in runs:
             matrices = set(run.handles)
             if run.is_sequential:
-                self._in_sequence(run, journal)
+                self._in_sequence(run, quantize)
             else:
-                quantize_parameters(self, run, run.handles, journal)
-            vectors = [one for one in run.parameters if one not in matrices]
-            quantize_parameters(self, run, vectors, journal)
+                quantize(run, run.handles)
+            quantize(run, [one for one in run.parameters if one not in matrices])
             # Other weights, or divided inputs: the ranges of before are not those of now.
-            is_changed = is_changed or run.is_equalizing or run.is_sequential
+            is_changed = is_changed or run.is_looking_again
         if is_changed and is_seen:
-            see_again(self, runs)
+            self._see_again(runs)
         for run in runs:
-            quantize_seen(self, run)
+            quantize_seen(run, self.seen)
             self._learn(run)
+        fit_accumulators(self.handles, is_told=True)
 
-    def _in_sequence(self, run: QuantizationRun, journal: Journal) -> None:
+    def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
+        if self.context.batches is None:
+            raise SessionError(
+                f"{next(iter(self.seen)).plan.name} was calibrated before the session was "
+                f"loaded, and weights or masks have changed since; call "
+                f"session.calibrate(batches) again",
+                target=next(iter(self.seen)).plan.name,
+            )
+        observe_again(self.context, [self._ranges(runs)])
+
+    def _in_sequence(self, run: QuantizationRun, quantize: Callable[..., None]) -> None:
         if not run.handles:
             return
-        if self.batches is None:
+        if self.context.batches is None:
             raise SessionError(
                 f"{run.handles[0].plan.name} is quantized block by block on calibration "
-                f"batches; call session.calibrate(batches) before session.compress()"
+                f"batches; call session.calibrate(batches) before session.compress()",
+                target=run.handles[0].plan.name,
+                algorithm=run.stage.algorithm,
             )
+        compress_in_sequence(
+            run, self.context.model, self.context.batches, compress=partial(quantize, run)
+        )
 
-        def compress(handles: Sequence[Handle]) -> None:
-            quantize_parameters(self, run, handles, journal)
-
-        compress_in_sequence(run, self.model, self.batches, compress=compress)
+    def _correct_bias(self, weight: Handle, change: Tensor, journal: Journal) -> None:
+        bias = weight.module._parameters["bias"]
+        assert bias is not None  # the caller has looked
+        journal.note_parameter(weight.module, "bias")
+        self.biases.setdefault(weight, bias.detach().clone())
+        with torch.no_grad():
+            bias.add_(change.to(bias.dtype))
 
     def _learn(self, run: QuantizationRun) -> None:
         tensors = [
@@ -177,73 +177,74 @@ class Quantization:
         if tensors and not self.is_handed_over:
             run.make_optimizer(tensors)
 
-    def step(self, steps: int) -> None:
-        """Advance by one optimizer step.
+    def need_to_step(self) -> None:
+        """Refuse to step before scales are there, unless training makes them."""
+        if self.is_compressed:
+            return
+        for run in self.begun:
+            for handle in () if run.follows_training() else (*run.parameters, *run.activations):
+                if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
+                    raise SessionError(
+                        f"step() found no scale of {handle.plan.name}; call session.compress() "
+                        f"before the training loop",
+                        target=handle.plan.name,
+                        algorithm=run.stage.algorithm,
+                    )
 
-        Args:
-            steps: optimizer steps so far, that one counted.
+    def need_to_finish(self, call: str) -> None:
+        """Refuse to finish while a target has no scale."""
+        for run in self.runs:
+            for handle in (*run.parameters, *run.activations, *run.derived):
+                if not run.is_simulated(handle) or self.qparams_of(run, handle) is not None:
+                    continue
+                first = "call session.compress() first"
+                if handle.is_activation and handle not in self.seen:
+                    first = "call session.calibrate(batches) and session.compress() first"
+                if run.follows_training() is not None:
+                    first = "train some steps in training mode, or " + first
+                raise SessionError(
+                    f"{call}() found no scale of {handle.plan.name}; {first}",
+                    target=handle.plan.name,
+                    algorithm=run.stage.algorithm,
+                )
 
-        Raises:
-            CalibrationError: a range that training moved is not finite.
-            SessionError: the processes have moved what is learned apart.
-        """
-        before, begun = self.steps, self.begun
+    def step(self, steps: int, journal: Journal) -> bool:
+        """Advance by one optimizer step; masks do not change."""
+        begun, before = self.begun, self.context.steps
         for run in begun:
-            for handle in (*run.parameters, *run.activations) if run.following() else ():
+            for handle in (*run.parameters, *run.activations) if run.follows_training() else ():
                 check_followed(handle.module, handle.plan.target, handle.plan.name)
                 for module, attribute in handle.owners:
                     end_step(module, attribute)
         # First what can fail: nothing is moved then that a second try would move again.
-        beginning = [run for run in self.runs if before < run.stage.begin <= steps]
+        beginning = self.beginning(steps)
         if beginning:
-            self._begin(beginning, steps)
+            has_batches = self.context.batches is not None
+            self._install(beginning, steps)
+            self._choose(beginning, journal, is_changed=has_batches, is_seen=has_batches)
         for run in begun:
             if not self.is_handed_over:
                 adopt_learned(run)
-            if run.optimizer is not None:
-                step_optimizer(run.optimizer)
-            elif run.is_learning:
-                need_the_same_everywhere(run)
-            if isinstance(run.quantizer, ChangesAfterStep):
+            run.need_the_same_everywhere((*run.parameters, *run.activations))
+            run.move_learned()
+            if isinstance(run.algorithm, ChangesAfterStep):
                 for handle in run.parameters:
                     with torch.no_grad():
-                        run.quantizer.after_step(handle.raw, target_of(handle, run.grid(handle)))
-        self._turn(before, steps)
+                        run.algorithm.after_step(handle.raw, target_of(handle, run.grid(handle)))
+        fit_accumulators(self.handles, is_told=False)
+        self._start_or_freeze(before, steps)
+        return False
 
-    def move_to(self, steps: int) -> None:
-        """Go to a saved session's step, at which further stages have begun.
-
-        Args:
-            steps: optimizer steps so far.
-        """
-        before, self.steps = self.steps, steps
-        self._install([run for run in self.begun if run.stage.begin > before])
-        self._turn(before, steps)
-
-    def _turn(self, before: int, steps: int) -> None:
-        """Let quantization start, or ranges freeze, when their step has come."""
-        self.steps = steps
+    def _start_or_freeze(self, before: int, steps: int) -> None:
+        """Let quantization start, or ranges freeze, where the step for it has come."""
         for run in self.runs:
-            following = run.following()
-            if following is None:
+            follower = run.follows_training()
+            if follower is None:
                 continue
-            turns = (following.start_step, following.freeze_step)
+            changes = (follower.start_step, follower.freeze_step)
             begin = run.stage.begin
-            if any(turn is not None and before < begin + turn <= steps for turn in turns):
+            if any(one is not None and before < begin + one <= steps for one in changes):
                 put_steps(run, self.handles, steps=steps)
-
-    def learned(self) -> dict[Handle, dict[str, Tensor]]:
-        """Return what is learned, by target and name."""
-        learning = [run for run in self.runs if run.is_learning]
-        handles = [one for run in learning for one in (*run.parameters, *run.activations)]
-        return {one: tensors for one in handles if (tensors := learned_of(one))}
-
-    def hand_over(self) -> list[Tensor]:
-        """Return everything that is learned; from now on the user's optimizer moves it."""
-        self.is_handed_over = True
-        for run in self.runs:
-            run.optimizer = None
-        return [leaf for tensors in self.learned().values() for leaf in tensors.values()]
 
     def qparams(self) -> list[tuple[Handle, QParams]]:
         """Return the parameters in force, in plan order; dynamic ones have none."""
@@ -279,9 +280,103 @@ class Quantization:
                     found.append((handle, integers_of(run, handle, qparams)))
         return found
 
+    def note(self, journal: Journal, *, is_step: bool) -> None:
+        """Note everything of ours in the modules that are quantized or folded."""
+        super().note(journal, is_step=is_step)
+        journal.note_attributes(self, "seen", "biases", "is_outdated")
+        folded = [
+            module
+            for _, layer, fold in folds_of(self.context.binding)
+            for module in fold_members(layer, fold)
+        ]
+        for module in dict.fromkeys([*self._modules(), *folded]):
+            journal.note_module(module)
+
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""
-        for handle, values in self.originals.items():
-            handle.write(values)
+        super().give_back()
+        for weight, values in self.biases.items():
+            _write_bias(weight, values)
+
+    def save(self) -> Saved:
+        """Return scales, what was seen, observed and learned, and changed values."""
+        parts = self.gathered()
+        for handle in self.handles:
+            buffers = {part: read_buffer(handle, part) for part in STATE_PARTS}
+            found = {part: buffer for part, buffer in buffers.items() if buffer is not None}
+            if found:
+                parts["buffer", handle.plan.name] = found
+        for handle, seen in self.seen.items():
+            parts["seen", handle.plan.name] = dict(seen.statistics)
         for handle, values in self.biases.items():
-            restore_bias(handle, values)
+            bias = handle.module._parameters["bias"]
+            parts["old_bias", handle.plan.name] = {"": values}
+            if bias is not None:
+                parts["bias", handle.plan.name] = {"": bias.detach()}
+        data = {
+            "is_compressed": self.is_compressed,
+            "handed_over": self.is_handed_over,
+            "seen": {handle.plan.name: describe_seen(seen) for handle, seen in self.seen.items()},
+        }
+        return Saved(parts, data)
+
+    def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
+        """Put a checked state in force."""
+        self.start(steps)
+        self.restore_gathered(saved, journal)
+        for handle in self.handles:
+            buffers = saved.of("buffer", handle.plan.name)
+            device = _device(handle)
+            for part in STATE_PARTS:
+                value = buffers.get(part)
+                write_buffer(handle, part, None if value is None else value.to(device))
+            bias, old_bias = (
+                saved.one("bias", handle.plan.name),
+                saved.one("old_bias", handle.plan.name),
+            )
+            if bias is not None and old_bias is not None:
+                journal.note_parameter(handle.module, "bias")
+                _write_bias(handle, bias)
+                self.biases.setdefault(handle, old_bias.to(device))
+        about = saved.data["seen"]
+        self.seen = {
+            handle: rebuilt_seen(
+                Seen(handle, run.quantize_step(handle).cut, run.observer(handle)),
+                {part: one.to(_device(handle)) for part, one in statistics.items()},
+                about[handle.plan.name],
+            )
+            for run in self.runs
+            for handle in run.all_handles
+            if (statistics := saved.of("seen", handle.plan.name))
+        }
+        self.is_compressed = bool(saved.data["is_compressed"])
+        self.is_handed_over = bool(saved.data["handed_over"])
+        for run in self.runs:
+            self._restore_learned(run, saved)
+
+    def _restore_learned(self, run: QuantizationRun, saved: Saved) -> None:
+        leaves = [
+            leaf
+            for handle in run.all_handles
+            if (values := saved.of("learned", handle.plan.name))
+            for leaf in place_leaves(run, handle, values, seen=self.seen.get(handle))
+        ]
+        run.optimizer = None
+        if leaves and not self.is_handed_over:
+            run.make_optimizer(leaves)
+            restore_moments(run.optimizer, run.all_learned(), saved)
+
+
+def _device(handle: Handle) -> torch.device:
+    if not handle.is_activation:
+        return handle.raw.device
+    for tensor in handle.module.parameters():
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _write_bias(weight: Handle, values: Tensor) -> None:
+    bias = weight.module._parameters["bias"]
+    if bias is not None:
+        with torch.no_grad():
+            bias.copy_(values)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.quantizer import LearnsScales
 from tersely.engine.binding import Handle
+from tersely.engine.buffers import put_buffer
 from tersely.errors import PluginError
 from tersely.instrument.input_scales import ScaleInput, ScaleWeight
 from tersely.instrument.names import QUANTIZE, SCALE, UNSCALE, learned_buffer, state_buffer
 from tersely.instrument.quantizing import Learned
-from tersely.instrument.transforms import chain_of, put
+from tersely.instrument.transforms import put
 from tersely.planning.addresses import parse_address
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun
@@ -29,19 +30,12 @@ def write_buffer(handle: Handle, part: str, value: Tensor | None) -> None:
         part: what it is, one of `STATE_PARTS`.
         value: the tensor, or None to remove it.
     """
-    for module, attribute in handle.owners:
-        name = state_buffer(attribute, part)
-        current = module._buffers.get(name)
-        if value is None:
+    holders = [(module, state_buffer(attribute, part)) for module, attribute in handle.owners]
+    if value is None:
+        for module, name in holders:
             module._buffers.pop(name, None)
-        elif current is not None and (
-            (current.shape, current.dtype, current.device)
-            == (value.shape, value.dtype, value.device)
-        ):
-            # Editing in place keeps the tensors that compiled graphs and other processes know.
-            current.copy_(value)
-        else:
-            module._buffers[name] = value.detach().clone()
+    else:
+        put_buffer(holders, value, dtype=value.dtype, make=value.detach().clone)
 
 
 def write_qparams(handle: Handle, qparams: QParams) -> None:
@@ -116,7 +110,7 @@ def place_learned(run: QuantizationRun, handle: Handle, seen: Seen | None) -> li
     Raises:
         PluginError: the algorithm returned something else than float tensors.
     """
-    learner = run.quantizer
+    learner = run.algorithm
     if not isinstance(learner, LearnsScales) or not run.is_simulated(handle):
         return []
     plain = run.quantize_step(handle)
@@ -157,14 +151,14 @@ def place_leaves(
     Returns:
         The leaves.
     """
-    learner = run.quantizer
+    learner = run.algorithm
     assert isinstance(learner, LearnsScales)  # the caller has asked
     plain = run.quantize_step(handle)
     device = handle.module._buffers[state_buffer(handle.plan.target, "scale")]
     assert device is not None  # a learned target has started from a scale
     leaves = {
         name: value.detach().to(device.device, copy=True).requires_grad_()
-        for name, value in values.items()
+        for name, value in sorted(values.items())
     }
     size = seen.blocks if seen is not None else None
     bare = target_of(handle, plain.grid, size=size)
@@ -174,15 +168,3 @@ def place_leaves(
         step = Learned(learner, bare, run.quantize_step(handle, attribute), tuple(leaves))
         put(module, attribute, (step,), place=QUANTIZE)
     return list(leaves.values())
-
-
-def learned_of(handle: Handle) -> dict[str, Tensor]:
-    """Return what is learned for a target, by name.
-
-    Args:
-        handle: the target.
-    """
-    for step in chain_of(handle.module, handle.plan.target):
-        if isinstance(step, Learned):
-            return step.learned(handle.module)
-    return {}

@@ -10,14 +10,17 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.calibration.observing import need_seen
 from tersely.contracts.quantizer import Observer
 from tersely.engine.binding import Handle
 from tersely.engine.processes import gather
+from tersely.engine.protocol import Observers
 from tersely.errors import CalibrationError
 from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE
 from tersely.instrument.transforms import processed, put
+from tersely.json_value import Json
 
 
 @attrs.define(eq=False)
@@ -87,64 +90,86 @@ class Seen:
                 )
 
 
-@contextlib.contextmanager
-def observing(seen: Sequence[Seen], quantized: Sequence[nn.Module]) -> Iterator[None]:
-    """Let targets be observed inside the block, with nothing quantized.
+@attrs.frozen(eq=False)
+class RangeObservers(Observers):
+    """What some stages see of inputs and outputs, while nothing is quantized.
 
-    Args:
+    Attributes:
         seen: what observes.
-        quantized: every module that has a quantized target.
+        modules: every module that has a quantized target.
+        kept: where what was seen goes afterwards; written to.
     """
-    before = [(module, instruments_of(module)) for module in dict.fromkeys(quantized)]
-    try:
-        for module, instruments in before:
-            targets = [
-                *instruments.parameters,
-                *(site.target for site in instruments.inputs),
-                *(site.target for site in instruments.outputs),
-            ]
-            for target in targets:
-                put(module, target, (), place=QUANTIZE)
-        for one in seen:
-            put(one.handle.module, one.handle.plan.target, (one,), place=QUANTIZE)
-        yield
-    finally:
-        for module, instruments in before:
-            replace_instruments(module, instruments)
 
+    seen: Sequence[Seen]
+    modules: Sequence[nn.Module]
+    kept: dict[Handle, Seen]
 
-def join(seen: Sequence[Seen], batches: int) -> None:
-    """Join what all processes saw, so that all of them choose the same scales.
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to observe."""
+        return not self.seen
 
-    Args:
-        seen: what this process saw, in the same order everywhere; written to.
-        batches: how many batches this process ran.
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Observe inputs and outputs inside the block, with nothing quantized."""
+        before = [(module, instruments_of(module)) for module in dict.fromkeys(self.modules)]
+        try:
+            for module, instruments in before:
+                targets = [
+                    *instruments.parameters,
+                    *(site.target for site in instruments.inputs),
+                    *(site.target for site in instruments.outputs),
+                ]
+                for target in targets:
+                    put(module, target, (), place=QUANTIZE)
+            for one in self.seen:
+                put(one.handle.module, one.handle.plan.target, (one,), place=QUANTIZE)
+            yield
+        finally:
+            for module, instruments in before:
+                replace_instruments(module, instruments)
 
-    Raises:
-        CalibrationError: a process had no batch or did not see a target; raised in every process.
-    """
-    everyone = gather((batches, [(one.count, _portable(one)) for one in seen]))
-    for process, (found, _) in enumerate(everyone):
-        if found == 0:
-            where = f" in process {process}" if len(everyone) > 1 else ""
-            raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
-    for number, one in enumerate(seen):
-        for process, (_, views) in enumerate(everyone):
-            if views[number][0] == 0:
-                where = f" in process {process}" if len(everyone) > 1 else ""
-                raise CalibrationError(
-                    f"{one.handle.plan.name} was not seen in calibration{where}: no batch reached "
-                    f"it, or something calls its module's forward without calling the module; run "
-                    f"it, or leave it out"
-                )
-        if len(everyone) > 1:
-            device = next(iter(one.statistics.values())).device
-            joined = one.observer.join([views[number][1] for _, views in everyone])
-            one.statistics = {key: tensor.to(device) for key, tensor in joined.items()}
+    def collect(self) -> None:
+        """Join what all processes saw, so that all of them choose the same scales."""
+        everyone = gather([(one.count, _portable(one)) for one in self.seen])
+        for number, one in enumerate(self.seen):
+            views = [process[number] for process in everyone]
+            need_seen(one.handle.plan.name, [count for count, _ in views])
+            if len(everyone) > 1:
+                device = next(iter(one.statistics.values())).device
+                joined = one.observer.join([statistics for _, statistics in views])
+                one.statistics = {key: tensor.to(device) for key, tensor in joined.items()}
+
+    def keep(self) -> None:
+        """Give the engine what was seen."""
+        self.kept.update((one.handle, one) for one in self.seen)
 
 
 def _portable(seen: Seen) -> dict[str, Tensor]:
     return {key: tensor.cpu() for key, tensor in seen.statistics.items()}
+
+
+def describe_seen(seen: Seen) -> dict[str, Json]:
+    """Return what a saved session keeps of an observer beside its statistics.
+
+    Args:
+        seen: what calibration saw of an input or output.
+    """
+    return {"count": seen.count, "shape": list(seen.shape), "blocks": list(seen.blocks)}
+
+
+def rebuilt_seen(fresh: Seen, statistics: Mapping[str, Tensor], about: Mapping[str, Json]) -> Seen:
+    """Return what calibration saw as it was saved.
+
+    Args:
+        fresh: an observer of the target; changed and returned.
+        statistics: what it had gathered.
+        about: what `describe_seen` returned.
+    """
+    fresh.statistics = dict(statistics)
+    fresh.count = int(about["count"])
+    fresh.shape, fresh.blocks = tuple(about["shape"]), tuple(about["blocks"])
+    return fresh
 
 
 def values_of(handle: Handle) -> Tensor:

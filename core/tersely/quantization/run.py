@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 
 import attrs
-import torch
 from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
-from tersely.calibration.watching import Watch, is_observing, is_sequential
 from tersely.contracts.quantizer import (
     ChoosesPerCall,
     ClipsGradients,
@@ -19,42 +17,25 @@ from tersely.contracts.quantizer import (
     LearnsScales,
     Observer,
     ObservesRange,
+    OptimizesByName,
+    QuantizationTarget,
     Quantizer,
     Simulates,
 )
-from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding, Handle
-from tersely.engine.optimizing import make_optimizer
-from tersely.instrument.quantizing import Grid, Quantize
+from tersely.engine.run import Run
+from tersely.instrument.names import learned_buffer
+from tersely.instrument.quantizing import Grid, Learned, Quantize
+from tersely.instrument.transforms import chain_of
 from tersely.planning.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
 
 
 @attrs.define(eq=False, slots=False)
-class QuantizationRun:
-    """A quantization stage in a session; mutable because it gathers what its algorithm observes.
+class QuantizationRun(Run[Quantizer]):
+    """A quantization stage in a session."""
 
-    Attributes:
-        number: index of the stage in the recipe.
-        stage: the stage.
-        quantizer: the algorithm, made with the stage's options.
-        binding: the plan laid over the model.
-        observed: target -> what the algorithm observed of its module.
-        optimizer: moves what is learned; None when there is nothing, or the user does it.
-    """
-
-    number: int
-    stage: Stage
-    quantizer: Quantizer
-    binding: Binding
-    observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict)
-    optimizer: torch.optim.Optimizer | None = None
-    _steps: dict[Handle, Quantize] = attrs.field(factory=dict)
-
-    @cached_property
-    def all_handles(self) -> tuple[Handle, ...]:
-        """All targets of the stage."""
-        return tuple(one for one in self.binding.handles if one.plan.stage == self.number)
+    _steps: dict[Handle, Quantize] = attrs.field(factory=dict, kw_only=True)
 
     @cached_property
     def derived(self) -> tuple[Handle, ...]:
@@ -82,53 +63,48 @@ class QuantizationRun:
         return tuple(one for one in self.parameters if is_matrix(one))
 
     @property
-    def algorithm(self) -> Quantizer:
-        """The algorithm."""
-        return self.quantizer
-
-    @property
-    def is_observing_modules(self) -> bool:
-        """Whether the algorithm observes modules in calibration."""
-        return is_observing(self.quantizer)
-
-    @property
-    def is_sequential(self) -> bool:
-        """Whether the algorithm wants to be calibrated block by block."""
-        return self.is_observing_modules and is_sequential(self.quantizer)
-
-    @property
     def is_calibrated(self) -> bool:
         """Whether the stage makes use of calibration batches."""
         return self.is_observing_modules or bool(self.activations)
 
     @property
+    def is_optional_calibration(self) -> bool:
+        """Whether training gives ranges, where calibration has never shown a batch."""
+        return self.follows_training() is not None and not self.is_observing_modules
+
+    @property
+    def is_looking_again(self) -> bool:
+        """Whether every `compress` changes weights or inputs, and with them the ranges."""
+        return self.is_sequential or self.is_equalizing
+
+    @property
     def is_learning(self) -> bool:
         """Whether the algorithm learns scales."""
-        return isinstance(self.quantizer, LearnsScales)
+        return isinstance(self.algorithm, LearnsScales)
 
     @property
     def is_equalizing(self) -> bool:
         """Whether the algorithm moves ranges from inputs to weights."""
-        return isinstance(self.quantizer, Equalizes)
+        return isinstance(self.algorithm, Equalizes)
 
     def is_dynamic(self, handle: Handle) -> bool:
         """Tell whether an input or output is quantized by each call's own range."""
         if self.quantize_step(handle).cut.kind == "token":
             return True
-        return isinstance(self.quantizer, ChoosesPerCall) and self.quantizer.dynamic
+        return isinstance(self.algorithm, ChoosesPerCall) and self.algorithm.dynamic
 
     def is_simulated(self, handle: Handle) -> bool:
         """Tell whether forward computes with quantized values, or they are only observed."""
         return handle.plan.quantization.is_simulated
 
-    def following(self) -> FollowsTraining | None:
+    def follows_training(self) -> FollowsTraining | None:
         """Return the algorithm when its ranges follow training, else None."""
-        found = self.quantizer
+        found = self.algorithm
         return found if isinstance(found, FollowsTraining) else None
 
     def simulating(self) -> Simulates | None:
         """Return the algorithm when it computes quantized values itself, else None."""
-        found = self.quantizer
+        found = self.algorithm
         return found if isinstance(found, Simulates) else None
 
     def grid(self, handle: Handle) -> Grid:
@@ -146,7 +122,7 @@ class QuantizationRun:
         if found is None:
             stages = self.binding.plan.recipe.stages
             clip = handle.plan.quantization.is_clipping_gradients or (
-                isinstance(self.quantizer, ClipsGradients) and self.quantizer.clip_gradient
+                isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
             )
             found = self._steps[handle] = Quantize(
                 handle.plan.target, grid_of(handle.plan), cut_of(handle, stages), clip
@@ -157,29 +133,42 @@ class QuantizationRun:
 
     def observer(self, handle: Handle) -> Observer:
         """Return what observes a target's values."""
-        if isinstance(self.quantizer, ObservesRange):
-            return self.quantizer.observer(target_of(handle, self.grid(handle)))
+        if isinstance(self.algorithm, ObservesRange):
+            return self.algorithm.observer(target_of(handle, self.grid(handle)))
         return MinMax()
 
-    def watches(self, handles: Iterable[Handle]) -> list[Watch]:
-        """Return observers of the modules of some targets."""
-        return [
-            Watch(
-                handle,
-                self.quantizer,
-                target_of(handle, self.grid(handle), tensor=handle.raw.detach()),
-            )
-            for handle in handles
-        ]
+    def seen_as(self, handle: Handle) -> QuantizationTarget:
+        """Return a target as the algorithm sees it while it observes the target's module."""
+        return target_of(handle, self.grid(handle), tensor=handle.raw.detach())
 
-    def forget(self, handles: Iterable[Handle]) -> None:
-        """Drop what was observed of some targets."""
-        for handle in handles:
-            self.observed.pop(handle, None)
+    def learned(self, handle: Handle) -> dict[str, Tensor]:
+        """Return what is learned for a target, by name."""
+        return learned_of(handle)
 
-    def make_optimizer(self, tensors: Sequence[Tensor]) -> None:
-        """Make what moves the learned tensors."""
-        self.optimizer = make_optimizer(self.quantizer, tensors)
+    def make_optimizer(self, tensors: Iterable[Tensor]) -> None:
+        """Make what moves the learned tensors.
+
+        Args:
+            tensors: all of them, in plan order.
+        """
+        if isinstance(self.algorithm, OptimizesByName):
+            self.optimizer = self.algorithm.named_optimizer(self._by_name(tensors))
+        else:
+            super().make_optimizer(tensors)
+
+    def _by_name(self, tensors: Iterable[Tensor]) -> dict[str, list[Tensor]]:
+        names = {
+            id(tensor): name.removeprefix(start)
+            for handle in (*self.parameters, *self.activations)
+            for module, attribute in handle.owners
+            for start in [learned_buffer(attribute, "")]
+            for name, tensor in module._buffers.items()
+            if name.startswith(start)
+        }
+        groups: dict[str, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault(names[id(tensor)], []).append(tensor)
+        return {name: groups[name] for name in sorted(groups)}
 
 
 def is_matrix(handle: Handle) -> bool:
@@ -207,3 +196,15 @@ def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
         for number, stage in enumerate(binding.plan.recipe.stages)
         if stage.method == "quantization"
     )
+
+
+def learned_of(handle: Handle) -> dict[str, Tensor]:
+    """Return what is learned for a target, by name.
+
+    Args:
+        handle: the target.
+    """
+    for step in chain_of(handle.module, handle.plan.target):
+        if isinstance(step, Learned):
+            return step.learned(handle.module)
+    return {}

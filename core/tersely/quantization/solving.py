@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,28 +25,27 @@ from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.integers import simulated_values
-from tersely.quantization.journal import Journal
 from tersely.quantization.placing import read_buffer, write_buffer, write_qparams
-from tersely.quantization.ranges import values_of
+from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.targets import target_of
 
-if TYPE_CHECKING:
-    from tersely.quantization.engine import Quantization
+Change: TypeAlias = "Callable[[Handle, Tensor], None]"
+"""Gives a target other values, or the bias beside a weight a change, and notes what was before."""
 
 
 def quantize_parameters(
-    quantization: Quantization, run: QuantizationRun, handles: Sequence[Handle], journal: Journal
+    run: QuantizationRun, handles: Sequence[Handle], *, change: Change, correct_bias: Change
 ) -> None:
     """Choose and put in force the scales of some parameters.
 
     Args:
-        quantization: the session's quantization.
         run: the stage.
         handles: parameters and buffers of the stage.
-        journal: remembers what changes.
+        change: gives a target other raw values.
+        correct_bias: adds to the bias beside a weight, shape (outputs,).
     """
-    quantizer = run.quantizer
+    quantizer = run.algorithm
     if isinstance(quantizer, Equalizes):
         _equalize(run, quantizer, handles)
     for handle in handles:
@@ -63,30 +62,32 @@ def quantize_parameters(
         if observed or not isinstance(quantizer, ObservesInputs):
             solved = _solve(quantizer, handle, target)
         if solved is not None:
-            _write_weight(handle, solved, journal)
+            change(handle, _raw_weight(handle, solved))
             qparams = solved.qparams
         else:
             low, high = observer.range(statistics, target)
             qparams = choose(run, handle, low, high, target)
         write_qparams(handle, qparams)
-        if isinstance(quantizer, CorrectsBias) and observed:
-            _correct_bias(quantizer, handle, target, journal)
+        if isinstance(quantizer, CorrectsBias) and observed and _has_bias(handle):
+            with torch.no_grad():
+                found = quantizer.bias_correction(target, simulated_values(handle))
+            correct_bias(handle, found)
 
 
-def quantize_seen(quantization: Quantization, run: QuantizationRun) -> None:
+def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None:
     """Choose and put in force the scales of a stage's inputs and outputs.
 
     Args:
-        quantization: the session's quantization.
         run: the stage.
+        observed: what calibration saw of them.
 
     Raises:
         SessionError: one was not calibrated.
     """
     for handle in run.activations:
-        seen = quantization.seen.get(handle)
+        seen = observed.get(handle)
         if seen is None:
-            if run.following() is not None:
+            if run.follows_training() is not None:
                 continue  # the first training forward gives it a range
             raise SessionError(
                 f"{handle.plan.name} is quantized by the range that calibration sees; call "
@@ -97,7 +98,7 @@ def quantize_seen(quantization: Quantization, run: QuantizationRun) -> None:
         target = target_of(handle, step.grid, size=size, statistics=seen.statistics)
         low, high = map(seen.kept, seen.observer.range(seen.statistics, target))
         qparams = choose(run, handle, low, high, target)
-        if run.following() is not None:
+        if run.follows_training() is not None:
             write_buffer(handle, "low", low.float())
             write_buffer(handle, "high", high.float())
         write_qparams(handle, qparams)
@@ -125,7 +126,7 @@ def choose(
     check_range(low, high, name)
     try:
         with torch.no_grad():
-            found = choose_of(run.quantizer)(low, high, target)
+            found = choose_of(run.algorithm)(low, high, target)
     except TerselyError:
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
@@ -198,8 +199,8 @@ def _solve(quantizer: object, handle: Handle, target: QuantizationTarget) -> Qua
     return solved
 
 
-def _write_weight(handle: Handle, solved: QuantizedWeight, journal: Journal) -> None:
-    """Write what was solved as raw values: before the steps that come in front of quantization."""
+def _raw_weight(handle: Handle, solved: QuantizedWeight) -> Tensor:
+    """Return what was solved as raw values: before the steps that come in front of quantization."""
     values = solved.tensor
     for step in chain_of(handle.module, handle.plan.target):
         if step.place == FOLD:
@@ -211,8 +212,7 @@ def _write_weight(handle: Handle, solved: QuantizedWeight, journal: Journal) -> 
     factors = handle.module._buffers.get(state_buffer(handle.plan.target, "input_scale"))
     if factors is not None:
         values = values / along_inputs(factors, values, handle.plan.input_dim)
-    journal.note(handle)
-    handle.write(values)
+    return values
 
 
 def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Handle]) -> None:
@@ -243,11 +243,5 @@ def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Hand
             write_buffer(handle, "input_scale", factors.to(handle.raw.device))
 
 
-def _correct_bias(
-    quantizer: CorrectsBias, handle: Handle, target: QuantizationTarget, journal: Journal
-) -> None:
-    if handle.module._parameters.get("bias") is None or handle.plan.target != "weight":
-        return
-    with torch.no_grad():
-        change = quantizer.bias_correction(target, simulated_values(handle))
-    journal.correct_bias(handle, change)
+def _has_bias(handle: Handle) -> bool:
+    return handle.plan.target == "weight" and handle.module._parameters.get("bias") is not None

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from tersely.contracts.quantizer import LearnsScales
 from tersely.engine.binding import Handle
-from tersely.instrument.in_force import QuantizeBias
+from tersely.instrument.in_force import LeastScale
 from tersely.instrument.instruments import Transform
 from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import QUANTIZE
 from tersely.instrument.quantizing import Dynamic, Learned, Simulated
 from tersely.instrument.transforms import put
-from tersely.quantization.placing import input_of, place_factors
+from tersely.quantization.accumulators import bias_step, least_scales
+from tersely.quantization.placing import place_factors
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.targets import target_of
 
@@ -25,15 +26,21 @@ def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) ->
         handles: all quantization targets of the session.
         steps: optimizer steps so far.
     """
-    derived = set(run.derived)
+    derived, least = set(run.derived), least_scales(handles)
     for handle in run.all_handles:
         if not run.is_simulated(handle):
             continue
         for module, attribute in handle.owners:
             step = (
-                make_bias_step(run, handle, handles)
+                bias_step(handle, handles)
                 if handle in derived
-                else make_step(run, handle, attribute, steps=steps)
+                else make_step(
+                    run,
+                    handle,
+                    attribute,
+                    steps=steps,
+                    least=least.get(module) if attribute == "weight" else None,
+                )
             )
             put(module, attribute, (step,), place=QUANTIZE)
     if run.is_equalizing:
@@ -41,7 +48,14 @@ def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) ->
             place_factors(handles, handle)
 
 
-def make_step(run: QuantizationRun, handle: Handle, attribute: str, *, steps: int) -> Transform:
+def make_step(
+    run: QuantizationRun,
+    handle: Handle,
+    attribute: str,
+    *,
+    steps: int,
+    least: LeastScale | None = None,
+) -> Transform:
     """Return what quantizes a target, until something is learned for it.
 
     Args:
@@ -49,35 +63,24 @@ def make_step(run: QuantizationRun, handle: Handle, attribute: str, *, steps: in
         handle: the target.
         attribute: its name in the module that the step is for.
         steps: optimizer steps so far.
+        least: the smallest scales that serve the bias beside a weight, or None.
     """
     plain = run.quantize_step(handle, attribute)
     # The size of an input or output comes with its values; only whether it is one block counts.
     size = (-1,) if plain.cut.kind == "tensor" else (1,)
     tensor = target_of(handle, plain.grid, size=size)
     if handle.is_activation and run.is_dynamic(handle):
-        return Dynamic(run.quantizer, tensor, plain)
+        return Dynamic(run.algorithm, tensor, plain)
     simulating = run.simulating()
     if simulating is not None:
         return Simulated(simulating, tensor, plain)
-    if isinstance(run.quantizer, LearnsScales):
-        return Learned(run.quantizer, tensor, plain)
-    following = run.following()
+    if isinstance(run.algorithm, LearnsScales):
+        return Learned(run.algorithm, tensor, plain)
+    following = run.follows_training()
     if following is None:
         return plain
     elapsed = steps - run.stage.begin
     if following.freeze_step is not None and elapsed >= following.freeze_step:
         return plain
     is_quantizing = elapsed >= following.start_step
-    return Follow(run.quantizer, tensor, plain, following.decay, is_quantizing)
-
-
-def make_bias_step(run: QuantizationRun, handle: Handle, handles: Sequence[Handle]) -> QuantizeBias:
-    """Return what quantizes a bias in the terms of its accumulator.
-
-    Args:
-        run: the stage.
-        handle: the bias.
-        handles: all quantization targets, among which its module's first input is.
-    """
-    source = input_of(handles, handle.module)
-    return QuantizeBias(handle.plan.target, source or "", "weight", run.grid(handle))
+    return Follow(run.algorithm, tensor, plain, following.decay, is_quantizing, least)

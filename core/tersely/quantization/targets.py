@@ -18,8 +18,8 @@ from tersely.errors import PlanError
 from tersely.instrument.cutting import Cut
 from tersely.instrument.masks import spatial_dims
 from tersely.instrument.quantizing import Grid
+from tersely.planning.descriptors import descriptor_of
 from tersely.planning.granularity import divide, in_force
-from tersely.planning.stage import descriptor_of
 from tersely.registry.descriptors import QuantizerInfo
 
 

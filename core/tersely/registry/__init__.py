@@ -1,4 +1,7 @@
-"""Descriptors, hooks and the registry of plugins; calling the package gives the registry."""
+"""Descriptors, hooks and the registry of plugins; calling the package gives the registry.
+
+Private: `tersely.registry()` is the public way in.
+"""
 
 from __future__ import annotations
 

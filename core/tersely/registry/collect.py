@@ -11,7 +11,7 @@ import pluggy
 
 from tersely.registry import hookspecs
 from tersely.registry.descriptors import Descriptor, ModuleSetting
-from tersely.registry.hookspecs import API_VERSION
+from tersely.registry.hookspecs import plugin_api
 from tersely.registry.kinds import KINDS, Kind
 from tersely.text import nearest
 
@@ -69,19 +69,28 @@ def api_problem(face: object, *, must_state_api: bool) -> str | None:
         must_state_api: whether a face that states no version is refused.
     """
     stated = stated_api(face)
+    major, minor = plugin_api
+    offered = f"this tersely has plugin API {major}.{minor}"
     if stated is None:
         if not must_state_api:
             return None
         return (
-            f"it does not state the plugin API it is written for, this tersely has plugin API "
-            f"{API_VERSION}; its face needs the line 'tersely_api = {API_VERSION}'"
+            f"it does not state the plugin API it is written for, {offered}; its face needs the "
+            f"line 'tersely_api = {major}'"
         )
-    if stated == API_VERSION and not isinstance(stated, bool):
+    needed = _version(stated)
+    if needed is not None and needed[0] == major and needed[1] <= minor:
         return None
-    return (
-        f"it is written for plugin API {stated!r}, this tersely has plugin API {API_VERSION}; "
-        f"install releases of both that agree"
-    )
+    spelled = repr(stated) if needed is None else ".".join(map(str, needed)).removesuffix(".0")
+    return f"it is written for plugin API {spelled}, {offered}; install releases of both that agree"
+
+
+def _version(stated: object) -> tuple[int, int] | None:
+    """Read ``1`` or ``(1, 1)`` as a major and a minor version, or return None."""
+    parts = stated if isinstance(stated, tuple) else (stated, 0)
+    if len(parts) != len(plugin_api) or not all(type(part) is int for part in parts):
+        return None
+    return parts[0], parts[1]
 
 
 def collect(manager: pluggy.PluginManager, face: object, *, key: str) -> Collected:

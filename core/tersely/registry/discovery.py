@@ -36,7 +36,7 @@ class Announcement:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """Which plugins the environment lets in, and whether a failing one is fatal.
+    """Which plugins the environment allows, and whether a failing one is fatal.
 
     Attributes:
         allowed: normalized entry point or distribution names, or None for all.

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
         ScheduleInfo,
     )
 
-API_VERSION = 1
-"""The version of the plugin API; a face states the one it was written for as ``tersely_api``."""
+plugin_api = (1, 1)
+"""Major and minor version of the plugin API. A face states the lowest that it needs as
+``tersely_api``; whatever has the same major version and no lower minor one is enough for it."""
 
 ENTRY_POINT_GROUP = "tersely"
 

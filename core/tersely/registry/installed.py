@@ -1,4 +1,4 @@
-"""Loads every installed plugin, one at a time, as far as the environment lets it in."""
+"""Loads every installed plugin, one at a time, unless the environment excludes it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""What a session did, as data, tables, pages and pictures."""
+"""What a session did, as data, tables, pages and pictures.
+
+Private: import public names from `tersely`.
+"""

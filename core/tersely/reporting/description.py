@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -25,17 +25,20 @@ from tersely.reporting.expectation import (
     rounding_slack,
     spell,
 )
-from tersely.reporting.misses import last_updates, shared_group, unfinished_stages
+from tersely.reporting.misses import (
+    last_updates,
+    may_have_missed,
+    shared_group,
+    unfinished_stages,
+)
 from tersely.reporting.quantized_rows import makes_integers, stored_qparams, with_quantization
-from tersely.reporting.report import Report
+from tersely.reporting.report import Report, SparsityWarning
+from tersely.reporting.reported import Reported
 from tersely.reporting.rows import Moment, Remark, ReportRow
 from tersely.storage.versions import loaded_versions
 
-if TYPE_CHECKING:
-    from tersely.session.session import Session
 
-
-def describe_session(session: Session, achieved: Mapping[str, Mapping[str, float]]) -> Report:
+def describe_session(session: Reported, achieved: Mapping[str, Mapping[str, float]]) -> Report:
     """Build the report of a session as it is now.
 
     Args:
@@ -68,6 +71,21 @@ def describe_session(session: Session, achieved: Mapping[str, Mapping[str, float
         versions=loaded_versions(),
         model_elements=_model_elements(session),
     )
+
+
+def warn_of_misses(session: Reported, achieved: Mapping[str, Mapping[str, float]]) -> None:
+    """Warn of every request that was missed: what prunes nothing must not look like success.
+
+    Args:
+        session: a session that was just compressed.
+        achieved: what `Session.sparsity` returns.
+    """
+    plan = session.plan
+    if not may_have_missed(plan, achieved, unfinished=unfinished_stages(session)):
+        return
+    report = describe_session(session, achieved)
+    if report.warnings:
+        warnings.warn("\n".join(report.warnings), SparsityWarning, stacklevel=3)
 
 
 def _row(
@@ -155,7 +173,7 @@ def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int
 
 
 def _remarks(
-    session: Session, rows: Iterable[ReportRow], unfinished: Mapping[int, int]
+    session: Reported, rows: Iterable[ReportRow], unfinished: Mapping[int, int]
 ) -> Iterable[Remark]:
     plan = session.plan
     waiting = [stage for stage in plan.recipe.stages if stage.path in session.waiting]
@@ -194,7 +212,7 @@ def _moments(history: Iterable[Mapping[str, Json]]) -> Iterable[Moment]:
         )
 
 
-def _activation_masks(session: Session) -> dict[tuple[str, str], Tensor]:
+def _activation_masks(session: Reported) -> dict[tuple[str, str], Tensor]:
     # Full-size masks are asked for only where the plan cannot know the shape.
     unknown = {
         (target.module, target.target)
@@ -211,7 +229,7 @@ def _activation_masks(session: Session) -> dict[tuple[str, str], Tensor]:
     }
 
 
-def _scales(session: Session) -> dict[tuple[str, str], QParams]:
+def _scales(session: Reported) -> dict[tuple[str, str], QParams]:
     quantized = [target for target in session.plan if target.method == "quantization"]
     if not quantized:
         return {}
@@ -222,5 +240,5 @@ def _scales(session: Session) -> dict[tuple[str, str], QParams]:
     return stored_qparams(session.plan, session.qparams(), integers)
 
 
-def _model_elements(session: Session) -> int:
+def _model_elements(session: Reported) -> int:
     return sum(parameter.numel() for parameter in session.model.parameters())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
@@ -18,28 +16,10 @@ from tersely.reporting.expectation import (
     requested_sparsity,
     rounding_slack,
 )
-from tersely.reporting.report import SparsityWarning, build_report
-
-if TYPE_CHECKING:
-    from tersely.session.session import Session
+from tersely.reporting.reported import Reported
 
 
-def warn_of_misses(session: Session, achieved: Mapping[str, Mapping[str, float]]) -> None:
-    """Warn of every request that was missed: what prunes nothing must not look like success.
-
-    Args:
-        session: a session that was just compressed.
-        achieved: what `Session.sparsity` returns.
-    """
-    plan = session.plan
-    if not may_have_missed(plan, achieved, unfinished=unfinished_stages(session)):
-        return
-    report = build_report(session, achieved=achieved)
-    if report.warnings:
-        warnings.warn("\n".join(report.warnings), SparsityWarning, stacklevel=3)
-
-
-def unfinished_stages(session: Session) -> frozenset[int]:
+def unfinished_stages(session: Reported) -> frozenset[int]:
     """Return the stages, by index in the recipe, whose sparsity is still growing.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import resources
 
 from tersely.extras import extra
+from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
-from tersely.reporting.report import Report
 from tersely.reporting.table import percent, sizes, spell_scales, tabulate_metrics
 
 with extra("report", purpose="a report's page"):
@@ -22,7 +22,7 @@ _HEADINGS = {
 }
 
 
-def render_page(report: Report, *, title: str) -> str:
+def render_page(report: ReportData, *, title: str) -> str:
     """Return the page.
 
     Args:
@@ -65,11 +65,11 @@ def render_page(report: Report, *, title: str) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    # A browser breaks a long dotted name anywhere unless it is told where.
+    # A browser breaks a long dotted name anywhere unless it knows where it may.
     return Markup(".<wbr>").join(name.split("."))
 
 
-def _grouped_remarks(report: Report) -> dict[str, list[str]]:
+def _grouped_remarks(report: ReportData) -> dict[str, list[str]]:
     groups = {
         heading: [remark.text for remark in report.remarks if remark.kind == kind]
         for kind, heading in _HEADINGS.items()

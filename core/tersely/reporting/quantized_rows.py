@@ -1,4 +1,4 @@
-"""What a report tells of each quantized target: type, scheme, granularity, scales."""
+"""What a report says about each quantized target: type, scheme, granularity, scales."""
 
 from __future__ import annotations
 

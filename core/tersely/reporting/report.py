@@ -13,35 +13,15 @@ import attrs
 
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
-from tersely.reporting.quantized_size import QuantizedSize
+from tersely.reporting.data import ReportData
 from tersely.reporting.rows import Moment, Remark, ReportRow
 from tersely.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tersely.session.session import Session
-
 FORMAT = "tersely-report"
 VERSION = 1
-
-
-def build_report(
-    session: Session, *, achieved: Mapping[str, Mapping[str, float]] | None = None
-) -> Report:
-    """Describe a session as it is now.
-
-    Args:
-        session: an attached session; it is not changed.
-        achieved: what `Session.sparsity` returns, where it was just counted.
-
-    Returns:
-        One row for each planned target, and everything worth a remark.
-    """
-    # Here, because it imports torch, and reading a report does not.
-    from tersely.reporting.description import describe_session
-
-    return describe_session(session, session.sparsity() if achieved is None else achieved)
 
 
 class SparsityWarning(UserWarning):
@@ -90,7 +70,7 @@ def read_report(path: str | os.PathLike[str]) -> Report:
 
 
 @attrs.frozen(kw_only=True)
-class Report:
+class Report(ReportData):
     """A session's result; print it, or write it with `to_html`.
 
     Attributes:
@@ -103,49 +83,6 @@ class Report:
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
-
-    rows: tuple[ReportRow, ...]
-    warnings: tuple[str, ...] = ()
-    remarks: tuple[Remark, ...] = ()
-    metrics: Mapping[str, float] = attrs.field(factory=dict)
-    history: tuple[Moment, ...] = ()
-    versions: Mapping[str, str] = attrs.field(factory=dict)
-    model_elements: int | None = None
-
-    @property
-    def elements(self) -> int:
-        """How many elements the pruned parameters and buffers have."""
-        return sum(row.elements or 0 for row in self._stored_rows())
-
-    @property
-    def masked(self) -> int:
-        """How many of them are masked."""
-        return sum(row.masked or 0 for row in self._stored_rows())
-
-    @property
-    def sparsity(self) -> float:
-        """Share of them that is masked; 0 when nothing is pruned."""
-        return self.masked / self.elements if self.elements else 0.0
-
-    @property
-    def quantized_size(self) -> QuantizedSize:
-        """How much the quantized parameters and buffers take, as integers and scales."""
-        sizes = [(row.elements or 0, row.bits) for row in self.rows if row.bits is not None]
-        return QuantizedSize(
-            elements=sum(elements for elements, _ in sizes), bits=sum(bits for _, bits in sizes)
-        )
-
-    def rows_of(self, method: str) -> tuple[ReportRow, ...]:
-        """Return the rows of one method.
-
-        Args:
-            method: pruning, quantization or distillation.
-        """
-        return tuple(row for row in self.rows if row.method == method)
-
-    def _stored_rows(self) -> list[ReportRow]:
-        # An activation has as many elements as a batch gives it, so it is in no total.
-        return [row for row in self.rows if row.masked is not None and row.is_stored]
 
     def to_dict(self) -> dict[str, Json]:
         """Return the report as JSON data; numbers that are not finite become null."""

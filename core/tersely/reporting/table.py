@@ -7,8 +7,8 @@ from typing import Literal
 
 import attrs
 
+from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
-from tersely.reporting.report import Report
 from tersely.reporting.rows import ReportRow
 from tersely.text_table import Column, TextTable, boxed
 
@@ -31,7 +31,7 @@ class Line:
     kind: Literal["warning", "remark", "versions", "plain"] = "plain"
 
 
-def report_text(report: Report) -> str:
+def report_text(report: ReportData) -> str:
     """Return the report as plain text without colours.
 
     Args:
@@ -43,7 +43,7 @@ def report_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def report_parts(report: Report) -> Iterator[Line | TextTable]:
+def report_parts(report: ReportData) -> Iterator[Line | TextTable]:
     """Yield what a printed report is made of, from top to bottom.
 
     Args:
@@ -132,7 +132,7 @@ def spell_scales(row: ReportRow) -> str:
     return f"{found}, observed only" if row.observed_only else found
 
 
-def _pruned(report: Report, rows: Sequence[ReportRow]) -> TextTable:
+def _pruned(report: ReportData, rows: Sequence[ReportRow]) -> TextTable:
     total = f"{report.masked:,} / {report.elements:,}"
     return TextTable(
         columns=(
@@ -166,7 +166,7 @@ def _masked(row: ReportRow) -> str:
     return f"{row.masked:,} / {row.elements:,}" if counted else "-"
 
 
-def _quantized(report: Report, rows: Sequence[ReportRow]) -> TextTable:
+def _quantized(report: ReportData, rows: Sequence[ReportRow]) -> TextTable:
     size = report.quantized_size
     return TextTable(
         columns=(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tersely.extras import extra
-from tersely.reporting.report import Report
+from tersely.reporting.data import ReportData
 from tersely.reporting.table import Line, report_parts, report_text
 from tersely.text_table import TextTable
 
@@ -15,7 +15,7 @@ with extra("cli", purpose="a report in colours"):
 _STYLES = {"warning": "bold red", "remark": "yellow", "versions": "dim", "plain": ""}
 
 
-def show_report(report: Report, console: Console) -> None:
+def show_report(report: ReportData, console: Console) -> None:
     """Print a report, in the width and colours of a terminal, or plainly into a file.
 
     Args:
@@ -28,7 +28,7 @@ def show_report(report: Report, console: Console) -> None:
         console.print(Text(report_text(report)), soft_wrap=True)
 
 
-def report_table(report: Report) -> RenderableType:
+def report_table(report: ReportData) -> RenderableType:
     """Return what a rich console prints for a report.
 
     Args:

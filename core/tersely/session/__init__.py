@@ -1,1 +1,4 @@
-"""Sessions: calibrate, compress, step, save, and give the model back."""
+"""Sessions: calibrate, compress, step, save, and give the model back.
+
+Private: import public names from `tersely`.
+"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tersely.calibration.keeping import stages_that_look
 from tersely.engine.batches import Batches
 from tersely.session.session import Session
 
@@ -15,14 +16,7 @@ def needs_batches(session: Session) -> bool:
     Args:
         session: a session that was restored.
     """
-    pruning, quantization = session._pruning, session._quantization
-    if session.waiting:
-        return True
-    growing = pruning.growing(session.steps)
-    return bool(quantization.runs and not quantization.is_compressed) or any(
-        run.is_sequential and (run.number in growing or not pruning.is_compressed)
-        for run in pruning.runs
-    )
+    return bool(stages_that_look(session._engines.all, session.steps))
 
 
 def give_batches(session: Session, batches: Iterable[Any]) -> None:
@@ -32,5 +26,4 @@ def give_batches(session: Session, batches: Iterable[Any]) -> None:
         session: a session that was restored.
         batches: the batches of its calibration; read once.
     """
-    kept = Batches(tuple(batches), None)
-    session._pruning.batches = session._quantization.batches = kept
+    session._context.batches = Batches(tuple(batches), None)

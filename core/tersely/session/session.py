@@ -11,42 +11,43 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
-from tersely.distillation.engine import Distillation, need_teacher
+from tersely.calibration.keeping import need_kept_batches, release_batches
+from tersely.calibration.statistic import sample_shape
 from tersely.engine.batches import Forward
 from tersely.engine.binding import Handle, bind, first_device
 from tersely.engine.by_target import by_target
+from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
+from tersely.engine.journal import Journal
+from tersely.errors import SessionError
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
-from tersely.pruning.engine import Pruning
-from tersely.pruning.mask_buffers import masked_share, total_sparsity
-from tersely.pruning.starting import task_loss_weight
-from tersely.pruning.undoing import beginning
-from tersely.quantization.engine import Quantization
+from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
 from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
-from tersely.quantization.order import need_scales, need_scales_to_step
 from tersely.registry.registry import registry
-from tersely.reporting.misses import warn_of_misses
-from tersely.reporting.report import Report, build_report
+from tersely.reporting.description import describe_session, warn_of_misses
+from tersely.reporting.report import Report
 from tersely.session.baking import bake, keep_activations, warn_of_staying
-from tersely.session.editable import EditableMasks
+from tersely.session.engines import make_engines
 from tersely.session.order import State, need_attached, need_values
 from tersely.session.periods import (
     need_all_begun,
-    need_batches,
     need_begun_to_hand_over,
-    release_batches,
+    need_no_stage_to_end,
+    task_loss_weight,
+    waiting_stages,
 )
-from tersely.session.shown import Shown
-from tersely.session.taught import Taught
-from tersely.storage.session_state import restore_state, save, session_state
-from tersely.storage.teacher_cache import TeacherCache
+from tersely.session.state import SavedState, understand
+from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
+from tersely.storage.session_folder import save_session
+from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
+from tersely.storage.versions import used_plugins
 
 
-class Session(EditableMasks, Taught, Shown):
+class Session:
     """An instrumented model: calibrate, compress, step, save, and finalize or detach.
 
     Make one with `tersely.attach`, `tersely.prune` or `tersely.load_session`.
@@ -57,7 +58,6 @@ class Session(EditableMasks, Taught, Shown):
         teacher: the teacher of distillation stages, or None.
         history: one mapping for each change of masks: step, event and total sparsity.
         metrics: name -> value; filled by jobs and shown in the report.
-        steps: how often `step` was called.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, *, teacher: nn.Module | None = None) -> None:
@@ -66,23 +66,19 @@ class Session(EditableMasks, Taught, Shown):
         self.teacher = teacher
         self.history: list[dict[str, Json]] = []
         self.metrics: dict[str, float] = {}
-        self.steps = 0
         self._state: State = "attached"
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[Handle, Tensor] = {}
         self._baked_qparams: list[tuple[Handle, QParams]] = []
         self._baked_integers: list[tuple[Handle, IntegerTensor]] = []
         binding = bind(plan, model)
-        self._pruning = Pruning(plan, model, binding)
-        self._quantization = Quantization(binding, model)
-        need_teacher(plan.targets, teacher, model)
-        self._distillation = Distillation(binding, teacher)
+        self._context = Context(model, binding, teacher)
+        self._engines = make_engines(self._context)
         self._attachments = attach_instruments(with_folds(wire(binding), binding), binding.name_of)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
-            self._pruning.start()
-            self._quantization.start()
-            self._distillation.start()
+            for engine in self._engines:
+                engine.start(0)
         except BaseException:
             self.detach()
             raise
@@ -93,8 +89,22 @@ class Session(EditableMasks, Taught, Shown):
     @property
     def is_compressed(self) -> bool:
         """Whether `compress` was called and the masks of all stages that have begun are there."""
-        has_masks = self._pruning.is_compressed and self._pruning.is_masked()
-        return has_masks and (self._quantization.is_compressed or not self._quantization.runs)
+        return all(engine.is_in_force for engine in self._engines)
+
+    @property
+    def steps(self) -> int:
+        """How often `step` was called."""
+        return self._context.steps
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Paths of the stages whose period has not begun, as in ``stages[1].quantization``."""
+        stages = waiting_stages(self.plan.recipe.stages, self.steps)
+        return tuple(stage.path for stage in stages)
+
+    def growing_stages(self) -> tuple[int, ...]:
+        """Return the stages, by index in the recipe, whose sparsity is still growing."""
+        return tuple(one for engine in self._engines for one in engine.growing(self.steps))
 
     def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
@@ -110,12 +120,12 @@ class Session(EditableMasks, Taught, Shown):
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        calibrate(self.model, self._pruning, self._quantization, batches, forward)
+        calibrate(self._context, self._engines.all, batches, forward)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
 
-        All of one method or, after an error, none: masks stay when scales cannot be chosen.
+        All of it or, after an error, none.
 
         With a schedule this is the state before its first update; `step` goes on from there, and
         lets stages begin whose period comes later.
@@ -126,12 +136,14 @@ class Session(EditableMasks, Taught, Shown):
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
-        need_batches(self._pruning, self._quantization, self.steps, "compress")
-        was_compressed = self._pruning.is_compressed
-        self._pruning.compress(self.steps)
-        if self._pruning.runs and not was_compressed:
-            self._quantization.is_outdated = True
-        self._quantization.compress()
+        need_kept_batches(self._engines.all, self._context, "compress")
+        with Journal() as journal:
+            self._note(journal)
+            is_outdated = False
+            for engine in self._engines:
+                if is_outdated:
+                    engine.outdate()
+                is_outdated = engine.compress(journal) or is_outdated
         warn_of_misses(self, self._record("compress"))
 
     def step(self) -> None:
@@ -143,18 +155,19 @@ class Session(EditableMasks, Taught, Shown):
                 moved.
         """
         need_attached(self._state, "step")
-        self._pruning.need_masks_to_step()
-        need_scales_to_step(self._quantization)
-        need_batches(self._pruning, self._quantization, self.steps, "step")
+        for engine in self._engines:
+            engine.need_to_step()
+        need_kept_batches(self._engines.all, self._context, "step")
         steps = self.steps + 1
-        with beginning(self._pruning, steps) as is_beginning:
-            has_new_masks = self._pruning.step(steps)
-            self._quantization.step(steps)
-        self._distillation.step()
-        self.steps = steps
+        is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
+        with Journal() as journal:
+            if is_beginning:
+                self._note(journal, is_step=True)
+            changed = [engine.step(steps, journal) for engine in self._engines]
+        self._context.steps = steps
         if is_beginning:
-            release_batches(self._pruning, self._quantization)
-        if has_new_masks or is_beginning:
+            release_batches(self._engines.all, self._context)
+        if is_beginning or any(changed):
             self._record("begin" if is_beginning else "step")
 
     def loss(self) -> Tensor:
@@ -169,9 +182,12 @@ class Session(EditableMasks, Taught, Shown):
         """
         need_attached(self._state, "loss")
         zero = torch.zeros((), device=first_device(self.model))
-        # First of the two: it empties the taps, also when the other one fails.
-        distilled = self._distillation.loss(self.steps)
-        return sum([*self._pruning.penalty(self.steps), *distilled], start=zero)
+        try:
+            found = [one for engine in self._engines for one in engine.losses()]
+        finally:
+            for engine in self._engines:
+                engine.forget()
+        return sum(found, start=zero)
 
     def total_loss(self, task_loss: Tensor) -> Tensor:
         """Return ``task_loss_weight * task_loss + session.loss()``.
@@ -179,7 +195,7 @@ class Session(EditableMasks, Taught, Shown):
         Args:
             task_loss: 0-dim, the user's own loss.
         """
-        return task_loss * task_loss_weight(self.plan, self.steps) + self.loss()
+        return task_loss * task_loss_weight(self.plan.recipe.stages, self.steps) + self.loss()
 
     def parameters(self) -> Iterator[Tensor]:
         """Return what algorithms learn besides the model's parameters, for an optimizer.
@@ -187,19 +203,174 @@ class Session(EditableMasks, Taught, Shown):
         From this call on the session no longer moves them itself: give them to your optimizer.
         """
         need_attached(self._state, "parameters")
-        need_begun_to_hand_over(self._pruning, self._quantization, self._distillation, self.steps)
-        return iter(
-            [
-                *self._distillation.hand_over(),
-                *self._pruning.hand_over(),
-                *self._quantization.hand_over(),
-            ]
+        learning = [stage for engine in self._engines for stage in engine.learning_stages]
+        need_begun_to_hand_over(learning, self.steps)
+        return iter([leaf for engine in self._engines for leaf in engine.hand_over()])
+
+    def masks(self) -> dict[str, dict[str, Tensor]]:
+        """Return {module: {target: mask}} for every target that has one.
+
+        Returns:
+            Bool tensors, True = kept, the target's full shape; for inputs and outputs the shape
+            of one sample. They are copies.
+        """
+        statistics = self._engines.pruning.statistics
+        return by_target(
+            (handle.plan, full_mask(handle, kept, sample_shape(statistics, handle)))
+            for handle, kept in self._kept("masks")
         )
+
+    def sparsity(self) -> dict[str, dict[str, float]]:
+        """Return {module: {target: masked fraction of the target's elements}}."""
+        masks = self._masks("sparsity")
+        return by_target((handle.plan, masked_share(handle, mask)) for handle, mask in masks)
+
+    def qparams(self) -> dict[str, dict[str, QParams]]:
+        """Return {module: {target: QParams}} for every quantized target.
+
+        Returns:
+            Copies of what is in force; inputs and outputs that are quantized by each call's own
+            values have none.
+        """
+        need_values(self._state, "qparams")
+        found = self._baked_qparams or self._all_qparams()
+        return by_target((handle.plan, _copied(qparams)) for handle, qparams in found)
+
+    def integer_weights(self) -> dict[str, dict[str, IntegerTensor]]:
+        """Return {module: {target: IntegerTensor}} for every quantized parameter and buffer.
+
+        Returns:
+            The integers with their scales and zero points; ``dequantize()`` of each is the weight
+            that forward computes with, bit for bit.
+        """
+        need_values(self._state, "integer_weights")
+        found = self._baked_integers or self._all_integers()
+        return by_target((handle.plan, integers) for handle, integers in found)
+
+    def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
+        """Put your own masks in force: mask more, or let masked weights grow back.
+
+        Args:
+            masks: {module: {target: mask}}, bool, True = kept, the target's shape or one that
+                broadcasts to it. Targets that are aligned with these follow.
+            freeze: whether algorithms and schedules leave these targets alone from now on; a
+                target that is frozen already stays so either way.
+
+        Raises:
+            SessionError: there is no such target, or the mask does not fit it.
+        """
+        need_attached(self._state, "set_masks")
+        with Journal() as journal:
+            self._note(journal)
+            self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
+        self._record("set_masks")
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Full names of the targets whose masks only `set_masks` changes, in the plan's order."""
+        pruning = self._engines.pruning
+        return tuple(one.plan.name for one in pruning.handles if one in pruning.frozen)
+
+    def freeze(self, targets: Iterable[str] | None = None) -> None:
+        """Keep masks as they are: algorithms and schedules leave these targets alone from now on.
+
+        Args:
+            targets: full names such as ``"layer1.weight"``; all by default.
+
+        Raises:
+            SessionError: there is no such target, or it has no mask yet.
+        """
+        need_attached(self._state, "freeze")
+        self._engines.pruning.freeze(targets)
+
+    def unfreeze(self, targets: Iterable[str] | None = None) -> None:
+        """Let algorithms and schedules decide on targets again, at their next update.
+
+        Args:
+            targets: full names such as ``"layer1.weight"``; all by default.
+
+        Raises:
+            SessionError: there is no such target.
+        """
+        need_attached(self._state, "unfreeze")
+        self._engines.pruning.unfreeze(targets)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss of the next step compares with the teacher."""
+        return self._engines.distillation.is_running
+
+    def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the teacher under no_grad in eval mode.
+
+        Args:
+            *args: the teacher's positional arguments.
+            **kwargs: the teacher's keyword arguments.
+
+        Raises:
+            SessionError: the session has no teacher.
+        """
+        need_attached(self._state, "teacher_forward")
+        return run_teacher(need_teacher_to_run(self.teacher), args, kwargs)
+
+    def cache_teacher(
+        self,
+        batches: Iterable[Any],
+        directory: str | os.PathLike[str],
+        *,
+        forward: Forward | None = None,
+    ) -> None:
+        """Run the teacher over all batches once and write what the student learns from.
+
+        Args:
+            batches: the batches of an epoch, in the order of the training loop.
+            directory: a folder; a cache that is there is replaced.
+            forward: called as forward(teacher, batch); see `calibrate`.
+
+        Raises:
+            SessionError: the session has no teacher, or a target of it was not seen.
+            SessionFileError: the folder cannot be written.
+        """
+        need_attached(self._state, "cache_teacher")
+        teacher = need_teacher_to_run(self.teacher)
+        write_targets(self._engines.distillation, teacher, batches, directory, forward=forward)
+
+    def use_teacher_cache(self, directory: str | os.PathLike[str]) -> TeacherCache:
+        """Open a cache; `teacher_batch` then stands in for `teacher_forward`.
+
+        Args:
+            directory: the folder that `cache_teacher` wrote.
+
+        Raises:
+            SessionFileError: there is no cache, it is damaged, or it was made with another config
+                or, where the session has a teacher, with another teacher.
+        """
+        need_attached(self._state, "use_teacher_cache")
+        fingerprint = fingerprint_of(self._engines.distillation.pairs, self.teacher)
+        self._teacher_cache = read_cache(directory, fingerprint=fingerprint)
+        return self._teacher_cache
+
+    def teacher_batch(self, number: int) -> None:
+        """Let the cached targets of one batch stand for the teacher's.
+
+        Args:
+            number: the batch's number in the epoch, from 0.
+
+        Raises:
+            SessionError: `use_teacher_cache` was not called.
+            SessionFileError: there is no such batch, or its file is damaged.
+        """
+        need_attached(self._state, "teacher_batch")
+        if self._teacher_cache is None:
+            raise SessionError(
+                "teacher_batch() has no cache to read; call session.use_teacher_cache(path) first"
+            )
+        self._engines.distillation.put_targets(self._teacher_cache.targets(number))
 
     def report(self) -> Report:
         """Return what the session did, as data that prints and writes HTML."""
         need_values(self._state, "report")
-        return build_report(self)
+        return describe_session(self, self.sparsity())
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Save the session, so that `tersely.load_session` goes on bit for bit.
@@ -213,7 +384,15 @@ class Session(EditableMasks, Taught, Shown):
             SessionFileError: the folder cannot be written; what was there is untouched.
         """
         need_attached(self._state, "save")
-        save(self, directory)
+        tensors, data = self.state()
+        save_session(
+            directory,
+            tensors=tensors,
+            data=data,
+            plan=self.plan.to_dict(),
+            recipe=dict(self.plan.recipe.document),
+            plugins=used_plugins(self.plan),
+        )
 
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
@@ -229,20 +408,17 @@ class Session(EditableMasks, Taught, Shown):
         """
         need_attached(self._state, "finalize")
         need_all_begun(self.plan.recipe.stages, self.steps, "finalize")
-        self._pruning.need_masks(
-            "finalize() found nothing in force; call session.compress() first, or "
-            "session.detach() to get the dense model back"
-        )
-        need_scales(self._quantization, "finalize")
+        for engine in self._engines:
+            engine.need_to_finish("finalize")
         self._baked = dict(self._kept("finalize"))
-        self._baked_qparams = self._quantization.qparams()
-        self._baked_integers = self._quantization.integers()
-        handles = (*self._pruning.handles, *self._quantization.handles)
-        folds = {layer: fold for _, layer, fold in folds_of(self._quantization.binding)}
+        self._baked_qparams = self._all_qparams()
+        self._baked_integers = self._all_integers()
+        handles = (*self._engines.pruning.handles, *self._engines.quantization.handles)
+        folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
         bake(handles, self.model, folds)
         staying = keep_activations(handles)
-        self._pruning.stop()
-        self._distillation.stop()
+        for engine in self._engines:
+            engine.stop()
         detach_instruments(self._attachments, keep=staying)
         self._state = "finalized"
         warn_of_staying(staying)
@@ -261,18 +437,26 @@ class Session(EditableMasks, Taught, Shown):
         if self._state == "detached":
             return self.model
         need_attached(self._state, "detach")
-        self._pruning.stop()
-        self._distillation.stop()
+        for engine in self._engines:
+            engine.stop()
         detach_instruments(self._attachments)
-        self._quantization.give_back()
-        self._pruning.give_back()
+        # The later engines changed what the earlier ones had left.
+        for engine in reversed(self._engines.all):
+            engine.give_back()
         self._state = "detached"
         return self.model
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Return everything that `restore` needs: tensors and JSON data."""
         need_attached(self._state, "state")
-        return session_state(self)
+        state = SavedState(
+            steps=self.steps,
+            has_kept_batches=self._context.has_kept_batches,
+            history=self.history,
+            metrics=self.metrics,
+            engines={engine.method: engine.save() for engine in self._engines},
+        )
+        return state.written(self._engines)
 
     def restore(self, tensors: Mapping[str, Tensor], data: Mapping[str, Json]) -> None:
         """Continue from a state that `state` returned.
@@ -285,7 +469,38 @@ class Session(EditableMasks, Taught, Shown):
             SessionFileError: the state belongs to another plan or model.
         """
         need_attached(self._state, "restore")
-        restore_state(self, tensors, data)
+        state = understand(self._engines, tensors, data)
+        need_no_stage_to_end(self.plan.recipe.stages, self.steps, state=state.steps)
+        with Journal() as journal:
+            self._note(journal)
+            for engine in self._engines:
+                engine.restore(state.engines[engine.method], state.steps, journal)
+        self._context.steps = state.steps
+        self._context.has_kept_batches = state.has_kept_batches
+        self.history, self.metrics = state.history, state.metrics
+
+    def _note(self, journal: Journal, *, is_step: bool = False) -> None:
+        journal.note_attributes(self._context, "batches", "has_kept_batches")
+        for engine in self._engines:
+            engine.note(journal, is_step=is_step)
+
+    def _all_qparams(self) -> list[tuple[Handle, QParams]]:
+        return [one for engine in self._engines for one in engine.qparams()]
+
+    def _all_integers(self) -> list[tuple[Handle, IntegerTensor]]:
+        return [one for engine in self._engines for one in engine.integers()]
+
+    def _kept(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
+        for handle, mask in self._masks(call):
+            yield handle, is_kept(handle, mask)
+
+    def _masks(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
+        need_values(self._state, call)
+        if self._state == "finalized":
+            yield from self._baked.items()
+        else:
+            for engine in self._engines:
+                yield from engine.masks()
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
         shares = [(handle, masked_share(handle, mask)) for handle, mask in self._masks(event)]
@@ -295,3 +510,9 @@ class Session(EditableMasks, Taught, Shown):
         sparsity = by_target((handle.plan, share) for handle, share in shares)
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
+
+
+def _copied(qparams: QParams) -> QParams:
+    return qparams.evolve(
+        scale=qparams.scale.detach().clone(), zero_point=qparams.zero_point.detach().clone()
+    )

@@ -1,6 +1,7 @@
 """Saved sessions: a JSON file that names a content-hashed safetensors file, replaced last.
 
-A crash at any byte leaves the session that was there before or the new one, never a mixture.
+A crash at any byte leaves the session that was there before or the new one, never a mixture. A bool
+tensor, such as a mask, is stored one bit an element, with its shape in the JSON file.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import attrs
+import torch
 from torch import Tensor
 
+from tersely.arithmetic.bits import pack_bits, unpack_bits
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.log import logger
@@ -73,13 +76,21 @@ def save_session(
     folder = Path(directory)
     index = folder / INDEX
     try:
-        place, digest = write_tensors(folder / "state", tensors, rename=_hashed_name)
+        masks = {name: one for name, one in tensors.items() if _is_packed(one)}
+        packed = {name: pack_bits(one) for name, one in masks.items()}
+        stored = {**tensors, **packed}
+        place, digest = write_tensors(folder / "state", stored, rename=_hashed_name)
         body = {
             "data": data,
             "plan": plan,
             "recipe": recipe,
             "plugins": plugins,
-            "state": {"file": place.name, "bytes": place.stat().st_size, "sha256": digest},
+            "state": {
+                "file": place.name,
+                "bytes": place.stat().st_size,
+                "sha256": digest,
+                "bits": {name: list(one.shape) for name, one in masks.items()},
+            },
         }
         head = {"format": FORMAT, "version": VERSION, "tersely": _tersely_version()}
         document = {**head, "sha256": _body_digest(body), **body}
@@ -197,7 +208,10 @@ def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
                 f"{place} is damaged: its digest is {digest[:16]}..., expected "
                 f"{state['sha256'][:16]}...; restore it from a copy or save the session again"
             )
-        return read_tensors(place)
+        tensors = read_tensors(place)
+        for name, shape in state.get("bits", {}).items():
+            tensors[name] = unpack_bits(tensors[name], shape)
+        return tensors
     except FileNotFoundError as error:
         raise SessionFileError(
             f"{place} is missing, but {INDEX} names it; copy the whole folder, or save the session "
@@ -226,6 +240,10 @@ def _absence(folder: Path) -> str:
         f"{folder} holds no saved session: it has no {INDEX}; give the folder that "
         "session.save() wrote"
     )
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bool and tensor.layout == torch.strided
 
 
 def _hashed_name(path: Path, digest: str) -> Path:

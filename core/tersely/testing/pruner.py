@@ -114,7 +114,7 @@ class PrunerContract(Contract):
         session = prepare(contract_net(), self._recipe())
         other = self._restored(session)
         for one in (session, other):
-            if session._pruning.runs[0].is_trained:
+            if session._engines.pruning.runs[0].is_trained:
                 train(one)
             one.calibrate(contract_batches())
             compress(one)

@@ -90,7 +90,7 @@ def ranked_targets(session: Session) -> list[PruningTarget]:
 
 
 def _run(session: Session) -> PruningRun:
-    (run,) = session._pruning.runs
+    (run,) = session._engines.pruning.runs
     return run
 
 

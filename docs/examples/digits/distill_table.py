@@ -18,7 +18,7 @@ import tersely
 
 RECIPE = {
     "distillation": {
-        "task_loss_weight": 0,  # what the teacher puts out is all that the student learns from
+        "task_loss_weight": 0,  # the student learns from the outputs of the teacher alone
         "config_list": [{"op_names": ["classifier"], "apply_method": {"kl": {"temperature": 4}}}],
     }
 }

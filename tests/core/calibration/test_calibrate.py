@@ -26,7 +26,7 @@ def identity():
 
 
 def mean_of(session):
-    (statistic,) = session._pruning.statistics.values()
+    (statistic,) = session._engines.pruning.statistics.values()
     return statistic.mean().tolist()
 
 
@@ -228,7 +228,7 @@ def test_a_module_that_is_called_twice_counts_both_calls():
 def test_many_samples_are_counted_exactly():
     session = attach(identity(), algorithm="toy_rows")
     session.calibrate([torch.ones(1, 1 << 24, 1), torch.ones(1, 1, 1)])
-    (statistic,) = session._pruning.statistics.values()
+    (statistic,) = session._engines.pruning.statistics.values()
     assert statistic.count == (1 << 24) + 1
 
 

@@ -174,7 +174,7 @@ def test_taps_keep_nothing_after_the_loss(distilled):
 
     session.loss()
 
-    (pair,) = session._distillation.pairs
+    (pair,) = session._engines.distillation.pairs
     assert pair.student.value is None
     assert all(tap.value is None for tap in pair.teachers.values())
 
@@ -185,7 +185,7 @@ def test_evaluation_leaves_nothing_behind(distilled, student):
     with torch.no_grad():
         student(ONES)
 
-    assert session._distillation.pairs[0].student.value is None
+    assert session._engines.distillation.pairs[0].student.value is None
 
 
 def test_shapes_that_do_not_go_together_name_both_targets(distilled):
@@ -278,5 +278,5 @@ def test_a_teacher_of_another_dtype_and_mode_is_run_in_evaluation(distilled, tea
     session.teacher_forward(ONES)
 
     assert teacher.training
-    (pair,) = session._distillation.pairs
+    (pair,) = session._engines.distillation.pairs
     assert not pair.teachers["0"].value.requires_grad

@@ -35,7 +35,7 @@ def test_a_projection_leads_to_the_teacher_s_width_and_learns(distilled, wide):
 
     losses = train(session, 20)
 
-    weight, bias = session._distillation.projections.tensors["0._output_>0"]
+    weight, bias = session._engines.distillation.projections.tensors["0._output_>0"]
     assert weight.shape == (5, 2)
     assert bias.shape == (5,)
     assert losses[-1] < losses[0]
@@ -46,7 +46,7 @@ def test_equal_widths_have_no_projection(distilled):
 
     train(session, 1)
 
-    assert session._distillation.projections.tensors == {}
+    assert session._engines.distillation.projections.tensors == {}
 
 
 def test_other_widths_without_a_projection_are_an_error_that_names_both(distilled, wide):
@@ -98,8 +98,8 @@ def test_projections_go_on_bit_for_bit(distilled, wide, tmp_path, filled):
     loaded = tersely.load_session(twin, tmp_path / "session", teacher=wide)
     train(loaded, 3)
 
-    one = session._distillation.projections.tensors["0._output_>0"]
-    other = loaded._distillation.projections.tensors["0._output_>0"]
+    one = session._engines.distillation.projections.tensors["0._output_>0"]
+    other = loaded._engines.distillation.projections.tensors["0._output_>0"]
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
     for name, tensor in session.model.state_dict().items():

@@ -206,5 +206,5 @@ def test_calibration_sees_what_a_masked_weight_computes():
         data=[torch.ones(1, 2)],
     )
     session.calibrate([torch.ones(1, 2)])
-    (statistic,) = session._pruning.statistics.values()
+    (statistic,) = session._engines.pruning.statistics.values()
     assert statistic.mean().tolist() == [0.0, 7.0]

@@ -84,3 +84,14 @@ def test_many_rows_are_kept_as_a_stable_sort_would_keep_them(masked, columns, el
     given = rows.as_subclass(Elsewhere) if elsewhere else rows
     kept = keep_highest(given, masked).as_subclass(torch.Tensor)
     assert torch.equal(kept, keep_by_sorting(rows, masked))
+
+
+@pytest.mark.parametrize("columns", [4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_expendable_rows_of_many_values_get_the_same_decisions(columns, dtype):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 3, (MANY // columns, columns), generator=generator).to(dtype)
+    expected = keep_highest(rows.clone(), columns // 2)
+    kept = keep_highest(rows, columns // 2, is_expendable=True)
+    assert torch.equal(kept != 0, expected)
+    assert (kept.data_ptr() == rows.data_ptr()) == (dtype != torch.bfloat16)

@@ -94,3 +94,14 @@ def test_a_loaded_session_without_its_batches_says_so(model, tmp_path):
     again.calibrate([ONES])
     again.compress()
     assert scale_of(again) == pytest.approx(3 / 127)
+
+
+def test_masks_are_taken_back_when_scales_cannot_be_chosen(model):
+    session = tersely.attach(model, failing())
+    session.calibrate([ONES])
+    with pytest.raises(tersely.PluginError):
+        session.compress()
+
+    assert session.masks() == {}
+    assert not session.is_compressed
+    assert session.history == []

@@ -123,12 +123,11 @@ def test_what_a_later_stage_learns_begins_with_its_period_and_is_moved():
     with pytest.raises(tersely.SessionError, match=r"what stages\[1\].quantization learns is made"):
         session.parameters()
     train(model, session, 3)
-    before = [
-        leaf.detach().clone() for leaf in session._quantization.learned().popitem()[1].values()
-    ]
+    (run,) = (one for one in session._engines.quantization.runs if one.is_learning)
+    before = run.all_learned().popitem()[1].detach().clone()
     train(model, session, 1)
-    after = list(session._quantization.learned().popitem()[1].values())
-    assert not torch.equal(before[0], after[0])
+    after = run.all_learned().popitem()[1]
+    assert not torch.equal(before, after)
     assert len(list(session.parameters())) == 2
 
 
@@ -311,9 +310,9 @@ def test_batches_are_kept_until_the_last_stage_has_begun():
     session.calibrate([batch()])
     session.compress()
     train(model, session, 2)
-    assert session._quantization.batches is not None
+    assert session._context.batches is not None
     train(model, session, 1)
-    assert session._quantization.batches is None
+    assert session._context.batches is None
 
 
 def test_a_session_does_not_go_back_behind_the_beginning_of_a_stage():

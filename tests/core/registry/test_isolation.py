@@ -224,7 +224,7 @@ def test_a_face_for_another_api_is_refused_with_both_versions(install, load):
 
     assert record.state == "refused"
     assert record.reason == (
-        "it is written for plugin API 2, this tersely has plugin API 1; install releases of both "
+        "it is written for plugin API 2, this tersely has plugin API 1.1; install releases of both "
         "that agree"
     )
 
@@ -236,12 +236,30 @@ def test_a_face_that_states_no_api_is_refused(install, load):
 
     assert record.state == "refused"
     assert record.reason == (
-        "it does not state the plugin API it is written for, this tersely has plugin API 1; its "
+        "it does not state the plugin API it is written for, this tersely has plugin API 1.1; its "
         "face needs the line 'tersely_api = 1'"
     )
 
 
-@pytest.mark.parametrize("stated", ["True", "'1'", "1.5"])
+@pytest.mark.parametrize("stated", ["1", "(1, 0)", "(1, 1)"])
+def test_a_face_states_the_lowest_api_that_it_needs(install, load, stated):
+    install("acme", face=GOOD.replace("tersely_api = 1", f"tersely_api = {stated}"))
+
+    assert load().plugins()[1].state == "ok"
+
+
+def test_a_face_that_needs_a_later_api_is_refused(install, load):
+    install("acme", face=GOOD.replace("tersely_api = 1", "tersely_api = (1, 2)"))
+
+    assert load().plugins()[1].reason == (
+        "it is written for plugin API 1.2, this tersely has plugin API 1.1; install releases of "
+        "both that agree"
+    )
+
+
+@pytest.mark.parametrize(
+    "stated", ["True", "'1'", "1.5", "(1,)", "(1, True)", "(1, 0, 0)", "(0, 1)"]
+)
 def test_an_api_version_that_only_looks_right_is_refused(install, load, stated):
     install("acme", face=GOOD.replace("tersely_api = 1", f"tersely_api = {stated}"))
 
@@ -256,7 +274,7 @@ def test_asking_for_what_a_refused_plugin_provides_raises_both_versions(install,
         load().pruners.info(name)
 
     assert str(caught.value) == (
-        "acme 1.0 is refused: it is written for plugin API 2, this tersely has plugin API 1; "
+        "acme 1.0 is refused: it is written for plugin API 2, this tersely has plugin API 1.1; "
         "install releases of both that agree"
     )
 

@@ -168,7 +168,7 @@ def test_an_unknown_name_lists_the_plugins_that_might_provide_it(official, insta
         "ModuleNotFoundError: No module named 'nowhere_to_be_found'\n"
         "  denied-one 1.0, which might provide it, is denied by TERSELY_NO_PLUGINS\n"
         "  refused-one 1.0, which might provide it, is refused: it is written for plugin API 7, "
-        "this tersely has plugin API 1; install releases of both that agree"
+        "this tersely has plugin API 1.1; install releases of both that agree"
     )
     assert isinstance(caught.value.__cause__, BrokenPluginError)
     assert isinstance(caught.value.__cause__.__cause__, ModuleNotFoundError)

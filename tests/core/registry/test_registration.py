@@ -126,7 +126,7 @@ def test_an_object_for_another_api_is_refused(registry):
     face.tersely_api = 2
 
     assert message_of(PluginApiError, registry.register, face) == (
-        "Face cannot be registered: it is written for plugin API 2, this tersely has plugin API 1; "
+        "Face cannot be registered: it is written for plugin API 2, this tersely has plugin API 1.1; "
         "install releases of both that agree"
     )
 

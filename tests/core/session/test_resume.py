@@ -136,7 +136,16 @@ def test_a_saved_session_does_not_hold_the_models_weights(build, tmp_path):
     (place,) = tmp_path.glob("state-*.safetensors")
     stored = load_file(place)
     assert sorted(stored) == ["mask:0.weight", "mask:2.weight"]
-    assert {tensor.dtype for tensor in stored.values()} == {torch.bool}
+    assert {tensor.dtype for tensor in stored.values()} == {torch.uint8}
+
+
+def test_masks_are_stored_one_bit_an_element(build, tmp_path):
+    session = tersely.prune(build(), CONFIG, algorithm="toy")
+    kept = session.state()[0]
+    session.save(tmp_path)
+    (place,) = tmp_path.glob("state-*.safetensors")
+    sizes = {name: tensor.numel() for name, tensor in load_file(place).items()}
+    assert sizes == {name: -(-mask.numel() // 8) for name, mask in kept.items()}
 
 
 def test_saving_again_replaces_the_session(build, tmp_path):

@@ -101,7 +101,7 @@ def test_outputs_that_are_not_the_channels_of_the_tensor_are_an_error(see):
     with pytest.raises(ValueError, match="channels") as caught:
         see(OUTPUTS, torch.zeros(6, 5), ROWS)
     assert str(caught.value) == (
-        "its module puts out 2 channels and the tensor has 6 along dimension 0; mean_activation "
+        "its module has 2 output channels and the tensor has 6 along dimension 0; mean_activation "
         "needs one for each other"
     )
 

@@ -84,6 +84,6 @@ def test_without_a_step_there_is_nothing_to_rank_by(target_of):
         Taylor().importance(target_of("taylor", WEIGHT))
     assert str(caught.value) == (
         "layer.weight: taylor ranks by gradients and has seen none; train some steps with "
-        "session.step() behind optimizer.step() before session.compress(), or give the stage a "
+        "session.step() after optimizer.step() before session.compress(), or give the stage a "
         "schedule"
     )

@@ -177,7 +177,7 @@ def test_a_learned_query_is_followed(tied, tokens):
 def test_a_tie_that_no_id_can_express_is_refused(refusal, image):
     assert refusal(Added(), image) == (
         "a.weight (8 channels), b.weight (8 channels), c.weight (16 channels) share some of their "
-        "output channels, but not all of them in one order, as behind a concatenation or repeated "
+        "output channels, but not all of them in one order, as after a concatenation or repeated "
         "heads; a dependency_group_id ties channel i of each to channel i of all, so leave some "
         "of them out, with exclude_op_names: [a, b, c]"
     )

@@ -70,7 +70,7 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
         tersely.LossInfo(
             name="hint",
             implementation="tersely_distillation.hint:hint",
-            summary="Half the mean squared error, for hidden states behind a projection.",
+            summary="Half the mean squared error, for hidden states after a projection.",
             paper="Romero et al., FitNets, ICLR 2015",
         ),
         tersely.LossInfo(

@@ -17,7 +17,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     elements, where the paper sums them, so that lambda does not depend on the layer's size.
 
     Args:
-        student: any shape, float; behind the regressor.
+        student: any shape, float; after the regressor.
         teacher: the student's shape, float.
 
     Returns:

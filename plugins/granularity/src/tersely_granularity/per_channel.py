@@ -11,16 +11,19 @@ class PerChannel:
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
         """Keep the channel dimension apart and everything else together.
 
-        Channels of an activation lie in dimension 1 behind convolutions, normalisations of
+        Channels of an activation lie in dimension 1 after convolutions, normalisations of
         channels and pooling, and in the last dimension elsewhere. Output channels of a weight lie
         in dimension 0, for transposed convolutions and embeddings in 1; a vector has one dimension.
+        A quantized weight of a grouped transposed convolution, (inputs, outputs / groups, ...), has
+        one block for each output channel, too.
 
         Args:
             shape: the tensor's shape; for an input or output with the batch in dimension 0.
             target: any target.
 
         Returns:
-            Size 1 in the channel dimension, -1 elsewhere.
+            Size 1 in the channel dimension, -1 elsewhere; with groups as above, inputs / groups in
+            dimension 0.
 
         Raises:
             ValueError: the tensor has no channel dimension.
@@ -35,6 +38,9 @@ class PerChannel:
                 )
         elif rank:
             channel = min(target.output_dim, rank - 1)
+            if channel and target.groups > 1 and target.method == "quantization":
+                run = shape[0] // target.groups
+                return tersely.Blocks(size=(run, 1, *(-1,) * (rank - 2)))
         else:
             raise ValueError(
                 f"per_channel needs a dimension, and {target.name} is a scalar; write default"

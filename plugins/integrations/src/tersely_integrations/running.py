@@ -160,7 +160,7 @@ class RunningSession:
         self.session.save(Path(checkpoint) / FOLDER)
 
     def load(self, checkpoint: str | os.PathLike[str]) -> None:
-        """Go on with the session of a framework's checkpoint folder.
+        """Continue with the session of a framework's checkpoint folder.
 
         Args:
             checkpoint: the framework's folder.

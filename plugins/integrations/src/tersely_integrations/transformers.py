@@ -84,7 +84,7 @@ class TerselyCallback(TrainerCallback):
         model: nn.Module,
         **kwargs: object,
     ) -> None:
-        """Attach the recipe, or go on with the session of the checkpoint that is resumed."""
+        """Attach the recipe, or continue with the session of the checkpoint that is resumed."""
         self._running.attach(model)
         if state.global_step:
             self._running.load(self.resumed or _checkpoint(args, state))

@@ -1,4 +1,4 @@
-"""From the channels that a module puts out to the blocks of the tensor that makes them."""
+"""From the output channels of a module to the blocks of the tensor that produces them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def channels_first(outputs: Tensor, target: tersely.PruningTarget) -> Tensor:
     expected = target.tensor.shape[dim]
     if not expected or channels % expected:
         raise ValueError(
-            f"its module puts out {channels} channels and the tensor has {expected} along "
+            f"its module has {channels} output channels and the tensor has {expected} along "
             f"dimension {dim}; {target.plan.algorithm} needs one for each other"
         )
     return outputs.movedim(target.plan.channel_dim, 0).reshape(channels, -1)

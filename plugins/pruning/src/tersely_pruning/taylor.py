@@ -54,7 +54,7 @@ class Taylor(ObservesGradients):
         if not target.observed:
             raise tersely.SessionError(
                 f"{target.name}: taylor ranks by gradients and has seen none; train some steps "
-                f"with session.step() behind optimizer.step() before session.compress(), or give "
+                f"with session.step() after optimizer.step() before session.compress(), or give "
                 f"the stage a schedule",
                 **target.plan.place,
             )

@@ -15,6 +15,8 @@ from tersely_quantization.histogram import Histogram
 
 _MOST_CANDIDATES = 512
 _ROOM = 2**21  # numbers worked on at once
+_SMOOTH = 1e-4  # counts of a bin that the quantized histogram leaves empty
+_EQUAL = 1e-9  # nats, below what sums of a million counts can tell apart
 
 
 def divergence_range(
@@ -23,8 +25,10 @@ def divergence_range(
     """Return the observed range, clipped where the divergence is smallest.
 
     Departs from the slides: at most 512 thresholds are compared; zero, which every scale has,
-    counts no more than its neighbours (sparse tensors would be clipped for nothing); the larger of
-    equally good thresholds is taken; a tensor of one sign with the affine scheme has all levels on
+    counts no more than its neighbours (sparse tensors would be clipped for nothing); what is
+    clipped onto a bin that the quantized histogram leaves empty has a small probability there
+    rather than none, which would rule the threshold out; of equally good thresholds the whole range
+    is taken, or else the smallest; a tensor of one sign with the affine scheme has all levels on
     that side.
 
     Args:
@@ -72,14 +76,17 @@ def least_divergent(counts: Tensor, used: Tensor, levels: int) -> Tensor:
     kept = torch.arange(levels, bins + stride, stride, device=counts.device)
     kept = torch.minimum(kept, used.unsqueeze(1))
     found = _divergences(counts, kept, levels)
-    best = found.flip(1).argmin(1)
-    return kept.flip(1).gather(1, best.unsqueeze(1)).squeeze(1)
+    is_best = found <= found.amin(1, keepdim=True) + _EQUAL
+    is_whole = kept == used.unsqueeze(1)
+    best = (is_best.int() + (is_best & is_whole).int()).argmax(1)
+    return kept.gather(1, best.unsqueeze(1)).squeeze(1)
 
 
 def _divergences(counts: Tensor, kept: Tensor, levels: int) -> Tensor:
     # KL(P || Q) of shape (blocks, candidates). P: the first ``kept`` bins, the rest added to the
-    # last of them. Q: the same bins in ``levels`` runs, each run's sum shared by its bins that are
-    # not empty. Sums over bins are differences of cumulative sums at the ends of runs.
+    # last of them. Q: the same bins without the rest in ``levels`` runs, each run's sum shared by
+    # those of its bins that P does not have empty. Sums over bins are differences of cumulative
+    # sums at the ends of runs.
     total = counts.sum(1, keepdim=True)
     sums, filled = _cumulative(counts), _cumulative((counts > 0).double())
     inside = sums.gather(1, kept)
@@ -89,15 +96,16 @@ def _divergences(counts: Tensor, kept: Tensor, levels: int) -> Tensor:
     ends = torch.cat([(kept // levels).unsqueeze(-1) * run, kept.unsqueeze(-1)], -1)
     run_sums = _at(sums, ends).diff(dim=-1)
     run_filled = _at(filled, ends).diff(dim=-1)
-    shared = torch.log(run_sums.clamp(min=1) / run_filled.clamp(min=1))
+    run_filled[..., -1] += ((outside > 0) & (last == 0)).double()
+    # A run is empty in Q and not in P only where it gets nothing but what is clipped.
+    smoothed = torch.where(run_sums > 0, run_sums, _SMOOTH)
+    shared = torch.log(smoothed / run_filled.clamp(min=1))
     reference = run_sums
     reference[..., -1] += outside
     own = _cumulative(torch.special.xlogy(counts, counts)).gather(1, kept)
     own += torch.special.xlogy(last + outside, last + outside) - torch.special.xlogy(last, last)
     found = (own - (reference * shared).sum(-1)) / total - total.log() + inside.log()
-    # Where the last bin was empty, P has values that Q rules out.
-    is_ruled_out = (outside > 0) & (last == 0)
-    return found.masked_fill(is_ruled_out | found.isnan(), torch.inf)
+    return found.masked_fill((inside == 0) | found.isnan(), torch.inf)
 
 
 def _cumulative(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, Optim
 from tersely_quantization.learned_rounding import round_learned
 from tersely_quantization.magnitudes import WithMagnitudes, mean_magnitude
 from tersely_quantization.observers import make_observer
+from tersely_quantization.relative_adam import RelativeAdam
 from tersely_quantization.straight_through import guarded
 
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
@@ -25,12 +26,14 @@ class LearnedStepSize(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
 
     Esser et al., Learned Step Size Quantization, ICLR 2020: scales start at
     2 * mean(abs(x)) / sqrt(quant_max) (section 2.1), of a parameter's own values or of what
-    calibration saw. Departs from the paper: a scale that the optimizer left below the smallest one
+    calibration saw. Departs from the paper: an optimizer of their own moves them by shares of their
+    size, so that one learning rate suits weights of any magnitude; a scale below the smallest one
     counts as that, and receives gradients as before.
 
     Args:
         initial_scale: what every scale starts at instead, or None.
-        learning_rate: of the optimizer that moves the scales.
+        learning_rate: of the optimizer that moves the scales: about the share of its size that a
+            scale moves by in one step.
         observer: what finds the range of inputs and outputs, for their zero points.
         observer_options: the observer's options.
     """
@@ -112,12 +115,12 @@ class LearnedStepSize(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
         return round_learned(value, scale, qparams.zero_point.to(scale.dtype), qparams)
 
     def optimizer(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """Return Adam over the scales.
+        """Return Adam that moves each scale by a share of its size.
 
         Args:
             tensors: all scales.
         """
-        return torch.optim.Adam(tensors, lr=self.learning_rate)
+        return RelativeAdam(tensors, lr=self.learning_rate, floor=SMALLEST_SCALE)
 
 
 def usable_scale(raw: Tensor, qparams: tersely.QParams) -> Tensor:

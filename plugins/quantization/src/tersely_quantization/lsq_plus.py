@@ -9,26 +9,29 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, Optimizes
+from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, OptimizesByName
 from tersely_quantization.learned_rounding import FLOAT8, round_learned
 from tersely_quantization.lsq import SMALLEST_SCALE, usable_scale
 from tersely_quantization.observers import make_observer
+from tersely_quantization.relative_adam import RelativeAdam
 from tersely_quantization.straight_through import guarded, straight_through
 
 _DEVIATIONS = 3
 
 
-class LearnedStepAndOffset(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
+class LearnedStepAndOffset(ObservesRange, LearnsScales, OptimizesByName, ClipsGradients):
     """Learns the scale of every block, and the zero point too where the scheme is affine.
 
     Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better
     initialization, CVPR workshop 2020. Scales of symmetric weights start at
     max(abs(mean - 3 std), abs(mean + 3 std)) / 2^(bits - 1) (section 3.2), everything else at the
     observed range. Departs from the paper: the offset is learned in integer steps and rounded
-    before it is used, so that zero stays exact.
+    before it is used, so that zero stays exact; an optimizer of their own moves scales by shares
+    of their size.
 
     Args:
-        learning_rate: of the optimizer that moves scales and zero points.
+        learning_rate: of the optimizer that moves scales and zero points: about the share of its
+            size that a scale moves by in one step, and integer steps for a zero point.
         observer: what finds the range of inputs and outputs.
         observer_options: the observer's options.
     """
@@ -123,13 +126,16 @@ class LearnedStepAndOffset(ObservesRange, LearnsScales, Optimizes, ClipsGradient
             zero_point = qparams.zero_point.to(scale.dtype)
         return round_learned(value, scale, zero_point, qparams)
 
-    def optimizer(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """Return Adam over scales and zero points.
+    def named_optimizer(self, tensors: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
+        """Return Adam that moves each scale by a share of its size, and zero points by steps.
 
         Args:
-            tensors: all of them.
+            tensors: all scales under ``scale``, zero points under ``zero_point``.
         """
-        return torch.optim.Adam(tensors, lr=self.learning_rate)
+        groups = [
+            {"params": list(some), "relative": name == "scale"} for name, some in tensors.items()
+        ]
+        return RelativeAdam(groups, lr=self.learning_rate, floor=SMALLEST_SCALE)
 
 
 def _usable_zero_point(raw: Tensor, qparams: tersely.QParams) -> Tensor:

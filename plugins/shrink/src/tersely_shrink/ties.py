@@ -68,6 +68,6 @@ def _problem(group: Sequence[Found]) -> str:
     modules = ", ".join(one.name.rpartition(".")[0] for one in group[:_LISTED])
     return (
         f"{listed}{more} share some of their output channels, but not all of them in one order, "
-        f"as behind a concatenation or repeated heads; a dependency_group_id ties channel i of "
+        f"as after a concatenation or repeated heads; a dependency_group_id ties channel i of "
         f"each to channel i of all, so leave some of them out, with exclude_op_names: [{modules}]"
     )

@@ -1,0 +1,42 @@
+"""Buffers of ours in the user's modules, written in place wherever that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def put_buffer(
+    holders: Iterable[tuple[nn.Module, str]],
+    value: Tensor,
+    *,
+    dtype: torch.dtype,
+    make: Callable[[], Tensor],
+) -> None:
+    """Put a tensor into the buffer of every holder of a target.
+
+    Editing in place keeps the tensors that compiled graphs and other processes know.
+
+    Args:
+        holders: each module with the name of its buffer.
+        value: what is copied where the buffers have its shape and device, and the dtype.
+        dtype: the dtype that the buffers have, into which ``value`` is converted.
+        make: returns a holder's new buffer where they do not fit.
+    """
+    places = list(holders)
+    current = [module._buffers.get(name) for module, name in places]
+    if all(one is not None and _fits(one, value, dtype) for one in current):
+        with torch.no_grad():
+            for one in current:
+                if one is not None:
+                    one.copy_(value)
+        return
+    for module, name in places:
+        module._buffers[name] = make()
+
+
+def _fits(current: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
+    same = current.shape == value.shape and current.device == value.device
+    return same and current.dtype == dtype

@@ -1,0 +1,168 @@
+"""What was before a change, noted piece by piece, so that an error can take all of it back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tersely.engine.binding import Handle
+from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.names import PREFIX
+
+
+class Journal:
+    """Notes of what is about to change; mutable, because every note adds to it.
+
+    Used as a context manager around the change: where the block fails, everything that was noted
+    is put back, the last note first, and the error goes on. Tensors come back as the very same
+    objects with their old values: an optimizer knows those that learn, compiled graphs all.
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+        self._values: dict[Handle, Tensor] = {}
+        self._buffers: set[tuple[nn.Module, str]] = set()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.undo()
+
+    def undo(self) -> None:
+        """Put everything back."""
+        while self._undo:
+            self._undo.pop()()
+
+    def on_undo(self, act: Callable[[], None]) -> None:
+        """Do something when the change is taken back.
+
+        Args:
+            act: what to do.
+        """
+        self._undo.append(act)
+
+    def note_attributes(self, owner: Any, *names: str) -> None:
+        """Note attributes; of mappings and sets what they hold, but not whether that changes.
+
+        Args:
+            owner: the object.
+            *names: its attributes.
+        """
+        for name in names:
+            value = getattr(owner, name)
+            before = copy.copy(value) if isinstance(value, (dict, set, list)) else value
+            self._undo.append(_setter(owner, name, before))
+
+    def note_values(self, handle: Handle) -> Tensor:
+        """Note the raw values of a target, and return them.
+
+        Args:
+            handle: the target.
+        """
+        if handle not in self._values:
+            values = self._values[handle] = handle.dense().clone()
+            self._undo.append(lambda: handle.write(values))
+        return self._values[handle]
+
+    def note_parameter(self, module: nn.Module, name: str) -> None:
+        """Note a parameter that is no target.
+
+        Args:
+            module: the module that holds it.
+            name: its name there.
+        """
+        parameter = module._parameters[name]
+        if parameter is not None:
+            self.note_tensor(parameter)
+
+    def note_buffer(self, module: nn.Module, name: str, *, is_binary: bool = False) -> None:
+        """Note a buffer, also one that does not exist yet.
+
+        Args:
+            module: the module that holds it.
+            name: its name there.
+            is_binary: whether it holds 0 and 1 only, which take an eighth of the memory or less.
+        """
+        if (module, name) in self._buffers:
+            return
+        self._buffers.add((module, name))
+        buffer = module._buffers.get(name)
+        if buffer is None:
+            self._undo.append(partial(_remove, module, name))
+            return
+        before = buffer
+
+        def put_back() -> None:
+            module._buffers[name] = before
+
+        self._undo.append(put_back)
+        self.note_tensor(buffer, is_binary=is_binary)
+
+    def note_module(self, module: nn.Module) -> None:
+        """Note everything of ours in an instrumented module: its steps and reserved buffers.
+
+        Args:
+            module: the module.
+        """
+        instruments = instruments_of(module)
+        names = {name for name in module._buffers if name.startswith(PREFIX)}
+
+        def put_back() -> None:
+            replace_instruments(module, instruments)
+            for name in [one for one in module._buffers if one.startswith(PREFIX)]:
+                if name not in names:
+                    del module._buffers[name]
+
+        self._undo.append(put_back)
+        for name in sorted(names):
+            self.note_buffer(module, name)
+
+    def note_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note what an optimizer knows, and the tensors that it moves.
+
+        Args:
+            optimizer: moves what one stage learns.
+        """
+        state = copy.deepcopy(optimizer.state_dict())
+        self._undo.append(lambda: optimizer.load_state_dict(state))
+        for group in optimizer.param_groups:
+            for tensor in group["params"]:
+                self.note_tensor(tensor)
+                # The step drops it, and one that is made again needs it.
+                self._undo.append(_setter(tensor, "grad", tensor.grad))
+
+    def note_tensor(self, tensor: Tensor, *, is_binary: bool = False) -> None:
+        """Note the values of a tensor.
+
+        Args:
+            tensor: the tensor.
+            is_binary: whether it holds 0 and 1 only.
+        """
+        values = tensor.detach() != 0 if is_binary else tensor.detach().clone()
+
+        def put_back() -> None:
+            with torch.no_grad():
+                tensor.copy_(values)
+
+        self._undo.append(put_back)
+
+
+def _remove(module: nn.Module, name: str) -> None:
+    module._buffers.pop(name, None)
+
+
+def _setter(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    return lambda: setattr(owner, name, value)

@@ -1,0 +1,328 @@
+"""One protocol for what compresses a model: every engine starts, steps, is saved and is undone.
+
+A session loops over its engines, always in the order pruning, quantization, distillation, and
+knows them only by what is here. What happens in which call:
+
+==============  ==========================  ================================  ====================
+call            pruning                     quantization                      distillation
+==============  ==========================  ================================  ====================
+`start`         learned tensors into the    the steps that quantize, and      taps into student
+                modules, gradients heard    what is folded                    and teacher
+`observers`     inputs and outputs to rank  ranges of inputs and outputs,
+                by, modules                 modules
+`compress`      masks, solved weights       scales, solved weights            nothing
+`step`          gradients and learned       ranges checked; stages that       projections moved
+                masks moved, masks due      begin; learned scales moved
+`losses`        penalties                   nothing                           losses of pairs
+`hand_over`     learned masks               learned scales                    projections
+`note`          masks, sums, learned        steps and buffers, learned        projections
+`save`          masks, sums, values         scales, statistics, values        projections
+`stop`          gradients no longer heard   nothing                           taps emptied
+`give_back`     solved weights              solved weights and biases         nothing
+==============  ==========================  ================================  ====================
+
+`give_back` goes through the engines in reverse, since the later ones changed what the earlier ones
+had left.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from tersely.contracts.kinds import Method
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Handle
+from tersely.engine.context import Context
+from tersely.engine.journal import Journal
+from tersely.engine.run import Run
+from tersely.engine.saver import Grammar, Parts, Saved, moments_of, need_shape, unknown
+
+AnyRun = TypeVar("AnyRun", bound="Run[Any]")
+
+
+class Observers(ABC):
+    """What an engine observes in one pass over batches: listen, collect, keep."""
+
+    @property
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether there is nothing to observe."""
+
+    @abstractmethod
+    def listening(self) -> AbstractContextManager[None]:
+        """Observe the model inside the block."""
+
+    @abstractmethod
+    def collect(self) -> None:
+        """Bring together what all processes saw, and check it; the engine is not changed.
+
+        Raises:
+            CalibrationError: a target was not seen, or its values cannot be used. It is raised in
+                every process.
+        """
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Give the engine what was observed."""
+
+
+class Engine(ABC, Generic[AnyRun]):
+    """All stages of one method in a session; mutable, because masks, scales and values change.
+
+    Attributes:
+        method: the method.
+        grammar: how its saved tensors are named.
+        context: what it shares with the session and the other engines.
+        handles: all targets of the method, in plan order.
+        runs: the stages under way.
+        originals: target -> its values before an algorithm changed them.
+        is_compressed: whether `compress` has put something in force.
+        is_handed_over: whether the user's optimizer moves what is learned.
+    """
+
+    method: ClassVar[Method]
+    grammar: ClassVar[Grammar]
+
+    def __init__(self, context: Context, runs: tuple[AnyRun, ...] = ()) -> None:
+        self.context = context
+        self.runs = runs
+        self.handles: tuple[Handle, ...] = tuple(
+            one for one in context.binding.handles if one.plan.method == self.method
+        )
+        self.originals: dict[Handle, Tensor] = {}
+        self.is_compressed = False
+        self.is_handed_over = False
+
+    @property
+    def begun(self) -> tuple[AnyRun, ...]:
+        """The stages whose period has begun."""
+        return self.begun_at(self.context.steps)
+
+    def begun_at(self, steps: int) -> tuple[AnyRun, ...]:
+        """Return the stages whose period has begun after a number of optimizer steps."""
+        return tuple(run for run in self.runs if run.stage.has_begun(steps))
+
+    def beginning(self, steps: int) -> tuple[AnyRun, ...]:
+        """Return the stages whose period begins with a step that is being made."""
+        before = self.context.steps
+        return tuple(run for run in self.runs if before < run.stage.begin <= steps)
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether everything that has begun is in force."""
+        return True
+
+    @abstractmethod
+    def start(self, steps: int) -> None:
+        """Put into the instrumented modules what the stages need that have begun.
+
+        Called once the model is instrumented, and when a saved state is restored.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+
+    def observers(self, runs: Sequence[AnyRun]) -> list[Observers]:
+        """Return fresh observers of what some stages look at in calibration.
+
+        Args:
+            runs: the stages.
+        """
+        return []
+
+    def outdate(self) -> None:  # most engines have nothing to do
+        """Take note that an engine before this one has changed what calibration showed."""
+
+    def compress(self, journal: Journal) -> bool:
+        """Decide for all stages that have begun, and put it in force.
+
+        Args:
+            journal: notes what changes.
+
+        Returns:
+            Whether what the engines after this one saw in calibration is outdated.
+        """
+        return False
+
+    def need_to_step(self) -> None:  # most engines have nothing to do
+        """Refuse an optimizer step before what it needs is in force.
+
+        Raises:
+            SessionError: something must be called first.
+        """
+
+    def need_to_finish(self, call: str) -> None:  # most engines have nothing to do
+        """Refuse to finish while something is not in force.
+
+        Args:
+            call: the method that was called.
+
+        Raises:
+            SessionError: something must be called first.
+        """
+
+    @abstractmethod
+    def step(self, steps: int, journal: Journal) -> bool:
+        """Advance by one optimizer step.
+
+        Args:
+            steps: optimizer steps so far, that one counted; the context's clock follows later.
+            journal: notes what changes.
+
+        Returns:
+            Whether masks changed.
+        """
+
+    def losses(self) -> list[Tensor]:
+        """Return what the stages at work add to the loss, 0-dim each."""
+        return []
+
+    def forget(self) -> None:  # most engines have nothing to do
+        """Forget what the last forward pass left behind."""
+
+    @property
+    def learning_stages(self) -> list[Stage]:
+        """The stages that learn something, whether they have begun or not."""
+        return [run.stage for run in self.runs if run.is_learning]
+
+    def hand_over(self) -> list[Tensor]:
+        """Return everything that is learned; from now on the user's optimizer moves it."""
+        self.is_handed_over = True
+        tensors: dict[int, Tensor] = {}
+        for run in self.runs:
+            tensors.update((id(leaf), leaf) for leaf in run.all_learned().values())
+            run.optimizer = None
+        return list(tensors.values())
+
+    def masks(self) -> Iterator[tuple[Handle, Tensor]]:
+        """Yield each target that has a mask, with its buffer."""
+        yield from ()
+
+    def qparams(self) -> list[tuple[Handle, Any]]:
+        """Return the scales and zero points in force, by target."""
+        return []
+
+    def integers(self) -> list[tuple[Handle, Any]]:
+        """Return the integers of every quantized parameter and buffer."""
+        return []
+
+    def growing(self, steps: int) -> tuple[int, ...]:
+        """Return the stages, by index in the recipe, that have not reached their sparsity.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        return ()
+
+    def note(self, journal: Journal, *, is_step: bool) -> None:
+        """Note what `compress`, `restore` or a step in which a stage begins may change.
+
+        Masks and values are noted when they are about to change, because they are large.
+
+        Args:
+            journal: takes the notes.
+            is_step: whether it is a step, which moves what is learned as well.
+        """
+        journal.note_attributes(self, "originals", "is_compressed", "is_handed_over")
+        for run in self.runs:
+            run.note(journal, is_step=is_step)
+
+    def change(self, handle: Handle, values: Tensor, journal: Journal) -> None:
+        """Give a target other raw values; `give_back` takes them back.
+
+        Args:
+            handle: the target.
+            values: the target's shape.
+            journal: notes the values of before.
+        """
+        self.originals.setdefault(handle, journal.note_values(handle))
+        handle.write(values)
+
+    def stop(self) -> None:  # most engines have nothing to do
+        """Stop listening to the model."""
+
+    def give_back(self) -> None:
+        """Give targets the values they had before an algorithm changed them."""
+        for handle, values in self.originals.items():
+            handle.write(values)
+
+    @abstractmethod
+    def save(self) -> Saved:
+        """Return everything that `restore` needs to go on bit for bit."""
+
+    def gathered(self) -> Parts:
+        """Return what all methods save: observations, what is learned, and changed values."""
+        found: Parts = {}
+        for run in self.runs:
+            for handle, sums in run.observed.items():
+                copies = {part: tensor.clone() for part, tensor in sums.items()}
+                found["observed", handle.plan.name] = copies
+            learned = run.all_learned()
+            for (target, name), leaf in learned.items():
+                found.setdefault(("learned", target), {})[name] = leaf.detach().clone()
+            found.update(moments_of(run.optimizer, learned))
+        for handle, values in self.originals.items():
+            found["original", handle.plan.name] = {"": values}
+            found["value", handle.plan.name] = {"": handle.dense()}
+        return found
+
+    def restore_gathered(self, saved: Saved, journal: Journal) -> None:
+        """Put back observations and changed values; what is learned is each method's own.
+
+        Args:
+            saved: a checked state.
+            journal: notes what changes.
+        """
+        for run in self.runs:
+            run.observed = {
+                handle: {part: one.to(handle.raw.device) for part, one in sums.items()}
+                for handle in run.all_handles
+                if (sums := saved.of("observed", handle.plan.name))
+            }
+        for handle in self.handles:
+            values = saved.one("value", handle.plan.name)
+            original = saved.one("original", handle.plan.name)
+            if values is None or original is None:
+                continue
+            journal.note_values(handle)
+            handle.write(values)
+            self.originals.setdefault(handle, original.to(handle.raw.device))
+
+    def known_names(self) -> set[str]:
+        """Return the names that saved tensors can belong to: those of the targets."""
+        return {handle.plan.name for handle in self.handles}
+
+    def check(self, saved: Saved, steps: int) -> None:
+        """Check a saved state before anything is changed.
+
+        Args:
+            saved: what `save` returned.
+            steps: optimizer steps at that time.
+
+        Raises:
+            SessionFileError: it belongs to another plan or model.
+        """
+        known = self.known_names()
+        for (kind, name), parts in saved.parts.items():
+            if name not in known:
+                raise unknown(self.grammar.key(kind, name, next(iter(parts))))
+        for handle in self.handles:
+            for kind in ("value", "original"):
+                values = saved.one(kind, handle.plan.name)
+                if values is not None:
+                    need_shape(kind, handle, values, handle.plan.shape or ())
+
+    @abstractmethod
+    def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
+        """Put a checked state in force.
+
+        Args:
+            saved: what `save` returned.
+            steps: optimizer steps at that time.
+            journal: notes what changes.
+        """

@@ -1,0 +1,159 @@
+"""A stage under way: its algorithm, with everything it has gathered and learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Binding, Handle
+from tersely.engine.journal import Journal
+from tersely.engine.optimizing import make_optimizer, step_optimizer
+from tersely.engine.processes import is_equal_everywhere
+from tersely.engine.watch import Watch
+from tersely.errors import SessionError
+
+Algorithm = TypeVar("Algorithm")
+
+
+@attrs.define(eq=False, slots=False)
+class Run(Generic[Algorithm]):
+    """A stage in a session; mutable because it gathers what its algorithm observes.
+
+    What differs between methods is in a subclass: which targets the algorithm sees, and how.
+
+    Attributes:
+        number: index of the stage in the recipe.
+        stage: the stage.
+        algorithm: the algorithm, made with the stage's options.
+        binding: the plan laid over the model.
+        observed: target -> sums of what the algorithm observed.
+        optimizer: moves what is learned; None when there is nothing, or the user does it.
+    """
+
+    number: int
+    stage: Stage
+    algorithm: Algorithm
+    binding: Binding
+    observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict, kw_only=True)
+    optimizer: torch.optim.Optimizer | None = attrs.field(default=None, kw_only=True)
+
+    @cached_property
+    def all_handles(self) -> tuple[Handle, ...]:
+        """All targets of the stage, in plan order."""
+        return tuple(one for one in self.binding.handles if one.plan.stage == self.number)
+
+    @cached_property
+    def handles(self) -> tuple[Handle, ...]:
+        """The targets that the algorithm decides on, whose modules it may observe."""
+        return self.all_handles
+
+    @cached_property
+    def is_observing_modules(self) -> bool:
+        """Whether the algorithm observes modules in calibration."""
+        return isinstance(self.algorithm, (ObservesInputs, ObservesOutputs))
+
+    @cached_property
+    def is_sequential(self) -> bool:
+        """Whether the algorithm wants to be calibrated block by block."""
+        algorithm: object = self.algorithm
+        is_chosen = isinstance(algorithm, Sequential) and algorithm.sequential
+        return self.is_observing_modules and is_chosen
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the stage looks at calibration batches."""
+        return self.is_observing_modules
+
+    @property
+    def is_optional_calibration(self) -> bool:
+        """Whether training shows the same, where calibration has never shown a batch."""
+        return False
+
+    @property
+    def is_looking_again(self) -> bool:
+        """Whether every `compress` looks at the calibration batches anew."""
+        return self.is_sequential
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether the algorithm learns something for each target."""
+        return False
+
+    def learned(self, handle: Handle) -> Mapping[str, Tensor]:
+        """Return what is learned for a target, by name."""
+        return {}
+
+    def all_learned(self) -> dict[tuple[str, str], Tensor]:
+        """Return everything that is learned, by target and name, in plan order."""
+        if not self.is_learning:
+            return {}
+        return {
+            (handle.plan.name, name): leaf
+            for handle in self.all_handles
+            for name, leaf in self.learned(handle).items()
+        }
+
+    def seen_as(self, handle: Handle) -> Any:
+        """Return a target as the algorithm sees it while it observes the target's module."""
+        raise NotImplementedError
+
+    def watches(self, handles: Iterable[Handle]) -> list[Watch]:
+        """Return observers of the modules of some targets."""
+        return [Watch(handle, self.algorithm, self.seen_as(handle)) for handle in handles]
+
+    def forget(self, handles: Iterable[Handle]) -> None:
+        """Drop what was observed of some targets."""
+        for handle in handles:
+            self.observed.pop(handle, None)
+
+    def move_learned(self) -> None:
+        """Make one step of what is learned, unless the user's optimizer does."""
+        if self.optimizer is not None:
+            step_optimizer(self.optimizer)
+
+    def make_optimizer(self, tensors: Iterable[Tensor]) -> None:
+        """Make what moves the learned tensors.
+
+        Args:
+            tensors: everything that is learned.
+        """
+        self.optimizer = make_optimizer(self.algorithm, list(tensors))
+
+    def need_the_same_everywhere(self, handles: Iterable[Handle]) -> None:
+        """Refuse what the user's optimizer moved apart; the session averages by itself.
+
+        Args:
+            handles: targets of the stage, in the same order everywhere.
+
+        Raises:
+            SessionError: the processes have moved what is learned apart.
+        """
+        if self.optimizer is not None or not self.is_learning:
+            return
+        learned = {one: list(self.learned(one).values()) for one in handles}
+        if not is_equal_everywhere([leaf for leaves in learned.values() for leaf in leaves]):
+            first = next(handle for handle, leaves in learned.items() if leaves).plan
+            raise SessionError(
+                f"what {first.algorithm} learned of {first.name} and others differs between the "
+                f"processes: your optimizer moves session.parameters(), whose gradients "
+                f"DistributedDataParallel does not average; average them before optimizer.step(), "
+                f"or leave them to session.step()"
+            )
+
+    def note(self, journal: Journal, *, is_step: bool) -> None:
+        """Note what a change may touch.
+
+        Args:
+            journal: takes the notes.
+            is_step: whether an optimizer step is made, which moves what is learned as well.
+        """
+        journal.note_attributes(self, "observed", "optimizer")
+        if is_step and self.optimizer is not None:
+            journal.note_optimizer(self.optimizer)

@@ -1,0 +1,193 @@
+"""An engine's state as named tensors and JSON data, and back.
+
+A tensor's name says what it is and of which target::
+
+    <prefix><kind>:<target>           one tensor a target       mask:features.0.weight
+    <prefix><kind>:<part>:<target>    several, each of a name   observed:gram:features.0.weight
+
+The prefix is the engine's, empty for pruning. What an optimizer remembers of a learned tensor has
+the part ``<moment>/<learned name>``: by name, because readers return tensors in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.engine.binding import Handle
+from tersely.errors import SessionFileError
+from tersely.json_value import Json
+
+Parts: TypeAlias = "dict[tuple[str, str], dict[str, Tensor]]"
+"""(kind, target) -> part -> tensor; the part is empty where there is one tensor a target."""
+
+MOVED = "moved"
+"""The kind of what an optimizer remembers."""
+
+
+@attrs.frozen(eq=False)
+class Saved:
+    """The state of one engine.
+
+    Attributes:
+        parts: its tensors.
+        data: everything else, JSON data.
+    """
+
+    parts: Parts
+    data: dict[str, Json]
+
+    def of(self, kind: str, name: str) -> Mapping[str, Tensor]:
+        """Return the tensors of one kind of one target, by part."""
+        return self.parts.get((kind, name), {})
+
+    def one(self, kind: str, name: str) -> Tensor | None:
+        """Return the one tensor of a kind of a target, or None."""
+        return self.of(kind, name).get("")
+
+
+@attrs.frozen
+class Grammar:
+    """How the names of one engine's tensors are built.
+
+    Attributes:
+        prefix: what they start with; of two that fit, the longer one is meant.
+        kinds: kind -> whether its tensors have parts.
+    """
+
+    prefix: str
+    kinds: Mapping[str, bool]
+
+    def written(self, parts: Parts) -> dict[str, Tensor]:
+        """Return tensors by their full names.
+
+        Args:
+            parts: an engine's tensors.
+        """
+        return {
+            self.key(kind, name, part): tensor
+            for (kind, name), tensors in parts.items()
+            for part, tensor in tensors.items()
+        }
+
+    def key(self, kind: str, name: str, part: str) -> str:
+        """Return the full name of a tensor."""
+        middle = f"{part}:" if self.kinds[kind] else ""
+        return f"{self.prefix}{kind}:{middle}{name}"
+
+    def read(self, key: str) -> tuple[str, str, str]:
+        """Return kind, target and part of a full name.
+
+        Args:
+            key: the full name, with the prefix.
+
+        Raises:
+            SessionFileError: this engine writes no such name.
+        """
+        kind, _, rest = key.removeprefix(self.prefix).partition(":")
+        has_parts = self.kinds.get(kind)
+        part, colon, name = rest.partition(":") if has_parts else ("", ":", rest)
+        if has_parts is None or not colon:
+            raise unknown(key)
+        return kind, name, part
+
+
+def unknown(key: str) -> SessionFileError:
+    """Return the error for a tensor that belongs to another plan.
+
+    Args:
+        key: its full name.
+    """
+    return SessionFileError(f"the saved session has {key!r}, which its plan does not know")
+
+
+def sort_tensors(
+    tensors: Mapping[str, Tensor], grammars: Mapping[str, Grammar]
+) -> dict[str, Parts]:
+    """Return saved tensors by the engine that wrote them.
+
+    Args:
+        tensors: a session's tensors, by full name.
+        grammars: engine -> how it names its tensors.
+
+    Raises:
+        SessionFileError: no engine writes such a name.
+    """
+    found: dict[str, Parts] = {engine: {} for engine in grammars}
+    longest = sorted(grammars, key=lambda engine: -len(grammars[engine].prefix))
+    for key, tensor in tensors.items():
+        engine = next((one for one in longest if key.startswith(grammars[one].prefix)), None)
+        if engine is None:
+            raise unknown(key)
+        kind, name, part = grammars[engine].read(key)
+        found[engine].setdefault((kind, name), {})[part] = tensor
+    return found
+
+
+def moments_of(
+    optimizer: torch.optim.Optimizer | None, learned: Mapping[tuple[str, str], Tensor]
+) -> Parts:
+    """Return what an optimizer remembers of each learned tensor.
+
+    Args:
+        optimizer: what moves them, or None.
+        learned: (target, name) -> learned tensor.
+    """
+    found: Parts = {}
+    if optimizer is None:
+        return found
+    for (target, name), leaf in learned.items():
+        for moment, value in optimizer.state.get(leaf, {}).items():
+            if value is not None:
+                parts = found.setdefault((MOVED, target), {})
+                parts[f"{moment}/{name}"] = torch.as_tensor(value).clone()
+    return found
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer | None,
+    learned: Mapping[tuple[str, str], Tensor],
+    saved: Saved,
+) -> None:
+    """Let an optimizer remember what was saved of each learned tensor.
+
+    Args:
+        optimizer: what moves them, or None.
+        learned: (target, name) -> learned tensor.
+        saved: an engine's state.
+    """
+    if optimizer is None:
+        return
+    tensors = (one for group in optimizer.param_groups for one in group["params"])
+    places = {id(tensor): place for place, tensor in enumerate(tensors)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for (target, name), leaf in learned.items():
+        for part, value in saved.of(MOVED, target).items():
+            moment, _, of = part.rpartition("/")
+            if of == name:
+                state.setdefault(places[id(leaf)], {})[moment] = value
+    if state:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def need_shape(kind: str, handle: Handle, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a saved tensor of another shape than the model's.
+
+    Args:
+        kind: what it is.
+        handle: the target it belongs to.
+        tensor: the saved tensor.
+        shape: the expected shape.
+
+    Raises:
+        SessionFileError: the shapes differ.
+    """
+    if tuple(tensor.shape) != tuple(shape):
+        raise SessionFileError(
+            f"the saved {kind} tensor of {handle.plan.name} has shape {list(tensor.shape)}, "
+            f"expected {list(shape)}"
+        )

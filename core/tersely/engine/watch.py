@@ -1,0 +1,27 @@
+"""What one algorithm observes of one target's module while batches run through the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from tersely.engine.binding import Handle
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What one algorithm observes of one target's module; mutable because batches add to it.
+
+    Attributes:
+        handle: the target.
+        algorithm: the algorithm.
+        target: the target as the algorithm sees it.
+        sums: what was observed.
+    """
+
+    handle: Handle
+    algorithm: object
+    target: Any
+    sums: dict[str, Tensor] = attrs.field(factory=dict)

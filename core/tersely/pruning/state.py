@@ -1,0 +1,82 @@
+"""Masks and statistics of a saved session, checked against the targets they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tersely.calibration.statistic import Statistic, statistic_for
+from tersely.document.recipe import Stage
+from tersely.engine.binding import Handle
+from tersely.engine.saver import MOVED, Grammar
+from tersely.errors import SessionFileError
+from tersely.json_value import Json
+
+MASK, SEEN = "mask", "seen"
+
+GRAMMAR = Grammar(
+    "",
+    {
+        MASK: False,
+        SEEN: False,
+        "observed": True,
+        "learned": True,
+        MOVED: True,
+        "value": False,
+        "original": False,
+    },
+)
+"""How pruning names its saved tensors; masks are bool, True = kept."""
+
+
+def check_mask(handle: Handle, kept: Tensor) -> None:
+    """Refuse a saved mask that does not fit its target.
+
+    Args:
+        handle: the target.
+        kept: bool, True = kept, the target's shape or one that broadcasts to it.
+
+    Raises:
+        SessionFileError: it has another dtype or shape.
+    """
+    shape = handle.plan.shape
+    fits = shape is None or (
+        kept.ndim == len(shape)
+        and all(one in (1, length) for one, length in zip(kept.shape, shape, strict=True))
+    )
+    if kept.dtype != torch.bool or not fits:
+        dtype = str(kept.dtype).removeprefix("torch.")
+        raise SessionFileError(
+            f"the saved mask of {handle.plan.name} is {dtype} of shape {list(kept.shape)}, "
+            f"expected bool that fits the model's {list(shape or ())}"
+        )
+
+
+def describe_statistic(statistic: Statistic) -> dict[str, Json]:
+    """Return what a saved session keeps of a statistic beside its sums.
+
+    Args:
+        statistic: what calibration saw of an input or output.
+    """
+    return {"count": statistic.count, "sample_shape": list(statistic.sample_shape)}
+
+
+def rebuilt_statistic(
+    handle: Handle, total: Tensor, about: Mapping[str, Json], stages: Sequence[Stage]
+) -> Statistic:
+    """Return a statistic as it was saved.
+
+    Args:
+        handle: an input or output.
+        total: its sums.
+        about: what `describe_statistic` returned.
+        stages: the recipe's stages.
+    """
+    device = next(handle.module.parameters(), total).device
+    statistic = statistic_for(handle, stages)
+    statistic.total = total.to(device)
+    statistic.count = int(about["count"])
+    statistic.sample_shape = tuple(int(length) for length in about["sample_shape"])
+    return statistic

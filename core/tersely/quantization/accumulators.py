@@ -1,0 +1,103 @@
+"""Biases in the terms of their accumulator: their step, and weight scales with which they fit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tersely.arithmetic.blocks import reduce_blocks
+from tersely.engine.binding import Handle
+from tersely.errors import CompressionWarning
+from tersely.instrument.in_force import LeastScale, QuantizeBias, qparams_of
+from tersely.instrument.names import learned_buffer, state_buffer
+from tersely.quantization.placing import input_of
+from tersely.quantization.ranges import values_of
+from tersely.quantization.targets import grid_of
+
+_ONE_BIT = 2.0
+_SHOWN = 10
+
+
+def bias_step(handle: Handle, handles: Sequence[Handle]) -> QuantizeBias:
+    """Return what quantizes a bias in the terms of its accumulator.
+
+    Args:
+        handle: the bias.
+        handles: all quantization targets, among which its module's first input is.
+    """
+    source = input_of(handles, handle.module)
+    return QuantizeBias(handle.plan.target, source or "", "weight", grid_of(handle.plan))
+
+
+def least_scales(handles: Sequence[Handle]) -> dict[nn.Module, LeastScale]:
+    """Return what finds the smallest scales of weights that serve the biases beside them.
+
+    Args:
+        handles: all quantization targets.
+    """
+    return {
+        one.module: LeastScale(bias_step(one, handles)) for one in handles if _is_accumulated(one)
+    }
+
+
+def fit_accumulators(handles: Sequence[Handle], *, is_told: bool) -> None:
+    """Raise the scales of weights to the smallest with which the biases beside them fit.
+
+    Args:
+        handles: all quantization targets of a session, with their scales in force.
+        is_told: whether a warning names weights that lose more than one bit.
+    """
+    found_by = least_scales(handles)
+    if not found_by:
+        return
+    weights = {module: one for one in handles for module, name in one.owners if name == "weight"}
+    costs = []
+    for module, find in found_by.items():
+        weight, found = weights.get(module), qparams_of(module, "weight")
+        if weight is None or found is None:
+            continue
+        least = find(module, found.scale.detach())
+        if least is None:
+            continue
+        if is_told:
+            cost = _cost(weight, found.scale.detach(), least)
+            costs.extend([f"{weight.plan.name} ({cost})"] if cost else [])
+        _raise(weight, least)
+    if costs:
+        more = f" and {len(costs) - _SHOWN} more" if len(costs) > _SHOWN else ""
+        warnings.warn(
+            f"int32 biases fit only with weight scales more than twice as large, which costs more "
+            f"than one bit: {', '.join(costs[:_SHOWN])}{more}; leave these biases out of "
+            f"target_names, so that they stay floats, or fold the batch norm after them",
+            CompressionWarning,
+            stacklevel=3,
+        )
+
+
+def _is_accumulated(handle: Handle) -> bool:
+    return handle.plan.quantization.is_accumulated
+
+
+def _cost(weight: Handle, scale: Tensor, least: Tensor) -> str:
+    values = values_of(weight)
+    blocks = weight.plan.blocks
+    if blocks is None or values.numel() == 0:
+        return ""
+    is_filled = reduce_blocks(values.abs(), blocks.size, torch.amax).reshape(scale.shape) > 0
+    factors = torch.where(is_filled, least / scale, 0.0)
+    count = int((factors > _ONE_BIT).sum())
+    if not count:
+        return ""
+    return f"{count} of {factors.numel()} scales, up to {float(factors.max()):.3g} times"
+
+
+@torch.no_grad()
+def _raise(weight: Handle, least: Tensor) -> None:
+    for module, attribute in weight.owners:
+        for name in (state_buffer(attribute, "scale"), learned_buffer(attribute, "scale")):
+            scale = module._buffers.get(name)
+            if scale is not None:
+                scale.copy_(torch.maximum(scale, least.reshape(scale.shape)))

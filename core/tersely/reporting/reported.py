@@ -1,0 +1,62 @@
+"""What a report reads of a session; a protocol, since sessions stand above reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from tersely.arithmetic.qparams import QParams
+from tersely.json_value import Json
+from tersely.planning.plan import Plan
+
+
+class Reported(Protocol):
+    """An attached or finalized session, as its report sees it; nothing of it is changed."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's model."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps so far."""
+        ...
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Json]]:
+        """One mapping for each change of masks."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Name -> value."""
+        ...
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Paths of the stages whose period has not begun."""
+        ...
+
+    def growing_stages(self) -> tuple[int, ...]:
+        """Return the stages, by index in the recipe, whose sparsity is still growing."""
+        ...
+
+    def masks(self) -> dict[str, dict[str, Tensor]]:
+        """Return {module: {target: mask}}."""
+        ...
+
+    def qparams(self) -> dict[str, dict[str, QParams]]:
+        """Return {module: {target: QParams}}."""
+        ...
+
+    def integer_weights(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return {module: {target: integers}}."""
+        ...

@@ -1,0 +1,81 @@
+"""A session's state as named tensors and JSON data, put together from its engines, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from tersely.engine.saver import Saved, sort_tensors
+from tersely.errors import SessionFileError
+from tersely.json_value import Json
+from tersely.session.engines import Engines
+
+
+@attrs.frozen(eq=False)
+class SavedState:
+    """A session's state, understood and checked.
+
+    Attributes:
+        steps: optimizer steps so far.
+        has_kept_batches: whether calibration kept its batches.
+        history: one mapping for each change of masks.
+        metrics: name -> value.
+        engines: method -> the state of its engine.
+    """
+
+    steps: int
+    has_kept_batches: bool
+    history: list[dict[str, Json]]
+    metrics: dict[str, float]
+    engines: Mapping[str, Saved]
+
+    def written(self, engines: Engines) -> tuple[dict[str, Tensor], dict[str, Json]]:
+        """Return the state as named tensors and JSON data.
+
+        Args:
+            engines: those whose state it is.
+        """
+        tensors: dict[str, Tensor] = {}
+        data: dict[str, Json] = {
+            "steps": self.steps,
+            "kept_batches": self.has_kept_batches,
+            "history": [dict(one) for one in self.history],
+            "metrics": dict(self.metrics),
+        }
+        for engine in engines:
+            saved = self.engines[engine.method]
+            tensors.update(engine.grammar.written(saved.parts))
+            data[engine.method] = saved.data
+        return tensors, data
+
+
+def understand(
+    engines: Engines, tensors: Mapping[str, Tensor], data: Mapping[str, Any]
+) -> SavedState:
+    """Return a saved state, checked against the engines that will take it over.
+
+    Args:
+        engines: those of an attached session of the same plan.
+        tensors: the saved tensors.
+        data: the saved JSON data.
+
+    Raises:
+        SessionFileError: the state belongs to another plan or model; nothing was changed.
+    """
+    parts = sort_tensors(tensors, {engine.method: engine.grammar for engine in engines})
+    try:
+        state = SavedState(
+            steps=int(data["steps"]),
+            has_kept_batches=bool(data["kept_batches"]),
+            history=[dict(one) for one in data["history"]],
+            metrics=dict(data["metrics"]),
+            engines={method: Saved(found, dict(data[method])) for method, found in parts.items()},
+        )
+        for engine in engines:
+            engine.check(state.engines[engine.method], state.steps)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error
+    return state
