@@ -127,7 +127,7 @@ _WHERE = {
     "QuantizedWeight": "tersely.contracts.quantizer",
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",
-    "Recipe": "tersely.document.recipe",
+    "Recipe": "tersely.document.load",
     "Report": "tersely.reporting.report",
     "ScheduleInfo": "tersely.registry.descriptors",
     "Session": "tersely.session.session",

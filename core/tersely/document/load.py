@@ -37,6 +37,10 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Json]) -> Recipe:
     return build_recipe(check(document, "recipe"), Site(document))
 
 
+# `Recipe(pruning=...)` is built as a document is.
+Recipe.load = load_recipe
+
+
 def load_job(path: str | os.PathLike[str]) -> Job:
     """Load and check a job and its recipe; references are not imported.
 

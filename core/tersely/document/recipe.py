@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal, TypeAlias
 
 import attrs
 
@@ -126,6 +126,9 @@ class Recipe:
         source: the file it came from, or None.
     """
 
+    load: ClassVar[Callable[[Mapping[str, Json]], Recipe]]
+    """Checks a document and builds its recipe; `tersely.document.load` puts it here."""
+
     stages: tuple[Stage, ...]
     requires: tuple[str, ...] = ()
     strict: bool = False
@@ -173,8 +176,6 @@ class Recipe:
                 source=source,
             )
             return
-        from tersely.document.load import load_recipe  # it builds what this class holds
-
         written = {
             "pruning": pruning,
             "quantization": quantization,
@@ -185,5 +186,5 @@ class Recipe:
             "on_conflict": on_conflict,
         }
         given = {key: value for key, value in written.items() if value is not None}
-        built = load_recipe(given)
+        built = Recipe.load(given)
         self.__attrs_init__(**{f.name: getattr(built, f.name) for f in attrs.fields(Recipe)})
