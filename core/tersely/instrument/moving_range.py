@@ -98,10 +98,10 @@ class Follow:
         if is_first:
             for part, before in zip(_START, known, strict=True):
                 _keep_start(module, state_buffer(target, part), before)
-        before = [buffers.get(state_buffer(target, part)) for part in _START]
+        start_low, start_high = (buffers.get(state_buffer(target, part)) for part in _START)
         share = 1 - self.decay
-        low = low if before[0] is None else before[0].lerp(low, share)
-        high = high if before[1] is None else before[1].lerp(high, share)
+        low = low if start_low is None else start_low.lerp(low, share)
+        high = high if start_high is None else start_high.lerp(high, share)
         if is_first or known[0] is None or known[1] is None:
             return low, high
         # Interpolation is monotone: the outermost of the moved ends is the moved outermost end.

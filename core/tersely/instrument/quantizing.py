@@ -141,7 +141,7 @@ class Quantize:
             return
         raise SessionError(
             f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
-            f"this call has shape {list(value.shape)}, which would need others; scales hold for the "
+            f"this call has shape {list(value.shape)}, which needs others; scales hold for the "
             f"lengths they were chosen for: calibrate and compress with this shape, or take one "
             f"scale for the tensor"
         )
