@@ -259,7 +259,7 @@ def _pair(handle: Handle, stage: Stage) -> Pair:
     setting = plan.distillation
     return Pair(
         handle=handle,
-        student=Tap(keeps_graph=True),
+        student=Tap(keeps_graph=True, is_copying=handle.is_activation),
         teachers={link: Tap(keeps_graph=False) for link in setting.links_of(plan.module)},
         weight=setting.weight,
         loss=loss_of(plan),

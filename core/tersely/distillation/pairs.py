@@ -60,14 +60,14 @@ class Pair:
     def missing(self) -> str | None:
         """Return which side was not seen since the last loss, with the likely reason, or None."""
         if self.student.value is None:
-            return (
+            return self.student.problem or (
                 f"{self.plan.name} of the student was not seen since the last loss: run the model "
                 f"with gradients enabled, and by calling it, before session.loss(); a branch that "
                 f"does not run in every step cannot be distilled"
             )
         for link, tap in self.teachers.items():
             if tap.value is None:
-                return (
+                return tap.problem or (
                     f"{self.teacher_name(link)} of the teacher was not seen since the last loss: "
                     f"call session.teacher_forward(...) with the same batch before session.loss()"
                 )

@@ -21,7 +21,7 @@ from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
-from tersely.instrument.moving_range import check_followed
+from tersely.instrument.moving_range import check_followed, end_step
 from tersely.instrument.names import STATE_PARTS
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
@@ -221,6 +221,8 @@ class Quantization(Engine[QuantizationRun]):
         for run in begun:
             for handle in (*run.parameters, *run.activations) if run.follows_training() else ():
                 check_followed(handle.module, handle.plan.target, handle.plan.name)
+                for module, attribute in handle.owners:
+                    end_step(module, attribute)
         # First what can fail: nothing is moved then that a second try would move again.
         beginning = self.beginning(steps)
         if beginning:
