@@ -102,7 +102,8 @@ class PruningRun(Run[Pruner]):
             place(handle, pruner, values)
             self._learned_names[handle] = tuple(values)
             tensors += list(self.learned(handle).values())
-        self.make_optimizer(tensors)
+        if tensors:  # a stage may select nothing of this model
+            self.make_optimizer(tensors)
 
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
