@@ -20,10 +20,18 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         target: its name.
         tensor: the tensor found under that name.
     """
-    if type(tensor) is nn.Parameter and tensor.is_floating_point():
+    is_plain = type(tensor) is nn.Parameter and tensor.is_floating_point()
+    if is_plain and 0 not in tensor.stride():
         return None  # by far the most frequent case, and this is asked for every target
     if is_lazy(tensor):
         return "it has no shape yet; run one batch through the model first"
+    if any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    ):
+        return (
+            "it is expanded, so several of its elements are one number in memory; give the module "
+            "a parameter of its own, made of .clone()"
+        )
     if not tensor.is_floating_point():
         return f"it has dtype {tensor.dtype}; only floating-point tensors can be compressed"
     if target in _STATISTICS and getattr(module, "track_running_stats", False):
@@ -32,6 +40,11 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
             "would be lost in training; compress weight and bias instead"
         )
     return None
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    strides = zip(tensor.stride(), tensor.shape, strict=True)
+    return any(stride == 0 and length > 1 for stride, length in strides)
 
 
 _STATISTICS = ("running_mean", "running_var")
