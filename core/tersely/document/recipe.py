@@ -85,7 +85,7 @@ class Stage:
         options: the algorithm's options.
         entries: the config list.
         schedule: how sparsity grows, or None for all at once.
-        task_loss_weight: weight of the user's own loss (distillation only).
+        task_loss_weight: weight of the user's own loss (distillation only), or None.
         begin: the optimizer step with which the stage's period begins.
         end: the optimizer step with which it ends, or None for the end of training.
         unreached: what becomes of targets that no calibration batch reached: an ``error``, or they
@@ -99,7 +99,7 @@ class Stage:
     options: Mapping[str, Json] = attrs.field(factory=dict)
     entries: tuple[Entry, ...] = ()
     schedule: Schedule | None = None
-    task_loss_weight: float = 1.0
+    task_loss_weight: float | None = None
     begin: int = 0
     end: int | None = None
     unreached: Unreached = "error"

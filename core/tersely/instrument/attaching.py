@@ -14,6 +14,7 @@ from tersely.instrument.classes import instrumented_class
 from tersely.instrument.fused import remove_hooks
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.names import INSTRUMENTS, NAME, PREFIX
+from tersely.instrument.own_super import method_with_super_of_self
 from tersely.planning.classes import ORIGINAL
 
 Attachments = dict[nn.Module, type[nn.Module]]
@@ -91,6 +92,12 @@ def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
         return (
             "is never called: MultiheadAttention reads its weight and bias and computes by itself; "
             "take the attention's own _output_ instead"
+        )
+    method = method_with_super_of_self(cls)
+    if method is not None:
+        return (
+            f"has a method that calls super() of self.__class__ or type(self), which never ends in "
+            f"a subclass such as tersely makes; write super() without arguments in {method}"
         )
     return None
 

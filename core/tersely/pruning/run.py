@@ -100,7 +100,8 @@ class PruningRun(Run[Pruner]):
             values = pruner.start(_known_target(handle, handle.raw.detach()))
             place(handle, pruner, values)
             self._learned_names[handle] = tuple(values)
-        self.make_optimizer()
+        if any(self._learned_names.values()):  # a stage may select nothing of this model
+            self.make_optimizer()
 
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""

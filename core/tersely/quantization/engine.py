@@ -187,6 +187,8 @@ class Quantization(Engine[QuantizationRun]):
         if self.is_compressed:
             return
         for run in self.begun:
+            if run.follows_training() is not None:
+                self._need_training_mode(run)
             for handle in () if run.follows_training() else (*run.parameters, *run.activations):
                 if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
                     raise SessionError(
@@ -195,6 +197,21 @@ class Quantization(Engine[QuantizationRun]):
                         target=handle.plan.name,
                         algorithm=run.stage.algorithm,
                     )
+
+    def _need_training_mode(self, run: QuantizationRun) -> None:
+        followed = [one for one in (*run.parameters, *run.activations) if run.is_simulated(one)]
+        if not followed or any(
+            handle.module.training or self.qparams_of(run, handle) is not None
+            for handle in followed
+        ):
+            return
+        raise SessionError(
+            f"step() found no range of {followed[0].plan.name}: the model is in evaluation mode, "
+            f"in which {run.stage.algorithm} observes nothing; call model.train() before the "
+            f"training loop",
+            target=followed[0].plan.name,
+            algorithm=run.stage.algorithm,
+        )
 
     def need_to_finish(self, call: str) -> None:
         """Refuse to finish while a target has no scale."""

@@ -16,6 +16,8 @@ from tersely.session.session import Session
 from tersely.storage.session_folder import StoredSession, read_session
 from tersely.storage.versions import check_versions
 
+_SHOWN = 10  # reasons that an error shows
+
 
 def attach(
     model: nn.Module,
@@ -32,12 +34,24 @@ def attach(
 
     Raises:
         ConfigError: the document is wrong.
-        PlanError: the document does not fit the model.
+        PlanError: the document does not fit the model, or reaches no target of it.
         AttachError: a module cannot be instrumented; the model is as it was.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
     plan = recipe if isinstance(recipe, Plan) else make_plan(model, recipe, teacher=teacher)
+    _need_targets(plan)
     return Session(model, plan, teacher=teacher)
+
+
+def _need_targets(plan: Plan) -> None:
+    if plan.targets:
+        return
+    reasons = [*(one.message for one in plan.unmatched), *map(str, plan.skipped)]
+    shown = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN])
+    raise PlanError(
+        f"the recipe reaches no target of this model, so there is nothing to compress; write "
+        f"entries that select modules of it, and see print(tersely.plan(model, recipe)){shown}"
+    )
 
 
 def load_session(

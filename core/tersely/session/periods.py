@@ -19,14 +19,18 @@ def waiting_stages(stages: Iterable[Stage], steps: int) -> list[Stage]:
 
 
 def task_loss_weight(stages: Iterable[Stage], steps: int) -> float:
-    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
+    """Return the weight of the user's own loss: what a stage at work states, otherwise 1.
+
+    Stages that work at the same time do not contradict each other (rule D2.3).
 
     Args:
         stages: the recipe's stages.
         steps: optimizer steps so far.
     """
-    distilling = [one for one in stages if one.method == "distillation" and one.is_running(steps)]
-    return distilling[-1].task_loss_weight if distilling else 1.0
+    for stage in stages:
+        if stage.task_loss_weight is not None and stage.is_running(steps):
+            return stage.task_loss_weight
+    return 1.0
 
 
 def need_all_begun(stages: Sequence[Stage], steps: int, call: str) -> None:

@@ -41,6 +41,7 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
+from tersely.session.places import Places
 from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.storage.session_folder import save_session
@@ -77,6 +78,7 @@ class Session:
         self._engines = make_engines(self._context)
         wanted = self._engines.distillation.with_inputs(with_folds(wire(binding), binding), model)
         self._attachments = attach_instruments(wanted, binding.name_of)
+        self._places = Places(binding.owners.universe, self._attachments)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             for engine in self._engines:
@@ -122,6 +124,7 @@ class Session:
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
+        self._places.need_unchanged("calibrate")
         with torch.inference_mode(False):
             calibrate(self._context, self._engines.all, batches, forward)
 
@@ -139,6 +142,7 @@ class Session:
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
+        self._places.need_unchanged("compress")
         need_kept_batches(self._engines.all, self._context, "compress")
         with plain_modes(), Journal() as journal:
             self._note(journal)
@@ -158,6 +162,7 @@ class Session:
                 moved.
         """
         need_attached(self._state, "step")
+        self._places.need_unchanged("step")
         for engine in self._engines:
             engine.need_to_step()
         need_kept_batches(self._engines.all, self._context, "step")
@@ -373,6 +378,8 @@ class Session:
     def report(self) -> Report:
         """Return what the session did, as data that prints and writes HTML."""
         need_values(self._state, "report")
+        if self._state == "attached":
+            self._places.need_unchanged("report")
         return describe_session(self, self.sparsity())
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -387,6 +394,7 @@ class Session:
             SessionFileError: the folder cannot be written; what was there is untouched.
         """
         need_attached(self._state, "save")
+        self._places.need_unchanged("save")
         tensors, data = self.state()
         save_session(
             directory,
@@ -410,6 +418,7 @@ class Session:
             SessionError: nothing is in force yet, or the session is finished.
         """
         need_attached(self._state, "finalize")
+        self._places.need_unchanged("finalize")
         need_all_begun(self.plan.recipe.stages, self.steps, "finalize")
         for engine in self._engines:
             engine.need_to_finish("finalize")
