@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
+from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
 from tersely.engine.run import Run
@@ -209,7 +210,8 @@ def _see_inputs(
             watch.sums = owner.sums
             return
         with _naming(watch):
-            _add(watch, algorithm.observe_input(inputs.detach(), watch.target))
+            for part in _data(watch, inputs):
+                _add(watch, algorithm.observe_input(part, watch.target))
 
     return see
 
@@ -219,7 +221,8 @@ def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None
         outputs = _first_tensor(_elements(output))
         if outputs is not None:
             with _naming(watch):
-                _add(watch, algorithm.observe_output(outputs.detach(), watch.target))
+                for part in _data(watch, outputs):
+                    _add(watch, algorithm.observe_output(part, watch.target))
 
     return see
 
@@ -232,6 +235,11 @@ def _naming(watch: Watch) -> Iterator[None]:
         raise CalibrationError(
             f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place
         ) from error
+
+
+def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:
+    module = watch.handle.module
+    return data_of(value.detach(), is_channels_first=is_channels_first(None, module))
 
 
 def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:

@@ -32,6 +32,7 @@ from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
     GRAMMAR,
     MASK,
+    MISSING,
     SEEN,
     check_mask,
     describe_statistic,
@@ -238,6 +239,8 @@ class Pruning(Engine[PruningRun]):
         for handle, statistic in self.statistics.items():
             if statistic.total is not None:
                 parts[SEEN, handle.plan.name] = {"": statistic.total}
+                if statistic.missing is not None:
+                    parts[MISSING, handle.plan.name] = {"": statistic.missing}
                 seen[handle.plan.name] = describe_statistic(statistic)
         data = {
             "is_compressed": self.is_compressed,
@@ -284,7 +287,13 @@ class Pruning(Engine[PruningRun]):
     def _statistics_of(self, saved: Saved) -> dict[Handle, Statistic]:
         stages, about = self.context.binding.plan.recipe.stages, saved.data.get("seen", {})
         return {
-            handle: rebuilt_statistic(handle, total, about[handle.plan.name], stages)
+            handle: rebuilt_statistic(
+                handle,
+                total,
+                about[handle.plan.name],
+                stages,
+                missing=saved.one(MISSING, handle.plan.name),
+            )
             for handle in self.handles
             if (total := saved.one(SEEN, handle.plan.name)) is not None
         }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tersely.calibration.observing import need_seen
 from tersely.contracts.quantizer import Observer
 from tersely.engine.binding import Handle
+from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
 from tersely.errors import CalibrationError
@@ -57,7 +58,12 @@ class Seen:
             )
         if value.numel() == 0:
             return value
-        values = value.detach()
+        layout = is_channels_first(self.handle.plan.channel_dim, module)
+        for part in data_of(value.detach(), is_channels_first=layout):
+            self._add(part)
+        return value
+
+    def _add(self, values: Tensor) -> None:
         size = self.cut.size_of(values)
         if values.dtype in (torch.float16, torch.bfloat16):
             values = values.float()
@@ -66,10 +72,9 @@ class Seen:
             self._check_shapes(part)
             part = self.observer.merge(self.statistics, part)
         else:
-            self.shape, self.blocks = tuple(value.shape), size
+            self.shape, self.blocks = tuple(values.shape), size
         self.statistics = dict(part)
         self.count += 1
-        return value
 
     def kept(self, block: Tensor) -> Tensor:
         """Return one value per block in the shape that is kept.
