@@ -312,6 +312,8 @@ class Pruning(Engine[PruningRun]):
 
     def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
         free = [handle for handle in handles if handle not in self.frozen]
+        if run.factor(steps):
+            run.need_gradients(free)
         return decide(run, self.statistics, run.factor(steps), handles=free)
 
     def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:
