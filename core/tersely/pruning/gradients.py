@@ -121,7 +121,8 @@ def _largest_of(gradient: Tensor) -> Tensor:
     local = gradient.to_local() if hasattr(gradient, "to_local") else gradient
     if not local.numel():
         return local.new_zeros(())
-    return torch.linalg.vector_norm(local.detach(), float("inf"))
+    largest: Tensor = torch.linalg.vector_norm(local.detach(), float("inf"))
+    return largest
 
 
 def _missing(handle: Handle) -> SessionError:
