@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from tersely.engine.batches import Forward, call_model
+from tersely.engine.batches import Forward, run_batch
 from tersely.engine.binding import Handle
 from tersely.engine.instrumenting import with_site
+from tersely.engine.padding import PaddingMask
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
 from tersely.instrument.classes import instruments_of, replace_instruments
@@ -55,22 +56,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def run_batches(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> int:
+def run_batches(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Forward | None,
+    *,
+    mask: PaddingMask | None = None,
+) -> int:
     """Run batches under no_grad in eval mode and restore each module's mode.
 
     Args:
         model: the model to run.
         batches: the calibration batches.
         forward: called as forward(model, batch), or None for `call_model`.
+        mask: how to find which positions of a batch are data.
 
     Returns:
         How many batches there were.
     """
-    call = call_model if forward is None else forward
     count = 0
     with evaluating(model):
         for batch in batches:
-            call(model, batch)
+            run_batch(model, batch, forward=forward, mask=mask)
             count += 1
     return count
 

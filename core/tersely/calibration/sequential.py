@@ -47,7 +47,7 @@ def compress_in_sequence(
     _need_whole_parameters(waiting)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
-        chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
+        chain = find_chain(model, blocks, batches) if blocks else None
         if not all(gather(chain is not None)):
             chain = None  # all processes go the same way, since they observe together
         if chain is not None:

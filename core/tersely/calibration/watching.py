@@ -15,6 +15,7 @@ from tersely.calibration.observing import UnreachedError, refuse_unreached
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
 from tersely.document.recipe import Unreached
+from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
@@ -230,7 +231,8 @@ def _see_inputs(
             watch.sums = owner.sums
             return
         with _naming(watch):
-            _add(watch, algorithm.observe_input(_observable(inputs), watch.target))
+            for part in _data(watch, _observable(inputs)):
+                _add(watch, algorithm.observe_input(part, watch.target))
 
     return see
 
@@ -241,7 +243,8 @@ def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None
         if outputs is not None:
             watch.is_called = True
             with _naming(watch):
-                _add(watch, algorithm.observe_output(_observable(outputs), watch.target))
+                for part in _data(watch, _observable(outputs)):
+                    _add(watch, algorithm.observe_output(part, watch.target))
 
     return see
 
@@ -260,6 +263,11 @@ def _naming(watch: Watch) -> Iterator[None]:
         raise CalibrationError(
             f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place
         ) from error
+
+
+def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:
+    module = watch.handle.module
+    return data_of(value.detach(), is_channels_first=is_channels_first(None, module))
 
 
 def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:

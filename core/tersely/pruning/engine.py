@@ -33,6 +33,7 @@ from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
     GRAMMAR,
     MASK,
+    MISSING,
     SEEN,
     check_mask,
     describe_statistic,
@@ -241,6 +242,8 @@ class Pruning(Engine[PruningRun]):
         for handle, statistic in self.statistics.items():
             if statistic.total is not None:
                 parts[SEEN, handle.plan.name] = {"": statistic.total}
+                if statistic.missing is not None:
+                    parts[MISSING, handle.plan.name] = {"": statistic.missing}
                 seen[handle.plan.name] = describe_statistic(statistic)
         data = {
             "is_compressed": self.is_compressed,
@@ -287,7 +290,13 @@ class Pruning(Engine[PruningRun]):
     def _statistics_of(self, saved: Saved) -> dict[Handle, Statistic]:
         stages, about = self.context.binding.plan.recipe.stages, saved.data["seen"]
         return {
-            handle: rebuilt_statistic(handle, total, about[handle.plan.name], stages)
+            handle: rebuilt_statistic(
+                handle,
+                total,
+                about[handle.plan.name],
+                stages,
+                missing=saved.one(MISSING, handle.plan.name),
+            )
             for handle in self.handles
             if (total := saved.one(SEEN, handle.plan.name)) is not None
         }
@@ -306,6 +315,8 @@ class Pruning(Engine[PruningRun]):
 
     def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
         free = [handle for handle in handles if handle not in self.frozen]
+        if run.factor(steps):
+            run.need_gradients(free)
         return decide(run, self.statistics, run.factor(steps), handles=free)
 
     def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:

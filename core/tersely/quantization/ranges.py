@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tersely.calibration.observing import UnreachedError, need_seen, refuse_unreached
 from tersely.contracts.quantizer import Observer
 from tersely.engine.binding import Handle
+from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
@@ -57,7 +58,12 @@ class Seen:
         need_float(value, name)
         if value.numel() == 0:
             return value
-        values = value.detach()
+        layout = is_channels_first(self.handle.plan.channel_dim, module)
+        for part in data_of(value.detach(), is_channels_first=layout):
+            self._add(part)
+        return value
+
+    def _add(self, values: Tensor) -> None:
         size = self.cut.size_of(values)
         if values.dtype in (torch.float16, torch.bfloat16):
             values = values.float()
@@ -67,10 +73,9 @@ class Seen:
             self._check_shapes(part)
             part = self.observer.merge(self.statistics, part)
         else:
-            self.shape, self.blocks = tuple(value.shape), size
+            self.shape, self.blocks = tuple(values.shape), size
         self.statistics = dict(part)
         self.count += 1
-        return value
 
     def kept(self, block: Tensor) -> Tensor:
         """Return one value per block in the shape that is kept.

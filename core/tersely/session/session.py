@@ -19,6 +19,7 @@ from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
+from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.errors import SessionError
 from tersely.instrument.attaching import attach_instruments, detach_instruments
@@ -110,23 +111,33 @@ class Session:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
         return tuple(one for engine in self._engines for one in engine.growing(self.steps))
 
-    def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
+    def calibrate(
+        self,
+        batches: Iterable[Any],
+        *,
+        forward: Forward | None = None,
+        mask: PaddingMask | None = None,
+    ) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
 
         Args:
             batches: what to run; read once.
             forward: called as forward(model, batch). By default a tensor is the only argument, a
                 tuple or list the positional arguments, a mapping the keyword arguments.
+            mask: which positions of a batch are data: the key of a mapping, or called as
+                mask(batch), a tensor of shape (batch, positions), 1 = data and 0 = padding, or
+                None. By default a mapping's ``attention_mask``. Padding is not observed.
 
         Raises:
-            CalibrationError: there was no batch, or a target that needs calibration was not seen
-                or had values that are not finite; what was observed before is kept.
+            CalibrationError: there was no batch, its mask is no mask, or a target that needs
+                calibration was not seen or had values that are not finite; what was observed
+                before is kept.
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
         self._places.need_unchanged("calibrate")
         with torch.inference_mode(False):
-            calibrate(self._context, self._engines.all, batches, forward)
+            calibrate(self._context, self._engines.all, batches, forward, mask=mask)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
