@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tersely.document.recipe import Recipe
-from tersely.errors import AttachError, ConfigError, PlanError, PluginError, SessionFileError
+from tersely.errors import (
+    AttachError,
+    ConfigError,
+    PlanError,
+    PluginError,
+    SessionFileError,
+    TerselyError,
+)
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
-from tersely.storage.session_folder import StoredSession, read_session
+from tersely.storage.json_file import check_shape
+from tersely.storage.session_folder import INDEX, StoredSession, read_session
 from tersely.storage.versions import check_versions
 
 
@@ -54,24 +64,100 @@ def load_session(
         SessionFileError: the session is damaged or does not fit the model, which is untouched.
     """
     stored = read_session(directory)
+    taken = {"data": stored.data, "plugins": stored.plugins}
+    check_shape(taken, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
     check_versions(stored.plugins, directory)
     plan = _plan_of(stored, directory)
     try:
         session = Session(model, plan, teacher=teacher)
     except AttachError as error:
         raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
+    dense = _dense_values(model, stored)
     try:
         session.restore(stored.tensors, stored.data)
-    except BaseException:
-        session.detach()
+    except BaseException as error:
+        try:
+            session.detach()
+        finally:
+            _put_back(dense)
+        if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
+            raise SessionFileError(
+                f"{Path(directory) / INDEX} does not hold a state that can be restored: "
+                f"{_named(error)}; {_ADVICE}"
+            ) from error
         raise
     return session
+
+
+_ADVICE = "restore it from a copy or save the session again"
+
+# What is taken over as it is; the rest of a state is checked by those who restore it.
+_DATA: Json = {
+    "required": ["steps", "is_compressed", "history", "metrics"],
+    "properties": {
+        "steps": {"type": "integer", "minimum": 0},
+        "is_compressed": {"type": "boolean"},
+        "history": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["step", "event", "sparsity"],
+                "properties": {
+                    "step": {"type": "integer"},
+                    "event": {"type": "string"},
+                    "sparsity": {"type": "number"},
+                },
+            },
+        },
+        "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
+    },
+}
+_TAKEN: Json = {
+    "properties": {
+        "data": _DATA,
+        "plugins": {
+            "items": {"type": "object", "required": ["kind", "name", "distribution", "version"]}
+        },
+    }
+}
+
+# What reading a state raises where a part is missing or of another type, shape or length.
+_UNUSABLE = (AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+
+
+def _named(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _dense_values(model: nn.Module, stored: StoredSession) -> list[tuple[Tensor, Tensor]]:
+    """Return the tensors of modules into which a state writes, each with a copy of its values."""
+    names = {
+        name.rpartition(".")[0]
+        for kind, _, name in (key.split(":", 2) for key in stored.tensors if key.count(":") > 1)
+        if kind.removeprefix("quantization.") in ("value", "bias")
+    }
+    return [
+        (tensor, tensor.detach().to("cpu", copy=True))
+        for name, module in model.named_modules()
+        if name in names
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None and not tensor.is_meta
+    ]
+
+
+def _put_back(dense: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for tensor, values in dense:
+            tensor.copy_(values)
 
 
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
     try:
         return Plan.from_dict(stored.plan)
-    except (PlanError, ConfigError, PluginError) as error:
+    except (PlanError, ConfigError, PluginError, *_UNUSABLE) as error:
+        reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: its plan cannot be used with what is installed now: {error}"
+            f"{directory}: its plan cannot be used with what is installed now: {reason}"
         ) from error
