@@ -82,7 +82,9 @@ def read_from_checkpoint(folder: Path, name: str) -> bytes:
     """
     files = _read_index(folder)
     if name not in files:
-        raise SessionFileError(f"{folder / INDEX} does not know {name}; {_ADVICE}")
+        raise SessionFileError(
+            f"{folder / INDEX} does not know {name}; {_ADVICE}", path=folder / INDEX
+        )
     return read_sealed(folder / name, files[name], advice=_ADVICE)
 
 
@@ -99,7 +101,9 @@ def _read_index(folder: Path) -> dict[str, Json]:
         if isinstance(error, SessionFileError):
             raise
         reason = error.strerror or error
-        raise SessionFileError(f"{place} cannot be read: {reason}; {_ADVICE}") from error
+        raise SessionFileError(
+            f"{place} cannot be read: {reason}; {_ADVICE}", path=place
+        ) from error
     check_shape(document, {"type": "object", **_SHAPE}, place=place, advice=_ADVICE)
     check_digest(document, place=place, advice=_ADVICE)
     return dict(document["files"])
@@ -123,7 +127,9 @@ def load_checkpoint(folder: Path, model: nn.Module, *, teacher: nn.Module | None
     try:
         tensors = tensors_in(read_from_checkpoint(folder, WEIGHTS))
     except ValueError as error:
-        raise SessionFileError(f"{place} cannot be read ({error}); {_ADVICE}") from error
+        raise SessionFileError(
+            f"{place} cannot be read ({error}); {_ADVICE}", path=place
+        ) from error
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

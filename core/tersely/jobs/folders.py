@@ -168,11 +168,12 @@ def _check_promises(folder: Path) -> None:
     record = read_record(folder)
     found = written_files(folder)
     if record is None or record.state != "finished":
-        raise SessionFileError(f"{folder} holds no finished run; run the job again")
+        raise SessionFileError(f"{folder} holds no finished run; run the job again", path=folder)
     for name, size in record.files.items():
         if found.get(name) != size:
             there = f"has {found[name]} bytes" if name in found else "is missing"
             raise SessionFileError(
                 f"{folder / name} {there}, and {folder / NAME} promises {size} bytes; remove "
-                f"{folder} and run the job again"
+                f"{folder} and run the job again",
+                path=folder / name,
             )

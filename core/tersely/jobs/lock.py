@@ -191,5 +191,6 @@ def _refusal(output: Path, owner: Owner | None) -> SessionFileError:
     )
     return SessionFileError(
         f"{output} is being written by {who}; wait for it to end, or name another output; if it "
-        f"ended without giving its lock back, remove {lock_file(output)}"
+        f"ended without giving its lock back, remove {lock_file(output)}",
+        path=lock_file(output),
     )

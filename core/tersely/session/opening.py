@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tersely.document.recipe import Recipe
 from tersely.errors import (
@@ -70,20 +69,24 @@ def load_session(
     plan = _plan_of(stored, directory)
     try:
         session = Session(model, plan, teacher=teacher)
-    except AttachError as error:
-        raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
-    dense = _dense_values(model, stored)
+    except (AttachError, PlanError, *_UNUSABLE) as error:
+        if isinstance(error, PluginError):
+            raise
+        reason = error if isinstance(error, TerselyError) else _named(error)
+        raise SessionFileError(
+            f"{directory}: it does not fit this model: {reason}", path=directory
+        ) from error
     try:
         session.restore(stored.tensors, stored.data)
     except BaseException as error:
-        try:
-            session.detach()
-        finally:
-            _put_back(dense)
+        session.detach()
+        index = Path(directory) / INDEX
+        if isinstance(error, SessionFileError):
+            raise SessionFileError(f"{index}: {error}", path=index) from error
         if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
             raise SessionFileError(
-                f"{Path(directory) / INDEX} does not hold a state that can be restored: "
-                f"{_named(error)}; {_ADVICE}"
+                f"{index} does not hold a state that can be restored: {_named(error)}; {_ADVICE}",
+                path=index,
             ) from error
         raise
     return session
@@ -93,10 +96,10 @@ _ADVICE = "restore it from a copy or save the session again"
 
 # What is taken over as it is; the rest of a state is checked by those who restore it.
 _DATA: Json = {
-    "required": ["steps", "is_compressed", "history", "metrics"],
+    "required": ["steps", "kept_batches", "history", "metrics"],
     "properties": {
         "steps": {"type": "integer", "minimum": 0},
-        "is_compressed": {"type": "boolean"},
+        "kept_batches": {"type": "boolean"},
         "history": {
             "type": "array",
             "items": {
@@ -129,28 +132,6 @@ def _named(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"there is no {error}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _dense_values(model: nn.Module, stored: StoredSession) -> list[tuple[Tensor, Tensor]]:
-    """Return the tensors of modules into which a state writes, each with a copy of its values."""
-    names = {
-        name.rpartition(".")[0]
-        for kind, _, name in (key.split(":", 2) for key in stored.tensors if key.count(":") > 1)
-        if kind.removeprefix("quantization.") in ("value", "bias")
-    }
-    return [
-        (tensor, tensor.detach().to("cpu", copy=True))
-        for name, module in model.named_modules()
-        if name in names
-        for tensor in (*module._parameters.values(), *module._buffers.values())
-        if tensor is not None and not tensor.is_meta
-    ]
-
-
-def _put_back(dense: list[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for tensor, values in dense:
-            tensor.copy_(values)
 
 
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:

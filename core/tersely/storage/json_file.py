@@ -28,26 +28,26 @@ def read_json_file(place: Path, *, advice: str) -> Json:
     """
     if place.exists() and not place.is_file():
         found = "a folder" if place.is_dir() else "a device or a pipe"
-        raise SessionFileError(f"{place} is {found}, expected a file; {advice}")
+        raise SessionFileError(f"{place} is {found}, expected a file; {advice}", path=place)
     try:
         return json.loads(place.read_bytes().decode())
     except UnicodeDecodeError as error:
         raise SessionFileError(
-            f"{place} is damaged: byte {error.start} is not UTF-8; {advice}"
+            f"{place} is damaged: byte {error.start} is not UTF-8; {advice}", path=place
         ) from error
     except (ValueError, RecursionError) as error:
         raise SessionFileError(
-            f"{place} is damaged: it is not whole JSON ({error}); {advice}"
+            f"{place} is damaged: it is not whole JSON ({error}); {advice}", path=place
         ) from error
 
 
-def check_shape(data: Json, schema: Mapping[str, Json], *, place: Path | str, advice: str) -> None:
+def check_shape(data: Json, schema: Mapping[str, Json], *, place: Path, advice: str) -> None:
     """Check that JSON data has every part that its reader will take, of the right type.
 
     Args:
         data: what the file holds.
         schema: a JSON Schema.
-        place: the file, or what else the data is called.
+        place: the file.
         advice: what to do when it is damaged, as a command.
 
     Raises:
@@ -58,7 +58,9 @@ def check_shape(data: Json, schema: Mapping[str, Json], *, place: Path | str, ad
         message = error.message
         if len(message) > _LONGEST:
             message = f"{message[: _LONGEST // 2]}...{message[-_LONGEST // 2 :]}"
-        raise SessionFileError(f"{place} is damaged: {path and path + ': '}{message}; {advice}")
+        raise SessionFileError(
+            f"{place} is damaged: {path and path + ': '}{message}; {advice}", path=place
+        )
 
 
 def body_digest(body: Mapping[str, Json]) -> str:
@@ -87,7 +89,8 @@ def check_digest(data: Mapping[str, Json], *, place: Path, advice: str) -> None:
     if data.get("sha256") != body_digest(body):
         raise SessionFileError(
             f"{place} was changed after it was written: its digest does not fit its content; "
-            f"{advice}"
+            f"{advice}",
+            path=place,
         )
 
 

@@ -46,14 +46,15 @@ def check_length(place: Path, seal: Mapping[str, Json], *, advice: str) -> None:
         SessionFileError: it is missing, no file, or of another length.
     """
     if not place.exists():
-        raise SessionFileError(f"{place} is missing; {advice}")
+        raise SessionFileError(f"{place} is missing; {advice}", path=place)
     if not place.is_file():
-        raise SessionFileError(f"{place} is no regular file; {advice}")
+        raise SessionFileError(f"{place} is no regular file; {advice}", path=place)
     size = place.stat().st_size
     if size != seal["bytes"]:
         raise SessionFileError(
             f"{place} has {size} bytes, expected {seal['bytes']}: it is cut off or was changed; "
-            f"{advice}"
+            f"{advice}",
+            path=place,
         )
 
 
@@ -73,12 +74,13 @@ def read_sealed(place: Path, seal: Mapping[str, Json], *, advice: str) -> bytes:
         content = place.read_bytes()
     except OSError as error:
         raise SessionFileError(
-            f"{place} cannot be read: {error.strerror or error}; {advice}"
+            f"{place} cannot be read: {error.strerror or error}; {advice}", path=place
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != seal["sha256"]:
         raise SessionFileError(
             f"{place} is damaged: its digest is {digest[:16]}..., expected "
-            f"{str(seal['sha256'])[:16]}...; {advice}"
+            f"{str(seal['sha256'])[:16]}...; {advice}",
+            path=place,
         )
     return content
