@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import nn
 
 from tersely.document.recipe import Recipe
-from tersely.errors import AttachError, ConfigError, PlanError, PluginError, SessionFileError
+from tersely.errors import (
+    AttachError,
+    ConfigError,
+    PlanError,
+    PluginError,
+    SessionFileError,
+    TerselyError,
+)
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
-from tersely.storage.session_folder import StoredSession, read_session
+from tersely.storage.json_file import check_shape
+from tersely.storage.session_folder import INDEX, StoredSession, read_session
 from tersely.storage.versions import check_versions
 
 _SHOWN = 10  # reasons that an error shows
@@ -68,24 +77,82 @@ def load_session(
         SessionFileError: the session is damaged or does not fit the model, which is untouched.
     """
     stored = read_session(directory)
+    taken = {"data": stored.data, "plugins": stored.plugins}
+    check_shape(taken, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
     check_versions(stored.plugins, directory)
     plan = _plan_of(stored, directory)
     try:
         session = Session(model, plan, teacher=teacher)
-    except AttachError as error:
-        raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
+    except (AttachError, PlanError, *_UNUSABLE) as error:
+        if isinstance(error, PluginError):
+            raise
+        reason = error if isinstance(error, TerselyError) else _named(error)
+        raise SessionFileError(
+            f"{directory}: it does not fit this model: {reason}", path=directory
+        ) from error
     try:
         session.restore(stored.tensors, stored.data)
-    except BaseException:
+    except BaseException as error:
         session.detach()
+        index = Path(directory) / INDEX
+        if isinstance(error, SessionFileError):
+            raise SessionFileError(f"{index}: {error}", path=index) from error
+        if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
+            raise SessionFileError(
+                f"{index} does not hold a state that can be restored: {_named(error)}; {_ADVICE}",
+                path=index,
+            ) from error
         raise
     return session
+
+
+_ADVICE = "restore it from a copy or save the session again"
+
+# What is taken over as it is; the rest of a state is checked by those who restore it.
+_DATA: Json = {
+    "required": ["steps", "kept_batches", "history", "metrics"],
+    "properties": {
+        "steps": {"type": "integer", "minimum": 0},
+        "kept_batches": {"type": "boolean"},
+        "history": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["step", "event", "sparsity"],
+                "properties": {
+                    "step": {"type": "integer"},
+                    "event": {"type": "string"},
+                    "sparsity": {"type": "number"},
+                },
+            },
+        },
+        "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
+    },
+}
+_TAKEN: Json = {
+    "properties": {
+        "data": _DATA,
+        "plugins": {
+            "items": {"type": "object", "required": ["kind", "name", "distribution", "version"]}
+        },
+    }
+}
+
+# What reading a state raises where a part is missing or of another type, shape or length.
+_UNUSABLE = (AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+
+
+def _named(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
     try:
         return Plan.from_dict(stored.plan)
-    except (PlanError, ConfigError, PluginError) as error:
+    except (PlanError, ConfigError, PluginError, *_UNUSABLE) as error:
+        reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: its plan cannot be used with what is installed now: {error}"
+            f"{directory}: its plan cannot be used with what is installed now: {reason}"
         ) from error
