@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
+_LONGEST = 1000  # characters of a problem; what was written may be of any length
 _SHOWN = 50  # a large model can have one problem in each of its thousands of modules
 
 
@@ -57,10 +58,17 @@ class ConfigError(TerselyError, ValueError):
         count = len(self.problems)
         where = self.source or "the document"
         head = f"{where} has {count} problem{'' if count == 1 else 's'}:"
-        return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+        lines = [head, *(f"  {_cut(str(problem))}" for problem in self.problems[:_SHOWN])]
+        if count > _SHOWN:
+            lines.append(f"  ... and {count - _SHOWN} more, listed in problems")
+        return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_config_error, (self.problems, self.source), self.__dict__
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _rebuild_config_error(problems: tuple[Problem, ...], source: str | None) -> ConfigError:

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.benchmark
 PATTERN = re.compile(r"block\d+\.fc\d+$")
 ENTRY = {"op_names_re": [PATTERN.pattern], "target_names": ["_input_", "weight"]}
 RECIPE = {"pruning": {"algorithm": "level", "config_list": [{**ENTRY, "sparse_ratio": 0.5}]}}
+QUANTIZATION = {
+    "quantization": {"algorithm": "ptq", "config_list": [{**ENTRY, "quant_dtype": "int8"}]}
+}
 
 
 def large(count):
@@ -41,11 +44,11 @@ def walk(model):
     return [name for name in names if PATTERN.match(name)]
 
 
-def plan_and_attach(model):
+def plan_and_attach(model, recipe=RECIPE):
     """Seconds of processor time; taking the instruments off again does not count."""
     gc.collect()
     start = time.process_time()
-    session = tersely.attach(model, RECIPE)
+    session = tersely.attach(model, recipe)
     spent = time.process_time() - start
     assert len(session.plan) == 2 * len(walk(model))
     session.detach()
@@ -92,11 +95,14 @@ def test_selecting_by_a_pattern_costs_at_most_twice_a_walk_with_it(model, proces
     assert found <= 2
 
 
-def test_planning_and_attaching_costs_at_most_20_walks(model, processor_ratio):
+@pytest.mark.parametrize(
+    ("recipe", "walks"), [(RECIPE, 20), (QUANTIZATION, 28)], ids=["pruning", "quantization"]
+)
+def test_planning_and_attaching_costs_some_walks(model, processor_ratio, recipe, walks):
     found = processor_ratio(
-        lambda: plan_and_attach(model), lambda: seconds(lambda: walk(model)), repeats=7
+        lambda: plan_and_attach(model, recipe), lambda: seconds(lambda: walk(model)), repeats=7
     )
-    assert found <= 20
+    assert found <= walks
 
 
 def test_planning_and_attaching_grows_linearly_to_100000_modules(model, processor_ratio):

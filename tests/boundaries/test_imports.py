@@ -73,12 +73,15 @@ def _file(name: str, modules: set[str]) -> str | None:
 
 
 def _circle(graph: dict[str, set[str]]) -> list[str]:
-    """The modules that are left when those that import none of the others are taken away."""
+    """The modules in circles and between them: those without an end in one direction go."""
     left = {module: set(imported) - {module} for module, imported in graph.items()}
-    while leaves := [module for module, imported in left.items() if not imported & left.keys()]:
-        for module in leaves:
+    while True:
+        asked = set().union(*left.values())
+        ends = [one for one, named in left.items() if one not in asked or not named & left.keys()]
+        if not ends:
+            return sorted(left)
+        for module in ends:
             del left[module]
-    return sorted(left)
 
 
 def _without_explained_imports(tree: ast.AST) -> ast.AST:

@@ -37,7 +37,9 @@ def attach(given):
     # What the teacher was not seen to return is there all the same.
     teacher = Step(given["teacher"], {**given["student"], **given["teacher"]})
     session = tersely.attach(student, {"distillation": given["stage"]}, teacher=teacher)
-    student()
+    outputs = dict(zip(student.called, student(), strict=True))
+    for name, value in given.get("written", {}).items():
+        outputs[name].copy_(torch.tensor(value, dtype=torch.float64))
     session.teacher_forward()
     return session
 
@@ -49,7 +51,8 @@ def test_loss(case):
     [(name, options)] = chosen.items() if isinstance(chosen, dict) else [(chosen, {})]
     student = torch.tensor(given["student"], dtype=torch.float64)
     teacher = torch.tensor(given["teacher"], dtype=torch.float64)
-    found = tersely.registry().losses[name](student, teacher, **options)
+    inputs = {option: torch.tensor(one) for option, one in given.get("inputs", {}).items()}
+    found = tersely.registry().losses[name](student, teacher, **options, **inputs)
     assert found.shape == ()
     assert float(found) == pytest.approx(case["expect"]["value"], abs=1e-11)
 

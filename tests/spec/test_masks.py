@@ -14,7 +14,8 @@ def run_call(model, call):
 def compressed(model, given):
     session = tersely.attach(model, given["recipe"])
     if "calibration" in given:
-        session.calibrate(given["calibration"], forward=run_call)
+        mask = torch.tensor(given["mask"]) if "mask" in given else None
+        session.calibrate(given["calibration"], forward=run_call, mask=lambda call: mask)
     session.compress()
     return session
 

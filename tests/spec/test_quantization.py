@@ -209,6 +209,7 @@ def test_observe(case, spy):
     if is_training:
         for batch in batches:
             model(batch)
+            session.step()
     else:
         session.calibrate(batches)
         session.compress()

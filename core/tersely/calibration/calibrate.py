@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from tersely.calibration.keeping import stages_that_look
-from tersely.calibration.observing import need_batch, run_batches
+from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
 from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context
+from tersely.engine.padding import PaddingMask
 from tersely.engine.protocol import Engine, Observers
 
 
@@ -20,6 +21,8 @@ def calibrate(
     engines: Sequence[Engine[Any]],
     batches: Iterable[Any],
     forward: Forward | None,
+    *,
+    mask: PaddingMask | None = None,
 ) -> None:
     """Run batches and let algorithms observe; after an error what was observed before is kept.
 
@@ -32,15 +35,17 @@ def calibrate(
         engines: the session's engines.
         batches: what to run; read once.
         forward: called as forward(model, batch), or None for the default.
+        mask: how to find which positions of a batch are data.
     """
     observers = [one for engine in engines for one in engine.observers(engine.begun)]
     kept = tuple(batches) if stages_that_look(engines, context.steps) else None
     if kept is not None and all(one.is_empty for one in observers):
         need_batch(len(kept))
     else:
-        observe(context.model, observers, batches if kept is None else kept, forward)
+        shown = batches if kept is None else kept
+        observe(context.model, observers, shown, forward, mask=mask)
     context.has_kept_batches = kept is not None
-    context.batches = None if kept is None else Batches(kept, forward)
+    context.batches = None if kept is None else Batches(kept, forward, mask)
 
 
 def observe(
@@ -48,6 +53,8 @@ def observe(
     observers: Sequence[Observers],
     batches: Iterable[Any],
     forward: Forward | None,
+    *,
+    mask: PaddingMask | None = None,
 ) -> None:
     """Run batches once while engines observe; what was observed before stays after an error.
 
@@ -56,14 +63,20 @@ def observe(
         observers: who observes what.
         batches: what to run; read once.
         forward: called as forward(model, batch), or None for the default.
+        mask: how to find which positions of a batch are data.
     """
     with ExitStack() as stack:
         for one in observers:
             stack.enter_context(one.listening())
-        count = run_batches(model, batches, forward)
+        count = run_batches(model, batches, forward, mask=mask)
     need_batch(count)
+    unreached = []
     for one in observers:
-        one.collect()
+        try:
+            one.collect()
+        except UnreachedError as error:
+            unreached.append(error)
+    refuse_unreached(unreached)
     for one in observers:
         one.keep()
 
@@ -77,4 +90,4 @@ def observe_again(context: Context, observers: Sequence[Observers]) -> None:
     """
     kept = context.batches
     if kept is not None and not all(one.is_empty for one in observers):
-        observe(context.model, observers, kept.batches, kept.forward)
+        observe(context.model, observers, kept.batches, kept.forward, mask=kept.mask)

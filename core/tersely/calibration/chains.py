@@ -15,7 +15,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.batches import Forward, call_model, first_sample
+from tersely.engine.batches import Batches, call_model, first_sample, run_batch
+from tersely.engine.padding import current_padding, leaving_out
 
 
 @attrs.frozen(eq=False)
@@ -25,14 +26,17 @@ class Call:
     Attributes:
         args: its positional arguments.
         kwargs: its keyword arguments.
+        is_data: which positions of its batch are data; None when all of them are.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    is_data: Tensor | None = None
 
     def run(self, block: nn.Module) -> Any:
         """Call a block with these arguments."""
-        return block(*self.args, **self.kwargs)
+        with leaving_out(self.is_data):
+            return block(*self.args, **self.kwargs)
 
     def next_call(self, output: Any) -> Call:
         """Return the call of the next block, whose first tensor is this one's output."""
@@ -41,10 +45,10 @@ class Call:
         for index, value in enumerate(args):
             if isinstance(value, Tensor):
                 args[index] = hidden
-                return Call(tuple(args), self.kwargs)
+                return Call(tuple(args), self.kwargs, self.is_data)
         for name, value in self.kwargs.items():
             if isinstance(value, Tensor):
-                return Call(self.args, {**self.kwargs, name: hidden})
+                return Call(self.args, {**self.kwargs, name: hidden}, self.is_data)
         return self
 
 
@@ -93,8 +97,7 @@ class Chain:
 def find_chain(
     model: nn.Module,
     blocks: Sequence[nn.Module],
-    batches: Sequence[Any],
-    forward: Forward | None,
+    batches: Batches,
 ) -> Chain | None:
     """Return what enters the first block, or None when the blocks do not form a plain chain.
 
@@ -106,17 +109,18 @@ def find_chain(
         model: the model, in eval mode.
         blocks: the row of blocks.
         batches: the calibration batches.
-        forward: called as forward(model, batch), or None for `call_model`.
     """
+    forward = batches.forward
     call = call_model if forward is None else forward
-    trace = None if forward is not None else _trace_sample(model, blocks, batches[0])
+    trace = None if forward is not None else _trace_sample(model, blocks, batches.batches[0])
     if trace is None:
-        trace = _trace(blocks, lambda: call(model, batches[0]))
+        trace = _trace(blocks, lambda: call(model, batches.batches[0]))
     if not _is_chain(trace.seen, trace.outputs, len(blocks)):
         return None
     calls: list[Call] = []
-    for batch in batches:
-        calls.extend(_enter(blocks[0], partial(call, model, batch)))
+    for batch in batches.batches:
+        run = partial(run_batch, model, batch, forward=forward, mask=batches.mask)
+        calls.extend(_enter(blocks[0], run))
     once = frozenset(module for module, count in trace.entered.items() if count == 1)
     return Chain(tuple(calls), once)
 
@@ -190,7 +194,7 @@ def _enter(block: nn.Module, run: Callable[[], object]) -> Iterator[Call]:
     found: list[Call] = []
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(Call(args, dict(kwargs)))
+        found.append(Call(args, dict(kwargs), current_padding()))
         raise _Enough
 
     hook = block.register_forward_pre_hook(enter, with_kwargs=True)

@@ -60,7 +60,9 @@ def need_kept_batches(engines: Sequence[Engine[Any]], context: Context, call: st
                 f"{call}() found no calibration batches, and {stage.path} ({stage.algorithm}) "
                 f"looks at some when it begins, at step {stage.begin}; call "
                 f"session.calibrate(batches) first, also in a session that was loaded, since "
-                f"batches are not saved with it"
+                f"batches are not saved with it",
+                path=stage.path,
+                algorithm=stage.algorithm,
             )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from tersely.engine.batches import Forward, call_model
+from tersely.engine.batches import Forward, run_batch
 from tersely.engine.binding import Handle
 from tersely.engine.instrumenting import with_site
+from tersely.engine.padding import PaddingMask
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
 from tersely.instrument.classes import instruments_of, replace_instruments
@@ -55,22 +56,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def run_batches(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> int:
+def run_batches(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Forward | None,
+    *,
+    mask: PaddingMask | None = None,
+) -> int:
     """Run batches under no_grad in eval mode and restore each module's mode.
 
     Args:
         model: the model to run.
         batches: the calibration batches.
         forward: called as forward(model, batch), or None for `call_model`.
+        mask: how to find which positions of a batch are data.
 
     Returns:
         How many batches there were.
     """
-    call = call_model if forward is None else forward
     count = 0
     with evaluating(model):
         for batch in batches:
-            call(model, batch)
+            run_batch(model, batch, forward=forward, mask=mask)
             count += 1
     return count
 
@@ -91,6 +98,39 @@ def need_batch(batches: int) -> None:
             raise CalibrationError(f"calibrate() was given no batch{where}; pass at least one")
 
 
+class UnreachedError(CalibrationError):
+    """Targets that calibration did not reach, which one error names together.
+
+    Attributes:
+        names: the targets' full names.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message, target=names[0])
+        self.names = tuple(names)
+
+
+def refuse_unreached(errors: Sequence[UnreachedError]) -> None:
+    """Raise one error for all targets that calibration did not reach.
+
+    Args:
+        errors: an error for each of them, or for some together.
+
+    Raises:
+        UnreachedError: there is one.
+    """
+    if len(errors) == 1:
+        raise errors[0]
+    names = list(dict.fromkeys(name for error in errors for name in error.names))
+    if names:
+        raise UnreachedError(
+            f"{len(names)} targets were not reached in calibration: {', '.join(names)}; no batch "
+            f"reached their modules, or something reads weights or calls forward without calling "
+            f"the modules; run them, leave them out, or write unreached in their stage",
+            names,
+        )
+
+
 def need_seen(name: str, counts: Sequence[int]) -> None:
     """Refuse an input or output that no batch reached.
 
@@ -99,15 +139,15 @@ def need_seen(name: str, counts: Sequence[int]) -> None:
         counts: how often each process saw it.
 
     Raises:
-        CalibrationError: a process did not see it.
+        UnreachedError: a process did not see it.
     """
     for process, count in enumerate(counts):
         if count == 0:
-            raise CalibrationError(
+            raise UnreachedError(
                 f"{name} was not seen in calibration{_where(process, counts)}: no batch reached "
                 f"it, or something calls its module's forward without calling the module; run it, "
                 f"or leave it out",
-                target=name,
+                [name],
             )
 
 

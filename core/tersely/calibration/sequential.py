@@ -47,7 +47,7 @@ def compress_in_sequence(
     _need_whole_parameters(waiting)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
-        chain = find_chain(model, blocks, batches.batches, batches.forward) if blocks else None
+        chain = find_chain(model, blocks, batches) if blocks else None
         if not all(gather(chain is not None)):
             chain = None  # all processes go the same way, since they observe together
         if chain is not None:
@@ -74,7 +74,7 @@ def _observe(run: Run[Any], handles: Sequence[Handle], feed: Callable[[], None])
     watches = run.watches(handles)
     with watch_modules(watches):
         feed()
-    collect_watches(watches)
+    collect_watches(watches, unreached=run.stage.unreached)
     for watch in watches:
         run.observed[watch.handle] = watch.sums
 

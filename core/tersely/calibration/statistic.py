@@ -10,9 +10,16 @@ import attrs
 import torch
 from torch import Tensor, distributed, nn
 
-from tersely.calibration.observing import need_one_shape, need_seen, observe_targets
+from tersely.calibration.observing import (
+    UnreachedError,
+    need_one_shape,
+    need_seen,
+    observe_targets,
+    refuse_unreached,
+)
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle
+from tersely.engine.padding import data_of, kept_positions
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
 from tersely.errors import CalibrationError
@@ -33,6 +40,7 @@ class Statistic:
         total: sum of absolute values over samples, without the batch; or over everything but
             channels, a vector.
         count: how many values went into each element of ``total``.
+        missing: how many of them were padding, in the shape of ``total``; None where none was.
         sample_shape: the shape of the last sample seen, without the batch.
     """
 
@@ -43,6 +51,7 @@ class Statistic:
     spatial: int | None = None
     total: Tensor | None = None
     count: int = 0
+    missing: Tensor | None = None
     sample_shape: tuple[int, ...] = ()
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
@@ -50,14 +59,32 @@ class Statistic:
         batch = value.detach()
         if self.spatial is not None and batch.ndim == self.spatial + 1:
             batch = batch.unsqueeze(0)
-        magnitude = batch.abs().to(torch.promote_types(batch.dtype, torch.float32))
         if self.channel_dim is None:
-            part, count = magnitude.sum(0), len(magnitude)
+            self._add_samples(batch)
         else:
-            dim = self.channel_dim % magnitude.ndim
-            others = [index for index in range(magnitude.ndim) if index != dim]
-            part = magnitude.sum(others) if others else magnitude
-            count = magnitude.numel() // max(magnitude.shape[dim], 1)
+            for part in data_of(batch, is_channels_first=self.channel_dim == 1):
+                self._add_channels(part, self.channel_dim % part.ndim)
+        self.sample_shape = tuple(batch.shape[1:])
+        return value
+
+    def _add_samples(self, batch: Tensor) -> None:
+        magnitude = _magnitude(batch)
+        kept = kept_positions(batch, is_channels_first=self.spatial is not None)
+        if kept is not None:
+            magnitude = torch.where(kept, magnitude, 0)
+        part = magnitude.sum(0)
+        self._add(part, len(magnitude))
+        if kept is not None:
+            missing = (len(kept) - kept.sum(0)).expand(part.shape)
+            self.missing = missing.clone() if self.missing is None else self.missing + missing
+
+    def _add_channels(self, batch: Tensor, dim: int) -> None:
+        others = [index for index in range(batch.ndim) if index != dim]
+        magnitude = _magnitude(batch)
+        part = magnitude.sum(others) if others else magnitude
+        self._add(part, magnitude.numel() // max(magnitude.shape[dim], 1))
+
+    def _add(self, part: Tensor, count: int) -> None:
         if self.total is None:
             self.total = part
         elif self.total.shape != part.shape:
@@ -70,8 +97,6 @@ class Statistic:
         else:
             self.total = self.total + part
         self.count += count
-        self.sample_shape = tuple(batch.shape[1:])
-        return value
 
     def seen(self) -> tuple[int, tuple[int, ...]]:
         """Return how many values each element has seen, and the shape of ``total``."""
@@ -85,7 +110,13 @@ class Statistic:
         """
         need_seen(self.name, [0 if self.total is None else self.count])
         assert self.total is not None  # it was seen
-        return self.total / self.count
+        if self.missing is None:
+            return self.total / self.count
+        return self.total / (self.count - self.missing).clamp_min(1)
+
+
+def _magnitude(values: Tensor) -> Tensor:
+    return values.abs().to(torch.promote_types(values.dtype, torch.float32))
 
 
 def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
@@ -125,19 +156,29 @@ class StatisticObservers(Observers):
     def collect(self) -> None:
         """Sum up what all processes saw, so that all of them decide alike."""
         everyone = gather([one.seen() for one in self.statistics.values()])
+        missing = []
         for number, statistic in enumerate(self.statistics.values()):
             views = [seen[number] for seen in everyone]
-            need_seen(statistic.name, [count for count, _ in views])
+            try:
+                need_seen(statistic.name, [count for count, _ in views])
+            except UnreachedError as error:
+                missing.append(error)
+                continue
             need_one_shape(statistic.name, [shape for _, shape in views])
             if len(everyone) > 1:
                 statistic.count = sum(count for count, _ in views)
                 distributed.all_reduce(statistic.total)
+                assert statistic.total is not None  # every process has seen it
+                if statistic.missing is None:
+                    statistic.missing = torch.zeros_like(statistic.total, dtype=torch.long)
+                distributed.all_reduce(statistic.missing)
             if statistic.total is not None and not bool(statistic.total.isfinite().all()):
                 raise CalibrationError(
                     f"{statistic.name} had NaN or infinite values in calibration; check the "
                     f"batches and the model's weights",
                     target=statistic.name,
                 )
+        refuse_unreached(missing)
 
     def keep(self) -> None:
         """Give the engine what was observed."""

@@ -11,8 +11,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.calibration.observing import UnreachedError, refuse_unreached
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
+from tersely.document.recipe import Unreached
+from tersely.engine.padding import data_of, is_channels_first
+from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
 from tersely.engine.run import Run
@@ -44,7 +48,7 @@ class ModuleObservers(Observers):
 
     def collect(self) -> None:
         """Bring together what all processes saw."""
-        collect_watches(self.watches)
+        collect_watches(self.watches, unreached=self.run.stage.unreached)
 
     def keep(self) -> None:
         """Give the stage what was observed."""
@@ -90,7 +94,7 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
             removable.remove()
 
 
-def collect_watches(watches: Sequence[Watch]) -> None:
+def collect_watches(watches: Sequence[Watch], *, unreached: Unreached) -> None:
     """Sum up what all processes saw, so that all of them decide alike.
 
     A module that only some processes called, such as an expert that a router chose in one of them,
@@ -98,14 +102,21 @@ def collect_watches(watches: Sequence[Watch]) -> None:
 
     Args:
         watches: who observed what, in the same order everywhere; their sums are written to.
+        unreached: whether modules that no process saw are an error; their sums stay empty.
 
     Raises:
-        CalibrationError: no process saw a target's module, they saw other shapes, or the sums are
-            not finite; names the first such target. It is raised in every process.
+        UnreachedError: no process saw the modules of some targets; names all.
+        CalibrationError: processes saw other shapes, or the sums are not finite; names the first
+            such target. Both are raised in every process.
     """
+    missing = []
     everyone = gather(_views(watches))
     for number, watch in enumerate(watches):
         views = [process[number] for process in everyone]
+        if not any(view.parts for view in views):
+            if not any(view.is_called for view in views):
+                missing.append(_unreached(watch))
+            continue
         _check_views(watch, views)
         if len(everyone) > 1:
             owners = {view.owner for view in views}
@@ -120,6 +131,17 @@ def collect_watches(watches: Sequence[Watch]) -> None:
                     f"({key}) is not finite; check the batches and the model's weights",
                     **watch.handle.plan.place,
                 )
+    if unreached == "error":
+        refuse_unreached(missing)
+
+
+def _unreached(watch: Watch) -> UnreachedError:
+    name = watch.handle.plan.name
+    return UnreachedError(
+        f"{name}: its module was not called in calibration: no batch reached it, or something "
+        f"reads its weight without calling it; run it, or leave it out",
+        [name],
+    )
 
 
 @attrs.frozen
@@ -128,6 +150,7 @@ class _View:
 
     parts: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
     owner: int
+    is_called: bool
 
 
 def _views(watches: Sequence[Watch]) -> list[_View]:
@@ -135,19 +158,14 @@ def _views(watches: Sequence[Watch]) -> list[_View]:
     views = []
     for number, watch in enumerate(watches):
         parts = {key: (tuple(one.shape), one.dtype) for key, one in watch.sums.items()}
-        views.append(_View(parts, owners.setdefault(id(watch.sums), number)))
+        owner = owners.setdefault(id(watch.sums), number)
+        views.append(_View(parts, owner, watch.is_called))
     return views
 
 
 def _check_views(watch: Watch, views: Sequence[_View]) -> None:
     name = watch.handle.plan.name
     seen = [view.parts for view in views if view.parts]
-    if not seen:
-        raise CalibrationError(
-            f"{name}: its module was not called in calibration: no batch reached it, or "
-            f"something reads its weight without calling it; run it, or leave it out",
-            **watch.handle.plan.place,
-        )
     if any(parts != seen[0] for parts in seen):
         shapes = [{key: list(shape) for key, (shape, _) in parts.items()} for parts in seen]
         raise CalibrationError(
@@ -183,17 +201,20 @@ class _SharedInputs:
 
     def take(self, watch: Watch, inputs: Tensor) -> Watch | None:
         """Return who has observed this very tensor for the same algorithm, or None."""
+        # Tensors made in inference mode do not count their versions, so those are never shared.
+        version = -1 if inputs.is_inference() else inputs._version
         owner = self.owner
         if (
             owner is not None
+            and version >= 0
             and self.inputs is inputs
-            and self.version == inputs._version
+            and self.version == version
             and owner.algorithm is watch.algorithm
             and type(owner.handle.module) is type(watch.handle.module)
             and isinstance(watch.handle.module, nn.Linear)
         ):
             return owner
-        self.inputs, self.version, self.owner = inputs, inputs._version, watch
+        self.inputs, self.version, self.owner = inputs, version, watch
         return None
 
 
@@ -204,12 +225,14 @@ def _see_inputs(
         inputs = _first_tensor([*args, *kwargs.values()])
         if inputs is None:
             return
+        watch.is_called = True
         owner = shared.take(watch, inputs)
         if owner is not None and (not watch.sums or watch.sums is owner.sums):
             watch.sums = owner.sums
             return
         with _naming(watch):
-            _add(watch, algorithm.observe_input(inputs.detach(), watch.target))
+            for part in _data(watch, _observable(inputs)):
+                _add(watch, algorithm.observe_input(part, watch.target))
 
     return see
 
@@ -218,20 +241,33 @@ def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None
     def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         outputs = _first_tensor(_elements(output))
         if outputs is not None:
+            watch.is_called = True
             with _naming(watch):
-                _add(watch, algorithm.observe_output(outputs.detach(), watch.target))
+                for part in _data(watch, _observable(outputs)):
+                    _add(watch, algorithm.observe_output(part, watch.target))
 
     return see
+
+
+def _observable(values: Tensor) -> Tensor:
+    # A tensor made in inference mode has no version counter, and cannot serve a gradient.
+    return values.clone() if values.is_inference() else values.detach()
 
 
 @contextlib.contextmanager
 def _naming(watch: Watch) -> Iterator[None]:
     try:
-        yield
+        with full_precision():
+            yield
     except ValueError as error:
         raise CalibrationError(
             f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place
         ) from error
+
+
+def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:
+    module = watch.handle.module
+    return data_of(value.detach(), is_channels_first=is_channels_first(None, module))
 
 
 def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:

@@ -46,15 +46,21 @@ def render(checked: Sequence[Checked], output: Format) -> Iterator[str]:
         )
         return
     for each in checked:
-        for problem in each.problems:
+        shown = each.problems[:_SHOWN] if output == "text" else each.problems
+        for problem in shown:
             yield (
                 _annotation(each.file, problem) if output == "github" else _line(each.file, problem)
             )
+        if len(shown) < len(each.problems):
+            more = len(each.problems) - len(shown)
+            yield f"{each.file}: ... and {more} more; --format json lists them all"
         if output == "text" and not each.problems:
             yield f"{each.file}: valid ({_KINDS.get(each.kind or '', each.kind)})"
     if output == "text":
         yield from _summary(checked)
 
+
+_SHOWN = 50  # who reads more than that corrects some and comes back
 
 _KINDS = {
     "pruning": "pruning config list",

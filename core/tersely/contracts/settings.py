@@ -207,7 +207,8 @@ class DistillationSetting(_Keys):
         links: the teacher's modules it learns from, or None for the one of its own name.
         loss: the loss's name.
         loss_options: the loss's options.
-        projection: ``linear`` for a learned map between widths, or None.
+        projection: ``linear`` for a learned map between widths, ``conv1x1`` between channels, or
+            None.
     """
 
     weight: float = 1.0

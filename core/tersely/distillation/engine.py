@@ -14,19 +14,24 @@ from tersely.document.recipe import Stage
 from tersely.engine.binding import Handle, first_device
 from tersely.engine.context import Context
 from tersely.engine.cutting import Held, place_of
+from tersely.engine.instrumenting import with_site
 from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
 from tersely.engine.protocol import Engine
 from tersely.engine.run import Run
 from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
 from tersely.errors import AttachError, SessionError, SessionFileError
-from tersely.instrument.instruments import OutputSite
+from tersely.instrument.instruments import Instruments, OutputSite
 from tersely.instrument.names import TAP
 from tersely.instrument.sites import input_site, process_inputs, process_output
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
 from tersely.planning.addresses import Address, parse_address
 from tersely.planning.signature import signature_of
+from tersely.registry.registry import registry
+
+_PROJECTED = {"linear": -1, "conv1x1": 1}
+"""The dimension that each projection maps."""
 
 
 class Distillation(Engine[Run[Any]]):
@@ -47,6 +52,23 @@ class Distillation(Engine[Run[Any]]):
         self._is_listening = False
         stages = context.binding.plan.recipe.stages
         self.pairs = tuple(_pair(handle, stages[handle.plan.stage]) for handle in self.handles)
+
+    def with_inputs(
+        self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
+    ) -> dict[nn.Module, Instruments]:
+        """Return instruments with taps on the inputs of the model that losses ask for.
+
+        Args:
+            wanted: what each module does otherwise.
+            model: the student.
+        """
+        found = dict(wanted)
+        for pair in self.pairs:
+            for option, tap in pair.inputs.items():
+                target = f"_input_{pair.options[option]}"
+                before = found.get(model, Instruments())
+                found[model] = with_site(before, model, target, tap)
+        return found
 
     def start(self, steps: int) -> None:
         """Put taps into the instrumented student and listen to the teacher, once.
@@ -78,7 +100,7 @@ class Distillation(Engine[Run[Any]]):
         """Forget what taps hold."""
         for pair in self.pairs:
             pair.student.take()
-            for tap in pair.teachers.values():
+            for tap in (*pair.teachers.values(), *pair.inputs.values()):
                 tap.take()
 
     @property
@@ -126,7 +148,7 @@ class Distillation(Engine[Run[Any]]):
     @property
     def learning_stages(self) -> list[Stage]:
         """The stages with a projection."""
-        return [pair.stage for pair in self.pairs if pair.is_projected]
+        return [pair.stage for pair in self.pairs if pair.projected_dim is not None]
 
     def hand_over(self) -> list[Tensor]:
         """Return what is learned; from now on the user's optimizer moves it.
@@ -189,7 +211,7 @@ class Distillation(Engine[Run[Any]]):
         restore_moments(projections.optimizer, projections.learned(), saved)
 
     def _is_waiting(self, pair: Pair) -> bool:
-        return pair.is_projected and not any(
+        return pair.projected_dim is not None and not any(
             f"{pair.plan.name}>{link}" in self.projections.tensors for link in pair.teachers
         )
 
@@ -248,13 +270,18 @@ def _pair(handle: Handle, stage: Stage) -> Pair:
     setting = plan.distillation
     return Pair(
         handle=handle,
-        student=Tap(keeps_graph=True),
+        student=Tap(keeps_graph=True, is_copying=handle.is_activation),
         teachers={link: Tap(keeps_graph=False) for link in setting.links_of(plan.module)},
         weight=setting.weight,
         loss=loss_of(plan),
         options=setting.loss_options,
-        is_projected=setting.projection == "linear",
+        projected_dim=None if setting.projection is None else _PROJECTED[setting.projection],
         stage=stage,
+        inputs={
+            option: Tap(keeps_graph=True)
+            for option in registry().losses.info(setting.loss).input_options
+            if setting.loss_options.get(option) is not None
+        },
     )
 
 
@@ -263,7 +290,8 @@ def _read(module: nn.Module, pair: Pair, link: str) -> Tensor:
     if not isinstance(found, Tensor):
         raise SessionError(
             f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
-            f"have; link a module that has it"
+            f"have; link a module that has it",
+            **pair.plan.place,
         )
     return found.detach()
 

@@ -32,7 +32,9 @@ class Pair:
         weight: lambda, what its loss is multiplied with.
         loss: the loss.
         options: the loss's options.
-        is_projected: whether a learned linear map leads from the student's width to the teacher's.
+        projected_dim: the dimension in which a learned linear map leads from the student's width to
+            the teacher's, or None.
+        inputs: option of the loss -> the tap of the model's input that it names.
         stage: the stage it belongs to, which may be at work for a part of the training only.
     """
 
@@ -42,8 +44,9 @@ class Pair:
     weight: float
     loss: Loss
     options: Mapping[str, Json]
-    is_projected: bool
+    projected_dim: int | None
     stage: Stage
+    inputs: Mapping[str, Tap] = attrs.field(factory=dict)
 
     @property
     def plan(self) -> TargetPlan:
@@ -57,16 +60,23 @@ class Pair:
     def missing(self) -> str | None:
         """Return which side was not seen since the last loss, with the likely reason, or None."""
         if self.student.value is None:
-            return (
+            return self.student.problem or (
                 f"{self.plan.name} of the student was not seen since the last loss: run the model "
                 f"with gradients enabled, and by calling it, before session.loss(); a branch that "
                 f"does not run in every step cannot be distilled"
             )
         for link, tap in self.teachers.items():
             if tap.value is None:
-                return (
+                return tap.problem or (
                     f"{self.teacher_name(link)} of the teacher was not seen since the last loss: "
                     f"call session.teacher_forward(...) with the same batch before session.loss()"
+                )
+        for option, tap in self.inputs.items():
+            if tap.value is None:
+                return (
+                    f"{self.plan.name} has option {option!r} of {self.plan.algorithm}, and the "
+                    f"model was not called with {self.options[option]!r} since the last loss; pass "
+                    f"it, or leave the option out"
                 )
         return None
 
@@ -80,24 +90,34 @@ class Pair:
             SessionError: the tensors do not go together; names both.
             PluginError: the loss failed or returned something else than a scalar.
         """
+        given = {option: tap.take() for option, tap in self.inputs.items()}
         student = self.student.take()
         assert student is not None  # the caller has asked what is missing
         losses = [
-            self._one(student, tap.take(), link, projections) for link, tap in self.teachers.items()
+            self._one(student, tap.take(), link, projections=projections, given=given)
+            for link, tap in self.teachers.items()
         ]
         smallest = losses[0] if len(losses) == 1 else torch.stack(losses).amin()
         return smallest * self.weight
 
     def _one(
-        self, student: Tensor, teacher: Tensor | None, link: str, projections: Projections
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        link: str,
+        *,
+        projections: Projections,
+        given: Mapping[str, Tensor | None],
     ) -> Tensor:
         assert teacher is not None  # the caller has asked what is missing
         teacher = teacher.to(student.device)
-        if self.is_projected:
-            student = projections.apply(self.plan.name, link, student, teacher)
+        if self.projected_dim is not None:
+            student = projections.apply(
+                self.plan.name, link, student, teacher, dim=self.projected_dim
+            )
         name, where = self.plan.algorithm, self._names(link)
         try:
-            found: object = self.loss(student, teacher, **self.options)
+            found: object = self.loss(student, teacher, **{**self.options, **given})
         except TerselyError:
             raise
         except ValueError as error:
@@ -141,4 +161,6 @@ def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:
     found: dict[str, nn.Module] = dict(teacher.named_modules(remove_duplicate=False))
     if link in found:
         return found[link]
-    raise SessionError(f"{plan.name} is linked to {link!r}, which is no module of the teacher")
+    raise SessionError(
+        f"{plan.name} is linked to {link!r}, which is no module of the teacher", **plan.place
+    )

@@ -1,4 +1,4 @@
-"""Learned linear maps from the student's width to the teacher's (rule D3.3)."""
+"""Learned linear maps from the student's width or channels to the teacher's (rule D3.3)."""
 
 from __future__ import annotations
 
@@ -26,23 +26,30 @@ class Projections:
         self.is_handed_over = False
         self.optimizer: torch.optim.Optimizer | None = None
 
-    def apply(self, target: str, link: str, student: Tensor, teacher: Tensor) -> Tensor:
+    def apply(
+        self, target: str, link: str, student: Tensor, teacher: Tensor, *, dim: int = -1
+    ) -> Tensor:
         """Return the student's values, mapped where the widths differ.
 
         Args:
             target: the student's target.
             link: the teacher's module.
-            student: shape (..., student's width), float.
-            teacher: shape (..., teacher's width), float.
+            student: the student's width in dimension ``dim``, float.
+            teacher: the teacher's width in dimension ``dim``, float.
+            dim: the dimension that is mapped, -1 or 1.
         """
         key = f"{target}>{link}"
-        widths = (teacher.shape[-1], student.shape[-1]) if student.ndim and teacher.ndim else (0, 0)
+        has_widths = min(student.ndim, teacher.ndim) > max(dim, 0)
+        widths = (teacher.shape[dim], student.shape[dim]) if has_widths else (0, 0)
         if widths[0] == widths[1] and key not in self.tensors:
             return student
         if key not in self.tensors:
             self.add(key, *_initial(key, widths, student.device))
         weight, bias = self.tensors[key]
-        return torch.nn.functional.linear(student, weight.to(student.dtype), bias.to(student.dtype))
+        mapped = torch.nn.functional.linear(
+            student.movedim(dim, -1), weight.to(student.dtype), bias.to(student.dtype)
+        )
+        return mapped.movedim(-1, dim)
 
     def add(self, key: str, weight: Tensor, bias: Tensor) -> None:
         """Take over a map.

@@ -139,9 +139,10 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         options=options,
         entries=build_entries(data["config_list"], site, path=(*path, "config_list")),
         schedule=_build_schedule(data["schedule"], period) if "schedule" in data else None,
-        task_loss_weight=float(data.get("task_loss_weight", 1.0)),
+        task_loss_weight=(float(data["task_loss_weight"]) if "task_loss_weight" in data else None),
         begin=period.begin,
         end=period.end,
+        unreached=data.get("unreached", "error"),
     )
 
 

@@ -33,11 +33,14 @@ class JobData:
         train: ``module:callable`` returning the batches of one epoch for the loop, or None.
         calibration: ``module:callable`` returning an iterable of batches, or None.
         evaluate: ``module:callable`` taking the model and returning metrics, or None.
+        mask: the key of a calibration batch that tells data from padding; None for
+            ``attention_mask`` where there is one.
     """
 
     train: str | None = None
     calibration: str | None = None
     evaluate: str | None = None
+    mask: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -72,6 +72,8 @@ class _Walker:
         value, index = self._scalar(self._text, index)
         if isinstance(value, float):
             value = self._reading.number(value, path, mark)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = self._reading.integer(value, path, mark)
         return value, index
 
     def _mapping(self, index: int, path: Path) -> tuple[Json, int]:

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable
 
+from tersely.document.entries import EXCLUDES, SELECTORS
 from tersely.document.legacy import LEGACY_ANY_TYPE, LEGACY_KEYS
 from tersely.document.legacy_quantization import QUANTIZATION_KEYS, rewrite_quantization
 from tersely.document.path import Path
@@ -80,16 +81,29 @@ def rewrite_entry(
     return new
 
 
+def _names(new: Entry, value: Json, path: Path, rewriting: Rewriting) -> None:
+    if _are_strings(value):
+        new[str(path[-1])] = list(value)
+    else:
+        rewriting.refuse(path, f"found {show(value)}, expected a list of strings")
+
+
+def _are_strings(value: Json) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _types(new: Entry, value: Json, path: Path, rewriting: Rewriting) -> None:
-    del path, rewriting
-    if isinstance(value, list) and LEGACY_ANY_TYPE in value:
+    if not _are_strings(value):
+        rewriting.refuse(path, f"found {show(value)}, expected a list of strings")
+        return
+    if LEGACY_ANY_TYPE in value:
         value = [name for name in value if name != LEGACY_ANY_TYPE] + list(WEIGHTED_TYPES)
         value = list(dict.fromkeys(value))
     new["op_types"] = value
 
 
 def _partial_names(new: Entry, value: Json, path: Path, rewriting: Rewriting) -> None:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+    if not _are_strings(value):
         rewriting.refuse(path, f"found {show(value)}, expected a list of strings")
         return
     new["op_names_re"] = [*new.get("op_names_re", []), *(f".*{re.escape(name)}" for name in value)]
@@ -116,6 +130,7 @@ def _largest(new: Entry, value: Json, path: Path, rewriting: Rewriting) -> None:
 
 
 _REWRITERS: dict[str, Callable[[Entry, Json, Path, Rewriting], None]] = {
+    **dict.fromkeys((*SELECTORS, *EXCLUDES), _names),
     "op_types": _types,
     "op_partial_names": _partial_names,
     "sparsity": _ratio,

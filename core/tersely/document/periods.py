@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -59,6 +59,7 @@ def check_periods(data: Json, kind: Kind) -> Iterator[Finding]:
     """
     recipe, root = recipe_of(data, kind), recipe_path(kind)
     items = recipe.get(PERIODS)
+    yield from _check_weights(recipe, root)
     if not isinstance(items, list):
         return
     fixed = [stage for stage in stages_in(recipe, root) if _is_fixed(stage)]
@@ -78,6 +79,37 @@ def check_periods(data: Json, kind: Kind) -> Iterator[Finding]:
         if until is None:
             return
         begin = until
+
+
+def _check_weights(recipe: Mapping[str, Json], root: Path) -> Iterator[Finding]:
+    """Yield stages at work at the same time that weigh the user's own loss differently."""
+    always = _weights(stages_in(recipe, root))
+    yield from _contradictions(always)
+    items = recipe.get(PERIODS)
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict):
+            own = _weights(stages_in(item, (*root, PERIODS, index)))
+            yield from _contradictions([*always[:1], *own])
+
+
+def _weights(stages: Iterable[Place]) -> list[tuple[Place, Json]]:
+    found = [(stage, stage.data.get(_WEIGHT)) for stage in stages if stage.method == "distillation"]
+    return [(stage, weight) for stage, weight in found if isinstance(weight, (int, float))]
+
+
+def _contradictions(weights: Sequence[tuple[Place, Json]]) -> Iterator[Finding]:
+    for stage, weight in weights[1:]:
+        first, stated = weights[0]
+        if weight != stated:
+            yield Finding(
+                (*stage.path, _WEIGHT),
+                f"found {weight}, and {spell_path(first.path)}, at work at the same time, has "
+                f"{stated}",
+                "there is one weight of the task's own loss; write it in one of the stages",
+            )
+
+
+_WEIGHT = "task_loss_weight"
 
 
 def _check_until(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import attrs
 
@@ -19,10 +19,15 @@ MAX_DEPTH = 100
 MAX_REPEATED = 100_000
 """How many values may come from repeating others; aliases of aliases get there in a few lines."""
 
+MAX_REPEATED_TEXT = 10_000_000
+"""How many characters the strings among them may have together."""
 
-@attrs.frozen
-class Mark:
-    """A place in a text.
+LARGEST = 2**1023
+"""The largest integer that is still a number to everyone; floats end soon after."""
+
+
+class Mark(NamedTuple):
+    """A place in a text; no attrs class, because a document makes one for each key and value.
 
     Attributes:
         line: the line, from 1.
@@ -92,6 +97,8 @@ class Document:
         Args:
             findings: mistakes in any order; those made in writing are added to them.
         """
+        if not findings and not self.findings:
+            return ()
         order = {path: index for index, path in enumerate(walk_paths(self.data))}
         placed = []
         readable = [

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Set
 from pathlib import PurePath
 
 from tersely.document.path import Path
-from tersely.document.positions import Document
+from tersely.document.positions import LARGEST, Document
 from tersely.document.reading import Reading
+from tersely.document.wording import show
 from tersely.json_value import Json
+
+_LONG = 1000  # characters
 
 
 def read_python(data: object) -> Document:
@@ -37,14 +40,17 @@ class _Copier:
     def value(self, value: object, path: Path) -> Json:
         """Return the plain copy of one value."""
         is_container = isinstance(value, (Mapping, list, tuple))
-        self._reading.enter(path, None, identity=id(value) if is_container else None)
+        length = len(value) if isinstance(value, str) else 0
+        # Python itself repeats short strings.
+        identity = id(value) if is_container or length > _LONG else None
+        self._reading.enter(path, None, identity=identity, characters=length)
         if isinstance(value, (Mapping, list, tuple)):
             return self._container(value, path)
         # Subclasses (numpy.float64, IntEnum, numpy.str_) become what they are made of.
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
-            return int(value)
+            return self._reading.integer(int(value), path, None)
         if isinstance(value, float):
             return self._reading.number(float(value), path, None)
         if isinstance(value, str):
@@ -84,6 +90,8 @@ class _Copier:
 def _describe(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__qualname__}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return show(int(value))
     if isinstance(value, (int, float, type(None))):
         return repr(value)
     return f"an object of the class {type(value).__qualname__}"
@@ -93,6 +101,8 @@ def _hint(value: object) -> str | None:
     name = getattr(value, "__name__", None)  # classes and functions
     if isinstance(name, str):
         return f"write its name, {name!r}"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return None
     if isinstance(value, (int, float, PurePath)):
         return f"write {str(value)!r}"
     if isinstance(value, Set):

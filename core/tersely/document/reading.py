@@ -6,8 +6,10 @@ import math
 
 from tersely.document.path import Path
 from tersely.document.positions import (
+    LARGEST,
     MAX_DEPTH,
     MAX_REPEATED,
+    MAX_REPEATED_TEXT,
     Document,
     Finding,
     Mark,
@@ -32,6 +34,7 @@ class Reading:
         self.opaque: set[Path] = set()
         self._seen: set[int] = set()
         self._repeated = 0
+        self._repeated_text = 0
 
     def note(
         self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
@@ -64,7 +67,17 @@ class Reading:
             mark=mark,
         )
 
-    def enter(self, path: Path, mark: Mark | None, *, identity: int | None = None) -> None:
+    def integer(self, value: int, path: Path, mark: Mark | None) -> int | str:
+        """Return an integer, or note that it is beyond all that numbers are used for."""
+        if abs(value) <= LARGEST:
+            return value
+        return self.note_unreadable(
+            path, "found a very large integer, expected at most 307 digits", mark=mark
+        )
+
+    def enter(
+        self, path: Path, mark: Mark | None, *, identity: int | None = None, characters: int = 0
+    ) -> None:
         """Note that a value begins.
 
         Args:
@@ -72,6 +85,7 @@ class Reading:
             mark: where it is in the text, or None for Python data.
             identity: what is the same for a value that is only repeated, or None when it cannot
                 be.
+            characters: the length of a string.
 
         Raises:
             ConfigError: the document is too deep, or repeats itself too often, to be meant.
@@ -84,12 +98,32 @@ class Reading:
             )
         if identity is None:
             return
-        self._repeated += identity in self._seen
+        if identity in self._seen:
+            self.repeat(mark, characters=characters)
         self._seen.add(identity)
+
+    def repeat(self, mark: Mark | None, *, characters: int = 0) -> None:
+        """Count something that was read already.
+
+        Args:
+            mark: where it is in the text, or None for Python data.
+            characters: the length of a string.
+
+        Raises:
+            ConfigError: the document repeats itself too often to be meant.
+        """
+        self._repeated += 1
+        self._repeated_text += characters
         if self._repeated > MAX_REPEATED:
             raise self.refusal(
                 f"more than {MAX_REPEATED} values only repeat others",
                 hint="aliases of aliases grow fast: write the values out",
+                mark=mark,
+            )
+        if self._repeated_text > MAX_REPEATED_TEXT:
+            raise self.refusal(
+                f"strings that only repeat others have more than {MAX_REPEATED_TEXT} characters",
+                hint="long strings and many aliases of them grow fast: write shorter ones",
                 mark=mark,
             )
 

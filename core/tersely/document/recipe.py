@@ -11,6 +11,7 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 OnConflict = Literal["first", "last", "error"]
+Unreached = Literal["error", "dense", "magnitude", "rtn"]
 Written: TypeAlias = Mapping[str, Json] | Sequence[Mapping[str, Json]]
 """A stage as a document has it, or a list of stages."""
 
@@ -84,9 +85,12 @@ class Stage:
         options: the algorithm's options.
         entries: the config list.
         schedule: how sparsity grows, or None for all at once.
-        task_loss_weight: weight of the user's own loss (distillation only).
+        task_loss_weight: weight of the user's own loss (distillation only), or None.
         begin: the optimizer step with which the stage's period begins.
         end: the optimizer step with which it ends, or None for the end of training.
+        unreached: what becomes of targets that no calibration batch reached: an ``error``, or they
+            stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
+            quantization).
     """
 
     method: Method
@@ -95,9 +99,10 @@ class Stage:
     options: Mapping[str, Json] = attrs.field(factory=dict)
     entries: tuple[Entry, ...] = ()
     schedule: Schedule | None = None
-    task_loss_weight: float = 1.0
+    task_loss_weight: float | None = None
     begin: int = 0
     end: int | None = None
+    unreached: Unreached = "error"
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""

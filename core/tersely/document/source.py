@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import gc
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tersely.document.json_text import read_json
@@ -14,6 +17,8 @@ from tersely.document.yaml_text import read_yaml
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 from tersely.text import did_you_mean
+
+_LONG = 100_000  # characters
 
 _WIDE_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -55,12 +60,29 @@ def read_file(path: str | os.PathLike[str]) -> Document:
     name = os.fspath(path)
     text = _decode(_read_bytes(name), name)
     read = read_json if name.lower().endswith(".json") else read_yaml
-    return read(text, source=name)
+    with _uncollected() if len(text) > _LONG else contextlib.nullcontext():
+        return read(text, source=name)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    # A long document is hundreds of thousands of small objects and no garbage; looking for some
+    # again and again takes two thirds of the time.
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _read_bytes(name: str) -> bytes:
     try:
-        return Path(name).read_bytes()
+        mode = Path(name).stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return Path(name).read_bytes()
     except FileNotFoundError as error:
         raise _refusal(name, "there is no such file", _near_files(name)) from error
     except IsADirectoryError as error:
@@ -70,6 +92,8 @@ def _read_bytes(name: str) -> bytes:
         raise _refusal(name, f"the file cannot be read: {reason}") from error
     except ValueError as error:  # a NUL byte in the name
         raise _refusal(name, f"this is not a file name: {error}") from error
+    # Reading it could wait for ever, or never end.
+    raise _refusal(name, "this is a pipe or a device, expected a file")
 
 
 def _decode(data: bytes, name: str) -> str:

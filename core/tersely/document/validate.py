@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from tersely.document.alike import check_by_likeness
 from tersely.document.broken import broken_schemas
 from tersely.document.entries import without_absent
 from tersely.document.mismatch import mismatch_of
@@ -20,7 +23,10 @@ def find_problems(document: Document, kind: Kind) -> tuple[Problem, ...]:
         document: as it was read.
         kind: what it is meant to be.
     """
-    data = without_absent(document.data, kind)
+    return _problems(document, without_absent(document.data, kind), kind)
+
+
+def _problems(document: Document, data: Json, kind: Kind) -> tuple[Problem, ...]:
     return document.problems([*_check_schema(data, kind), *check_rules(data, kind)])
 
 
@@ -34,17 +40,22 @@ def check(document: Document, kind: Kind) -> Json:
     Raises:
         ConfigError: the document has mistakes; holds all of them.
     """
-    problems = find_problems(document, kind)
+    data = without_absent(document.data, kind)
+    problems = _problems(document, data, kind)
     if problems:
         raise ConfigError(problems, source=document.source)
-    return without_absent(document.data, kind)
+    return data
 
 
 def _check_schema(data: Json, kind: Kind) -> list[Finding]:
     current, root = validator(kind), composed_schema(kind)
+
+    def check(part: Json) -> Iterator[Finding]:
+        for error in current.iter_errors(part):
+            yield from translate(mismatch_of(error), root)
+
     try:
-        errors = current.iter_errors(data)
-        return [finding for error in errors for finding in translate(mismatch_of(error), root)]
+        return list(check_by_likeness(data, kind, check))
     except Exception:  # a plugin's own schema ran, and may be anything
         findings = list(broken_schemas(data, kind))
         if not findings:

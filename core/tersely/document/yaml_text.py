@@ -45,9 +45,11 @@ class _Converter:
 
     def value(self, node: Node, path: Path) -> Json:
         """Return a node's data."""
-        self._reading.enter(path, place(node.start_mark), identity=id(node))
+        mark = place(node.start_mark)
         if isinstance(node, ScalarNode):
+            self._reading.enter(path, mark, identity=id(node), characters=len(node.value))
             return self._scalar(node, path)
+        self._reading.enter(path, mark, identity=id(node))
         self._begin(node)
         try:
             if isinstance(node, SequenceNode):
@@ -80,6 +82,8 @@ class _Converter:
                 continue
             key = self._key(key_node, path)
             if key is None or key in inherited:
+                # Without a value it costs time all the same.
+                self._reading.repeat(mark)
                 continue
             if key in data:
                 self._reading.note_twice((*path, key), mark)
@@ -100,6 +104,7 @@ class _Converter:
                 )
                 continue
             self._begin(part)
+            self._reading.repeat(place(part.start_mark))
             try:
                 self._fill(data, part, path)
             finally:
@@ -141,7 +146,8 @@ class _Converter:
             number = float(_SPECIAL.get(text.lower(), text))
             return self._reading.number(number, path, place(node.start_mark))
         try:
-            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            return self._reading.integer(number, path, place(node.start_mark))
         except ValueError:  # beyond sys.get_int_max_str_digits()
             return self._reading.note_unreadable(
                 path, f"the integer has {len(text)} digits, which is too many"

@@ -9,6 +9,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.engine.padding import PaddingMask, leaving_out, mask_of
+
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
 
@@ -19,16 +21,32 @@ class Batches:
     Attributes:
         batches: what to run.
         forward: called as forward(model, batch), or None for `call_model`.
+        mask: how to find which positions of a batch are data; see `mask_of`.
     """
 
     batches: tuple[Any, ...]
     forward: Forward | None
+    mask: PaddingMask | None = None
 
     def run(self, model: nn.Module) -> None:
         """Run all batches through the model."""
-        call = call_model if self.forward is None else self.forward
         for batch in self.batches:
-            call(model, batch)
+            run_batch(model, batch, forward=self.forward, mask=self.mask)
+
+
+def run_batch(
+    model: nn.Module, batch: Any, *, forward: Forward | None, mask: PaddingMask | None
+) -> None:
+    """Run a batch while everything that observes leaves its padding out.
+
+    Args:
+        model: the model to run.
+        batch: the batch.
+        forward: called as forward(model, batch), or None for `call_model`.
+        mask: how to find which positions of the batch are data; see `mask_of`.
+    """
+    with leaving_out(mask_of(batch, mask)):
+        (call_model if forward is None else forward)(model, batch)
 
 
 def call_model(model: Callable[..., object], batch: Any) -> object:

@@ -55,7 +55,10 @@ class Handle:
         """The parameter or buffer itself, which may be a sharded DTensor."""
         tensor = find_tensor(self.module, self.plan.target)
         if tensor is None:
-            raise SessionError(f"{self.plan.name} was set to None after the session was attached")
+            raise SessionError(
+                f"{self.plan.name} was set to None after the session was attached",
+                **self.plan.place,
+            )
         return tensor
 
     def dense(self) -> Tensor:
@@ -64,7 +67,8 @@ class Handle:
         if tensor.is_meta:
             raise SessionError(
                 f"{self.plan.name} is on the meta device, so it has no values to rank; load the "
-                f"model's weights before session.compress()"
+                f"model's weights before session.compress()",
+                **self.plan.place,
             )
         return whole(tensor)
 
@@ -174,7 +178,8 @@ def _check_sharing(target: TargetPlan, shared: tuple[str, ...]) -> None:
         planned = ", ".join(target.shared_with) or "nothing"
         raise AttachError(
             f"the plan has {target.name} shared with {planned}, in the model it is shared with "
-            f"{', '.join(shared) or 'nothing'}; plan again with tersely.plan(model, recipe)"
+            f"{', '.join(shared) or 'nothing'}; plan again with tersely.plan(model, recipe)",
+            **target.place,
         )
 
 
@@ -187,7 +192,8 @@ def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:
         found = "nothing" if tensor is None else f"shape {list(tensor.shape)}"
         raise AttachError(
             f"the plan has {target.name} with shape {list(target.shape or ())}, the model has "
-            f"{found} there; plan again with tersely.plan(model, recipe)"
+            f"{found} there; plan again with tersely.plan(model, recipe)",
+            **target.place,
         )
     return tensor
 

@@ -83,11 +83,13 @@ def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
         share = factor if isinstance(factor, Fraction) else float(factor)
     except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
-            f"the schedule {name} failed at progress {progress}: {type(error).__name__}: {error}"
+            f"the schedule {name} failed at progress {progress}: {type(error).__name__}: {error}",
+            plugin=name,
         ) from error
     if not 0 <= share <= 1:
         raise PluginError(
             f"the schedule {name} returned {share} at progress {progress}; expected a share in "
-            f"[0, 1]"
+            f"[0, 1]",
+            plugin=name,
         )
     return share

@@ -29,6 +29,7 @@ class _Wish:
     is_masked: bool
     is_activation: bool
     is_additive: bool
+    is_aligned: bool
     channel_dim: int
     spatial: int | None
 
@@ -53,6 +54,7 @@ class _Profile:
                 target.method == "pruning",
                 target.kind in ("input", "output"),
                 isinstance(target.setting, PruningSetting) and target.setting.is_additive,
+                target.align is not None,
                 target.channel_dim,
                 spatial_dims(target.module_type),
             )
@@ -96,7 +98,14 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
     for wish in wishes:
         buffer = mask_buffer(wish.target)
         if wish.is_activation:
-            mask = ActivationMask(buffer, wish.is_additive, wish.channel_dim, wish.spatial)
+            mask = ActivationMask(
+                buffer,
+                is_additive=wish.is_additive,
+                channel_dim=wish.channel_dim,
+                spatial=wish.spatial,
+                target=wish.target,
+                is_of_channels=wish.is_aligned,
+            )
             masks = (mask,) if wish.is_masked else ()
             instruments = with_site(instruments, module, wish.target, *masks)
         else:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from tersely.contracts.abilities import Optimizes
+from tersely.contracts.quantizer import OptimizesByName
 from tersely.engine.processes import average_gradients
 
 DEFAULT_LEARNING_RATE = 0.01
 
 
-def make_optimizer(algorithm: object, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+def make_optimizer(
+    algorithm: object, learned: Mapping[tuple[str, str], Tensor]
+) -> torch.optim.Optimizer:
     """Return what moves the learned tensors: as the algorithm says, or Adam.
 
     Args:
         algorithm: a pruner or quantizer.
-        tensors: what it learns.
+        learned: (target, name) -> what it learns.
     """
+    if isinstance(algorithm, OptimizesByName):
+        groups: dict[str, list[Tensor]] = {}
+        for (_, name), leaf in learned.items():
+            groups.setdefault(name, []).append(leaf)
+        return algorithm.named_optimizer({name: groups[name] for name in sorted(groups)})
+    tensors = list(learned.values())
     if isinstance(algorithm, Optimizes):
         return algorithm.optimizer(tensors)
     return torch.optim.Adam(tensors, lr=DEFAULT_LEARNING_RATE)

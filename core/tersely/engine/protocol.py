@@ -260,7 +260,8 @@ class Engine(ABC, Generic[AnyRun]):
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""
-        for handle, values in self.originals.items():
+        # The last change first: parameters may be views that overlap.
+        for handle, values in reversed(self.originals.items()):
             handle.write(values)
 
     def held(self, saved: Saved) -> Held:

@@ -35,6 +35,8 @@ class Run(Generic[Algorithm]):
         binding: the plan laid over the model.
         observed: target -> sums of what the algorithm observed.
         optimizer: moves what is learned; None when there is nothing, or the user does it.
+        unranked: targets of which calibration showed nothing, so that their weights alone decided.
+        told: those of which a warning has told.
     """
 
     number: int
@@ -43,6 +45,8 @@ class Run(Generic[Algorithm]):
     binding: Binding
     observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict, kw_only=True)
     optimizer: torch.optim.Optimizer | None = attrs.field(default=None, kw_only=True)
+    unranked: list[str] = attrs.field(factory=list, kw_only=True)
+    told: set[str] = attrs.field(factory=set, kw_only=True)
 
     @cached_property
     def all_handles(self) -> tuple[Handle, ...]:
@@ -118,13 +122,9 @@ class Run(Generic[Algorithm]):
         if self.optimizer is not None:
             step_optimizer(self.optimizer)
 
-    def make_optimizer(self, tensors: Iterable[Tensor]) -> None:
-        """Make what moves the learned tensors.
-
-        Args:
-            tensors: everything that is learned.
-        """
-        self.optimizer = make_optimizer(self.algorithm, list(tensors))
+    def make_optimizer(self) -> None:
+        """Make what moves everything that is learned."""
+        self.optimizer = make_optimizer(self.algorithm, self.all_learned())
 
     def need_the_same_everywhere(self, handles: Iterable[Handle]) -> None:
         """Refuse what the user's optimizer moved apart; the session averages by itself.
@@ -144,7 +144,8 @@ class Run(Generic[Algorithm]):
                 f"what {first.algorithm} learned of {first.name} and others differs between the "
                 f"processes: your optimizer moves session.parameters(), whose gradients "
                 f"DistributedDataParallel does not average; average them before optimizer.step(), "
-                f"or leave them to session.step()"
+                f"or leave them to session.step()",
+                **first.place,
             )
 
     def note(self, journal: Journal, *, is_step: bool) -> None:

@@ -11,6 +11,15 @@ from tersely.contracts.quantizer import MergesObservations
 from tersely.engine.processes import gather, summed
 
 
+def is_blank(observed: Mapping[str, Tensor]) -> bool:
+    """Tell whether nothing was observed: no sums, or zeros alone.
+
+    Args:
+        observed: sums by name.
+    """
+    return not any(bool(tensor.any()) for tensor in observed.values())
+
+
 def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
     """Add what was observed in one batch or step, in place.
 

@@ -19,9 +19,11 @@ class Watch:
         algorithm: the algorithm.
         target: the target as the algorithm sees it.
         sums: what was observed.
+        is_called: whether a batch reached the module, if only without a row.
     """
 
     handle: Handle
     algorithm: object
     target: Any
     sums: dict[str, Tensor] = attrs.field(factory=dict)
+    is_called: bool = False

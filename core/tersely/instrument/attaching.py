@@ -13,7 +13,8 @@ from tersely.errors import AttachError
 from tersely.instrument.classes import instrumented_class
 from tersely.instrument.fused import remove_hooks
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.names import INSTRUMENTS, PREFIX
+from tersely.instrument.names import INSTRUMENTS, NAME, PREFIX
+from tersely.instrument.own_super import method_with_super_of_self
 from tersely.planning.classes import ORIGINAL
 
 Attachments = dict[nn.Module, type[nn.Module]]
@@ -27,7 +28,7 @@ def attach_instruments(
 
     Args:
         wanted: what each module shall do.
-        name_of: a module's name, asked for when there is an error to tell.
+        name_of: returns a module's name, for errors.
 
     Returns:
         What `detach_instruments` needs to undo it.
@@ -48,6 +49,7 @@ def attach_instruments(
                 )
             done[module] = cls
             module.__dict__[INSTRUMENTS] = instruments
+            module.__dict__[NAME] = name_of(module)
             # nn.Module's own __setattr__ looks for parameters and modules first, ten times slower.
             object.__setattr__(module, "__class__", made[key])
     except Exception as error:  # foreign code: metaclasses and __init_subclass__ run here
@@ -91,6 +93,12 @@ def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
             "is never called: MultiheadAttention reads its weight and bias and computes by itself; "
             "take the attention's own _output_ instead"
         )
+    method = method_with_super_of_self(cls)
+    if method is not None:
+        return (
+            f"has a method that calls super() of self.__class__ or type(self), which never ends in "
+            f"a subclass such as tersely makes; write super() without arguments in {method}"
+        )
     return None
 
 
@@ -125,7 +133,8 @@ def detach_instruments(attachments: Attachments, *, keep: Iterable[nn.Module] = 
         if module in kept:
             continue
         object.__setattr__(module, "__class__", replace_class(type(module), cls))
-        module.__dict__.pop(INSTRUMENTS, None)
+        for name in [name for name in module.__dict__ if name.startswith(PREFIX)]:
+            del module.__dict__[name]
         if module._forward_pre_hooks:
             remove_hooks(module)
         for name in [name for name in module._buffers if name.startswith(PREFIX)]:

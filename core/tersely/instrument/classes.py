@@ -20,7 +20,7 @@ from tersely.instrument.checkpoints import make_room
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.moving import apply_to_learned
-from tersely.instrument.names import FOLD, INSTRUMENTS, PREFIX
+from tersely.instrument.names import FOLD, INSTRUMENTS, PREFIX, is_moved_flag
 from tersely.instrument.sites import process_inputs, process_output
 from tersely.planning.classes import ORIGINAL
 
@@ -212,6 +212,9 @@ def _load(made: Any) -> Callable[..., None]:
             unexpected_keys,
             error_msgs,
         )
+        # Ranges that were loaded are those of a step's beginning.
+        for name in [name for name in self.__dict__ if is_moved_flag(name)]:
+            del self.__dict__[name]
         # A dense checkpoint has none of our keys, and that is no mistake.
         missing_keys[:] = [key for key in missing_keys if not key.startswith(prefix + PREFIX)]
 

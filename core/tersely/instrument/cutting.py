@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 import attrs
 from torch import Tensor
 
+from tersely.arithmetic.blocks import resolve_size
+
 Kind: TypeAlias = Literal["tensor", "channel", "token", "fixed"]
 
 
@@ -91,6 +93,27 @@ class Cut:
             split = values.movedim(channel, -1) if channel != values.ndim - 1 else values
             return split.reshape(-1, split.shape[-1]), (-1, 1)
         return values, self.size_of(values)
+
+    def is_of(self, values: Tensor, scale: Tensor) -> bool:
+        """Tell whether an input or output has as many blocks as there are kept values.
+
+        Args:
+            values: the input or output, with the batch.
+            scale: one value per block, as `canonical` returned it.
+        """
+        if scale.ndim == 0 or self.kind in ("tensor", "token"):
+            return True
+        if self.kind == "channel":
+            channel = self._channel(values.ndim)
+            return -values.ndim <= channel < values.ndim and (
+                values.shape[channel] == scale.numel()
+            )
+        try:
+            size = resolve_size(self.size_of(values), values.shape)
+        except ValueError:
+            return False
+        blocks = tuple(length // one for length, one in zip(values.shape, size, strict=True))
+        return blocks == tuple(scale.shape)
 
     def fit(self, scale: Tensor, value: Tensor) -> Tensor:
         """Return a kept value per block in a shape that goes with a tensor of another rank.

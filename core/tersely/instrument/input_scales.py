@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import attrs
 from torch import Tensor, nn
 
@@ -12,26 +10,35 @@ from tersely.instrument.names import SCALE, UNSCALE
 
 @attrs.frozen
 class ScaleInput:
-    """Divides the input channels of a module, whose weight is multiplied for it.
+    """Divides (before quantization) or multiplies (after it) the input channels of a module.
+
+    In a session its weight is multiplied for it; in a finished model, whose weight is that of its
+    class, the input gets its size back.
 
     Attributes:
         buffer: name of the buffer with one factor for each input channel.
         channel_dim: where channels lie: 1 or -1.
+        is_inverse: whether to multiply.
     """
-
-    place: ClassVar[int] = SCALE
 
     buffer: str
     channel_dim: int = -1
+    is_inverse: bool = False
+
+    @property
+    def place(self) -> int:
+        """Before or after quantization."""
+        return UNSCALE if self.is_inverse else SCALE
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the divided tensor, or the tensor itself while there are no factors."""
+        """Return the scaled tensor, or the tensor itself while there are no factors."""
         factors = module._buffers.get(self.buffer)
         if factors is None:
             return value
         if self.channel_dim == 1:
             factors = factors.view(-1, *(1,) * (value.ndim - 2))
-        return value / factors.to(value.dtype)
+        factors = factors.to(value.dtype)
+        return value * factors if self.is_inverse else value / factors
 
 
 @attrs.frozen

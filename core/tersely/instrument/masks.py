@@ -8,7 +8,8 @@ from typing import ClassVar
 import attrs
 from torch import Tensor, nn
 
-from tersely.instrument.names import MASK
+from tersely.errors import SessionError
+from tersely.instrument.names import MASK, full_name
 
 _SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
 
@@ -61,13 +62,15 @@ class ActivationMask:
     """Masks an input or output; every sample of a batch is masked alike.
 
     The buffer has the sample's shape without the batch, a shape that broadcasts to it, or is a
-    vector over channels.
+    vector over channels. A call with other lengths than those is refused (rule T1.8).
 
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
         is_additive: whether the buffer is added instead of multiplied.
         channel_dim: where a vector over channels lies, counted with the batch: 1 or -1.
         spatial: how many dimensions follow the channels in dimension 1, or None when any may.
+        target: the address of the input or output, for errors.
+        is_of_channels: whether the buffer has one value per channel, also where it has only one.
     """
 
     place: ClassVar[int] = MASK
@@ -76,6 +79,8 @@ class ActivationMask:
     is_additive: bool = False
     channel_dim: int = -1
     spatial: int | None = None
+    target: str = ""
+    is_of_channels: bool = False
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask."""
@@ -85,6 +90,22 @@ class ActivationMask:
         if mask.ndim == 1 and self.channel_dim == 1:
             following = value.ndim - 2 if self.spatial is None else self.spatial
             mask = mask.view(-1, *(1,) * following)
+        self._need_lengths(module, mask, value)
         if mask.dtype != value.dtype:
             mask = mask.to(value.dtype)  # autocast changes the activation's dtype, not the mask's
         return value + mask if self.is_additive else value * mask
+
+    def _need_lengths(self, module: nn.Module, mask: Tensor, value: Tensor) -> None:
+        lengths = value.shape[-mask.ndim :] if mask.ndim else ()
+        channels = 0 if self.channel_dim == 1 else mask.ndim - 1
+        if mask.ndim <= value.ndim and all(
+            mine == length or (mine == 1 and not (self.is_of_channels and dim == channels))
+            for dim, (mine, length) in enumerate(zip(mask.shape, lengths, strict=True))
+        ):
+            return
+        raise SessionError(
+            f"{full_name(module, self.target)}: its mask has shape {list(mask.shape)} for one "
+            f"sample, and this call has shape {list(value.shape)}; a mask holds for the lengths it "
+            f"was decided for: calibrate and compress with this shape, or mask along dimensions "
+            f"whose length does not change, as granularity per_channel does"
+        )

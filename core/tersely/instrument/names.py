@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tersely.planning.classes import RESERVED
 
 PREFIX = RESERVED
 INSTRUMENTS = RESERVED + "instruments"
+NAME = RESERVED + "name"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
@@ -62,3 +65,32 @@ def state_buffer(target: str, part: str) -> str:
         part: what it holds, such as ``scale``.
     """
     return f"{PREFIX}{target}_{part}"
+
+
+def full_name(module: nn.Module, target: str) -> str:
+    """Return the name by which errors call a target of an instrumented module.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of an input or output.
+    """
+    name = module.__dict__.get(NAME, "")
+    return f"{name}.{target}" if name else target
+
+
+def moved_flag(target: str) -> str:
+    """Return the name of the attribute that says that a range has moved in this step.
+
+    Args:
+        target: the parameter's name or the address of an input or output.
+    """
+    return f"{PREFIX}{target}_is_moved"
+
+
+def is_moved_flag(name: str) -> bool:
+    """Tell whether an attribute of a module says that a range has moved in this step.
+
+    Args:
+        name: the attribute's name.
+    """
+    return name.startswith(PREFIX) and name.endswith("_is_moved")

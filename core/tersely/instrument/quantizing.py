@@ -18,8 +18,26 @@ from tersely.contracts.quantizer import (
     Simulates,
     choose_of,
 )
+from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.cutting import Cut
-from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
+from tersely.instrument.names import QUANTIZE, full_name, learned_buffer, state_buffer
+
+
+def need_float(value: Tensor, name: str) -> None:
+    """Refuse to quantize what is no floating-point tensor.
+
+    Args:
+        value: what is about to be quantized.
+        name: the target's full name.
+
+    Raises:
+        CalibrationError: it holds integers or truth values, such as the indices of tokens.
+    """
+    if not value.is_floating_point():
+        raise CalibrationError(
+            f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
+            f"values are quantized; leave this target out with target_names"
+        )
 
 
 @attrs.frozen
@@ -100,6 +118,7 @@ class Quantize:
         found = self.qparams(module)
         if found is None or self.cut.fixed is not None or found.scale.ndim == 0:
             return found
+        self.need_lengths(module, value, found.scale)
         return found.evolve(
             scale=self.cut.fit(found.scale, value),
             zero_point=self.cut.fit(found.zero_point, value),
@@ -111,8 +130,38 @@ class Quantize:
         scale = module._buffers.get(state_buffer(self.target, "scale"))
         if scale is None:
             return value
+        if scale.ndim and self.cut.fixed is None:
+            self.need_lengths(module, value, scale)
         zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
         return self.apply(value, scale, zero_point)
+
+    def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Quantize with a copy of the scale in force, which nothing changes before backward."""
+        scale = module._buffers.get(state_buffer(self.target, "scale"))
+        if scale is None:
+            return value
+        zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
+        return self.apply(value, scale.clone(), None if zero_point is None else zero_point.clone())
+
+    def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
+        """Refuse an input or output of other lengths than its scales were chosen for (rule T1.8).
+
+        Args:
+            module: the module that owns the target.
+            value: the input or output.
+            scale: one per block, in the shape that `Cut.canonical` gives it.
+
+        Raises:
+            SessionError: there would be more or fewer blocks than scales.
+        """
+        if self.cut.is_of(value, scale):
+            return
+        raise SessionError(
+            f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
+            f"this call has shape {list(value.shape)}, which needs others; scales hold for the "
+            f"lengths they were chosen for: calibrate and compress with this shape, or take one "
+            f"scale for the tensor"
+        )
 
     def apply(self, value: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
         """Fake-quantize with given parameters.
@@ -154,6 +203,7 @@ class Dynamic:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats."""
+        need_float(value, self.tensor.name)
         if value.numel() == 0:
             return value
         values = value.detach()

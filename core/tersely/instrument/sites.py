@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionError
 from tersely.instrument.instruments import InputSite, OutputSite, Transform
+from tersely.instrument.tapping import Tap
 from tersely.planning.addresses import Address
 from tersely.planning.signature import Signature
 
@@ -58,7 +59,7 @@ def process_inputs(
     """
     positional, named = list(args), dict(kwargs)
     for site, transforms in sites.items():
-        place: list[Any] | dict[str, Any]
+        place: Any
         key: Any
         place, key = _find_argument(site, positional, named)
         if key is None:
@@ -66,6 +67,13 @@ def process_inputs(
         value = place[key]
         if value is None:
             continue  # an optional input that this call leaves out
+        if (
+            isinstance(value, Mapping)
+            and (inner := _key_of_tensor(module, site, value)) is not None
+        ):
+            # The caller's mapping is not modified.
+            place[key] = place = copy.copy(value)
+            key, value = inner, value[inner]
         if not isinstance(value, Tensor):
             raise SessionError(_not_a_tensor(module, "input", site.target, value))
         for transform in transforms:
@@ -74,16 +82,28 @@ def process_inputs(
     return tuple(positional), named
 
 
+def _key_of_tensor(
+    module: nn.Module, site: InputSite | OutputSite, mapping: Mapping[Any, Any]
+) -> Any:
+    """Return the key of the one tensor that a mapping holds, or None without any (rule T8.1)."""
+    keys = [key for key, value in mapping.items() if isinstance(value, Tensor)]
+    if len(keys) > 1:
+        raise SessionError(_several_tensors(module, site, keys))
+    return keys[0] if keys else None
+
+
 def _find_argument(
     site: InputSite, positional: list[Any], named: dict[str, Any]
 ) -> tuple[Any, Any]:
     if site.index is None and site.name is None:
-        for index, value in enumerate(positional):
-            if isinstance(value, Tensor):
-                return positional, index
-        for name in (*site.order, *named):
-            if isinstance(named.get(name), Tensor):
-                return named, name
+        # The first tensor; where there is none, the first mapping, which may hold one.
+        for kind in (Tensor, Mapping):
+            for index, value in enumerate(positional):
+                if isinstance(value, kind):
+                    return positional, index
+            for name in (*site.order, *named):
+                if isinstance(named.get(name), kind):
+                    return named, name
         return named, None
     if site.index is not None and site.index < len(positional):
         return positional, site.index
@@ -126,12 +146,26 @@ def _process_one(
         return value
 
     key = site.key
+    fields = output if isinstance(output, Mapping) else _fields_of(output)
+    if (
+        fields is not None
+        and _is_unnamed(key, fields)
+        and all(isinstance(one, Tap) for one in transforms)
+    ):
+        # A tap never disturbs a forward: it reports what it could not remember with the loss.
+        tensors = [name for name, value in fields.items() if isinstance(value, Tensor)]
+        if len(tensors) > 1:
+            for tap in transforms:
+                tap.refuse(_several_tensors(module, site, tensors))  # type: ignore[attr-defined]
+            return output
     if isinstance(output, Tensor):
         if key not in (None, 0):
             raise SessionError(_no_element(module, site, output))
         return apply(output)
     if isinstance(output, Mapping):
         return _replace_in_mapping(module, site, output, apply)
+    if fields is not None:
+        return dataclasses.replace(output, **_replace_in_mapping(module, site, fields, apply))
     if isinstance(output, (list, tuple)):
         index = 0 if key is None else key
         if not isinstance(index, int) and hasattr(output, "_fields") and index in output._fields:
@@ -145,10 +179,21 @@ def _process_one(
     raise SessionError(_no_element(module, site, output))
 
 
+def _is_unnamed(key: int | str | None, fields: Mapping[Any, Any]) -> bool:
+    return not key and key not in fields and str(key) not in fields
+
+
+def _fields_of(output: Any) -> dict[str, Any] | None:
+    """Return the fields of a plain dataclass, or None for anything else."""
+    if isinstance(output, type) or not dataclasses.is_dataclass(output):
+        return None
+    return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+
+
 def _replace_in_mapping(
     module: nn.Module, site: OutputSite, output: Any, apply: Callable[[Any], Any]
 ) -> Any:
-    key = _find_key(site.key, output)
+    key = _find_key(module, site, output)
     if key is None:
         nested = _find_nested(site.key, output)
         if nested is None:
@@ -169,16 +214,18 @@ def _replace_in_mapping(
     return changed
 
 
-def _find_key(key: int | str | None, output: Mapping[Any, Any]) -> Any:
-    # Addresses are text: `_output_0` may mean the key 0, the key "0", or the first of all.
+def _find_key(module: nn.Module, site: OutputSite, output: Mapping[Any, Any]) -> Any:
+    # Addresses are text: `_output_1` may mean the key 1, the key "1", or the second of all.
+    key = site.key
     if key in output:
         return key
     if isinstance(key, str):
         return None
     if str(key) in output:
         return str(key)
-    index = key or 0
-    return list(output)[index] if index < len(output) else None
+    if not key:
+        return _key_of_tensor(module, site, output)
+    return list(output)[key] if key < len(output) else None
 
 
 def _in_element(apply: Callable[[Any], Any], index: int) -> Callable[[Any], Any]:
@@ -198,6 +245,16 @@ def _find_nested(key: int | str | None, output: Mapping[Any, Any]) -> tuple[str,
     if not index.isdecimal() or not isinstance(found, (list, tuple)) or int(index) >= len(found):
         return None
     return name, int(index)
+
+
+def _several_tensors(module: nn.Module, site: InputSite | OutputSite, keys: list[Any]) -> str:
+    side, what_to_do = "input", "target the input of a module that is called with a tensor"
+    if isinstance(site, OutputSite):
+        side, what_to_do = "output", f"write the key, as in _output_{keys[0]}"
+    return (
+        f"{side} target {site.target!r} of a {type(module).__name__} is a mapping with several "
+        f"tensors: {', '.join(map(str, keys))}; {what_to_do}"
+    )
 
 
 def _not_a_tensor(module: nn.Module, side: str, target: str, value: object) -> str:

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.instrument.classes import instruments_of, replace_instruments
-from tersely.instrument.instruments import Transform
+from tersely.instrument.instruments import Instruments, Transform
 from tersely.instrument.names import TAP
 
 Site = TypeVar("Site")
@@ -43,6 +43,43 @@ def put(module: nn.Module, target: str, transforms: Sequence[Transform], *, plac
             replace_instruments(module, attrs.evolve(instruments, outputs=outputs))
             return
     raise KeyError(f"{type(module).__name__} is not instrumented for {target!r}")
+
+
+@attrs.define(eq=False)
+class SharedPut:
+    """Puts one step at one place of many modules; those alike share the instruments that result.
+
+    It remembers what became of which instruments, hence it is mutable, and made for one pass.
+
+    Attributes:
+        place: which of the places of `tersely.instrument.names`.
+    """
+
+    place: int
+    _made: dict[tuple[int, str, int], tuple[Instruments, Transform, Instruments]] = attrs.field(
+        factory=dict, init=False
+    )
+
+    def put(self, module: nn.Module, target: str, step: Transform) -> None:
+        """Give one tensor of an instrumented module another step, as `put` does.
+
+        Args:
+            module: an instrumented module with this target.
+            target: the parameter's name or the address of the input or output.
+            step: the step at this place.
+
+        Raises:
+            KeyError: the module is not instrumented for this target.
+        """
+        before = instruments_of(module)
+        key = (id(before), target, id(step))
+        known = self._made.get(key)
+        if known is None:
+            put(module, target, (step,), place=self.place)
+            # Instruments and step are kept with the result, so that no identity is used again.
+            self._made[key] = (before, step, instruments_of(module))
+        else:
+            replace_instruments(module, known[2])
 
 
 def chain_of(module: nn.Module, target: str) -> tuple[Transform, ...]:

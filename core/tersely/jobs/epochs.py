@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import shutil
 from pathlib import Path
@@ -10,7 +11,11 @@ import attrs
 import torch
 
 from tersely.errors import SessionFileError
-from tersely.jobs.checkpoint import save_checkpoint
+from tersely.jobs.checkpoint import (
+    add_to_checkpoint,
+    read_from_checkpoint,
+    save_checkpoint,
+)
 from tersely.jobs.generators import generators_state, restore_generators
 from tersely.jobs.record import write_record
 from tersely.jobs.run import Run, checkpoint_folder
@@ -18,6 +23,18 @@ from tersely.storage.durable import discard, move_whole, partial_path
 
 TRAINING = "training.pt"
 _PREFIX = "epoch-"
+# What torch raises where a file of its own holds something else than it should.
+_UNREADABLE = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 def epoch_folder(folder: Path, epochs: int) -> Path:
@@ -49,6 +66,7 @@ def keep_epoch(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int) -> Ru
     place = epoch_folder(run.folder, epochs)
     save_checkpoint(place, run.model, run.attached, names=run.weights)
     _write_training(place / TRAINING, optimizer)
+    add_to_checkpoint(place, TRAINING)
     record = attrs.evolve(run.record, epochs=epochs)
     write_record(run.folder, record)
     _remove_others(place)
@@ -66,22 +84,24 @@ def restore_training(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int)
     Raises:
         SessionFileError: the file is damaged or belongs to another model.
     """
-    place = epoch_folder(run.folder, epochs) / TRAINING
+    folder = epoch_folder(run.folder, epochs)
+    place = folder / TRAINING
+    content = io.BytesIO(read_from_checkpoint(folder, TRAINING))
     try:
-        state = torch.load(place, weights_only=True, map_location="cpu")
+        state = torch.load(content, weights_only=True, map_location="cpu")
         moments, generators = state["optimizer"], state["generators"]
-    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise SessionFileError(
             f"{place} cannot be read ({error}); run the job again without --resume"
         ) from error
     try:
         optimizer.load_state_dict(moments)
-    except (KeyError, ValueError) as error:
+        restore_generators(generators)
+    except _UNREADABLE as error:
         raise SessionFileError(
             f"{place} does not fit the model that the job builds now; run the job again without "
             f"--resume: {error}"
         ) from error
-    restore_generators(generators)
 
 
 def _write_training(place: Path, optimizer: torch.optim.Optimizer) -> None:

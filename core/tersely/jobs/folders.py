@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tersely.errors import ConfigError, Problem
+from tersely.errors import ConfigError, Problem, SessionFileError
 from tersely.jobs.record import NAME, RunRecord, read_record, write_record
 from tersely.storage.durable import PARTIAL, make_folder, sync_folder
 
@@ -61,7 +61,10 @@ def check_output(output: Path) -> None:
 def _holds_others(folder: Path) -> bool:
     # A run that was killed with its very first record in hand leaves no more than that file.
     begun = set(folder.glob(f".{NAME}.*{PARTIAL}"))
-    return any(path not in begun for path in folder.iterdir())
+    try:
+        return any(path not in begun for path in folder.iterdir())
+    except FileNotFoundError:  # another run has just moved it
+        return False
 
 
 def recover(output: Path) -> None:
@@ -135,11 +138,42 @@ def publish(output: Path) -> None:
 
     Raises:
         OSError: a folder cannot be moved.
+        SessionFileError: a file that the record promises is missing or has another length; the
+            result before is untouched.
     """
     partial, previous = partial_folder(output), previous_folder(output)
+    _check_promises(partial)
     remove_run(partial / CHECKPOINT)
     if output.exists():
         output.rename(previous)
     partial.rename(output)
     sync_folder(output.parent)
     remove_run(previous)
+
+
+def written_files(folder: Path) -> dict[str, int]:
+    """Return the files of a result, which its record promises: relative path -> bytes.
+
+    Args:
+        folder: the run's folder; its record and its checkpoints are no part of the result.
+    """
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] not in (NAME, CHECKPOINT)
+    }
+
+
+def _check_promises(folder: Path) -> None:
+    record = read_record(folder)
+    found = written_files(folder)
+    if record is None or record.state != "finished":
+        raise SessionFileError(f"{folder} holds no finished run; run the job again", path=folder)
+    for name, size in record.files.items():
+        if found.get(name) != size:
+            there = f"has {found[name]} bytes" if name in found else "is missing"
+            raise SessionFileError(
+                f"{folder / name} {there}, and {folder / NAME} promises {size} bytes; remove "
+                f"{folder} and run the job again",
+                path=folder / name,
+            )

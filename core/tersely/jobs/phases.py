@@ -100,7 +100,7 @@ def restore(run: Run) -> Run:
     session.metrics.update(run.record.metrics)
     if run.calls.calibration is not None and needs_batches(session):
         seed_generators(run.job.seed)
-        give_batches(session, run.calls.calibration())
+        give_batches(session, run.calls.calibration(), mask=run.job.data.mask)
     return attrs.evolve(run, session=session)
 
 
@@ -109,7 +109,8 @@ def calibrate(run: Run) -> Run:
     if run.calls.calibration is not None:
         seed_generators(run.job.seed)
         batches: Iterable[object] = run.calls.calibration()
-        run.attached.calibrate(run.voice.track(batches, title="batches observed"))
+        shown = run.voice.track(batches, title="batches observed")
+        run.attached.calibrate(shown, mask=run.job.data.mask)
     return run
 
 

@@ -15,12 +15,29 @@ from tersely.document.job import Job
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.storage.durable import write_whole
+from tersely.storage.json_file import check_digest, check_shape, read_json_file, with_digest
 
 FORMAT = "tersely-run"
 VERSION = 1
 NAME = "run.json"
 
 State = Literal["running", "finished"]
+
+_NUMBER: Json = {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}
+_SHAPE: Json = {
+    "required": ["parts", "state", "done", "metrics", "epochs", "files"],
+    "properties": {
+        "parts": {"type": "object", "additionalProperties": {"type": "string"}},
+        "state": {"enum": ["running", "finished"]},
+        "done": {"type": "array", "items": {"type": "string"}},
+        "metrics": {"type": "object", "additionalProperties": _NUMBER},
+        "epochs": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 0}]},
+        "files": {
+            "type": "object",
+            "additionalProperties": {"type": "integer", "minimum": 0},
+        },
+    },
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +50,7 @@ class RunRecord:
         done: phases with lasting results that are finished, in order.
         metrics: every measurement so far.
         epochs: whole epochs of the built-in loop, while it is under way and has a checkpoint.
+        files: the files of a finished run, relative to its folder -> bytes.
     """
 
     parts: Mapping[str, str]
@@ -40,6 +58,7 @@ class RunRecord:
     done: tuple[str, ...] = ()
     metrics: Mapping[str, float] = attrs.field(factory=dict)
     epochs: int | None = None
+    files: Mapping[str, int] = attrs.field(factory=dict)
 
     @property
     def finished(self) -> tuple[str, ...]:
@@ -71,7 +90,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
         name: value if math.isfinite(value) else repr(value)
         for name, value in record.metrics.items()
     }
-    document = {"format": FORMAT, "version": VERSION, **data}
+    document = with_digest({"format": FORMAT, "version": VERSION, **data})
     write_whole(folder / NAME, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
@@ -85,15 +104,11 @@ def read_record(folder: Path) -> RunRecord | None:
         SessionFileError: the record is damaged or of another version.
     """
     place = folder / NAME
+    advice = f"remove {folder} and run the job again"
     try:
-        data = json.loads(place.read_bytes())
+        data = read_json_file(place, advice=advice)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise SessionFileError(
-            f"{place} is damaged: it is not whole JSON ({error}); remove {folder} and run the job "
-            "again"
-        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         return None
     if data.get("version") != VERSION:
@@ -101,12 +116,15 @@ def read_record(folder: Path) -> RunRecord | None:
             f"{place} has run format {data.get('version')!r}, this tersely reads {VERSION}; remove "
             f"{folder} or install the version that wrote it"
         )
+    check_shape(data, _SHAPE, place=place, advice=advice)
+    check_digest(data, place=place, advice=advice)
     return RunRecord(
         parts=data["parts"],
         state=data["state"],
         done=tuple(data["done"]),
         metrics={name: float(value) for name, value in data["metrics"].items()},
-        epochs=data.get("epochs"),
+        epochs=data["epochs"],
+        files=data["files"],
     )
 
 

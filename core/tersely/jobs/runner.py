@@ -20,7 +20,9 @@ from tersely.jobs.folders import (
     publish,
     recover,
     start_over,
+    written_files,
 )
+from tersely.jobs.lock import only_run
 from tersely.jobs.optimizing import check_optimizer
 from tersely.jobs.progress import watch
 from tersely.jobs.record import (
@@ -65,7 +67,8 @@ def run_job(
     Raises:
         ConfigError: the job is wrong; every problem at once.
         PlanError: the recipe does not fit the model.
-        SessionFileError: the interrupted run is damaged, or was started with another job.
+        SessionFileError: the interrupted run is damaged, or was started with another job, or
+            another process runs this one.
     """
     if not isinstance(job, Job):
         job = load_job(job)
@@ -77,11 +80,13 @@ def run_job(
         calls = load_references(job)
         check_optimizer(job)
         exporters = tuple(_exporter(one.format, one.options) for one in job.export)
-        recover(job.output)
-        record, finished = _starting_point(job, resume=resume, console=console)
-        if finished is not None:
-            return finished
-        return _carry_out(job, record, calls=calls, exporters=exporters, console=console)
+        with only_run(job.output):
+            check_output(job.output)  # again: another run may have written since
+            recover(job.output)
+            record, finished = _starting_point(job, resume=resume, console=console)
+            if finished is not None:
+                return finished
+            return _carry_out(job, record, calls=calls, exporters=exporters, console=console)
 
 
 def _exporter(name: str, options: object) -> Any:
@@ -154,7 +159,8 @@ def _carry_out(
                 raise
     if run.report is None:
         raise RuntimeError("a job ended without a report")
-    write_record(folder, attrs.evolve(run.record, state="finished"))
+    promised = written_files(folder)
+    write_record(folder, attrs.evolve(run.record, state="finished", files=promised))
     publish(job.output)
     show_report(run.report, console)
     _say(console, f"report: {job.output / 'report.html'}")

@@ -73,7 +73,10 @@ def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:
     info = descriptor_of(plan.recipe.stages[source.stage])
     if info is None:
         return False
-    return in_force(source.quantization.granularity, source.kind, info).is_whole
+    try:
+        return in_force(source.quantization.granularity, source.kind, info).is_whole
+    except ValueError:
+        return True  # a granularity that the input cannot have is a problem of its own
 
 
 def _is_first_input(target: TargetPlan) -> bool:

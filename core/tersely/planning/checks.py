@@ -14,6 +14,7 @@ from tersely.planning.biases import check_biases
 from tersely.planning.draft import Draft, and_more
 from tersely.planning.fusion import check_fusions
 from tersely.planning.grouping import check_groups
+from tersely.planning.losses import check_losses
 from tersely.planning.owners import find_tensor
 from tersely.planning.pattern import pattern_problems
 from tersely.planning.plan import Plan
@@ -39,7 +40,9 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
         _check_requests(group, draft)
     check_fusions(plan, draft)
     check_biases(plan, draft)
-    _check_links([target for group in distillation for target in group], draft, teacher)
+    taught = [target for group in distillation for target in group]
+    _check_links(taught, draft, teacher)
+    check_losses(taught, draft, draft.universe.modules[0])
 
 
 def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:

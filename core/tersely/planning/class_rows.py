@@ -10,6 +10,7 @@ from tersely.contracts.settings import DistillationSetting, PruningSetting
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.classes import original_class
 from tersely.planning.draft import Draft, claimed_address
+from tersely.planning.obstacles import type_parameters
 from tersely.planning.rows import Row, rows_of
 from tersely.planning.signature import signature_of
 from tersely.planning.templates import expand_stars
@@ -90,7 +91,7 @@ def class_rows(
     template = draft.templates.targets_of(cls, stage.method)
     if template is None and entry.target_names is None and not entry.target_settings:
         return None
-    expanded = expand_stars(template or {}, list(module._parameters))
+    expanded = expand_stars(template or {}, type_parameters(module))
     rows = rows_of(entry, expanded, stage.method, info=info)
     return ClassRows(
         tuple(_class_row(draft, stage, entry, row=row, module=module) for row in rows.rows),

@@ -16,7 +16,7 @@ ORIGINAL = RESERVED + "original_class"
 
 
 def _original_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """Return the class the user wrote, for a class made by tersely or by ``fully_shard``.
+    """Return the class the user wrote, for one made by tersely, sharding or parametrization.
 
     Args:
         cls: the class of a module as it is now.
@@ -27,8 +27,20 @@ def _original_class(cls: type[nn.Module]) -> type[nn.Module]:
         elif _is_sharded_class(cls):
             # FSDP2 makes FSDPLinear(FSDPModule, Linear) and assigns it to the module.
             cls = cls.__bases__[1]
+        elif _is_parametrized_class(cls):
+            cls = cls.__bases__[0]
         else:
             return cls
+
+
+def _is_parametrized_class(cls: type) -> bool:
+    # torch.nn.utils.parametrize makes ParametrizedLinear(Linear) and assigns it to the module.
+    bases = cls.__bases__
+    return (
+        len(bases) == 1
+        and cls.__module__ == "torch.nn.utils.parametrize"
+        and cls.__name__ == f"Parametrized{bases[0].__name__}"
+    )
 
 
 def _is_sharded_class(cls: type) -> bool:

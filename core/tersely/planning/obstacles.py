@@ -20,10 +20,18 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         target: its name.
         tensor: the tensor found under that name.
     """
-    if type(tensor) is nn.Parameter and tensor.is_floating_point():
+    is_plain = type(tensor) is nn.Parameter and tensor.is_floating_point()
+    if is_plain and 0 not in tensor.stride():
         return None  # by far the most frequent case, and this is asked for every target
     if is_lazy(tensor):
         return "it has no shape yet; run one batch through the model first"
+    if any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    ):
+        return (
+            "it is expanded, so several of its elements are one number in memory; give the module "
+            "a parameter of its own, made of .clone()"
+        )
     if not tensor.is_floating_point():
         return f"it has dtype {tensor.dtype}; only floating-point tensors can be compressed"
     if target in _STATISTICS and getattr(module, "track_running_stats", False):
@@ -32,6 +40,11 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
             "would be lost in training; compress weight and bias instead"
         )
     return None
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    strides = zip(tensor.stride(), tensor.shape, strict=True)
+    return any(stride == 0 and length > 1 for stride, length in strides)
 
 
 _STATISTICS = ("running_mean", "running_var")
@@ -44,17 +57,9 @@ def absence(module: nn.Module, target: str) -> str:
         module: the module that was asked.
         target: the name that it does not have.
     """
-    if parametrize.is_parametrized(module, target):
-        return (
-            "it is parametrized by torch.nn.utils.parametrize; call "
-            "torch.nn.utils.parametrize.remove_parametrizations first"
-        )
-    if f"{target}_orig" in module._parameters and f"{target}_u" in module._buffers:
-        return "it is held by spectral_norm; call torch.nn.utils.remove_spectral_norm first"
-    if f"{target}_orig" in module._parameters:
-        return "it is held by torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
-    if f"{target}_g" in module._parameters:
-        return "it is held by weight_norm; call torch.nn.utils.remove_weight_norm first"
+    held = holder_of(module, target)
+    if held is not None:
+        return held
     names = own_names(module)
     near = nearest(target, [*names, "_input_", "_output_"])
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -64,6 +69,48 @@ def absence(module: nn.Module, target: str) -> str:
         f"{type_name} has no parameter or buffer {target!r}; {has}, and its inputs and outputs are "
         f"written _input_ and _output_{hint}"
     )
+
+
+def holder_of(module: nn.Module, target: str) -> str | None:
+    """Return what computes a parameter from others and how to end that, or None (rule T3).
+
+    Args:
+        module: the module that was asked.
+        target: the name under which the module has no parameter.
+    """
+    parameters = module._parameters
+    if parametrize.is_parametrized(module, target):
+        return (
+            "it is parametrized by torch.nn.utils.parametrize; call "
+            "torch.nn.utils.parametrize.remove_parametrizations first"
+        )
+    if f"{target}_orig" in parameters and f"{target}_u" in module._buffers:
+        return "it is held by spectral_norm; call torch.nn.utils.remove_spectral_norm first"
+    if f"{target}_orig" in parameters:
+        return "it is held by torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
+    if f"{target}_g" in parameters and f"{target}_v" in parameters:
+        return "it is held by weight_norm; call torch.nn.utils.remove_weight_norm first"
+    return None
+
+
+def type_parameters(module: nn.Module) -> list[str]:
+    """Return the names of a module's parameters as its type has them, also where they are held.
+
+    Args:
+        module: any module.
+    """
+    names = list(module._parameters)
+    if parametrize.is_parametrized(module):
+        names += [name for name in module.parametrizations if name not in names]  # type: ignore[union-attr]  # a ModuleDict
+    found: dict[str, None] = {}
+    for name in names:
+        stem = name.rpartition("_")[0]
+        is_part = name.endswith(_PARTS) and stem not in names and holder_of(module, stem)
+        found[stem if is_part else name] = None
+    return list(found)
+
+
+_PARTS = ("_orig", "_g", "_v")
 
 
 def own_names(module: nn.Module) -> list[str]:

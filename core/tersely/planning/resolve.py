@@ -16,6 +16,7 @@ from tersely.json_value import Json
 from tersely.planning.channels import follow_channels
 from tersely.planning.checks import check_plan
 from tersely.planning.draft import Draft
+from tersely.planning.losses import class_findings
 from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
 from tersely.planning.selection import Universe
@@ -72,7 +73,7 @@ def plan(
 
 
 def warn_of_findings(resolved: Plan) -> None:
-    """Warn the caller's caller of everything in a plan that has no effect.
+    """Warn the caller's caller of what in a plan has no effect, or hardly the one that was meant.
 
     Args:
         resolved: the plan.
@@ -87,6 +88,8 @@ def warn_of_findings(resolved: Plan) -> None:
             if len(findings) > _SHOWN:
                 lines.append(f"  ... and {len(findings) - _SHOWN} more")
             warnings.warn("\n".join(lines), PlanWarning, stacklevel=3)
+    for finding in class_findings(resolved.targets):
+        warnings.warn(finding, PlanWarning, stacklevel=3)
 
 
 _SHOWN = 10

@@ -11,6 +11,7 @@ from torch import nn
 
 from tersely.document.recipe import Entry
 from tersely.planning.classes import is_type, original_class
+from tersely.planning.patterns import matches
 from tersely.planning.remarks import Unmatched
 from tersely.text import nearest
 
@@ -186,10 +187,9 @@ class _Search:
         return (found,)
 
     def pattern(self, key: str, position: int, pattern: str) -> Sequence[int]:
-        match = re.compile(pattern).match
-        found = [index for index, name in enumerate(self.universe.names) if match(name)]
+        path = f"{self.path}.{key}[{position}]"
+        found = matches(pattern, self.universe.names, path=path)
         if not found:
-            path = f"{self.path}.{key}[{position}]"
             reason = "no module name starts with a match of this pattern"
             self.report(path, pattern, reason, self.universe.names)
         return found

@@ -20,9 +20,11 @@ from tersely.planning.granularity import divide, in_force
 from tersely.planning.obstacles import (
     absence,
     has_tensor,
+    holder_of,
     module_obstacle,
     no_template,
     obstacle,
+    type_parameters,
 )
 from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selection import select
@@ -82,7 +84,7 @@ class _StagePlanner:
                 self.shared[cls] = self._class_rows(module, entry, position)
             found = self.shared[cls]
             if found is not None and found.has_stars:
-                key = (cls, *module._parameters)
+                key = (cls, *type_parameters(module))
                 if key not in self.shared:
                     self.shared[key] = class_rows(
                         draft, self.stage, entry, module=module, info=self.info
@@ -197,8 +199,10 @@ class _StagePlanner:
         if target not in tensors:
             kind, tensors = "buffer", module._buffers
         if target not in tensors or target.startswith(RESERVED):
-            if shared.row.is_explicit:
-                self.draft.blame(origin.path, _full(name, target), absence(module, target))
+            problem = absence(module, target) if shared.row.is_explicit else None
+            problem = problem or holder_of(module, target)
+            if problem is not None:
+                self.draft.blame(origin.path, _full(name, target), problem)
             return None
         tensor = tensors[target]
         if tensor is None:

@@ -90,7 +90,9 @@ def _follow(
     if align is None:
         mask = mask_of(handle)
         if mask is None:
-            raise SessionError(f"{handle.plan.name} has no mask yet; call session.compress()")
+            raise SessionError(
+                f"{handle.plan.name} has no mask yet; call session.compress()", **handle.plan.place
+            )
         return is_kept(handle, mask)
     source = _source(handle, by_name)
     kept = _follow(source, by_name, decided)
@@ -105,7 +107,8 @@ def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
         if kept.ndim != 1:
             raise PlanError(
                 f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
-                f"must be one dimension, which its channels follow; found {kept.ndim}"
+                f"must be one dimension, which its channels follow; found {kept.ndim}",
+                **handle.plan.place,
             )
         return _on_channel_blocks(handle, kept)
     shape, blocks = handle.plan.shape or (), handle.plan.blocks
@@ -135,5 +138,7 @@ def _on_channel_blocks(handle: Handle, kept: Tensor) -> Tensor:
         blocks = implementation(value).blocks(tuple(shape), handle.plan)
         length = resolve_size(blocks.size, shape)[dim]
     except ValueError as error:
-        raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+        raise PlanError(
+            f"{handle.plan.origin.path}: {handle.plan.name}: {error}", **handle.plan.place
+        ) from None
     return kept.reshape(-1, length).any(1).repeat_interleave(length)

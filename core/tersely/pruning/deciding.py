@@ -10,12 +10,19 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.calibration.statistic import Statistic
-from tersely.contracts.pruner import MakesNewScores, ObservesGradients, Solves
+from tersely.contracts.pruner import (
+    MakesNewScores,
+    ObservesGradients,
+    Pruner,
+    PruningTarget,
+    Solves,
+)
 from tersely.engine.binding import Handle
-from tersely.engine.sums import over_processes
+from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
+from tersely.pruning.magnitudes import magnitudes, ranked_by_magnitude
 from tersely.pruning.mask_buffers import compact
-from tersely.pruning.ranking import importance_of, member_of, rank, target_of
+from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, target_of
 from tersely.pruning.run import Factor, PruningRun
 from tersely.pruning.solving import solve
 from tersely.pruning.stacking import decide_masks
@@ -58,6 +65,13 @@ def decide(
     """
     if factor == 0:
         return _keep_everything(handles)
+    if run.stage.unreached == "dense":
+        dense = [one for one in handles if _is_unreached(run, one)]
+        if dense:
+            rest = [one for one in handles if one not in set(dense)]
+            decision = decide(run, statistics, factor, handles=rest) if rest else Decision()
+            decision.kept.update(_keep_everything(dense).kept)
+            return decision
     stages = run.binding.plan.recipe.stages
     ranked = [rank(handle, statistics, stages) for handle in handles]
     _need_observations(run, handles)
@@ -74,15 +88,36 @@ def decide(
     if isinstance(pruner, Solves):
         decision = Decision()
         for one, target in zip(ranked, targets, strict=True):
+            if run.is_observing_modules and is_blank(target.observed):
+                run.unranked.append(one.handle.plan.name)
+                own = magnitudes(one)
+                decision.kept.update(decide_masks([one], [own], factor, is_expendable=True))
+                continue
             solution = solve(pruner, target, member_of(one, one.tensor, factor))
             decision.kept[one.handle] = solution.kept
             decision.values[one.handle] = solution.tensor
         return decision
     scores = [
-        importance_of(pruner, one, target) for one, target in zip(ranked, targets, strict=True)
+        _importance(run, pruner, one, target) for one, target in zip(ranked, targets, strict=True)
     ]
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
+
+
+def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
+    if not run.is_observing_modules or ranked.handle.is_activation:
+        return importance_of(pruner, ranked, target)
+    if not target.observed:
+        run.unranked.append(target.name)
+        return magnitudes(ranked)
+    scores, is_blank_somewhere = ranked_by_magnitude(importance_of(pruner, ranked, target), ranked)
+    if is_blank_somewhere:
+        run.unranked.append(target.name)
+    return scores
+
+
+def _is_unreached(run: PruningRun, handle: Handle) -> bool:
+    return handle in run.observed and not run.observed[handle]
 
 
 def _keep_everything(handles: Sequence[Handle]) -> Decision:
@@ -114,11 +149,13 @@ def _need_observations(run: PruningRun, handles: Sequence[Handle]) -> None:
     if run.is_observing_modules:
         raise SessionError(
             f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
-            f"session.calibrate(batches) before session.compress()"
+            f"session.calibrate(batches) before session.compress()",
+            **first.place,
         )
     if isinstance(run.algorithm, ObservesGradients):
         raise SessionError(
             f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
             f"some steps with session.step() after optimizer.step(), then call "
-            f"session.compress()"
+            f"session.compress()",
+            **first.place,
         )

@@ -74,7 +74,7 @@ def named_handles(targets: Iterable[str] | None, handles: Sequence[Handle]) -> l
         SessionError: there is no such target, or it follows another.
     """
     if targets is None:
-        return [handle for handle in handles if not _is_following(handle)]
+        return [handle for handle in handles if not _is_aligned(handle)]
     if isinstance(targets, str):
         raise SessionError(f"found the name {targets!r}, expected a list of names: [{targets!r}]")
     by_name = {(handle.plan.module, handle.plan.target): handle for handle in handles}
@@ -82,8 +82,10 @@ def named_handles(targets: Iterable[str] | None, handles: Sequence[Handle]) -> l
     for name in targets:
         module, _, target = name.rpartition(".")
         handle = find_handle(module, target, by_name)
-        if _is_following(handle):
-            raise SessionError(f"{name} follows another target; freeze or unfreeze that one")
+        if _is_aligned(handle):
+            raise SessionError(
+                f"{name} follows another target; freeze or unfreeze that one", **handle.plan.place
+            )
         found.append(handle)
     return found
 
@@ -101,7 +103,8 @@ def need_masks_to_freeze(chosen: Iterable[Handle]) -> None:
         if mask_of(handle) is None:
             raise SessionError(
                 f"{handle.plan.name} has no mask to freeze; call session.compress() first, or give "
-                f"it one with session.set_masks(masks, freeze=True)"
+                f"it one with session.set_masks(masks, freeze=True)",
+                **handle.plan.place,
             )
 
 
@@ -130,17 +133,21 @@ def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
             )
 
 
-def _is_following(handle: Handle) -> bool:
+def _is_aligned(handle: Handle) -> bool:
     return handle.plan.align is not None
 
 
 def _checked(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
     name = handle.plan.name
-    if _is_following(handle):
-        raise SessionError(f"{name} follows another target; set the mask of that one")
+    if _is_aligned(handle):
+        raise SessionError(
+            f"{name} follows another target; set the mask of that one", **handle.plan.place
+        )
     found = getattr(mask, "dtype", type(mask).__name__)
     if found != torch.bool:
-        raise SessionError(f"{name}: a mask is a bool tensor, True = kept; found {found}")
+        raise SessionError(
+            f"{name}: a mask is a bool tensor, True = kept; found {found}", **handle.plan.place
+        )
     shape = handle.plan.shape
     if shape is None:
         return _checked_sample(handle, mask, sample)
@@ -164,5 +171,6 @@ def _need_fit(name: str, mask: Tensor, shape: tuple[int, ...], *, exact: tuple[i
     if mask.ndim > len(shape) or any(one not in (1, length) for one, length in lengths):
         raise SessionError(
             f"{name}: the mask has shape {list(mask.shape)}, expected {list(exact)} or a shape "
-            f"that broadcasts to it"
+            f"that broadcasts to it",
+            target=name,
         )

@@ -23,6 +23,7 @@ from tersely.engine.cutting import Cut, Held, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import Saved, need_shape, restore_moments
+from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
@@ -33,6 +34,7 @@ from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
     GRAMMAR,
     MASK,
+    MISSING,
     SEEN,
     check_mask,
     describe_statistic,
@@ -103,6 +105,7 @@ class Pruning(Engine[PruningRun]):
         for run in runs:
             journal.note_attributes(run, "observed")
             run.start_over()
+        warn_of_unranked(runs, "ranked by the magnitude of their weights")
 
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: Journal) -> None:
         batches = self.context.batches
@@ -111,7 +114,8 @@ class Pruning(Engine[PruningRun]):
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
                 f"session.calibrate(batches) before session.compress(), and again in a session "
-                f"that was loaded, since batches are not saved with it"
+                f"that was loaded, since batches are not saved with it",
+                target=name,
             )
 
         def compress(handles: Sequence[Handle]) -> None:
@@ -239,6 +243,8 @@ class Pruning(Engine[PruningRun]):
         for handle, statistic in self.statistics.items():
             if statistic.total is not None:
                 parts[SEEN, handle.plan.name] = {"": statistic.total}
+                if statistic.missing is not None:
+                    parts[MISSING, handle.plan.name] = {"": statistic.missing}
                 seen[handle.plan.name] = describe_statistic(statistic)
         data = {
             "is_compressed": self.is_compressed,
@@ -288,18 +294,24 @@ class Pruning(Engine[PruningRun]):
             else:
                 write_mask(handle, kept, self.context.model)
         self.statistics = self._statistics_of(saved)
-        frozen = set(saved.data.get("frozen", ()))
+        frozen = set(saved.data["frozen"])
         self.frozen = {handle for handle in self.handles if handle.plan.name in frozen}
         for run in self.runs:
             self._restore_learned(run, saved, journal)
         self.is_compressed = bool(saved.data["is_compressed"])
-        if saved.data.get("handed_over"):
+        if saved.data["handed_over"]:
             self.hand_over()
 
     def _statistics_of(self, saved: Saved) -> dict[Handle, Statistic]:
-        stages, about = self.context.binding.plan.recipe.stages, saved.data.get("seen", {})
+        stages, about = self.context.binding.plan.recipe.stages, saved.data["seen"]
         return {
-            handle: rebuilt_statistic(handle, total, about[handle.plan.name], stages)
+            handle: rebuilt_statistic(
+                handle,
+                total,
+                about[handle.plan.name],
+                stages,
+                missing=saved.one(MISSING, handle.plan.name),
+            )
             for handle in self.handles
             if (total := saved.one(SEEN, handle.plan.name)) is not None
         }
@@ -318,6 +330,8 @@ class Pruning(Engine[PruningRun]):
 
     def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
         free = [handle for handle in handles if handle not in self.frozen]
+        if run.factor(steps):
+            run.need_gradients(free)
         return decide(run, self.statistics, run.factor(steps), handles=free)
 
     def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:

@@ -57,24 +57,27 @@ def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequenc
     """
     if not handle.is_activation:
         if handle.plan.blocks is None:
-            raise SessionError(f"{handle.plan.name} has no blocks; plan again")
+            raise SessionError(f"{handle.plan.name} has no blocks; plan again", **handle.plan.place)
         return Ranked(handle, handle.dense(), handle.plan.blocks)
     statistic = statistics.get(handle)
     if statistic is None:
         raise SessionError(
             f"{handle.plan.name} is ranked by what calibration sees of it; call "
-            f"session.calibrate(batches) before session.compress()"
+            f"session.calibrate(batches) before session.compress()",
+            **handle.plan.place,
         )
     mean = statistic.mean()
     if statistic.channel_dim is not None:
         return Ranked(handle, mean, Blocks((1,)))
     info = descriptor_of(stages[handle.plan.stage])
     if info is None:
-        raise SessionError(f"{handle.plan.name} has no algorithm; plan again")
+        raise SessionError(f"{handle.plan.name} has no algorithm; plan again", **handle.plan.place)
     try:
         blocks = divide(handle.plan.pruning.granularity, handle.plan, (1, *mean.shape), info)
     except ValueError as error:
-        raise PlanError(f"{handle.plan.origin.path}: {handle.plan.name}: {error}") from None
+        raise PlanError(
+            f"{handle.plan.origin.path}: {handle.plan.name}: {error}", **handle.plan.place
+        ) from None
     problems = pattern_problems(handle.plan.pruning, blocks)
     if problems:
         where = f"{handle.plan.origin.path}: {handle.plan.name}"
@@ -126,11 +129,17 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
-            f"{algorithm} failed on {name}: {type(error).__name__}: {error}"
+            f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
+            plugin=target.plan.algorithm,
+            target=target.plan.name,
         ) from error
     if not isinstance(scores, Tensor):
         found = type(scores).__name__  # type: ignore[unreachable]  # foreign code may be untyped
-        raise PluginError(f"{algorithm} returned a {found} for {name}; expected a tensor of scores")
+        raise PluginError(
+            f"{algorithm} returned a {found} for {name}; expected a tensor of scores",
+            plugin=target.plan.algorithm,
+            target=target.plan.name,
+        )
     counts = count_blocks(ranked.blocks.size, ranked.shape)
     if tuple(scores.shape) == counts:
         return scores
@@ -138,7 +147,9 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
         return sum_blocks(scores, ranked.blocks.size)
     raise PluginError(
         f"{algorithm} returned scores of shape {list(scores.shape)} for {name}; expected the "
-        f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}"
+        f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",
+        plugin=target.plan.algorithm,
+        target=target.plan.name,
     )
 
 

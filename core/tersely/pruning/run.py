@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
@@ -23,7 +24,7 @@ from tersely.engine.clock import Curve, factor_at, is_due
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.engine.sums import add_sums
-from tersely.errors import AttachError
+from tersely.errors import AttachError, SessionError
 from tersely.pruning.gradients import Gradients
 from tersely.pruning.learned_masks import learned_of, place
 from tersely.pruning.ranking import Ranked, target_of
@@ -96,13 +97,12 @@ class PruningRun(Run[Pruner]):
         self.gradients.stop()
 
     def _start_learning(self, pruner: Learns) -> None:
-        tensors: list[Tensor] = []
         for handle in self.handles:
             values = pruner.start(_known_target(handle, handle.raw.detach()))
             place(handle, pruner, values)
             self._learned_names[handle] = tuple(values)
-            tensors += list(self.learned(handle).values())
-        self.make_optimizer(tensors)
+        if any(self._learned_names.values()):  # a stage may select nothing of this model
+            self.make_optimizer()
 
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
@@ -132,6 +132,27 @@ class PruningRun(Run[Pruner]):
         """Drop the gradients that just decided: the next masks are ranked by the steps to come."""
         if isinstance(self.algorithm, ObservesGradients):
             self.observed = {}
+
+    def need_gradients(self, handles: Iterable[Handle]) -> None:
+        """Refuse to rank a target that no backward pass reached, while others have gradients.
+
+        Args:
+            handles: the targets that are about to be ranked.
+
+        Raises:
+            SessionError: names the first such target.
+        """
+        if not isinstance(self.algorithm, ObservesGradients) or not self.observed:
+            return
+        lost = next((handle for handle in handles if handle not in self.observed), None)
+        if lost is not None:
+            raise SessionError(
+                f"{lost.plan.name} had no gradient in any step that counts for these masks: it is "
+                f"unused, or a condition such as a router passed it over in every step; "
+                f"{lost.plan.algorithm} ranks by gradients: train for more steps, or leave it out "
+                f"with exclude_op_names",
+                **lost.plan.place,
+            )
 
     def penalty(self, steps: int) -> Tensor | None:
         """Return what the algorithm adds to the loss, or None.
@@ -170,6 +191,7 @@ def _known_blocks(handle: Handle) -> Blocks:
     if handle.plan.blocks is None:
         raise AttachError(
             f"{handle.plan.name}: {handle.plan.algorithm} works on parameters, whose blocks are "
-            f"known before a batch was seen; leave this target out"
+            f"known before a batch was seen; leave this target out",
+            **handle.plan.place,
         )
     return handle.plan.blocks

@@ -34,18 +34,23 @@ def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
         with torch.no_grad():
             solution = pruner.solve(target, _choose_for(member))
     except ValueError as error:
-        raise PlanError(f"{target.plan.origin.path}: {target.name}: {error}") from error
+        raise PlanError(
+            f"{target.plan.origin.path}: {target.name}: {error}", **target.plan.place
+        ) from error
     shape = target.tensor.shape
     if solution.kept.shape != shape or solution.tensor.shape != shape:
         raise PluginError(
             f"{target.plan.algorithm} returned a mask of shape {list(solution.kept.shape)} and "
             f"values of shape {list(solution.tensor.shape)} for {target.name}; expected "
-            f"{list(shape)}"
+            f"{list(shape)}",
+            plugin=target.plan.algorithm,
+            target=target.plan.name,
         )
     if not bool(solution.tensor.sum().isfinite()):
         raise CalibrationError(
             f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
-            f"with more batches or raise its damping"
+            f"with more batches or raise its damping",
+            **target.plan.place,
         )
     return solution
 

@@ -42,7 +42,9 @@ def _check(run: PruningRun, stage: Stage) -> None:
     if isinstance(run.algorithm, Grows) and stage.schedule is not None:
         raise PlanError(
             f"{stage.path}.schedule: {stage.algorithm} grows its sparsity as its options say; "
-            f"leave the schedule {stage.schedule.name!r} out"
+            f"leave the schedule {stage.schedule.name!r} out",
+            path=stage.path,
+            algorithm=stage.algorithm,
         )
     if isinstance(run.algorithm, Grows):
         _check_growth(run.algorithm, stage)
@@ -50,14 +52,17 @@ def _check(run: PruningRun, stage: Stage) -> None:
         raise PlanError(
             f"{stage.path}: {stage.algorithm} ranks by what training shows from step "
             f"{stage.begin} on, where its period begins, so it cannot mask anything there; write "
-            f"a schedule, such as {{name: linear, every: 100}} for all at once 100 steps later"
+            f"a schedule, such as {{name: linear, every: 100}} for all at once 100 steps later",
+            path=stage.path,
+            algorithm=stage.algorithm,
         )
     if isinstance(run.algorithm, Learns):
         added = next((handle for handle in run.handles if handle.is_additive), None)
         if added is not None:
             raise PlanError(
                 f"{added.plan.origin.path}: {added.plan.name}: {stage.algorithm} learns through "
-                f"masks that multiply, and apply_method is add; write mul"
+                f"masks that multiply, and apply_method is add; write mul",
+                **added.plan.place,
             )
 
 
@@ -69,5 +74,7 @@ def _check_growth(pruner: Grows, stage: Stage) -> None:
         raise PlanError(
             f"{stage.path}: {stage.algorithm} has reached {float(share):.0%} of its sparsity when "
             f"its period ends, {stage.end - stage.begin} steps after its beginning; write a later "
-            f"until, or options that let it grow sooner"
+            f"until, or options that let it grow sooner",
+            path=stage.path,
+            algorithm=stage.algorithm,
         )

@@ -14,13 +14,14 @@ from tersely.engine.saver import MOVED, Grammar
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 
-MASK, SEEN = "mask", "seen"
+MASK, SEEN, MISSING = "mask", "seen", "missing"
 
 GRAMMAR = Grammar(
     "",
     {
         MASK: False,
         SEEN: False,
+        MISSING: False,
         "observed": True,
         "learned": True,
         MOVED: True,
@@ -64,7 +65,12 @@ def describe_statistic(statistic: Statistic) -> dict[str, Json]:
 
 
 def rebuilt_statistic(
-    handle: Handle, total: Tensor, about: Mapping[str, Json], stages: Sequence[Stage]
+    handle: Handle,
+    total: Tensor,
+    about: Mapping[str, Json],
+    stages: Sequence[Stage],
+    *,
+    missing: Tensor | None = None,
 ) -> Statistic:
     """Return a statistic as it was saved.
 
@@ -73,10 +79,12 @@ def rebuilt_statistic(
         total: its sums.
         about: what `describe_statistic` returned.
         stages: the recipe's stages.
+        missing: how many values were padding, or None.
     """
     device = next(handle.module.parameters(), total).device
     statistic = statistic_for(handle, stages)
     statistic.total = total.to(device)
+    statistic.missing = None if missing is None else missing.to(device)
     statistic.count = int(about["count"])
     statistic.sample_shape = tuple(int(length) for length in about["sample_shape"])
     return statistic

@@ -19,9 +19,10 @@ from tersely.engine.cutting import Cut, Held, move_along, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
+from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
 from tersely.instrument.in_force import qparams_of
-from tersely.instrument.moving_range import check_followed
+from tersely.instrument.moving_range import check_followed, end_step
 from tersely.instrument.names import STATE_PARTS
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
@@ -81,7 +82,12 @@ class Quantization(Engine[QuantizationRun]):
 
     def _ranges(self, runs: Sequence[QuantizationRun]) -> RangeObservers:
         seen = [
-            Seen(handle, run.quantize_step(handle).cut, run.observer(handle))
+            Seen(
+                handle,
+                run.quantize_step(handle).cut,
+                run.observer(handle),
+                is_required=run.stage.unreached == "error",
+            )
             for run in runs
             for handle in run.activations
         ]
@@ -136,6 +142,7 @@ class Quantization(Engine[QuantizationRun]):
             quantize_seen(run, self.seen)
             self._learn(run)
         fit_accumulators(self.handles, is_told=True)
+        warn_of_unranked(runs, "rounded to nearest")
 
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
         if self.context.batches is None:
@@ -170,19 +177,19 @@ class Quantization(Engine[QuantizationRun]):
             bias.add_(change.to(bias.dtype))
 
     def _learn(self, run: QuantizationRun) -> None:
-        tensors = [
-            leaf
-            for handle in (*run.parameters, *run.activations)
-            for leaf in place_learned(run, handle, self.seen.get(handle))
-        ]
-        if tensors and not self.is_handed_over:
-            run.make_optimizer(tensors)
+        has_new = False
+        for handle in (*run.parameters, *run.activations):
+            has_new = bool(place_learned(run, handle, self.seen.get(handle))) or has_new
+        if has_new and not self.is_handed_over:
+            run.make_optimizer()
 
     def need_to_step(self) -> None:
         """Refuse to step before scales are there, unless training makes them."""
         if self.is_compressed:
             return
         for run in self.begun:
+            if run.follows_training() is not None:
+                self._need_training_mode(run)
             for handle in () if run.follows_training() else (*run.parameters, *run.activations):
                 if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
                     raise SessionError(
@@ -192,12 +199,29 @@ class Quantization(Engine[QuantizationRun]):
                         algorithm=run.stage.algorithm,
                     )
 
+    def _need_training_mode(self, run: QuantizationRun) -> None:
+        followed = [one for one in (*run.parameters, *run.activations) if run.is_simulated(one)]
+        if not followed or any(
+            handle.module.training or self.qparams_of(run, handle) is not None
+            for handle in followed
+        ):
+            return
+        raise SessionError(
+            f"step() found no range of {followed[0].plan.name}: the model is in evaluation mode, "
+            f"in which {run.stage.algorithm} observes nothing; call model.train() before the "
+            f"training loop",
+            target=followed[0].plan.name,
+            algorithm=run.stage.algorithm,
+        )
+
     def need_to_finish(self, call: str) -> None:
         """Refuse to finish while a target has no scale."""
         for run in self.runs:
             for handle in (*run.parameters, *run.activations, *run.derived):
                 if not run.is_simulated(handle) or self.qparams_of(run, handle) is not None:
                     continue
+                if self.is_compressed and run.stage.unreached != "error":
+                    continue  # calibration did not reach it, and it stays as it is
                 first = "call session.compress() first"
                 if handle.is_activation and handle not in self.seen:
                     first = "call session.calibrate(batches) and session.compress() first"
@@ -215,6 +239,8 @@ class Quantization(Engine[QuantizationRun]):
         for run in begun:
             for handle in (*run.parameters, *run.activations) if run.follows_training() else ():
                 check_followed(handle.module, handle.plan.target, handle.plan.name)
+                for module, attribute in handle.owners:
+                    end_step(module, attribute)
         # First what can fail: nothing is moved then that a second try would move again.
         beginning = self.beginning(steps)
         if beginning:
@@ -380,15 +406,15 @@ class Quantization(Engine[QuantizationRun]):
             self._restore_learned(run, saved)
 
     def _restore_learned(self, run: QuantizationRun, saved: Saved) -> None:
-        leaves = [
-            leaf
-            for handle in run.all_handles
-            if (values := saved.of("learned", handle.plan.name))
-            for leaf in place_leaves(run, handle, values, seen=self.seen.get(handle))
-        ]
+        has_learned = False
+        for handle in run.all_handles:
+            values = saved.of("learned", handle.plan.name)
+            if values:
+                has_learned = True
+                place_leaves(run, handle, values, seen=self.seen.get(handle))
         run.optimizer = None
-        if leaves and not self.is_handed_over:
-            run.make_optimizer(leaves)
+        if has_learned and not self.is_handed_over:
+            run.make_optimizer()
             restore_moments(run.optimizer, run.all_learned(), saved)
 
 

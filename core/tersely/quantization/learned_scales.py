@@ -14,14 +14,14 @@ def adopt_learned(run: QuantizationRun) -> None:
     """
     if not run.is_learning or run.optimizer is not None:
         return
-    leaves = []
+    has_learned = False
     for handle in (*run.parameters, *run.activations):
         for name, leaf in learned_of(handle).items():
-            leaves.append(leaf)
+            has_learned = True
             for module, attribute in handle.others:
                 buffer = learned_buffer(attribute, name)
                 twin, module._buffers[buffer] = module._buffers[buffer], leaf
                 if twin is not None and twin is not leaf and twin.grad is not None:
                     leaf.grad = twin.grad if leaf.grad is None else leaf.grad + twin.grad
-    if leaves:
-        run.make_optimizer(leaves)
+    if has_learned:
+        run.make_optimizer()

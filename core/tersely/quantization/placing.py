@@ -129,7 +129,9 @@ def place_learned(run: QuantizationRun, handle: Handle, seen: Seen | None) -> li
         if not (isinstance(found, Tensor) and found.is_floating_point()):
             raise PluginError(
                 f"{handle.plan.algorithm} starts to learn {name!r} of {handle.plan.name} with "
-                f"{type(value).__name__}; expected a float tensor"
+                f"{type(value).__name__}; expected a float tensor",
+                plugin=handle.plan.algorithm,
+                target=handle.plan.name,
             )
     return place_leaves(run, handle, values, seen=seen)
 

@@ -10,15 +10,18 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.calibration.observing import need_seen
+from tersely.calibration.observing import UnreachedError, need_seen, refuse_unreached
 from tersely.contracts.quantizer import Observer
 from tersely.engine.binding import Handle
+from tersely.engine.padding import data_of, is_channels_first
+from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
 from tersely.errors import CalibrationError
 from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE
+from tersely.instrument.quantizing import need_float
 from tersely.instrument.transforms import processed, put
 from tersely.json_value import Json
 
@@ -35,6 +38,7 @@ class Seen:
         count: how many calls were seen.
         shape: the shape of the values seen first.
         blocks: the block size they had.
+        is_required: whether it is an error when no batch reaches it.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -46,30 +50,32 @@ class Seen:
     count: int = 0
     shape: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
+    is_required: bool = attrs.field(default=True, kw_only=True)
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Add one batch and return it unchanged."""
         name = self.handle.plan.name
-        if not value.is_floating_point():
-            raise CalibrationError(
-                f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-                f"values are quantized; leave this target out with target_names"
-            )
+        need_float(value, name)
         if value.numel() == 0:
             return value
-        values = value.detach()
+        layout = is_channels_first(self.handle.plan.channel_dim, module)
+        for part in data_of(value.detach(), is_channels_first=layout):
+            self._add(part)
+        return value
+
+    def _add(self, values: Tensor) -> None:
         size = self.cut.size_of(values)
         if values.dtype in (torch.float16, torch.bfloat16):
             values = values.float()
-        part = self.observer.observe(*self.cut.view(values))
+        with full_precision():
+            part = self.observer.observe(*self.cut.view(values))
         if self.statistics:
             self._check_shapes(part)
             part = self.observer.merge(self.statistics, part)
         else:
-            self.shape, self.blocks = tuple(value.shape), size
+            self.shape, self.blocks = tuple(values.shape), size
         self.statistics = dict(part)
         self.count += 1
-        return value
 
     def kept(self, block: Tensor) -> Tensor:
         """Return one value per block in the shape that is kept.
@@ -132,17 +138,29 @@ class RangeObservers(Observers):
     def collect(self) -> None:
         """Join what all processes saw, so that all of them choose the same scales."""
         everyone = gather([(one.count, _portable(one)) for one in self.seen])
+        missing = []
         for number, one in enumerate(self.seen):
             views = [process[number] for process in everyone]
-            need_seen(one.handle.plan.name, [count for count, _ in views])
+            try:
+                need_seen(one.handle.plan.name, [count for count, _ in views])
+            except UnreachedError as error:
+                if one.is_required:
+                    missing.append(error)
+                one.statistics = {}
+                continue
             if len(everyone) > 1:
                 device = next(iter(one.statistics.values())).device
                 joined = one.observer.join([statistics for _, statistics in views])
                 one.statistics = {key: tensor.to(device) for key, tensor in joined.items()}
+        refuse_unreached(missing)
 
     def keep(self) -> None:
         """Give the engine what was seen."""
-        self.kept.update((one.handle, one) for one in self.seen)
+        for one in self.seen:
+            if one.statistics:
+                self.kept[one.handle] = one
+            else:
+                self.kept.pop(one.handle, None)
 
 
 def _portable(seen: Seen) -> dict[str, Tensor]:

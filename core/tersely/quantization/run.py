@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
+from typing import TypeAlias
 
 import attrs
 from torch import Tensor
@@ -17,18 +17,19 @@ from tersely.contracts.quantizer import (
     LearnsScales,
     Observer,
     ObservesRange,
-    OptimizesByName,
     QuantizationTarget,
     Quantizer,
     Simulates,
 )
 from tersely.engine.binding import Binding, Handle
 from tersely.engine.run import Run
-from tersely.instrument.names import learned_buffer
 from tersely.instrument.quantizing import Grid, Learned, Quantize
 from tersely.instrument.transforms import chain_of
 from tersely.planning.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
+
+_Alike: TypeAlias = tuple[int, str, str, str, int, tuple[int, ...] | None]
+"""Identity of the setting, target, kind, module type, channel dimension and size of blocks."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -36,6 +37,7 @@ class QuantizationRun(Run[Quantizer]):
     """A quantization stage in a session."""
 
     _steps: dict[Handle, Quantize] = attrs.field(factory=dict, kw_only=True)
+    _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 
     @cached_property
     def derived(self) -> tuple[Handle, ...]:
@@ -80,7 +82,7 @@ class QuantizationRun(Run[Quantizer]):
     @property
     def is_learning(self) -> bool:
         """Whether the algorithm learns scales."""
-        return isinstance(self.algorithm, LearnsScales)
+        return self.learning is not None
 
     @property
     def is_equalizing(self) -> bool:
@@ -91,7 +93,7 @@ class QuantizationRun(Run[Quantizer]):
         """Tell whether an input or output is quantized by each call's own range."""
         if self.quantize_step(handle).cut.kind == "token":
             return True
-        return isinstance(self.algorithm, ChoosesPerCall) and self.algorithm.dynamic
+        return self._choosing_per_call is not None and self._choosing_per_call.dynamic
 
     def is_simulated(self, handle: Handle) -> bool:
         """Tell whether forward computes with quantized values, or they are only observed."""
@@ -99,13 +101,33 @@ class QuantizationRun(Run[Quantizer]):
 
     def follows_training(self) -> FollowsTraining | None:
         """Return the algorithm when its ranges follow training, else None."""
-        found = self.algorithm
-        return found if isinstance(found, FollowsTraining) else None
+        return self._following
 
     def simulating(self) -> Simulates | None:
         """Return the algorithm when it computes quantized values itself, else None."""
+        return self._simulating
+
+    # Abilities are asked for once per stage, because asking costs more than what is told by it.
+    @cached_property
+    def _following(self) -> FollowsTraining | None:
+        found = self.algorithm
+        return found if isinstance(found, FollowsTraining) else None
+
+    @cached_property
+    def _simulating(self) -> Simulates | None:
         found = self.algorithm
         return found if isinstance(found, Simulates) else None
+
+    @cached_property
+    def _choosing_per_call(self) -> ChoosesPerCall | None:
+        found = self.algorithm
+        return found if isinstance(found, ChoosesPerCall) else None
+
+    @cached_property
+    def learning(self) -> LearnsScales | None:
+        """The algorithm when it learns scales, else None."""
+        found = self.algorithm
+        return found if isinstance(found, LearnsScales) else None
 
     def grid(self, handle: Handle) -> Grid:
         """Return the values a target can take."""
@@ -120,16 +142,27 @@ class QuantizationRun(Run[Quantizer]):
         """
         found = self._steps.get(handle)
         if found is None:
-            stages = self.binding.plan.recipe.stages
-            clip = handle.plan.quantization.is_clipping_gradients or (
-                isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
-            )
-            found = self._steps[handle] = Quantize(
-                handle.plan.target, grid_of(handle.plan), cut_of(handle, stages), clip
-            )
+            found = self._steps[handle] = self._shared_step(handle)
         if attribute is None or attribute == handle.plan.target:
             return found
         return attrs.evolve(found, target=attribute)
+
+    def _shared_step(self, handle: Handle) -> Quantize:
+        # A large model has few kinds of targets, and the lookups cost more than the step itself.
+        plan = handle.plan
+        size = None if plan.blocks is None else plan.blocks.size
+        key = (id(plan.setting), plan.target, plan.kind, plan.module_type, plan.channel_dim, size)
+        found = self._alike.get(key)
+        if found is None:
+            clip = plan.quantization.is_clipping_gradients or (
+                isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
+            )
+            cut = cut_of(handle, self.binding.plan.recipe.stages)
+            found = Quantize(plan.target, grid_of(plan), cut, clip)
+            # A cut that depends on the shape of a sample names its own target in errors.
+            if cut.size is None:
+                self._alike[key] = found
+        return found
 
     def observer(self, handle: Handle) -> Observer:
         """Return what observes a target's values."""
@@ -144,31 +177,6 @@ class QuantizationRun(Run[Quantizer]):
     def learned(self, handle: Handle) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
         return learned_of(handle)
-
-    def make_optimizer(self, tensors: Iterable[Tensor]) -> None:
-        """Make what moves the learned tensors.
-
-        Args:
-            tensors: all of them, in plan order.
-        """
-        if isinstance(self.algorithm, OptimizesByName):
-            self.optimizer = self.algorithm.named_optimizer(self._by_name(tensors))
-        else:
-            super().make_optimizer(tensors)
-
-    def _by_name(self, tensors: Iterable[Tensor]) -> dict[str, list[Tensor]]:
-        names = {
-            id(tensor): name.removeprefix(start)
-            for handle in (*self.parameters, *self.activations)
-            for module, attribute in handle.owners
-            for start in [learned_buffer(attribute, "")]
-            for name, tensor in module._buffers.items()
-            if name.startswith(start)
-        }
-        groups: dict[str, list[Tensor]] = {}
-        for tensor in tensors:
-            groups.setdefault(names[id(tensor)], []).append(tensor)
-        return {name: groups[name] for name in sorted(groups)}
 
 
 def is_matrix(handle: Handle) -> bool:

@@ -20,6 +20,7 @@ from tersely.contracts.quantizer import (
     choose_of,
 )
 from tersely.engine.binding import Handle
+from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
 from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import FOLD, SCALE, state_buffer
@@ -50,6 +51,11 @@ def quantize_parameters(
         _equalize(run, quantizer, handles)
     for handle in handles:
         observed = _observed(run, handle)
+        if is_unreached(run, handle) and run.stage.unreached == "dense":
+            continue
+        if handle in run.observed and _is_fitted(quantizer) and is_blank(observed):
+            run.unranked.append(handle.plan.name)
+            observed = {}
         tensor = values_of(handle)
         _check_values(handle, tensor)
         step = run.quantize_step(handle)
@@ -74,6 +80,20 @@ def quantize_parameters(
             correct_bias(handle, found)
 
 
+def _is_fitted(quantizer: object) -> bool:
+    return isinstance(quantizer, (SolvesWeights, Equalizes))
+
+
+def is_unreached(run: QuantizationRun, handle: Handle) -> bool:
+    """Tell whether calibration was to show the module of a weight, and no batch reached it.
+
+    Args:
+        run: the stage.
+        handle: the weight.
+    """
+    return handle in run.observed and not run.observed[handle]
+
+
 def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None:
     """Choose and put in force the scales of a stage's inputs and outputs.
 
@@ -89,9 +109,12 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None
         if seen is None:
             if run.follows_training() is not None:
                 continue  # the first training forward gives it a range
+            if observed and run.stage.unreached != "error":
+                continue  # calibration did not reach it, and it stays as it is
             raise SessionError(
                 f"{handle.plan.name} is quantized by the range that calibration sees; call "
-                f"session.calibrate(batches) before session.compress()"
+                f"session.calibrate(batches) before session.compress()",
+                **handle.plan.place,
             )
         step = run.quantize_step(handle)
         size = seen.blocks or None
@@ -131,17 +154,29 @@ def choose(
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
-            f"{algorithm} failed on {name}: {type(error).__name__}: {error}"
+            f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
+            plugin=handle.plan.algorithm,
+            target=handle.plan.name,
         ) from error
     if not isinstance(found, QParams):
-        raise PluginError(f"{algorithm} returned a {type(found).__name__} for {name}, not QParams")
+        raise PluginError(
+            f"{algorithm} returned a {type(found).__name__} for {name}, not QParams",
+            plugin=handle.plan.algorithm,
+            target=handle.plan.name,
+        )
     if found.scale.numel() != low.numel():
         raise PluginError(
             f"{algorithm} returned scales of shape {list(found.scale.shape)} for {name}; expected "
-            f"{list(low.shape)}"
+            f"{list(low.shape)}",
+            plugin=handle.plan.algorithm,
+            target=handle.plan.name,
         )
     if not bool((found.scale.isfinite() & (found.scale > 0)).all()):
-        raise PluginError(f"{algorithm} returned a scale for {name} that is not positive")
+        raise PluginError(
+            f"{algorithm} returned a scale for {name} that is not positive",
+            plugin=handle.plan.algorithm,
+            target=handle.plan.name,
+        )
     shape = found.scale.shape if low.numel() == 1 and found.scale.ndim == 0 else low.shape
     return found.evolve(
         scale=found.scale.reshape(shape), zero_point=found.zero_point.reshape(shape)
@@ -154,7 +189,8 @@ def _observed(run: QuantizationRun, handle: Handle) -> dict[str, Tensor]:
         if run.is_observing_modules and is_matrix(handle):
             raise SessionError(
                 f"{handle.plan.name} is quantized by what {handle.plan.algorithm} sees in "
-                f"calibration; call session.calibrate(batches) before session.compress()"
+                f"calibration; call session.calibrate(batches) before session.compress()",
+                **handle.plan.place,
             )
         return {}
     return found
@@ -164,7 +200,8 @@ def _check_values(handle: Handle, tensor: Tensor) -> None:
     if tensor.numel() == 0:
         raise CalibrationError(
             f"{handle.plan.name} is empty (shape {list(tensor.shape)}), so it has no range; leave "
-            f"it out with exclude_op_names"
+            f"it out with exclude_op_names",
+            **handle.plan.place,
         )
 
 
@@ -184,17 +221,22 @@ def _solve(quantizer: object, handle: Handle, target: QuantizationTarget) -> Qua
     except ValueError as error:
         if isinstance(error, TerselyError):
             raise
-        raise PlanError(f"{handle.plan.origin.path}: {name}: {error}") from error
+        raise PlanError(
+            f"{handle.plan.origin.path}: {name}: {error}", **handle.plan.place
+        ) from error
     if solved is None:
         return None  # the algorithm leaves the values as they are
     if solved.tensor.shape != handle.plan.shape:
         raise PluginError(
             f"{algorithm} returned values of shape {list(solved.tensor.shape)} for {name}; "
-            f"expected {list(handle.plan.shape or ())}"
+            f"expected {list(handle.plan.shape or ())}",
+            plugin=handle.plan.algorithm,
+            target=handle.plan.name,
         )
     if not bool(solved.tensor.sum().isfinite()):
         raise CalibrationError(
-            f"{name}: {algorithm} found values that are not finite; calibrate with more batches"
+            f"{name}: {algorithm} found values that are not finite; calibrate with more batches",
+            **handle.plan.place,
         )
     return solved
 
@@ -207,7 +249,8 @@ def _raw_weight(handle: Handle, solved: QuantizedWeight) -> Tensor:
             raise PlanError(
                 f"{handle.plan.origin.path}: {handle.plan.name}: {handle.plan.algorithm} changes "
                 f"weights, and this one is folded with a batch norm; fold before, by a session of "
-                f"its own, or leave it out of fuse_names"
+                f"its own, or leave it out of fuse_names",
+                **handle.plan.place,
             )
     factors = handle.module._buffers.get(state_buffer(handle.plan.target, "input_scale"))
     if factors is not None:
@@ -218,7 +261,7 @@ def _raw_weight(handle: Handle, solved: QuantizedWeight) -> Tensor:
 def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Handle]) -> None:
     groups: dict[int, list[Handle]] = {}
     for handle in handles:
-        if handle in run.observed and is_matrix(handle):
+        if run.observed.get(handle) and is_matrix(handle) and not is_blank(run.observed[handle]):
             groups.setdefault(id(run.observed[handle]), []).append(handle)
     for members in groups.values():
         for handle in members:
@@ -237,7 +280,8 @@ def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Hand
         if not bool((factors.isfinite() & (factors > 0)).all()):
             raise CalibrationError(
                 f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "
-                f"not positive; calibrate with more batches"
+                f"not positive; calibrate with more batches",
+                **members[0].plan.place,
             )
         for handle in members:
             write_buffer(handle, "input_scale", factors.to(handle.raw.device))

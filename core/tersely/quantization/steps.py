@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tersely.contracts.quantizer import LearnsScales
+from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import Handle
 from tersely.instrument.in_force import LeastScale
 from tersely.instrument.instruments import Transform
 from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import QUANTIZE
-from tersely.instrument.quantizing import Dynamic, Learned, Simulated
-from tersely.instrument.transforms import put
+from tersely.instrument.quantizing import Dynamic, Learned, Quantize, Simulated
+from tersely.instrument.transforms import SharedPut
 from tersely.quantization.accumulators import bias_step, least_scales
 from tersely.quantization.placing import place_factors
 from tersely.quantization.run import QuantizationRun
@@ -27,6 +27,7 @@ def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) ->
         steps: optimizer steps so far.
     """
     derived, least = set(run.derived), least_scales(handles)
+    putting = SharedPut(QUANTIZE)
     for handle in run.all_handles:
         if not run.is_simulated(handle):
             continue
@@ -42,7 +43,7 @@ def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) ->
                     least=least.get(module) if attribute == "weight" else None,
                 )
             )
-            put(module, attribute, (step,), place=QUANTIZE)
+            putting.put(module, attribute, step)
     if run.is_equalizing:
         for handle in run.handles:
             place_factors(handles, handle)
@@ -66,16 +67,13 @@ def make_step(
         least: the smallest scales that serve the bias beside a weight, or None.
     """
     plain = run.quantize_step(handle, attribute)
-    # The size of an input or output comes with its values; only whether it is one block counts.
-    size = (-1,) if plain.cut.kind == "tensor" else (1,)
-    tensor = target_of(handle, plain.grid, size=size)
     if handle.is_activation and run.is_dynamic(handle):
-        return Dynamic(run.algorithm, tensor, plain)
+        return Dynamic(run.algorithm, _seen(handle, plain), plain)
     simulating = run.simulating()
     if simulating is not None:
-        return Simulated(simulating, tensor, plain)
-    if isinstance(run.algorithm, LearnsScales):
-        return Learned(run.algorithm, tensor, plain)
+        return Simulated(simulating, _seen(handle, plain), plain)
+    if run.learning is not None:
+        return Learned(run.learning, _seen(handle, plain), plain)
     following = run.follows_training()
     if following is None:
         return plain
@@ -83,4 +81,11 @@ def make_step(
     if following.freeze_step is not None and elapsed >= following.freeze_step:
         return plain
     is_quantizing = elapsed >= following.start_step
-    return Follow(run.algorithm, tensor, plain, following.decay, is_quantizing, least)
+    seen = _seen(handle, plain)
+    return Follow(run.algorithm, seen, plain, following.decay, is_quantizing, least)
+
+
+def _seen(handle: Handle, plain: Quantize) -> QuantizationTarget:
+    # The size of an input or output comes with its values; only whether it is one block counts.
+    size = (-1,) if plain.cut.kind == "tensor" else (1,)
+    return target_of(handle, plain.grid, size=size)

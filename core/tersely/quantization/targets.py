@@ -38,7 +38,7 @@ def info_of(plan: TargetPlan, stages: Sequence[Stage]) -> QuantizerInfo:
     """Return the descriptor of a target's algorithm."""
     info = descriptor_of(stages[plan.stage])
     if not isinstance(info, QuantizerInfo):
-        raise PlanError(f"{plan.name} has no quantizer; plan again")
+        raise PlanError(f"{plan.name} has no quantizer; plan again", **plan.place)
     return info
 
 
@@ -55,7 +55,7 @@ def cut_of(handle: Handle, stages: Sequence[Stage]) -> Cut:
     plan = handle.plan
     if not handle.is_activation:
         if plan.blocks is None:
-            raise PlanError(f"{plan.name} has no blocks; plan again")
+            raise PlanError(f"{plan.name} has no blocks; plan again", **plan.place)
         if all(size == -1 for size in plan.blocks.size):
             return Cut("tensor")
         return Cut("fixed", fixed=plan.blocks.size)
@@ -73,7 +73,7 @@ def _size(plan: TargetPlan, info: QuantizerInfo, sample: tuple[int, ...]) -> tup
     try:
         return divide(plan.quantization.granularity, plan, (1, *sample), info).size[1:]
     except ValueError as error:
-        raise PlanError(f"{plan.origin.path}: {plan.name}: {error}") from None
+        raise PlanError(f"{plan.origin.path}: {plan.name}: {error}", **plan.place) from None
 
 
 def target_of(

@@ -180,9 +180,12 @@ class LossInfo(Descriptor):
 
     Attributes:
         needs: always ``teacher`` unless the loss says otherwise.
+        input_options: options that name an argument of the model's forward; the loss is given what
+            the model was called with, a tensor.
     """
 
     needs: Needs = attrs.field(default="teacher", validator=attrs.validators.in_(NEEDS))
+    input_options: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

@@ -15,13 +15,17 @@ from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.reporting.data import ReportData
 from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.shape import report_shape
 from tersely.storage.durable import write_whole
+from tersely.storage.json_file import check_shape, read_json_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FORMAT = "tersely-report"
 VERSION = 1
+
+_ADVICE = "run the job again"
 
 
 class SparsityWarning(UserWarning):
@@ -39,19 +43,17 @@ def read_report(path: str | os.PathLike[str]) -> Report:
     """
     place = Path(path)
     try:
-        data = json.loads(place.read_bytes())
+        data = read_json_file(place, advice=_ADVICE)
     except FileNotFoundError as error:
         raise SessionFileError(
             f"{place} does not exist; give the output folder of a finished `tersely run`",
             path=place,
         ) from error
+    except SessionFileError:
+        raise
     except OSError as error:
         raise SessionFileError(
             f"{place} cannot be read: {error.strerror or error}", path=place
-        ) from error
-    except ValueError as error:
-        raise SessionFileError(
-            f"{place} is damaged: it is not whole JSON ({error}); run the job again", path=place
         ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise SessionFileError(f"{place} is not a report: it has no format {FORMAT!r}", path=place)
@@ -61,12 +63,8 @@ def read_report(path: str | os.PathLike[str]) -> Report:
             "run the job again or install the version that wrote it",
             path=place,
         )
-    try:
-        return Report.from_dict(data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SessionFileError(
-            f"{place} is damaged: {type(error).__name__} at {error}; run the job again", path=place
-        ) from error
+    check_shape(data, report_shape(), place=place, advice=_ADVICE)
+    return Report.from_dict(data)
 
 
 @attrs.frozen(kw_only=True)

@@ -17,11 +17,11 @@ from tersely.instrument.classes import (
     replace_instruments,
 )
 from tersely.instrument.folding import Fold
-from tersely.instrument.input_scales import ScaleInput
+from tersely.instrument.input_scales import ScaleInput, ScaleWeight
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masks import ParameterMask
 from tersely.instrument.moving_range import Follow
-from tersely.instrument.names import PREFIX, QUANTIZE, learned_buffer
+from tersely.instrument.names import PREFIX, QUANTIZE, UNSCALE, learned_buffer
 from tersely.instrument.quantizing import Learned
 from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.classes import ORIGINAL
@@ -79,6 +79,10 @@ def _bake_one(handle: Handle) -> None:
             return
         dense = handle.dense()
         value = processed(handle.module, handle.plan.target, dense)
+        scaled = [step for step in steps if isinstance(step, ScaleWeight)]
+        if scaled and not any(step.is_inverse for step in scaled):
+            # The input divides by these factors, and a plain input of this class would not.
+            value = attrs.evolve(scaled[0], is_inverse=True)(handle.module, value)
         if value is not dense:
             handle.write(value)
 
@@ -100,6 +104,7 @@ def keep_activations(handles: Sequence[Handle]) -> dict[nn.Module, list[Handle]]
     for module, targets in staying.items():
         for handle in targets:
             _settle(handle)
+            _give_back_size(handle)
         _reduce(module)
         fold = instruments_of(module).fold
         if isinstance(fold, Fold) and fold.activation is not None:
@@ -118,6 +123,14 @@ def _is_processed(handle: Handle) -> bool:
 
 def _relu_of(fold: Fold) -> Fold:
     return Fold(None, fold.activation)
+
+
+def _give_back_size(handle: Handle) -> None:
+    """Multiply an input by the factors it was divided by, which its weight no longer has."""
+    for step in chain_of(handle.module, handle.plan.target):
+        if isinstance(step, ScaleInput) and not step.is_inverse:
+            back = attrs.evolve(step, is_inverse=True)
+            put(handle.module, handle.plan.target, (back,), place=UNSCALE)
 
 
 def _settle(handle: Handle) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from tersely.engine.batches import Forward
+from tersely.engine.padding import PaddingMask
 from tersely.json_value import Json
 from tersely.registry.registry import registry
 from tersely.session.opening import attach
@@ -25,6 +26,7 @@ def prune(
     options: Mapping[str, Json] | None = None,
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
+    mask: PaddingMask | None = None,
 ) -> Session:
     """Prune a model at once and return the session whose masks are in force.
 
@@ -35,6 +37,7 @@ def prune(
         options: the pruner's options.
         data: batches for algorithms and targets that need calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
+        mask: which positions of a batch are data; see `Session.calibrate`.
 
     Raises:
         ConfigError: the config list, algorithm or options are wrong.
@@ -42,7 +45,7 @@ def prune(
         SessionError: calibration is needed and no data was given; the model is untouched.
     """
     algorithm = algorithm or registry().pruners.official(DEFAULT_PRUNER)
-    return _run(model, "pruning", _stage(config_list, algorithm, options), data, forward)
+    return _run(model, "pruning", _stage(config_list, algorithm, options), data, forward, mask)
 
 
 def quantize(
@@ -53,6 +56,7 @@ def quantize(
     options: Mapping[str, Json] | None = None,
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
+    mask: PaddingMask | None = None,
 ) -> Session:
     """Quantize a model at once and return the session whose scales are in force.
 
@@ -63,6 +67,7 @@ def quantize(
         options: the quantizer's options.
         data: batches for calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
+        mask: which positions of a batch are data; see `Session.calibrate`.
 
     Raises:
         ConfigError: the config list, algorithm or options are wrong.
@@ -70,7 +75,7 @@ def quantize(
         SessionError: calibration is needed and no data was given; the model is untouched.
     """
     algorithm = algorithm or registry().quantizers.official(DEFAULT_QUANTIZER)
-    return _run(model, "quantization", _stage(config_list, algorithm, options), data, forward)
+    return _run(model, "quantization", _stage(config_list, algorithm, options), data, forward, mask)
 
 
 def distill(
@@ -111,11 +116,12 @@ def _run(
     stage: Mapping[str, Json],
     data: Iterable[Any] | None,
     forward: Forward | None,
+    mask: PaddingMask | None,
 ) -> Session:
     session = attach(model, {method: stage})
     try:
         if data is not None:
-            session.calibrate(data, forward=forward)
+            session.calibrate(data, forward=forward, mask=mask)
         session.compress()
     except BaseException:
         session.detach()

@@ -9,15 +9,25 @@ from pathlib import Path
 from torch import nn
 
 from tersely.document.recipe import Recipe
-from tersely.errors import AttachError, ConfigError, PlanError, PluginError, SessionFileError
+from tersely.errors import (
+    AttachError,
+    ConfigError,
+    PlanError,
+    PluginError,
+    SessionFileError,
+    TerselyError,
+)
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
 from tersely.shrinking.recorded import cut_again
-from tersely.storage.session_folder import StoredSession, read_session
+from tersely.storage.json_file import check_shape
+from tersely.storage.session_folder import INDEX, StoredSession, read_session
 from tersely.storage.versions import check_versions
 from tersely.storage.weights import WEIGHTS, load_weights
+
+_SHOWN = 10  # reasons that an error shows
 
 
 def attach(
@@ -35,12 +45,24 @@ def attach(
 
     Raises:
         ConfigError: the document is wrong.
-        PlanError: the document does not fit the model.
+        PlanError: the document does not fit the model, or reaches no target of it.
         AttachError: a module cannot be instrumented; the model is as it was.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
     plan = recipe if isinstance(recipe, Plan) else make_plan(model, recipe, teacher=teacher)
+    _need_targets(plan)
     return Session(model, plan, teacher=teacher)
+
+
+def _need_targets(plan: Plan) -> None:
+    if plan.targets:
+        return
+    reasons = [*(one.message for one in plan.unmatched), *map(str, plan.skipped)]
+    shown = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN])
+    raise PlanError(
+        f"the recipe reaches no target of this model, so there is nothing to compress; write "
+        f"entries that select modules of it, and see print(tersely.plan(model, recipe)){shown}"
+    )
 
 
 def load_session(
@@ -58,21 +80,107 @@ def load_session(
         SessionFileError: the session is damaged or does not fit the model, which is untouched.
     """
     stored = read_session(directory)
+    taken = {"data": stored.data, "plugins": stored.plugins}
+    check_shape(taken, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
     check_versions(stored.plugins, directory)
     plan = _plan_of(stored, directory)
     undoing = cut_again(model, stored.data.get("cuts", []))
     try:
         session = Session(model, plan, teacher=teacher)
-    except AttachError as error:
+    except (AttachError, PlanError, *_UNUSABLE) as error:
         undoing.undo()
-        raise SessionFileError(f"{directory}: it does not fit this model: {error}") from error
+        if isinstance(error, PluginError):
+            raise
+        reason = error if isinstance(error, TerselyError) else _named(error)
+        raise SessionFileError(
+            f"{directory}: it does not fit this model: {reason}", path=directory
+        ) from error
     try:
         session.restore(stored.tensors, stored.data)
-    except BaseException:
+    except BaseException as error:
         session.detach()
         undoing.undo()
+        index = Path(directory) / INDEX
+        if isinstance(error, SessionFileError):
+            raise SessionFileError(f"{index}: {error}", path=index) from error
+        if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
+            raise SessionFileError(
+                f"{index} does not hold a state that can be restored: {_named(error)}; {_ADVICE}",
+                path=index,
+            ) from error
         raise
     return session
+
+
+_ADVICE = "restore it from a copy or save the session again"
+
+_SIZES: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_ROWS: Json = {"type": ["array", "null"], "items": _SIZES}
+_POSITIONS: Json = {"type": "array", "items": {"anyOf": [{"type": "null"}, _SIZES]}}
+_CUTS: Json = {
+    "type": "object",
+    "required": ["tensors", "attributes"],
+    "properties": {
+        "tensors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "before", "after", "kept", "columns"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "before": _SIZES,
+                    "after": _SIZES,
+                    "kept": _POSITIONS,
+                    "columns": _ROWS,
+                },
+            },
+        },
+        "attributes": {
+            "type": "array",
+            "items": {"type": "array", "minItems": 3, "maxItems": 3},
+        },
+    },
+}
+
+# What is taken over as it is; the rest of a state is checked by those who restore it.
+_DATA: Json = {
+    "required": ["steps", "kept_batches", "history", "metrics"],
+    "properties": {
+        "steps": {"type": "integer", "minimum": 0},
+        "kept_batches": {"type": "boolean"},
+        "history": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["step", "event", "sparsity"],
+                "properties": {
+                    "step": {"type": "integer"},
+                    "event": {"type": "string"},
+                    "sparsity": {"type": "number"},
+                },
+            },
+        },
+        "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
+        "cuts": {"type": "array", "items": _CUTS},
+    },
+}
+_TAKEN: Json = {
+    "properties": {
+        "data": _DATA,
+        "plugins": {
+            "items": {"type": "object", "required": ["kind", "name", "distribution", "version"]}
+        },
+    }
+}
+
+# What reading a state raises where a part is missing or of another type, shape or length.
+_UNUSABLE = (AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+
+
+def _named(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Module:
@@ -110,7 +218,8 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
     try:
         return Plan.from_dict(stored.plan)
-    except (PlanError, ConfigError, PluginError) as error:
+    except (PlanError, ConfigError, PluginError, *_UNUSABLE) as error:
+        reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: its plan cannot be used with what is installed now: {error}"
+            f"{directory}: its plan cannot be used with what is installed now: {reason}"
         ) from error

@@ -19,14 +19,18 @@ def waiting_stages(stages: Iterable[Stage], steps: int) -> list[Stage]:
 
 
 def task_loss_weight(stages: Iterable[Stage], steps: int) -> float:
-    """Return the weight of the user's own loss, 1 where no distillation stage says otherwise.
+    """Return the weight of the user's own loss: what a stage at work states, otherwise 1.
+
+    Stages that work at the same time do not contradict each other (rule D2.3).
 
     Args:
         stages: the recipe's stages.
         steps: optimizer steps so far.
     """
-    distilling = [one for one in stages if one.method == "distillation" and one.is_running(steps)]
-    return distilling[-1].task_loss_weight if distilling else 1.0
+    for stage in stages:
+        if stage.task_loss_weight is not None and stage.is_running(steps):
+            return stage.task_loss_weight
+    return 1.0
 
 
 def need_all_begun(stages: Sequence[Stage], steps: int, call: str) -> None:
@@ -44,7 +48,9 @@ def need_all_begun(stages: Sequence[Stage], steps: int, call: str) -> None:
         if stage.method != "distillation":
             raise SessionError(
                 f"{call}() comes at step {steps}, and {stage.path} begins at step {stage.begin}; "
-                f"train on until then, or end an earlier period sooner by its 'until'"
+                f"train on until then, or end an earlier period sooner by its 'until'",
+                path=stage.path,
+                algorithm=stage.algorithm,
             )
 
 
@@ -62,7 +68,9 @@ def need_begun_to_hand_over(learning: Sequence[Stage], steps: int) -> None:
         raise SessionError(
             f"parameters() comes at step {steps}, and what {stage.path} learns is made when it "
             f"begins, at step {stage.begin}; leave what is learned to session.step(), or call "
-            f"session.parameters() from that step on"
+            f"session.parameters() from that step on",
+            path=stage.path,
+            algorithm=stage.algorithm,
         )
 
 
@@ -81,5 +89,7 @@ def need_no_stage_to_end(stages: Iterable[Stage], steps: int, *, state: int) -> 
         if stage.has_begun(steps) and not stage.has_begun(state):
             raise SessionError(
                 f"the state is that of step {state}, and {stage.path} has begun in this "
-                f"session; restore it in a session that was just attached"
+                f"session; restore it in a session that was just attached",
+                path=stage.path,
+                algorithm=stage.algorithm,
             )

@@ -20,6 +20,8 @@ from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
+from tersely.engine.padding import PaddingMask
+from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
 from tersely.instrument.attaching import attach_instruments, detach_instruments
@@ -43,8 +45,9 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
+from tersely.session.places import Places
 from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
-from tersely.session.state import SavedState, understand
+from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.recorded import record_of
@@ -94,7 +97,10 @@ class Session:
         binding = bind(plan, self.model)
         self._context = Context(self.model, binding, self.teacher)
         self._engines = make_engines(self._context)
-        self._attachments = attach_instruments(with_folds(wire(binding), binding), binding.name_of)
+        wanted = with_folds(wire(binding), binding)
+        wanted = self._engines.distillation.with_inputs(wanted, self.model)
+        self._attachments = attach_instruments(wanted, binding.name_of)
+        self._places = Places(binding.owners.universe, self._attachments)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             for engine in self._engines:
@@ -136,21 +142,33 @@ class Session:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
         return tuple(one for engine in self._engines for one in engine.growing(self.steps))
 
-    def calibrate(self, batches: Iterable[Any], *, forward: Forward | None = None) -> None:
+    def calibrate(
+        self,
+        batches: Iterable[Any],
+        *,
+        forward: Forward | None = None,
+        mask: PaddingMask | None = None,
+    ) -> None:
         """Run the model under no_grad in eval mode and let algorithms observe.
 
         Args:
             batches: what to run; read once.
             forward: called as forward(model, batch). By default a tensor is the only argument, a
                 tuple or list the positional arguments, a mapping the keyword arguments.
+            mask: which positions of a batch are data: the key of a mapping, or called as
+                mask(batch), a tensor of shape (batch, positions), 1 = data and 0 = padding, or
+                None. By default a mapping's ``attention_mask``. Padding is not observed.
 
         Raises:
-            CalibrationError: there was no batch, or a target that needs calibration was not seen
-                or had values that are not finite; what was observed before is kept.
+            CalibrationError: there was no batch, its mask is no mask, or a target that needs
+                calibration was not seen or had values that are not finite; what was observed
+                before is kept.
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        calibrate(self._context, self._engines.all, batches, forward)
+        self._places.need_unchanged("calibrate")
+        with torch.inference_mode(False):
+            calibrate(self._context, self._engines.all, batches, forward, mask=mask)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
@@ -166,8 +184,9 @@ class Session:
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
+        self._places.need_unchanged("compress")
         need_kept_batches(self._engines.all, self._context, "compress")
-        with Journal() as journal:
+        with plain_modes(), Journal() as journal:
             self._note(journal)
             is_outdated = False
             for engine in self._engines:
@@ -185,6 +204,7 @@ class Session:
                 moved.
         """
         need_attached(self._state, "step")
+        self._places.need_unchanged("step")
         for engine in self._engines:
             engine.need_to_step()
         need_kept_batches(self._engines.all, self._context, "step")
@@ -400,6 +420,8 @@ class Session:
     def report(self) -> Report:
         """Return what the session did, as data that prints and writes HTML."""
         need_values(self._state, "report")
+        if self._state == "attached":
+            self._places.need_unchanged("report")
         return describe_session(self, self.sparsity())
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -415,6 +437,7 @@ class Session:
             SessionFileError: the folder cannot be written; what was there is untouched.
         """
         need_attached(self._state, "save")
+        self._places.need_unchanged("save")
         tensors, data = self.state()
         if self._cuts:
             save_weights(self.model, directory)
@@ -454,6 +477,7 @@ class Session:
                 small model does not compute what the masked one does. Nothing has changed.
         """
         need_attached(self._state, "shrink")
+        self._places.need_unchanged("shrink")
         need_plain_model(self.model)
         need_sparsity_reached(self.growing_stages(), self.plan.recipe.stages)
         kept = kept_parameters(self._masks("shrink"))
@@ -478,7 +502,7 @@ class Session:
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
         """Build everything anew on the cut model; an error puts all of it back."""
-        before = (self.plan, self._context, self._engines, self._attachments)
+        before = (self.plan, self._context, self._engines, self._attachments, self._places)
         instruments = snapshot(self._attachments)
         put_back = remember(optimizer)
         try:
@@ -509,7 +533,7 @@ class Session:
             if self._attachments is not before[3]:
                 detach_instruments(self._attachments)
             self._state = "attached"
-            self.plan, self._context, self._engines, self._attachments = before
+            self.plan, self._context, self._engines, self._attachments, self._places = before
             instruments.put_back()
             raise
         for engine in before[2]:
@@ -529,6 +553,7 @@ class Session:
             SessionError: nothing is in force yet, or the session is finished.
         """
         need_attached(self._state, "finalize")
+        self._places.need_unchanged("finalize")
         need_all_begun(self.plan.recipe.stages, self.steps, "finalize")
         for engine in self._engines:
             engine.need_to_finish("finalize")
@@ -594,7 +619,7 @@ class Session:
         need_attached(self._state, "restore")
         state = understand(self._engines, tensors, data)
         need_no_stage_to_end(self.plan.recipe.stages, self.steps, state=state.steps)
-        with Journal() as journal:
+        with complete_state(), Journal() as journal:
             self._note(journal)
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 from torch import Tensor
 
 from tersely.engine.saver import Saved, sort_tensors
-from tersely.errors import SessionFileError
+from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.session.engines import Engines
 
@@ -69,17 +70,30 @@ def understand(
         SessionFileError: the state belongs to another plan or model; nothing was changed.
     """
     parts = sort_tensors(tensors, {engine.method: engine.grammar for engine in engines})
-    try:
+    with complete_state():
         state = SavedState(
             steps=int(data["steps"]),
             has_kept_batches=bool(data["kept_batches"]),
             history=[dict(one) for one in data["history"]],
             metrics=dict(data["metrics"]),
-            cuts=[dict(one) for one in data["cuts"]],
+            cuts=[dict(one) for one in data.get("cuts", [])],
             engines={method: Saved(found, dict(data[method])) for method, found in parts.items()},
         )
         for engine in engines:
             engine.check(state.engines[engine.method], state.steps)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error
     return state
+
+
+@contextlib.contextmanager
+def complete_state() -> Iterator[None]:
+    """Turn what Python says of a missing or odd part of a saved state into a SessionFileError.
+
+    Raises:
+        SessionFileError: a part is missing or is not what it should be.
+    """
+    try:
+        yield
+    except TerselyError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SessionFileError(f"the saved session lacks a part of its state: {error!r}") from error

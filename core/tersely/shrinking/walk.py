@@ -84,9 +84,9 @@ def _hold(trace: Trace, program: Program, held: Held) -> None:
                 for one in arguments(node):
                     if path not in modules_around(one):
                         _pin_activation(trace, one, held[path, "input"])
-            if (path, "output") in held:
-                if any(path not in modules_around(one) for one in node.users):
-                    _pin_activation(trace, node, held[path, "output"])
+            leaves = any(path not in modules_around(one) for one in node.users)
+            if leaves and (path, "output") in held:
+                _pin_activation(trace, node, held[path, "output"])
 
 
 def _pin_activation(trace: Trace, node: Node, reason: str) -> None:

@@ -7,7 +7,6 @@ tensor, such as a mask, is stored one bit an element, with its shape in the JSON
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,11 +22,42 @@ from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.log import logger
 from tersely.storage.durable import PARTIAL, write_whole
-from tersely.storage.tensor_file import file_digest, read_tensors, write_tensors
+from tersely.storage.json_file import body_digest, check_shape, read_json_file
+from tersely.storage.seal import SEAL, read_sealed, seal_of
+from tersely.storage.tensor_file import tensors_in, write_tensors
 
 FORMAT = "tersely-session"
 VERSION = 1
 INDEX = "session.json"
+
+_ADVICE = "restore it from a copy or save the session again"
+
+_SHAPE: Json = {
+    "properties": {
+        "state": {
+            "allOf": [
+                SEAL,
+                {
+                    "required": ["file"],
+                    # No name that leads out of the folder.
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "pattern": "^state-[0-9a-f]{16}[.]safetensors$",
+                        },
+                        "bits": {
+                            "type": "object",
+                            "additionalProperties": {
+                                "type": "array",
+                                "items": {"type": "integer", "minimum": 0},
+                            },
+                        },
+                    },
+                },
+            ]
+        },
+    }
+}
 
 _SECTIONS = {"data": dict, "plan": dict, "recipe": dict, "plugins": list, "state": dict}
 
@@ -87,13 +117,12 @@ def save_session(
             "plugins": plugins,
             "state": {
                 "file": place.name,
-                "bytes": place.stat().st_size,
-                "sha256": digest,
+                **seal_of(place, digest=digest),
                 "bits": {name: list(one.shape) for name, one in masks.items()},
             },
         }
         head = {"format": FORMAT, "version": VERSION, "tersely": _tersely_version()}
-        document = {**head, "sha256": _body_digest(body), **body}
+        document = {**head, "sha256": body_digest(body), **body}
         write_whole(index, json.dumps(document, indent=1) + "\n")
     except TypeError as error:
         raise SessionFileError(
@@ -136,27 +165,17 @@ def read_session(directory: str | os.PathLike[str]) -> StoredSession:
 def _read_index(folder: Path) -> dict[str, Json]:
     index = folder / INDEX
     try:
-        text = index.read_bytes().decode()
+        document = read_json_file(index, advice=_ADVICE)
     except FileNotFoundError as error:
         raise SessionFileError(_absence(folder)) from error
     except NotADirectoryError as error:
         raise SessionFileError(
             f"{folder} is a file; expected the folder that session.save() wrote"
         ) from error
-    except UnicodeDecodeError as error:
-        raise SessionFileError(
-            f"{index} is damaged: byte {error.start} is not UTF-8; restore it from a copy or save "
-            "the session again"
-        ) from error
     except OSError as error:
+        if isinstance(error, SessionFileError):
+            raise
         raise SessionFileError(f"{index} cannot be read: {error.strerror or error}") from error
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SessionFileError(
-            f"{index} is damaged: it is not whole JSON ({error}); restore it from a copy or save "
-            "the session again"
-        ) from error
     _check_head(index, document)
     _check_body(index, document)
     return dict(document)
@@ -186,46 +205,39 @@ def _check_body(index: Path, document: dict[str, Json]) -> None:
                 "restore it from a copy or save the session again"
             )
     body = {name: document[name] for name in _SECTIONS}
-    if document.get("sha256") != _body_digest(body):
+    if document.get("sha256") != body_digest(body):
         raise SessionFileError(
             f"{index} was changed after it was saved: its digest does not fit its content; "
             "restore it from a copy or save the session again"
         )
+    check_shape(document, _SHAPE, place=index, advice=_ADVICE)
 
 
 def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
     place = folder / str(state["file"])
-    try:
-        size = place.stat().st_size
-        if size != state["bytes"]:
-            raise SessionFileError(
-                f"{place} has {size} bytes, expected {state['bytes']}: it is cut off or was "
-                "changed; restore it from a copy or save the session again"
-            )
-        digest = file_digest(place)
-        if digest != state["sha256"]:
-            raise SessionFileError(
-                f"{place} is damaged: its digest is {digest[:16]}..., expected "
-                f"{state['sha256'][:16]}...; restore it from a copy or save the session again"
-            )
-        tensors = read_tensors(place)
-        for name, shape in state.get("bits", {}).items():
-            tensors[name] = unpack_bits(tensors[name], shape)
-        return tensors
-    except FileNotFoundError as error:
+    if not place.exists():
         raise SessionFileError(
             f"{place} is missing, but {INDEX} names it; copy the whole folder, or save the session "
             "again"
-        ) from error
+        )
+    content = read_sealed(place, state, advice=_ADVICE)
+    try:
+        tensors = tensors_in(content)
     except ValueError as error:
         raise SessionFileError(
             f"{place} is not a safetensors file although its digest fits ({error}); update "
             "safetensors, or save the session again"
         ) from error
-    except OSError as error:
-        if isinstance(error, SessionFileError):
-            raise
-        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+    for name, shape in state.get("bits", {}).items():
+        try:
+            tensors[name] = unpack_bits(tensors[name], shape)
+        except (KeyError, ValueError) as error:
+            reason = "there is no such tensor" if isinstance(error, KeyError) else error
+            raise SessionFileError(
+                f"{folder / INDEX} is damaged: state.bits.{name} does not fit {place}: {reason}; "
+                f"{_ADVICE}"
+            ) from error
+    return tensors
 
 
 def _absence(folder: Path) -> str:
@@ -248,12 +260,6 @@ def _is_packed(tensor: Tensor) -> bool:
 
 def _hashed_name(path: Path, digest: str) -> Path:
     return path.with_name(f"state-{digest[:16]}.safetensors")
-
-
-def _body_digest(body: Mapping[str, Json]) -> str:
-    # Through JSON once, so that a number as a key is the string that a reader will see.
-    canonical = json.dumps(json.loads(json.dumps(body)), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _remove_stale(folder: Path, *, keep: str) -> None:

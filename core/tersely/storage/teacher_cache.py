@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,14 +16,37 @@ from torch import Tensor, nn
 from tersely.distillation.pairs import Pair
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
-from tersely.storage.durable import write_whole
-from tersely.storage.tensor_file import read_tensors, write_tensors
+from tersely.storage.durable import discard, write_whole
+from tersely.storage.json_file import check_digest, check_shape, read_json_file, with_digest
+from tersely.storage.seal import SEAL, check_length, read_sealed, seal_of
+from tersely.storage.tensor_file import tensors_in, write_tensors
 
 FORMAT = "tersely-teacher-cache"
 VERSION = 1
 INDEX = "index.json"
 SHARD_BYTES = 256 * 2**20
 """A shard is written once the targets in it reach this size."""
+
+_ADVICE = "cache again with session.cache_teacher(batches, path)"
+_SHARD = r"targets-[0-9]{5,}\.safetensors"  # no name leads out of the folder
+_BATCHES: Json = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0},
+    "minItems": 2,
+    "maxItems": 2,
+}
+_SHAPE: Json = {
+    "required": ["shards", "sha256"],
+    "properties": {
+        "shards": {
+            "type": "object",
+            "propertyNames": {"pattern": f"^{_SHARD}$"},
+            "additionalProperties": {
+                "allOf": [SEAL, {"required": ["batches"], "properties": {"batches": _BATCHES}}]
+            },
+        }
+    },
+}
 
 
 @attrs.define(eq=False)
@@ -32,10 +56,12 @@ class TeacherCache:
     Attributes:
         folder: where it lies.
         shards: name of each file -> the batches in it.
+        seals: name of each file -> its length and digest.
     """
 
     folder: Path
     shards: Mapping[str, range]
+    seals: Mapping[str, Mapping[str, Json]]
     _name: str = ""
     _tensors: Mapping[str, Tensor] = attrs.field(factory=dict)
 
@@ -56,7 +82,7 @@ class TeacherCache:
         for name, found in self.shards.items():
             if batch in found:
                 if name != self._name:
-                    self._tensors, self._name = _read(self.folder / name), name
+                    self._tensors, self._name = self._read(name), name
                 start = f"{batch}:"
                 return {
                     key.removeprefix(start): tensor
@@ -67,6 +93,14 @@ class TeacherCache:
             f"{self.folder} holds the batches 0 to {self.batches - 1}, not {batch}; cache again "
             f"with all the batches of an epoch, in the order of the loop"
         )
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        place = self.folder / name
+        content = read_sealed(place, self.seals[name], advice=_ADVICE)
+        try:
+            return tensors_in(content)
+        except ValueError as error:
+            raise SessionFileError(f"{place} is damaged ({error}); {_ADVICE}") from error
 
 
 def write_cache(
@@ -86,14 +120,14 @@ def write_cache(
         SessionFileError: the folder cannot be written.
     """
     folder = Path(directory)
-    shards: dict[str, list[int]] = {}
+    shards: dict[str, dict[str, Json]] = {}
     waiting: dict[str, Tensor] = {}
     first = size = count = 0
 
     def flush(last: int) -> None:
         name = f"targets-{len(shards):05d}.safetensors"
-        write_tensors(folder / name, waiting)
-        shards[name] = [first, last]
+        place, digest = write_tensors(folder / name, waiting)
+        shards[name] = {"batches": [first, last], **seal_of(place, digest=digest)}
         waiting.clear()
 
     try:
@@ -110,7 +144,8 @@ def write_cache(
         if waiting:
             flush(count)
         index = {"format": FORMAT, "version": VERSION, "shards": shards, **fingerprint}
-        write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
+        write_whole(folder / INDEX, json.dumps(with_digest(index), indent=2) + "\n")
+        _remove_others(folder, shards)
     except OSError as error:
         raise SessionFileError(
             f"{folder} cannot be written: {error.strerror or error}; give a folder with room"
@@ -130,34 +165,47 @@ def read_cache(
         SessionFileError: there is no cache, it is damaged, or it belongs to something else.
     """
     folder = Path(directory)
+    place = folder / INDEX
     try:
-        index: dict[str, Json] = json.loads((folder / INDEX).read_bytes())
+        index = read_json_file(place, advice=_ADVICE)
     except FileNotFoundError as error:
         raise SessionFileError(
             f"{folder} holds no teacher cache: it has no {INDEX}; write one with "
             f"session.cache_teacher(batches, path)"
         ) from error
-    except (OSError, ValueError) as error:
-        raise SessionFileError(f"{folder / INDEX} cannot be read: {error}") from error
-    if index.get("format") != FORMAT or index.get("version") != VERSION:
-        raise SessionFileError(f"{folder / INDEX} is no teacher cache of version {VERSION}")
+    except OSError as error:
+        if isinstance(error, SessionFileError):
+            raise
+        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+    if not isinstance(index, dict) or (index.get("format"), index.get("version")) != (
+        FORMAT,
+        VERSION,
+    ):
+        raise SessionFileError(f"{place} is no teacher cache of version {VERSION}; {_ADVICE}")
+    check_shape(index, _SHAPE, place=place, advice=_ADVICE)
+    check_digest(index, place=place, advice=_ADVICE)
     for part, digest in fingerprint.items():
         if index.get(part) != digest:
+            raise SessionFileError(f"{folder} was cached with another {part}; {_ADVICE}")
+    shards = index["shards"]
+    end = 0
+    for name, found in shards.items():
+        first, last = found["batches"]
+        if first != end or last <= first:
             raise SessionFileError(
-                f"{folder} was cached with another {part}; cache again with "
-                f"session.cache_teacher(batches, path)"
+                f"{place} is damaged: shards.{name}.batches is {[first, last]}, expected to begin "
+                f"with {end}; {_ADVICE}"
             )
-    return TeacherCache(folder, {name: range(*ends) for name, ends in index["shards"].items()})
+        end = last
+        check_length(folder / name, found, advice=_ADVICE)
+    batches = {name: range(*found["batches"]) for name, found in shards.items()}
+    return TeacherCache(folder, batches, shards)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_tensors(path)
-    except (OSError, ValueError) as error:
-        raise SessionFileError(
-            f"{path} is missing or damaged ({error}); cache again with "
-            f"session.cache_teacher(batches, path)"
-        ) from error
+def _remove_others(folder: Path, kept: Mapping[str, Json]) -> None:
+    for place in sorted(folder.glob("targets-*.safetensors")):
+        if place.name not in kept and re.fullmatch(_SHARD, place.name):
+            discard(place)
 
 
 def fingerprint_of(pairs: Sequence[Pair], teacher: nn.Module | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from tersely.storage.durable import discard, make_folder, move_whole, partial_path
 
 _CHUNK = 1 << 20
+_HEAD = 8  # bytes that hold the length of a safetensors header
 
 _STORABLE = frozenset(
     {
@@ -47,8 +49,9 @@ def write_tensors(
 
     Args:
         path: the file.
-        tensors: dense tensors of any device and layout; those that share memory are written
-            once each, so that every name can be loaded on its own.
+        tensors: dense tensors of any device and layout. One that has several names is written
+            once, under the first; the metadata has the others, as `safetensors.torch.save_model`
+            writes it. Tensors that share a part of their memory are written once each.
         rename: called with ``path`` and the content's SHA-256; returns the final place beside it.
 
     Returns:
@@ -64,7 +67,10 @@ def write_tensors(
         partial.touch()
         mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
         try:
-            safetensors.torch.save_file(independent(tensors), partial, metadata={"format": "pt"})
+            aliases = _aliases(tensors)
+            single = {name: value for name, value in tensors.items() if name not in aliases}
+            metadata = {**aliases, "format": "pt"}
+            safetensors.torch.save_file(independent(single), partial, metadata=metadata)
         except safetensors.SafetensorError as error:  # raised for a full disk, among others
             raise OSError(f"{partial}: {error}") from error
         partial.chmod(mode)
@@ -84,16 +90,36 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         path: a safetensors file.
 
     Returns:
-        Name -> tensor on the CPU.
+        Name -> tensor on the CPU, also for the further names of a tensor that has several.
 
     Raises:
         ValueError: the file is not a safetensors file; the text says why.
         OSError: it cannot be read.
     """
+    return tensors_in(path.read_bytes())
+
+
+def tensors_in(content: bytes) -> dict[str, Tensor]:
+    """Return every tensor of a safetensors file that was read as a whole.
+
+    Args:
+        content: the file's bytes.
+
+    Returns:
+        As `read_tensors`.
+
+    Raises:
+        ValueError: this is not the content of a safetensors file; the text says why.
+    """
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(path.read_bytes())
+        tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
+    length = int.from_bytes(content[:_HEAD], "little")
+    metadata = json.loads(content[_HEAD : _HEAD + length]).get("__metadata__", {})
+    for alias, name in metadata.items():
+        if name in tensors and alias not in tensors:
+            tensors[alias] = tensors[name].clone()
     return tensors
 
 
@@ -137,3 +163,16 @@ def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(place)
         result[name] = plain
     return result
+
+
+def _aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    first: dict[object, str] = {}
+    aliases = {}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or not tensor.numel():
+            continue
+        place = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+        kept = first.setdefault(place, name)
+        if kept != name:
+            aliases[name] = kept
+    return aliases

@@ -86,6 +86,23 @@ def test_the_task_loss_weighs_what_the_stage_of_the_current_period_says(
     assert found == [1 + 16, 2 + 16, 3 + 16]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_task_loss_weight_that_one_of_two_stages_states_counts(
+    toy_losses, student, teacher, place
+):
+    stages = [
+        {"config_list": [{"op_names": ["0"], "target_names": [target], "apply_method": "toy_sum"}]}
+        for target in ("_output_", "_input_")
+    ]
+    stages[place]["task_loss_weight"] = 0.0
+    session = tersely.attach(student, {"distillation": stages}, teacher=teacher)
+
+    run(session)
+
+    # 2 + 2 of the student less 6 + 6 of the teacher; the inputs are the same.
+    assert session.total_loss(torch.tensor(1000.0)).item() == -8
+
+
 def test_gradients_reach_the_student_and_not_the_teacher(distilled, student, teacher):
     session = distilled()
 

@@ -7,6 +7,7 @@ import torch
 
 import tersely
 from tersely.storage import teacher_cache as cache
+from tersely.storage.json_file import with_digest
 
 BATCHES = [torch.full((1, 2), float(value)) for value in (1, 2, 3)]
 
@@ -84,11 +85,75 @@ def test_a_broken_run_leaves_no_cache(distilled, tmp_path):
 
 def test_a_damaged_file_is_named(distilled, cached, filled):
     (cached / "targets-00000.safetensors").write_bytes(b"nothing")
-    session = distilled(student=filled(1.0))
-    session.use_teacher_cache(cached)
 
-    with pytest.raises(tersely.SessionFileError, match=r"targets-00000\.safetensors is missing or"):
-        session.teacher_batch(0)
+    with pytest.raises(
+        tersely.SessionFileError, match=r"00000\.safetensors has 7 bytes, expected "
+    ):
+        distilled(student=filled(1.0)).use_teacher_cache(cached)
+
+
+def test_a_missing_file_is_named(distilled, cached, filled):
+    (cached / "targets-00000.safetensors").unlink()
+
+    with pytest.raises(
+        tersely.SessionFileError, match=r"00000\.safetensors is missing; cache again"
+    ):
+        distilled(student=filled(1.0)).use_teacher_cache(cached)
+
+
+@pytest.mark.parametrize("name", ["targets-00000.safetensors", "index.json"])
+def test_any_flipped_byte_of_a_cache_is_an_error_that_names_the_file(
+    distilled, cached, filled, name
+):
+    place = cached / name
+    whole = place.read_bytes()
+    session = distilled(student=filled(1.0), teacher=None)
+
+    for index in range(len(whole)):
+        place.write_bytes(whole[:index] + bytes([whole[index] ^ 0x20]) + whole[index + 1 :])
+        with pytest.raises(tersely.SessionFileError, match=str(cached)):  # noqa: PT012  # one act
+            session.use_teacher_cache(cached)
+            session.teacher_batch(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"../x.safetensors": "targets-00000.safetensors"}, "does not match"),
+        ({"/etc/passwd": "targets-00000.safetensors"}, "does not match"),
+        ({"batches": [1, 3]}, r"batches is \[1, 3\], expected to begin with 0"),
+        ({"batches": [0, 0]}, r"batches is \[0, 0\]"),
+        ({"batches": "all"}, "'all' is not of type 'array'"),
+        ({"bytes": None}, "bytes: None is not of type 'integer'"),
+    ],
+)
+def test_an_index_that_was_made_to_fit_is_still_checked(
+    distilled, cached, filled, change, complaint
+):
+    index = json.loads((cached / "index.json").read_text())
+    del index["sha256"]
+    for key, value in change.items():
+        if key in ("batches", "bytes"):
+            index["shards"]["targets-00000.safetensors"][key] = value
+        else:
+            index["shards"][key] = index["shards"].pop(value)
+    (cached / "index.json").write_text(json.dumps(with_digest(index)))
+
+    with pytest.raises(tersely.SessionFileError, match=complaint):
+        distilled(student=filled(1.0), teacher=None).use_teacher_cache(cached)
+
+
+def test_the_files_of_a_longer_cache_are_removed(distilled, cached, filled, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD_BYTES", 1)
+    distilled(student=filled(1.0)).cache_teacher(BATCHES, cached)
+    monkeypatch.undo()
+
+    distilled(student=filled(1.0)).cache_teacher(BATCHES, cached)
+
+    assert [place.name for place in sorted(cached.iterdir())] == [
+        "index.json",
+        "targets-00000.safetensors",
+    ]
 
 
 def test_something_else_is_no_cache(distilled, tmp_path):

@@ -1,6 +1,8 @@
 """Reading files: names, folders, encodings."""
 
 import codecs
+import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
+    (tmp_path / "recipe.yaml").touch()
 
     assert refusal(tmp_path / "recipe.yaml") == "the file cannot be read: permission denied"
 
@@ -91,3 +94,27 @@ def test_line_ends_of_windows_do_not_count_twice(tmp_path):
     path.write_bytes(b'{\r\n  "a": 1\r\n}\r\n')
 
     assert read_file(path).keys["a",] == Mark(2, 3)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "recipe.yaml")
+
+    assert refusal(tmp_path / "recipe.yaml") == "this is a pipe or a device, expected a file"
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null"])
+def test_a_device_is_refused(name):
+    assert refusal(name) == "this is a pipe or a device, expected a file"
+
+
+def test_collecting_garbage_goes_on_after_a_long_file(tmp_path):
+    place = tmp_path / "long.yaml"
+    place.write_text("a: [" + "b, " * 50_000 + "b]\n")
+
+    read_file(place)
+    assert gc.isenabled()
+
+    place.write_text("a: [" + "b, " * 50_000)
+    with pytest.raises(ConfigError):
+        read_file(place)
+    assert gc.isenabled()

@@ -122,7 +122,7 @@ LINK = "expected a string or a list of at least 1 string"
         ("link", 3, f"link: found 3, {LINK}"),
         ("link", [], f"link: found [], {LINK}"),
         ("link", ["a", 1], "link[1]: " + found("1", "a string")),
-        ("projection", "lineare", "projection: " + found("'lineare'", "linear", did_you_mean("linear"))),
+        ("projection", "lineare", "projection: " + found("'lineare'", "linear or conv1x1", did_you_mean("linear"))),
         ("apply_method", ["kl"], "apply_method: " + found('["kl"]', "kl, mse or {name: {option: value}}")),
         ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: " + found("0", "a number above 0")),
         ("apply_method", {"kl": {"alpha": 1}}, "apply_method.kl.alpha: " + unknown_key("alpha", "the options of kl", "the only key is temperature")),

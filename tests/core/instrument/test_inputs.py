@@ -177,3 +177,22 @@ def test_two_inputs_have_masks_of_their_own(row):
     x, y, _ = model(row, row)
     assert x.tolist() == [[0.0, 2.0, 3.0, 4.0]]
     assert y.tolist() == [[0.0, 0.0, 0.0, 4.0]]
+
+
+def test_the_input_of_a_mapping_with_one_tensor_is_that_tensor(row):
+    batch = {"name": "a", "values": row}
+    model = Plain()
+    masked(model, "_input_")
+    found, _, _ = model(batch)
+    assert (found["values"].tolist(), found["name"], batch["values"] is row) == (HALF, "a", True)
+
+
+def test_the_input_of_a_mapping_with_several_tensors_is_an_error_that_lists_them(row):
+    model = Plain()
+    masked(model, "_input_")
+    with pytest.raises(tersely.SessionError) as caught:
+        model({"left": row, "right": row})
+    assert str(caught.value) == (
+        "input target '_input_' of a Plain is a mapping with several tensors: left, right; target "
+        "the input of a module that is called with a tensor"
+    )

@@ -150,9 +150,34 @@ def test_a_key_that_reads_as_a_number_is_preferred_to_a_position():
 
 
 @pytest.mark.parametrize("target", ["_output_", "_output_0"])
-def test_the_output_of_a_mapping_is_its_first_value(target):
-    output = masked({"a": ROW, "b": ROW}, target)()
-    assert (output["a"].tolist(), output["b"].tolist()) == (HALF, WHOLE)
+def test_the_output_of_a_mapping_with_one_tensor_is_that_tensor(target):
+    output = masked({"loss": None, "b": ROW, "states": (ROW,)}, target)()
+    assert (output["b"].tolist(), output["states"][0].tolist()) == (HALF, WHOLE)
+
+
+@pytest.mark.parametrize("target", ["_output_", "_output_0"])
+def test_the_output_of_a_mapping_with_several_tensors_has_to_be_named(target):
+    assert message({"a": ROW, "b": ROW}, target) == (
+        f"output target {target!r} of a Returning is a mapping with several tensors: a, b; write "
+        f"the key, as in _output_a"
+    )
+
+
+@dataclasses.dataclass
+class Plain:
+    hidden: torch.Tensor
+    note: str = "kept"
+
+
+def test_a_plain_dataclass_with_one_tensor_keeps_its_type_and_its_fields():
+    value = Plain(ROW)
+    output = masked(value, "_output_")()
+    assert type(output) is Plain
+    assert (output.hidden.tolist(), output.note, value.hidden is ROW) == (HALF, "kept", True)
+
+
+def test_a_field_of_a_plain_dataclass_is_addressed_by_its_name():
+    assert masked(Plain(ROW), "_output_hidden")().hidden.tolist() == HALF
 
 
 def test_a_model_output_keeps_its_type_its_keys_and_its_attributes():

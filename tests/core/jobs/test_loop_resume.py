@@ -12,6 +12,7 @@ import torch
 from messages import goes_on_after, unfit_checkpoint, without_resume
 
 from tersely.errors import SessionFileError
+from tersely.jobs.checkpoint import add_to_checkpoint
 from tersely.storage import durable
 
 NOISY = {"data": "drawn", "build": "Noisy", "optimizer": "adam", "lr_schedule": "constant"}
@@ -147,8 +148,24 @@ def test_a_damaged_optimizer_is_an_error_that_names_it(
     with pytest.raises(SessionFileError) as caught:
         train(**NOISY, epochs=2, options={"resume": True})
 
-    assert str(caught.value).startswith(f"{place} cannot be read (")
-    assert str(caught.value).endswith(f"); {without_resume()}")
+    assert str(caught.value).startswith(f"{place} has 100 bytes, expected ")
+    assert str(caught.value).endswith(f"changed; {without_resume()}")
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "training.pt", "checkpoint.json", "session.json"]
+)
+def test_any_flipped_byte_of_a_checkpoint_is_an_error_that_names_the_file(
+    train: Any, workshop: Any, cut_off: Callable[..., None], name: str
+) -> None:
+    cut_off(epoch=2, epochs=2)
+    place = workshop.partial / "checkpoint" / "epoch-1" / name
+    whole = place.read_bytes()
+
+    for index in {0, 8, len(whole) // 3, len(whole) // 2, len(whole) - 2}:
+        place.write_bytes(whole[:index] + bytes([whole[index] ^ 0x01]) + whole[index + 1 :])
+        with pytest.raises(SessionFileError, match=name):
+            train(**NOISY, epochs=2, options={"resume": True})
 
 
 def test_an_optimizer_of_other_parameters_is_an_error(
@@ -159,6 +176,7 @@ def test_an_optimizer_of_other_parameters_is_an_error(
     state = torch.load(place, weights_only=True)
     state["optimizer"]["param_groups"][0]["params"] = [0, 1]
     torch.save(state, place)
+    add_to_checkpoint(place.parent, "training.pt")
 
     with pytest.raises(SessionFileError, match=unfit_checkpoint()):
         train(**NOISY, epochs=2, options={"resume": True})

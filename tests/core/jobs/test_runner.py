@@ -357,8 +357,8 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(workshop: Any, run: Run)
     with pytest.raises(SessionFileError) as caught:
         run(resume=True)
 
-    assert str(caught.value).startswith(f"{place} cannot be read (")
-    assert str(caught.value).endswith(f"); {without_resume()}")
+    assert str(caught.value).startswith(f"{place} has 20 bytes, expected ")
+    assert str(caught.value).endswith(f"changed; {without_resume()}")
 
 
 def test_a_checkpoint_of_another_architecture_is_an_error(workshop: Any, run: Run) -> None:
@@ -462,6 +462,64 @@ def test_a_damaged_record_is_an_error_that_says_what_to_remove(workshop: Any, ru
         "name enclosed in double quotes: line 1 column 2 (char 1)); remove "
         f"{workshop.partial} and run the job again"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"parts": None}, "parts: None is not of type 'object'"),
+        ({"done": None}, "done: None is not of type 'array'"),
+        ({"done": [1]}, r"done\[0\]: 1 is not of type 'string'"),
+        ({"metrics": {"before": []}}, r"metrics.before: \[\] is not valid"),
+        ({"state": "asleep"}, "state: 'asleep' is not one of"),
+        ({"epochs": -1}, "epochs: -1 is not valid"),
+        ({"files": {"model.safetensors": "big"}}, "'big' is not of type 'integer'"),
+        ({"metrics": {"before": 1.5}}, "was changed after it was written"),
+    ],
+)
+def test_a_changed_record_is_an_error_that_names_the_key(
+    workshop: Any, run: Run, change: dict[str, Any], complaint: str
+) -> None:
+    run()
+    place = workshop.output / "run.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
+
+    with pytest.raises(SessionFileError, match=complaint) as caught:
+        run()
+
+    assert str(caught.value).startswith(f"{place} ")
+
+
+def test_a_record_nested_without_end_is_an_error(workshop: Any, run: Run) -> None:
+    workshop.partial.mkdir(parents=True)
+    (workshop.partial / "run.json").write_text("[" * 100_000)
+
+    with pytest.raises(SessionFileError, match="is damaged: it is not whole JSON"):
+        run()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "report.html", "session/session.json"])
+def test_a_finished_run_is_not_published_without_what_its_record_promises(
+    workshop: Any, run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run()
+    before = finished_weights(workshop.output)
+
+    def stop(output: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tersely.jobs.runner.publish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    (workshop.partial / name).unlink()
+
+    with pytest.raises(SessionFileError) as caught:
+        run(resume=True)
+
+    assert str(caught.value).startswith(f"{workshop.partial / name} is missing, and ")
+    assert str(caught.value).endswith(f"remove {workshop.partial} and run the job again")
+    assert finished_weights(workshop.output) == before
 
 
 def test_a_record_of_a_newer_version_is_an_error(workshop: Any, run: Run) -> None:

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+import tersely
+
 RATIO = {"sparse_ratio": 0.5}
 
 
@@ -177,3 +179,45 @@ def test_every_problem_is_told_at_once(problems, net):
         "bn._input_7",
         "conv.weight",
     ]
+
+
+def _torch_prune(layer):
+    prune.l1_unstructured(layer, "weight", 0.25)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("hold", "cls", "says"),
+    [
+        (nn.utils.weight_norm, nn.Linear, "held by weight_norm"),
+        (nn.utils.spectral_norm, nn.Conv1d, "held by spectral_norm"),
+        (_torch_prune, nn.ConvTranspose1d, "held by torch.nn.utils.prune"),
+        (nn.utils.parametrizations.weight_norm, nn.Conv2d, "is parametrized"),
+        (nn.utils.parametrizations.spectral_norm, nn.Linear, "is parametrized"),
+        (nn.utils.parametrizations.orthogonal, nn.Linear, "is parametrized"),
+    ],
+)
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_a_held_weight_is_an_error_where_only_the_type_asks_for_it(
+    toy_pruners, hold, cls, says, is_strict
+):
+    sizes = (4, 4) if cls is nn.Linear else (4, 4, 1)
+    model = nn.Sequential(hold(cls(*sizes)), cls(*sizes))
+    entry = {"op_types": [cls.__name__], **RATIO}
+    recipe = {"strict": is_strict, "pruning": {"algorithm": "toy", "config_list": [entry]}}
+
+    with pytest.raises(tersely.PlanError, match=f"0.weight: it .*{says}"):
+        tersely.plan(model, recipe)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    "hold", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["old", "new"]
+)
+def test_a_held_weight_of_a_recurrent_layer_is_an_error(problems, hold):
+    model = nn.Sequential(hold(nn.LSTM(4, 4), "weight_hh_l0"))
+
+    (problem,) = problems(model, {"op_types": ["LSTM"], **RATIO})
+
+    assert problem.startswith("pruning.config_list[0]: 0.weight_hh_l0: it is ")

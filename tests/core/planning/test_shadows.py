@@ -7,7 +7,7 @@ from torch import nn
 
 import tersely
 from tersely.contracts.target_plan import Origin
-from tersely.planning.plan import Shadowed
+from tersely.planning.remarks import Shadowed
 from tersely.planning.shadows import Shadows
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")

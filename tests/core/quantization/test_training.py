@@ -30,13 +30,41 @@ def scale(session, target="_input_"):
     return session.qparams()["0"][target].scale.item()
 
 
-def test_a_range_moves_at_each_training_forward(one, attach):
+def test_a_range_moves_once_per_optimizer_step(one, attach):
     session = attach(one, "toy_follow", INPUT)
     one(row(127.0, 0.0))
+    session.step()
     one(row(63.5, -1.0))
 
     # 0.5 * 127 + 0.5 * 63.5 = 95.25
     assert scale(session) == pytest.approx(0.75)
+
+
+def test_a_range_moves_towards_the_range_of_all_calls_of_a_step(one, attach):
+    session = attach(one, "toy_follow", INPUT)
+    one(row(127.0, 0.0))
+    session.step()
+    for values in (row(31.75, 0.0), row(63.5, 0.0), row(15.0, -1.0)):
+        one(values)
+
+    # As one batch with 63.5 would: 0.5 * 127 + 0.5 * 63.5 = 95.25.
+    assert scale(session) == pytest.approx(0.75)
+    session.step()
+    one(row(95.25, 0.0))
+    assert scale(session) == pytest.approx(0.75)
+
+
+def test_a_module_that_is_called_twice_before_backward_has_the_gradient_of_each_call(one, attach):
+    session = attach(one, "toy_follow", INPUT)
+    first, second = row(127.0, 0.4).requires_grad_(), row(300.0, 0.4).requires_grad_()
+    one(row(127.0, 0.0))
+    session.step()
+
+    (one(first) + one(second)).sum().backward()
+
+    # The first call keeps its own scale: 127 is inside its range although the second moved it.
+    assert first.grad.abs().sum() > 0
+    assert second.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(
@@ -105,6 +133,7 @@ def test_what_is_not_finite_is_refused_by_name_and_leaves_no_trace(one, attach):
         one(row(float("nan"), 0.0))
 
     assert scale(session) == 1
+    session.step()
     one(row(63.5, 0.0))
     assert scale(session) == pytest.approx(0.75)
 

@@ -264,7 +264,7 @@ def test_a_missing_report_file_says_what_to_give(tmp_path: Path) -> None:
         ("{}", "is not a report: it has no format 'tersely-report'"),
         ('{"format": "tersely-report", "version": 9}', "has report format 9, this tersely reads 1; "
          "run the job again or install the version that wrote it"),
-        ('{"format": "tersely-report", "version": 1}', "is damaged: KeyError at 'rows'; run the "
+        ('{"format": "tersely-report", "version": 1}', "is damaged: 'rows' is a required property; run the "
          "job again"),
     ],
     ids=["cut", "foreign", "newer", "incomplete"],

@@ -132,15 +132,17 @@ def test_a_session_says_what_it_is(pruned):
     assert repr(pruned) == "<tersely.Session finalized: 2 targets, step 1>"
 
 
-def test_a_session_without_targets_compresses_and_steps_but_has_nothing_to_finalize():
+def test_a_recipe_that_reaches_no_target_is_an_error_that_says_why():
     model = nn.Sequential(nn.Linear(2, 2, bias=False))
     entry = {"op_types": ["Linear"], "target_names": ["bias"]}
-    session = tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
-    assert len(session.plan) == 0
-    assert message(session.step).startswith("step() found no masks in force")
-    session.compress()
-    session.step()
-    assert session.finalize() is model
+    with pytest.raises(tersely.PlanError) as caught:
+        tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
+    assert str(caught.value) == (
+        "the recipe reaches no target of this model, so there is nothing to compress; write entries "
+        "that select modules of it, and see print(tersely.plan(model, recipe))\n"
+        "  0.bias is skipped: the module has None there"
+    )
+    assert type(model[0]) is nn.Linear
 
 
 def test_a_pruning_session_adds_no_loss_and_no_parameters(pruned):

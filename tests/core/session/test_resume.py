@@ -214,7 +214,51 @@ class TestWhatDoesNotFit:
         plan, document = session.plan.to_dict(), dict(session.plan.recipe.document)
         del tensors["mask:0.weight"]
         save_session(tmp_path, tensors=tensors, data=data, plan=plan, recipe=document, plugins=[])
-        assert self.refused(build(), tmp_path) == "the saved session lacks the mask of 0.weight"
+        assert self.refused(build(), tmp_path) == (
+            f"{tmp_path / 'session.json'}: the saved session lacks the mask of 0.weight"
+        )
+
+    @pytest.mark.parametrize(
+        ("path", "value", "complaint"),
+        [
+            (("steps",), -1, "data.steps: -1 is less than the minimum of 0"),
+            (("history",), None, "data.history: None is not of type 'array'"),
+            (("metrics",), {"before": "high"}, "data.metrics.before: 'high' is not of type"),
+            (("history", 0, "sparsity"), "half", r"data.history\[0\].sparsity: 'half' is not of"),
+            (("pruning",), [1], "lacks a part of its state|cannot be restored|damaged"),
+            (("pruning",), None, "lacks a part of its state"),
+        ],
+    )
+    def test_a_part_of_the_data_that_was_made_to_fit_is_still_checked(
+        self, build, tmp_path, path, value, complaint
+    ):
+        session = tersely.prune(build(), CONFIG, algorithm="toy")
+        tensors, data = session.state()
+        plan, document = session.plan.to_dict(), dict(session.plan.recipe.document)
+        holder = data = json.loads(json.dumps(data))
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = value
+        save_session(tmp_path, tensors=tensors, data=data, plan=plan, recipe=document, plugins=[])
+        model = build()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+        with pytest.raises(tersely.SessionFileError, match=complaint) as caught:
+            tersely.load_session(model, tmp_path)
+
+        assert str(tmp_path / "session.json") in str(caught.value)
+        assert type(model[0]) is nn.Linear
+        assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
+
+    @pytest.mark.parametrize("key", ["recipe", "targets", "shadowed"])
+    def test_a_plan_that_was_made_to_fit_is_still_checked(self, build, tmp_path, key):
+        session = tersely.prune(build(), CONFIG, algorithm="toy")
+        tensors, data = session.state()
+        plan = {**session.plan.to_dict(), key: 7}
+        save_session(tmp_path, tensors=tensors, data=data, plan=plan, recipe={}, plugins=[])
+
+        with pytest.raises(tersely.SessionFileError, match=str(tmp_path)):
+            tersely.load_session(build(), tmp_path)
 
     def test_a_state_with_a_mask_of_another_plan(self, build):
         session = tersely.attach(build(), GRADUAL)
@@ -250,6 +294,29 @@ class TestWhatDoesNotFit:
         with pytest.raises(tersely.SessionFileError) as caught:
             session.restore(tensors, data)
         assert str(caught.value) == "the saved session lacks a part of its state: KeyError('steps')"
+
+    @pytest.mark.parametrize(
+        ("method", "key"),
+        [
+            ("pruning", "is_compressed"),
+            ("pruning", "handed_over"),
+            ("pruning", "frozen"),
+            ("quantization", "seen"),
+            ("quantization", "handed_over"),
+            ("distillation", "projections"),
+        ],
+    )
+    def test_a_state_that_lacks_a_part_of_one_method(self, build, method, key):
+        session = tersely.prune(build(), CONFIG, algorithm="toy")
+        tensors, data = session.state()
+        del data[method][key]
+        model = build()
+        other = tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": CONFIG}})
+        with pytest.raises(tersely.SessionFileError, match=f"lacks a part of its state.*{key}"):
+            other.restore(tensors, data)
+        # Masks come before most of it, and are taken back.
+        assert other.masks() == {}
+        assert not other.is_compressed
 
     def test_a_compressed_state_that_lacks_a_mask(self, build):
         session = tersely.prune(build(), CONFIG, algorithm="toy")

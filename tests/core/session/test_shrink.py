@@ -172,7 +172,6 @@ def test_quantization_and_distillation_go_on_with_the_small_model():
         session.teacher_forward(INPUTS)
         train(model, session, optimizer, 1)
     assert session.qparams()["3"]["weight"].scale.ndim == 0
-    session.finalize()
 
 
 def test_what_the_teacher_is_compared_with_keeps_its_shape():

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+import tersely
 from tersely import SessionError
 from tersely_pruning.slim import Slim
 
@@ -108,3 +110,21 @@ def test_factors_move_as_fast_as_the_options_say():
     optimizer = Slim(learning_rate=0.125).optimizer(list(learned([1.0]).values()))
     assert isinstance(optimizer, torch.optim.Adam)
     assert optimizer.param_groups[0]["lr"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"), [("slim", {}), ("movement", {"cooldown_begin_step": 2})]
+)
+def test_a_learning_stage_may_select_nothing_beside_one_that_does(algorithm, options):
+    model = nn.Sequential(nn.Linear(4, 4))
+    entries = {"Linear": "level", "Conv2d": algorithm}
+    stages = [
+        {"algorithm": name, "config_list": [{"op_types": [one], "sparse_ratio": 0.5}]}
+        for one, name in entries.items()
+    ]
+    stages[1]["options"] = options
+    with pytest.warns(UserWarning, match="no module has this type"):
+        session = tersely.attach(model, {"pruning": stages})
+    session.compress()
+    session.step()
+    assert session.sparsity()["0"]["weight"] == 0.5

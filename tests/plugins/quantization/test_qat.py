@@ -1,7 +1,9 @@
 """What qat tells the session that follows training."""
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator
+from torch import nn
 
 import tersely
 from tersely.contracts.quantizer import FollowsTraining
@@ -42,3 +44,17 @@ def test_options_are_checked(options, is_legal):
     schema = tersely.registry().quantizers.info("qat").options
 
     assert Draft202012Validator(schema).is_valid(options) is is_legal
+
+
+def test_a_model_in_evaluation_mode_is_noticed_at_the_first_step():
+    model = nn.Sequential(nn.Linear(4, 2)).eval()
+    entry = {"op_types": ["Linear"], "target_names": ["weight"]}
+    session = tersely.attach(model, {"quantization": {"algorithm": "qat", "config_list": [entry]}})
+    model(torch.ones(1, 4))
+
+    with pytest.raises(tersely.SessionError, match=r"evaluation mode.*call model\.train\(\)"):
+        session.step()
+
+    model.train()(torch.ones(1, 4))
+    session.step()
+    assert session.steps == 1

@@ -16,10 +16,11 @@ def build():
 
 def test_ranges_and_scales_come_with_the_weights():
     model, fresh = build(), build()
-    tersely.attach(model, RECIPE)
+    session = tersely.attach(model, RECIPE)
     again = tersely.attach(fresh, RECIPE)
     inputs = torch.arange(12.0).view(3, 4)
     model(inputs)
+    session.step()
 
     fresh.load_state_dict(model.state_dict())
 

@@ -104,7 +104,9 @@ def test_finalizing_changes_nothing_of_what_is_computed(algorithm):
         warnings.simplefilter("ignore", UserWarning)
         session.finalize()
 
-    assert torch.equal(model(X), expected)
+    # Factors of input channels are divided out again, which rounds.
+    tolerance = 1e-5 if algorithm in ("awq", "smoothquant") else 0
+    torch.testing.assert_close(model(X), expected, rtol=tolerance, atol=tolerance)
     assert [name for name, _ in model.named_parameters()] == names
 
 

@@ -49,7 +49,9 @@ def test_what_is_masked_stays_zero(quantizer):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         session.finalize()
-    assert torch.equal(session.model(X), expected)
+    # Factors of input channels are divided out again, which rounds.
+    tolerance = 1e-5 if quantizer in ("awq", "smoothquant") else 0
+    torch.testing.assert_close(session.model(X), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("quantizer", ["ptq", "lsq", "awq", "smoothquant"])

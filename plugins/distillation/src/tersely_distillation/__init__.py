@@ -43,6 +43,17 @@ def temperature(default: float) -> Mapping[str, Any]:
     }
 
 
+DIM = {
+    "type": "integer",
+    "default": -1,
+    "description": "The dimension that holds classes: 1 for logits of (batch, classes, ...).",
+}
+MASK = {
+    "type": ["string", "null"],
+    "minLength": 1,
+    "default": None,
+    "description": "The model's input that is 0 at positions to leave out, as in attention_mask.",
+}
 BETA = {
     "type": "number",
     "exclusiveMinimum": 0,
@@ -124,7 +135,8 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
         tersely.LossInfo(
             name="kl",
             implementation="tersely_distillation.kl:kl",
-            options=options(temperature=temperature(2.0)),
+            options=options(temperature=temperature(2.0), dim=DIM, mask=MASK),
+            input_options=("mask",),
             summary="Kullback-Leibler divergence of softened distributions, for logits.",
             paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
         ),
@@ -135,7 +147,10 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
                 alpha=weight(1.0, "Factor of the teacher's first class against all others."),
                 beta=weight(8.0, "Factor of the other classes among themselves."),
                 temperature=temperature(4.0),
+                dim=DIM,
+                mask=MASK,
             ),
+            input_options=("mask",),
             summary="Divergence of the teacher's first class and of all others, weighted apart.",
             paper="Zhao et al., Decoupled Knowledge Distillation, CVPR 2022",
         ),
@@ -146,7 +161,10 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
                 beta=weight(1.0, "Factor of the relation between the classes of a sample."),
                 gamma=weight(1.0, "Factor of the relation between the samples of a class."),
                 temperature=temperature(1.0),
+                dim=DIM,
+                mask=MASK,
             ),
+            input_options=("mask",),
             summary="One minus the correlation of probabilities, for teachers that are far ahead.",
             paper="Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tersely_distillation.pairs import pair
+from tersely_distillation.classes import class_rows
 from tersely_distillation.vectors import unit
 
 
@@ -16,6 +16,8 @@ def correlation(
     beta: float = 1.0,
     gamma: float = 1.0,
     temperature: float = 1.0,
+    dim: int = -1,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Return how little the student's probabilities correlate with the teacher's.
 
@@ -30,6 +32,8 @@ def correlation(
         beta: at least 0, factor of the relation between classes.
         gamma: at least 0, factor of the relation between samples.
         temperature: above 0, divides both logits.
+        dim: the dimension that holds classes.
+        mask: None, or the logits' shape without classes: positions that are 0 are left out.
 
     Returns:
         0-dim, float32 or float64, no unit. Probabilities that do not vary correlate with nothing:
@@ -39,16 +43,15 @@ def correlation(
     Raises:
         ValueError: the shapes differ, have no batch, or have a single class.
     """
-    student, teacher = pair(
-        "correlation", student, teacher, of="logits of one shape (batch, ..., classes)", rank=2
-    )
+    shape = tuple(student.shape)
+    student, teacher, _ = class_rows("correlation", student, teacher, dim=dim, mask=mask, rank=2)
     if student.shape[-1] == 1:
-        raise ValueError(
-            f"correlation needs at least two classes, and the last dimension of "
-            f"{tuple(student.shape)} has one"
-        )
+        where = "the last dimension" if dim == -1 else f"dimension {dim}"
+        raise ValueError(f"correlation needs at least two classes, and {where} of {shape} has one")
     ours = (student / temperature).softmax(-1).flatten(0, -2)
     theirs = (teacher / temperature).softmax(-1).flatten(0, -2)
+    if not len(ours):
+        return student.sum()  # the mask leaves nothing: 0, with a gradient of zeros
     loss = beta * _distance(ours, theirs, 1)
     if len(ours) > 1:
         loss = loss + gamma * _distance(ours, theirs, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tersely_distillation.pairs import pair
+from tersely_distillation.classes import class_rows
 
 
 def decoupled_kl(
@@ -15,6 +15,8 @@ def decoupled_kl(
     alpha: float = 1.0,
     beta: float = 8.0,
     temperature: float = 4.0,
+    dim: int = -1,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Return the divergences of the target class and among the other classes, weighted.
 
@@ -23,7 +25,8 @@ def decoupled_kl(
     themselves, times T squared. `kl` is the same with beta = 1 - the teacher's probability of the
     target, which silences the second part where the teacher is sure. Departs from the paper in
     the target, which there is the label: here it is the class that the teacher ranks first, the
-    lowest index among equals. As in `kl`, the sum is divided by the length of dimension 0 alone.
+    lowest index among equals. As in `kl`, the sum is divided by the length of dimension 0 alone, or
+    by the number of positions that a mask leaves.
 
     Args:
         student: logits, shape (batch, ..., classes), float, at least two classes.
@@ -31,6 +34,8 @@ def decoupled_kl(
         alpha: at least 0, factor of the target class.
         beta: at least 0, factor of the other classes; 8 suits teachers that are sure.
         temperature: above 0, divides both logits.
+        dim: the dimension that holds classes.
+        mask: None, or the logits' shape without classes: positions that are 0 are left out.
 
     Returns:
         0-dim, float32 or float64, nats times temperature squared per sample.
@@ -38,22 +43,21 @@ def decoupled_kl(
     Raises:
         ValueError: the shapes differ, have no batch, or have a single class.
     """
-    student, teacher = pair(
-        "decoupled_kl", student, teacher, of="logits of one shape (batch, ..., classes)", rank=2
+    shape = tuple(teacher.shape)
+    student, teacher, count = class_rows(
+        "decoupled_kl", student, teacher, dim=dim, mask=mask, rank=2
     )
     classes = teacher.shape[-1]
     if classes == 1:
-        raise ValueError(
-            f"decoupled_kl needs at least two classes, and the last dimension of "
-            f"{tuple(teacher.shape)} has one"
-        )
+        where = "the last dimension" if dim == -1 else f"dimension {dim}"
+        raise ValueError(f"decoupled_kl needs at least two classes, and {where} of {shape} has one")
     target = teacher.argmax(-1, keepdim=True)
     others = torch.arange(classes - 1, device=teacher.device)
     others = others + (others >= target)
     ours, our_rest = _split(student / temperature, target, others)
     theirs, their_rest = _split(teacher / temperature, target, others)
     loss = alpha * _divergence(ours, theirs) + beta * _divergence(our_rest, their_rest)
-    return loss * temperature**2 / len(student)
+    return loss * temperature**2 / count
 
 
 def _split(logits: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,9 @@ class Group:
         rank = len(shape)
         is_activation = target.kind in ("input", "output")
         dim = target.channel_dim % rank if is_activation and rank else target.input_dim
-        if dim >= rank or (is_activation and dim == 0):
+        if max(dim, 0 if is_activation else target.output_dim) >= rank or (
+            is_activation and not dim
+        ):
             raise ValueError(
                 f"a group lies along the input dimension, and {target.name} of shape {list(shape)} "
                 "has none; leave it out of target_names or write another granularity"

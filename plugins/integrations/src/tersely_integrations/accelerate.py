@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import tersely
 from tersely_integrations.running import (
     Calibration,
+    Mask,
     Prepare,
     RunningSession,
     Source,
@@ -30,6 +31,7 @@ class Compression:
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
         calibration: Calibration | None = None,
+        mask: Mask | None = None,
         restore: bool = True,
     ) -> None:
         """Take a session, or a recipe to attach now; before or after ``accelerator.prepare``.
@@ -44,11 +46,13 @@ class Compression:
                 compress after training.
             calibration: returns the batches to calibrate with; called before ``prepare``, and again
                 where a restored session has stages that are still to come.
+            mask: which positions of a calibration batch are data, where it is not its
+                ``attention_mask``; see `tersely.Session.calibrate`.
             restore: whether ``load_state`` restores the session; False when you loaded it yourself.
         """
         self._accelerator = accelerator
         self._running = RunningSession(
-            source, teacher=teacher, prepare=prepare, calibration=calibration
+            source, teacher=teacher, prepare=prepare, calibration=calibration, mask=mask
         )
         if not isinstance(source, tersely.Session):
             if model is None:

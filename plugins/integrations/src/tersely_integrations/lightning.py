@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import tersely
 from tersely_integrations.running import (
     Calibration,
+    Mask,
     Prepare,
     RunningSession,
     Source,
@@ -31,6 +32,7 @@ class TerselyCallback(pl.Callback):
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
         calibration: Calibration | None = None,
+        mask: Mask | None = None,
         finalize: bool = False,
     ) -> None:
         """Take a session, or a recipe to attach when fitting starts.
@@ -43,11 +45,13 @@ class TerselyCallback(pl.Callback):
                 algorithms that compress after training.
             calibration: returns the batches to calibrate with; called before ``prepare``, and again
                 where a resumed session has stages that are still to come.
+            mask: which positions of a calibration batch are data, where it is not its
+                ``attention_mask``; see `tersely.Session.calibrate`.
             finalize: whether to finalize the session when fitting ends.
         """
         super().__init__()
         self._running = RunningSession(
-            source, teacher=teacher, prepare=prepare, calibration=calibration
+            source, teacher=teacher, prepare=prepare, calibration=calibration, mask=mask
         )
         self._finalize = finalize
         self._optimizer_steps = 0

@@ -21,6 +21,7 @@ Prepare: TypeAlias = Callable[[tersely.Session], object]
 """What makes a new session ready to train."""
 
 Calibration: TypeAlias = Callable[[], Iterable[Any]]
+Mask: TypeAlias = str | Callable[[Any], Tensor | None]
 """What returns the batches that `tersely.Session.calibrate` takes."""
 
 FOLDER = "tersely"
@@ -50,6 +51,7 @@ class RunningSession:
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
         calibration: Calibration | None = None,
+        mask: Mask | None = None,
     ) -> None:
         if isinstance(source, tersely.Session) and teacher is not None:
             raise ValueError(
@@ -63,6 +65,7 @@ class RunningSession:
         self._teacher = source.teacher if isinstance(source, tersely.Session) else teacher
         self._prepare = prepare
         self._calibration = calibration
+        self._mask = mask
         self._is_finalized = False
         # Whoever has the session may have called its total_loss; whoever gave a recipe has not.
         self._needs_loss = not is_session
@@ -103,7 +106,7 @@ class RunningSession:
             return
         try:
             if self._calibration is not None:
-                self.session.calibrate(self._calibration())
+                self.session.calibrate(self._calibration(), mask=self._mask)
             if self._prepare is not None:
                 self._prepare(self.session)
         except BaseException:
@@ -210,7 +213,7 @@ class RunningSession:
     def _go_on(self) -> None:
         # Batches are not saved, and stages that are still to come may look at some.
         if self.session.waiting and self._calibration is not None:
-            self.session.calibrate(self._calibration())
+            self.session.calibrate(self._calibration(), mask=self._mask)
         self.is_prepared = True
 
     def finalize(self) -> nn.Module:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 import tersely
 from tersely_integrations.running import (
     Calibration,
+    Mask,
     Prepare,
     RunningSession,
     Source,
@@ -40,6 +41,7 @@ class TerselyCallback(TrainerCallback):
         teacher: nn.Module | None = None,
         prepare: Prepare | None = compress,
         calibration: Calibration | None = None,
+        mask: Mask | None = None,
         finalize: bool = False,
     ) -> None:
         """Take a session, or a recipe to attach when training starts.
@@ -52,10 +54,12 @@ class TerselyCallback(TrainerCallback):
                 algorithms that compress after training.
             calibration: returns the batches to calibrate with; called before ``prepare``, and again
                 where a resumed session has stages that are still to come.
+            mask: which positions of a calibration batch are data, where it is not its
+                ``attention_mask``; see `tersely.Session.calibrate`.
             finalize: whether to finalize the session when training ends.
         """
         self._running = RunningSession(
-            source, teacher=teacher, prepare=prepare, calibration=calibration
+            source, teacher=teacher, prepare=prepare, calibration=calibration, mask=mask
         )
         self._finalize = finalize
         self.resumed: str | None = None

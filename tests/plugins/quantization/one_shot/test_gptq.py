@@ -214,3 +214,18 @@ def test_convolutions_of_every_kind_are_solved(module, shape, size, make_target,
     assert found < 0.9 * output_error(target, nearest, inputs)
     again = tersely.fake_quantize(solution.tensor, solution.qparams)
     torch.testing.assert_close(again, solution.tensor)
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq", "smoothquant"])
+def test_detach_gives_back_parameters_that_overlap_in_memory(algorithm):
+    both = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    before = both.clone()
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    model[0].weight, model[1].weight = nn.Parameter(both[:8]), nn.Parameter(both[4:])
+    entry = {"op_types": ["Linear"], "target_names": ["weight"]}
+    stage = {"algorithm": algorithm, "config_list": [entry]}
+    session = tersely.attach(model, {"quantization": stage})
+    session.calibrate([torch.randn(32, 8, generator=torch.Generator().manual_seed(1))])
+    session.compress()
+    session.detach()
+    assert torch.equal(both, before)

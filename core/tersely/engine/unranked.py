@@ -1,0 +1,36 @@
+"""Targets of which calibration showed nothing, so that their own weights alone decided."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from tersely.engine.run import Run
+from tersely.errors import CompressionWarning
+
+_SHOWN = 10
+
+
+def warn_of_unranked(runs: Iterable[Run[Any]], outcome: str) -> None:
+    """Warn once of all targets whose inputs were zero, or that no row reached.
+
+    Args:
+        runs: the stages; what they have told already is left out.
+        outcome: what became of the targets.
+    """
+    names = []
+    for run in runs:
+        names += [name for name in dict.fromkeys(run.unranked) if name not in run.told]
+        run.told.update(run.unranked)
+        run.unranked.clear()
+    if not names:
+        return
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    warnings.warn(
+        f"calibration showed nothing of {len(names)} targets: no row reached their modules, or "
+        f"all of what they saw or produced was zero; they are {outcome}: "
+        f"{', '.join(names[:_SHOWN])}{more}; calibrate with batches that reach them",
+        CompressionWarning,
+        stacklevel=5,
+    )

@@ -1,0 +1,58 @@
+"""The JSON Schema of a report's data, out of the types of the classes that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from tersely.json_value import Json
+from tersely.reporting.rows import Moment, Remark, ReportRow
+
+_STRINGS: Json = {"type": "array", "items": {"type": "string"}}
+_TYPES: Mapping[str, Json] = {
+    "str": {"type": "string"},
+    "bool": {"type": "boolean"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "tuple[int, ...]": {"type": "array", "items": {"type": "integer"}},
+    "None": {"type": "null"},
+}
+
+
+def report_shape() -> dict[str, Json]:
+    """Return the JSON Schema of what `Report.from_dict` takes."""
+    return {
+        "required": [
+            "rows", "warnings", "remarks", "metrics", "history", "versions", "model_elements",
+        ],
+        "properties": {
+            "rows": {"type": "array", "items": _shape_of(ReportRow)},
+            "warnings": _STRINGS,
+            "remarks": {"type": "array", "items": _shape_of(Remark)},
+            "metrics": {
+                "type": "object",
+                "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+            },
+            "history": {"type": "array", "items": _shape_of(Moment)},
+            "versions": {"type": "object", "additionalProperties": {"type": "string"}},
+            "model_elements": _type_of("int | None"),
+        },
+    }  # fmt: skip
+
+
+def _shape_of(kind: type[attrs.AttrsInstance]) -> dict[str, Json]:
+    fields = attrs.fields(kind)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [field.name for field in fields if field.default is attrs.NOTHING],
+        "properties": {field.name: _type_of(str(field.type)) for field in fields},
+    }
+
+
+def _type_of(annotation: str) -> Json:
+    names = annotation.split(" | ")
+    # A closed set of words is text for a reader: another version may know more of them.
+    found = [_TYPES[name] if name in _TYPES else _TYPES["str"] for name in names]
+    return found[0] if len(found) == 1 else {"anyOf": found}

@@ -1,0 +1,64 @@
+"""Where the instrumented modules are in the model, so that one that was replaced is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+
+import attrs
+from torch import nn
+
+from tersely.errors import SessionError
+from tersely.planning.selection import Universe
+
+
+@attrs.frozen(slots=False, eq=False)
+class Places:
+    """The modules on the way to every instrumented module, as they were when it was attached.
+
+    Attributes:
+        universe: all modules of the model at that time.
+        instrumented: the instrumented modules.
+    """
+
+    universe: Universe
+    instrumented: Collection[nn.Module]
+
+    @cached_property
+    def _links(self) -> list[tuple[dict[str, nn.Module | None], str, nn.Module]]:
+        # Made when first asked for: most sessions of a test or a one-shot run never ask.
+        modules = dict(zip(self.universe.names, self.universe.modules, strict=True))
+        names: set[str] = set()
+        for name, module in modules.items():
+            rest = name if module in self.instrumented else ""
+            while rest and rest not in names:
+                names.add(rest)
+                rest = rest.rpartition(".")[0]
+        found = []
+        for name in sorted(names):
+            parent, _, key = name.rpartition(".")
+            found.append((modules[parent]._modules, key, modules[name]))
+        return found
+
+    def need_unchanged(self, call: str) -> None:
+        """Refuse to go on where an instrumented module is no longer in the model.
+
+        One that was wrapped is still in it, under another name, and works on.
+
+        Args:
+            call: the method that was called.
+
+        Raises:
+            SessionError: a module was replaced or removed.
+        """
+        if all(children.get(key) is module for children, key, module in self._links):
+            return
+        present = set(self.universe.modules[0].modules())
+        for name, module in zip(self.universe.names, self.universe.modules, strict=True):
+            if module in self.instrumented and module not in present:
+                raise SessionError(
+                    f"{call}() found that the module {name!r} was replaced or removed after the "
+                    f"session was attached, so its masks and scales act on nothing; change the "
+                    f"model before tersely.attach(), or put the module back",
+                    target=name,
+                )

@@ -1,0 +1,93 @@
+"""Models that change while a session is attached, and modules that no session can serve."""
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+
+pytestmark = pytest.mark.usefixtures("toy_pruners")
+
+CONFIG = [{"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}]
+
+
+@pytest.fixture
+def session():
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 4))
+    return tersely.prune(model, CONFIG, algorithm="toy")
+
+
+@pytest.mark.parametrize("call", ["step", "report", "finalize", "compress"])
+@pytest.mark.parametrize("name", ["0.0", "1"])
+def test_a_replaced_module_is_noticed_by_name(session, call, name):
+    session.model.set_submodule(name, nn.Linear(4, 4))
+    with pytest.raises(tersely.SessionError, match=f"{call}.. found that the module '{name}' was"):
+        getattr(session, call)()
+
+
+def test_a_module_whose_parent_was_replaced_is_noticed_when_the_session_is_saved(session, tmp_path):
+    session.model[0] = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(tersely.SessionError, match=r"module '0\.0' was replaced or removed"):
+        session.save(tmp_path / "session")
+
+
+def test_a_module_that_was_put_back_goes_on(session):
+    before = session.model[1]
+    session.model[1] = nn.Linear(4, 4)
+    session.model[1] = before
+    session.step()
+    assert session.steps == 1
+
+
+def test_a_module_that_was_wrapped_goes_on(session):
+    session.model[1] = nn.Sequential(session.model[1], nn.ReLU())
+    session.step()
+    assert int((session.finalize()[1][0].weight == 0).sum()) == 8
+
+
+class OwnClass(nn.Linear):
+    """Asks for the class above its own in the way that no subclass survives."""
+
+    def forward(self, x):
+        return super(self.__class__, self).forward(x)
+
+
+class OwnType(nn.Linear):
+    """Says the same with ``type``."""
+
+    def forward(self, x):
+        return super(type(self), self).forward(x)
+
+
+class Fine(nn.Linear):
+    """Names its class only where that is harmless."""
+
+    def __init__(self, *sizes):
+        super(self.__class__, self).__init__(*sizes)
+
+    def forward(self, x):
+        assert self.__class__.__name__ == "Fine"
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("cls", [OwnClass, OwnType])
+def test_super_of_its_own_class_is_refused_when_attached(cls):
+    entry = {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5}
+    model = nn.Sequential(cls(4, 4))
+    with pytest.raises(tersely.AttachError, match=f"write super.. without .* in {cls.__name__}"):
+        tersely.prune(model, [entry], algorithm="toy")
+    assert type(model[0]) is cls
+
+
+def test_super_and_the_class_name_in_one_method_are_fine():
+    entry = {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5}
+    model = nn.Sequential(Fine(4, 4))
+    tersely.prune(model, [entry], algorithm="toy")
+    assert model(torch.ones(1, 4)).shape == (1, 4)
+
+
+def test_an_expanded_parameter_is_an_error_that_says_what_to_do():
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(torch.ones(1, 4).expand(4, 4))
+    with pytest.raises(tersely.PlanError, match=r"0\.weight: it is expanded, .* of \.clone\(\)"):
+        tersely.prune(nn.Sequential(layer), CONFIG, algorithm="toy")

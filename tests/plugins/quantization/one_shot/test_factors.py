@@ -1,0 +1,123 @@
+"""What is saved of a finished model is right without the factors of its inputs."""
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+from tersely.session.baking import FinalizeWarning
+
+KINDS = {
+    "linear": (lambda: nn.Linear(8, 6), (64, 8), -1),
+    "without_bias": (lambda: nn.Linear(8, 6, bias=False), (64, 8), -1),
+    "conv": (lambda: nn.Conv2d(8, 6, 3), (4, 8, 6, 6), 1),
+    "grouped": (lambda: nn.Conv2d(8, 6, 3, groups=2), (4, 8, 6, 6), 1),
+    "transposed": (lambda: nn.ConvTranspose2d(8, 6, 3), (4, 8, 6, 6), 1),
+}
+
+
+def make(kind):
+    torch.manual_seed(0)
+    build, shape, dim = KINDS[kind]
+    inputs = torch.randn(shape)
+    outliers = torch.ones(8)
+    outliers[::3] = 30
+    sizes = [8 if one == dim % len(shape) else 1 for one in range(len(shape))]
+    return nn.Sequential(build()), inputs * outliers.view(sizes)
+
+
+def finished(model, inputs, algorithm, *, targets=("_input_", "weight")):
+    entry = {"op_names": ["0"], "target_names": list(targets), "quant_dtype": "int8"}
+    session = tersely.quantize(model, [entry], algorithm=algorithm, data=[inputs])
+    simulated = model(inputs).detach()
+    if "_input_" in targets:
+        with pytest.warns(FinalizeWarning):
+            session.finalize()
+    else:
+        session.finalize()
+    return simulated
+
+
+@pytest.mark.parametrize("algorithm", ["smoothquant", "awq"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_saved_weights_are_right_in_a_plain_model(kind, algorithm):
+    model, inputs = make(kind)
+    wanted = model(inputs).detach()
+    simulated = finished(model, inputs, algorithm)
+
+    plain = nn.Sequential(KINDS[kind][0]())
+    plain.load_state_dict({key: model.state_dict()[key] for key in plain.state_dict()})
+
+    torch.testing.assert_close(model(inputs), simulated, rtol=1e-5, atol=1e-4)
+    assert (plain(inputs) - wanted).norm() < 0.03 * wanted.norm()
+
+
+@pytest.mark.parametrize("algorithm", ["smoothquant", "awq"])
+def test_what_shares_an_input_is_right_in_a_plain_model(algorithm):
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+            self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            x = self.norm(x)
+            return self.query(x) + self.key(x)
+
+    torch.manual_seed(0)
+    model, inputs = Heads(), torch.randn(64, 8)
+    model.norm.weight.data[::3] = 30
+    wanted = model(inputs).detach()
+    entry = {"op_types": ["Linear"], "target_names": ["_input_", "weight"]}
+    session = tersely.quantize(model, [entry], algorithm=algorithm, data=[inputs])
+    with pytest.warns(FinalizeWarning):
+        session.finalize()
+
+    plain = Heads()
+    plain.load_state_dict({key: model.state_dict()[key] for key in plain.state_dict()})
+
+    assert (plain(inputs) - wanted).norm() < 0.03 * wanted.norm()
+    assert (model(inputs) - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_weights_alone_leave_a_plain_model():
+    model, inputs = make("linear")
+    simulated = finished(model, inputs, "awq", targets=("weight",))
+
+    assert type(model[0]) is nn.Linear
+    assert torch.equal(model(inputs), simulated)
+    assert not [name for name, _ in model.named_buffers()]
+
+
+def test_masked_weights_stay_zero_when_factors_are_divided_out():
+    model, inputs = make("linear")
+    recipe = {
+        "pruning": {
+            "algorithm": "level",
+            "config_list": [{"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5}],
+        },
+        "quantization": {
+            "algorithm": "smoothquant",
+            "config_list": [{"op_names": ["0"], "target_names": ["_input_", "weight"]}],
+        },
+    }
+    session = tersely.attach(model, recipe)
+    session.calibrate([inputs])
+    session.compress()
+    kept = session.masks()["0"]["weight"]
+    with pytest.warns(FinalizeWarning):
+        session.finalize()
+
+    assert not model[0].weight[~kept].any()
+
+
+def test_a_half_precision_model_is_finished_in_its_precision():
+    model, inputs = make("linear")
+    model, inputs = model.bfloat16(), inputs.bfloat16()
+    wanted = model(inputs).detach().float()
+    finished(model, inputs, "smoothquant")
+
+    found = model(inputs)
+
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - wanted).norm() < 0.03 * wanted.norm()

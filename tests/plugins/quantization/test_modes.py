@@ -1,0 +1,114 @@
+"""Calibrating and compressing in inference mode and under autocast, and values that are no floats."""
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+from tersely.engine.precision import full_precision, plain_modes
+
+QUANTIZERS = ["ptq", "qat", "lsq", "lsq_plus", "dorefa", "bnn"]
+QUANTIZERS += ["rtn", "gptq", "awq", "smoothquant", "adaround"]
+PRUNERS = ["level", "l1_norm", "wanda", "sparsegpt", "apoz", "mean_activation"]
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def recipe_of(algorithm):
+    entry = {"op_types": ["Linear"], "target_names": ["weight"]}
+    options = {"iterations": 3} if algorithm == "adaround" else {}
+    if algorithm in ("apoz", "mean_activation"):
+        entry = {"op_types": ["Linear"], "sparse_ratio": 0.5}
+    elif algorithm in PRUNERS:
+        entry["sparse_ratio"] = 0.5
+    elif algorithm not in ("gptq", "awq", "adaround"):
+        entry["target_names"] = ["_input_", "weight"]
+    method = "pruning" if algorithm in PRUNERS else "quantization"
+    return {method: {"algorithm": algorithm, "options": options, "config_list": [entry]}}
+
+
+def compressed(algorithm, mode, batch):
+    model = build()
+    session = tersely.attach(model, recipe_of(algorithm))
+    with mode:
+        session.calibrate([batch()])
+        session.compress()
+    return model, session
+
+
+def batch():
+    return torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("algorithm", [*QUANTIZERS, *PRUNERS])
+def test_inference_mode_changes_nothing_and_the_model_trains(algorithm):
+    wanted, _ = compressed(algorithm, torch.no_grad(), batch)
+
+    model, session = compressed(algorithm, torch.inference_mode(), batch)
+
+    inputs = batch()
+    assert torch.equal(model(inputs), wanted(inputs))
+    session.total_loss(model(inputs).square().mean()).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    session.step()
+
+
+@pytest.mark.parametrize("algorithm", [*QUANTIZERS, *PRUNERS])
+def test_autocast_around_both_changes_little(algorithm):
+    wanted, _ = compressed(algorithm, torch.no_grad(), batch)
+
+    model, _ = compressed(algorithm, torch.autocast("cpu", torch.bfloat16), batch)
+
+    inputs = batch()
+    found, dense = model(inputs), build()(inputs)
+    assert found.dtype == torch.float32
+    error = (wanted(inputs) - dense).square().mean()
+    assert (found - dense).square().mean() < 1.5 * error + 1e-3
+
+
+def test_modes_inside_are_plain_and_come_back():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with plain_modes():
+            assert not torch.is_inference_mode_enabled()
+            assert not torch.is_autocast_enabled("cpu")
+        with full_precision():
+            assert torch.is_inference_mode_enabled()
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("algorithm", ["rtn", "ptq", "qat"])
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_indices_are_no_values_to_quantize(algorithm, dtype):
+    model = nn.Sequential(nn.Embedding(8, 8), nn.Linear(8, 4))
+    entry = {"op_names": ["0"], "target_names": ["_input_", "weight"]}
+    session = tersely.attach(
+        model, {"quantization": {"algorithm": algorithm, "config_list": [entry]}}
+    )
+    indices = torch.tensor([0, 3], dtype=getattr(torch, dtype))
+
+    def use():
+        session.calibrate([indices])
+        session.compress()
+        model(indices)
+
+    with pytest.raises(tersely.CalibrationError) as caught:
+        use()
+
+    assert str(caught.value) == (
+        f"0._input_ holds {dtype}, and only floating-point values are quantized; leave this target "
+        f"out with target_names"
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["bnn", "dorefa", "lsq", "ptq", "gptq"])
+@pytest.mark.parametrize("granularity", ["per_channel", "out_channel", "no_such", {"group": 3}])
+def test_an_int32_bias_with_an_impossible_granularity_is_a_plan_error(algorithm, granularity):
+    entry = {"op_types": ["Linear"], "quant_dtype": "int32", "granularity": granularity}
+    recipe = {"quantization": {"algorithm": algorithm, "config_list": [entry]}}
+
+    with pytest.raises((tersely.PlanError, tersely.ConfigError), match=r"int32|granularity"):
+        tersely.plan(nn.Sequential(nn.Linear(8, 4)), recipe)
