@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.batches import Forward, call_model, first_sample
+from tersely.engine.batches import Forward, call_model, call_observed, first_sample
 
 
 @attrs.frozen(eq=False)
@@ -108,7 +108,7 @@ def find_chain(
         batches: the calibration batches.
         forward: called as forward(model, batch), or None for `call_model`.
     """
-    call = call_model if forward is None else forward
+    call = call_observed if forward is None else forward
     trace = None if forward is not None else _trace_sample(model, blocks, batches[0])
     if trace is None:
         trace = _trace(blocks, lambda: call(model, batches[0]))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tersely.engine.batches import Forward, call_model
+from tersely.engine.batches import Forward, call_observed
 from tersely.engine.binding import Handle
 from tersely.engine.instrumenting import with_site
 from tersely.engine.processes import gather
@@ -66,7 +66,7 @@ def run_batches(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
     Returns:
         How many batches there were.
     """
-    call = call_model if forward is None else forward
+    call = call_observed if forward is None else forward
     count = 0
     with evaluating(model):
         for batch in batches:

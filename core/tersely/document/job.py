@@ -33,11 +33,13 @@ class JobData:
         train: ``module:callable`` returning the batches of one epoch for the loop, or None.
         calibration: ``module:callable`` returning an iterable of batches, or None.
         evaluate: ``module:callable`` taking the model and returning metrics, or None.
+        labels: whether the batches of ``calibration`` have labels, which no model is given.
     """
 
     train: str | None = None
     calibration: str | None = None
     evaluate: str | None = None
+    labels: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor, nn
+
+from tersely.errors import CalibrationError
+from tersely.planning.classes import original_class
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
@@ -43,6 +48,40 @@ def call_model(model: Callable[..., object], batch: Any) -> object:
     if isinstance(batch, (list, tuple)):
         return model(*batch)
     return model(batch)
+
+
+def call_observed(model: nn.Module, batch: Any) -> object:
+    """Call a model with a calibration batch, as `call_model` does.
+
+    Args:
+        model: the model to call.
+        batch: a tensor, a list or tuple, or a mapping.
+
+    Raises:
+        CalibrationError: the model does not take what the batch holds.
+    """
+    try:
+        return call_model(model, batch)
+    except TypeError as error:
+        taken = inspect.signature(original_class(type(model)).forward)
+        try:
+            call_model(partial(taken.bind, model), batch)
+        except TypeError as misfit:
+            raise CalibrationError(_misfit(batch, taken, misfit)) from error
+        raise
+
+
+def _misfit(batch: Any, taken: inspect.Signature, misfit: TypeError) -> str:
+    is_mapping = isinstance(batch, Mapping)
+    kind = "mapping" if is_mapping else type(batch).__name__
+    first = "**{'inputs': batch['inputs']}" if is_mapping else "batch[0]"
+    labels = "'labels'" if is_mapping else "(inputs, labels)"
+    return (
+        f"a batch is a {kind} of {len(batch)} values, and the model's forward takes {taken}: "
+        f"{misfit}; a list or tuple is spread over its arguments, a mapping over its keywords. If "
+        f"the batch holds {labels}, give forward=lambda model, batch: model({first}), or write "
+        "'labels: true' under 'data' in a job"
+    )
 
 
 def first_sample(batch: Any) -> Any:
