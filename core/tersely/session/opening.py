@@ -79,9 +79,7 @@ def load_session(
     Raises:
         SessionFileError: the session is damaged or does not fit the model, which is untouched.
     """
-    stored = read_session(directory)
-    taken = {"data": stored.data, "plugins": stored.plugins}
-    check_shape(taken, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
+    stored = _checked_session(directory)
     check_versions(stored.plugins, directory)
     plan = _plan_of(stored, directory)
     undoing = cut_again(model, stored.data.get("cuts", []))
@@ -183,6 +181,13 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+def _checked_session(directory: str | os.PathLike[str]) -> StoredSession:
+    stored = read_session(directory)
+    taken = {"data": stored.data, "plugins": stored.plugins}
+    check_shape(taken, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
+    return stored
+
+
 def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Module:
     """Give a freshly built model of the original size the shapes and weights of a shrunk one.
 
@@ -200,7 +205,7 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
     """
     folder = Path(directory)
     place = folder / "session" if (folder / "session").is_dir() else folder
-    records = read_session(place).data.get("cuts", [])
+    records = _checked_session(place).data.get("cuts", [])
     if not records:
         raise SessionFileError(
             f"{folder} holds a session that was not shrunk; call session.shrink(example_inputs) "
