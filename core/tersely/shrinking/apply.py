@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -144,10 +144,23 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
                 "input_size": shapes["weight_ih_l0"][1],
                 "hidden_size": shapes["weight_hh_l0"][1],
             }
+    if _is_conv1d(module):
+        found = {"nf": weight[1], "nx": weight[0]}
     return found
 
 
-def follow_literals(model: nn.Module, literals: Sequence[Literal], undoing: Undoing) -> None:
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether it is the linear layer of ``transformers`` that GPT-2 uses."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def follow_literals(
+    model: nn.Module,
+    literals: Sequence[Literal],
+    undoing: Undoing,
+    *,
+    skipped: Collection[str] = (),
+) -> set[str]:
     """Let attributes say the sizes that forward reads from them as numbers.
 
     An integer of the module that runs the operator, with the value of a literal that has to
@@ -155,15 +168,23 @@ def follow_literals(model: nn.Module, literals: Sequence[Literal], undoing: Undo
 
     Args:
         model: the model.
-        literals: numbers of the program that have to change.
+        literals: numbers of the program that follow sizes.
         undoing: remembers the attributes.
+        skipped: modules whose attributes stay.
+
+    Returns:
+        The modules of which attributes were written.
     """
+    written = set()
     wanted: dict[tuple[str, int], set[int]] = {}
     for literal in literals:
+        if module_of(literal.node) in skipped:
+            continue
         wanted.setdefault((module_of(literal.node), literal.old), set()).add(literal.new)
     for (path, old), new in wanted.items():
         module = model.get_submodule(path)
-        if len(new) > 1 or isinstance(module, nn.RNNBase):
+        # A number that also stands for something that stays does not tell which attribute it is.
+        if len(new) > 1 or old in new or isinstance(module, nn.RNNBase) or _is_conv1d(module):
             continue
         is_convolution = isinstance(module, nn.modules.conv._ConvNd)
         is_grouped = isinstance(module, nn.GroupNorm)
@@ -174,3 +195,6 @@ def follow_literals(model: nn.Module, literals: Sequence[Literal], undoing: Undo
             if own is not None and name != own:
                 continue
             undoing.set_attribute(module, name, next(iter(new)))
+            if own is None:
+                written.add(path)
+    return written

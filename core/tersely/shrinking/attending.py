@@ -39,15 +39,23 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     covered = [x for x in outs if len(varying(x)) > 1]
     over = tuple(labels.whole(x, [ndim - 1]) for x in outs if varying(x) != (ndim - 1,))
     heads.append(Flow((*query.shape[:-2], 1, 1), over))
-    met = tie_operands(trace, heads, (*query.shape[:-2], 1, 1), "attention")
     mask = trace.flow(argument(node, 3, "attn_mask"))
     if mask is not None:
-        trace.pin(mask, "it is a mask of attention")
-        if mask.shape[:-2] and mask.shape[-3] > 1:
-            for layer in met:
-                labels.pin(layer, "attention has a mask for each head")
+        heads.append(_masking(trace, mask))
+    met = tie_operands(trace, heads, (*query.shape[:-2], 1, 1), "attention")
     rows = [x for x in query.layers if varying(x) == (ndim - 2,)]
     return Flow(shape, (*outs, *rows, *(() if covered else met)), _constant(node, value, repeats))
+
+
+def _masking(trace: Trace, mask: Flow) -> Flow:
+    """A mask, or a bias for each head, as it meets the heads."""
+    kept = []
+    for layer in mask.layers:
+        if max(layer.shape[-2:]) > 1:
+            trace.labels.pin(layer, "attention sums over it")
+        else:
+            kept.append(layer)
+    return Flow((*mask.shape[:-2], 1, 1), tuple(kept))
 
 
 def _repeated(layer: Layer, repeats: int) -> Layer:

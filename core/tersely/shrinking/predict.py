@@ -18,7 +18,7 @@ from tersely.shrinking.solve import Solution
 
 @attrs.frozen
 class Literal:
-    """A number in the program that has to change.
+    """A number in the program that follows a size.
 
     Attributes:
         node: the operator that it is an argument of.
@@ -45,8 +45,8 @@ def shape_after(solution: Solution, flow: Flow) -> tuple[int, ...]:
     )
 
 
-def changing_literals(trace: Trace, solution: Solution) -> Iterator[Literal]:
-    """Return the literals that follow sizes and have to change.
+def literals_of_sizes(trace: Trace, solution: Solution) -> Iterator[Literal]:
+    """Return the literals that follow sizes, also those that stay as they are.
 
     Args:
         trace: what the walk found.
@@ -69,7 +69,7 @@ def changing_literals(trace: Trace, solution: Solution) -> Iterator[Literal]:
             for old, size, new in zip(
                 given(node)[index], flow.shape[lead:], after[lead:], strict=True
             ):
-                if old == size and new != size:
+                if old == size and size > 1:
                     yield Literal(node, old, new)
         elif name == "slice" and argument(node, 3, "end") is not None:
             dim, start, end = given(node)[1], given(node)[2] or 0, argument(node, 3, "end")

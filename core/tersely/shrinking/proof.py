@@ -22,6 +22,8 @@ from tersely.shrinking.predict import groups_after, shape_after
 from tersely.shrinking.program import Program, evaluating, given, module_of, operator_name, shape_of
 from tersely.shrinking.solve import Solution
 
+_COPIES = frozenset(("clone", "contiguous", "alias", "detach"))
+_VIEWS = frozenset(("view", "_unsafe_view", "reshape"))
 _PLAIN = frozenset(["permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "unbind"])
 
 
@@ -56,29 +58,50 @@ def compare(trace: Trace, solution: Solution, old: Program, new: Program) -> Mis
         The first difference, or None when there is none.
     """
     twin: dict[Node, Node] = {}
-    for index, before in enumerate(old.nodes):
-        if index >= len(new.nodes):
+    remaining = [node for node in new.nodes if not _is_copy(node)]
+    for before in (node for node in old.nodes if not _is_copy(node)):
+        if len(twin) >= len(remaining):
             return Mismatch(before, "the small model runs fewer operators")
-        after = new.nodes[index]
+        after = remaining[len(twin)]
         twin[before] = after
-        if before.op != after.op or (
-            before.target != after.target and before.op == "call_function"
-        ):
+        if before.op != after.op or _kind(before) != _kind(after):
             return Mismatch(before, f"the small model runs {operator_name(after)} instead of it")
         if old.parameters.get(before) != new.parameters.get(after):
             return Mismatch(before, "the small model reads another parameter")
         message = _differs(trace, solution, before, after, twin)
         if message:
             return Mismatch(before, message)
-    if len(new.nodes) != len(old.nodes):
+    if len(remaining) != len(twin):
         return Mismatch(old.nodes[-1], "the small model runs more operators")
     return None
+
+
+def _is_copy(node: Node) -> bool:
+    """Whether an operator returns its operand; smaller tensors need other copies before views."""
+    return node.op == "call_function" and operator_name(node) in _COPIES
+
+
+def _kind(node: Node) -> Any:
+    if node.op != "call_function":
+        return node.op
+    return "view" if operator_name(node) in _VIEWS else node.target
+
+
+def _operands(node: Node) -> list[Node]:
+    """An operator's operands, seen through copies."""
+    found = []
+    for one in arguments(node):
+        source = one
+        while _is_copy(source):
+            source = given(source)[0]
+        found.append(source)
+    return found
 
 
 def _differs(
     trace: Trace, solution: Solution, before: Node, after: Node, twin: Mapping[Node, Node]
 ) -> str | None:
-    if [twin[one] for one in arguments(before)] != arguments(after):
+    if [twin[one] for one in _operands(before)] != _operands(after):
         return "it reads other operators"
     flow = trace.flow(before)
     if flow is not None and isinstance(before.meta.get("val"), Tensor):

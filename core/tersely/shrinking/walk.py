@@ -112,6 +112,8 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     if node.target is operator.getitem:
         several = trace.flows[given(node)[0]]
         return several[given(node)[1]] if isinstance(several, tuple) else several
+    if operator_name(node).startswith("_assert"):  # the proof compares what it asserts
+        return Flow(())
     if isinstance(node.meta.get("val"), Tensor | list | tuple):
         for is_served, rule in RULES:
             if is_served(trace, node):
