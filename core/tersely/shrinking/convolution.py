@@ -14,7 +14,7 @@ from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.labels import EqualParts, Layer, varying
 from tersely.shrinking.moving import passed
 from tersely.shrinking.program import argument, given, operator_name, shape_of
-from tersely.shrinking.reading import Reader, read_positions, values_along, vector
+from tersely.shrinking.reading import Reader, largest, read_positions, values_along, vector
 
 NAME = re.compile(r"conv(_transpose)?([123])d\Z")
 
@@ -64,7 +64,7 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
     own = outputs.reshape([-1 if d == out_channel else 1 for d in range(len(shape))])
     batch = [layer for layer in x.layers if layer.shape[channel] == 1]
     batch = [x for x in batch if all(x.shape[d] == 1 for d in range(channel, x.ndim))]
-    constant = _constant(node, x, weight, bias, channel, groups, transposed=transposed)
+    constant = _constant(trace, node, x, weight, bias, channel)
     if constant is not None:
         constant = settle(constant.reshape(own.shape))
     layers = (*batch, own) if bool((own != 0).any()) else tuple(batch)
@@ -92,14 +92,12 @@ def _plain(
     for layer in weight.layers:
         if len(varying(layer)) > 1:
             trace.labels.pin(layer, "its rows and columns are cut together")
-    values = weight.values()
-    values = (values.transpose(0, 1) if transposed else values).flatten(2)
     reader = Reader(
         _name(weight, node),
         weight,
         bias,
-        values.sum(2, dtype=torch.float64),
-        ~values.any(2).any(0),
+        lambda: _sums(weight),
+        largest(_magnitudes(trace, weight), rows) == 0,
         sees_alike=not transposed and is_unpadded(node),
     )
     read_positions(trace, reader, inputs, values_along(x, channel))
@@ -162,19 +160,27 @@ def _fibres(
         for user, flow in list(trace.flows.items()):
             if isinstance(flow, Flow) and flow.name == weight.name:
                 trace.flows[user] = trace.roots[name]
-    values = weight.values().flatten(2)
     width = inputs.numel() // groups
-    zeros = ~values.any(2).view(groups, -1, width).any(1).reshape(-1)
-    sums = values.sum(2, dtype=torch.float64).view(groups, -1, width)
-    spread = torch.zeros(weight.shape[0], inputs.numel(), dtype=sums.dtype)
-    for group in range(groups):
-        height = weight.shape[0] // groups
-        spread[group * height : (group + 1) * height, group * width : (group + 1) * width] = sums[
-            group
-        ]
-    reader = Reader(_name(weight, node), weight, bias, spread, zeros, sees_alike=is_unpadded(node))
+    zeros = largest(_magnitudes(trace, weight).view(groups, -1, width), 1).reshape(-1) == 0
+
+    def sums() -> Tensor:
+        return torch.block_diag(*_sums(weight).view(groups, -1, width))
+
+    reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=is_unpadded(node))
     read_positions(trace, reader, inputs, values_along(x, channel))
     return rows
+
+
+def _magnitudes(trace: Trace, weight: Flow) -> Tensor:
+    """The largest magnitude of each kernel, shape of the weight without its positions."""
+    if weight.name not in trace.magnitudes:
+        trace.magnitudes[weight.name] = largest(weight.values().flatten(2), 2)
+    return trace.magnitudes[weight.name]
+
+
+def _sums(weight: Flow) -> Tensor:
+    """The sum of each kernel, float64."""
+    return weight.values().flatten(2).sum(2, dtype=torch.float64)
 
 
 def _only(flow: Flow, dim: int) -> tuple[Layer, ...]:
@@ -194,30 +200,28 @@ def is_unpadded(node: Node) -> bool:
 
 
 def _constant(
+    trace: Trace,
     node: Node,
     x: Flow,
     weight: Flow,
     bias: Flow | None,
     channel: int,
-    groups: int,
-    *,
-    transposed: bool,
 ) -> Tensor | None:
     """Return what each output channel holds when it does not depend on the input."""
+    groups, transposed = groups_of(node), "transpose" in operator_name(node)
     held = values_along(x, channel)
     if transposed or not is_unpadded(node):
         held = torch.where(held == 0, 0.0, torch.nan)
-    values = weight.values()
+    used = _magnitudes(trace, weight) != 0
     if transposed:
-        values = values.reshape(groups, -1, *values.shape[1:]).transpose(1, 2).flatten(0, 1)
-    used = values.flatten(2).any(2)
-    sums = values.flatten(2).sum(2, dtype=torch.float64)
-    height = values.shape[0] // groups
-    per_row = held.view(groups, -1).repeat_interleave(height, 0)
+        used = used.reshape(groups, -1, used.shape[1]).transpose(1, 2).flatten(0, 1)
+    per_row = held.view(groups, -1).repeat_interleave(used.shape[0] // groups, 0)
     fixed = ~(used & per_row.isnan()).any(1)
     if not bool(fixed.any()):
         return None
-    result = (sums * per_row.nan_to_num(0.0)).sum(1)
+    result = torch.zeros(used.shape[0], dtype=torch.float64)
+    if bool((held.nan_to_num(0.0) != 0).any()):
+        result = (_sums(weight) * per_row.nan_to_num(0.0)).sum(1)
     if bias is not None:
         result = result + bias.known().reshape(-1)
     return torch.where(fixed, result, torch.nan)

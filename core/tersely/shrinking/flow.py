@@ -108,6 +108,7 @@ class Trace:
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
         absorbed: what biases take over.
+        magnitudes: weight -> the largest magnitude of each kernel, looked at once.
         source: values of parameters.
         is_training: whether constants are those that batch norms make of them in training.
     """
@@ -118,6 +119,7 @@ class Trace:
         self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
         self.roots: dict[str, Flow] = {}
         self.absorbed: list[Absorbed] = []
+        self.magnitudes: dict[str | None, Tensor] = {}
         self.source = source
 
     def flow(self, argument: Any) -> Flow | None:

@@ -10,7 +10,7 @@ from tersely.shrinking.flow import Flow, Trace, aligned, settle
 from tersely.shrinking.labels import Layer, varying
 from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import argument, given, operator_name, shape_of
-from tersely.shrinking.reading import Reader, read_positions, values_along, vector
+from tersely.shrinking.reading import Reader, largest, read_positions, values_along, vector
 
 NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_", "dot", "mv"])
 
@@ -52,8 +52,8 @@ def _linear(
     values = weight.values()
     values = values if rows == 0 else values.T
     held = values_along(x, x.ndim - 1)
-    zeros = ~values.any(0)
-    reader = Reader(_reader_name(weight, node), weight, bias, values, zeros, sees_alike=True)
+    zeros = largest(values, 0) == 0
+    reader = Reader(_reader_name(weight, node), weight, bias, values.double, zeros, sees_alike=True)
     read_positions(trace, reader, positions, held)
     if bias is not None:
         if bias.ndim > 1:
@@ -78,7 +78,7 @@ def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
 
 def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int) -> Tensor | None:
     unknown = held.isnan()
-    fixed = ~values[:, unknown].any(1)
+    fixed = largest(values[:, unknown], 1) == 0
     if not bool(fixed.any()):
         return None
     known = ~unknown & (held != 0)

@@ -217,15 +217,22 @@ def outputs_in_float64(
 
     Args:
         model: the model, which stays as it is.
-        values: parameters that differ in the copy.
+        values: parameters that differ in the copy, taken one after the other.
         inputs: arguments and keyword arguments of each call.
 
     Returns:
         The floating-point tensors that each call returned.
     """
-    double = copy.deepcopy(model).to(torch.float64)
-    replaced = {name: value.to(torch.float64) for name, value in values.items()}
-    return [_outputs(double, replaced, _doubled(one)) for one in inputs]
+    made: dict[int, Any] = {}
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    for name, tensor in [*parameters, *model.named_buffers(remove_duplicate=False)]:
+        if not tensor.is_floating_point() or (id(tensor) in made and name not in values):
+            continue
+        value = (values[name] if name in values else tensor.detach()).to(torch.float64)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        made[id(tensor)] = nn.Parameter(value, requires_grad=False) if is_parameter else value
+    double = copy.deepcopy(model, made)
+    return [_outputs(double, {}, _doubled(one)) for one in inputs]
 
 
 def outputs_as_it_is(

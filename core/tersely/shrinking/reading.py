@@ -6,6 +6,8 @@ constant that the reader's bias takes over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor
@@ -48,6 +50,18 @@ def values_along(flow: Flow, dim: int) -> Tensor:
     return held.expand(flow.shape[dim]).clone()
 
 
+def largest(values: Tensor, dim: int) -> Tensor:
+    """Return the largest magnitude along a dimension; several times faster than ``any``.
+
+    Args:
+        values: weights.
+        dim: the dimension.
+    """
+    if not values.shape[dim]:
+        return torch.zeros(values.shape[:dim] + values.shape[dim + 1 :])
+    return torch.linalg.vector_norm(values, ord=torch.inf, dim=dim)
+
+
 @attrs.frozen(eq=False)
 class Reader:
     """An operator that sums over positions.
@@ -56,7 +70,8 @@ class Reader:
         what: its name, for reasons.
         weight: its weight.
         bias: its bias, or None.
-        sums: what one unit at a position adds to each output, shape (outputs, positions).
+        sums: returns what one unit at a position adds to each output, float64, shape
+            (outputs, positions); asked for when a constant is read.
         zeros: whether the weights of a position are zero, bool, shape (positions,).
         sees_alike: whether it sees a position alike everywhere, that is without padding.
     """
@@ -64,7 +79,7 @@ class Reader:
     what: str
     weight: Flow
     bias: Flow | None
-    sums: Tensor
+    sums: Callable[[], Tensor]
     zeros: Tensor
     sees_alike: bool
 
@@ -91,7 +106,7 @@ def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) 
     elif not reader.sees_alike:
         why = "reads a constant there that is not zero at a padded border"
     else:
-        shares = reader.sums.to(torch.float64) * torch.where(constant, values, 0.0)
+        shares = reader.sums() * torch.where(constant, values, 0.0)
         kept = trace.source.kept(bias)
         lost = torch.zeros_like(constant)
         if kept is not None:

@@ -123,5 +123,5 @@ def _keep_read(trace: Trace, own: list[Flow], unit: Layer, quiet: Tensor, name: 
     zeros = ~own[1].values().any(0)
     values = torch.where(quiet, 0.0, torch.nan).double()
     what = (own[1].name or name).rpartition(".")[0]
-    reader = Reader(what, own[1], None, own[1].values(), zeros, sees_alike=False)
+    reader = Reader(what, own[1], None, own[1].values, zeros, sees_alike=False)
     read_positions(trace, reader, unit, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -88,6 +88,49 @@ class MaskedWeights:
         values, kept = self.dense(name), self.kept(name)
         return values if kept is None else torch.where(kept, values, torch.zeros_like(values))
 
+    def masked(self) -> Mapping[str, Tensor]:
+        """Return all masked tensors as their masks leave them."""
+        return Lazily(self._kept, self.read)
+
+    def small(self, cuts: Mapping[str, Cut], totals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the same of the model that was cut.
+
+        Args:
+            cuts: what was cut.
+            totals: biases that took constants over, float64, not cut.
+        """
+
+        def compute(name: str) -> Tensor:
+            cut, kept = cuts.get(name), self.kept(name)
+            values = self.dense(name)
+            if name in totals:
+                values = totals[name] if cut is None else cut(totals[name])
+            if kept is None:
+                return values
+            kept = kept if cut is None else cut(kept)
+            return torch.where(kept, values, torch.zeros_like(values))
+
+        return Lazily(dict.fromkeys([*self._kept, *totals]), compute)
+
+
+class Lazily(Mapping[str, Tensor]):
+    """Values by name, each computed when it is taken, since all at once would be a second model."""
+
+    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
+        self._names = tuple(names)
+        self._compute = compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
 
 def shrink_module(
     model: nn.Module,
@@ -137,16 +180,11 @@ def shrink_module(
         undoing = Undoing()
         if not cuts:
             return Shrinking({}, stays, (), 0.0, in_float64, undoing)
-        values = {name: source.read(name) for name in canonical}
         if not before:
-            in_float64, before = _masked_outputs(model, values, inputs)
+            in_float64, before = _masked_outputs(model, source.masked(), inputs)
         took = _absorptions(program, source, trace, solution)
         try:
-            absorbed = absorb(tensors, trace.absorbed, solution, undoing)
-            for bias, total in absorbed.items():
-                mask = source.kept(bias)
-                values[bias] = total if mask is None else torch.where(mask, total, 0.0)
-            values = {name: cuts[name](v) if name in cuts else v for name, v in values.items()}
+            totals = absorb(tensors, trace.absorbed, solution, undoing)
             cut_tensors(tensors, cuts, undoing)
             literals = list(literals_of_sizes(trace, solution))
             written = follow_literals(model, literals, undoing, skipped=skipped)
@@ -154,7 +192,7 @@ def shrink_module(
             failed = _proved(model, args, kwargs, program, trace, solution, names, tensors)
             if failed is None:
                 run = outputs_in_float64 if in_float64 else outputs_as_it_is
-                after = run(model, values, inputs)
+                after = run(model, source.small(cuts, totals), inputs)
                 error = largest_difference(before, after)
                 tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
                 if error <= tolerance:

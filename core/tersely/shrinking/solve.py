@@ -69,6 +69,8 @@ class Solution:
 
     def kept_indices(self, flow: Flow) -> tuple[Tensor | None, ...]:
         """Return the positions that stay along each dimension, None where all do."""
+        if all(len(varying(layer)) == 1 for layer in flow.layers):
+            return self._kept_along_each(flow)
         lost = self.lost(flow)
         found: list[Tensor | None] = []
         for dim in range(flow.ndim):
@@ -78,6 +80,18 @@ class Solution:
             others = [d for d in range(flow.ndim) if d != dim]
             stays = ~(lost.all(dim=others) if others else lost)
             found.append(None if bool(stays.all()) else stays.nonzero().reshape(-1))
+        return tuple(found)
+
+    def _kept_along_each(self, flow: Flow) -> tuple[Tensor | None, ...]:
+        """The same where each layer depends on one dimension."""
+        found: list[Tensor | None] = [None] * flow.ndim
+        for dim, size in enumerate(flow.shape):
+            own = [layer.reshape(-1) for layer in flow.layers if layer.shape[dim] > 1]
+            stays = torch.ones(size, dtype=torch.bool)
+            for layer in own:
+                stays &= ~self.of(layer)
+            if own and not bool(stays.all()):
+                found[dim] = stays.nonzero().reshape(-1)
         return tuple(found)
 
 
