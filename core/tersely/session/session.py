@@ -456,6 +456,7 @@ class Session:
         *,
         optimizer: torch.optim.Optimizer | None = None,
         round_to: int = 1,
+        approximate: bool = False,
     ) -> Shrunk:
         """Remove what masks leave without effect, in place; the session goes on with less.
 
@@ -468,6 +469,8 @@ class Session:
             optimizer: the user's; what it remembers of each parameter is cut as well.
             round_to: how many rows and columns remain of a weight that loses some is a multiple of
                 this, where there are enough.
+            approximate: whether masked channels go that hold a constant which no bias can take over
+                exactly, as at a padded border; ``error`` of the result says what that changes.
 
         Returns:
             What was removed, what stays and why.
@@ -488,7 +491,12 @@ class Session:
             held |= engine.held(states[engine.method])
         with suspended(self._attachments):
             found, shrunk = cut_model(
-                self.model, example_inputs, kept, round_to=round_to, held=held
+                self.model,
+                example_inputs,
+                kept,
+                round_to=round_to,
+                held=held,
+                approximate=approximate,
             )
         if found.cuts:
             self._go_on_with(found, states, optimizer)

@@ -55,6 +55,7 @@ def cut_model(
     *,
     round_to: int,
     held: Held,
+    approximate: bool,
 ) -> tuple[Shrinking, Shrunk]:
     """Cut a model whose instruments are off.
 
@@ -64,6 +65,7 @@ def cut_model(
         kept: parameter -> what its mask keeps.
         round_to: row and column counts of weights that lose some stay multiples.
         held: what keeps its shape, and why.
+        approximate: whether constants go that no bias takes over exactly.
 
     Raises:
         SessionError: the example does not run, or the small model's outputs differ.
@@ -77,7 +79,9 @@ def cut_model(
             f"shrink() cannot run the model with its example_inputs: {error}; give a tensor, a "
             f"tuple of arguments or a mapping of keyword arguments that model(...) takes"
         ) from error
-    found = shrink_module(model, args, kwargs, kept, round_to=round_to, held=held)
+    found = shrink_module(
+        model, args, kwargs, kept, round_to=round_to, held=held, approximate=approximate
+    )
     try:
         shrunk = Shrunk(
             rows=tuple(_rows(found.cuts.values())),

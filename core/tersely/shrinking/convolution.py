@@ -164,7 +164,10 @@ def _fibres(
     zeros = largest(_magnitudes(trace, weight).view(groups, -1, width), 1).reshape(-1) == 0
 
     def sums() -> Tensor:
-        return torch.block_diag(*_sums(weight).view(groups, -1, width))
+        found = torch.zeros(groups, weight.shape[0] // groups, groups, width, dtype=torch.float64)
+        index = torch.arange(groups)
+        found[index, :, index] = _sums(weight).view(groups, -1, width)
+        return found.flatten(2).flatten(0, 1)
 
     reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=is_unpadded(node))
     read_positions(trace, reader, inputs, values_along(x, channel))

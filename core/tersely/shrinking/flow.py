@@ -111,10 +111,14 @@ class Trace:
         magnitudes: weight -> the largest magnitude of each kernel, looked at once.
         source: values of parameters.
         is_training: whether constants are those that batch norms make of them in training.
+        is_approximate: whether constants go that no bias takes over exactly.
     """
 
-    def __init__(self, source: Source, *, is_training: bool = False) -> None:
+    def __init__(
+        self, source: Source, *, is_training: bool = False, is_approximate: bool = False
+    ) -> None:
         self.is_training = is_training
+        self.is_approximate = is_approximate
         self.labels = Labels()
         self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
         self.roots: dict[str, Flow] = {}

@@ -45,6 +45,26 @@ class Stay:
     hint: str | None = None
 
 
+_HINTS = {
+    "reads values there that depend on the input": "group it with what it is added to",
+    "at a padded border": "align the norm and the bias before it with the layer",
+    "has no bias to take it over": "align the norm and the bias before it with the layer",
+    "lose equally many": "ask for the same ratio in each part: internal_metric_block",
+    "whole heads": "a granularity of whole heads",
+    "is an output of the model": "leave the last layer out",
+    "masked bias": "leave that bias out of the config",
+}
+
+
+def hint_for(reason: str) -> str | None:
+    """Return what in the config would free slices that stay, or None.
+
+    Args:
+        reason: why they stay.
+    """
+    return next((hint for part, hint in _HINTS.items() if part in reason), None)
+
+
 @attrs.frozen
 class Absorption:
     """Constants that a reader's bias took over.

@@ -33,7 +33,7 @@ from tersely.shrinking.proof import (
     outputs_in_float64,
     random_inputs,
 )
-from tersely.shrinking.report import Absorption, Stay
+from tersely.shrinking.report import Absorption, Stay, hint_for
 from tersely.shrinking.solve import Solution, slices_lost, solve
 from tersely.shrinking.walk import walk
 
@@ -140,6 +140,7 @@ def shrink_module(
     *,
     round_to: int = 1,
     held: Held | None = None,
+    approximate: bool = False,
 ) -> Shrinking:
     """Remove in place what masks leave without effect.
 
@@ -150,6 +151,7 @@ def shrink_module(
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
         round_to: row and column counts of weights that lose some stay multiples.
         held: what keeps its shape, and why.
+        approximate: whether constants go that no bias takes over exactly.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
@@ -170,7 +172,7 @@ def shrink_module(
     before: list[list[Tensor]] = []
     in_float64 = False
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source, held=held or {})
+        trace = walk(program, source, held=held or {}, is_approximate=approximate)
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")
@@ -195,7 +197,7 @@ def shrink_module(
                 after = run(model, source.small(cuts, totals), inputs)
                 error = largest_difference(before, after)
                 tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
-                if error <= tolerance:
+                if error <= tolerance or approximate:
                     return Shrinking(cuts, stays, took, error, in_float64, undoing)
                 raise SessionError(
                     f"the small model's outputs differ from the masked model's by {error:.3g} "
@@ -251,7 +253,7 @@ def _absorptions(
     is_fixed = not any("batch_norm" in operator_name(node) for node in program.nodes)
     trained = trace
     if any(counts.values()) and not is_fixed:
-        trained = walk(program, source, is_training=True)
+        trained = walk(program, source, is_training=True, is_approximate=trace.is_approximate)
     others = {one.bias: one for one in trained.absorbed}
     found = []
     for one in trace.absorbed:
@@ -390,7 +392,9 @@ def _stays(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
             for label in layer[staying].tolist():
                 why = _why(solution, reasons, label)
                 counts[why] = counts.get(why, 0) + 1
-            found += [Stay(name, dims[0], count, why) for why, count in counts.items()]
+            found += [
+                Stay(name, dims[0], count, why, hint_for(why)) for why, count in counts.items()
+            ]
     return tuple(found)
 
 

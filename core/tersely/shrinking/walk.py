@@ -48,6 +48,7 @@ def walk(
     *,
     held: Held | None = None,
     is_training: bool = False,
+    is_approximate: bool = False,
 ) -> Trace:
     """Collect labels, constants and conditions of every tensor of a program.
 
@@ -56,8 +57,9 @@ def walk(
         source: values of its parameters.
         held: what keeps its shape, and why.
         is_training: whether constants are those that batch norms make of them in training.
+        is_approximate: whether constants go that no bias takes over exactly.
     """
-    trace = Trace(source, is_training=is_training)
+    trace = Trace(source, is_training=is_training, is_approximate=is_approximate)
     for node in program.nodes:
         if node.op == "placeholder":
             trace.flows[node] = _placeholder(trace, program, node)

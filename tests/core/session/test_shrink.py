@@ -135,43 +135,61 @@ def test_a_loss_of_before_may_be_alive():
     assert raw.grad.shape == (4, 4, 3, 3)
 
 
-def test_quantization_and_distillation_go_on_with_the_small_model():
+RECIPE = {
+    "stages": [
+        {
+            "until": 3,
+            "pruning": {**PRUNING, "schedule": {"name": "agp", "every": 1, "times": 2}},
+        },
+        {
+            "quantization": {
+                "algorithm": "qat",
+                "config_list": [
+                    {
+                        "op_types": ["Conv2d", "Linear"],
+                        "target_names": ["_input_", "weight"],
+                        "quant_dtype": "int8",
+                        "granularity": "default",
+                    }
+                ],
+            },
+            "distillation": {"config_list": [{"op_names": ["7"], "lambda": 0.5}]},
+        },
+    ]
+}
+
+
+def taught(model, session, optimizer, steps):
+    losses = []
+    for _ in range(steps):
+        session.teacher_forward(INPUTS)
+        losses += train(model, session, optimizer, 1)
+    return losses
+
+
+def test_a_killed_run_that_pruned_shrank_and_quantizes_is_resumed_bit_for_bit(tmp_path):
     teacher = network().eval()
-    recipe = {
-        "stages": [
-            {
-                "until": 3,
-                "pruning": {**PRUNING, "schedule": {"name": "agp", "every": 1, "times": 2}},
-            },
-            {
-                "quantization": {
-                    "algorithm": "qat",
-                    "config_list": [
-                        {
-                            "op_types": ["Conv2d", "Linear"],
-                            "target_names": ["_input_", "weight"],
-                            "quant_dtype": "int8",
-                            "granularity": "default",
-                        }
-                    ],
-                },
-                "distillation": {"config_list": [{"op_names": ["7"], "lambda": 0.5}]},
-            },
-        ]
-    }
     model = network()
-    session = tersely.attach(model, recipe, teacher=teacher)
+    session = tersely.attach(model, RECIPE, teacher=teacher)
     session.compress()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(4):
-        session.teacher_forward(INPUTS)
-        train(model, session, optimizer, 1)
+    taught(model, session, optimizer, 4)
     session.shrink(INPUTS, optimizer=optimizer)
-    assert model[3].weight.shape == (4, 4, 3, 3)
-    for _ in range(2):
-        session.teacher_forward(INPUTS)
-        train(model, session, optimizer, 1)
-    assert session.qparams()["3"]["weight"].scale.ndim == 0
+    raw = dict(model.named_parameters())
+    assert raw["3.weight"].shape == (4, 4, 3, 3)
+    taught(model, session, optimizer, 1)
+    session.save(tmp_path / "session")
+    torch.save((model.state_dict(), optimizer.state_dict()), tmp_path / "rest.pt")
+    expected = taught(model, session, optimizer, 3)
+
+    again = network()
+    resumed = tersely.load_session(again, tmp_path / "session", teacher=teacher)
+    weights, moments = torch.load(tmp_path / "rest.pt")
+    again.load_state_dict(weights)
+    optimizer = torch.optim.Adam(again.parameters(), lr=1e-2)
+    optimizer.load_state_dict(moments)
+    assert taught(again, resumed, optimizer, 3) == expected
+    assert resumed.qparams()["3"]["weight"].scale.ndim == 0
 
 
 def test_what_the_teacher_is_compared_with_keeps_its_shape():
@@ -321,3 +339,24 @@ def test_a_session_that_was_not_shrunk_has_no_small_model(tmp_path):
     session.save(tmp_path / "whole")
     with pytest.raises(tersely.SessionFileError, match="was not shrunk"):
         tersely.load_shrunk(network(), tmp_path / "whole")
+
+
+def test_learned_scales_are_moved_on_by_the_users_optimizer():
+    model = network()
+    recipe = {
+        "pruning": PRUNING,
+        "quantization": {
+            "algorithm": "lsq",
+            "config_list": [{"op_names": ["3"], "target_names": ["weight"], "quant_dtype": "int8"}],
+        },
+    }
+    session = tersely.attach(model, recipe)
+    session.calibrate([INPUTS])
+    session.compress()
+    learned = list(session.parameters())
+    optimizer = torch.optim.Adam([*model.parameters(), *learned], lr=1e-4)
+    train(model, session, optimizer, 1)
+    session.shrink(INPUTS, optimizer=optimizer)
+    before = session.qparams()["3"]["weight"].scale.clone()
+    train(model, session, optimizer, 1)
+    assert not torch.equal(session.qparams()["3"]["weight"].scale, before)

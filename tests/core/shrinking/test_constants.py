@@ -1,9 +1,12 @@
 """Constants that readers' biases take over, and those that they cannot."""
 
+import copy
+
 import torch
 from torch import nn
 
 from tersely.shrinking.report import Absorption
+from tersely.shrinking.shrink import shrink_module
 
 
 class Chain(nn.Module):
@@ -112,3 +115,19 @@ def test_what_is_held_keeps_its_shape(help):
     )
     assert found.cuts == {}
     assert found.stays[0].reason == "middle._output_ is compared"
+
+
+def test_an_approximation_takes_a_padded_border_over_and_states_its_error(help):
+    model = Chain(nn.Sigmoid(), padding=1)
+    dense = shrink_module(copy.deepcopy(model), IMAGE, {}, masked(help, model))
+    assert dense.cuts == {}
+    found = shrink_module(model, IMAGE, {}, masked(help, model), approximate=True)
+    assert model.second.in_channels == 2
+    assert found.absorbed == (Absorption("second.bias", 2, "both"),)
+    assert found.error > 1e-3
+
+
+def test_a_reason_comes_with_what_frees_it(help):
+    model = Chain(nn.Sigmoid(), padding=1)
+    found = help.shrink(model, IMAGE, masked(help, model))
+    assert found.stays[0].hint == "align the norm and the bias before it with the layer"

@@ -1,0 +1,112 @@
+"""Attention of `transformers`: whole heads and hidden units go (small random models, float64)."""
+
+import pytest
+import torch
+
+from tersely.shrinking.shrink import shrink_module
+
+# transformers imports its models when they are first used, and libraries that it finds with them.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def transformers():
+    import transformers  # its models are imported under the filter above
+
+    return transformers
+
+
+WORDS = torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+SMALL = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def rows(model, endings, kept, *, dim=0):
+    found = {}
+    for name, module in model.named_modules():
+        if not name.endswith(tuple(endings)):
+            continue
+        shape = [-1 if d == dim else 1 for d in range(2)]
+        found[f"{name}.weight"] = kept.view(shape).expand(module.weight.shape)
+        if getattr(module, "bias", None) is not None:
+            found[f"{name}.bias"] = kept
+    assert found
+    return found
+
+
+def keep(count, kept):
+    found = torch.zeros(count, dtype=torch.bool)
+    found[list(kept)] = True
+    return found
+
+
+def half(count):
+    return keep(count, range(0, count, 2))
+
+
+def heads(kept, width=6, count=4):
+    return keep(count, kept).repeat_interleave(width)
+
+
+def shrunk(model, kept, **inputs):
+    found = shrink_module(model.eval(), (), inputs, kept)
+    assert found.stays == ()
+    assert found.error < 1e-12
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_bert_loses_heads_and_hidden_units(transformers, attention):
+    config = transformers.BertConfig(**SMALL, intermediate_size=40)
+    config._attn_implementation = attention
+    model = transformers.BertModel(config)
+    kept = rows(model, ["self.query", "self.key", "self.value"], heads([1, 3]))
+    kept |= rows(model, ["intermediate.dense"], half(40))
+    shrunk(model, kept, input_ids=WORDS, attention_mask=torch.ones_like(WORDS))
+    layer = model.encoder.layer[0]
+    assert layer.attention.self.query.weight.shape == (12, 24)
+    assert layer.output.dense.weight.shape == (24, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_llama_loses_key_value_groups_and_gated_units(transformers, attention):
+    config = transformers.LlamaConfig(
+        **SMALL, intermediate_size=40, num_key_value_heads=2, tie_word_embeddings=True
+    )
+    config._attn_implementation = attention
+    model = transformers.LlamaForCausalLM(config)
+    kept = rows(model, ["q_proj"], heads([0, 1]))
+    kept |= rows(model, ["k_proj", "v_proj"], heads([0], count=2))
+    kept |= rows(model, ["up_proj"], half(40))
+    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    layer = model.model.layers[0]
+    assert layer.self_attn.k_proj.weight.shape == (6, 24)
+    assert layer.mlp.down_proj.weight.shape == (24, 20)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.slow
+def test_gpt2_loses_heads_of_its_packed_projection(transformers):
+    config = transformers.GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=4)
+    model = transformers.GPT2LMHeadModel(config)
+    kept = rows(model, ["attn.c_attn"], heads([0, 2]).repeat(3), dim=1)
+    kept |= rows(model, ["mlp.c_fc"], half(96), dim=1)
+    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    block = model.transformer.h[0]
+    assert (block.attn.c_attn.nf, block.attn.split_size) == (36, 12)
+    assert block.mlp.c_proj.weight.shape == (48, 24)
+
+
+@pytest.mark.slow
+def test_t5_loses_heads_with_their_position_biases(transformers):
+    config = transformers.T5Config(
+        vocab_size=50, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=4
+    )
+    model = transformers.T5ForConditionalGeneration(config)
+    kept = rows(model, ["Attention.q", "Attention.k", "Attention.v"], heads([0, 1, 3]))
+    kept |= rows(model, ["DenseReluDense.wi"], half(40))
+    shrunk(model, kept, input_ids=WORDS, decoder_input_ids=WORDS, use_cache=False)
+    attention = model.encoder.block[0].layer[0].SelfAttention
+    assert attention.relative_attention_bias.weight.shape == (32, 3)
+    assert attention.o.weight.shape == (24, 18)
