@@ -513,6 +513,8 @@ class Session:
         before = (self.plan, self._context, self._engines, self._attachments, self._places)
         instruments = snapshot(self._attachments)
         put_back = remember(optimizer)
+        # Engines find what is learned in the modules, which will hold what is learned then.
+        learned = {engine.method: engine.learned() for engine in self._engines}
         try:
             cuts = with_aliases(self.model, found.cuts)
             plan = small_plan(self.plan, self.model, cuts)
@@ -530,8 +532,8 @@ class Session:
                 for engine in self._engines:
                     engine.restore(small[engine.method], self.steps, journal)
             if optimizer is not None:
-                for old, new in zip(before[2], self._engines, strict=True):
-                    replace_learned(optimizer, old.learned(), new.learned(), cuts)
+                for engine in self._engines:
+                    replace_learned(optimizer, learned[engine.method], engine.learned(), cuts)
         except BaseException:
             found.undoing.undo()
             put_back()
