@@ -140,8 +140,10 @@ def enter_modules(block: nn.Module, calls: Sequence[Call], modules: Set[nn.Modul
         if not missing:
             raise _Enough
 
-    hooks = [module.register_forward_pre_hook(enter) for module in modules]
+    hooks = []
     try:
+        for module in modules:
+            hooks.append(module.register_forward_pre_hook(enter))
         for call in calls:
             missing.update(modules)
             with contextlib.suppress(_Enough):
