@@ -13,6 +13,7 @@ from tersely.calibration.observing import UnreachedError, need_batch, refuse_unr
 from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context
 from tersely.engine.padding import PaddingMask
+from tersely.engine.processes import failing_together
 from tersely.engine.protocol import Engine, Observers
 
 
@@ -65,7 +66,7 @@ def observe(
         forward: called as forward(model, batch), or None for the default.
         mask: how to find which positions of a batch are data.
     """
-    with ExitStack() as stack:
+    with failing_together(model), ExitStack() as stack:
         for one in observers:
             stack.enter_context(one.listening())
         count = run_batches(model, batches, forward, mask=mask)

@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.batches import Batches, call_model, first_sample, run_batch
+from tersely.engine.batches import Batches, call_model, call_observed, first_sample, run_batch
 from tersely.engine.padding import current_padding, leaving_out
 
 
@@ -111,7 +111,7 @@ def find_chain(
         batches: the calibration batches.
     """
     forward = batches.forward
-    call = call_model if forward is None else forward
+    call = call_observed if forward is None else forward
     trace = None if forward is not None else _trace_sample(model, blocks, batches.batches[0])
     if trace is None:
         trace = _trace(blocks, lambda: call(model, batches.batches[0]))
@@ -140,8 +140,10 @@ def enter_modules(block: nn.Module, calls: Sequence[Call], modules: Set[nn.Modul
         if not missing:
             raise _Enough
 
-    hooks = [module.register_forward_pre_hook(enter) for module in modules]
+    hooks = []
     try:
+        for module in modules:
+            hooks.append(module.register_forward_pre_hook(enter))
         for call in calls:
             missing.update(modules)
             with contextlib.suppress(_Enough):

@@ -15,7 +15,7 @@ from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
 from tersely.engine.binding import Handle
-from tersely.engine.processes import gather
+from tersely.engine.processes import failing_together, gather
 from tersely.engine.run import Run
 from tersely.errors import SessionError
 from tersely.instrument.classes import is_sharded
@@ -47,13 +47,14 @@ def compress_in_sequence(
     _need_whole_parameters(waiting)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
-        chain = find_chain(model, blocks, batches) if blocks else None
+        with failing_together(model):
+            chain = find_chain(model, blocks, batches) if blocks else None
         if not all(gather(chain is not None)):
             chain = None  # all processes go the same way, since they observe together
         if chain is not None:
             waiting = _follow(run, chain, blocks, waiting, compress)
         if waiting:
-            _observe(run, waiting, lambda: batches.run(model))
+            _observe(run, waiting, lambda: batches.run(model), model=model)
             compress(waiting)
             run.forget(waiting)
 
@@ -70,9 +71,11 @@ def _need_whole_parameters(handles: Sequence[Handle]) -> None:
         )
 
 
-def _observe(run: Run[Any], handles: Sequence[Handle], feed: Callable[[], None]) -> None:
+def _observe(
+    run: Run[Any], handles: Sequence[Handle], feed: Callable[[], None], *, model: nn.Module
+) -> None:
     watches = run.watches(handles)
-    with watch_modules(watches):
+    with failing_together(model), watch_modules(watches):
         feed()
     collect_watches(watches, unreached=run.stage.unreached)
     for watch in watches:
@@ -95,11 +98,12 @@ def _follow(
         waiting = [handle for handle in waiting if handle.module not in inner]
         if members:
             feed = partial(_run_calls, run, chain, block, calls, members)
-            _observe(run, members, feed)
+            _observe(run, members, feed, model=block)
             compress(members)
             run.forget(members)
         if block is not blocks[-1]:
-            calls = tuple(call.next_call(call.run(block)) for call in calls)
+            with failing_together(block):
+                calls = tuple(call.next_call(call.run(block)) for call in calls)
     return waiting
 
 

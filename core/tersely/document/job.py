@@ -35,12 +35,14 @@ class JobData:
         evaluate: ``module:callable`` taking the model and returning metrics, or None.
         mask: the key of a calibration batch that tells data from padding; None for
             ``attention_mask`` where there is one.
+        labels: whether the batches of ``calibration`` have labels, which no model is given.
     """
 
     train: str | None = None
     calibration: str | None = None
     evaluate: str | None = None
     mask: str | None = None
+    labels: bool = False
 
 
 @attrs.frozen(kw_only=True)

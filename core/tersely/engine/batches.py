@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import attrs
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.padding import PaddingMask, leaving_out, mask_of
+from tersely.errors import CalibrationError
+from tersely.planning.classes import original_class
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
@@ -46,7 +50,7 @@ def run_batch(
         mask: how to find which positions of the batch are data; see `mask_of`.
     """
     with leaving_out(mask_of(batch, mask)):
-        (call_model if forward is None else forward)(model, batch)
+        (call_observed if forward is None else forward)(model, batch)
 
 
 def call_model(model: Callable[..., object], batch: Any) -> object:
@@ -61,6 +65,40 @@ def call_model(model: Callable[..., object], batch: Any) -> object:
     if isinstance(batch, (list, tuple)):
         return model(*batch)
     return model(batch)
+
+
+def call_observed(model: nn.Module, batch: Any) -> object:
+    """Call a model with a calibration batch, as `call_model` does.
+
+    Args:
+        model: the model to call.
+        batch: a tensor, a list or tuple, or a mapping.
+
+    Raises:
+        CalibrationError: the model does not take what the batch holds.
+    """
+    try:
+        return call_model(model, batch)
+    except TypeError as error:
+        taken = inspect.signature(original_class(type(model)).forward)
+        try:
+            call_model(partial(taken.bind, model), batch)
+        except TypeError as misfit:
+            raise CalibrationError(_misfit(batch, taken, misfit)) from error
+        raise
+
+
+def _misfit(batch: Any, taken: inspect.Signature, misfit: TypeError) -> str:
+    is_mapping = isinstance(batch, Mapping)
+    kind = "mapping" if is_mapping else type(batch).__name__
+    first = "**{'inputs': batch['inputs']}" if is_mapping else "batch[0]"
+    labels = "'labels'" if is_mapping else "(inputs, labels)"
+    return (
+        f"a batch is a {kind} of {len(batch)} values, and the model's forward takes {taken}: "
+        f"{misfit}; a list or tuple is spread over its arguments, a mapping over its keywords. If "
+        f"the batch holds {labels}, give forward=lambda model, batch: model({first}), or write "
+        "'labels: true' under 'data' in a job"
+    )
 
 
 def first_sample(batch: Any) -> Any:

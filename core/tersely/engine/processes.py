@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import attrs
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+
+from tersely.errors import CalibrationError
+from tersely.instrument.classes import is_sharded
 
 Value = TypeVar("Value")
+
+_LONGEST = 2000  # characters
 
 
 def is_distributed() -> bool:
@@ -16,17 +23,57 @@ def is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+@attrs.frozen
+class _Failure:
+    """What a process says that cannot go on.
+
+    Attributes:
+        reason: the class and the text of its error.
+    """
+
+    reason: str
+
+
 def gather(own: Value) -> list[Value]:
     """Return what every process says, this one's alone where there are no others.
 
     Args:
         own: what this process says; any picklable value.
+
+    Raises:
+        CalibrationError: another process failed in `failing_together`; names it and its error.
     """
     if not is_distributed():
         return [own]
     everyone = [own] * distributed.get_world_size()
     distributed.all_gather_object(everyone, own)
+    for process, said in enumerate(everyone):
+        if isinstance(said, _Failure):
+            raise CalibrationError(
+                f"process {process} of {len(everyone)} failed, so this one cannot go on: "
+                f"{said.reason}"
+            )
     return everyone
+
+
+@contextlib.contextmanager
+def failing_together(model: nn.Module) -> Iterator[None]:
+    """Let work that ends with `gather` fail in every process when it fails in one.
+
+    The others would wait for the one that failed until their time is up. Where parameters are
+    sharded they wait inside the model already, where nothing can reach them.
+
+    Args:
+        model: the model that the work runs.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_distributed() and not any(is_sharded(one) for one in model.parameters()):
+            reason = f"{type(error).__name__}: {error}"
+            with contextlib.suppress(CalibrationError):
+                gather(_Failure(reason[:_LONGEST]))
+        raise
 
 
 def summed(tensor: Tensor) -> Tensor:

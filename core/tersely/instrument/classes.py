@@ -11,7 +11,8 @@ from __future__ import annotations
 import copyreg
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from torch import Tensor, nn
 
@@ -24,7 +25,11 @@ from tersely.instrument.names import FOLD, INSTRUMENTS, PREFIX, is_moved_flag
 from tersely.instrument.sites import process_inputs, process_output
 from tersely.planning.classes import ORIGINAL
 
-_made: dict[tuple[type[nn.Module], frozenset[str], bool], type[nn.Module]] = {}
+_Twins: TypeAlias = "WeakValueDictionary[tuple[frozenset[str], bool], type[nn.Module]]"
+
+# Weak on both sides: a class goes when its user lets it go, and a twin, which keeps its class
+# alive, with the last module that is one.
+_made: WeakKeyDictionary[type[nn.Module], _Twins] = WeakKeyDictionary()
 
 
 def instruments_of(module: nn.Module) -> Instruments:
@@ -58,10 +63,10 @@ def instrumented_class(
         parameters: the parameters and buffers that become properties.
         has_sites: whether forward's inputs or outputs are processed.
     """
-    key = (cls, parameters, has_sites)
-    made = _made.get(key)
+    twins = _made.setdefault(cls, WeakValueDictionary())
+    made = twins.get((parameters, has_sites))
     if made is None:
-        made = _made[key] = _make(cls, parameters, has_sites)
+        made = twins[parameters, has_sites] = _make(cls, parameters, has_sites)
     return made
 
 

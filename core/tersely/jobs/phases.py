@@ -14,6 +14,7 @@ from tersely.errors import ConfigError, Problem, SessionError
 from tersely.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from tersely.jobs.epochs import epoch_folder
 from tersely.jobs.generators import seed_generators
+from tersely.jobs.labels import WithoutLabels
 from tersely.jobs.loop import train_epochs
 from tersely.jobs.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
@@ -100,7 +101,7 @@ def restore(run: Run) -> Run:
     session.metrics.update(run.record.metrics)
     if run.calls.calibration is not None and needs_batches(session):
         seed_generators(run.job.seed)
-        give_batches(session, run.calls.calibration(), mask=run.job.data.mask)
+        give_batches(session, _calibration(run), mask=run.job.data.mask)
     return attrs.evolve(run, session=session)
 
 
@@ -108,10 +109,14 @@ def calibrate(run: Run) -> Run:
     """Let the algorithms observe the user's batches."""
     if run.calls.calibration is not None:
         seed_generators(run.job.seed)
-        batches: Iterable[object] = run.calls.calibration()
-        shown = run.voice.track(batches, title="batches observed")
+        shown = run.voice.track(_calibration(run), title="batches observed")
         run.attached.calibrate(shown, mask=run.job.data.mask)
     return run
+
+
+def _calibration(run: Run) -> Iterable[object]:
+    batches: Iterable[object] = () if run.calls.calibration is None else run.calls.calibration()
+    return WithoutLabels(batches, run.job.source) if run.job.data.labels else batches
 
 
 def compress(run: Run) -> Run:

@@ -1,10 +1,11 @@
-"""Module classes as users know them, behind the classes that instrumentation and sharding make."""
+"""Module classes as users know them, behind the classes that instrumentation and sharding make.
+
+Nothing here remembers a class: those of a notebook's cells come and go.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import lru_cache
 
 from torch import nn
 
@@ -15,7 +16,7 @@ ORIGINAL = RESERVED + "original_class"
 """Class attribute of every class made on the fly: the user's own class."""
 
 
-def _original_class(cls: type[nn.Module]) -> type[nn.Module]:
+def original_class(cls: type[nn.Module]) -> type[nn.Module]:
     """Return the class the user wrote, for one made by tersely, sharding or parametrization.
 
     Args:
@@ -52,7 +53,7 @@ def _is_sharded_class(cls: type) -> bool:
     )
 
 
-def _is_type(cls: type[nn.Module], name: str) -> bool:
+def is_type(cls: type[nn.Module], name: str) -> bool:
     """Tell whether a class is meant by a type name of the document (rule S4).
 
     Args:
@@ -67,8 +68,3 @@ def _is_type(cls: type[nn.Module], name: str) -> bool:
     # (torch.nn.modules.linear.Linear). What is not imported cannot be the class of a module.
     package, _, attribute = name.rpartition(".")
     return getattr(sys.modules.get(package), attribute, None) is cls
-
-
-# mypy takes the __hash__ that torch gives modules for that of their classes.
-original_class: Callable[[type[nn.Module]], type[nn.Module]] = lru_cache(4096)(_original_class)  # type: ignore[assignment]  # see above
-is_type: Callable[[type[nn.Module], str], bool] = lru_cache(4096)(_is_type)  # type: ignore[assignment]  # see above

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import attrs
 from torch import nn
@@ -59,10 +59,17 @@ class Signature:
 
 def signature_of(module: nn.Module) -> Signature:
     """Return the signature of a module's own forward."""
-    return _signature(original_class(type(module)))  # type: ignore[arg-type]  # classes are hashable
+    cls = original_class(type(module))
+    found = _known.get(cls)
+    if found is None:
+        found = _known[cls] = _signature(cls)
+    return found
 
 
-@lru_cache(maxsize=4096)
+# Weak, because the classes of a notebook's cells come and go.
+_known: WeakKeyDictionary[type[nn.Module], Signature] = WeakKeyDictionary()
+
+
 def _signature(cls: type[nn.Module]) -> Signature:
     parameters = list(inspect.signature(cls.forward).parameters.values())
     if parameters and parameters[0].kind in _POSITIONAL:

@@ -166,7 +166,11 @@ _TAKEN: Json = {
     "properties": {
         "data": _DATA,
         "plugins": {
-            "items": {"type": "object", "required": ["kind", "name", "distribution", "version"]}
+            "items": {
+                "type": "object",
+                "required": ["kind", "name", "distribution", "version"],
+                "additionalProperties": {"type": ["string", "null"]},
+            }
         },
     }
 }

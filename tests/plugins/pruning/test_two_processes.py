@@ -29,6 +29,8 @@ def outcome(start_workers):
         "sparsegpt_sees_all_data",
         "an_expert_that_one_process_calls_counts_with_what_it_saw",
         "an_expert_that_no_process_calls_is_an_error_in_both",
+        "a_batch_that_fails_in_one_process_is_an_error_in_both",
+        "a_batch_that_fails_in_one_process_block_by_block_is_an_error_in_both",
         "factors_of_an_expert_learn_in_both_processes_alike",
         "scores_that_the_users_optimizer_moves_apart_are_an_error_in_both",
         "scores_that_the_users_loop_averages_decide_alike",

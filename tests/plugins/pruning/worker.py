@@ -276,6 +276,33 @@ def an_expert_that_no_process_calls_is_an_error_in_both(rank: int) -> None:
 
 
 @scenario
+def a_batch_that_fails_in_one_process_is_an_error_in_both(rank: int) -> None:
+    session = tersely.attach(build(Net), recipe("apoz"))
+    batches = [batch(rank), torch.ones(3, 5 + rank)]  # of which the model takes 6 features
+    text = fails_in_the_first(rank, lambda: session.calibrate(batches))
+    assert text.endswith("shapes cannot be multiplied (3x5 and 6x9)"), text
+
+
+@scenario
+def a_batch_that_fails_in_one_process_block_by_block_is_an_error_in_both(rank: int) -> None:
+    for sequential in (True, False):
+        session = tersely.attach(
+            build(Net), recipe("sparsegpt", options={"sequential": sequential})
+        )
+        batches = [batch(rank), torch.ones(3, 5 + rank)]
+        text = fails_in_the_first(rank, lambda s=session, b=batches: (s.calibrate(b), s.compress()))
+        assert "have 5 features and the weight takes 6" in text or "3x5 and 6x9" in text, text
+
+
+def fails_in_the_first(rank: int, act: Callable[[], object]) -> str:
+    if rank == 0:
+        return error_of(RuntimeError, act)
+    text = error_of(tersely.CalibrationError, act)
+    assert text.startswith("process 0 of 2 failed, so this one cannot go on: "), text
+    return text
+
+
+@scenario
 def factors_of_an_expert_learn_in_both_processes_alike(rank: int) -> None:
     data = (batch(0).abs(), -batch(1).abs())
     model = build(Experts)
