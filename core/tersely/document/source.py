@@ -90,8 +90,8 @@ def _read_bytes(name: str) -> bytes:
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise _refusal(name, f"the file cannot be read: {reason}") from error
-    except ValueError as error:  # a NUL byte in the name
-        raise _refusal(name, f"this is not a file name: {error}") from error
+    except ValueError as error:  # versions of Python word it differently
+        raise _refusal(name, "this is not a file name: it has a null character") from error
     # Reading it could wait for ever, or never end.
     raise _refusal(name, "this is a pipe or a device, expected a file")
 

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_no_name_is_refused():
-    assert refusal("a\0b") == "this is not a file name: embedded null byte"
+    assert refusal("a\0b") == "this is not a file name: it has a null character"
 
 
 def test_bytes_that_are_not_text_are_shown_where_they_are(tmp_path):

@@ -11,7 +11,14 @@ from tersely.errors import CalibrationError, ConfigError
 from tersely.jobs.labels import WithoutLabels
 from tersely.jobs.progress import length_of
 
-CONFIG = [{"op_types": ["Linear"], "target_names": ["_input_"]}]
+RECIPE = {
+    "pruning": {
+        "algorithm": "toy",
+        "config_list": [{"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5}],
+    }
+}
+
+pytestmark = pytest.mark.usefixtures("toy_pruners")
 
 
 def inputs_of(*batches: Any) -> list[Any]:
@@ -79,7 +86,7 @@ def test_labels_among_the_inputs_are_an_error_that_shows_forward(batch: Any, adv
     model = torch.nn.Sequential(torch.nn.Linear(4, 2))
 
     with pytest.raises(CalibrationError) as caught:
-        tersely.quantize(model, CONFIG, data=[batch])
+        tersely.attach(model, RECIPE).calibrate([batch])
 
     assert "forward=lambda model, batch: " in str(caught.value)
     assert advice in str(caught.value)
@@ -92,6 +99,4 @@ def test_a_type_error_inside_the_model_is_left_as_it_is() -> None:
             raise TypeError("mine")
 
     with pytest.raises(TypeError, match=r"^mine$"):
-        tersely.quantize(torch.nn.Sequential(Broken(4, 2)), [
-            {"op_types": ["Broken"], "target_names": ["_input_"]}
-        ], data=[torch.ones(2, 4)])  # fmt: skip
+        tersely.attach(torch.nn.Sequential(Broken(4, 2)), RECIPE).calibrate([torch.ones(2, 4)])

@@ -147,27 +147,23 @@ def test_a_job_runs_once_at_a_time(workshop: Any, run: Callable[..., str]) -> No
         import os, sys, subprocess
         from toy_parts import finetune
 
-        SECOND = "from tersely.jobs.runner import run_job; run_job(sys.argv[1])"
+        SECOND = (
+            "from pathlib import Path; from tersely.jobs.lock import only_run; "
+            "only_run(Path(sys.argv[1])).__enter__()"
+        )
 
         def train(model, session):
-            command = [sys.executable, "-c", "import sys; " + SECOND, HERE + "/job.json"]
+            command = [sys.executable, "-c", "import sys; " + SECOND, OUTPUT]
             second = subprocess.run(command, capture_output=True, text=True)
             with open(HERE + "/second.txt", "w") as stream:
                 stream.write(f"{second.returncode}" + second.stderr)
             finetune(model, session)
 
         HERE = os.path.dirname(__file__)
-        """,
+        OUTPUT = OUTPUT_OF_THE_JOB
+        """.replace("OUTPUT_OF_THE_JOB", repr(str(workshop.output))),
     )
-    workshop.write(
-        train="toy_twice:train",
-        recipe={
-            "pruning": {
-                "algorithm": "level",
-                "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}],
-            }
-        },
-    )
+    workshop.write(train="toy_twice:train")
 
     run()
 

@@ -13,9 +13,6 @@ LIMITS = [
     {"sparse_ratio": 0.29},
     {"sparse_threshold": 1.0},
     {"sparse_threshold": 1.0, "min_sparse_ratio": 0.3, "max_sparse_ratio": 0.6},
-    {"sparse_ratio": 0.5, "granularity": [2, 2]},
-    {"sparse_ratio": 0.5, "granularity": "out_channel"},
-    {"granularity": "2:4"},
 ]
 
 

@@ -89,28 +89,6 @@ def test_weights_alone_leave_a_plain_model():
     assert not [name for name, _ in model.named_buffers()]
 
 
-def test_masked_weights_stay_zero_when_factors_are_divided_out():
-    model, inputs = make("linear")
-    recipe = {
-        "pruning": {
-            "algorithm": "level",
-            "config_list": [{"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5}],
-        },
-        "quantization": {
-            "algorithm": "smoothquant",
-            "config_list": [{"op_names": ["0"], "target_names": ["_input_", "weight"]}],
-        },
-    }
-    session = tersely.attach(model, recipe)
-    session.calibrate([inputs])
-    session.compress()
-    kept = session.masks()["0"]["weight"]
-    with pytest.warns(FinalizeWarning):
-        session.finalize()
-
-    assert not model[0].weight[~kept].any()
-
-
 def test_a_half_precision_model_is_finished_in_its_precision():
     model, inputs = make("linear")
     model, inputs = model.bfloat16(), inputs.bfloat16()
