@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import entropy
 
 from tersely_quantization.divergence import divergence_range, least_divergent
 from tersely_quantization.histogram import HistogramObserver
 
 BINS, LEVELS = 2048, 128
+
+
+def entropy(pk, qk):
+    """The divergence of Kullback and Leibler between two histograms, in nats."""
+    pk, qk = pk / pk.sum(), qk / qk.sum()
+    present = pk > 0
+    return float((pk[present] * np.log(pk[present] / qk[present])).sum())
 
 
 def smoothed(histogram):
