@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tersely.engine.batches import Forward, run_batch
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.instrumenting import with_site
 from tersely.engine.padding import PaddingMask
 from tersely.engine.processes import gather
@@ -20,17 +20,17 @@ from tersely.instrument.instruments import Transform
 
 
 @contextlib.contextmanager
-def observe_targets(observing: Mapping[Handle, Transform]) -> Iterator[None]:
+def observe_targets(observing: Mapping[BoundTarget, Transform]) -> Iterator[None]:
     """Let transforms see inputs and outputs inside the block, and take them off again.
 
     Args:
         observing: what observes each target, as the last step on it.
     """
-    before = [(handle.module, instruments_of(handle.module)) for handle in observing]
-    for handle, transform in observing.items():
-        current = instruments_of(handle.module)
+    before = [(bound.module, instruments_of(bound.module)) for bound in observing]
+    for bound, transform in observing.items():
+        current = instruments_of(bound.module)
         replace_instruments(
-            handle.module, with_site(current, handle.module, handle.plan.target, transform)
+            bound.module, with_site(current, bound.module, bound.plan.target, transform)
         )
     try:
         yield

@@ -14,7 +14,7 @@ from tersely.calibration.watching import collect_watches, watch_modules
 from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.processes import failing_together, gather
 from tersely.engine.run import Run
 from tersely.errors import SessionError
@@ -26,7 +26,7 @@ def compress_in_sequence(
     model: nn.Module,
     batches: Batches,
     *,
-    compress: Callable[[Sequence[Handle]], None],
+    compress: Callable[[Sequence[BoundTarget]], None],
 ) -> None:
     """Let an algorithm observe and compress one block after the other.
 
@@ -43,7 +43,7 @@ def compress_in_sequence(
         CalibrationError: a target's module was not called.
         SessionError: parameters are sharded.
     """
-    waiting = list(run.handles)
+    waiting = list(run.bound_targets)
     _need_whole_parameters(waiting)
     with evaluating(model):
         blocks = () if _is_grouped(waiting) else find_blocks(model, _modules(waiting))
@@ -59,9 +59,9 @@ def compress_in_sequence(
             run.forget(waiting)
 
 
-def _need_whole_parameters(handles: Sequence[Handle]) -> None:
+def _need_whole_parameters(bound_targets: Sequence[BoundTarget]) -> None:
     # A block ends its pass early or runs without the model around it, and FSDP2 follows neither.
-    sharded = next((one.plan for one in handles if is_sharded(one.raw)), None)
+    sharded = next((one.plan for one in bound_targets if is_sharded(one.raw)), None)
     if sharded is not None:
         raise SessionError(
             f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
@@ -72,30 +72,34 @@ def _need_whole_parameters(handles: Sequence[Handle]) -> None:
 
 
 def _observe(
-    run: Run[Any], handles: Sequence[Handle], feed: Callable[[], None], *, model: nn.Module
+    run: Run[Any],
+    bound_targets: Sequence[BoundTarget],
+    feed: Callable[[], None],
+    *,
+    model: nn.Module,
 ) -> None:
-    watches = run.watches(handles)
+    watches = run.watches(bound_targets)
     with failing_together(model), watch_modules(watches):
         feed()
     collect_watches(watches, unreached=run.stage.unreached)
     for watch in watches:
-        run.observed[watch.handle] = watch.sums
+        run.observed[watch.bound] = watch.sums
 
 
 def _follow(
     run: Run[Any],
     chain: Chain,
     blocks: Sequence[nn.Module],
-    handles: Sequence[Handle],
-    compress: Callable[[Sequence[Handle]], None],
-) -> list[Handle]:
+    bound_targets: Sequence[BoundTarget],
+    compress: Callable[[Sequence[BoundTarget]], None],
+) -> list[BoundTarget]:
     """Compress what lies in a chain of blocks and return the rest."""
-    waiting = list(handles)
+    waiting = list(bound_targets)
     calls = chain.calls
     for block in blocks:
         inner = set(block.modules())
-        members = [handle for handle in waiting if handle.module in inner]
-        waiting = [handle for handle in waiting if handle.module not in inner]
+        members = [bound for bound in waiting if bound.module in inner]
+        waiting = [bound for bound in waiting if bound.module not in inner]
         if members:
             feed = partial(_run_calls, run, chain, block, calls, members)
             _observe(run, members, feed, model=block)
@@ -112,7 +116,7 @@ def _run_calls(
     chain: Chain,
     block: nn.Module,
     calls: Sequence[Call],
-    members: Sequence[Handle],
+    members: Sequence[BoundTarget],
 ) -> None:
     modules = _modules(members)
     if isinstance(run.algorithm, ObservesOutputs) or not modules <= chain.once:
@@ -122,12 +126,12 @@ def _run_calls(
         enter_modules(block, calls, modules)
 
 
-def _is_grouped(handles: Sequence[Handle]) -> bool:
+def _is_grouped(bound_targets: Sequence[BoundTarget]) -> bool:
     return any(
-        isinstance(handle.plan.setting, PruningSetting) and handle.plan.setting.is_grouped
-        for handle in handles
+        isinstance(bound.plan.setting, PruningSetting) and bound.plan.setting.is_grouped
+        for bound in bound_targets
     )
 
 
-def _modules(handles: Sequence[Handle]) -> set[nn.Module]:
-    return {handle.module for handle in handles}
+def _modules(bound_targets: Sequence[BoundTarget]) -> set[nn.Module]:
+    return {bound.module for bound in bound_targets}

@@ -18,7 +18,7 @@ from tersely.calibration.observing import (
     refuse_unreached,
 )
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.padding import data_of, kept_positions
 from tersely.engine.processes import gather
 from tersely.engine.protocol import Observers
@@ -119,17 +119,17 @@ def _magnitude(values: Tensor) -> Tensor:
     return values.abs().to(torch.promote_types(values.dtype, torch.float32))
 
 
-def statistic_for(handle: Handle, stages: Sequence[Stage]) -> Statistic:
+def statistic_for(bound: BoundTarget, stages: Sequence[Stage]) -> Statistic:
     """Return an empty statistic that suits a target's granularity.
 
     Args:
-        handle: an input or output target.
+        bound: an input or output target.
         stages: the recipe's stages.
     """
-    info = descriptor_of(stages[handle.plan.stage])
-    by_channel = info is not None and meant(handle.plan.pruning.granularity, info).is_by_channel
-    spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
-    return Statistic(handle.plan.name, handle.plan.channel_dim if by_channel else None, spatial)
+    info = descriptor_of(stages[bound.plan.stage])
+    by_channel = info is not None and meant(bound.plan.pruning.granularity, info).is_by_channel
+    spatial = spatial_dims(bound.plan.module_type) if bound.plan.channel_dim == 1 else None
+    return Statistic(bound.plan.name, bound.plan.channel_dim if by_channel else None, spatial)
 
 
 @attrs.frozen(eq=False)
@@ -141,8 +141,8 @@ class StatisticObservers(Observers):
         kept: where they go afterwards; written to.
     """
 
-    statistics: Mapping[Handle, Statistic]
-    kept: dict[Handle, Statistic]
+    statistics: Mapping[BoundTarget, Statistic]
+    kept: dict[BoundTarget, Statistic]
 
     @property
     def is_empty(self) -> bool:
@@ -185,12 +185,14 @@ class StatisticObservers(Observers):
         self.kept.update(self.statistics)
 
 
-def sample_shape(statistics: Mapping[Handle, Statistic], handle: Handle) -> tuple[int, ...] | None:
+def sample_shape(
+    statistics: Mapping[BoundTarget, Statistic], bound: BoundTarget
+) -> tuple[int, ...] | None:
     """Return the shape of one sample of an input or output, or None while unknown.
 
     Args:
         statistics: what calibration saw.
-        handle: the target.
+        bound: the target.
     """
-    found = statistics.get(handle)
+    found = statistics.get(bound)
     return None if found is None else found.sample_shape

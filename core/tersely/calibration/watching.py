@@ -52,7 +52,7 @@ class ModuleObservers(Observers):
 
     def keep(self) -> None:
         """Give the stage what was observed."""
-        self.run.observed = {watch.handle: watch.sums for watch in self.watches}
+        self.run.observed = {watch.bound: watch.sums for watch in self.watches}
 
 
 def module_observers(runs: Sequence[Run[Any]]) -> list[Observers]:
@@ -62,7 +62,7 @@ def module_observers(runs: Sequence[Run[Any]]) -> list[Observers]:
         runs: the stages.
     """
     return [
-        ModuleObservers(run, run.watches(run.handles))
+        ModuleObservers(run, run.watches(run.bound_targets))
         for run in runs
         if run.is_observing_modules and not run.is_sequential
     ]
@@ -82,7 +82,7 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
     hooks = []
     try:
         for watch in watches:
-            module, algorithm = watch.handle.module, watch.algorithm
+            module, algorithm = watch.bound.module, watch.algorithm
             if isinstance(algorithm, ObservesInputs):
                 see = _see_inputs(watch, algorithm, shared)
                 hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
@@ -127,16 +127,16 @@ def collect_watches(watches: Sequence[Watch], *, unreached: Unreached) -> None:
         for key, tensor in watch.sums.items():
             if not bool(tensor.sum().isfinite()):
                 raise CalibrationError(
-                    f"{watch.handle.plan.name}: what {watch.handle.plan.algorithm} observed "
+                    f"{watch.bound.plan.name}: what {watch.bound.plan.algorithm} observed "
                     f"({key}) is not finite; check the batches and the model's weights",
-                    **watch.handle.plan.place,
+                    **watch.bound.plan.place,
                 )
     if unreached == "error":
         refuse_unreached(missing)
 
 
 def _unreached(watch: Watch) -> UnreachedError:
-    name = watch.handle.plan.name
+    name = watch.bound.plan.name
     return UnreachedError(
         f"{name}: its module was not called in calibration: no batch reached it, or something "
         f"reads its weight without calling it; run it, or leave it out",
@@ -164,14 +164,14 @@ def _views(watches: Sequence[Watch]) -> list[_View]:
 
 
 def _check_views(watch: Watch, views: Sequence[_View]) -> None:
-    name = watch.handle.plan.name
+    name = watch.bound.plan.name
     seen = [view.parts for view in views if view.parts]
     if any(parts != seen[0] for parts in seen):
         shapes = [{key: list(shape) for key, (shape, _) in parts.items()} for parts in seen]
         raise CalibrationError(
-            f"{name}: what {watch.handle.plan.algorithm} observed has another shape in each "
+            f"{name}: what {watch.bound.plan.algorithm} observed has another shape in each "
             f"process: {shapes}; calibrate with one shape",
-            **watch.handle.plan.place,
+            **watch.bound.plan.place,
         )
 
 
@@ -185,7 +185,7 @@ def _filled(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
     if watch.sums:
         return watch.sums
     parts = next(view.parts for view in views if view.parts)
-    device = watch.handle.raw.device
+    device = watch.bound.raw.device
     return {
         key: torch.zeros(shape, dtype=dtype, device=device) for key, (shape, dtype) in parts.items()
     }
@@ -210,8 +210,8 @@ class _SharedInputs:
             and self.inputs is inputs
             and self.version == version
             and owner.algorithm is watch.algorithm
-            and type(owner.handle.module) is type(watch.handle.module)
-            and isinstance(watch.handle.module, nn.Linear)
+            and type(owner.bound.module) is type(watch.bound.module)
+            and isinstance(watch.bound.module, nn.Linear)
         ):
             return owner
         self.inputs, self.version, self.owner = inputs, version, watch
@@ -261,12 +261,12 @@ def _naming(watch: Watch) -> Iterator[None]:
             yield
     except ValueError as error:
         raise CalibrationError(
-            f"{watch.handle.plan.name}: {error}", **watch.handle.plan.place
+            f"{watch.bound.plan.name}: {error}", **watch.bound.plan.place
         ) from error
 
 
 def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:
-    module = watch.handle.module
+    module = watch.bound.module
     return data_of(value.detach(), is_channels_first=is_channels_first(None, module))
 
 

@@ -11,7 +11,7 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.distillation.pairs import Pair, loss_of, module_of
 from tersely.distillation.projection import BIAS, WEIGHT, Projections
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle, first_device
+from tersely.engine.binding import BoundTarget, first_device
 from tersely.engine.context import Context
 from tersely.engine.cutting import Held, place_of
 from tersely.engine.instrumenting import with_site
@@ -51,7 +51,7 @@ class Distillation(Engine[Run[Any]]):
         self._hooks: list[Any] = []
         self._is_listening = False
         stages = context.binding.plan.recipe.stages
-        self.pairs = tuple(_pair(handle, stages[handle.plan.stage]) for handle in self.handles)
+        self.pairs = tuple(_pair(bound, stages[bound.plan.stage]) for bound in self.bound_targets)
 
     def with_inputs(
         self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
@@ -81,7 +81,7 @@ class Distillation(Engine[Run[Any]]):
         self._is_listening = True
         teacher = self.context.teacher
         for pair in self.pairs:
-            for module, attribute in pair.handle.owners:
+            for module, attribute in pair.bound.owners:
                 put(module, attribute, (pair.student,), place=TAP)
             if teacher is None:
                 continue
@@ -131,9 +131,9 @@ class Distillation(Engine[Run[Any]]):
         teacher = self.context.teacher
         # A parameter is not called, so nothing flows through its tap: it is read when it counts.
         for pair in pairs:
-            if pair.handle.is_activation:
+            if pair.bound.is_activation:
                 continue
-            getattr(pair.handle.module, pair.plan.target)
+            getattr(pair.bound.module, pair.plan.target)
             for link, tap in pair.teachers.items():
                 if teacher is not None:
                     module = module_of(teacher, link, pair.plan)
@@ -189,7 +189,8 @@ class Distillation(Engine[Run[Any]]):
     def held(self, saved: Saved) -> Held:
         """Keep the shape of what is compared with the teacher."""
         return {
-            place_of(one): f"{one.plan.name} is compared with the teacher" for one in self.handles
+            place_of(one): f"{one.plan.name} is compared with the teacher"
+            for one in self.bound_targets
         }
 
     def known_names(self) -> set[str]:
@@ -265,12 +266,12 @@ def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: 
         )
 
 
-def _pair(handle: Handle, stage: Stage) -> Pair:
-    plan = handle.plan
+def _pair(bound: BoundTarget, stage: Stage) -> Pair:
+    plan = bound.plan
     setting = plan.distillation
     return Pair(
-        handle=handle,
-        student=Tap(keeps_graph=True, is_copying=handle.is_activation),
+        bound=bound,
+        student=Tap(keeps_graph=True, is_copying=bound.is_activation),
         teachers={link: Tap(keeps_graph=False) for link in setting.links_of(plan.module)},
         weight=setting.weight,
         loss=loss_of(plan),

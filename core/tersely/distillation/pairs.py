@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tersely.contracts.target_plan import TargetPlan
 from tersely.distillation.projection import Projections
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import PluginError, SessionError, TerselyError
 from tersely.instrument.tapping import Tap
 from tersely.json_value import Json
@@ -26,7 +26,7 @@ class Pair:
     """A student target and what it learns from.
 
     Attributes:
-        handle: the student's target.
+        bound: the student's target.
         student: the student's tap.
         teachers: link -> the tap of the same target in that module of the teacher.
         weight: lambda, what its loss is multiplied with.
@@ -38,7 +38,7 @@ class Pair:
         stage: the stage it belongs to, which may be at work for a part of the training only.
     """
 
-    handle: Handle
+    bound: BoundTarget
     student: Tap
     teachers: Mapping[str, Tap]
     weight: float
@@ -51,7 +51,7 @@ class Pair:
     @property
     def plan(self) -> TargetPlan:
         """What the config says of the student's target."""
-        return self.handle.plan
+        return self.bound.plan
 
     def teacher_name(self, link: str) -> str:
         """Return the full name of a teacher's target."""

@@ -40,7 +40,7 @@ _PLACES: dict[Level, str] = {
 
 
 @attrs.frozen
-class Home:
+class KeyPlace:
     """One kind of mapping of the specification.
 
     Attributes:
@@ -64,53 +64,53 @@ def about_unknown_key(key: str, schema: Mapping[str, Json]) -> tuple[str, str | 
         schema: the schema of the mapping: its ``properties`` and, where it has one, its ``title``.
     """
     title = schema.get("title")
-    here = next((home for home in _homes() if home.title == title), None)
+    here = next((place for place in _places() if place.title == title), None)
     if here is not None and here.level in ("entry", "target") and key in LEGACY_KEYS:
         return f"{key!r} is a key of NNI 1.x/2.x, not of this specification", LEGACY_KEYS[key]
-    homes = _preferred(key, here) if here is not None else ()
-    if here is not None and homes:
-        owners = join_words([home.title for home in homes])
-        return f"{key!r} is a key of {owners}, not of {here.title}", _where(homes, here)
+    places = _preferred(key, here) if here is not None else ()
+    if here is not None and places:
+        owners = join_words([place.title for place in places])
+        return f"{key!r} is a key of {owners}, not of {here.title}", _where(places, here)
     message = f"unknown key {key!r}" + (f" in {title}" if title else "")
     legal = list(schema.get("properties", {}))
     return message, did_you_mean(key, legal) or _list_keys(legal)
 
 
 @functools.cache
-def _homes() -> tuple[Home, ...]:
+def _places() -> tuple[KeyPlace, ...]:
     entries, recipe, job = (read_schema(name) for name in ("config_list", "recipe", "job"))
-    homes = []
+    places = []
     for method in METHODS:
-        homes += [
-            _home("target", method, entries["$defs"][f"{method}_target"]),
-            _home("entry", method, entries["$defs"][f"{method}_entry"]),
-            _home("stage", method, recipe["$defs"][f"{method}_stage"]),
+        places += [
+            _place("target", method, entries["$defs"][f"{method}_target"]),
+            _place("entry", method, entries["$defs"][f"{method}_entry"]),
+            _place("stage", method, recipe["$defs"][f"{method}_stage"]),
         ]
     return (
-        *homes,
-        _home("align", "pruning", entries["$defs"]["align"]),
-        _home("schedule", "pruning", recipe["$defs"]["schedule"]),
-        _home("period", None, recipe["$defs"]["period"]),
-        _home("recipe", None, recipe),
-        _home("job", None, job),
-        _home("loop", None, job["$defs"]["loop"]),
+        *places,
+        _place("align", "pruning", entries["$defs"]["align"]),
+        _place("schedule", "pruning", recipe["$defs"]["schedule"]),
+        _place("period", None, recipe["$defs"]["period"]),
+        _place("recipe", None, recipe),
+        _place("job", None, job),
+        _place("loop", None, job["$defs"]["loop"]),
     )
 
 
-def _home(level: Level, method: Method | None, schema: Mapping[str, Json]) -> Home:
-    return Home(level, method, schema["title"], frozenset(schema["properties"]))
+def _place(level: Level, method: Method | None, schema: Mapping[str, Json]) -> KeyPlace:
+    return KeyPlace(level, method, schema["title"], frozenset(schema["properties"]))
 
 
-def _preferred(key: str, here: Home) -> tuple[Home, ...]:
-    """The homes of a key: of the same method if there are any, and then the nearest level."""
+def _preferred(key: str, here: KeyPlace) -> tuple[KeyPlace, ...]:
+    """The places of a key: of the same method if there are any, and then the nearest level."""
     # Alignments and schedules are for pruning only.
     inside = _INSIDE.get(here.level, ()) if here.method in ("pruning", None) else ()
     allowed = (*_OUTWARDS, *inside)
-    homes = [home for home in _homes() if key in home.keys and home.level in allowed]
-    own = [home for home in homes if home.method in (None, here.method)]
+    places = [place for place in _places() if key in place.keys and place.level in allowed]
+    own = [place for place in places if place.method in (None, here.method)]
     for level in (*inside, *_nearest_levels(here.level)):
-        for group in (own, homes):
-            found = tuple(home for home in group if home.level == level)
+        for group in (own, places):
+            found = tuple(place for place in group if place.level == level)
             if found:
                 return found
     return ()
@@ -126,18 +126,18 @@ def _nearest_levels(level: Level) -> Sequence[Level]:
     return [*_OUTWARDS[index:], *reversed(_OUTWARDS[1:index])]
 
 
-def _where(homes: Sequence[Home], here: Home) -> str:
-    level = homes[0].level
+def _where(places: Sequence[KeyPlace], here: KeyPlace) -> str:
+    level = places[0].level
     if level in _PLACES:
         return f"write it {_PLACES[level]}"
-    is_own = any(home.method == here.method for home in homes)
+    is_own = any(place.method == here.method for place in places)
     if is_own and level == "stage":
         return "write it in the stage, beside 'config_list'"
     if is_own and level == "entry" and here.level != "stage":
         return "write it in the entry, beside 'target_settings'"
     if is_own:
         return "write it in an entry of 'config_list'"
-    methods = join_words([repr(home.method) for home in homes])
+    methods = join_words([repr(place.method) for place in places])
     place = "in an entry under" if level in ("entry", "target") else "under"
     return f"write it {place} {methods}"
 

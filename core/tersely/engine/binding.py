@@ -1,4 +1,4 @@
-"""Handles: a planned target bound to the tensors of a real model."""
+"""Bound targets: a planned target bound to the tensors of a real model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tersely.planning.selection import Universe
 
 
 @attrs.frozen(eq=False)
-class Handle:
+class BoundTarget:
     """One planned target and every module that holds its tensor.
 
     Attributes:
@@ -125,10 +125,10 @@ class Binding:
         )
 
     @cached_property
-    def handles(self) -> tuple[Handle, ...]:
-        """A handle for every target, in plan order; made when first asked for."""
+    def bound_targets(self) -> tuple[BoundTarget, ...]:
+        """Every target of the plan, bound, in plan order; made when first asked for."""
         return tuple(
-            Handle(target, module, self.others(target, module))
+            BoundTarget(target, module, self.others(target, module))
             for target, module in zip(self.plan.targets, self.modules, strict=True)
         )
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import attrs
 from torch import Tensor
 
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import Parts, Saved
 from tersely.errors import SessionError
 from tersely.json_value import Json
@@ -143,10 +143,10 @@ def move_along(saved: Saved, name: str, kinds: tuple[str, str], now: Tensor) -> 
     saved.parts[kinds[1], name] = {"": original + change.to(original.device)}
 
 
-def place_of(handle: Handle) -> tuple[str, str]:
+def place_of(bound: BoundTarget) -> tuple[str, str]:
     """Return the place of a target among what keeps its shape.
 
     Args:
-        handle: the target.
+        bound: the target.
     """
-    return handle.plan.module, handle.plan.kind if handle.is_activation else handle.plan.target
+    return bound.plan.module, bound.plan.kind if bound.is_activation else bound.plan.target

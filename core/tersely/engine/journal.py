@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.names import PREFIX
 
@@ -26,7 +26,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
-        self._values: dict[Handle, Tensor] = {}
+        self._values: dict[BoundTarget, Tensor] = {}
         self._buffers: set[tuple[nn.Module, str]] = set()
 
     def __enter__(self) -> Journal:
@@ -66,16 +66,16 @@ class Journal:
             before = copy.copy(value) if isinstance(value, (dict, set, list)) else value
             self._undo.append(_setter(owner, name, before))
 
-    def note_values(self, handle: Handle) -> Tensor:
+    def note_values(self, bound: BoundTarget) -> Tensor:
         """Note the raw values of a target, and return them.
 
         Args:
-            handle: the target.
+            bound: the target.
         """
-        if handle not in self._values:
-            values = self._values[handle] = handle.dense().clone()
-            self._undo.append(lambda: handle.write(values))
-        return self._values[handle]
+        if bound not in self._values:
+            values = self._values[bound] = bound.dense().clone()
+            self._undo.append(lambda: bound.write(values))
+        return self._values[bound]
 
     def note_parameter(self, module: nn.Module, name: str) -> None:
         """Note a parameter that is no target.

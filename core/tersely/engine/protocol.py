@@ -40,7 +40,7 @@ from torch import Tensor
 
 from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, cut_saved, move_along
 from tersely.engine.journal import Journal
@@ -83,7 +83,7 @@ class Engine(ABC, Generic[AnyRun]):
         method: the method.
         grammar: how its saved tensors are named.
         context: what it shares with the session and the other engines.
-        handles: all targets of the method, in plan order.
+        bound_targets: all targets of the method, in plan order.
         runs: the stages under way.
         originals: target -> its values before an algorithm changed them.
         is_compressed: whether `compress` has put something in force.
@@ -96,10 +96,10 @@ class Engine(ABC, Generic[AnyRun]):
     def __init__(self, context: Context, runs: tuple[AnyRun, ...] = ()) -> None:
         self.context = context
         self.runs = runs
-        self.handles: tuple[Handle, ...] = tuple(
-            one for one in context.binding.handles if one.plan.method == self.method
+        self.bound_targets: tuple[BoundTarget, ...] = tuple(
+            one for one in context.binding.bound_targets if one.plan.method == self.method
         )
-        self.originals: dict[Handle, Tensor] = {}
+        self.originals: dict[BoundTarget, Tensor] = {}
         self.is_compressed = False
         self.is_handed_over = False
 
@@ -211,15 +211,15 @@ class Engine(ABC, Generic[AnyRun]):
             found.update(run.all_learned())
         return found
 
-    def masks(self) -> Iterator[tuple[Handle, Tensor]]:
+    def masks(self) -> Iterator[tuple[BoundTarget, Tensor]]:
         """Yield each target that has a mask, with its buffer."""
         yield from ()
 
-    def qparams(self) -> list[tuple[Handle, Any]]:
+    def qparams(self) -> list[tuple[BoundTarget, Any]]:
         """Return the scales and zero points in force, by target."""
         return []
 
-    def integers(self) -> list[tuple[Handle, Any]]:
+    def integers(self) -> list[tuple[BoundTarget, Any]]:
         """Return the integers of every quantized parameter and buffer."""
         return []
 
@@ -244,16 +244,16 @@ class Engine(ABC, Generic[AnyRun]):
         for run in self.runs:
             run.note(journal, is_step=is_step)
 
-    def change(self, handle: Handle, values: Tensor, journal: Journal) -> None:
+    def change(self, bound: BoundTarget, values: Tensor, journal: Journal) -> None:
         """Give a target other raw values; `give_back` takes them back.
 
         Args:
-            handle: the target.
+            bound: the target.
             values: the target's shape.
             journal: notes the values of before.
         """
-        self.originals.setdefault(handle, journal.note_values(handle))
-        handle.write(values)
+        self.originals.setdefault(bound, journal.note_values(bound))
+        bound.write(values)
 
     def stop(self) -> None:  # most engines have nothing to do
         """Stop listening to the model."""
@@ -261,8 +261,8 @@ class Engine(ABC, Generic[AnyRun]):
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""
         # The last change first: parameters may be views that overlap.
-        for handle, values in reversed(self.originals.items()):
-            handle.write(values)
+        for bound, values in reversed(self.originals.items()):
+            bound.write(values)
 
     def held(self, saved: Saved) -> Held:
         """Return what has to keep its shape when the model is shrunk, and why.
@@ -283,8 +283,8 @@ class Engine(ABC, Generic[AnyRun]):
             SessionError: something has a shape that does not follow its target's.
         """
         found = cut_saved(saved, cuts)
-        for handle in self.originals:
-            move_along(found, handle.plan.name, ("value", "original"), handle.raw.detach())
+        for bound in self.originals:
+            move_along(found, bound.plan.name, ("value", "original"), bound.raw.detach())
         return found
 
     @abstractmethod
@@ -295,16 +295,16 @@ class Engine(ABC, Generic[AnyRun]):
         """Return what all methods save: observations, what is learned, and changed values."""
         found: Parts = {}
         for run in self.runs:
-            for handle, sums in run.observed.items():
+            for bound, sums in run.observed.items():
                 copies = {part: tensor.clone() for part, tensor in sums.items()}
-                found["observed", handle.plan.name] = copies
+                found["observed", bound.plan.name] = copies
             learned = run.all_learned()
             for (target, name), leaf in learned.items():
                 found.setdefault(("learned", target), {})[name] = leaf.detach().clone()
             found.update(moments_of(run.optimizer, learned))
-        for handle, values in self.originals.items():
-            found["original", handle.plan.name] = {"": values}
-            found["value", handle.plan.name] = {"": handle.dense()}
+        for bound, values in self.originals.items():
+            found["original", bound.plan.name] = {"": values}
+            found["value", bound.plan.name] = {"": bound.dense()}
         return found
 
     def restore_gathered(self, saved: Saved, journal: Journal) -> None:
@@ -316,22 +316,22 @@ class Engine(ABC, Generic[AnyRun]):
         """
         for run in self.runs:
             run.observed = {
-                handle: {part: one.to(handle.raw.device) for part, one in sums.items()}
-                for handle in run.all_handles
-                if (sums := saved.of("observed", handle.plan.name))
+                bound: {part: one.to(bound.raw.device) for part, one in sums.items()}
+                for bound in run.all_bound_targets
+                if (sums := saved.of("observed", bound.plan.name))
             }
-        for handle in self.handles:
-            values = saved.one("value", handle.plan.name)
-            original = saved.one("original", handle.plan.name)
+        for bound in self.bound_targets:
+            values = saved.one("value", bound.plan.name)
+            original = saved.one("original", bound.plan.name)
             if values is None or original is None:
                 continue
-            journal.note_values(handle)
-            handle.write(values)
-            self.originals.setdefault(handle, original.to(handle.raw.device))
+            journal.note_values(bound)
+            bound.write(values)
+            self.originals.setdefault(bound, original.to(bound.raw.device))
 
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: those of the targets."""
-        return {handle.plan.name for handle in self.handles}
+        return {bound.plan.name for bound in self.bound_targets}
 
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed.
@@ -347,11 +347,11 @@ class Engine(ABC, Generic[AnyRun]):
         for (kind, name), parts in saved.parts.items():
             if name not in known:
                 raise unknown(self.grammar.key(kind, name, next(iter(parts))))
-        for handle in self.handles:
+        for bound in self.bound_targets:
             for kind in ("value", "original"):
-                values = saved.one(kind, handle.plan.name)
+                values = saved.one(kind, bound.plan.name)
                 if values is not None:
-                    need_shape(kind, handle, values, handle.plan.shape or ())
+                    need_shape(kind, bound, values, bound.plan.shape or ())
 
     @abstractmethod
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Binding, Handle
+from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.journal import Journal
 from tersely.engine.optimizing import make_optimizer, step_optimizer
 from tersely.engine.processes import is_equal_everywhere
@@ -43,20 +43,20 @@ class Run(Generic[Algorithm]):
     stage: Stage
     algorithm: Algorithm
     binding: Binding
-    observed: dict[Handle, dict[str, Tensor]] = attrs.field(factory=dict, kw_only=True)
+    observed: dict[BoundTarget, dict[str, Tensor]] = attrs.field(factory=dict, kw_only=True)
     optimizer: torch.optim.Optimizer | None = attrs.field(default=None, kw_only=True)
     unranked: list[str] = attrs.field(factory=list, kw_only=True)
     told: set[str] = attrs.field(factory=set, kw_only=True)
 
     @cached_property
-    def all_handles(self) -> tuple[Handle, ...]:
+    def all_bound_targets(self) -> tuple[BoundTarget, ...]:
         """All targets of the stage, in plan order."""
-        return tuple(one for one in self.binding.handles if one.plan.stage == self.number)
+        return tuple(one for one in self.binding.bound_targets if one.plan.stage == self.number)
 
     @cached_property
-    def handles(self) -> tuple[Handle, ...]:
+    def bound_targets(self) -> tuple[BoundTarget, ...]:
         """The targets that the algorithm decides on, whose modules it may observe."""
-        return self.all_handles
+        return self.all_bound_targets
 
     @cached_property
     def is_observing_modules(self) -> bool:
@@ -90,7 +90,7 @@ class Run(Generic[Algorithm]):
         """Whether the algorithm learns something for each target."""
         return False
 
-    def learned(self, handle: Handle) -> Mapping[str, Tensor]:
+    def learned(self, bound: BoundTarget) -> Mapping[str, Tensor]:
         """Return what is learned for a target, by name."""
         return {}
 
@@ -99,23 +99,23 @@ class Run(Generic[Algorithm]):
         if not self.is_learning:
             return {}
         return {
-            (handle.plan.name, name): leaf
-            for handle in self.all_handles
-            for name, leaf in self.learned(handle).items()
+            (bound.plan.name, name): leaf
+            for bound in self.all_bound_targets
+            for name, leaf in self.learned(bound).items()
         }
 
-    def seen_as(self, handle: Handle) -> Any:
+    def seen_as(self, bound: BoundTarget) -> Any:
         """Return a target as the algorithm sees it while it observes the target's module."""
         raise NotImplementedError
 
-    def watches(self, handles: Iterable[Handle]) -> list[Watch]:
+    def watches(self, bound_targets: Iterable[BoundTarget]) -> list[Watch]:
         """Return observers of the modules of some targets."""
-        return [Watch(handle, self.algorithm, self.seen_as(handle)) for handle in handles]
+        return [Watch(bound, self.algorithm, self.seen_as(bound)) for bound in bound_targets]
 
-    def forget(self, handles: Iterable[Handle]) -> None:
+    def forget(self, bound_targets: Iterable[BoundTarget]) -> None:
         """Drop what was observed of some targets."""
-        for handle in handles:
-            self.observed.pop(handle, None)
+        for bound in bound_targets:
+            self.observed.pop(bound, None)
 
     def move_learned(self) -> None:
         """Make one step of what is learned, unless the user's optimizer does."""
@@ -126,20 +126,20 @@ class Run(Generic[Algorithm]):
         """Make what moves everything that is learned."""
         self.optimizer = make_optimizer(self.algorithm, self.all_learned())
 
-    def need_the_same_everywhere(self, handles: Iterable[Handle]) -> None:
+    def need_the_same_everywhere(self, bound_targets: Iterable[BoundTarget]) -> None:
         """Refuse what the user's optimizer moved apart; the session averages by itself.
 
         Args:
-            handles: targets of the stage, in the same order everywhere.
+            bound_targets: targets of the stage, in the same order everywhere.
 
         Raises:
             SessionError: the processes have moved what is learned apart.
         """
         if self.optimizer is not None or not self.is_learning:
             return
-        learned = {one: list(self.learned(one).values()) for one in handles}
+        learned = {one: list(self.learned(one).values()) for one in bound_targets}
         if not is_equal_everywhere([leaf for leaves in learned.values() for leaf in leaves]):
-            first = next(handle for handle, leaves in learned.items() if leaves).plan
+            first = next(bound for bound, leaves in learned.items() if leaves).plan
             raise SessionError(
                 f"what {first.algorithm} learned of {first.name} and others differs between the "
                 f"processes: your optimizer moves session.parameters(), whose gradients "

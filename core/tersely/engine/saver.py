@@ -18,7 +18,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 
@@ -174,12 +174,12 @@ def restore_moments(
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def need_shape(kind: str, handle: Handle, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def need_shape(kind: str, bound: BoundTarget, tensor: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse a saved tensor of another shape than the model's.
 
     Args:
         kind: what it is.
-        handle: the target it belongs to.
+        bound: the target it belongs to.
         tensor: the saved tensor.
         shape: the expected shape.
 
@@ -188,6 +188,6 @@ def need_shape(kind: str, handle: Handle, tensor: Tensor, shape: tuple[int, ...]
     """
     if tuple(tensor.shape) != tuple(shape):
         raise SessionFileError(
-            f"the saved {kind} tensor of {handle.plan.name} has shape {list(tensor.shape)}, "
+            f"the saved {kind} tensor of {bound.plan.name} has shape {list(tensor.shape)}, "
             f"expected {list(shape)}"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 
 
 @attrs.define(eq=False)
@@ -15,14 +15,14 @@ class Watch:
     """What one algorithm observes of one target's module; mutable because batches add to it.
 
     Attributes:
-        handle: the target.
+        bound: the target.
         algorithm: the algorithm.
         target: the target as the algorithm sees it.
         sums: what was observed.
         is_called: whether a batch reached the module, if only without a row.
     """
 
-    handle: Handle
+    bound: BoundTarget
     algorithm: object
     target: Any
     sums: dict[str, Tensor] = attrs.field(factory=dict)

@@ -126,5 +126,5 @@ class Cut:
             return scale
         if self.channel_dim == -1:
             return scale.reshape(-1)
-        following = value.ndim - 2 if self.spatial is None else self.spatial
-        return scale.reshape(-1, *(1,) * following)
+        trailing = value.ndim - 2 if self.spatial is None else self.spatial
+        return scale.reshape(-1, *(1,) * trailing)

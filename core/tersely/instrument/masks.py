@@ -88,8 +88,8 @@ class ActivationMask:
         if mask is None:
             return value
         if mask.ndim == 1 and self.channel_dim == 1:
-            following = value.ndim - 2 if self.spatial is None else self.spatial
-            mask = mask.view(-1, *(1,) * following)
+            trailing = value.ndim - 2 if self.spatial is None else self.spatial
+            mask = mask.view(-1, *(1,) * trailing)
         self._need_lengths(module, mask, value)
         if mask.dtype != value.dtype:
             mask = mask.to(value.dtype)  # autocast changes the activation's dtype, not the mask's

@@ -52,12 +52,12 @@ class Follow:
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, after the range has followed them."""
         need_float(value, self.tensor.name)
-        is_following = module.training and value.numel() and not is_recomputing()
-        if is_following:
+        is_moving = module.training and value.numel() and not is_recomputing()
+        if is_moving:
             self._follow(module, value.detach())
         if not self.is_quantizing:
             return value
-        if is_following and self.inner.clip_gradient and torch.is_grad_enabled():
+        if is_moving and self.inner.clip_gradient and torch.is_grad_enabled():
             # Backward needs the scale of this call, and the next call of the step may move it.
             return self.inner.with_own_scale(module, value)
         return self.inner(module, value)

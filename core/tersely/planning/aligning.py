@@ -50,18 +50,18 @@ def align_source(target: TargetPlan, draft: Draft) -> TargetPlan | None:
 def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
     # Every target is walked over once: what an earlier walk settled needs no second look.
     chain: dict[int, TargetPlan] = {}
-    following: TargetPlan | None = target
-    while following is not None and id(following) not in settled:
-        if id(following) in chain:
+    current: TargetPlan | None = target
+    while current is not None and id(current) not in settled:
+        if id(current) in chain:
             members = list(chain.values())
-            circle = members[list(chain).index(id(following)) :]
-            names = " -> ".join(one.name for one in [*circle, following])
+            circle = members[list(chain).index(id(current)) :]
+            names = " -> ".join(one.name for one in [*circle, current])
             draft.problems.append(
-                f"{following.origin.path}: {following.name}: align goes in a circle: {names}"
+                f"{current.origin.path}: {current.name}: align goes in a circle: {names}"
             )
             break
-        chain[id(following)] = following
-        following = align_source(following, draft) if following.align is not None else None
+        chain[id(current)] = current
+        current = align_source(current, draft) if current.align is not None else None
     settled.update(chain)
 
 

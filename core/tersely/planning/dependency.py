@@ -21,7 +21,7 @@ from tersely.planning.grouping import DEPENDENCY, Shared, first_by_value, stated
 from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
 from tersely.planning.regroup import Tie, regroup
-from tersely.planning.resolve import PlanWarning, warn_of_findings
+from tersely.planning.resolve import PlanWarning, warn_of_remarks
 from tersely.planning.selection import Universe
 from tersely.planning.stage import plan_stage
 from tersely.planning.templates import Templates
@@ -80,7 +80,7 @@ def auto_dependency_groups(
     record = registry().tracers.record(tracer or registry().tracers.official(DEFAULT_TRACER))
     entries = parse_config_list("pruning", list(config_list))
     resolved, universe = _plan(model, entries)
-    warn_of_findings(resolved)
+    warn_of_remarks(resolved)
     targets = {one.name: one for one in resolved if _is_of_channels(one)}
     found = _trace(model, example_inputs, parameters=tuple(targets), record=record)
     ties = _ties(found, targets, taken={one.pruning.dependency_group_id for one in resolved})

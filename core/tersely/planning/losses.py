@@ -46,7 +46,7 @@ def check_losses(targets: Sequence[TargetPlan], draft: Draft, model: nn.Module) 
                 )
 
 
-def class_findings(targets: Iterable[TargetPlan]) -> Iterator[str]:
+def class_dimension_warnings(targets: Iterable[TargetPlan]) -> Iterator[str]:
     """Yield every target whose loss looks for classes where positions lie.
 
     Args:

@@ -16,7 +16,7 @@ from tersely.json_value import Json
 from tersely.planning.channels import follow_channels
 from tersely.planning.checks import check_plan
 from tersely.planning.draft import Draft
-from tersely.planning.losses import class_findings
+from tersely.planning.losses import class_dimension_warnings
 from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
 from tersely.planning.selection import Universe
@@ -67,29 +67,29 @@ def plan(
         raise PlanError(draft.problems)
     resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
     resolved = follow_channels(resolved, draft)
-    warn_of_findings(resolved)
+    warn_of_remarks(resolved)
     registry().observe("tersely_plan_resolved", plan=resolved)
     return resolved
 
 
-def warn_of_findings(resolved: Plan) -> None:
+def warn_of_remarks(resolved: Plan) -> None:
     """Warn the caller's caller of what in a plan has no effect, or hardly the one that was meant.
 
     Args:
         resolved: the plan.
     """
-    for findings, what in (
+    for remarks, what in (
         (resolved.unmatched, "matched nothing"),
         (resolved.shadowed, "configured twice"),
     ):
-        if findings:
-            lines = [f"{len(findings)} {what} (tersely.plan(...) lists them):"]
-            lines += [f"  {finding}" for finding in findings[:_SHOWN]]
-            if len(findings) > _SHOWN:
-                lines.append(f"  ... and {len(findings) - _SHOWN} more")
+        if remarks:
+            lines = [f"{len(remarks)} {what} (tersely.plan(...) lists them):"]
+            lines += [f"  {remark}" for remark in remarks[:_SHOWN]]
+            if len(remarks) > _SHOWN:
+                lines.append(f"  ... and {len(remarks) - _SHOWN} more")
             warnings.warn("\n".join(lines), PlanWarning, stacklevel=3)
-    for finding in class_findings(resolved.targets):
-        warnings.warn(finding, PlanWarning, stacklevel=3)
+    for remark in class_dimension_warnings(resolved.targets):
+        warnings.warn(remark, PlanWarning, stacklevel=3)
 
 
 _SHOWN = 10

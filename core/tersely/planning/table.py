@@ -93,13 +93,13 @@ def _remarks(plan: PlanData) -> Iterator[str]:
     yield f"{_count(len(plan.targets), 'target')} in {modules}"
     stages = plan.recipe.stages
     is_divided = any(stage.begin or stage.end is not None for stage in stages)
-    for heading, findings in (
+    for heading, remarks in (
         ("periods", [_period(stage) for stage in stages] if is_divided else ()),
         ("matched nothing", plan.unmatched),
         ("configured twice", plan.shadowed),
         ("skipped", plan.skipped),
         ("hints", plan.hints),
     ):
-        if findings:
+        if remarks:
             yield f"{heading}:"
-            yield from (f"  {finding}" for finding in findings)
+            yield from (f"  {remark}" for remark in remarks)

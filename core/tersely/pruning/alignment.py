@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from tersely.arithmetic.blocks import resolve_size
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, SessionError
 from tersely.instrument.masks import spatial_dims
 from tersely.masking.align import align_kept, place_kept
@@ -19,12 +19,15 @@ from tersely.pruning.mask_buffers import compact, is_kept, mask_of
 
 
 def with_followers(
-    handles: Sequence[Handle], decided: Mapping[Handle, Tensor], *, is_partial: bool = False
-) -> dict[Handle, Tensor]:
+    bound_targets: Sequence[BoundTarget],
+    decided: Mapping[BoundTarget, Tensor],
+    *,
+    is_partial: bool = False,
+) -> dict[BoundTarget, Tensor]:
     """Return new masks together with the masks of aligned targets, each after its source.
 
     Args:
-        handles: all pruning targets of the session.
+        bound_targets: all pruning targets of the session.
         decided: for each ranked target bool, True = kept; masks already in force stand in for
             the others.
         is_partial: whether targets whose source has no mask yet are left for later.
@@ -34,30 +37,30 @@ def with_followers(
         SessionError: a source has no mask and nothing is left for later.
     """
     decided = dict(decided)
-    waiting = [handle for handle in handles if handle.plan.align is not None]
+    waiting = [bound for bound in bound_targets if bound.plan.align is not None]
     if not waiting:
         return decided
-    by_name: dict[tuple[str, str], Handle] = {}
-    for handle in handles:
-        names = [(handle.plan.module, handle.plan.target)]
-        for shared in handle.plan.shared_with:
+    by_name: dict[tuple[str, str], BoundTarget] = {}
+    for bound in bound_targets:
+        names = [(bound.plan.module, bound.plan.target)]
+        for shared in bound.plan.shared_with:
             module, _, attribute = shared.rpartition(".")
             names.append((module, attribute))
         for module, target in names:
-            for spelling in _spellings(handle, target):
-                by_name.setdefault((module, spelling), handle)
-    for handle in waiting:
-        if not (is_partial and _is_early(handle, by_name, decided)):
-            _follow(handle, by_name, decided)
+            for spelling in _spellings(bound, target):
+                by_name.setdefault((module, spelling), bound)
+    for bound in waiting:
+        if not (is_partial and _is_early(bound, by_name, decided)):
+            _follow(bound, by_name, decided)
     return decided
 
 
-def _spellings(handle: Handle, target: str) -> Iterator[str]:
+def _spellings(bound: BoundTarget, target: str) -> Iterator[str]:
     yield target
     written = parse_address(target)
     if written is None:
         return
-    signature = signature_of(handle.module)
+    signature = signature_of(bound.module)
     address = claimed_address(written, signature)
     if address.side == "input" and isinstance(address.key, int):
         yield f"{INPUT}{address.key}"
@@ -67,78 +70,82 @@ def _spellings(handle: Handle, target: str) -> Iterator[str]:
         yield (INPUT if address.side == "input" else OUTPUT) + "0"
 
 
-def _source(handle: Handle, by_name: Mapping[tuple[str, str], Handle]) -> Handle:
-    align = handle.plan.align
+def _source(bound: BoundTarget, by_name: Mapping[tuple[str, str], BoundTarget]) -> BoundTarget:
+    align = bound.plan.align
     assert align is not None  # the caller has asked
-    return by_name[align.module_for(handle.plan.module), align.target_name]
+    return by_name[align.module_for(bound.plan.module), align.target_name]
 
 
 def _is_early(
-    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: Mapping[Handle, Tensor]
+    bound: BoundTarget,
+    by_name: Mapping[tuple[str, str], BoundTarget],
+    decided: Mapping[BoundTarget, Tensor],
 ) -> bool:
-    while handle.plan.align is not None:
-        handle = _source(handle, by_name)
-    return handle not in decided and mask_of(handle) is None
+    while bound.plan.align is not None:
+        bound = _source(bound, by_name)
+    return bound not in decided and mask_of(bound) is None
 
 
 def _follow(
-    handle: Handle, by_name: Mapping[tuple[str, str], Handle], decided: dict[Handle, Tensor]
+    bound: BoundTarget,
+    by_name: Mapping[tuple[str, str], BoundTarget],
+    decided: dict[BoundTarget, Tensor],
 ) -> Tensor:
-    if handle in decided:
-        return decided[handle]
-    align = handle.plan.align
+    if bound in decided:
+        return decided[bound]
+    align = bound.plan.align
     if align is None:
-        mask = mask_of(handle)
+        mask = mask_of(bound)
         if mask is None:
             raise SessionError(
-                f"{handle.plan.name} has no mask yet; call session.compress()", **handle.plan.place
+                f"{bound.plan.name} has no mask yet; call session.compress()", **bound.plan.place
             )
-        return is_kept(handle, mask)
-    source = _source(handle, by_name)
+        return is_kept(bound, mask)
+    source = _source(bound, by_name)
     kept = _follow(source, by_name, decided)
     # A new tensor: a source's decision may be 0 and 1 in the very memory of its mask.
-    reduced = align_kept(kept != 0, align.dims, name=handle.plan.name)
-    decided[handle] = _place(handle, source, reduced)
-    return decided[handle]
+    reduced = align_kept(kept != 0, align.dims, name=bound.plan.name)
+    decided[bound] = _place(bound, source, reduced)
+    return decided[bound]
 
 
-def _place(handle: Handle, source: Handle, kept: Tensor) -> Tensor:
-    if handle.is_activation:
+def _place(bound: BoundTarget, source: BoundTarget, kept: Tensor) -> Tensor:
+    if bound.is_activation:
         if kept.ndim != 1:
             raise PlanError(
-                f"{handle.plan.origin.path}: {handle.plan.name}: align.dims of an input or output "
+                f"{bound.plan.origin.path}: {bound.plan.name}: align.dims of an input or output "
                 f"must be one dimension, which its channels follow; found {kept.ndim}",
-                **handle.plan.place,
+                **bound.plan.place,
             )
-        return _on_channel_blocks(handle, kept)
-    shape, blocks = handle.plan.shape or (), handle.plan.blocks
+        return _on_channel_blocks(bound, kept)
+    shape, blocks = bound.plan.shape or (), bound.plan.blocks
     placed = place_kept(
         kept,
         shape,
         groups=int(getattr(source.module, "groups", 1)),
         blocks=blocks,
-        name=f"{handle.plan.origin.path}: {handle.plan.name}",
+        name=f"{bound.plan.origin.path}: {bound.plan.name}",
     )
     return placed if blocks is None else compact(placed, blocks.size, shape)
 
 
-def _on_channel_blocks(handle: Handle, kept: Tensor) -> Tensor:
+def _on_channel_blocks(bound: BoundTarget, kept: Tensor) -> Tensor:
     # The mask distinguishes channels alone, so of the target's blocks only their length there
     # counts, and the shape need not have been seen.
-    value = handle.plan.pruning.granularity
-    if handle.plan.pruning.is_default_granularity:
+    value = bound.plan.pruning.granularity
+    if bound.plan.pruning.is_default_granularity:
         return kept
-    dim = handle.plan.channel_dim
-    trailing = (1,) * ((spatial_dims(handle.plan.module_type) or 0) if dim == 1 else 0)
+    dim = bound.plan.channel_dim
+    trailing = (1,) * ((spatial_dims(bound.plan.module_type) or 0) if dim == 1 else 0)
     written = value[0] if isinstance(value, list) and isinstance(value[0], list) else value
     rank = max(len(trailing) + 2, len(written) if isinstance(written, list) else 0)
     shape = [1] * rank
     shape[dim] = len(kept)
     try:
-        blocks = implementation(value).blocks(tuple(shape), handle.plan)
+        blocks = implementation(value).blocks(tuple(shape), bound.plan)
         length = resolve_size(blocks.size, shape)[dim]
     except ValueError as error:
         raise PlanError(
-            f"{handle.plan.origin.path}: {handle.plan.name}: {error}", **handle.plan.place
+            f"{bound.plan.origin.path}: {bound.plan.name}: {error}", **bound.plan.place
         ) from None
     return kept.reshape(-1, length).any(1).repeat_interleave(length)

@@ -17,7 +17,7 @@ from tersely.contracts.pruner import (
     PruningTarget,
     Solves,
 )
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.magnitudes import magnitudes, ranked_by_magnitude
@@ -38,16 +38,16 @@ class Decision:
         values: new raw values, the target's shape.
     """
 
-    kept: dict[Handle, Tensor] = attrs.field(factory=dict)
-    values: dict[Handle, Tensor] = attrs.field(factory=dict)
+    kept: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    values: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
 
 
 def decide(
     run: PruningRun,
-    statistics: Mapping[Handle, Statistic],
+    statistics: Mapping[BoundTarget, Statistic],
     factor: Factor,
     *,
-    handles: Sequence[Handle],
+    bound_targets: Sequence[BoundTarget],
 ) -> Decision:
     """Decide on some of a stage's targets.
 
@@ -55,7 +55,7 @@ def decide(
         run: the stage.
         statistics: what calibration saw of inputs and outputs.
         factor: the share of the configured sparsity that is due now, in [0, 1].
-        handles: the targets.
+        bound_targets: the targets.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -64,23 +64,23 @@ def decide(
         PluginError: the algorithm returned something of a wrong shape.
     """
     if factor == 0:
-        return _keep_everything(handles)
+        return _keep_everything(bound_targets)
     if run.stage.unreached == "dense":
-        dense = [one for one in handles if _is_unreached(run, one)]
+        dense = [one for one in bound_targets if _is_unreached(run, one)]
         if dense:
-            rest = [one for one in handles if one not in set(dense)]
-            decision = decide(run, statistics, factor, handles=rest) if rest else Decision()
+            rest = [one for one in bound_targets if one not in set(dense)]
+            decision = decide(run, statistics, factor, bound_targets=rest) if rest else Decision()
             decision.kept.update(_keep_everything(dense).kept)
             return decision
     stages = run.binding.plan.recipe.stages
-    ranked = [rank(handle, statistics, stages) for handle in handles]
-    _need_observations(run, handles)
-    run.need_the_same_everywhere(handles)
+    ranked = [rank(bound, statistics, stages) for bound in bound_targets]
+    _need_observations(run, bound_targets)
+    run.need_the_same_everywhere(bound_targets)
     targets = [
         target_of(
             one,
-            observed=_observed(run, one.handle),
-            learned=run.learned(one.handle),
+            observed=_observed(run, one.bound),
+            learned=run.learned(one.bound),
         )
         for one in ranked
     ]
@@ -89,13 +89,13 @@ def decide(
         decision = Decision()
         for one, target in zip(ranked, targets, strict=True):
             if run.is_observing_modules and is_blank(target.observed):
-                run.unranked.append(one.handle.plan.name)
+                run.unranked.append(one.bound.plan.name)
                 own = magnitudes(one)
                 decision.kept.update(decide_masks([one], [own], factor, is_expendable=True))
                 continue
             solution = solve(pruner, target, member_of(one, one.tensor, factor))
-            decision.kept[one.handle] = solution.kept
-            decision.values[one.handle] = solution.tensor
+            decision.kept[one.bound] = solution.kept
+            decision.values[one.bound] = solution.tensor
         return decision
     scores = [
         _importance(run, pruner, one, target) for one, target in zip(ranked, targets, strict=True)
@@ -105,7 +105,7 @@ def decide(
 
 
 def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
-    if not run.is_observing_modules or ranked.handle.is_activation:
+    if not run.is_observing_modules or ranked.bound.is_activation:
         return importance_of(pruner, ranked, target)
     if not target.observed:
         run.unranked.append(target.name)
@@ -116,33 +116,33 @@ def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: Pruning
     return scores
 
 
-def _is_unreached(run: PruningRun, handle: Handle) -> bool:
-    return handle in run.observed and not run.observed[handle]
+def _is_unreached(run: PruningRun, bound: BoundTarget) -> bool:
+    return bound in run.observed and not run.observed[bound]
 
 
-def _keep_everything(handles: Sequence[Handle]) -> Decision:
+def _keep_everything(bound_targets: Sequence[BoundTarget]) -> Decision:
     # Before the first update of a schedule there may be nothing to rank by yet.
     kept = {}
-    for handle in handles:
-        blocks = handle.plan.blocks
-        if blocks is None or handle.plan.shape is None:
+    for bound in bound_targets:
+        blocks = bound.plan.blocks
+        if blocks is None or bound.plan.shape is None:
             continue
-        counts = count_blocks(blocks.size, handle.plan.shape)
-        everything = torch.ones(counts, dtype=torch.bool, device=handle.raw.device)
-        kept[handle] = compact(everything, blocks.size, handle.plan.shape)
+        counts = count_blocks(blocks.size, bound.plan.shape)
+        everything = torch.ones(counts, dtype=torch.bool, device=bound.raw.device)
+        kept[bound] = compact(everything, blocks.size, bound.plan.shape)
     return Decision(kept)
 
 
-def _observed(run: PruningRun, handle: Handle) -> dict[str, Tensor]:
-    found = run.observed.get(handle, {})
+def _observed(run: PruningRun, bound: BoundTarget) -> dict[str, Tensor]:
+    found = run.observed.get(bound, {})
     # What calibration saw is summed up already; optimizer steps add to this process's sums.
     return (
         over_processes(found) if found and isinstance(run.algorithm, ObservesGradients) else found
     )
 
 
-def _need_observations(run: PruningRun, handles: Sequence[Handle]) -> None:
-    missing = [handle for handle in handles if handle not in run.observed]
+def _need_observations(run: PruningRun, bound_targets: Sequence[BoundTarget]) -> None:
+    missing = [bound for bound in bound_targets if bound not in run.observed]
     if not missing:
         return
     first = missing[0].plan

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.planning.addresses import twin
 from tersely.pruning.mask_buffers import mask_of
@@ -15,35 +15,37 @@ from tersely.text import nearest
 
 _GROUP = "dependency_group_id"
 
-SampleShape = Callable[[Handle], "tuple[int, ...] | None"]
+SampleShape = Callable[[BoundTarget], "tuple[int, ...] | None"]
 
 
 def checked_masks(
     masks: Mapping[str, Mapping[str, Tensor]],
-    handles: Sequence[Handle],
+    bound_targets: Sequence[BoundTarget],
     sample_shape: SampleShape,
-) -> dict[Handle, Tensor]:
+) -> dict[BoundTarget, Tensor]:
     """Return the user's masks by target.
 
     Args:
         masks: module -> target -> bool, True = kept, the target's shape or one that broadcasts
             to it; for an input or output the shape of one sample or a vector over channels.
-        handles: the session's targets.
+        bound_targets: the session's targets.
         sample_shape: the shape of one sample of an input or output, or None while unknown.
 
     Raises:
         SessionError: there is no such target, it follows another, or the mask does not fit.
     """
-    by_name = {(handle.plan.module, handle.plan.target): handle for handle in handles}
+    by_name = {(bound.plan.module, bound.plan.target): bound for bound in bound_targets}
     found = {}
     for module, targets in masks.items():
         for target, mask in targets.items():
-            handle = find_handle(module, target, by_name)
-            found[handle] = _checked(handle, mask, sample_shape(handle))
+            bound = find_bound_target(module, target, by_name)
+            found[bound] = _checked(bound, mask, sample_shape(bound))
     return found
 
 
-def find_handle(module: str, target: str, by_name: Mapping[tuple[str, str], Handle]) -> Handle:
+def find_bound_target(
+    module: str, target: str, by_name: Mapping[tuple[str, str], BoundTarget]
+) -> BoundTarget:
     """Return the target a module and target name mean.
 
     Args:
@@ -54,43 +56,45 @@ def find_handle(module: str, target: str, by_name: Mapping[tuple[str, str], Hand
     Raises:
         SessionError: the plan has no such target.
     """
-    handle = by_name.get((module, target)) or by_name.get((module, twin(target) or ""))
-    if handle is None:
+    bound = by_name.get((module, target)) or by_name.get((module, twin(target) or ""))
+    if bound is None:
         names = [one.plan.name for one in by_name.values()]
         near = nearest(f"{module}.{target}", names)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SessionError(f"the plan has no target {module}.{target}{hint}")
-    return handle
+    return bound
 
 
-def named_handles(targets: Iterable[str] | None, handles: Sequence[Handle]) -> list[Handle]:
+def named_targets(
+    targets: Iterable[str] | None, bound_targets: Sequence[BoundTarget]
+) -> list[BoundTarget]:
     """Return the targets that full names mean.
 
     Args:
         targets: full names such as ``"layer1.weight"``, or None for all that decide themselves.
-        handles: the session's targets.
+        bound_targets: the session's targets.
 
     Raises:
         SessionError: there is no such target, or it follows another.
     """
     if targets is None:
-        return [handle for handle in handles if not _is_aligned(handle)]
+        return [bound for bound in bound_targets if not _is_aligned(bound)]
     if isinstance(targets, str):
         raise SessionError(f"found the name {targets!r}, expected a list of names: [{targets!r}]")
-    by_name = {(handle.plan.module, handle.plan.target): handle for handle in handles}
+    by_name = {(bound.plan.module, bound.plan.target): bound for bound in bound_targets}
     found = []
     for name in targets:
         module, _, target = name.rpartition(".")
-        handle = find_handle(module, target, by_name)
-        if _is_aligned(handle):
+        bound = find_bound_target(module, target, by_name)
+        if _is_aligned(bound):
             raise SessionError(
-                f"{name} follows another target; freeze or unfreeze that one", **handle.plan.place
+                f"{name} follows another target; freeze or unfreeze that one", **bound.plan.place
             )
-        found.append(handle)
+        found.append(bound)
     return found
 
 
-def need_masks_to_freeze(chosen: Iterable[Handle]) -> None:
+def need_masks_to_freeze(chosen: Iterable[BoundTarget]) -> None:
     """Refuse to freeze what has no mask.
 
     Args:
@@ -99,33 +103,33 @@ def need_masks_to_freeze(chosen: Iterable[Handle]) -> None:
     Raises:
         SessionError: names the first target without a mask.
     """
-    for handle in chosen:
-        if mask_of(handle) is None:
+    for bound in chosen:
+        if mask_of(bound) is None:
             raise SessionError(
-                f"{handle.plan.name} has no mask to freeze; call session.compress() first, or give "
+                f"{bound.plan.name} has no mask to freeze; call session.compress() first, or give "
                 f"it one with session.set_masks(masks, freeze=True)",
-                **handle.plan.place,
+                **bound.plan.place,
             )
 
 
-def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
+def check_groups(frozen: Collection[BoundTarget], bound_targets: Sequence[BoundTarget]) -> None:
     """Refuse to freeze a part of a dependency group, whose members share one decision.
 
     Args:
         frozen: all targets that would be frozen.
-        handles: the session's targets.
+        bound_targets: the session's targets.
 
     Raises:
         SessionError: names a frozen and a free member of a group.
     """
-    first: dict[tuple[int, object], Handle] = {}
-    for handle in handles:
-        group = handle.plan.pruning.dependency_group_id
+    first: dict[tuple[int, object], BoundTarget] = {}
+    for bound in bound_targets:
+        group = bound.plan.pruning.dependency_group_id
         if group is None:
             continue
-        other = first.setdefault((handle.plan.stage, group), handle)
-        if (handle in frozen) != (other in frozen):
-            names = (handle, other) if handle in frozen else (other, handle)
+        other = first.setdefault((bound.plan.stage, group), bound)
+        if (bound in frozen) != (other in frozen):
+            names = (bound, other) if bound in frozen else (other, bound)
             inside, outside = (one.plan.name for one in names)
             raise SessionError(
                 f"{inside} would be frozen without {outside}, which shares {_GROUP} {group!r} with "
@@ -133,36 +137,36 @@ def check_groups(frozen: Collection[Handle], handles: Sequence[Handle]) -> None:
             )
 
 
-def _is_aligned(handle: Handle) -> bool:
-    return handle.plan.align is not None
+def _is_aligned(bound: BoundTarget) -> bool:
+    return bound.plan.align is not None
 
 
-def _checked(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
-    name = handle.plan.name
-    if _is_aligned(handle):
+def _checked(bound: BoundTarget, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
+    name = bound.plan.name
+    if _is_aligned(bound):
         raise SessionError(
-            f"{name} follows another target; set the mask of that one", **handle.plan.place
+            f"{name} follows another target; set the mask of that one", **bound.plan.place
         )
     found = getattr(mask, "dtype", type(mask).__name__)
     if found != torch.bool:
         raise SessionError(
-            f"{name}: a mask is a bool tensor, True = kept; found {found}", **handle.plan.place
+            f"{name}: a mask is a bool tensor, True = kept; found {found}", **bound.plan.place
         )
-    shape = handle.plan.shape
+    shape = bound.plan.shape
     if shape is None:
-        return _checked_sample(handle, mask, sample)
+        return _checked_sample(bound, mask, sample)
     _need_fit(name, mask, shape, exact=shape)
     padded = mask.reshape((1,) * (len(shape) - mask.ndim) + tuple(mask.shape))
     return padded.detach().clone()
 
 
-def _checked_sample(handle: Handle, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
+def _checked_sample(bound: BoundTarget, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
     # Before calibration only the model's forward knows the shape, and says so when it is wrong.
     if sample is not None:
         shape = sample
-        if mask.ndim == 1 and handle.plan.channel_dim == 1:
+        if mask.ndim == 1 and bound.plan.channel_dim == 1:
             shape = sample[:1]
-        _need_fit(handle.plan.name, mask, shape, exact=sample)
+        _need_fit(bound.plan.name, mask, shape, exact=sample)
     return mask.detach().clone()
 
 

@@ -17,7 +17,7 @@ from tersely.calibration.statistic import (
     statistic_for,
 )
 from tersely.calibration.watching import module_observers
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, place_of
 from tersely.engine.journal import Journal
@@ -27,7 +27,7 @@ from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
-from tersely.pruning.editing import check_groups, checked_masks, named_handles, need_masks_to_freeze
+from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
 from tersely.pruning.mask_buffers import is_kept, mask_of, remove_mask, write_mask
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
@@ -55,8 +55,8 @@ class Pruning(Engine[PruningRun]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, start_runs(context.binding))
-        self.statistics: dict[Handle, Statistic] = {}
-        self.frozen: set[Handle] = set()
+        self.statistics: dict[BoundTarget, Statistic] = {}
+        self.frozen: set[BoundTarget] = set()
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
@@ -72,10 +72,10 @@ class Pruning(Engine[PruningRun]):
         """Return fresh observers of the inputs, outputs and modules that some stages rank by."""
         stages = self.context.binding.plan.recipe.stages
         statistics = {
-            handle: statistic_for(handle, stages)
+            bound: statistic_for(bound, stages)
             for run in runs
-            for handle in run.all_handles
-            if handle.is_activation
+            for bound in run.all_bound_targets
+            if bound.is_activation
         }
         return [StatisticObservers(statistics, self.statistics), *module_observers(runs)]
 
@@ -98,7 +98,7 @@ class Pruning(Engine[PruningRun]):
             if run.is_sequential and run.factor(steps):
                 self._compress_in_sequence(run, steps, journal)
             else:
-                found = self._decide(run, steps, run.handles)
+                found = self._decide(run, steps, run.bound_targets)
                 decision.kept.update(found.kept)
                 decision.values.update(found.values)
         self._apply(decision, journal, is_partial=is_partial)
@@ -110,7 +110,7 @@ class Pruning(Engine[PruningRun]):
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: Journal) -> None:
         batches = self.context.batches
         if batches is None:
-            name = run.handles[0].plan.name if run.handles else "the stage"
+            name = run.bound_targets[0].plan.name if run.bound_targets else "the stage"
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
                 f"session.calibrate(batches) before session.compress(), and again in a session "
@@ -118,8 +118,8 @@ class Pruning(Engine[PruningRun]):
                 target=name,
             )
 
-        def compress(handles: Sequence[Handle]) -> None:
-            self._apply(self._decide(run, steps, handles), journal, is_partial=True)
+        def compress(bound_targets: Sequence[BoundTarget]) -> None:
+            self._apply(self._decide(run, steps, bound_targets), journal, is_partial=True)
 
         compress_in_sequence(run, self.context.model, batches, compress=compress)
 
@@ -154,14 +154,14 @@ class Pruning(Engine[PruningRun]):
         return all(self._has_masks(run) for run in self.begun_at(steps))
 
     def _has_masks(self, run: PruningRun) -> bool:
-        return all(mask_of(one) is not None for one in run.all_handles)
+        return all(mask_of(one) is not None for one in run.all_bound_targets)
 
-    def masks(self) -> Iterator[tuple[Handle, Tensor]]:
+    def masks(self) -> Iterator[tuple[BoundTarget, Tensor]]:
         """Yield each target that has a mask, with its buffer."""
-        for handle in self.handles:
-            mask = mask_of(handle)
+        for bound in self.bound_targets:
+            mask = mask_of(bound)
             if mask is not None:
-                yield handle, mask
+                yield bound, mask
 
     def need_to_finish(self, call: str) -> None:
         """Refuse to finish without masks."""
@@ -181,7 +181,7 @@ class Pruning(Engine[PruningRun]):
         if not self.runs or self.is_compressed:
             return
         # A checkpoint of a compressed model may have brought the masks.
-        if not self.handles or not self._is_masked(self.context.steps):
+        if not self.bound_targets or not self._is_masked(self.context.steps):
             raise SessionError(message)
         self.is_compressed = True
 
@@ -205,9 +205,9 @@ class Pruning(Engine[PruningRun]):
             journal: notes what changes.
             is_frozen: whether algorithms leave these targets alone from now on.
         """
-        decided = checked_masks(masks, self.handles, partial(sample_shape, self.statistics))
+        decided = checked_masks(masks, self.bound_targets, partial(sample_shape, self.statistics))
         if is_frozen:
-            check_groups(self.frozen.union(decided), self.handles)
+            check_groups(self.frozen.union(decided), self.bound_targets)
         self._apply(Decision(decided), journal, is_partial=True)
         if is_frozen:
             self.frozen.update(decided)
@@ -219,9 +219,9 @@ class Pruning(Engine[PruningRun]):
         Args:
             targets: their full names, or None for all.
         """
-        chosen = named_handles(targets, self.handles)
+        chosen = named_targets(targets, self.bound_targets)
         need_masks_to_freeze(chosen)
-        check_groups(self.frozen.union(chosen), self.handles)
+        check_groups(self.frozen.union(chosen), self.bound_targets)
         self.frozen.update(chosen)
 
     def unfreeze(self, targets: Iterable[str] | None) -> None:
@@ -230,26 +230,26 @@ class Pruning(Engine[PruningRun]):
         Args:
             targets: their full names, or None for all.
         """
-        left = self.frozen.difference(named_handles(targets, self.handles))
-        check_groups(left, self.handles)
+        left = self.frozen.difference(named_targets(targets, self.bound_targets))
+        check_groups(left, self.bound_targets)
         self.frozen = left
 
     def save(self) -> Saved:
         """Return masks, what was observed and learned, and changed values."""
         parts = self.gathered()
-        for handle, mask in self.masks():
-            parts[MASK, handle.plan.name] = {"": is_kept(handle, mask)}
+        for bound, mask in self.masks():
+            parts[MASK, bound.plan.name] = {"": is_kept(bound, mask)}
         seen = {}
-        for handle, statistic in self.statistics.items():
+        for bound, statistic in self.statistics.items():
             if statistic.total is not None:
-                parts[SEEN, handle.plan.name] = {"": statistic.total}
+                parts[SEEN, bound.plan.name] = {"": statistic.total}
                 if statistic.missing is not None:
-                    parts[MISSING, handle.plan.name] = {"": statistic.missing}
-                seen[handle.plan.name] = describe_statistic(statistic)
+                    parts[MISSING, bound.plan.name] = {"": statistic.missing}
+                seen[bound.plan.name] = describe_statistic(statistic)
         data = {
             "is_compressed": self.is_compressed,
             "handed_over": self.is_handed_over,
-            "frozen": sorted(handle.plan.name for handle in self.frozen),
+            "frozen": sorted(bound.plan.name for bound in self.frozen),
             "seen": seen,
         }
         return Saved(parts, data)
@@ -257,15 +257,15 @@ class Pruning(Engine[PruningRun]):
     def held(self, saved: Saved) -> Held:
         """Keep the shape of what has a mask of its own beside the parameters."""
         return {
-            place_of(handle): f"{handle.plan.name} has a mask"
-            for handle in self.handles
-            if handle.is_activation
+            place_of(bound): f"{bound.plan.name} has a mask"
+            for bound in self.bound_targets
+            if bound.is_activation
         }
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
         """Cut masks and sums; no algorithm prunes what is left once more."""
         found = super().cut(saved, cuts)
-        found.data["frozen"] = sorted(handle.plan.name for handle, _ in self.masks())
+        found.data["frozen"] = sorted(bound.plan.name for bound, _ in self.masks())
         return found
 
     def check(self, saved: Saved, steps: int) -> None:
@@ -274,73 +274,75 @@ class Pruning(Engine[PruningRun]):
         self._statistics_of(saved)
         # Before the first update of a schedule the shape of an input or output is not known.
         growing = {run.number for run in self.runs if not run.factor(steps)}
-        for handle in self.handles:
-            kept = saved.one(MASK, handle.plan.name)
+        for bound in self.bound_targets:
+            kept = saved.one(MASK, bound.plan.name)
             if kept is not None:
-                check_mask(handle, kept)
-            elif saved.data["is_compressed"] and handle.plan.stage not in growing:
-                raise SessionFileError(f"the saved session lacks the mask of {handle.plan.name}")
+                check_mask(bound, kept)
+            elif saved.data["is_compressed"] and bound.plan.stage not in growing:
+                raise SessionFileError(f"the saved session lacks the mask of {bound.plan.name}")
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""
         self.start(steps)
         self.restore_gathered(saved, journal)
-        for handle in self.handles:
-            for module, buffer in handle.masks():
-                journal.note_buffer(module, buffer, is_binary=not handle.is_additive)
-            kept = saved.one(MASK, handle.plan.name)
+        for bound in self.bound_targets:
+            for module, buffer in bound.masks():
+                journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
+            kept = saved.one(MASK, bound.plan.name)
             if kept is None:
-                remove_mask(handle)
+                remove_mask(bound)
             else:
-                write_mask(handle, kept, self.context.model)
+                write_mask(bound, kept, self.context.model)
         self.statistics = self._statistics_of(saved)
         frozen = set(saved.data["frozen"])
-        self.frozen = {handle for handle in self.handles if handle.plan.name in frozen}
+        self.frozen = {bound for bound in self.bound_targets if bound.plan.name in frozen}
         for run in self.runs:
             self._restore_learned(run, saved, journal)
         self.is_compressed = bool(saved.data["is_compressed"])
         if saved.data["handed_over"]:
             self.hand_over()
 
-    def _statistics_of(self, saved: Saved) -> dict[Handle, Statistic]:
+    def _statistics_of(self, saved: Saved) -> dict[BoundTarget, Statistic]:
         stages, about = self.context.binding.plan.recipe.stages, saved.data["seen"]
         return {
-            handle: rebuilt_statistic(
-                handle,
+            bound: rebuilt_statistic(
+                bound,
                 total,
-                about[handle.plan.name],
+                about[bound.plan.name],
                 stages,
-                missing=saved.one(MISSING, handle.plan.name),
+                missing=saved.one(MISSING, bound.plan.name),
             )
-            for handle in self.handles
-            if (total := saved.one(SEEN, handle.plan.name)) is not None
+            for bound in self.bound_targets
+            if (total := saved.one(SEEN, bound.plan.name)) is not None
         }
 
     def _restore_learned(self, run: PruningRun, saved: Saved, journal: Journal) -> None:
-        for handle in run.handles:
-            learned = run.learned(handle)
-            for name, value in saved.of("learned", handle.plan.name).items():
+        for bound in run.bound_targets:
+            learned = run.learned(bound)
+            for name, value in saved.of("learned", bound.plan.name).items():
                 leaf = learned.get(name)
-                need_shape("learned", handle, value, () if leaf is None else tuple(leaf.shape))
+                need_shape("learned", bound, value, () if leaf is None else tuple(leaf.shape))
                 if leaf is not None:
                     journal.note_tensor(leaf)
                     with torch.no_grad():
                         leaf.copy_(value)
         restore_moments(run.optimizer, run.all_learned(), saved)
 
-    def _decide(self, run: PruningRun, steps: int, handles: Sequence[Handle]) -> Decision:
-        free = [handle for handle in handles if handle not in self.frozen]
+    def _decide(
+        self, run: PruningRun, steps: int, bound_targets: Sequence[BoundTarget]
+    ) -> Decision:
+        free = [bound for bound in bound_targets if bound not in self.frozen]
         if run.factor(steps):
             run.need_gradients(free)
-        return decide(run, self.statistics, run.factor(steps), handles=free)
+        return decide(run, self.statistics, run.factor(steps), bound_targets=free)
 
     def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:
-        whole = with_followers(self.handles, decision.kept, is_partial=is_partial)
-        for handle, kept in whole.items():
-            for module, buffer in handle.masks():
-                journal.note_buffer(module, buffer, is_binary=not handle.is_additive)
-            write_mask(handle, kept, self.context.model)
+        whole = with_followers(self.bound_targets, decision.kept, is_partial=is_partial)
+        for bound, kept in whole.items():
+            for module, buffer in bound.masks():
+                journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
+            write_mask(bound, kept, self.context.model)
         if decision.values:
             journal.note_attributes(self, "originals")
-        for handle, values in decision.values.items():
-            self.change(handle, values, journal)
+        for bound, values in decision.values.items():
+            self.change(bound, values, journal)

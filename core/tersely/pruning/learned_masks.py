@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.contracts.pruner import Learns
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.instrument.names import MASK, mask_buffer, state_buffer
 from tersely.instrument.transforms import put
 
@@ -42,19 +42,19 @@ class LearnedMask:
         return self.pruner.masked(value, mask, learned)  # type: ignore[arg-type]  # never None
 
 
-def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
+def place(bound: BoundTarget, pruner: Learns, values: Mapping[str, Tensor]) -> None:
     """Put initial values into the buffers of every module that holds a target, and use them.
 
     A buffer that requires a gradient is a leaf like a parameter, but it is not in
     ``model.parameters()``, so the user's optimizer never sees it.
 
     Args:
-        handle: the target, instrumented.
+        bound: the target, instrumented.
         pruner: the algorithm.
         values: initial values by name.
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
-    for module, attribute in handle.owners:
+    for module, attribute in bound.owners:
         buffers = {name: state_buffer(attribute, name) for name in leaves}
         for name, buffer in buffers.items():
             module._buffers[buffer] = leaves[name]
@@ -62,16 +62,16 @@ def place(handle: Handle, pruner: Learns, values: Mapping[str, Tensor]) -> None:
         put(module, attribute, (mask,), place=MASK)
 
 
-def learned_of(handle: Handle, names: Sequence[str]) -> dict[str, Tensor]:
+def learned_of(bound: BoundTarget, names: Sequence[str]) -> dict[str, Tensor]:
     """Return what is learned for a target, by name.
 
     Args:
-        handle: the target.
+        bound: the target.
         names: what its algorithm learns.
     """
     found = {}
     for name in names:
-        tensor = handle.module._buffers[state_buffer(handle.plan.target, name)]
+        tensor = bound.module._buffers[state_buffer(bound.plan.target, name)]
         if tensor is not None:
             found[name] = tensor
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.masks import spatial_dims
 from tersely.masking.counting import count_nonzero
@@ -27,20 +27,20 @@ def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tens
     return expand_blocks(kept, size, shape)
 
 
-def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
+def write_mask(bound: BoundTarget, kept: Tensor, model: nn.Module) -> None:
     """Put a mask in force, in place where one of the same shape is.
 
     Args:
-        handle: the target.
+        bound: the target.
         kept: bool, or 0 and 1, True = kept, a shape that broadcasts to the target. In the target's
             dtype it becomes the mask, so nobody else may hold it.
         model: the session's model, whose dtype the values of an input or output have.
     """
-    like = next(handle.module.parameters(), kept) if handle.is_activation else handle.raw
-    dtype = _activation_dtype(model) if handle.is_activation else like.dtype
+    like = next(bound.module.parameters(), kept) if bound.is_activation else bound.raw
+    dtype = _activation_dtype(model) if bound.is_activation else like.dtype
     kept = kept.to(like.device)
-    if handle.is_additive:
-        kept = _additive(handle, kept, dtype)
+    if bound.is_additive:
+        kept = _additive(bound, kept, dtype)
     made: list[Tensor] = []
 
     def make() -> Tensor:
@@ -48,11 +48,11 @@ def write_mask(handle: Handle, kept: Tensor, model: nn.Module) -> None:
         made.append(made[0] if made else kept.to(dtype))
         return made[0]
 
-    put_buffer(handle.masks(), kept, dtype=dtype, make=make)
+    put_buffer(bound.masks(), kept, dtype=dtype, make=make)
 
 
-def _additive(handle: Handle, kept: Tensor, dtype: torch.dtype) -> Tensor:
-    value = float(handle.plan.pruning.mask_value)
+def _additive(bound: BoundTarget, kept: Tensor, dtype: torch.dtype) -> Tensor:
+    value = float(bound.plan.pruning.mask_value)
     return torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(kept == 0, value)
 
 
@@ -63,39 +63,39 @@ def _activation_dtype(model: nn.Module) -> torch.dtype:
     return torch.get_default_dtype()
 
 
-def remove_mask(handle: Handle) -> None:
+def remove_mask(bound: BoundTarget) -> None:
     """Take a target's mask out of force.
 
     Args:
-        handle: the target.
+        bound: the target.
     """
-    for module, name in handle.masks():
+    for module, name in bound.masks():
         module._buffers.pop(name, None)
 
 
-def mask_of(handle: Handle) -> Tensor | None:
+def mask_of(bound: BoundTarget) -> Tensor | None:
     """Return the buffer that masks a target, or None while nothing masks it."""
-    module, name = next(handle.masks())
+    module, name = next(bound.masks())
     return module._buffers.get(name)
 
 
-def is_kept(handle: Handle, mask: Tensor) -> Tensor:
+def is_kept(bound: BoundTarget, mask: Tensor) -> Tensor:
     """Return a mask as bool, True = kept, in its own shape.
 
     Args:
-        handle: the target.
+        bound: the target.
         mask: its buffer, or what this function returned of it.
     """
     if mask.dtype == torch.bool:
         return mask
-    return mask == 0 if handle.is_additive else mask != 0
+    return mask == 0 if bound.is_additive else mask != 0
 
 
-def masked_share(handle: Handle, mask: Tensor) -> float:
+def masked_share(bound: BoundTarget, mask: Tensor) -> float:
     """Return the fraction of a target that its mask masks.
 
     Args:
-        handle: the target.
+        bound: the target.
         mask: its buffer, or bool, True = kept; every element stands for equally many of the
             target's.
     """
@@ -103,46 +103,46 @@ def masked_share(handle: Handle, mask: Tensor) -> float:
     if not total:
         return 0.0
     found = count_nonzero(mask)
-    is_offset = handle.is_additive and mask.dtype != torch.bool
+    is_offset = bound.is_additive and mask.dtype != torch.bool
     return (found if is_offset else total - found) / total
 
 
-def total_sparsity(masks: Iterable[tuple[Handle, float]]) -> float:
+def total_sparsity(masks: Iterable[tuple[BoundTarget, float]]) -> float:
     """Return the masked fraction of all masked parameters and buffers together.
 
     Args:
         masks: each target with the fraction of it that is masked.
     """
     masked = total = 0
-    for handle, share in masks:
+    for bound, share in masks:
         # An input or output has as many elements as a batch gives it, so it is in no total.
-        if not handle.is_activation:
-            elements = handle.raw.numel()
+        if not bound.is_activation:
+            elements = bound.raw.numel()
             masked += round(share * elements)
             total += elements
     return masked / total if total else 0.0
 
 
-def full_mask(handle: Handle, kept: Tensor, sample_shape: tuple[int, ...] | None) -> Tensor:
+def full_mask(bound: BoundTarget, kept: Tensor, sample_shape: tuple[int, ...] | None) -> Tensor:
     """Return a mask in the target's full shape; for inputs and outputs without the batch.
 
     Args:
-        handle: the target.
+        bound: the target.
         kept: bool, True = kept, a shape that broadcasts to the target.
         sample_shape: the shape of one sample of an input or output, or None while unknown.
     """
-    if not handle.is_activation:
-        return kept.expand(handle.plan.shape or ()).clone()
+    if not bound.is_activation:
+        return kept.expand(bound.plan.shape or ()).clone()
     if sample_shape is None:
-        sample_shape = _guess_sample_shape(handle, kept)
-    if kept.ndim == 1 and handle.plan.channel_dim == 1 and len(sample_shape) > 1:
+        sample_shape = _guess_sample_shape(bound, kept)
+    if kept.ndim == 1 and bound.plan.channel_dim == 1 and len(sample_shape) > 1:
         kept = kept.view(-1, *(1,) * (len(sample_shape) - 1))
     return kept.expand(sample_shape).clone()
 
 
-def _guess_sample_shape(handle: Handle, kept: Tensor) -> tuple[int, ...]:
+def _guess_sample_shape(bound: BoundTarget, kept: Tensor) -> tuple[int, ...]:
     # Before the first batch only the number of dimensions is known, and only for some types.
-    spatial = spatial_dims(handle.plan.module_type) if handle.plan.channel_dim == 1 else None
+    spatial = spatial_dims(bound.plan.module_type) if bound.plan.channel_dim == 1 else None
     if kept.ndim != 1 or spatial is None:
         return tuple(kept.shape)
     return (kept.shape[0], *(1,) * spatial)

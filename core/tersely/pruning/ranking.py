@@ -13,7 +13,7 @@ from tersely.arithmetic.blocks import Blocks, count_blocks, sum_blocks
 from tersely.calibration.statistic import Statistic
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
@@ -27,12 +27,12 @@ class Ranked:
     """A target with the tensor that is ranked and the blocks it is cut into.
 
     Attributes:
-        handle: the target.
+        bound: the target.
         tensor: the raw parameter, or the statistic of an input or output.
         blocks: which elements share a decision.
     """
 
-    handle: Handle
+    bound: BoundTarget
     tensor: Tensor
     blocks: Blocks
 
@@ -42,11 +42,13 @@ class Ranked:
         return tuple(self.tensor.shape)
 
 
-def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequence[Stage]) -> Ranked:
+def rank(
+    bound: BoundTarget, statistics: Mapping[BoundTarget, Statistic], stages: Sequence[Stage]
+) -> Ranked:
     """Return what is ranked for one target.
 
     Args:
-        handle: a target without align.
+        bound: a target without align.
         statistics: what calibration saw of inputs and outputs.
         stages: the recipe's stages.
 
@@ -55,35 +57,35 @@ def rank(handle: Handle, statistics: Mapping[Handle, Statistic], stages: Sequenc
         PlanError: its granularity does not divide the shape that calibration saw, or other keys
             contradict it.
     """
-    if not handle.is_activation:
-        if handle.plan.blocks is None:
-            raise SessionError(f"{handle.plan.name} has no blocks; plan again", **handle.plan.place)
-        return Ranked(handle, handle.dense(), handle.plan.blocks)
-    statistic = statistics.get(handle)
+    if not bound.is_activation:
+        if bound.plan.blocks is None:
+            raise SessionError(f"{bound.plan.name} has no blocks; plan again", **bound.plan.place)
+        return Ranked(bound, bound.dense(), bound.plan.blocks)
+    statistic = statistics.get(bound)
     if statistic is None:
         raise SessionError(
-            f"{handle.plan.name} is ranked by what calibration sees of it; call "
+            f"{bound.plan.name} is ranked by what calibration sees of it; call "
             f"session.calibrate(batches) before session.compress()",
-            **handle.plan.place,
+            **bound.plan.place,
         )
     mean = statistic.mean()
     if statistic.channel_dim is not None:
-        return Ranked(handle, mean, Blocks((1,)))
-    info = descriptor_of(stages[handle.plan.stage])
+        return Ranked(bound, mean, Blocks((1,)))
+    info = descriptor_of(stages[bound.plan.stage])
     if info is None:
-        raise SessionError(f"{handle.plan.name} has no algorithm; plan again", **handle.plan.place)
+        raise SessionError(f"{bound.plan.name} has no algorithm; plan again", **bound.plan.place)
     try:
-        blocks = divide(handle.plan.pruning.granularity, handle.plan, (1, *mean.shape), info)
+        blocks = divide(bound.plan.pruning.granularity, bound.plan, (1, *mean.shape), info)
     except ValueError as error:
         raise PlanError(
-            f"{handle.plan.origin.path}: {handle.plan.name}: {error}", **handle.plan.place
+            f"{bound.plan.origin.path}: {bound.plan.name}: {error}", **bound.plan.place
         ) from None
-    problems = pattern_problems(handle.plan.pruning, blocks)
+    problems = pattern_problems(bound.plan.pruning, blocks)
     if problems:
-        where = f"{handle.plan.origin.path}: {handle.plan.name}"
+        where = f"{bound.plan.origin.path}: {bound.plan.name}"
         raise PlanError([f"{where}: {problem}" for problem in problems])
     scope = None if blocks.scope is None else blocks.scope[1:]
-    return Ranked(handle, mean, Blocks(blocks.size[1:], scope, blocks.keep))
+    return Ranked(bound, mean, Blocks(blocks.size[1:], scope, blocks.keep))
 
 
 def target_of(
@@ -100,10 +102,10 @@ def target_of(
         learned: what the algorithm learned for it.
     """
     return PruningTarget(
-        plan=ranked.handle.plan,
+        plan=ranked.bound.plan,
         tensor=ranked.tensor,
         blocks=ranked.blocks,
-        module=ranked.handle.module,
+        module=ranked.bound.module,
         observed=observed or {},
         learned=learned or {},
     )
@@ -121,7 +123,7 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
         PluginError: the algorithm failed, or its scores have a shape that is neither the tensor's
             nor its blocks'.
     """
-    algorithm, name = ranked.handle.plan.algorithm, ranked.handle.plan.name
+    algorithm, name = ranked.bound.plan.algorithm, ranked.bound.plan.name
     try:
         with torch.no_grad():
             scores = pruner.importance(target)
@@ -161,10 +163,10 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         importance: one score per block.
         factor: the share of the configured sparsity that is due now, in [0, 1].
     """
-    setting = ranked.handle.plan.pruning
+    setting = ranked.bound.plan.pruning
     ratio, threshold = setting.sparse_ratio, setting.sparse_threshold
     return Member(
-        name=ranked.handle.plan.name,
+        name=ranked.bound.plan.name,
         importance=importance,
         shape=ranked.shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
         blocks=ranked.blocks,

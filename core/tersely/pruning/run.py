@@ -19,7 +19,7 @@ from tersely.contracts.pruner import (
     Pruner,
     PruningTarget,
 )
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
@@ -43,18 +43,18 @@ class PruningRun(Run[Pruner]):
 
     curve: Curve | None
     gradients: Gradients = attrs.field(factory=Gradients, kw_only=True)
-    _learned_names: dict[Handle, tuple[str, ...]] = attrs.field(factory=dict, kw_only=True)
+    _learned_names: dict[BoundTarget, tuple[str, ...]] = attrs.field(factory=dict, kw_only=True)
     _is_started: bool = attrs.field(default=False, kw_only=True)
 
     @cached_property
-    def handles(self) -> tuple[Handle, ...]:
+    def bound_targets(self) -> tuple[BoundTarget, ...]:
         """The stage's targets that are ranked by an importance of their own."""
-        return tuple(handle for handle in self.all_handles if handle.plan.align is None)
+        return tuple(bound for bound in self.all_bound_targets if bound.plan.align is None)
 
     @property
     def is_calibrated(self) -> bool:
         """Whether the algorithm ranks by what calibration shows."""
-        return self.is_observing_modules or any(one.is_activation for one in self.handles)
+        return self.is_observing_modules or any(one.is_activation for one in self.bound_targets)
 
     @property
     def is_learning(self) -> bool:
@@ -89,7 +89,7 @@ class PruningRun(Run[Pruner]):
         if isinstance(self.algorithm, Learns):
             self._start_learning(self.algorithm)
         if isinstance(self.algorithm, ObservesGradients):
-            self.gradients.listen(self.handles)
+            self.gradients.listen(self.bound_targets)
         self._is_started = True
 
     def stop(self) -> None:
@@ -97,35 +97,37 @@ class PruningRun(Run[Pruner]):
         self.gradients.stop()
 
     def _start_learning(self, pruner: Learns) -> None:
-        for handle in self.handles:
-            values = pruner.start(_known_target(handle, handle.raw.detach()))
-            place(handle, pruner, values)
-            self._learned_names[handle] = tuple(values)
+        for bound in self.bound_targets:
+            values = pruner.start(_known_target(bound, bound.raw.detach()))
+            place(bound, pruner, values)
+            self._learned_names[bound] = tuple(values)
         if any(self._learned_names.values()):  # a stage may select nothing of this model
             self.make_optimizer()
 
-    def learned(self, handle: Handle) -> dict[str, Tensor]:
+    def learned(self, bound: BoundTarget) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
-        return learned_of(handle, self._learned_names.get(handle, ()))
+        return learned_of(bound, self._learned_names.get(bound, ()))
 
-    def seen_as(self, handle: Handle) -> PruningTarget:
+    def seen_as(self, bound: BoundTarget) -> PruningTarget:
         """Return a target as the algorithm sees it while it observes the target's module."""
-        return _known_target(handle, handle.raw.detach())
+        return _known_target(bound, bound.raw.detach())
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch; in a step also sums of gradients, which grow in place."""
         super().note(journal, is_step=is_step)
         if is_step and isinstance(self.algorithm, ObservesGradients):
             self.observed = {
-                handle: {name: tensor.clone() for name, tensor in sums.items()}
-                for handle, sums in self.observed.items()
+                bound: {name: tensor.clone() for name, tensor in sums.items()}
+                for bound, sums in self.observed.items()
             }
         if self._is_started:
             return
         journal.note_attributes(self, "_learned_names", "_is_started")
         journal.on_undo(self.gradients.stop)
         if self.is_learning:
-            for module in dict.fromkeys(one for bound in self.handles for one, _ in bound.owners):
+            for module in dict.fromkeys(
+                one for bound in self.bound_targets for one, _ in bound.owners
+            ):
                 journal.note_module(module)
 
     def start_over(self) -> None:
@@ -133,18 +135,18 @@ class PruningRun(Run[Pruner]):
         if isinstance(self.algorithm, ObservesGradients):
             self.observed = {}
 
-    def need_gradients(self, handles: Iterable[Handle]) -> None:
+    def need_gradients(self, bound_targets: Iterable[BoundTarget]) -> None:
         """Refuse to rank a target that no backward pass reached, while others have gradients.
 
         Args:
-            handles: the targets that are about to be ranked.
+            bound_targets: the targets that are about to be ranked.
 
         Raises:
             SessionError: names the first such target.
         """
         if not isinstance(self.algorithm, ObservesGradients) or not self.observed:
             return
-        lost = next((handle for handle in handles if handle not in self.observed), None)
+        lost = next((bound for bound in bound_targets if bound not in self.observed), None)
         if lost is not None:
             raise SessionError(
                 f"{lost.plan.name} had no gradient in any step that counts for these masks: it is "
@@ -161,11 +163,11 @@ class PruningRun(Run[Pruner]):
             steps: optimizer steps made so far.
         """
         pruner = self.algorithm
-        if not isinstance(pruner, Penalizes) or not self.handles:
+        if not isinstance(pruner, Penalizes) or not self.bound_targets:
             return None
         if not self.stage.is_running(steps):
             return None
-        learned = [self.learned(handle) for handle in self.handles]
+        learned = [self.learned(bound) for bound in self.bound_targets]
         return pruner.penalty(learned, steps - self.stage.begin)
 
     def observe_step(self) -> None:
@@ -177,21 +179,21 @@ class PruningRun(Run[Pruner]):
         pruner = self.algorithm
         if not isinstance(pruner, ObservesGradients):
             return
-        for handle, gradient, values in self.gradients.seen(self.handles):
-            target = _known_target(handle, values)
+        for bound, gradient, values in self.gradients.seen(self.bound_targets):
+            target = _known_target(bound, values)
             part = pruner.observe_gradient(gradient, target)
-            add_sums(self.observed.setdefault(handle, {}), part)
+            add_sums(self.observed.setdefault(bound, {}), part)
 
 
-def _known_target(handle: Handle, values: Tensor) -> PruningTarget:
-    return target_of(Ranked(handle, values, _known_blocks(handle)))
+def _known_target(bound: BoundTarget, values: Tensor) -> PruningTarget:
+    return target_of(Ranked(bound, values, _known_blocks(bound)))
 
 
-def _known_blocks(handle: Handle) -> Blocks:
-    if handle.plan.blocks is None:
+def _known_blocks(bound: BoundTarget) -> Blocks:
+    if bound.plan.blocks is None:
         raise AttachError(
-            f"{handle.plan.name}: {handle.plan.algorithm} works on parameters, whose blocks are "
+            f"{bound.plan.name}: {bound.plan.algorithm} works on parameters, whose blocks are "
             f"known before a batch was seen; leave this target out",
-            **handle.plan.place,
+            **bound.plan.place,
         )
-    return handle.plan.blocks
+    return bound.plan.blocks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, is_broadcastable
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.masking.decide import decide
 from tersely.pruning.mask_buffers import compact
 from tersely.pruning.ranking import Ranked, member_of
@@ -54,7 +54,7 @@ def stacks_of(
     alike: dict[object, list[int]] = {}
     alone = []
     for index, (one, scores) in enumerate(zip(ranked, importances, strict=True)):
-        setting = one.handle.plan.pruning
+        setting = one.bound.plan.pruning
         if scores.numel() > SMALL or setting.is_grouped or setting.internal_metric_block > 1:
             alone.append(index)
             continue
@@ -78,7 +78,7 @@ def stacks_of(
     return stacks, sorted(alone)
 
 
-def decide_stack(stack: Stack, factor: float | Fraction) -> dict[Handle, Tensor] | None:
+def decide_stack(stack: Stack, factor: float | Fraction) -> dict[BoundTarget, Tensor] | None:
     """Decide on the targets of a stack.
 
     Args:
@@ -105,7 +105,7 @@ def decide_stack(stack: Stack, factor: float | Fraction) -> dict[Handle, Tensor]
     rows = kept.unbind()
     if not is_broadcastable(blocks.size, first.shape):
         rows = tuple(compact(row, blocks.size, first.shape) for row in rows)
-    return {one.handle: row for one, row in zip(stack.ranked, rows, strict=True)}
+    return {one.bound: row for one, row in zip(stack.ranked, rows, strict=True)}
 
 
 def decide_masks(
@@ -114,7 +114,7 @@ def decide_masks(
     factor: float | Fraction,
     *,
     is_expendable: bool,
-) -> dict[Handle, Tensor]:
+) -> dict[BoundTarget, Tensor]:
     """Decide on all ranked targets of one stage.
 
     Args:
@@ -126,7 +126,7 @@ def decide_masks(
     Returns:
         For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
     """
-    found: dict[Handle, Tensor] = {}
+    found: dict[BoundTarget, Tensor] = {}
     stacks, alone = stacks_of(ranked, importances)
     for stack in stacks:
         decided = decide_stack(stack, factor)
@@ -148,12 +148,12 @@ def _decide_alone(
     factor: float | Fraction,
     *,
     is_expendable: bool,
-) -> dict[Handle, Tensor]:
+) -> dict[BoundTarget, Tensor]:
     members = [
         attrs.evolve(member_of(one, scores, factor), is_expendable=is_expendable)
         for one, scores in zip(ranked, importances, strict=True)
     ]
     return {
-        one.handle: compact(kept, one.blocks.size, one.shape)
+        one.bound: compact(kept, one.blocks.size, one.shape)
         for one, kept in zip(ranked, decide(members), strict=True)
     }

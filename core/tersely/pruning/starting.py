@@ -57,7 +57,7 @@ def _check(run: PruningRun, stage: Stage) -> None:
             algorithm=stage.algorithm,
         )
     if isinstance(run.algorithm, Learns):
-        added = next((handle for handle in run.handles if handle.is_additive), None)
+        added = next((bound for bound in run.bound_targets if bound.is_additive), None)
         if added is not None:
             raise PlanError(
                 f"{added.plan.origin.path}: {added.plan.name}: {stage.algorithm} learns through "

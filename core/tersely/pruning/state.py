@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tersely.calibration.statistic import Statistic, statistic_for
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import MOVED, Grammar
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
@@ -32,17 +32,17 @@ GRAMMAR = Grammar(
 """How pruning names its saved tensors; masks are bool, True = kept."""
 
 
-def check_mask(handle: Handle, kept: Tensor) -> None:
+def check_mask(bound: BoundTarget, kept: Tensor) -> None:
     """Refuse a saved mask that does not fit its target.
 
     Args:
-        handle: the target.
+        bound: the target.
         kept: bool, True = kept, the target's shape or one that broadcasts to it.
 
     Raises:
         SessionFileError: it has another dtype or shape.
     """
-    shape = handle.plan.shape
+    shape = bound.plan.shape
     fits = shape is None or (
         kept.ndim == len(shape)
         and all(one in (1, length) for one, length in zip(kept.shape, shape, strict=True))
@@ -50,7 +50,7 @@ def check_mask(handle: Handle, kept: Tensor) -> None:
     if kept.dtype != torch.bool or not fits:
         dtype = str(kept.dtype).removeprefix("torch.")
         raise SessionFileError(
-            f"the saved mask of {handle.plan.name} is {dtype} of shape {list(kept.shape)}, "
+            f"the saved mask of {bound.plan.name} is {dtype} of shape {list(kept.shape)}, "
             f"expected bool that fits the model's {list(shape or ())}"
         )
 
@@ -65,7 +65,7 @@ def describe_statistic(statistic: Statistic) -> dict[str, Json]:
 
 
 def rebuilt_statistic(
-    handle: Handle,
+    bound: BoundTarget,
     total: Tensor,
     about: Mapping[str, Json],
     stages: Sequence[Stage],
@@ -75,14 +75,14 @@ def rebuilt_statistic(
     """Return a statistic as it was saved.
 
     Args:
-        handle: an input or output.
+        bound: an input or output.
         total: its sums.
         about: what `describe_statistic` returned.
         stages: the recipe's stages.
         missing: how many values were padding, or None.
     """
-    device = next(handle.module.parameters(), total).device
-    statistic = statistic_for(handle, stages)
+    device = next(bound.module.parameters(), total).device
+    statistic = statistic_for(bound, stages)
     statistic.total = total.to(device)
     statistic.missing = None if missing is None else missing.to(device)
     statistic.count = int(about["count"])

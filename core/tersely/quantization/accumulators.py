@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import reduce_blocks
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import CompressionWarning
 from tersely.instrument.in_force import LeastScale, QuantizeBias, qparams_of
 from tersely.instrument.names import learned_buffer, state_buffer
@@ -21,39 +21,43 @@ _ONE_BIT = 2.0
 _SHOWN = 10
 
 
-def bias_step(handle: Handle, handles: Sequence[Handle]) -> QuantizeBias:
+def bias_step(bound: BoundTarget, bound_targets: Sequence[BoundTarget]) -> QuantizeBias:
     """Return what quantizes a bias in the terms of its accumulator.
 
     Args:
-        handle: the bias.
-        handles: all quantization targets, among which its module's first input is.
+        bound: the bias.
+        bound_targets: all quantization targets, among which its module's first input is.
     """
-    source = input_of(handles, handle.module)
-    return QuantizeBias(handle.plan.target, source or "", "weight", grid_of(handle.plan))
+    source = input_of(bound_targets, bound.module)
+    return QuantizeBias(bound.plan.target, source or "", "weight", grid_of(bound.plan))
 
 
-def least_scales(handles: Sequence[Handle]) -> dict[nn.Module, LeastScale]:
+def least_scales(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, LeastScale]:
     """Return what finds the smallest scales of weights that serve the biases beside them.
 
     Args:
-        handles: all quantization targets.
+        bound_targets: all quantization targets.
     """
     return {
-        one.module: LeastScale(bias_step(one, handles)) for one in handles if _is_accumulated(one)
+        one.module: LeastScale(bias_step(one, bound_targets))
+        for one in bound_targets
+        if _is_accumulated(one)
     }
 
 
-def fit_accumulators(handles: Sequence[Handle], *, is_told: bool) -> None:
+def fit_accumulators(bound_targets: Sequence[BoundTarget], *, is_told: bool) -> None:
     """Raise the scales of weights to the smallest with which the biases beside them fit.
 
     Args:
-        handles: all quantization targets of a session, with their scales in force.
+        bound_targets: all quantization targets of a session, with their scales in force.
         is_told: whether a warning names weights that lose more than one bit.
     """
-    found_by = least_scales(handles)
+    found_by = least_scales(bound_targets)
     if not found_by:
         return
-    weights = {module: one for one in handles for module, name in one.owners if name == "weight"}
+    weights = {
+        module: one for one in bound_targets for module, name in one.owners if name == "weight"
+    }
     costs = []
     for module, find in found_by.items():
         weight, found = weights.get(module), qparams_of(module, "weight")
@@ -77,11 +81,11 @@ def fit_accumulators(handles: Sequence[Handle], *, is_told: bool) -> None:
         )
 
 
-def _is_accumulated(handle: Handle) -> bool:
-    return handle.plan.quantization.is_accumulated
+def _is_accumulated(bound: BoundTarget) -> bool:
+    return bound.plan.quantization.is_accumulated
 
 
-def _cost(weight: Handle, scale: Tensor, least: Tensor) -> str:
+def _cost(weight: BoundTarget, scale: Tensor, least: Tensor) -> str:
     values = values_of(weight)
     blocks = weight.plan.blocks
     if blocks is None or values.numel() == 0:
@@ -95,7 +99,7 @@ def _cost(weight: Handle, scale: Tensor, least: Tensor) -> str:
 
 
 @torch.no_grad()
-def _raise(weight: Handle, least: Tensor) -> None:
+def _raise(weight: BoundTarget, least: Tensor) -> None:
     for module, attribute in weight.owners:
         for name in (state_buffer(attribute, "scale"), learned_buffer(attribute, "scale")):
             scale = module._buffers.get(name)

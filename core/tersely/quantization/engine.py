@@ -13,7 +13,7 @@ from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
 from tersely.calibration.watching import module_observers
 from tersely.contracts.quantizer import ChangesAfterStep
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, move_along, place_of
 from tersely.engine.journal import Journal
@@ -63,8 +63,8 @@ class Quantization(Engine[QuantizationRun]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, start_runs(context.binding))
-        self.seen: dict[Handle, Seen] = {}
-        self.biases: dict[Handle, Tensor] = {}
+        self.seen: dict[BoundTarget, Seen] = {}
+        self.biases: dict[BoundTarget, Tensor] = {}
         self.is_outdated = False
 
     def start(self, steps: int) -> None:
@@ -74,7 +74,7 @@ class Quantization(Engine[QuantizationRun]):
     def _install(self, runs: Sequence[QuantizationRun], steps: int) -> None:
         for run in runs:
             begin_folds(self.context.binding, run.stage)
-            put_steps(run, self.handles, steps=steps)
+            put_steps(run, self.bound_targets, steps=steps)
 
     def observers(self, runs: Sequence[QuantizationRun]) -> list[Observers]:
         """Return fresh observers of ranges, with nothing quantized, and of modules."""
@@ -83,18 +83,18 @@ class Quantization(Engine[QuantizationRun]):
     def _ranges(self, runs: Sequence[QuantizationRun]) -> RangeObservers:
         seen = [
             Seen(
-                handle,
-                run.quantize_step(handle).cut,
-                run.observer(handle),
+                bound,
+                run.quantize_step(bound).cut,
+                run.observer(bound),
                 is_required=run.stage.unreached == "error",
             )
             for run in runs
-            for handle in run.activations
+            for bound in run.activations
         ]
         return RangeObservers(seen, self._modules(), self.seen)
 
     def _modules(self) -> list[nn.Module]:
-        return [module for handle in self.handles for module, _ in handle.owners]
+        return [module for bound in self.bound_targets for module, _ in bound.owners]
 
     def outdate(self) -> None:
         """Take note that masks came in force after calibration."""
@@ -124,15 +124,15 @@ class Quantization(Engine[QuantizationRun]):
             observe_again(self.context, [self._ranges(()), *module_observers(runs)])
         quantize = partial(
             quantize_parameters,
-            change=lambda handle, values: self.change(handle, values, journal),
-            correct_bias=lambda handle, change: self._correct_bias(handle, change, journal),
+            change=lambda bound, values: self.change(bound, values, journal),
+            correct_bias=lambda bound, change: self._correct_bias(bound, change, journal),
         )
         for run in runs:
-            matrices = set(run.handles)
+            matrices = set(run.bound_targets)
             if run.is_sequential:
                 self._in_sequence(run, quantize)
             else:
-                quantize(run, run.handles)
+                quantize(run, run.bound_targets)
             quantize(run, [one for one in run.parameters if one not in matrices])
             # Other weights, or divided inputs: the ranges of before are not those of now.
             is_changed = is_changed or run.is_looking_again
@@ -141,7 +141,7 @@ class Quantization(Engine[QuantizationRun]):
         for run in runs:
             quantize_seen(run, self.seen)
             self._learn(run)
-        fit_accumulators(self.handles, is_told=True)
+        fit_accumulators(self.bound_targets, is_told=True)
         warn_of_unranked(runs, "rounded to nearest")
 
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
@@ -155,20 +155,20 @@ class Quantization(Engine[QuantizationRun]):
         observe_again(self.context, [self._ranges(runs)])
 
     def _in_sequence(self, run: QuantizationRun, quantize: Callable[..., None]) -> None:
-        if not run.handles:
+        if not run.bound_targets:
             return
         if self.context.batches is None:
             raise SessionError(
-                f"{run.handles[0].plan.name} is quantized block by block on calibration "
+                f"{run.bound_targets[0].plan.name} is quantized block by block on calibration "
                 f"batches; call session.calibrate(batches) before session.compress()",
-                target=run.handles[0].plan.name,
+                target=run.bound_targets[0].plan.name,
                 algorithm=run.stage.algorithm,
             )
         compress_in_sequence(
             run, self.context.model, self.context.batches, compress=partial(quantize, run)
         )
 
-    def _correct_bias(self, weight: Handle, change: Tensor, journal: Journal) -> None:
+    def _correct_bias(self, weight: BoundTarget, change: Tensor, journal: Journal) -> None:
         bias = weight.module._parameters["bias"]
         assert bias is not None  # the caller has looked
         journal.note_parameter(weight.module, "bias")
@@ -178,8 +178,8 @@ class Quantization(Engine[QuantizationRun]):
 
     def _learn(self, run: QuantizationRun) -> None:
         has_new = False
-        for handle in (*run.parameters, *run.activations):
-            has_new = bool(place_learned(run, handle, self.seen.get(handle))) or has_new
+        for bound in (*run.parameters, *run.activations):
+            has_new = bool(place_learned(run, bound, self.seen.get(bound))) or has_new
         if has_new and not self.is_handed_over:
             run.make_optimizer()
 
@@ -190,20 +190,19 @@ class Quantization(Engine[QuantizationRun]):
         for run in self.begun:
             if run.follows_training() is not None:
                 self._need_training_mode(run)
-            for handle in () if run.follows_training() else (*run.parameters, *run.activations):
-                if run.is_simulated(handle) and self.qparams_of(run, handle) is None:
+            for bound in () if run.follows_training() else (*run.parameters, *run.activations):
+                if run.is_simulated(bound) and self.qparams_of(run, bound) is None:
                     raise SessionError(
-                        f"step() found no scale of {handle.plan.name}; call session.compress() "
+                        f"step() found no scale of {bound.plan.name}; call session.compress() "
                         f"before the training loop",
-                        target=handle.plan.name,
+                        target=bound.plan.name,
                         algorithm=run.stage.algorithm,
                     )
 
     def _need_training_mode(self, run: QuantizationRun) -> None:
         followed = [one for one in (*run.parameters, *run.activations) if run.is_simulated(one)]
         if not followed or any(
-            handle.module.training or self.qparams_of(run, handle) is not None
-            for handle in followed
+            bound.module.training or self.qparams_of(run, bound) is not None for bound in followed
         ):
             return
         raise SessionError(
@@ -217,19 +216,19 @@ class Quantization(Engine[QuantizationRun]):
     def need_to_finish(self, call: str) -> None:
         """Refuse to finish while a target has no scale."""
         for run in self.runs:
-            for handle in (*run.parameters, *run.activations, *run.derived):
-                if not run.is_simulated(handle) or self.qparams_of(run, handle) is not None:
+            for bound in (*run.parameters, *run.activations, *run.derived):
+                if not run.is_simulated(bound) or self.qparams_of(run, bound) is not None:
                     continue
                 if self.is_compressed and run.stage.unreached != "error":
                     continue  # calibration did not reach it, and it stays as it is
                 first = "call session.compress() first"
-                if handle.is_activation and handle not in self.seen:
+                if bound.is_activation and bound not in self.seen:
                     first = "call session.calibrate(batches) and session.compress() first"
                 if run.follows_training() is not None:
                     first = "train some steps in training mode, or " + first
                 raise SessionError(
-                    f"{call}() found no scale of {handle.plan.name}; {first}",
-                    target=handle.plan.name,
+                    f"{call}() found no scale of {bound.plan.name}; {first}",
+                    target=bound.plan.name,
                     algorithm=run.stage.algorithm,
                 )
 
@@ -237,9 +236,9 @@ class Quantization(Engine[QuantizationRun]):
         """Advance by one optimizer step; masks do not change."""
         begun, before = self.begun, self.context.steps
         for run in begun:
-            for handle in (*run.parameters, *run.activations) if run.follows_training() else ():
-                check_followed(handle.module, handle.plan.target, handle.plan.name)
-                for module, attribute in handle.owners:
+            for bound in (*run.parameters, *run.activations) if run.follows_training() else ():
+                check_followed(bound.module, bound.plan.target, bound.plan.name)
+                for module, attribute in bound.owners:
                     end_step(module, attribute)
         # First what can fail: nothing is moved then that a second try would move again.
         beginning = self.beginning(steps)
@@ -253,10 +252,10 @@ class Quantization(Engine[QuantizationRun]):
             run.need_the_same_everywhere((*run.parameters, *run.activations))
             run.move_learned()
             if isinstance(run.algorithm, ChangesAfterStep):
-                for handle in run.parameters:
+                for bound in run.parameters:
                     with torch.no_grad():
-                        run.algorithm.after_step(handle.raw, target_of(handle, run.grid(handle)))
-        fit_accumulators(self.handles, is_told=False)
+                        run.algorithm.after_step(bound.raw, target_of(bound, run.grid(bound)))
+        fit_accumulators(self.bound_targets, is_told=False)
         self._start_or_freeze(before, steps)
         return False
 
@@ -269,40 +268,40 @@ class Quantization(Engine[QuantizationRun]):
             changes = (follower.start_step, follower.freeze_step)
             begin = run.stage.begin
             if any(one is not None and before < begin + one <= steps for one in changes):
-                put_steps(run, self.handles, steps=steps)
+                put_steps(run, self.bound_targets, steps=steps)
 
-    def qparams(self) -> list[tuple[Handle, QParams]]:
+    def qparams(self) -> list[tuple[BoundTarget, QParams]]:
         """Return the parameters in force, in plan order; dynamic ones have none."""
         return [
-            (handle, qparams)
+            (bound, qparams)
             for run in self.runs
-            for handle in run.all_handles
-            if (qparams := self.qparams_of(run, handle)) is not None
+            for bound in run.all_bound_targets
+            if (qparams := self.qparams_of(run, bound)) is not None
         ]
 
-    def qparams_of(self, run: QuantizationRun, handle: Handle) -> QParams | None:
+    def qparams_of(self, run: QuantizationRun, bound: BoundTarget) -> QParams | None:
         """Return the parameters in force for one target, or None."""
-        qparams = qparams_of(handle.module, handle.plan.target)
-        if qparams is None and not run.is_simulated(handle):
-            qparams = run.quantize_step(handle).qparams(handle.module)
-        if qparams is None or not handle.is_activation or qparams.scale.ndim == 0:
+        qparams = qparams_of(bound.module, bound.plan.target)
+        if qparams is None and not run.is_simulated(bound):
+            qparams = run.quantize_step(bound).qparams(bound.module)
+        if qparams is None or not bound.is_activation or qparams.scale.ndim == 0:
             return qparams
-        size = read_buffer(handle, "size")
+        size = read_buffer(bound, "size")
         if size is not None:
             return qparams.evolve(block_size=tuple(size.tolist()))
-        seen = self.seen.get(handle)
+        seen = self.seen.get(bound)
         if seen is not None and seen.blocks and len(seen.blocks) == qparams.scale.ndim:
             return qparams.evolve(block_size=seen.blocks)
         return qparams.evolve(block_size=tuple(-1 if n == 1 else 1 for n in qparams.scale.shape))
 
-    def integers(self) -> list[tuple[Handle, IntegerTensor]]:
+    def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
         """Return the integers of every quantized parameter and buffer."""
         found = []
         for run in self.runs:
-            for handle in (*run.parameters, *run.derived):
-                qparams = self.qparams_of(run, handle)
-                if qparams is not None and run.is_simulated(handle):
-                    found.append((handle, integers_of(run, handle, qparams)))
+            for bound in (*run.parameters, *run.derived):
+                qparams = self.qparams_of(run, bound)
+                if qparams is not None and run.is_simulated(bound):
+                    found.append((bound, integers_of(run, bound, qparams)))
         return found
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
@@ -326,33 +325,33 @@ class Quantization(Engine[QuantizationRun]):
     def save(self) -> Saved:
         """Return scales, what was seen, observed and learned, and changed values."""
         parts = self.gathered()
-        for handle in self.handles:
-            buffers = {part: read_buffer(handle, part) for part in STATE_PARTS}
+        for bound in self.bound_targets:
+            buffers = {part: read_buffer(bound, part) for part in STATE_PARTS}
             found = {part: buffer for part, buffer in buffers.items() if buffer is not None}
             if found:
-                parts["buffer", handle.plan.name] = found
-        for handle, seen in self.seen.items():
-            parts["seen", handle.plan.name] = dict(seen.statistics)
-        for handle, values in self.biases.items():
-            bias = handle.module._parameters["bias"]
-            parts["old_bias", handle.plan.name] = {"": values}
+                parts["buffer", bound.plan.name] = found
+        for bound, seen in self.seen.items():
+            parts["seen", bound.plan.name] = dict(seen.statistics)
+        for bound, values in self.biases.items():
+            bias = bound.module._parameters["bias"]
+            parts["old_bias", bound.plan.name] = {"": values}
             if bias is not None:
-                parts["bias", handle.plan.name] = {"": bias.detach()}
+                parts["bias", bound.plan.name] = {"": bias.detach()}
         data = {
             "is_compressed": self.is_compressed,
             "handed_over": self.is_handed_over,
-            "seen": {handle.plan.name: describe_seen(seen) for handle, seen in self.seen.items()},
+            "seen": {bound.plan.name: describe_seen(seen) for bound, seen in self.seen.items()},
         }
         return Saved(parts, data)
 
     def held(self, saved: Saved) -> Held:
         """Keep the shape of inputs and outputs that have more than one scale."""
         return {
-            place_of(handle): f"{handle.plan.name} has a scale for each of its channels"
-            for handle in self.handles
-            if handle.is_activation
+            place_of(bound): f"{bound.plan.name} has a scale for each of its channels"
+            for bound in self.bound_targets
+            if bound.is_activation
             for kind in ("buffer", "seen")
-            for tensor in saved.of(kind, handle.plan.name).values()
+            for tensor in saved.of(kind, bound.plan.name).values()
             if tensor.ndim and tensor.numel() > 1
         }
 
@@ -360,45 +359,45 @@ class Quantization(Engine[QuantizationRun]):
         """Cut scales, and the biases of before they were corrected."""
         found = super().cut(saved, cuts)
         for kind in ("bias", "old_bias"):
-            for handle in self.biases:
-                cut = cuts.get(f"{handle.plan.module}.bias".lstrip("."))
-                one = saved.one(kind, handle.plan.name)
+            for bound in self.biases:
+                cut = cuts.get(f"{bound.plan.module}.bias".lstrip("."))
+                one = saved.one(kind, bound.plan.name)
                 if one is not None:
-                    found.parts[kind, handle.plan.name] = {"": one if cut is None else cut(one)}
-        for handle in self.biases:
-            bias = handle.module._parameters["bias"]
+                    found.parts[kind, bound.plan.name] = {"": one if cut is None else cut(one)}
+        for bound in self.biases:
+            bias = bound.module._parameters["bias"]
             if bias is not None:
-                move_along(found, handle.plan.name, ("bias", "old_bias"), bias.detach())
+                move_along(found, bound.plan.name, ("bias", "old_bias"), bias.detach())
         return found
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""
         self.start(steps)
         self.restore_gathered(saved, journal)
-        for handle in self.handles:
-            buffers = saved.of("buffer", handle.plan.name)
-            device = _device(handle)
+        for bound in self.bound_targets:
+            buffers = saved.of("buffer", bound.plan.name)
+            device = _device(bound)
             for part in STATE_PARTS:
                 value = buffers.get(part)
-                write_buffer(handle, part, None if value is None else value.to(device))
+                write_buffer(bound, part, None if value is None else value.to(device))
             bias, old_bias = (
-                saved.one("bias", handle.plan.name),
-                saved.one("old_bias", handle.plan.name),
+                saved.one("bias", bound.plan.name),
+                saved.one("old_bias", bound.plan.name),
             )
             if bias is not None and old_bias is not None:
-                journal.note_parameter(handle.module, "bias")
-                _write_bias(handle, bias)
-                self.biases.setdefault(handle, old_bias.to(device))
+                journal.note_parameter(bound.module, "bias")
+                _write_bias(bound, bias)
+                self.biases.setdefault(bound, old_bias.to(device))
         about = saved.data["seen"]
         self.seen = {
-            handle: rebuilt_seen(
-                Seen(handle, run.quantize_step(handle).cut, run.observer(handle)),
-                {part: one.to(_device(handle)) for part, one in statistics.items()},
-                about[handle.plan.name],
+            bound: rebuilt_seen(
+                Seen(bound, run.quantize_step(bound).cut, run.observer(bound)),
+                {part: one.to(_device(bound)) for part, one in statistics.items()},
+                about[bound.plan.name],
             )
             for run in self.runs
-            for handle in run.all_handles
-            if (statistics := saved.of("seen", handle.plan.name))
+            for bound in run.all_bound_targets
+            if (statistics := saved.of("seen", bound.plan.name))
         }
         self.is_compressed = bool(saved.data["is_compressed"])
         self.is_handed_over = bool(saved.data["handed_over"])
@@ -407,26 +406,26 @@ class Quantization(Engine[QuantizationRun]):
 
     def _restore_learned(self, run: QuantizationRun, saved: Saved) -> None:
         has_learned = False
-        for handle in run.all_handles:
-            values = saved.of("learned", handle.plan.name)
+        for bound in run.all_bound_targets:
+            values = saved.of("learned", bound.plan.name)
             if values:
                 has_learned = True
-                place_leaves(run, handle, values, seen=self.seen.get(handle))
+                place_leaves(run, bound, values, seen=self.seen.get(bound))
         run.optimizer = None
         if has_learned and not self.is_handed_over:
             run.make_optimizer()
             restore_moments(run.optimizer, run.all_learned(), saved)
 
 
-def _device(handle: Handle) -> torch.device:
-    if not handle.is_activation:
-        return handle.raw.device
-    for tensor in handle.module.parameters():
+def _device(bound: BoundTarget) -> torch.device:
+    if not bound.is_activation:
+        return bound.raw.device
+    for tensor in bound.module.parameters():
         return tensor.device
     return torch.device("cpu")
 
 
-def _write_bias(weight: Handle, values: Tensor) -> None:
+def _write_bias(weight: BoundTarget, values: Tensor) -> None:
     bias = weight.module._parameters["bias"]
     if bias is not None:
         with torch.no_grad():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tersely.arithmetic.affine import dequantize, quantize
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import UNSCALE
 from tersely.instrument.transforms import chain_of, processed
@@ -48,40 +48,40 @@ class IntegerTensor:
         return value / along_inputs(self.input_scale, value, self.input_dim)
 
 
-def integers_of(run: QuantizationRun, handle: Handle, qparams: QParams) -> IntegerTensor:
+def integers_of(run: QuantizationRun, bound: BoundTarget, qparams: QParams) -> IntegerTensor:
     """Return the integers of one parameter.
 
     Args:
         run: the stage.
-        handle: a quantized parameter or buffer.
+        bound: a quantized parameter or buffer.
         qparams: its parameters in force.
     """
-    value = values_of(handle)
+    value = values_of(bound)
     simulating = run.simulating()
     qparams = qparams.evolve(scale=qparams.scale.detach(), zero_point=qparams.zero_point.detach())
     with torch.no_grad():
         if simulating is not None:
-            target = target_of(handle, run.grid(handle))
+            target = target_of(bound, run.grid(bound))
             integers, qparams = simulating.integers(value, qparams, target)
         else:
             integers = quantize(value, qparams)
-    steps = chain_of(handle.module, handle.plan.target)
-    factors = read_buffer(handle, "input_scale")
+    steps = chain_of(bound.module, bound.plan.target)
+    factors = read_buffer(bound, "input_scale")
     return IntegerTensor(
         values=integers,
         qparams=qparams,
         input_scale=None if factors is None else factors.clone(),
-        input_dim=handle.plan.input_dim,
+        input_dim=bound.plan.input_dim,
         divides_weight=any(step.place == UNSCALE for step in steps),
-        dtype=handle.raw.dtype,
+        dtype=bound.raw.dtype,
     )
 
 
-def simulated_values(handle: Handle) -> Tensor:
+def simulated_values(bound: BoundTarget) -> Tensor:
     """Return a parameter as forward computes with it.
 
     Args:
-        handle: a parameter or buffer target.
+        bound: a parameter or buffer target.
     """
     with torch.no_grad():
-        return processed(handle.module, handle.plan.target, handle.dense())
+        return processed(bound.module, bound.plan.target, bound.dense())

@@ -15,10 +15,10 @@ def adopt_learned(run: QuantizationRun) -> None:
     if not run.is_learning or run.optimizer is not None:
         return
     has_learned = False
-    for handle in (*run.parameters, *run.activations):
-        for name, leaf in learned_of(handle).items():
+    for bound in (*run.parameters, *run.activations):
+        for name, leaf in learned_of(bound).items():
             has_learned = True
-            for module, attribute in handle.others:
+            for module, attribute in bound.others:
                 buffer = learned_buffer(attribute, name)
                 twin, module._buffers[buffer] = module._buffers[buffer], leaf
                 if twin is not None and twin is not leaf and twin.grad is not None:

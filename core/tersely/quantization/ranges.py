@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tersely.calibration.observing import UnreachedError, need_seen, refuse_unreached
 from tersely.contracts.quantizer import Observer
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
@@ -31,7 +31,7 @@ class Seen:
     """What calibration sees of one input or output; a transform, mutable because batches add to it.
 
     Attributes:
-        handle: the target.
+        bound: the target.
         cut: how its values are cut.
         observer: gathers the statistics.
         statistics: what is known so far; empty before the first value.
@@ -43,7 +43,7 @@ class Seen:
 
     place: ClassVar[int] = QUANTIZE
 
-    handle: Handle
+    bound: BoundTarget
     cut: Cut
     observer: Observer
     statistics: dict[str, Tensor] = attrs.field(factory=dict)
@@ -54,11 +54,11 @@ class Seen:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Add one batch and return it unchanged."""
-        name = self.handle.plan.name
+        name = self.bound.plan.name
         need_float(value, name)
         if value.numel() == 0:
             return value
-        layout = is_channels_first(self.handle.plan.channel_dim, module)
+        layout = is_channels_first(self.bound.plan.channel_dim, module)
         for part in data_of(value.detach(), is_channels_first=layout):
             self._add(part)
         return value
@@ -90,7 +90,7 @@ class Seen:
             before = self.statistics[key]
             if before.shape != tensor.shape:
                 raise CalibrationError(
-                    f"{self.handle.plan.name} is cut into blocks of shape {list(tensor.shape)} "
+                    f"{self.bound.plan.name} is cut into blocks of shape {list(tensor.shape)} "
                     f"after {list(before.shape)}; calibrate with one shape, or write granularity: "
                     f"default or per_channel"
                 )
@@ -108,7 +108,7 @@ class RangeObservers(Observers):
 
     seen: Sequence[Seen]
     modules: Sequence[nn.Module]
-    kept: dict[Handle, Seen]
+    kept: dict[BoundTarget, Seen]
 
     @property
     def is_empty(self) -> bool:
@@ -129,7 +129,7 @@ class RangeObservers(Observers):
                 for target in targets:
                     put(module, target, (), place=QUANTIZE)
             for one in self.seen:
-                put(one.handle.module, one.handle.plan.target, (one,), place=QUANTIZE)
+                put(one.bound.module, one.bound.plan.target, (one,), place=QUANTIZE)
             yield
         finally:
             for module, instruments in before:
@@ -142,7 +142,7 @@ class RangeObservers(Observers):
         for number, one in enumerate(self.seen):
             views = [process[number] for process in everyone]
             try:
-                need_seen(one.handle.plan.name, [count for count, _ in views])
+                need_seen(one.bound.plan.name, [count for count, _ in views])
             except UnreachedError as error:
                 if one.is_required:
                     missing.append(error)
@@ -158,9 +158,9 @@ class RangeObservers(Observers):
         """Give the engine what was seen."""
         for one in self.seen:
             if one.statistics:
-                self.kept[one.handle] = one
+                self.kept[one.bound] = one
             else:
-                self.kept.pop(one.handle, None)
+                self.kept.pop(one.bound, None)
 
 
 def _portable(seen: Seen) -> dict[str, Tensor]:
@@ -190,11 +190,11 @@ def rebuilt_seen(fresh: Seen, statistics: Mapping[str, Tensor], about: Mapping[s
     return fresh
 
 
-def values_of(handle: Handle) -> Tensor:
+def values_of(bound: BoundTarget) -> Tensor:
     """Return a parameter as it will be deployed but for rounding: masked, folded and scaled.
 
     Args:
-        handle: a parameter or buffer target.
+        bound: a parameter or buffer target.
     """
     with torch.no_grad():
-        return processed(handle.module, handle.plan.target, handle.dense(), until=QUANTIZE)
+        return processed(bound.module, bound.plan.target, bound.dense(), until=QUANTIZE)

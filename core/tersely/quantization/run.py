@@ -21,7 +21,7 @@ from tersely.contracts.quantizer import (
     Quantizer,
     Simulates,
 )
-from tersely.engine.binding import Binding, Handle
+from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.run import Run
 from tersely.instrument.quantizing import Grid, Learned, Quantize
 from tersely.instrument.transforms import chain_of
@@ -36,31 +36,31 @@ _Alike: TypeAlias = tuple[int, str, str, str, int, tuple[int, ...] | None]
 class QuantizationRun(Run[Quantizer]):
     """A quantization stage in a session."""
 
-    _steps: dict[Handle, Quantize] = attrs.field(factory=dict, kw_only=True)
+    _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 
     @cached_property
-    def derived(self) -> tuple[Handle, ...]:
+    def derived(self) -> tuple[BoundTarget, ...]:
         """Biases in the terms of their accumulator, whose scale follows from two others."""
-        return tuple(one for one in self.all_handles if one.plan.quantization.is_accumulated)
+        return tuple(one for one in self.all_bound_targets if one.plan.quantization.is_accumulated)
 
     @cached_property
-    def parameters(self) -> tuple[Handle, ...]:
+    def parameters(self) -> tuple[BoundTarget, ...]:
         """The parameters and buffers that have a scale of their own."""
         derived = set(self.derived)
         return tuple(
-            one for one in self.all_handles if not one.is_activation and one not in derived
+            one for one in self.all_bound_targets if not one.is_activation and one not in derived
         )
 
     @cached_property
-    def activations(self) -> tuple[Handle, ...]:
+    def activations(self) -> tuple[BoundTarget, ...]:
         """The inputs and outputs that are quantized by one scale for all calls."""
         return tuple(
-            one for one in self.all_handles if one.is_activation and not self.is_dynamic(one)
+            one for one in self.all_bound_targets if one.is_activation and not self.is_dynamic(one)
         )
 
     @cached_property
-    def handles(self) -> tuple[Handle, ...]:
+    def bound_targets(self) -> tuple[BoundTarget, ...]:
         """The targets whose modules the algorithm observes: matrices, not vectors."""
         return tuple(one for one in self.parameters if is_matrix(one))
 
@@ -89,19 +89,19 @@ class QuantizationRun(Run[Quantizer]):
         """Whether the algorithm moves ranges from inputs to weights."""
         return isinstance(self.algorithm, Equalizes)
 
-    def is_dynamic(self, handle: Handle) -> bool:
+    def is_dynamic(self, bound: BoundTarget) -> bool:
         """Tell whether an input or output is quantized by each call's own range."""
-        if self.quantize_step(handle).cut.kind == "token":
+        if self.quantize_step(bound).cut.kind == "token":
             return True
         return self._choosing_per_call is not None and self._choosing_per_call.dynamic
 
-    def is_simulated(self, handle: Handle) -> bool:
+    def is_simulated(self, bound: BoundTarget) -> bool:
         """Tell whether forward computes with quantized values, or they are only observed."""
-        return handle.plan.quantization.is_simulated
+        return bound.plan.quantization.is_simulated
 
     def follows_training(self) -> FollowsTraining | None:
         """Return the algorithm when its ranges follow training, else None."""
-        return self._following
+        return self._training_follower
 
     def simulating(self) -> Simulates | None:
         """Return the algorithm when it computes quantized values itself, else None."""
@@ -109,7 +109,7 @@ class QuantizationRun(Run[Quantizer]):
 
     # Abilities are asked for once per stage, because asking costs more than what is told by it.
     @cached_property
-    def _following(self) -> FollowsTraining | None:
+    def _training_follower(self) -> FollowsTraining | None:
         found = self.algorithm
         return found if isinstance(found, FollowsTraining) else None
 
@@ -129,27 +129,27 @@ class QuantizationRun(Run[Quantizer]):
         found = self.algorithm
         return found if isinstance(found, LearnsScales) else None
 
-    def grid(self, handle: Handle) -> Grid:
+    def grid(self, bound: BoundTarget) -> Grid:
         """Return the values a target can take."""
-        return self.quantize_step(handle).grid
+        return self.quantize_step(bound).grid
 
-    def quantize_step(self, handle: Handle, attribute: str | None = None) -> Quantize:
+    def quantize_step(self, bound: BoundTarget, attribute: str | None = None) -> Quantize:
         """Return the plain step that quantizes a target with the scale in its buffers.
 
         Args:
-            handle: the target.
+            bound: the target.
             attribute: the name under which another holder of a tied parameter has it.
         """
-        found = self._steps.get(handle)
+        found = self._steps.get(bound)
         if found is None:
-            found = self._steps[handle] = self._shared_step(handle)
-        if attribute is None or attribute == handle.plan.target:
+            found = self._steps[bound] = self._shared_step(bound)
+        if attribute is None or attribute == bound.plan.target:
             return found
         return attrs.evolve(found, target=attribute)
 
-    def _shared_step(self, handle: Handle) -> Quantize:
+    def _shared_step(self, bound: BoundTarget) -> Quantize:
         # A large model has few kinds of targets, and the lookups cost more than the step itself.
-        plan = handle.plan
+        plan = bound.plan
         size = None if plan.blocks is None else plan.blocks.size
         key = (id(plan.setting), plan.target, plan.kind, plan.module_type, plan.channel_dim, size)
         found = self._alike.get(key)
@@ -157,31 +157,31 @@ class QuantizationRun(Run[Quantizer]):
             clip = plan.quantization.is_clipping_gradients or (
                 isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
             )
-            cut = cut_of(handle, self.binding.plan.recipe.stages)
+            cut = cut_of(bound, self.binding.plan.recipe.stages)
             found = Quantize(plan.target, grid_of(plan), cut, clip)
             # A cut that depends on the shape of a sample names its own target in errors.
             if cut.size is None:
                 self._alike[key] = found
         return found
 
-    def observer(self, handle: Handle) -> Observer:
+    def observer(self, bound: BoundTarget) -> Observer:
         """Return what observes a target's values."""
         if isinstance(self.algorithm, ObservesRange):
-            return self.algorithm.observer(target_of(handle, self.grid(handle)))
+            return self.algorithm.observer(target_of(bound, self.grid(bound)))
         return MinMax()
 
-    def seen_as(self, handle: Handle) -> QuantizationTarget:
+    def seen_as(self, bound: BoundTarget) -> QuantizationTarget:
         """Return a target as the algorithm sees it while it observes the target's module."""
-        return target_of(handle, self.grid(handle), tensor=handle.raw.detach())
+        return target_of(bound, self.grid(bound), tensor=bound.raw.detach())
 
-    def learned(self, handle: Handle) -> dict[str, Tensor]:
+    def learned(self, bound: BoundTarget) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
-        return learned_of(handle)
+        return learned_of(bound)
 
 
-def is_matrix(handle: Handle) -> bool:
+def is_matrix(bound: BoundTarget) -> bool:
     """Tell whether a parameter multiplies inputs, as biases and norms do not."""
-    return len(handle.plan.shape or ()) > 1
+    return len(bound.plan.shape or ()) > 1
 
 
 def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
@@ -206,13 +206,13 @@ def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
     )
 
 
-def learned_of(handle: Handle) -> dict[str, Tensor]:
+def learned_of(bound: BoundTarget) -> dict[str, Tensor]:
     """Return what is learned for a target, by name.
 
     Args:
-        handle: the target.
+        bound: the target.
     """
-    for step in chain_of(handle.module, handle.plan.target):
+    for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, Learned):
-            return step.learned(handle.module)
+            return step.learned(bound.module)
     return {}

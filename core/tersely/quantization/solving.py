@@ -19,7 +19,7 @@ from tersely.contracts.quantizer import (
     SolvesWeights,
     choose_of,
 )
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
 from tersely.instrument.input_scales import along_inputs
@@ -31,70 +31,74 @@ from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.targets import target_of
 
-Change: TypeAlias = "Callable[[Handle, Tensor], None]"
+Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"
 """Gives a target other values, or the bias beside a weight a change, and notes what was before."""
 
 
 def quantize_parameters(
-    run: QuantizationRun, handles: Sequence[Handle], *, change: Change, correct_bias: Change
+    run: QuantizationRun,
+    bound_targets: Sequence[BoundTarget],
+    *,
+    change: Change,
+    correct_bias: Change,
 ) -> None:
     """Choose and put in force the scales of some parameters.
 
     Args:
         run: the stage.
-        handles: parameters and buffers of the stage.
+        bound_targets: parameters and buffers of the stage.
         change: gives a target other raw values.
         correct_bias: adds to the bias beside a weight, shape (outputs,).
     """
     quantizer = run.algorithm
     if isinstance(quantizer, Equalizes):
-        _equalize(run, quantizer, handles)
-    for handle in handles:
-        observed = _observed(run, handle)
-        if is_unreached(run, handle) and run.stage.unreached == "dense":
+        _equalize(run, quantizer, bound_targets)
+    for bound in bound_targets:
+        observed = _observed(run, bound)
+        if is_unreached(run, bound) and run.stage.unreached == "dense":
             continue
-        if handle in run.observed and _is_fitted(quantizer) and is_blank(observed):
-            run.unranked.append(handle.plan.name)
+        if bound in run.observed and _is_fitted(quantizer) and is_blank(observed):
+            run.unranked.append(bound.plan.name)
             observed = {}
-        tensor = values_of(handle)
-        _check_values(handle, tensor)
-        step = run.quantize_step(handle)
-        observer = run.observer(handle)
+        tensor = values_of(bound)
+        _check_values(bound, tensor)
+        step = run.quantize_step(bound)
+        observer = run.observer(bound)
         statistics = dict(observer.observe(tensor, step.cut.size_of(tensor)))
         target = target_of(
-            handle, step.grid, tensor=tensor, observed=observed, statistics=statistics
+            bound, step.grid, tensor=tensor, observed=observed, statistics=statistics
         )
         solved = None
         if observed or not isinstance(quantizer, ObservesInputs):
-            solved = _solve(quantizer, handle, target)
+            solved = _solve(quantizer, bound, target)
         if solved is not None:
-            change(handle, _raw_weight(handle, solved))
+            change(bound, _raw_weight(bound, solved))
             qparams = solved.qparams
         else:
             low, high = observer.range(statistics, target)
-            qparams = choose(run, handle, low, high, target)
-        write_qparams(handle, qparams)
-        if isinstance(quantizer, CorrectsBias) and observed and _has_bias(handle):
+            qparams = choose(run, bound, low, high, target)
+        write_qparams(bound, qparams)
+        if isinstance(quantizer, CorrectsBias) and observed and _has_bias(bound):
             with torch.no_grad():
-                found = quantizer.bias_correction(target, simulated_values(handle))
-            correct_bias(handle, found)
+                found = quantizer.bias_correction(target, simulated_values(bound))
+            correct_bias(bound, found)
 
 
 def _is_fitted(quantizer: object) -> bool:
     return isinstance(quantizer, (SolvesWeights, Equalizes))
 
 
-def is_unreached(run: QuantizationRun, handle: Handle) -> bool:
+def is_unreached(run: QuantizationRun, bound: BoundTarget) -> bool:
     """Tell whether calibration was to show the module of a weight, and no batch reached it.
 
     Args:
         run: the stage.
-        handle: the weight.
+        bound: the weight.
     """
-    return handle in run.observed and not run.observed[handle]
+    return bound in run.observed and not run.observed[bound]
 
 
-def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None:
+def quantize_seen(run: QuantizationRun, observed: Mapping[BoundTarget, Seen]) -> None:
     """Choose and put in force the scales of a stage's inputs and outputs.
 
     Args:
@@ -104,39 +108,39 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[Handle, Seen]) -> None
     Raises:
         SessionError: one was not calibrated.
     """
-    for handle in run.activations:
-        seen = observed.get(handle)
+    for bound in run.activations:
+        seen = observed.get(bound)
         if seen is None:
             if run.follows_training() is not None:
                 continue  # the first training forward gives it a range
             if observed and run.stage.unreached != "error":
                 continue  # calibration did not reach it, and it stays as it is
             raise SessionError(
-                f"{handle.plan.name} is quantized by the range that calibration sees; call "
+                f"{bound.plan.name} is quantized by the range that calibration sees; call "
                 f"session.calibrate(batches) before session.compress()",
-                **handle.plan.place,
+                **bound.plan.place,
             )
-        step = run.quantize_step(handle)
+        step = run.quantize_step(bound)
         size = seen.blocks or None
-        target = target_of(handle, step.grid, size=size, statistics=seen.statistics)
+        target = target_of(bound, step.grid, size=size, statistics=seen.statistics)
         low, high = map(seen.kept, seen.observer.range(seen.statistics, target))
-        qparams = choose(run, handle, low, high, target)
+        qparams = choose(run, bound, low, high, target)
         if run.follows_training() is not None:
-            write_buffer(handle, "low", low.float())
-            write_buffer(handle, "high", high.float())
-        write_qparams(handle, qparams)
+            write_buffer(bound, "low", low.float())
+            write_buffer(bound, "high", high.float())
+        write_qparams(bound, qparams)
         if step.cut.kind == "fixed" and size is not None:
-            write_buffer(handle, "size", torch.tensor(size))
+            write_buffer(bound, "size", torch.tensor(size))
 
 
 def choose(
-    run: QuantizationRun, handle: Handle, low: Tensor, high: Tensor, target: QuantizationTarget
+    run: QuantizationRun, bound: BoundTarget, low: Tensor, high: Tensor, target: QuantizationTarget
 ) -> QParams:
     """Ask an algorithm for scale and zero point, and check what it returns.
 
     Args:
         run: the stage.
-        handle: the target.
+        bound: the target.
         low: one value per block.
         high: the same shape.
         target: the target as the algorithm sees it.
@@ -145,7 +149,7 @@ def choose(
         CalibrationError: the range is empty or not finite.
         PluginError: the algorithm failed, or its answer cannot be used.
     """
-    name, algorithm = handle.plan.name, handle.plan.algorithm
+    name, algorithm = bound.plan.name, bound.plan.algorithm
     check_range(low, high, name)
     try:
         with torch.no_grad():
@@ -155,27 +159,27 @@ def choose(
     except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
             f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
-            plugin=handle.plan.algorithm,
-            target=handle.plan.name,
+            plugin=bound.plan.algorithm,
+            target=bound.plan.name,
         ) from error
     if not isinstance(found, QParams):
         raise PluginError(
             f"{algorithm} returned a {type(found).__name__} for {name}, not QParams",
-            plugin=handle.plan.algorithm,
-            target=handle.plan.name,
+            plugin=bound.plan.algorithm,
+            target=bound.plan.name,
         )
     if found.scale.numel() != low.numel():
         raise PluginError(
             f"{algorithm} returned scales of shape {list(found.scale.shape)} for {name}; expected "
             f"{list(low.shape)}",
-            plugin=handle.plan.algorithm,
-            target=handle.plan.name,
+            plugin=bound.plan.algorithm,
+            target=bound.plan.name,
         )
     if not bool((found.scale.isfinite() & (found.scale > 0)).all()):
         raise PluginError(
             f"{algorithm} returned a scale for {name} that is not positive",
-            plugin=handle.plan.algorithm,
-            target=handle.plan.name,
+            plugin=bound.plan.algorithm,
+            target=bound.plan.name,
         )
     shape = found.scale.shape if low.numel() == 1 and found.scale.ndim == 0 else low.shape
     return found.evolve(
@@ -183,36 +187,38 @@ def choose(
     )
 
 
-def _observed(run: QuantizationRun, handle: Handle) -> dict[str, Tensor]:
-    found = run.observed.get(handle)
+def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
+    found = run.observed.get(bound)
     if found is None:
-        if run.is_observing_modules and is_matrix(handle):
+        if run.is_observing_modules and is_matrix(bound):
             raise SessionError(
-                f"{handle.plan.name} is quantized by what {handle.plan.algorithm} sees in "
+                f"{bound.plan.name} is quantized by what {bound.plan.algorithm} sees in "
                 f"calibration; call session.calibrate(batches) before session.compress()",
-                **handle.plan.place,
+                **bound.plan.place,
             )
         return {}
     return found
 
 
-def _check_values(handle: Handle, tensor: Tensor) -> None:
+def _check_values(bound: BoundTarget, tensor: Tensor) -> None:
     if tensor.numel() == 0:
         raise CalibrationError(
-            f"{handle.plan.name} is empty (shape {list(tensor.shape)}), so it has no range; leave "
+            f"{bound.plan.name} is empty (shape {list(tensor.shape)}), so it has no range; leave "
             f"it out with exclude_op_names",
-            **handle.plan.place,
+            **bound.plan.place,
         )
 
 
-def _solve(quantizer: object, handle: Handle, target: QuantizationTarget) -> QuantizedWeight | None:
-    name, algorithm = handle.plan.name, handle.plan.algorithm
-    factors = read_buffer(handle, "input_scale")
+def _solve(
+    quantizer: object, bound: BoundTarget, target: QuantizationTarget
+) -> QuantizedWeight | None:
+    name, algorithm = bound.plan.name, bound.plan.algorithm
+    factors = read_buffer(bound, "input_scale")
     try:
         with torch.no_grad():
             solved: QuantizedWeight | None
             if isinstance(quantizer, Equalizes) and factors is not None:
-                plain = processed(handle.module, handle.plan.target, handle.dense(), until=SCALE)
+                plain = processed(bound.module, bound.plan.target, bound.dense(), until=SCALE)
                 solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
             elif isinstance(quantizer, SolvesWeights):
                 solved = quantizer.solve(target)
@@ -221,59 +227,59 @@ def _solve(quantizer: object, handle: Handle, target: QuantizationTarget) -> Qua
     except ValueError as error:
         if isinstance(error, TerselyError):
             raise
-        raise PlanError(
-            f"{handle.plan.origin.path}: {name}: {error}", **handle.plan.place
-        ) from error
+        raise PlanError(f"{bound.plan.origin.path}: {name}: {error}", **bound.plan.place) from error
     if solved is None:
         return None  # the algorithm leaves the values as they are
-    if solved.tensor.shape != handle.plan.shape:
+    if solved.tensor.shape != bound.plan.shape:
         raise PluginError(
             f"{algorithm} returned values of shape {list(solved.tensor.shape)} for {name}; "
-            f"expected {list(handle.plan.shape or ())}",
-            plugin=handle.plan.algorithm,
-            target=handle.plan.name,
+            f"expected {list(bound.plan.shape or ())}",
+            plugin=bound.plan.algorithm,
+            target=bound.plan.name,
         )
     if not bool(solved.tensor.sum().isfinite()):
         raise CalibrationError(
             f"{name}: {algorithm} found values that are not finite; calibrate with more batches",
-            **handle.plan.place,
+            **bound.plan.place,
         )
     return solved
 
 
-def _raw_weight(handle: Handle, solved: QuantizedWeight) -> Tensor:
+def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:
     """Return what was solved as raw values: before the steps that come in front of quantization."""
     values = solved.tensor
-    for step in chain_of(handle.module, handle.plan.target):
+    for step in chain_of(bound.module, bound.plan.target):
         if step.place == FOLD:
             raise PlanError(
-                f"{handle.plan.origin.path}: {handle.plan.name}: {handle.plan.algorithm} changes "
+                f"{bound.plan.origin.path}: {bound.plan.name}: {bound.plan.algorithm} changes "
                 f"weights, and this one is folded with a batch norm; fold before, by a session of "
                 f"its own, or leave it out of fuse_names",
-                **handle.plan.place,
+                **bound.plan.place,
             )
-    factors = handle.module._buffers.get(state_buffer(handle.plan.target, "input_scale"))
+    factors = bound.module._buffers.get(state_buffer(bound.plan.target, "input_scale"))
     if factors is not None:
-        values = values / along_inputs(factors, values, handle.plan.input_dim)
+        values = values / along_inputs(factors, values, bound.plan.input_dim)
     return values
 
 
-def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Handle]) -> None:
-    groups: dict[int, list[Handle]] = {}
-    for handle in handles:
-        if run.observed.get(handle) and is_matrix(handle) and not is_blank(run.observed[handle]):
-            groups.setdefault(id(run.observed[handle]), []).append(handle)
+def _equalize(
+    run: QuantizationRun, quantizer: Equalizes, bound_targets: Sequence[BoundTarget]
+) -> None:
+    groups: dict[int, list[BoundTarget]] = {}
+    for bound in bound_targets:
+        if run.observed.get(bound) and is_matrix(bound) and not is_blank(run.observed[bound]):
+            groups.setdefault(id(run.observed[bound]), []).append(bound)
     for members in groups.values():
-        for handle in members:
-            write_buffer(handle, "input_scale", None)
+        for bound in members:
+            write_buffer(bound, "input_scale", None)
         targets = [
             target_of(
-                handle,
-                run.grid(handle),
-                tensor=values_of(handle),
-                observed=_observed(run, handle),
+                bound,
+                run.grid(bound),
+                tensor=values_of(bound),
+                observed=_observed(run, bound),
             )
-            for handle in members
+            for bound in members
         ]
         with torch.no_grad():
             factors = quantizer.input_scales(targets)
@@ -283,9 +289,9 @@ def _equalize(run: QuantizationRun, quantizer: Equalizes, handles: Sequence[Hand
                 f"not positive; calibrate with more batches",
                 **members[0].plan.place,
             )
-        for handle in members:
-            write_buffer(handle, "input_scale", factors.to(handle.raw.device))
+        for bound in members:
+            write_buffer(bound, "input_scale", factors.to(bound.raw.device))
 
 
-def _has_bias(handle: Handle) -> bool:
-    return handle.plan.target == "weight" and handle.module._parameters.get("bias") is not None
+def _has_bias(bound: BoundTarget) -> bool:
+    return bound.plan.target == "weight" and bound.module._parameters.get("bias") is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.instrument.in_force import LeastScale
 from tersely.instrument.instruments import Transform
 from tersely.instrument.moving_range import Follow
@@ -18,26 +18,26 @@ from tersely.quantization.run import QuantizationRun
 from tersely.quantization.targets import target_of
 
 
-def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) -> None:
+def put_steps(run: QuantizationRun, bound_targets: Sequence[BoundTarget], *, steps: int) -> None:
     """Put in the steps that a stage takes with its targets at this time.
 
     Args:
         run: the stage, whose period has begun.
-        handles: all quantization targets of the session.
+        bound_targets: all quantization targets of the session.
         steps: optimizer steps so far.
     """
-    derived, least = set(run.derived), least_scales(handles)
+    derived, least = set(run.derived), least_scales(bound_targets)
     putting = SharedPut(QUANTIZE)
-    for handle in run.all_handles:
-        if not run.is_simulated(handle):
+    for bound in run.all_bound_targets:
+        if not run.is_simulated(bound):
             continue
-        for module, attribute in handle.owners:
+        for module, attribute in bound.owners:
             step = (
-                bias_step(handle, handles)
-                if handle in derived
+                bias_step(bound, bound_targets)
+                if bound in derived
                 else make_step(
                     run,
-                    handle,
+                    bound,
                     attribute,
                     steps=steps,
                     least=least.get(module) if attribute == "weight" else None,
@@ -45,13 +45,13 @@ def put_steps(run: QuantizationRun, handles: Sequence[Handle], *, steps: int) ->
             )
             putting.put(module, attribute, step)
     if run.is_equalizing:
-        for handle in run.handles:
-            place_factors(handles, handle)
+        for bound in run.bound_targets:
+            place_factors(bound_targets, bound)
 
 
 def make_step(
     run: QuantizationRun,
-    handle: Handle,
+    bound: BoundTarget,
     attribute: str,
     *,
     steps: int,
@@ -61,31 +61,31 @@ def make_step(
 
     Args:
         run: the stage.
-        handle: the target.
+        bound: the target.
         attribute: its name in the module that the step is for.
         steps: optimizer steps so far.
         least: the smallest scales that serve the bias beside a weight, or None.
     """
-    plain = run.quantize_step(handle, attribute)
-    if handle.is_activation and run.is_dynamic(handle):
-        return Dynamic(run.algorithm, _seen(handle, plain), plain)
+    plain = run.quantize_step(bound, attribute)
+    if bound.is_activation and run.is_dynamic(bound):
+        return Dynamic(run.algorithm, _seen(bound, plain), plain)
     simulating = run.simulating()
     if simulating is not None:
-        return Simulated(simulating, _seen(handle, plain), plain)
+        return Simulated(simulating, _seen(bound, plain), plain)
     if run.learning is not None:
-        return Learned(run.learning, _seen(handle, plain), plain)
-    following = run.follows_training()
-    if following is None:
+        return Learned(run.learning, _seen(bound, plain), plain)
+    follower = run.follows_training()
+    if follower is None:
         return plain
     elapsed = steps - run.stage.begin
-    if following.freeze_step is not None and elapsed >= following.freeze_step:
+    if follower.freeze_step is not None and elapsed >= follower.freeze_step:
         return plain
-    is_quantizing = elapsed >= following.start_step
-    seen = _seen(handle, plain)
-    return Follow(run.algorithm, seen, plain, following.decay, is_quantizing, least)
+    is_quantizing = elapsed >= follower.start_step
+    seen = _seen(bound, plain)
+    return Follow(run.algorithm, seen, plain, follower.decay, is_quantizing, least)
 
 
-def _seen(handle: Handle, plain: Quantize) -> QuantizationTarget:
+def _seen(bound: BoundTarget, plain: Quantize) -> QuantizationTarget:
     # The size of an input or output comes with its values; only whether it is one block counts.
     size = (-1,) if plain.cut.kind == "tensor" else (1,)
-    return target_of(handle, plain.grid, size=size)
+    return target_of(bound, plain.grid, size=size)

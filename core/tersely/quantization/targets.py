@@ -13,7 +13,7 @@ from tersely.arithmetic.blocks import Blocks, tensor_blocks
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError
 from tersely.instrument.cutting import Cut
 from tersely.instrument.masks import spatial_dims
@@ -42,18 +42,18 @@ def info_of(plan: TargetPlan, stages: Sequence[Stage]) -> QuantizerInfo:
     return info
 
 
-def cut_of(handle: Handle, stages: Sequence[Stage]) -> Cut:
+def cut_of(bound: BoundTarget, stages: Sequence[Stage]) -> Cut:
     """Return how a target is cut into blocks that share a scale.
 
     Args:
-        handle: a quantization target.
+        bound: a quantization target.
         stages: the recipe's stages.
 
     Raises:
         PlanError: its granularity does not suit an input or output.
     """
-    plan = handle.plan
-    if not handle.is_activation:
+    plan = bound.plan
+    if not bound.is_activation:
         if plan.blocks is None:
             raise PlanError(f"{plan.name} has no blocks; plan again", **plan.place)
         if all(size == -1 for size in plan.blocks.size):
@@ -77,7 +77,7 @@ def _size(plan: TargetPlan, info: QuantizerInfo, sample: tuple[int, ...]) -> tup
 
 
 def target_of(
-    handle: Handle,
+    bound: BoundTarget,
     grid: Grid,
     *,
     tensor: Tensor | None = None,
@@ -88,25 +88,25 @@ def target_of(
     """Return a target as its algorithm sees it.
 
     Args:
-        handle: the target.
+        bound: the target.
         grid: the values it can take.
         tensor: its values, for a parameter or buffer.
         size: the block size of an input or output where it is known.
         observed: what the algorithm observed of its module's inputs.
         statistics: what its observer gathered.
     """
-    blocks = handle.plan.blocks
+    blocks = bound.plan.blocks
     if blocks is None:
         blocks = tensor_blocks(1) if size is None else Blocks(size)
     scheme: Literal["symmetric", "affine"] = "affine" if grid.scheme == "affine" else "symmetric"
     return QuantizationTarget(
-        plan=handle.plan,
+        plan=bound.plan,
         quant_min=grid.quant_min,
         quant_max=grid.quant_max,
         dtype=grid.dtype,
         scheme=scheme,
         blocks=blocks,
-        module=handle.module,
+        module=bound.module,
         tensor=tensor,
         observed=observed or {},
         statistics=statistics or {},

@@ -127,8 +127,8 @@ def _granularity(target: TargetPlan) -> str:
     setting = target.setting
     if isinstance(setting, DistillationSetting):
         return ""
-    is_following = target.align is not None and setting.granularity == DEFAULT_GRANULARITY
-    return "" if is_following else spell(setting.granularity)
+    takes_source_blocks = target.align is not None and setting.granularity == DEFAULT_GRANULARITY
+    return "" if takes_source_blocks else spell(setting.granularity)
 
 
 def _misses(plan: Plan, rows: Iterable[ReportRow]) -> Iterable[str]:

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.binding import Handle, like_raw
+from tersely.engine.binding import BoundTarget, like_raw
 from tersely.instrument.attaching import replace_class
 from tersely.instrument.classes import (
     instrumented_class,
@@ -34,21 +34,23 @@ class FinalizeWarning(UserWarning):
     """A finished model still carries instruments, because they have no plain equivalent."""
 
 
-def bake(handles: Sequence[Handle], model: nn.Module, folds: Mapping[nn.Module, Fold]) -> None:
+def bake(
+    bound_targets: Sequence[BoundTarget], model: nn.Module, folds: Mapping[nn.Module, Fold]
+) -> None:
     """Write what forward uses into every parameter and buffer, in place.
 
     Args:
-        handles: all targets of a session.
+        bound_targets: all targets of a session.
         model: the session's model.
         folds: the layers that something is folded into.
     """
     folded = {layer: _folded_values(layer) for layer, fold in folds.items() if fold.norm}
     done: set[int] = set()
-    for handle in handles:
-        if handle.is_activation or handle.module in folded or id(handle.raw) in done:
+    for bound in bound_targets:
+        if bound.is_activation or bound.module in folded or id(bound.raw) in done:
             continue
-        done.add(id(handle.raw))
-        _bake_one(handle)
+        done.add(id(bound.raw))
+        _bake_one(bound)
     for layer, values in folded.items():
         write_folded(layer, values)
         fold_for_good(model, layer, folds[layer])
@@ -67,44 +69,44 @@ def _folded_values(layer: nn.Module) -> dict[str, Tensor | None]:
     return found
 
 
-def _bake_one(handle: Handle) -> None:
-    steps = chain_of(handle.module, handle.plan.target)
+def _bake_one(bound: BoundTarget) -> None:
+    steps = chain_of(bound.module, bound.plan.target)
     with torch.no_grad():
         if len(steps) == 1 and isinstance(steps[0], ParameterMask):
-            mask, raw = mask_of(handle), handle.raw
-            if mask is not None and handle.is_additive:
+            mask, raw = mask_of(bound), bound.raw
+            if mask is not None and bound.is_additive:
                 raw.add_(like_raw(mask, raw))
             elif mask is not None:
                 raw.mul_(like_raw(mask, raw))
             return
-        dense = handle.dense()
-        value = processed(handle.module, handle.plan.target, dense)
+        dense = bound.dense()
+        value = processed(bound.module, bound.plan.target, dense)
         scaled = [step for step in steps if isinstance(step, ScaleWeight)]
         if scaled and not any(step.is_inverse for step in scaled):
             # The input divides by these factors, and a plain input of this class would not.
-            value = attrs.evolve(scaled[0], is_inverse=True)(handle.module, value)
+            value = attrs.evolve(scaled[0], is_inverse=True)(bound.module, value)
         if value is not dense:
-            handle.write(value)
+            bound.write(value)
 
 
-def keep_activations(handles: Sequence[Handle]) -> dict[nn.Module, list[Handle]]:
+def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, list[BoundTarget]]:
     """Reduce modules whose inputs or outputs are processed to exactly that.
 
     Args:
-        handles: all targets of a session.
+        bound_targets: all targets of a session.
 
     Returns:
         The modules that stay instrumented, each with the targets it stays for.
     """
-    staying: dict[nn.Module, list[Handle]] = {}
-    for handle in handles:
-        if handle.is_activation and _is_processed(handle):
-            staying.setdefault(handle.module, []).append(handle)
-    followers: dict[nn.Module, list[Handle]] = {}
+    staying: dict[nn.Module, list[BoundTarget]] = {}
+    for bound in bound_targets:
+        if bound.is_activation and _is_processed(bound):
+            staying.setdefault(bound.module, []).append(bound)
+    followers: dict[nn.Module, list[BoundTarget]] = {}
     for module, targets in staying.items():
-        for handle in targets:
-            _settle(handle)
-            _give_back_size(handle)
+        for bound in targets:
+            _settle(bound)
+            _give_back_size(bound)
         _reduce(module)
         fold = instruments_of(module).fold
         if isinstance(fold, Fold) and fold.activation is not None:
@@ -115,36 +117,36 @@ def keep_activations(handles: Sequence[Handle]) -> dict[nn.Module, list[Handle]]
     return {**staying, **followers}
 
 
-def _is_processed(handle: Handle) -> bool:
-    if handle.plan.method == "pruning":
-        return mask_of(handle) is not None
-    return any(step.place == QUANTIZE for step in chain_of(handle.module, handle.plan.target))
+def _is_processed(bound: BoundTarget) -> bool:
+    if bound.plan.method == "pruning":
+        return mask_of(bound) is not None
+    return any(step.place == QUANTIZE for step in chain_of(bound.module, bound.plan.target))
 
 
 def _relu_of(fold: Fold) -> Fold:
     return Fold(None, fold.activation)
 
 
-def _give_back_size(handle: Handle) -> None:
+def _give_back_size(bound: BoundTarget) -> None:
     """Multiply an input by the factors it was divided by, which its weight no longer has."""
-    for step in chain_of(handle.module, handle.plan.target):
+    for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, ScaleInput) and not step.is_inverse:
             back = attrs.evolve(step, is_inverse=True)
-            put(handle.module, handle.plan.target, (back,), place=UNSCALE)
+            put(bound.module, bound.plan.target, (back,), place=UNSCALE)
 
 
-def _settle(handle: Handle) -> None:
+def _settle(bound: BoundTarget) -> None:
     """Replace what moves in training by what is in force now."""
-    for step in chain_of(handle.module, handle.plan.target):
+    for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, Learned):
-            found = step.meaning(handle.module)
+            found = step.meaning(bound.module)
             if found is not None:
-                write_qparams(handle, found)
-            for name in step.learned(handle.module):
-                del handle.module._buffers[learned_buffer(handle.plan.target, name)]
-            put(handle.module, handle.plan.target, (step.inner,), place=QUANTIZE)
+                write_qparams(bound, found)
+            for name in step.learned(bound.module):
+                del bound.module._buffers[learned_buffer(bound.plan.target, name)]
+            put(bound.module, bound.plan.target, (step.inner,), place=QUANTIZE)
         elif isinstance(step, Follow):
-            put(handle.module, handle.plan.target, (step.inner,), place=QUANTIZE)
+            put(bound.module, bound.plan.target, (step.inner,), place=QUANTIZE)
 
 
 def _reduce(module: nn.Module) -> None:
@@ -170,14 +172,16 @@ def _input_factors(instruments: Instruments) -> set[str]:
     }
 
 
-def warn_of_staying(staying: Mapping[nn.Module, Sequence[Handle]]) -> None:
+def warn_of_staying(staying: Mapping[nn.Module, Sequence[BoundTarget]]) -> None:
     """Say which modules are not plain after all.
 
     Args:
         staying: what `keep_activations` returned.
     """
     if staying:
-        names = ", ".join(handle.plan.name for handles in staying.values() for handle in handles)
+        names = ", ".join(
+            bound.plan.name for bound_targets in staying.values() for bound in bound_targets
+        )
         warnings.warn(
             f"a plain module cannot mask or quantize its inputs or outputs, so these stay "
             f"instrumented after finalize(): {names}",

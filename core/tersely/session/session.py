@@ -15,7 +15,7 @@ from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.kinds import Method
 from tersely.engine.batches import Forward
-from tersely.engine.binding import Handle, bind, first_device
+from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
@@ -86,9 +86,9 @@ class Session:
         self._cuts: list[dict[str, Json]] = []
         self._state: State = "attached"
         self._teacher_cache: TeacherCache | None = None
-        self._baked: dict[Handle, Tensor] = {}
-        self._baked_qparams: list[tuple[Handle, QParams]] = []
-        self._baked_integers: list[tuple[Handle, IntegerTensor]] = []
+        self._baked: dict[BoundTarget, Tensor] = {}
+        self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
+        self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
         self._begin(plan)
 
     def _begin(self, plan: Plan) -> None:
@@ -266,14 +266,14 @@ class Session:
         """
         statistics = self._engines.pruning.statistics
         return by_target(
-            (handle.plan, full_mask(handle, kept, sample_shape(statistics, handle)))
-            for handle, kept in self._kept("masks")
+            (bound.plan, full_mask(bound, kept, sample_shape(statistics, bound)))
+            for bound, kept in self._kept("masks")
         )
 
     def sparsity(self) -> dict[str, dict[str, float]]:
         """Return {module: {target: masked fraction of the target's elements}}."""
         masks = self._masks("sparsity")
-        return by_target((handle.plan, masked_share(handle, mask)) for handle, mask in masks)
+        return by_target((bound.plan, masked_share(bound, mask)) for bound, mask in masks)
 
     def qparams(self) -> dict[str, dict[str, QParams]]:
         """Return {module: {target: QParams}} for every quantized target.
@@ -284,7 +284,7 @@ class Session:
         """
         need_values(self._state, "qparams")
         found = self._baked_qparams or self._all_qparams()
-        return by_target((handle.plan, _copied(qparams)) for handle, qparams in found)
+        return by_target((bound.plan, _copied(qparams)) for bound, qparams in found)
 
     def integer_weights(self) -> dict[str, dict[str, IntegerTensor]]:
         """Return {module: {target: IntegerTensor}} for every quantized parameter and buffer.
@@ -295,7 +295,7 @@ class Session:
         """
         need_values(self._state, "integer_weights")
         found = self._baked_integers or self._all_integers()
-        return by_target((handle.plan, integers) for handle, integers in found)
+        return by_target((bound.plan, integers) for bound, integers in found)
 
     def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
         """Put your own masks in force: mask more, or let masked weights grow back.
@@ -319,7 +319,7 @@ class Session:
     def frozen(self) -> tuple[str, ...]:
         """Full names of the targets whose masks only `set_masks` changes, in the plan's order."""
         pruning = self._engines.pruning
-        return tuple(one.plan.name for one in pruning.handles if one in pruning.frozen)
+        return tuple(one.plan.name for one in pruning.bound_targets if one in pruning.frozen)
 
     def freeze(self, targets: Iterable[str] | None = None) -> None:
         """Keep masks as they are: algorithms and schedules leave these targets alone from now on.
@@ -570,10 +570,13 @@ class Session:
         self._baked = dict(self._kept("finalize"))
         self._baked_qparams = self._all_qparams()
         self._baked_integers = self._all_integers()
-        handles = (*self._engines.pruning.handles, *self._engines.quantization.handles)
+        bound_targets = (
+            *self._engines.pruning.bound_targets,
+            *self._engines.quantization.bound_targets,
+        )
         folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
-        bake(handles, self.model, folds)
-        staying = keep_activations(handles)
+        bake(bound_targets, self.model, folds)
+        staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()
         detach_instruments(self._attachments, keep=staying)
@@ -642,17 +645,17 @@ class Session:
         for engine in self._engines:
             engine.note(journal, is_step=is_step)
 
-    def _all_qparams(self) -> list[tuple[Handle, QParams]]:
+    def _all_qparams(self) -> list[tuple[BoundTarget, QParams]]:
         return [one for engine in self._engines for one in engine.qparams()]
 
-    def _all_integers(self) -> list[tuple[Handle, IntegerTensor]]:
+    def _all_integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
         return [one for engine in self._engines for one in engine.integers()]
 
-    def _kept(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
-        for handle, mask in self._masks(call):
-            yield handle, is_kept(handle, mask)
+    def _kept(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
+        for bound, mask in self._masks(call):
+            yield bound, is_kept(bound, mask)
 
-    def _masks(self, call: str) -> Iterator[tuple[Handle, Tensor]]:
+    def _masks(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
         need_values(self._state, call)
         if self._state == "finalized":
             yield from self._baked.items()
@@ -661,11 +664,11 @@ class Session:
                 yield from engine.masks()
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
-        shares = [(handle, masked_share(handle, mask)) for handle, mask in self._masks(event)]
+        shares = [(bound, masked_share(bound, mask)) for bound, mask in self._masks(event)]
         self.history.append(
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )
-        sparsity = by_target((handle.plan, share) for handle, share in shares)
+        sparsity = by_target((bound.plan, share) for bound, share in shares)
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
 

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import resolve_size
-from tersely.engine.binding import Handle
+from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
 from tersely.planning.plan import Plan
@@ -19,7 +19,7 @@ from tersely.shrinking.report import Row, Shrunk
 from tersely.shrinking.shrink import Shrinking, shrink_module
 
 
-def kept_parameters(masks: Iterable[tuple[Handle, Tensor]]) -> dict[str, Tensor]:
+def kept_parameters(masks: Iterable[tuple[BoundTarget, Tensor]]) -> dict[str, Tensor]:
     """Return what masks keep of parameters and buffers, by full name.
 
     Args:
@@ -29,9 +29,9 @@ def kept_parameters(masks: Iterable[tuple[Handle, Tensor]]) -> dict[str, Tensor]
         Bool, True = kept, each of its tensor's shape.
     """
     return {
-        handle.plan.name: is_kept(handle, mask).expand(handle.raw.shape)
-        for handle, mask in masks
-        if not handle.is_activation and not handle.is_additive
+        bound.plan.name: is_kept(bound, mask).expand(bound.raw.shape)
+        for bound, mask in masks
+        if not bound.is_activation and not bound.is_additive
     }
 
 

@@ -75,17 +75,17 @@ def ranked_targets(session: Session) -> list[PruningTarget]:
         session: a prepared session.
     """
     run = _run(session)
-    watches = run.watches(run.handles) if run.is_observing_modules else []
+    watches = run.watches(run.bound_targets) if run.is_observing_modules else []
     with watch_modules(watches):
         run_batches(session.model, _batches(session.model), None)
-    seen = {watch.handle: watch.sums for watch in watches}
+    seen = {watch.bound: watch.sums for watch in watches}
     return [
         target_of(
-            rank(handle, {}, session.plan.recipe.stages),
-            observed=seen.get(handle) or run.observed.get(handle),
-            learned=run.learned(handle),
+            rank(bound, {}, session.plan.recipe.stages),
+            observed=seen.get(bound) or run.observed.get(bound),
+            learned=run.learned(bound),
         )
-        for handle in run.handles
+        for bound in run.bound_targets
     ]
 
 
