@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from tersely.errors import TerselyError as TerselyError
     from tersely.errors import TrainingError as TrainingError
     from tersely.errors import UnknownPluginError as UnknownPluginError
+    from tersely.jobs.finished import load_run as load_run
     from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
     from tersely.planning.plan import Plan as Plan
     from tersely.planning.resolve import plan as plan
@@ -155,6 +156,7 @@ _WHERE = {
     "input_rows": "tersely.contracts.matrices",
     "inverse_factor": "tersely.arithmetic.gram",
     "load_recipe": "tersely.document.load",
+    "load_run": "tersely.jobs.finished",
     "load_session": "tersely.session.opening",
     "load_shrunk": "tersely.session.opening",
     "matrix_layout": "tersely.contracts.matrices",
