@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from tersely.errors import TrainingError as TrainingError
     from tersely.errors import UnknownPluginError as UnknownPluginError
     from tersely.jobs.finished import load_run as load_run
+    from tersely.planning.auto_fusion import auto_fuse_names as auto_fuse_names
     from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
     from tersely.planning.plan import Plan as Plan
     from tersely.planning.resolve import plan as plan
@@ -149,6 +150,7 @@ _WHERE = {
     "UnknownPluginError": "tersely.errors",
     "add_gram": "tersely.arithmetic.gram",
     "attach": "tersely.session.opening",
+    "auto_fuse_names": "tersely.planning.auto_fusion",
     "auto_dependency_groups": "tersely.planning.dependency",
     "benchmark": "tersely.reporting.benchmark",
     "block_range": "tersely.arithmetic.ranges",

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils import benchmark as torch_benchmark
 
-from tersely.engine.batches import call_model
+from tersely.contracts.calling import call_model
 from tersely.errors import BenchmarkError
 from tersely.reporting.memory import peak_memory
 from tersely.reporting.timings import Benchmark, Timing
