@@ -130,7 +130,9 @@ def quantize_dequantize_tokens(
     """
     stored = storage_type(*limits)
     integers = _OPERATORS.quantize_per_token(value, scale, zero_point, *limits, stored)
-    found = _OPERATORS.dequantize_per_token(found, scale, zero_point, *limits, stored, value.dtype)
+    found: Tensor = _OPERATORS.dequantize_per_token(
+        integers, scale, zero_point, *limits, stored, value.dtype
+    )
     return found
 
 
