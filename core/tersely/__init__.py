@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from tersely.errors import BrokenPluginError as BrokenPluginError
     from tersely.errors import CalibrationError as CalibrationError
     from tersely.errors import ConfigError as ConfigError
+    from tersely.errors import ExportError as ExportError
     from tersely.errors import MissingExtraError as MissingExtraError
     from tersely.errors import PlacedError as PlacedError
     from tersely.errors import PlanError as PlanError
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from tersely.errors import PluginConflictError as PluginConflictError
     from tersely.errors import PluginError as PluginError
     from tersely.errors import Problem as Problem
+    from tersely.errors import Refusal as Refusal
     from tersely.errors import SessionError as SessionError
     from tersely.errors import SessionFileError as SessionFileError
     from tersely.errors import TerselyError as TerselyError
@@ -110,6 +112,7 @@ _WHERE = {
     "DependencyTracer": "tersely.contracts.tracer",
     "DependencyTracerInfo": "tersely.registry.descriptors",
     "DistillationEntry": "tersely.document.builders",
+    "ExportError": "tersely.errors",
     "ExporterInfo": "tersely.registry.descriptors",
     "Granularity": "tersely.contracts.granularity",
     "GranularityInfo": "tersely.registry.descriptors",
@@ -138,6 +141,7 @@ _WHERE = {
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",
     "Recipe": "tersely.document.load",
+    "Refusal": "tersely.errors",
     "Report": "tersely.reporting.report",
     "ScheduleInfo": "tersely.registry.descriptors",
     "Session": "tersely.session.session",

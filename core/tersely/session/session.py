@@ -24,6 +24,7 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.program import make_program
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.suspending import snapshot, suspended
@@ -549,6 +550,43 @@ class Session:
         for engine in before[2]:
             engine.stop()
         self._cuts = [*self._cuts, record_of(found.cuts, found.undoing, self.model)]
+
+    def export_program(
+        self, example_inputs: Any, dynamic_shapes: Any = None
+    ) -> torch.export.ExportedProgram:
+        """Return the model as one program whose quantized weights are integers.
+
+        Masks and folded norms are baked; quantized inputs and outputs are rounded with the scales
+        in force. The session goes on as it was.
+
+        Args:
+            example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
+                mapping of keyword arguments.
+            dynamic_shapes: which dimensions may differ, as ``torch.export.export`` takes them; for
+                one tensor its dimensions alone, as in ``{0: torch.export.Dim("batch")}``.
+
+        Returns:
+            A program that shares no memory with the model.
+
+        Raises:
+            ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        self._need_to_export("export_program")
+        return make_program(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+
+    def _need_to_export(self, call: str) -> None:
+        need_values(self._state, call)
+        if self._state == "attached":
+            self._places.need_unchanged(call)
+            need_all_begun(self.plan.recipe.stages, self.steps, call)
+            for engine in self._engines:
+                engine.need_to_finish(call)
 
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
