@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -86,6 +87,7 @@ class Session:
         self.metrics: dict[str, float] = {}
         self._cuts: list[dict[str, Json]] = []
         self._state: State = "attached"
+        self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[BoundTarget, Tensor] = {}
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
@@ -116,6 +118,8 @@ class Session:
     @property
     def is_compressed(self) -> bool:
         """Whether `compress` was called and the masks of all stages that have begun are there."""
+        if self._state == "suspended":
+            return self._was_compressed
         return all(engine.is_in_force for engine in self._engines)
 
     @property
@@ -257,6 +261,29 @@ class Session:
         learning = [stage for engine in self._engines for stage in engine.learning_stages]
         need_begun_to_hand_over(learning, self.steps)
         return iter([leaf for engine in self._engines for leaf in engine.hand_over()])
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return what algorithms learn besides the model's parameters, by name.
+
+        The names are ``<method>.<target>.<what is learned>``, as in ``pruning.fc.weight.score`` and
+        ``quantization.fc.weight.scale``; a projection is
+        ``distillation.<student's target>><teacher's module>.weight`` or ``.bias``. They come in the
+        order of `parameters`, and are the same after `tersely.load_session`.
+
+        Returns:
+            The tensors themselves, leaves that require a gradient; an algorithm or your optimizer
+            changes them in place. What a stage learns is there from its beginning or from
+            `compress` on, a projection from the first loss that needs it.
+
+        Raises:
+            SessionError: the session is finished or suspended.
+        """
+        need_attached(self._state, "learned")
+        return {
+            f"{engine.method}.{target}.{name}": leaf
+            for engine in self._engines
+            for (target, name), leaf in engine.learned().items()
+        }
 
     def masks(self) -> dict[str, dict[str, Tensor]]:
         """Return {module: {target: mask}} for every target that has one.
@@ -490,7 +517,7 @@ class Session:
         held: dict[tuple[str, str], str] = {}
         for engine in self._engines:
             held |= engine.held(states[engine.method])
-        with suspended(self._attachments):
+        with suspended(self._attachments, self.model):
             found, shrunk = cut_model(
                 self.model,
                 example_inputs,
@@ -622,6 +649,30 @@ class Session:
         warn_of_staying(staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Give the dense model for a while: nothing masked, quantized, folded or tapped.
+
+        Parameters hold inside what they hold outside, and what is written into them stays, whatever
+        else happens inside. The model is dense for all threads; nothing is exchanged between
+        processes, so each may suspend for itself. A block inside another one does nothing.
+
+        Raises:
+            SessionError: the session is finished; or another session was attached to the model
+                inside and did not end there.
+        """
+        if self._state == "suspended":
+            yield
+            return
+        need_attached(self._state, "suspended")
+        self._was_compressed = self.is_compressed
+        with self._engines.distillation.resting(), suspended(self._attachments, self.model):
+            self._state = "suspended"
+            try:
+                yield
+            finally:
+                self._state = "attached"
 
     def detach(self) -> nn.Module:
         """Remove everything tersely added and give the dense model back, bit for bit.
