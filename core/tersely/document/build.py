@@ -16,6 +16,7 @@ from tersely.document.path import spell_path
 from tersely.document.periods import Period, periods_of
 from tersely.document.positions import Document
 from tersely.document.recipe import Entry, Recipe, Schedule, Stage
+from tersely.document.shrinking import shrink_of
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 from tersely.registry.registry import registry
@@ -143,6 +144,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         begin=period.begin,
         end=period.end,
         unreached=data.get("unreached", "error"),
+        shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 
 

@@ -74,6 +74,19 @@ class Schedule:
 
 
 @attrs.frozen(kw_only=True)
+class Shrink:
+    """How what is masked is removed from the model when a stage ends.
+
+    Attributes:
+        round_to: row and column counts of weights that lose some stay multiples of this.
+        approximate: whether constants go that no bias takes over exactly.
+    """
+
+    round_to: int = 1
+    approximate: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Stage:
     """One algorithm with its config list.
 
@@ -91,6 +104,7 @@ class Stage:
         unreached: what becomes of targets that no calibration batch reached: an ``error``, or they
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
+        shrink: how masked channels are removed when the stage ends (pruning only), or None.
     """
 
     method: Method
@@ -103,6 +117,7 @@ class Stage:
     begin: int = 0
     end: int | None = None
     unreached: Unreached = "error"
+    shrink: Shrink | None = None
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""
