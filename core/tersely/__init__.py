@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tersely.document.recipe import Recipe as Recipe
     from tersely.document.schema import schema as schema
     from tersely.errors import AttachError as AttachError
+    from tersely.errors import BenchmarkError as BenchmarkError
     from tersely.errors import BrokenPluginError as BrokenPluginError
     from tersely.errors import CalibrationError as CalibrationError
     from tersely.errors import ConfigError as ConfigError
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from tersely.errors import TrainingError as TrainingError
     from tersely.errors import UnknownPluginError as UnknownPluginError
     from tersely.jobs.finished import load_run as load_run
+    from tersely.planning.auto_fusion import auto_fuse_names as auto_fuse_names
     from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
     from tersely.planning.plan import Plan as Plan
     from tersely.planning.resolve import plan as plan
@@ -81,7 +83,9 @@ if TYPE_CHECKING:
     from tersely.registry.descriptors import ScheduleInfo as ScheduleInfo
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
+    from tersely.reporting.benchmark import benchmark as benchmark
     from tersely.reporting.report import Report as Report
+    from tersely.reporting.timings import Benchmark as Benchmark
     from tersely.session.oneshot import distill as distill
     from tersely.session.oneshot import prune as prune
     from tersely.session.oneshot import quantize as quantize
@@ -95,6 +99,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "AttachError": "tersely.errors",
+    "Benchmark": "tersely.reporting.timings",
+    "BenchmarkError": "tersely.errors",
     "Blocks": "tersely.arithmetic.blocks",
     "BrokenPluginError": "tersely.errors",
     "CalibrationError": "tersely.errors",
@@ -144,7 +150,9 @@ _WHERE = {
     "UnknownPluginError": "tersely.errors",
     "add_gram": "tersely.arithmetic.gram",
     "attach": "tersely.session.opening",
+    "auto_fuse_names": "tersely.planning.auto_fusion",
     "auto_dependency_groups": "tersely.planning.dependency",
+    "benchmark": "tersely.reporting.benchmark",
     "block_range": "tersely.arithmetic.ranges",
     "choose_qparams": "tersely.arithmetic.affine",
     "count_blocks": "tersely.arithmetic.blocks",

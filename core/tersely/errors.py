@@ -206,6 +206,10 @@ class TrainingError(TerselyError, RuntimeError):
     """The built-in training loop of a job cannot go on, because its loss is not finite."""
 
 
+class BenchmarkError(TerselyError, RuntimeError):
+    """A benchmark has nothing to measure, or a candidate failed; the text names it."""
+
+
 class CompressionWarning(UserWarning):
     """Compressing had to do otherwise than it was asked to; names the targets."""
 

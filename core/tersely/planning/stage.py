@@ -31,7 +31,9 @@ from tersely.planning.selection import select
 from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
 
 
-def plan_stage(draft: Draft, number: int, *, info: PrunerInfo | None = None) -> None:
+def plan_stage(
+    draft: Draft, number: int, *, info: PrunerInfo | QuantizerInfo | None = None
+) -> None:
     """Add the targets of one stage to a draft.
 
     Args:
