@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tersely.document.builders import QuantizationEntry as QuantizationEntry
     from tersely.document.load import load_recipe as load_recipe
     from tersely.document.migrate import migrate as migrate
+    from tersely.document.presets import preset as preset
     from tersely.document.recipe import Recipe as Recipe
     from tersely.document.schema import schema as schema
     from tersely.errors import AttachError as AttachError
@@ -183,6 +184,7 @@ _WHERE = {
     "migrate": "tersely.document.migrate",
     "mirror_gram": "tersely.arithmetic.gram",
     "plan": "tersely.planning.resolve",
+    "preset": "tersely.document.presets",
     "prune": "tersely.session.oneshot",
     "quantize": "tersely.session.oneshot",
     "reduce_blocks": "tersely.arithmetic.blocks",

@@ -34,6 +34,7 @@ from tersely.jobs.record import (
 )
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
+from tersely.jobs.shrinking import shrink_the_rest
 from tersely.jobs.start_order import is_compressed_last
 from tersely.reporting.report import Report, read_report
 from tersely.reporting.terminal import show_report
@@ -176,6 +177,7 @@ def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
             job.data.calibration is not None and not has_checkpoint,
         ),
         *_work(job, is_measured=is_measured),
+        (Phase("shrink", shrink_the_rest), any(one.shrink for one in job.recipe.stages)),
         (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
         (Phase("save the session", phases.save), True),
         (Phase("export", export), bool(job.export)),
