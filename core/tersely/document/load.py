@@ -53,9 +53,24 @@ def load_job(path: str | os.PathLike[str]) -> Job:
     Raises:
         ConfigError: the job has mistakes, or else its recipe has; holds every one of them.
     """
-    document = read_file(path)
+    return _build(read_file(path), Path(path).resolve().parent)
+
+
+def job_from_data(data: Mapping[str, Json], directory: Path) -> Job:
+    """Check a job given as plain data, such as a run keeps.
+
+    Args:
+        data: the job.
+        directory: the folder that its paths and references are seen from, absolute.
+
+    Raises:
+        ConfigError: the job or its recipe has mistakes; holds every one of them.
+    """
+    return _build(read_document(data), directory)
+
+
+def _build(document: Document, directory: Path) -> Job:
     data = check(document, "job")
-    directory = Path(path).resolve().parent
     written = data["recipe"]
     if isinstance(written, str):
         recipe = load_recipe(recipe_file(document, directory, written))

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.calling import call_model
 from tersely.document.job import Loop
-from tersely.engine.batches import call_model
 from tersely.errors import ConfigError, Problem, TrainingError
 from tersely.jobs.epochs import keep_epoch, restore_training
 from tersely.jobs.generators import seed_generators

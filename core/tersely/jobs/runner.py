@@ -28,7 +28,7 @@ from tersely.jobs.progress import watch
 from tersely.jobs.record import (
     RunRecord,
     changed_parts,
-    digest_parts,
+    new_record,
     read_record,
     write_record,
 )
@@ -96,7 +96,7 @@ def _exporter(name: str, options: object) -> Any:
 
 def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRecord, Report | None]:
     partial = partial_folder(job.output)
-    fresh = RunRecord(parts=digest_parts(job))
+    fresh = new_record(job)
     interrupted = read_record(partial)
     if not resume:
         if interrupted is not None and interrupted.finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.program import make_program
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.suspending import snapshot, suspended
@@ -85,6 +87,7 @@ class Session:
         self.metrics: dict[str, float] = {}
         self._cuts: list[dict[str, Json]] = []
         self._state: State = "attached"
+        self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[BoundTarget, Tensor] = {}
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
@@ -115,6 +118,8 @@ class Session:
     @property
     def is_compressed(self) -> bool:
         """Whether `compress` was called and the masks of all stages that have begun are there."""
+        if self._state == "suspended":
+            return self._was_compressed
         return all(engine.is_in_force for engine in self._engines)
 
     @property
@@ -256,6 +261,29 @@ class Session:
         learning = [stage for engine in self._engines for stage in engine.learning_stages]
         need_begun_to_hand_over(learning, self.steps)
         return iter([leaf for engine in self._engines for leaf in engine.hand_over()])
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return what algorithms learn besides the model's parameters, by name.
+
+        The names are ``<method>.<target>.<what is learned>``, as in ``pruning.fc.weight.score`` and
+        ``quantization.fc.weight.scale``; a projection is
+        ``distillation.<student's target>><teacher's module>.weight`` or ``.bias``. They come in the
+        order of `parameters`, and are the same after `tersely.load_session`.
+
+        Returns:
+            The tensors themselves, leaves that require a gradient; an algorithm or your optimizer
+            changes them in place. What a stage learns is there from its beginning or from
+            `compress` on, a projection from the first loss that needs it.
+
+        Raises:
+            SessionError: the session is finished or suspended.
+        """
+        need_attached(self._state, "learned")
+        return {
+            f"{engine.method}.{target}.{name}": leaf
+            for engine in self._engines
+            for (target, name), leaf in engine.learned().items()
+        }
 
     def masks(self) -> dict[str, dict[str, Tensor]]:
         """Return {module: {target: mask}} for every target that has one.
@@ -489,7 +517,7 @@ class Session:
         held: dict[tuple[str, str], str] = {}
         for engine in self._engines:
             held |= engine.held(states[engine.method])
-        with suspended(self._attachments):
+        with suspended(self._attachments, self.model):
             found, shrunk = cut_model(
                 self.model,
                 example_inputs,
@@ -550,6 +578,43 @@ class Session:
             engine.stop()
         self._cuts = [*self._cuts, record_of(found.cuts, found.undoing, self.model)]
 
+    def export_program(
+        self, example_inputs: Any, dynamic_shapes: Any = None
+    ) -> torch.export.ExportedProgram:
+        """Return the model as one program whose quantized weights are integers.
+
+        Masks and folded norms are baked; quantized inputs and outputs are rounded with the scales
+        in force. The session goes on as it was.
+
+        Args:
+            example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
+                mapping of keyword arguments.
+            dynamic_shapes: which dimensions may differ, as ``torch.export.export`` takes them; for
+                one tensor its dimensions alone, as in ``{0: torch.export.Dim("batch")}``.
+
+        Returns:
+            A program that shares no memory with the model.
+
+        Raises:
+            ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        self._need_to_export("export_program")
+        return make_program(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+
+    def _need_to_export(self, call: str) -> None:
+        need_values(self._state, call)
+        if self._state == "attached":
+            self._places.need_unchanged(call)
+            need_all_begun(self.plan.recipe.stages, self.steps, call)
+            for engine in self._engines:
+                engine.need_to_finish(call)
+
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
 
@@ -584,6 +649,30 @@ class Session:
         warn_of_staying(staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Give the dense model for a while: nothing masked, quantized, folded or tapped.
+
+        Parameters hold inside what they hold outside, and what is written into them stays, whatever
+        else happens inside. The model is dense for all threads; nothing is exchanged between
+        processes, so each may suspend for itself. A block inside another one does nothing.
+
+        Raises:
+            SessionError: the session is finished; or another session was attached to the model
+                inside and did not end there.
+        """
+        if self._state == "suspended":
+            yield
+            return
+        need_attached(self._state, "suspended")
+        self._was_compressed = self.is_compressed
+        with self._engines.distillation.resting(), suspended(self._attachments, self.model):
+            self._state = "suspended"
+            try:
+                yield
+            finally:
+                self._state = "attached"
 
     def detach(self) -> nn.Module:
         """Remove everything tersely added and give the dense model back, bit for bit.
