@@ -9,6 +9,7 @@ from tersely.planning.classes import RESERVED
 PREFIX = RESERVED
 INSTRUMENTS = RESERVED + "instruments"
 NAME = RESERVED + "name"
+LOST = RESERVED + "lost_write"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
