@@ -33,6 +33,7 @@ class Entry:
         shortcuts: every other key; reaches the targets whose template has it.
         fuse_names: tuples of module names that fold into the first (quantization only).
         line: the 1-based line it starts at, or None for Python data.
+        is_preset: whether it is part of a preset, which is made for models of all kinds.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Entry:
     shortcuts: Mapping[str, Json] = attrs.field(factory=dict)
     fuse_names: tuple[tuple[str, ...], ...] = ()
     line: int | None = attrs.field(default=None, eq=False)
+    is_preset: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -104,6 +106,7 @@ class Stage:
         unreached: what becomes of targets that no calibration batch reached: an ``error``, or they
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
+        preset: what the preset of a quantization stage is, in a sentence; empty without one.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
     """
 
@@ -117,6 +120,7 @@ class Stage:
     begin: int = 0
     end: int | None = None
     unreached: Unreached = "error"
+    preset: str = ""
     shrink: Shrink | None = None
 
     def has_begun(self, steps: int) -> bool:

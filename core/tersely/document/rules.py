@@ -12,6 +12,7 @@ from tersely.document.legacy import LEGACY_ANY_TYPE, LEGACY_TYPE_HINT
 from tersely.document.loop import check_loop
 from tersely.document.periods import check_periods
 from tersely.document.positions import Finding
+from tersely.document.presets import check_presets
 from tersely.document.requirements import check_requirements
 from tersely.document.schema import Kind
 from tersely.document.shrinking import check_example, check_shrinks
@@ -39,6 +40,7 @@ def check_rules(data: Json, kind: Kind) -> Iterator[Finding]:
     yield from check_periods(data, kind)
     yield from check_shrinks(data, kind)
     yield from check_requirements(data, kind)
+    yield from check_presets(data, kind)
     yield from check_training(data, kind)
     yield from check_loop(data, kind)
     yield from check_example(data, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,12 +26,16 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.export import Exported, export_source, make_exporter
+from tersely.exporting.program import make_program
+from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
+from tersely.quantization.factors import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
@@ -102,10 +107,12 @@ class Session:
         self._shrinks: list[Shrunk] = []
         self._shrunk_paths: list[str] = []
         self._state: State = "attached"
+        self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[BoundTarget, Tensor] = {}
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
         self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
+        self._baked_remarks: tuple[str, ...] = ()
         self._begin(plan)
 
     def _begin(self, plan: Plan) -> None:
@@ -132,6 +139,8 @@ class Session:
     @property
     def is_compressed(self) -> bool:
         """Whether `compress` was called and the masks of all stages that have begun are there."""
+        if self._state == "suspended":
+            return self._was_compressed
         return all(engine.is_in_force for engine in self._engines)
 
     @property
@@ -144,6 +153,13 @@ class Session:
         """Paths of the stages whose period has not begun, as in ``stages[1].quantization``."""
         stages = waiting_stages(self.plan.recipe.stages, self.steps)
         return tuple(stage.path for stage in stages)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the report says of what is in force, as sentences."""
+        if self._state == "finalized":
+            return self._baked_remarks
+        return tuple(text for engine in self._engines for text in engine.remarks())
 
     @property
     def shrunk_stages(self) -> frozenset[int]:
@@ -317,6 +333,29 @@ class Session:
         learning = [stage for engine in self._engines for stage in engine.learning_stages]
         need_begun_to_hand_over(learning, self.steps)
         return iter([leaf for engine in self._engines for leaf in engine.hand_over()])
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return what algorithms learn besides the model's parameters, by name.
+
+        The names are ``<method>.<target>.<what is learned>``, as in ``pruning.fc.weight.score`` and
+        ``quantization.fc.weight.scale``; a projection is
+        ``distillation.<student's target>><teacher's module>.weight`` or ``.bias``. They come in the
+        order of `parameters`, and are the same after `tersely.load_session`.
+
+        Returns:
+            The tensors themselves, leaves that require a gradient; an algorithm or your optimizer
+            changes them in place. What a stage learns is there from its beginning or from
+            `compress` on, a projection from the first loss that needs it.
+
+        Raises:
+            SessionError: the session is finished or suspended.
+        """
+        need_attached(self._state, "learned")
+        return {
+            f"{engine.method}.{target}.{name}": leaf
+            for engine in self._engines
+            for (target, name), leaf in engine.learned().items()
+        }
 
     def masks(self) -> dict[str, dict[str, Tensor]]:
         """Return {module: {target: mask}} for every target that has one.
@@ -559,7 +598,7 @@ class Session:
         held: dict[tuple[str, str], str] = {}
         for engine in self._engines:
             held |= engine.held(states[engine.method])
-        with suspended(self._attachments):
+        with suspended(self._attachments, self.model):
             found, shrunk = cut_model(
                 self.model,
                 example_inputs,
@@ -626,6 +665,87 @@ class Session:
             engine.stop()
         self._cuts = [*self._cuts, record_of(found.cuts, found.undoing, self.model)]
 
+    def export_program(
+        self, example_inputs: Any, dynamic_shapes: Any = None
+    ) -> torch.export.ExportedProgram:
+        """Return the model as one program whose quantized weights are integers.
+
+        Masks and folded norms are baked; quantized inputs and outputs are rounded with the scales
+        in force. The session goes on as it was.
+
+        Args:
+            example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
+                mapping of keyword arguments.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or what
+                ``torch.export.export`` takes; for one tensor its dimensions alone.
+
+        Returns:
+            A program that shares no memory with the model.
+
+        Raises:
+            ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        self._need_to_export("export_program")
+        return make_program(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+
+    def export(
+        self,
+        format: str,
+        path: str | os.PathLike[str],
+        *,
+        example_inputs: Any = None,
+        options: Mapping[str, Json] | None = None,
+        dynamic_shapes: Any = None,
+        check: bool = True,
+    ) -> Exported:
+        """Write the model in a format that another runtime reads; the session goes on as it was.
+
+        Args:
+            format: the exporter's name, as ``tersely plugins list`` shows it.
+            path: the file or folder. What is there is replaced once the new one is whole.
+            example_inputs: what to run the model with, see `export_program`; formats that store
+                tensors alone need none.
+            options: the exporter's own options.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or see `export_program`.
+            check: whether to read the result with the format's consumer and compare it.
+
+        Returns:
+            The files, their size, and what was checked.
+
+        Raises:
+            ExportError: the format cannot hold a target, or its consumer computes something else.
+                Nothing was written.
+            PluginError: no plugin provides the format, or its exporter fails.
+            ConfigError: the options are wrong.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        made = make_exporter(format, options)
+        self._need_to_export("export")
+        source = make_source(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            self.plan.targets,
+            example_inputs=example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+        return export_source(made, source, path, is_checked=check)
+
+    def _need_to_export(self, call: str) -> None:
+        need_values(self._state, call)
+        if self._state == "attached":
+            self._places.need_unchanged(call)
+            need_all_begun(self.plan.recipe.stages, self.steps, call)
+            for engine in self._engines:
+                engine.need_to_finish(call)
+
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
 
@@ -646,14 +766,18 @@ class Session:
         for engine in self._engines:
             engine.need_to_finish("finalize")
         self._baked = dict(self._kept("finalize"))
-        self._baked_qparams = self._all_qparams()
-        self._baked_integers = self._all_integers()
+        self._baked_remarks = self.remarks
+        foldings, _ = self._engines.quantization.foldings()
+        self._baked_qparams = finished_qparams(self._all_qparams(), foldings)
+        self._baked_integers = finished_integers(self._all_integers(), foldings)
         bound_targets = (
             *self._engines.pruning.bound_targets,
             *self._engines.quantization.bound_targets,
         )
         folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
-        bake(bound_targets, self.model, folds)
+        bake(bound_targets, self.model, folds, foldings=foldings)
+        for folding in foldings:
+            folding.divide(self._baked_integers)
         staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()
@@ -662,6 +786,30 @@ class Session:
         warn_of_staying(staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Give the dense model for a while: nothing masked, quantized, folded or tapped.
+
+        Parameters hold inside what they hold outside, and what is written into them stays, whatever
+        else happens inside. The model is dense for all threads; nothing is exchanged between
+        processes, so each may suspend for itself. A block inside another one does nothing.
+
+        Raises:
+            SessionError: the session is finished; or another session was attached to the model
+                inside and did not end there.
+        """
+        if self._state == "suspended":
+            yield
+            return
+        need_attached(self._state, "suspended")
+        self._was_compressed = self.is_compressed
+        with self._engines.distillation.resting(), suspended(self._attachments, self.model):
+            self._state = "suspended"
+            try:
+                yield
+            finally:
+                self._state = "attached"
 
     def detach(self) -> nn.Module:
         """Remove everything tersely added and give the dense model back, bit for bit.
