@@ -7,8 +7,7 @@ from typing import Any
 
 from tersely.document.job import Export
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
-from tersely.jobs.calibrating import calibration_batches
-from tersely.jobs.generators import seed_generators
+from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 from tersely.session.session import Session
 
@@ -58,9 +57,7 @@ def file_name(made: MadeExporter) -> str:
 
 
 def _example(run: Run) -> Any:
-    if run.calls.example is not None:
-        return run.calls.example()
-    if run.calls.calibration is None:
+    calls = run.calls
+    if calls.example is None and calls.calibration is None:
         return None
-    seed_generators(run.job.seed)
-    return next(iter(calibration_batches(run)), None)
+    return example_inputs(run.job, example=calls.example, calibration=calls.calibration)
