@@ -26,7 +26,9 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
+from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.suspending import snapshot, suspended
@@ -674,8 +676,9 @@ class Session:
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
                 mapping of keyword arguments.
-            dynamic_shapes: which dimensions may differ, as ``torch.export.export`` takes them; for
-                one tensor its dimensions alone, as in ``{0: torch.export.Dim("batch")}``.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or what
+                ``torch.export.export`` takes; for one tensor its dimensions alone.
 
         Returns:
             A program that shares no memory with the model.
@@ -691,6 +694,49 @@ class Session:
             example_inputs,
             dynamic_shapes=dynamic_shapes,
         )
+
+    def export(
+        self,
+        format: str,
+        path: str | os.PathLike[str],
+        *,
+        example_inputs: Any = None,
+        options: Mapping[str, Json] | None = None,
+        dynamic_shapes: Any = None,
+        check: bool = True,
+    ) -> Exported:
+        """Write the model in a format that another runtime reads; the session goes on as it was.
+
+        Args:
+            format: the exporter's name, as ``tersely plugins list`` shows it.
+            path: the file or folder. What is there is replaced once the new one is whole.
+            example_inputs: what to run the model with, see `export_program`; formats that store
+                tensors alone need none.
+            options: the exporter's own options.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or see `export_program`.
+            check: whether to read the result with the format's consumer and compare it.
+
+        Returns:
+            The files, their size, and what was checked.
+
+        Raises:
+            ExportError: the format cannot hold a target, or its consumer computes something else.
+                Nothing was written.
+            PluginError: no plugin provides the format, or its exporter fails.
+            ConfigError: the options are wrong.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        made = make_exporter(format, options)
+        self._need_to_export("export")
+        source = make_source(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            self.plan.targets,
+            example_inputs=example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+        return export_source(made, source, path, is_checked=check)
 
     def _need_to_export(self, call: str) -> None:
         need_values(self._state, call)
