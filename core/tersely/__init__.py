@@ -49,12 +49,15 @@ if TYPE_CHECKING:
     from tersely.document.builders import QuantizationEntry as QuantizationEntry
     from tersely.document.load import load_recipe as load_recipe
     from tersely.document.migrate import migrate as migrate
+    from tersely.document.presets import preset as preset
     from tersely.document.recipe import Recipe as Recipe
     from tersely.document.schema import schema as schema
     from tersely.errors import AttachError as AttachError
+    from tersely.errors import BenchmarkError as BenchmarkError
     from tersely.errors import BrokenPluginError as BrokenPluginError
     from tersely.errors import CalibrationError as CalibrationError
     from tersely.errors import ConfigError as ConfigError
+    from tersely.errors import ExportError as ExportError
     from tersely.errors import MissingExtraError as MissingExtraError
     from tersely.errors import PlacedError as PlacedError
     from tersely.errors import PlanError as PlanError
@@ -62,11 +65,14 @@ if TYPE_CHECKING:
     from tersely.errors import PluginConflictError as PluginConflictError
     from tersely.errors import PluginError as PluginError
     from tersely.errors import Problem as Problem
+    from tersely.errors import Refusal as Refusal
     from tersely.errors import SessionError as SessionError
     from tersely.errors import SessionFileError as SessionFileError
     from tersely.errors import TerselyError as TerselyError
     from tersely.errors import TrainingError as TrainingError
     from tersely.errors import UnknownPluginError as UnknownPluginError
+    from tersely.jobs.finished import load_run as load_run
+    from tersely.planning.auto_fusion import auto_fuse_names as auto_fuse_names
     from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
     from tersely.planning.plan import Plan as Plan
     from tersely.planning.resolve import plan as plan
@@ -81,7 +87,9 @@ if TYPE_CHECKING:
     from tersely.registry.experts import experts_setting as experts_setting
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
+    from tersely.reporting.benchmark import benchmark as benchmark
     from tersely.reporting.report import Report as Report
+    from tersely.reporting.timings import Benchmark as Benchmark
     from tersely.session.oneshot import distill as distill
     from tersely.session.oneshot import prune as prune
     from tersely.session.oneshot import quantize as quantize
@@ -95,6 +103,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "AttachError": "tersely.errors",
+    "Benchmark": "tersely.reporting.timings",
+    "BenchmarkError": "tersely.errors",
     "Blocks": "tersely.arithmetic.blocks",
     "BrokenPluginError": "tersely.errors",
     "CalibrationError": "tersely.errors",
@@ -103,6 +113,7 @@ _WHERE = {
     "DependencyTracer": "tersely.contracts.tracer",
     "DependencyTracerInfo": "tersely.registry.descriptors",
     "DistillationEntry": "tersely.document.builders",
+    "ExportError": "tersely.errors",
     "ExporterInfo": "tersely.registry.descriptors",
     "Granularity": "tersely.contracts.granularity",
     "GranularityInfo": "tersely.registry.descriptors",
@@ -131,6 +142,7 @@ _WHERE = {
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",
     "Recipe": "tersely.document.load",
+    "Refusal": "tersely.errors",
     "Report": "tersely.reporting.report",
     "ScheduleInfo": "tersely.registry.descriptors",
     "Session": "tersely.session.session",
@@ -144,7 +156,9 @@ _WHERE = {
     "UnknownPluginError": "tersely.errors",
     "add_gram": "tersely.arithmetic.gram",
     "attach": "tersely.session.opening",
+    "auto_fuse_names": "tersely.planning.auto_fusion",
     "auto_dependency_groups": "tersely.planning.dependency",
+    "benchmark": "tersely.reporting.benchmark",
     "block_range": "tersely.arithmetic.ranges",
     "choose_qparams": "tersely.arithmetic.affine",
     "count_blocks": "tersely.arithmetic.blocks",
@@ -157,12 +171,14 @@ _WHERE = {
     "input_rows": "tersely.contracts.matrices",
     "inverse_factor": "tersely.arithmetic.gram",
     "load_recipe": "tersely.document.load",
+    "load_run": "tersely.jobs.finished",
     "load_session": "tersely.session.opening",
     "load_shrunk": "tersely.session.opening",
     "matrix_layout": "tersely.contracts.matrices",
     "migrate": "tersely.document.migrate",
     "mirror_gram": "tersely.arithmetic.gram",
     "plan": "tersely.planning.resolve",
+    "preset": "tersely.document.presets",
     "prune": "tersely.session.oneshot",
     "quantize": "tersely.session.oneshot",
     "reduce_blocks": "tersely.arithmetic.blocks",

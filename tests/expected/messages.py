@@ -51,6 +51,11 @@ def no_report(folder: object) -> str:
     return f"{folder} does not exist; give the output folder of a finished `tersely run`"
 
 
+def no_finished_run(folder: object, found: str) -> str:
+    """What is asked of a finished run, of a folder that holds none."""
+    return f"{folder} {found}; give the output folder of a finished `tersely run`"
+
+
 def goes_on_after(*parts: str) -> str:
     """What a resumed job prints first."""
     return f"going on after: {', '.join(parts)}\n"

@@ -16,7 +16,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.batches import Batches, call_model, call_observed, first_sample, run_batch
+from tersely.contracts.calling import call_model
+from tersely.engine.batches import Batches, call_observed, first_sample, run_batch
 from tersely.engine.padding import current_padding, leaving_out
 
 

@@ -32,6 +32,8 @@ class JobData:
     Attributes:
         train: ``module:callable`` returning the batches of one epoch for the loop, or None.
         calibration: ``module:callable`` returning an iterable of batches, or None.
+        example: ``module:callable`` returning example inputs of the model, or None for the first
+            batch of ``calibration``.
         evaluate: ``module:callable`` taking the model and returning metrics, or None.
         mask: the key of a calibration batch that tells data from padding; None for
             ``attention_mask`` where there is one.
@@ -40,6 +42,7 @@ class JobData:
 
     train: str | None = None
     calibration: str | None = None
+    example: str | None = None
     evaluate: str | None = None
     mask: str | None = None
     labels: bool = False

@@ -14,6 +14,7 @@ from tersely.document.loop import check_loop
 from tersely.document.path import Path as DataPath
 from tersely.document.positions import Document
 from tersely.document.recipe import Entry, Recipe
+from tersely.document.shrinking import check_example
 from tersely.document.source import read_document, read_file
 from tersely.document.training import check_training
 from tersely.document.validate import check
@@ -53,9 +54,24 @@ def load_job(path: str | os.PathLike[str]) -> Job:
     Raises:
         ConfigError: the job has mistakes, or else its recipe has; holds every one of them.
     """
-    document = read_file(path)
+    return _build(read_file(path), Path(path).resolve().parent)
+
+
+def job_from_data(data: Mapping[str, Json], directory: Path) -> Job:
+    """Check a job given as plain data, such as a run keeps.
+
+    Args:
+        data: the job.
+        directory: the folder that its paths and references are seen from, absolute.
+
+    Raises:
+        ConfigError: the job or its recipe has mistakes; holds every one of them.
+    """
+    return _build(read_document(data), directory)
+
+
+def _build(document: Document, directory: Path) -> Job:
     data = check(document, "job")
-    directory = Path(path).resolve().parent
     written = data["recipe"]
     if isinstance(written, str):
         recipe = load_recipe(recipe_file(document, directory, written))
@@ -77,7 +93,7 @@ def training_problems(document: Document, recipe: Json) -> tuple[Problem, ...]:
     job = without_absent(document.data, "job")
     findings = [
         finding
-        for check_beside in (check_training, check_loop)
+        for check_beside in (check_training, check_loop, check_example)
         for finding in check_beside(job, "job", recipe=recipe, path=("recipe",))
     ]
     return document.problems(findings)

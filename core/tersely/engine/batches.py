@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.calling import call_model
 from tersely.engine.padding import PaddingMask, leaving_out, mask_of
 from tersely.errors import CalibrationError
 from tersely.planning.classes import original_class
@@ -51,20 +52,6 @@ def run_batch(
     """
     with leaving_out(mask_of(batch, mask)):
         (call_observed if forward is None else forward)(model, batch)
-
-
-def call_model(model: Callable[..., object], batch: Any) -> object:
-    """Call a model with a batch: a mapping as keywords, a list or tuple as arguments.
-
-    Args:
-        model: the model to call, or what calls it.
-        batch: a tensor, a list or tuple, or a mapping.
-    """
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    if isinstance(batch, (list, tuple)):
-        return model(*batch)
-    return model(batch)
 
 
 def call_observed(model: nn.Module, batch: Any) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -25,8 +26,10 @@ State = Literal["running", "finished"]
 
 _NUMBER: Json = {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}
 _SHAPE: Json = {
-    "required": ["parts", "state", "done", "metrics", "epochs", "files"],
+    "required": ["directory", "job", "parts", "state", "done", "metrics", "epochs", "files"],
     "properties": {
+        "directory": {"type": "string"},
+        "job": {"type": "object", "required": ["model", "recipe", "output"]},
         "parts": {"type": "object", "additionalProperties": {"type": "string"}},
         "state": {"enum": ["running", "finished"]},
         "done": {"type": "array", "items": {"type": "string"}},
@@ -45,6 +48,8 @@ class RunRecord:
     """How far a run is.
 
     Attributes:
+        directory: the job's folder, seen from its output; absolute where there is no way between.
+        job: the job as plain data, its recipe in place of the recipe's path.
         parts: part of the job (``model``, ``recipe``, ``train``...) -> digest of what it said.
         state: running, also when it was interrupted; or finished.
         done: phases with lasting results that are finished, in order.
@@ -53,6 +58,8 @@ class RunRecord:
         files: the files of a finished run, relative to its folder -> bytes.
     """
 
+    directory: str
+    job: Mapping[str, Json]
     parts: Mapping[str, str]
     state: State = "running"
     done: tuple[str, ...] = ()
@@ -73,6 +80,23 @@ class RunRecord:
             metrics: every measurement so far.
         """
         return attrs.evolve(self, done=(*self.done, phase), metrics=dict(metrics))
+
+
+def new_record(job: Job) -> RunRecord:
+    """Return the record of a run that has finished nothing.
+
+    Args:
+        job: a validated job.
+    """
+    try:
+        directory = os.path.relpath(job.directory, job.output)
+    except ValueError:  # another drive
+        directory = str(job.directory)
+    return RunRecord(
+        directory=directory,
+        job={**job.document, "recipe": job.recipe.document},
+        parts=digest_parts(job),
+    )
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -119,6 +143,8 @@ def read_record(folder: Path) -> RunRecord | None:
     check_shape(data, _SHAPE, place=place, advice=advice)
     check_digest(data, place=place, advice=advice)
     return RunRecord(
+        directory=data["directory"],
+        job=data["job"],
         parts=data["parts"],
         state=data["state"],
         done=tuple(data["done"]),

@@ -28,12 +28,13 @@ from tersely.jobs.progress import watch
 from tersely.jobs.record import (
     RunRecord,
     changed_parts,
-    digest_parts,
+    new_record,
     read_record,
     write_record,
 )
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
+from tersely.jobs.shrinking import shrink_the_rest
 from tersely.jobs.start_order import is_compressed_last
 from tersely.registry.registry import registry
 from tersely.reporting.report import Report, read_report
@@ -96,7 +97,7 @@ def _exporter(name: str, options: object) -> Any:
 
 def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRecord, Report | None]:
     partial = partial_folder(job.output)
-    fresh = RunRecord(parts=digest_parts(job))
+    fresh = new_record(job)
     interrupted = read_record(partial)
     if not resume:
         if interrupted is not None and interrupted.finished:
@@ -182,6 +183,7 @@ def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
             job.data.calibration is not None and not has_checkpoint,
         ),
         *_work(job, is_measured=is_measured),
+        (Phase("shrink", shrink_the_rest), any(one.shrink for one in job.recipe.stages)),
         (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
         (Phase("save the session", phases.save), True),
         (Phase("finalize", phases.finalize), True),

@@ -135,9 +135,10 @@ class Draft:
             )
             return
         winner, loser = (target, earlier) if policy == "last" else (earlier, target)
-        self.shadowed.add(
-            loser.module, loser.target, loser.method, winner=winner.origin, loser=loser.origin
-        )
+        if not loser.origin.is_preset:  # one's own entries are there to change a preset
+            self.shadowed.add(
+                loser.module, loser.target, loser.method, winner=winner.origin, loser=loser.origin
+            )
         if winner is target:
             self.targets[taken] = None
             claims[identity] = len(self.targets)

@@ -11,6 +11,12 @@ _WEIGHTED = {f"{kind}{dim}": f"BatchNorm{dim}" for kind in ("Conv",) for dim in 
 _WEIGHTED["Linear"] = "BatchNorm1d"
 _RELU = ("ReLU", "ReLU6")
 
+HEADS = frozenset(_WEIGHTED)
+"""Class names of what something folds into."""
+
+FOLLOWERS = frozenset((*_WEIGHTED.values(), *_RELU))
+"""Class names of what folds into a module before it."""
+
 
 def is_foldable(types: Sequence[str]) -> bool:
     """Tell whether modules of these types, in this order, fold into the first.
