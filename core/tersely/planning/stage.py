@@ -16,6 +16,7 @@ from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.classes import RESERVED, original_class
 from tersely.planning.descriptors import descriptor_of
 from tersely.planning.draft import Draft
+from tersely.planning.experts import refuse_experts
 from tersely.planning.granularity import divide, in_force
 from tersely.planning.obstacles import (
     absence,
@@ -121,7 +122,7 @@ class _StagePlanner:
         name = draft.universe.names[position]
         setting = found.setting
         channel_dim = 1 if setting.channels_first else -1
-        groups = _repeats(module) if setting.output_dim else 1
+        groups = _repeats(module) if setting.output_dim and not setting.experts else 1
         for shared in found.rows:
             if may_lose and self._is_lost(shared, module, name, origin):
                 continue
@@ -163,6 +164,7 @@ class _StagePlanner:
                 setting.input_dim,
                 channel_dim,
                 groups,
+                target_name in setting.experts,
             )
             if blocks is _UNKNOWN:
                 blocks = shared.blocks[cut] = self._cut(shared, target)
@@ -239,6 +241,8 @@ class _StagePlanner:
             if target.shape is None:
                 in_force(value, target.kind, info)  # the shape comes with calibration
                 return None
+            if target.has_experts and not is_aligned:
+                refuse_experts(target, self.stage, info)
             return divide(value, target, target.shape, info)
         except ValueError as error:
             shared.refused[target.shape] = str(error)

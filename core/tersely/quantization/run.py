@@ -186,7 +186,7 @@ class QuantizationRun(Run[Quantizer]):
 
 def is_matrix(bound: BoundTarget) -> bool:
     """Tell whether a parameter multiplies inputs, as biases and norms do not."""
-    return len(bound.plan.shape or ()) > 1
+    return len(bound.plan.shape or ()) - bound.plan.has_experts > 1
 
 
 def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
