@@ -17,6 +17,7 @@ from tersely.document.periods import Period, periods_of
 from tersely.document.positions import Document
 from tersely.document.presets import PRESET, preset_entries, preset_note
 from tersely.document.recipe import Entry, Recipe, Schedule, Stage
+from tersely.document.shrinking import shrink_of
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 from tersely.registry.registry import registry
@@ -148,6 +149,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         begin=period.begin,
         end=period.end,
         unreached=data.get("unreached", "error"),
+        shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 
 
@@ -169,9 +171,12 @@ def _build_schedule(data: Mapping[str, Json], period: Period) -> Schedule:
 
 
 def _build_export(data: Mapping[str, Json]) -> Export:
-    options = {key: value for key, value in data.items() if key != "format"}
     schema = registry().exporters.info(data["format"]).options
-    return Export(format=data["format"], options=integers_by_schema(options, schema))
+    return Export(
+        format=data["format"],
+        options=integers_by_schema(data.get("options", {}), schema),
+        dynamic_shapes=data.get("dynamic_shapes"),
+    )
 
 
 def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Entry:

@@ -76,6 +76,19 @@ class Schedule:
 
 
 @attrs.frozen(kw_only=True)
+class Shrink:
+    """How what is masked is removed from the model when a stage ends.
+
+    Attributes:
+        round_to: row and column counts of weights that lose some stay multiples of this.
+        approximate: whether constants go that no bias takes over exactly.
+    """
+
+    round_to: int = 1
+    approximate: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Stage:
     """One algorithm with its config list.
 
@@ -94,6 +107,7 @@ class Stage:
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
         preset: what the preset of a quantization stage is, in a sentence; empty without one.
+        shrink: how masked channels are removed when the stage ends (pruning only), or None.
     """
 
     method: Method
@@ -107,6 +121,7 @@ class Stage:
     end: int | None = None
     unreached: Unreached = "error"
     preset: str = ""
+    shrink: Shrink | None = None
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""

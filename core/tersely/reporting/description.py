@@ -68,6 +68,7 @@ def describe_session(session: Reported, achieved: Mapping[str, Mapping[str, floa
         remarks=tuple(_remarks(session, rows, unfinished)),
         metrics=dict(session.metrics),
         history=history,
+        shrinks=session.shrinks,
         versions=loaded_versions(),
         model_elements=_model_elements(session),
     )
@@ -191,6 +192,9 @@ def _remarks(
     quantized = [row for row in begun if row.method == "quantization" and not row.dynamic]
     if any(row.scales is None for row in quantized):
         text = "not everything has a scale yet; call session.compress()"
+        yield Remark(kind="progress", text=text)
+    for path in session.to_shrink:
+        text = f"{path} ends with shrink, which was not done yet"
         yield Remark(kind="progress", text=text)
     for number, last in unfinished.items():
         stage = plan.recipe.stages[number]

@@ -15,6 +15,7 @@ from tersely.calibration.calibrate import calibrate
 from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.kinds import Method
+from tersely.document.recipe import Stage
 from tersely.engine.batches import Forward
 from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.by_target import by_target
@@ -25,7 +26,9 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
+from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.suspending import snapshot, suspended
@@ -44,6 +47,10 @@ from tersely.session.periods import (
     need_all_begun,
     need_begun_to_hand_over,
     need_no_stage_to_end,
+    need_shrunk,
+    shrink_options,
+    stages_due_to_shrink,
+    stages_to_shrink,
     task_loss_weight,
     waiting_stages,
 )
@@ -54,6 +61,7 @@ from tersely.session.teaching import need_teacher_to_run, run_teacher, write_tar
 from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.recorded import record_of
 from tersely.shrinking.refusing import (
+    need_example,
     need_plain_model,
     need_sparsity_reached,
     need_structured_masks,
@@ -77,15 +85,26 @@ class Session:
         teacher: the teacher of distillation stages, or None.
         history: one mapping for each change of masks: step, event and total sparsity.
         metrics: name -> value; filled by jobs and shown in the report.
+        example_inputs: what the model is run with when it is shrunk, or None.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, *, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        *,
+        teacher: nn.Module | None = None,
+        example_inputs: Any = None,
+    ) -> None:
         self.model = model
         self.plan = plan
         self.teacher = teacher
         self.history: list[dict[str, Json]] = []
         self.metrics: dict[str, float] = {}
+        self.example_inputs = example_inputs
         self._cuts: list[dict[str, Json]] = []
+        self._shrinks: list[Shrunk] = []
+        self._shrunk_paths: list[str] = []
         self._state: State = "attached"
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
@@ -147,6 +166,32 @@ class Session:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
         return tuple(one for engine in self._engines for one in engine.growing(self.steps))
 
+    @property
+    def to_shrink(self) -> tuple[str, ...]:
+        """Paths of the stages that end with shrink and have not done so, due or not."""
+        stages = stages_to_shrink(self.plan.recipe.stages, self._shrunk_paths)
+        return tuple(stage.path for stage in stages)
+
+    @property
+    def due_to_shrink(self) -> tuple[str, ...]:
+        """Paths of the stages whose end has come, and with it the time for `shrink`."""
+        return tuple(stage.path for stage in self._due_to_shrink())
+
+    @property
+    def shrinks(self) -> tuple[Shrunk, ...]:
+        """What each `shrink` so far removed."""
+        return tuple(self._shrinks)
+
+    def _due_to_shrink(self) -> list[Stage]:
+        if not self.to_shrink or not self._engines.pruning.is_in_force:
+            return []
+        return stages_due_to_shrink(
+            self.plan.recipe.stages,
+            self.steps,
+            done=self._shrunk_paths,
+            growing=self.growing_stages(),
+        )
+
     def calibrate(
         self,
         batches: Iterable[Any],
@@ -200,11 +245,19 @@ class Session:
                 is_outdated = engine.compress(journal) or is_outdated
         warn_of_misses(self, self._record("compress"))
 
-    def step(self) -> None:
+    def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.
 
+        A stage of the recipe that ends with ``shrink`` does so in the call that reaches its end, if
+        the session has `example_inputs` and the optimizer is given; else call `shrink` before the
+        next step.
+
+        Args:
+            optimizer: yours. It is not stepped; what it remembers is cut when the model is shrunk.
+
         Raises:
-            SessionError: `compress` was not called, or the session is finished.
+            SessionError: `compress` was not called, the session is finished, or a stage has ended
+                with shrink and the model could not be shrunk.
             CalibrationError: importances or ranges are not finite; neither clock nor masks have
                 moved.
         """
@@ -212,6 +265,8 @@ class Session:
         self._places.need_unchanged("step")
         for engine in self._engines:
             engine.need_to_step()
+        if self._due_to_shrink() and not self._shrink_by_itself(optimizer):
+            need_shrunk(self._due_to_shrink(), self.steps, done=self._shrunk_paths, call="step")
         need_kept_batches(self._engines.all, self._context, "step")
         steps = self.steps + 1
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
@@ -224,6 +279,14 @@ class Session:
             release_batches(self._engines.all, self._context)
         if is_beginning or any(changed):
             self._record("begin" if is_beginning else "step")
+        if self._due_to_shrink():
+            self._shrink_by_itself(optimizer)
+
+    def _shrink_by_itself(self, optimizer: torch.optim.Optimizer | None) -> bool:
+        if optimizer is None or self.example_inputs is None:
+            return False
+        self.shrink(optimizer=optimizer)
+        return True
 
     def loss(self) -> Tensor:
         """Return the distillation and regularisation loss since the last call.
@@ -480,11 +543,11 @@ class Session:
 
     def shrink(
         self,
-        example_inputs: Any,
+        example_inputs: Any = None,
         *,
         optimizer: torch.optim.Optimizer | None = None,
-        round_to: int = 1,
-        approximate: bool = False,
+        round_to: int | None = None,
+        approximate: bool | None = None,
     ) -> Shrunk:
         """Remove what masks leave without effect, in place; the session goes on with less.
 
@@ -493,12 +556,13 @@ class Session:
 
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
-                mapping of keyword arguments.
+                mapping of keyword arguments; by default those that the session was attached with.
             optimizer: the user's; what it remembers of each parameter is cut as well.
             round_to: how many rows and columns remain of a weight that loses some is a multiple of
-                this, where there are enough.
+                this, where there are enough; by default what the stages say that end here, else 1.
             approximate: whether masked channels go that hold a constant which no bias can take over
-                exactly, as at a padded border; ``error`` of the result says what that changes.
+                exactly, as at a padded border; ``error`` of the result says what that changes. By
+                default what the stages say that end here.
 
         Returns:
             What was removed, what stays and why.
@@ -510,7 +574,15 @@ class Session:
         need_attached(self._state, "shrink")
         self._places.need_unchanged("shrink")
         need_plain_model(self.model)
-        need_sparsity_reached(self.growing_stages(), self.plan.recipe.stages)
+        stages = self.plan.recipe.stages
+        masking = {
+            bound.plan.stage for bound, one in self._masks("shrink") if masked_share(bound, one)
+        }
+        need_sparsity_reached([one for one in self.growing_stages() if one in masking], stages)
+        example_inputs = need_example(
+            self.example_inputs if example_inputs is None else example_inputs
+        )
+        asked = shrink_options([one for one in stages if one.path in self.due_to_shrink])
         kept = kept_parameters(self._masks("shrink"))
         need_structured_masks(kept)
         states: dict[Method, Saved] = {one.method: one.save() for one in self._engines}
@@ -522,12 +594,18 @@ class Session:
                 self.model,
                 example_inputs,
                 kept,
-                round_to=round_to,
+                round_to=asked.round_to if round_to is None else round_to,
                 held=held,
-                approximate=approximate,
+                approximate=asked.approximate if approximate is None else approximate,
             )
         if found.cuts:
             self._go_on_with(found, states, optimizer)
+        self._shrinks.append(shrunk)
+        self._shrunk_paths += [
+            one.path
+            for one in stages_to_shrink(stages, self._shrunk_paths)
+            if one.has_begun(self.steps)
+        ]
         self._record("shrink")
         return shrunk
 
@@ -589,8 +667,9 @@ class Session:
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
                 mapping of keyword arguments.
-            dynamic_shapes: which dimensions may differ, as ``torch.export.export`` takes them; for
-                one tensor its dimensions alone, as in ``{0: torch.export.Dim("batch")}``.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or what
+                ``torch.export.export`` takes; for one tensor its dimensions alone.
 
         Returns:
             A program that shares no memory with the model.
@@ -606,6 +685,49 @@ class Session:
             example_inputs,
             dynamic_shapes=dynamic_shapes,
         )
+
+    def export(
+        self,
+        format: str,
+        path: str | os.PathLike[str],
+        *,
+        example_inputs: Any = None,
+        options: Mapping[str, Json] | None = None,
+        dynamic_shapes: Any = None,
+        check: bool = True,
+    ) -> Exported:
+        """Write the model in a format that another runtime reads; the session goes on as it was.
+
+        Args:
+            format: the exporter's name, as ``tersely plugins list`` shows it.
+            path: the file or folder. What is there is replaced once the new one is whole.
+            example_inputs: what to run the model with, see `export_program`; formats that store
+                tensors alone need none.
+            options: the exporter's own options.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or see `export_program`.
+            check: whether to read the result with the format's consumer and compare it.
+
+        Returns:
+            The files, their size, and what was checked.
+
+        Raises:
+            ExportError: the format cannot hold a target, or its consumer computes something else.
+                Nothing was written.
+            PluginError: no plugin provides the format, or its exporter fails.
+            ConfigError: the options are wrong.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        made = make_exporter(format, options)
+        self._need_to_export("export")
+        source = make_source(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            self.plan.targets,
+            example_inputs=example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+        return export_source(made, source, path, is_checked=check)
 
     def _need_to_export(self, call: str) -> None:
         need_values(self._state, call)
@@ -629,7 +751,9 @@ class Session:
         """
         need_attached(self._state, "finalize")
         self._places.need_unchanged("finalize")
-        need_all_begun(self.plan.recipe.stages, self.steps, "finalize")
+        stages = self.plan.recipe.stages
+        need_all_begun(stages, self.steps, "finalize")
+        need_shrunk(stages, self.steps, done=self._shrunk_paths, call="finalize")
         for engine in self._engines:
             engine.need_to_finish("finalize")
         self._baked = dict(self._kept("finalize"))
@@ -704,6 +828,8 @@ class Session:
             history=self.history,
             metrics=self.metrics,
             cuts=self._cuts,
+            shrinks=self._shrinks,
+            shrunk_paths=self._shrunk_paths,
             engines={engine.method: engine.save() for engine in self._engines},
         )
         return state.written(self._engines)
@@ -728,6 +854,7 @@ class Session:
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
+        self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
 
     def _note(self, journal: Journal, *, is_step: bool = False) -> None:
         journal.note_attributes(self._context, "batches", "has_kept_batches")
