@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tersely.arithmetic.qparams import QParams as QParams
     from tersely.arithmetic.ranges import MinMax as MinMax
     from tersely.arithmetic.ranges import block_range as block_range
+    from tersely.contracts.exporter import Exporter as Exporter
+    from tersely.contracts.exporter import ExportSource as ExportSource
+    from tersely.contracts.exporter import QuantizedActivation as QuantizedActivation
     from tersely.contracts.granularity import Granularity as Granularity
     from tersely.contracts.matrices import Layout as Layout
     from tersely.contracts.matrices import from_matrices as from_matrices
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from tersely.document.builders import QuantizationEntry as QuantizationEntry
     from tersely.document.load import load_recipe as load_recipe
     from tersely.document.migrate import migrate as migrate
+    from tersely.document.presets import preset as preset
     from tersely.document.recipe import Recipe as Recipe
     from tersely.document.schema import schema as schema
     from tersely.errors import AttachError as AttachError
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from tersely.errors import BrokenPluginError as BrokenPluginError
     from tersely.errors import CalibrationError as CalibrationError
     from tersely.errors import ConfigError as ConfigError
+    from tersely.errors import ExportError as ExportError
     from tersely.errors import MissingExtraError as MissingExtraError
     from tersely.errors import PlacedError as PlacedError
     from tersely.errors import PlanError as PlanError
@@ -63,11 +68,13 @@ if TYPE_CHECKING:
     from tersely.errors import PluginConflictError as PluginConflictError
     from tersely.errors import PluginError as PluginError
     from tersely.errors import Problem as Problem
+    from tersely.errors import Refusal as Refusal
     from tersely.errors import SessionError as SessionError
     from tersely.errors import SessionFileError as SessionFileError
     from tersely.errors import TerselyError as TerselyError
     from tersely.errors import TrainingError as TrainingError
     from tersely.errors import UnknownPluginError as UnknownPluginError
+    from tersely.exporting.export import Exported as Exported
     from tersely.jobs.finished import load_run as load_run
     from tersely.planning.auto_fusion import auto_fuse_names as auto_fuse_names
     from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
@@ -109,6 +116,10 @@ _WHERE = {
     "DependencyTracer": "tersely.contracts.tracer",
     "DependencyTracerInfo": "tersely.registry.descriptors",
     "DistillationEntry": "tersely.document.builders",
+    "ExportError": "tersely.errors",
+    "ExportSource": "tersely.contracts.exporter",
+    "Exported": "tersely.exporting.export",
+    "Exporter": "tersely.contracts.exporter",
     "ExporterInfo": "tersely.registry.descriptors",
     "Granularity": "tersely.contracts.granularity",
     "GranularityInfo": "tersely.registry.descriptors",
@@ -133,10 +144,12 @@ _WHERE = {
     "QParams": "tersely.arithmetic.qparams",
     "QuantizationEntry": "tersely.document.builders",
     "QuantizationTarget": "tersely.contracts.quantizer",
+    "QuantizedActivation": "tersely.contracts.exporter",
     "QuantizedWeight": "tersely.contracts.quantizer",
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",
     "Recipe": "tersely.document.load",
+    "Refusal": "tersely.errors",
     "Report": "tersely.reporting.report",
     "ScheduleInfo": "tersely.registry.descriptors",
     "Session": "tersely.session.session",
@@ -171,6 +184,7 @@ _WHERE = {
     "migrate": "tersely.document.migrate",
     "mirror_gram": "tersely.arithmetic.gram",
     "plan": "tersely.planning.resolve",
+    "preset": "tersely.document.presets",
     "prune": "tersely.session.oneshot",
     "quantize": "tersely.session.oneshot",
     "reduce_blocks": "tersely.arithmetic.blocks",

@@ -202,6 +202,70 @@ class SessionError(PlacedError, RuntimeError):
     """Session methods were called in an order that cannot work; the text names the missing call."""
 
 
+@attrs.frozen
+class Refusal:
+    """Why a target cannot be exported.
+
+    Attributes:
+        reason: what it is, what would fit, and what to do.
+        target: its full name, or None where it is the model as a whole.
+    """
+
+    reason: str
+    target: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.reason}" if self.target else self.reason
+
+
+class ExportError(PlacedError, ValueError):
+    """A session cannot become an exported program, or a format cannot hold it.
+
+    Args:
+        refusals: why, one for each target; or the reason alone.
+        target: full name of the only target that is refused, or None.
+        path: where the document asks for the export, or None.
+        format: the format that was asked for, or None.
+    """
+
+    def __init__(
+        self,
+        refusals: str | Sequence[Refusal],
+        *,
+        target: str | None = None,
+        path: str | None = None,
+        format: str | None = None,
+    ) -> None:
+        if isinstance(refusals, str):
+            refusals = (Refusal(refusals, target),)
+        self.refusals = tuple(refusals)
+        self.format = format
+        lines = [_cut(str(one)) for one in self.refusals[:_SHOWN]]
+        if len(self.refusals) > _SHOWN:
+            lines.append(f"... and {len(self.refusals) - _SHOWN} more, listed in refusals")
+        head = f"{format}: " if format else ""
+        if len(lines) == 1:
+            text = head + lines[0]
+        else:
+            text = "\n".join([f"{head}{len(self.refusals)} targets cannot be exported:", *lines])
+        super().__init__(text, target=self.refusals[0].target if self.refusals else target)
+        self.path = path
+
+    @property
+    def reason(self) -> str:
+        """Why the first target is refused."""
+        return self.refusals[0].reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_export_error, (self.refusals, self.path, self.format), self.__dict__
+
+
+def _rebuild_export_error(
+    refusals: tuple[Refusal, ...], path: str | None, format: str | None
+) -> ExportError:
+    return ExportError(refusals, path=path, format=format)
+
+
 class TrainingError(TerselyError, RuntimeError):
     """The built-in training loop of a job cannot go on, because its loss is not finite."""
 

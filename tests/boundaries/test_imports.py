@@ -21,7 +21,7 @@ FLOORS = (
     {"calibration"},
     {"pruning", "quantization", "distillation"},
     {"shrinking"},
-    {"shrinking"},
+    {"exporting"},
     {"storage"},
     {"reporting"},
     {"session"},

@@ -11,12 +11,14 @@ from tersely.errors import (
     BrokenPluginError,
     CalibrationError,
     ConfigError,
+    ExportError,
     PlacedError,
     PlanError,
     PluginApiError,
     PluginConflictError,
     PluginError,
     Problem,
+    Refusal,
     SessionError,
     SessionFileError,
     UnknownPluginError,
@@ -102,3 +104,21 @@ def test_an_unknown_plugin_is_named() -> None:
         tersely.registry().pruners["no_such_pruner"]
 
     assert caught.value.plugin == "no_such_pruner"
+
+
+def test_a_refused_export_carries_every_target_with_its_reason() -> None:
+    refusals = (Refusal("it is float8", "fc.weight"), Refusal("it is sharded", "fc.bias"))
+    error = ExportError(refusals, format="onnx")
+
+    for each in (error, *copies(error)):
+        assert each.refusals == refusals
+        assert (each.target, each.reason, each.format) == ("fc.weight", "it is float8", "onnx")
+        assert str(each) == (
+            "onnx: 2 targets cannot be exported:\nfc.weight: it is float8\nfc.bias: it is sharded"
+        )
+
+
+def test_a_refused_export_of_one_target_is_one_sentence() -> None:
+    error = ExportError("it is float64; export model.float()", target="fc._input_")
+
+    assert str(error) == "fc._input_: it is float64; export model.float()"

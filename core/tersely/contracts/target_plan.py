@@ -29,6 +29,11 @@ class Origin:
     selector: str = ""
     line: int | None = None
 
+    @property
+    def is_preset(self) -> bool:
+        """Whether it is an entry of a preset."""
+        return ".preset[" in self.path
+
     def __str__(self) -> str:
         return f"{self.path} ({self.selector})" if self.selector else self.path
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -89,6 +90,20 @@ class Distillation(Engine[Run[Any]]):
                 module = module_of(teacher, link, pair.plan)
                 self._hooks.append(_listen(module, pair.plan, tap))
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let taps hold after the block what they held before, whatever runs inside."""
+        held = [(tap, tap.value, tap.problem) for tap in self._taps()]
+        try:
+            yield
+        finally:
+            for tap, value, problem in held:
+                tap.value, tap.problem = value, problem
+
+    def _taps(self) -> Iterator[Tap]:
+        for pair in self.pairs:
+            yield from (pair.student, *pair.teachers.values(), *pair.inputs.values())
+
     def stop(self) -> None:
         """Stop listening and forget what was heard."""
         for hook in self._hooks:
@@ -98,10 +113,8 @@ class Distillation(Engine[Run[Any]]):
 
     def forget(self) -> None:
         """Forget what taps hold."""
-        for pair in self.pairs:
-            pair.student.take()
-            for tap in (*pair.teachers.values(), *pair.inputs.values()):
-                tap.take()
+        for tap in self._taps():
+            tap.take()
 
     @property
     def is_running(self) -> bool:
@@ -306,7 +319,7 @@ def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
             process_inputs(module, {site: (tap,)}, args, kwargs)
 
         return module.register_forward_pre_hook(enter, with_kwargs=True)
-    place = OutputSite(plan.target, address.key)
+    place = OutputSite(plan.target, address.key, address.path)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         process_output(module, {place: (tap,)}, output)

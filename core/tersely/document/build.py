@@ -15,7 +15,9 @@ from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
 from tersely.document.periods import Period, periods_of
 from tersely.document.positions import Document
+from tersely.document.presets import PRESET, preset_entries, preset_note
 from tersely.document.recipe import Entry, Recipe, Schedule, Stage
+from tersely.document.shrinking import shrink_of
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 from tersely.registry.registry import registry
@@ -137,12 +139,25 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         path=spell_path(path),
         algorithm=algorithm,
         options=options,
-        entries=build_entries(data["config_list"], site, path=(*path, "config_list")),
+        entries=(
+            *_preset_entries(data, site, path=(*path, PRESET)),
+            *build_entries(data.get("config_list", ()), site, path=(*path, "config_list")),
+        ),
+        preset=preset_note(data) if PRESET in data else "",
         schedule=_build_schedule(data["schedule"], period) if "schedule" in data else None,
         task_loss_weight=(float(data["task_loss_weight"]) if "task_loss_weight" in data else None),
         begin=period.begin,
         end=period.end,
         unreached=data.get("unreached", "error"),
+        shrink=shrink_of(data, period) if method == "pruning" else None,
+    )
+
+
+def _preset_entries(data: Mapping[str, Json], site: Site, *, path: DataPath) -> tuple[Entry, ...]:
+    line = site.line(path)
+    return tuple(
+        attrs.evolve(entry, line=line, is_preset=True)
+        for entry in build_entries(preset_entries(data), site, path=path)
     )
 
 
@@ -156,9 +171,12 @@ def _build_schedule(data: Mapping[str, Json], period: Period) -> Schedule:
 
 
 def _build_export(data: Mapping[str, Json]) -> Export:
-    options = {key: value for key, value in data.items() if key != "format"}
     schema = registry().exporters.info(data["format"]).options
-    return Export(format=data["format"], options=integers_by_schema(options, schema))
+    return Export(
+        format=data["format"],
+        options=integers_by_schema(data.get("options", {}), schema),
+        dynamic_shapes=data.get("dynamic_shapes"),
+    )
 
 
 def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Entry:
@@ -177,6 +195,7 @@ def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Ent
         ),
         fuse_names=tuple(tuple(group) for group in data.get("fuse_names", ())),
         line=site.line(path),
+        is_preset=False,
         **names,
     )
 

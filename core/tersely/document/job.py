@@ -19,10 +19,12 @@ class Export:
     Attributes:
         format: the exporter's name in the registry.
         options: the exporter's own options.
+        dynamic_shapes: ``batch``, or argument -> names of its dimensions, or None.
     """
 
     format: str
     options: Mapping[str, Json] = attrs.field(factory=dict)
+    dynamic_shapes: Json = None
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +34,8 @@ class JobData:
     Attributes:
         train: ``module:callable`` returning the batches of one epoch for the loop, or None.
         calibration: ``module:callable`` returning an iterable of batches, or None.
+        example: ``module:callable`` returning example inputs of the model, or None for the first
+            batch of ``calibration``.
         evaluate: ``module:callable`` taking the model and returning metrics, or None.
         mask: the key of a calibration batch that tells data from padding; None for
             ``attention_mask`` where there is one.
@@ -40,6 +44,7 @@ class JobData:
 
     train: str | None = None
     calibration: str | None = None
+    example: str | None = None
     evaluate: str | None = None
     mask: str | None = None
     labels: bool = False

@@ -14,6 +14,7 @@ from tersely.document.loop import check_loop
 from tersely.document.path import Path as DataPath
 from tersely.document.positions import Document
 from tersely.document.recipe import Entry, Recipe
+from tersely.document.shrinking import check_example
 from tersely.document.source import read_document, read_file
 from tersely.document.training import check_training
 from tersely.document.validate import check
@@ -92,7 +93,7 @@ def training_problems(document: Document, recipe: Json) -> tuple[Problem, ...]:
     job = without_absent(document.data, "job")
     findings = [
         finding
-        for check_beside in (check_training, check_loop)
+        for check_beside in (check_training, check_loop, check_example)
         for finding in check_beside(job, "job", recipe=recipe, path=("recipe",))
     ]
     return document.problems(findings)

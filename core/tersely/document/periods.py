@@ -68,7 +68,7 @@ def check_periods(data: Json, kind: Kind) -> Iterator[Finding]:
         if not isinstance(item, dict):
             return
         path = (*root, PERIODS, index)
-        until = _step(item.get(UNTIL))
+        until = step_of(item.get(UNTIL))
         yield from _check_until(item, path, begin=begin, has_next=index + 1 < len(items))
         for stage in stages_in(item, path):
             if until is not None and until > begin:
@@ -115,7 +115,7 @@ _WEIGHT = "task_loss_weight"
 def _check_until(
     item: Mapping[str, Json], path: Path, *, begin: int, has_next: bool
 ) -> Iterator[Finding]:
-    until = _step(item.get(UNTIL))
+    until = step_of(item.get(UNTIL))
     if item.get(UNTIL) is None and has_next:
         yield Finding(
             path,
@@ -134,7 +134,7 @@ def _check_schedule(stage: Place, *, begin: int, end: int) -> Iterator[Finding]:
     schedule = stage.data.get("schedule")
     if not isinstance(schedule, dict):
         return
-    counts = [_step(schedule.get(key, value)) for key, value in _COUNTS.items()]
+    counts = [step_of(schedule.get(key, value)) for key, value in _COUNTS.items()]
     first, every, times = counts
     if first is None or every is None or times is None:
         return
@@ -172,6 +172,11 @@ def _is_fixed(stage: Place) -> bool:
         return False
 
 
-def _step(value: Json) -> int | None:
+def step_of(value: Json) -> int | None:
+    """Return a whole number of steps, or None where something else is written.
+
+    Args:
+        value: plain JSON data; need not fit the schema.
+    """
     is_whole = isinstance(value, (int, float)) and not isinstance(value, bool)
     return int(value) if is_whole and value == int(value) else None

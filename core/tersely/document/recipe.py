@@ -33,6 +33,7 @@ class Entry:
         shortcuts: every other key; reaches the targets whose template has it.
         fuse_names: tuples of module names that fold into the first (quantization only).
         line: the 1-based line it starts at, or None for Python data.
+        is_preset: whether it is part of a preset, which is made for models of all kinds.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Entry:
     shortcuts: Mapping[str, Json] = attrs.field(factory=dict)
     fuse_names: tuple[tuple[str, ...], ...] = ()
     line: int | None = attrs.field(default=None, eq=False)
+    is_preset: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +76,19 @@ class Schedule:
 
 
 @attrs.frozen(kw_only=True)
+class Shrink:
+    """How what is masked is removed from the model when a stage ends.
+
+    Attributes:
+        round_to: row and column counts of weights that lose some stay multiples of this.
+        approximate: whether constants go that no bias takes over exactly.
+    """
+
+    round_to: int = 1
+    approximate: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Stage:
     """One algorithm with its config list.
 
@@ -91,6 +106,8 @@ class Stage:
         unreached: what becomes of targets that no calibration batch reached: an ``error``, or they
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
+        preset: what the preset of a quantization stage is, in a sentence; empty without one.
+        shrink: how masked channels are removed when the stage ends (pruning only), or None.
     """
 
     method: Method
@@ -103,6 +120,8 @@ class Stage:
     begin: int = 0
     end: int | None = None
     unreached: Unreached = "error"
+    preset: str = ""
+    shrink: Shrink | None = None
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""

@@ -12,8 +12,10 @@ from tersely.document.legacy import LEGACY_ANY_TYPE, LEGACY_TYPE_HINT
 from tersely.document.loop import check_loop
 from tersely.document.periods import check_periods
 from tersely.document.positions import Finding
+from tersely.document.presets import check_presets
 from tersely.document.requirements import check_requirements
 from tersely.document.schema import Kind
+from tersely.document.shrinking import check_example, check_shrinks
 from tersely.document.training import check_training
 from tersely.json_value import Json
 
@@ -36,9 +38,12 @@ def check_rules(data: Json, kind: Kind) -> Iterator[Finding]:
         for level in _levels(entry):
             yield from _check_bounds(level)
     yield from check_periods(data, kind)
+    yield from check_shrinks(data, kind)
     yield from check_requirements(data, kind)
+    yield from check_presets(data, kind)
     yield from check_training(data, kind)
     yield from check_loop(data, kind)
+    yield from check_example(data, kind)
 
 
 def _levels(entry: Place) -> Iterator[Place]:

@@ -9,6 +9,7 @@ from tersely.document.broken import broken_schemas
 from tersely.document.entries import without_absent
 from tersely.document.mismatch import mismatch_of
 from tersely.document.positions import Document, Finding
+from tersely.document.presets import fill_presets
 from tersely.document.rules import check_rules
 from tersely.document.schema import Kind, composed_schema, validator
 from tersely.document.translate import translate
@@ -23,7 +24,13 @@ def find_problems(document: Document, kind: Kind) -> tuple[Problem, ...]:
         document: as it was read.
         kind: what it is meant to be.
     """
-    return _problems(document, without_absent(document.data, kind), kind)
+    return _problems(document, _completed(document, kind), kind)
+
+
+def _completed(document: Document, kind: Kind) -> Json:
+    data = without_absent(document.data, kind)
+    fill_presets(data, kind)
+    return data
 
 
 def _problems(document: Document, data: Json, kind: Kind) -> tuple[Problem, ...]:
@@ -40,7 +47,7 @@ def check(document: Document, kind: Kind) -> Json:
     Raises:
         ConfigError: the document has mistakes; holds all of them.
     """
-    data = without_absent(document.data, kind)
+    data = _completed(document, kind)
     problems = _problems(document, data, kind)
     if problems:
         raise ConfigError(problems, source=document.source)

@@ -118,11 +118,8 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
             instruments = with_site(instruments, module, wish.target, *masks)
         else:
             before = instruments.parameters.get(wish.target, ())
-            after = (
-                (ParameterMask(buffer, wish.is_additive, wish.mask_value),)
-                if wish.is_masked
-                else ()
-            )
+            masking = ParameterMask(buffer, wish.is_additive, wish.mask_value)
+            after = (masking,) if wish.is_masked else ()
             parameters = {**instruments.parameters, wish.target: (*before, *after)}
             instruments = attrs.evolve(instruments, parameters=parameters)
     return instruments
@@ -147,7 +144,7 @@ def with_site(
         inputs = {**instruments.inputs, site: (*instruments.inputs.get(site, ()), *transforms)}
         return attrs.evolve(instruments, inputs=inputs)
     place = next((one for one in instruments.outputs if one.target == target), None) or OutputSite(
-        target, address.key
+        target, address.key, address.path
     )
     outputs = {**instruments.outputs, place: (*instruments.outputs.get(place, ()), *transforms)}
     return attrs.evolve(instruments, outputs=outputs)

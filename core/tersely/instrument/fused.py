@@ -8,6 +8,7 @@ leaves the kernel aside as soon as one of its parts has a hook.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -33,7 +34,7 @@ def keep_fused_layers_off(
             for part in layer.modules():
                 if part is layer or part not in instrumented:
                     continue
-                if instruments_of(part).has_sites and not _hooks(part):
+                if instruments_of(part).has_sites and not hooks_of(part):
                     part.register_forward_pre_hook(_is_called)
 
 
@@ -43,12 +44,17 @@ def remove_hooks(module: nn.Module) -> None:
     Args:
         module: any module.
     """
-    for key in _hooks(module):
+    for key in hooks_of(module):
         del module._forward_pre_hooks[key]
 
 
-def _hooks(module: nn.Module) -> list[int]:
-    return [key for key, hook in module._forward_pre_hooks.items() if hook is _is_called]
+def hooks_of(module: nn.Module) -> dict[int, Any]:
+    """Return what `keep_fused_layers_off` put on a module, by the hooks' numbers.
+
+    Args:
+        module: any module.
+    """
+    return {key: hook for key, hook in module._forward_pre_hooks.items() if hook is _is_called}
 
 
 def _is_called(module: nn.Module, args: object) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
-from tersely.session.opening import load_session
+from tersely.session.opening import cut_as_saved, load_session
 from tersely.session.session import Session
 from tersely.storage.durable import write_whole
 from tersely.storage.json_file import check_digest, check_shape, read_json_file, with_digest
@@ -109,13 +110,16 @@ def _read_index(folder: Path) -> dict[str, Json]:
     return dict(document["files"])
 
 
-def load_checkpoint(folder: Path, model: nn.Module, *, teacher: nn.Module | None) -> Session:
+def load_checkpoint(
+    folder: Path, model: nn.Module, *, teacher: nn.Module | None, example_inputs: Any = None
+) -> Session:
     """Put the saved weights into a fresh model and its saved session in force.
 
     Args:
         folder: what `save_checkpoint` wrote.
         model: the model as it was built, not attached.
         teacher: the teacher, when the session distils.
+        example_inputs: what the model is run with where it is shrunk.
 
     Returns:
         The session, in force on ``model``.
@@ -130,13 +134,14 @@ def load_checkpoint(folder: Path, model: nn.Module, *, teacher: nn.Module | None
         raise SessionFileError(
             f"{place} cannot be read ({error}); {_ADVICE}", path=place
         ) from error
+    cut_as_saved(model, folder)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise SessionFileError(
             f"{place} does not fit the model that the job builds now; {_ADVICE}: {error}"
         ) from error
-    return load_session(model, folder, teacher=teacher)
+    return load_session(model, folder, teacher=teacher, example_inputs=example_inputs)
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -114,6 +114,14 @@ class _Training:
                 f"the loop ends at step {end}, and {stage.path} begins at step {stage.begin}",
                 "train for more epochs, or end an earlier period sooner by its 'until'",
             )
+        for stage in self._session.plan.recipe.stages:
+            if stage.shrink and stage.schedule and stage.schedule.end > end:
+                raise self._wrong(
+                    "loop.epochs",
+                    f"the loop ends at step {end}, and {stage.path}, which ends with shrink, masks "
+                    f"more until step {stage.schedule.end}",
+                    "train for more epochs, or let its schedule end sooner",
+                )
 
     def _step(self, batch: Any, place: str) -> float:
         session = self._session
@@ -137,7 +145,7 @@ class _Training:
         if self._loop.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._loop.clip_norm)
         self._optimizer.step()
-        session.step()
+        session.step(optimizer=self._optimizer)
         return value
 
     def _call(self, inputs: Any) -> object:

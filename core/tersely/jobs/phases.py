@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -11,13 +11,14 @@ from torch import nn
 
 from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem, SessionError
+from tersely.jobs.calibrating import calibration_batches
 from tersely.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from tersely.jobs.epochs import epoch_folder
 from tersely.jobs.generators import seed_generators
-from tersely.jobs.labels import WithoutLabels
 from tersely.jobs.loop import train_epochs
 from tersely.jobs.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
+from tersely.jobs.shrinking import example_of, shrink_what_ended
 from tersely.planning.resolve import PlanWarning, plan
 from tersely.reporting.table import split_metric
 from tersely.session.kept_batches import give_batches, needs_batches
@@ -74,7 +75,12 @@ def resolve_plan(run: Run) -> Run:
 
 def attach_plan(run: Run) -> Run:
     """Put the plan on the model."""
-    session = attach(run.model, run.resolved or run.job.recipe, teacher=run.teacher)
+    session = attach(
+        run.model,
+        run.resolved or run.job.recipe,
+        teacher=run.teacher,
+        example_inputs=example_of(run),
+    )
     session.metrics.update(run.record.metrics)
     return attrs.evolve(run, session=session)
 
@@ -97,11 +103,12 @@ def restore(run: Run) -> Run:
     newest = newest_checkpoint(run.folder, run.record)
     if newest is None:
         raise RuntimeError("a run without a checkpoint cannot be restored")
-    session = load_checkpoint(newest, run.model, teacher=run.teacher)
+    example = example_of(run)
+    session = load_checkpoint(newest, run.model, teacher=run.teacher, example_inputs=example)
     session.metrics.update(run.record.metrics)
     if run.calls.calibration is not None and needs_batches(session):
         seed_generators(run.job.seed)
-        give_batches(session, _calibration(run), mask=run.job.data.mask)
+        give_batches(session, calibration_batches(run), mask=run.job.data.mask)
     return attrs.evolve(run, session=session)
 
 
@@ -109,14 +116,9 @@ def calibrate(run: Run) -> Run:
     """Let the algorithms observe the user's batches."""
     if run.calls.calibration is not None:
         seed_generators(run.job.seed)
-        shown = run.voice.track(_calibration(run), title="batches observed")
+        shown = run.voice.track(calibration_batches(run), title="batches observed")
         run.attached.calibrate(shown, mask=run.job.data.mask)
     return run
-
-
-def _calibration(run: Run) -> Iterable[object]:
-    batches: Iterable[object] = () if run.calls.calibration is None else run.calls.calibration()
-    return WithoutLabels(batches, run.job.source) if run.job.data.labels else batches
 
 
 def compress(run: Run) -> Run:
@@ -125,6 +127,7 @@ def compress(run: Run) -> Run:
         run.voice.line("  the training loop has done it")
     else:
         _compress(run)
+    shrink_what_ended(run)
     keep_checkpoint(run, "compress")
     return run
 
@@ -177,15 +180,6 @@ def finalize(run: Run) -> Run:
     model = run.attached.finalize()
     write_tensors(run.folder / "model.safetensors", own_tensors(model))
     return attrs.evolve(run, built=model)
-
-
-def export(run: Run) -> Run:
-    """Write every format the job asks for."""
-    folder = run.folder / "exports"
-    folder.mkdir(exist_ok=True)
-    for exporter in run.exporters:
-        exporter.export(run.model, run.attached, folder)
-    return run
 
 
 def write_report(run: Run) -> Run:

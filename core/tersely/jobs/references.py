@@ -30,6 +30,7 @@ class References:
         model: builds the model.
         teacher: builds the teacher, or None.
         calibration: returns batches, or None.
+        example: returns what the model is called with, or None.
         evaluate: takes the model and returns a number or a mapping of numbers, or None.
         train: the user's loop, takes the model and the session, or None.
         batches: returns the batches of one epoch for the built-in loop, or None.
@@ -39,6 +40,7 @@ class References:
     model: Call
     teacher: Call | None = None
     calibration: Call | None = None
+    example: Call | None = None
     evaluate: Call | None = None
     train: Call | None = None
     batches: Call | None = None
@@ -61,6 +63,7 @@ def load_references(job: Job) -> References:
         "model": ("model", job.model, (), job.model_args),
         "teacher": ("teacher", job.teacher, (), job.teacher_args),
         "calibration": ("data.calibration", job.data.calibration, (), {}),
+        "example": ("data.example", job.data.example, (), {}),
         "evaluate": ("data.evaluate", job.data.evaluate, ("model",), {}),
         "train": ("train", job.train, ("model", "session"), {}),
         "batches": ("data.train", job.data.train, (), {}),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.blocks import count_blocks, resolve_size
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.aligning import check_aligns
 from tersely.planning.biases import check_biases
@@ -38,11 +38,41 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     check_groups([one for group in pruning if group[0].pruning.is_grouped for one in group], draft)
     for group in pruning:
         _check_requests(group, draft)
+    _check_shrinks(plan, draft)
     check_fusions(plan, draft)
     check_biases(plan, draft)
     taught = [target for group in distillation for target in group]
     _check_links(taught, draft, teacher)
     check_losses(taught, draft, draft.universe.modules[0])
+
+
+def _check_shrinks(plan: Plan, draft: Draft) -> None:
+    for number, stage in enumerate(plan.recipe.stages):
+        if stage.shrink is None:
+            continue
+        own = [one for one in plan.targets if one.stage == number and one.align is None]
+        if own and not any(_may_mask_slices(one) for one in own):
+            draft.problems.append(
+                f"{stage.path}: shrink removes whole rows and columns, and none of its targets "
+                f"({own[0].name}{and_more(len(own) - 1)}) is masked by them; ask for granularity: "
+                f"out_channel (or in_channel), or an algorithm that prunes channels, such as "
+                f"l1_norm"
+            )
+
+
+def _may_mask_slices(target: TargetPlan) -> bool:
+    if target.kind not in ("parameter", "buffer"):
+        return False
+    if target.blocks is None or target.shape is None:
+        return True
+    size = resolve_size(target.blocks.size, target.shape)
+    return any(
+        all(size[one] == length for one, length in enumerate(target.shape) if one != dim)
+        for dim in range(min(len(size), _ROWS_AND_COLUMNS))
+    )
+
+
+_ROWS_AND_COLUMNS = 2
 
 
 def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:

@@ -135,9 +135,10 @@ class Draft:
             )
             return
         winner, loser = (target, earlier) if policy == "last" else (earlier, target)
-        self.shadowed.add(
-            loser.module, loser.target, loser.method, winner=winner.origin, loser=loser.origin
-        )
+        if not loser.origin.is_preset:  # one's own entries are there to change a preset
+            self.shadowed.add(
+                loser.module, loser.target, loser.method, winner=winner.origin, loser=loser.origin
+            )
         if winner is target:
             self.targets[taken] = None
             claims[identity] = len(self.targets)
@@ -212,7 +213,7 @@ def claimed_address(address: Address, signature: Signature) -> Address:
         return Address(address.side, 0)
     if isinstance(address.key, str) and address.side == "input":
         index = signature.index_of(address.key)
-        return address if index is None else Address("input", index)
+        return address if index is None else Address("input", index, address.path)
     return address
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ def plan_stage(
         info: what to plan for instead of the stage's algorithm, or None.
     """
     stage = draft.recipe.stages[number]
+    if stage.preset:
+        draft.hints.append(f"{stage.path}: {stage.preset}")
     planner = _StagePlanner(draft, stage, number, info or descriptor_of(stage))
     for entry in stage.entries:
         planner.plan_entry(entry)
@@ -70,7 +72,7 @@ class _StagePlanner:
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
         selection = select(draft.universe, entry, suggest=draft.suggest)
-        draft.unmatched.extend(selection.unmatched)
+        draft.unmatched.extend(_worth_telling(selection.unmatched, entry))
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
         if entry.fuse_names:
@@ -268,6 +270,24 @@ class _StagePlanner:
 
 _UNKNOWN: Blocks = Blocks(())
 """Stands for a shape that was not met before; None is what aligned targets have."""
+
+
+def _worth_telling(unmatched: Sequence[Unmatched], entry: Entry) -> list[Unmatched]:
+    """Leave out what a preset names and the model lacks; its excludes are the user's own."""
+    if not entry.is_preset:
+        return list(unmatched)
+    stage, _, number = entry.path.rpartition(".preset[")
+    if number != "0]":
+        return []  # every entry of a preset has the same excludes
+    found = [one for one in unmatched if ".exclude_" in one.path]
+    return [
+        attrs.evolve(
+            one,
+            path=one.path.replace(entry.path, stage, 1),
+            message=one.message.replace(entry.path, stage, 1),
+        )
+        for one in found
+    ]
 
 
 def _full(module: str, target: str) -> str:

@@ -277,7 +277,13 @@ class Pruning(Engine[PruningRun]):
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
         """Cut masks and sums; no algorithm prunes what is left once more."""
         found = super().cut(saved, cuts)
-        found.data["frozen"] = sorted(bound.plan.name for bound, _ in self.masks())
+        # Stages that have just begun have masks, which keep everything so far.
+        growing = self.growing(self.context.steps)
+        found.data["frozen"] = sorted(
+            bound.plan.name
+            for bound, _ in self.masks()
+            if bound in self.frozen or bound.plan.stage not in growing
+        )
         return found
 
     def check(self, saved: Saved, steps: int) -> None:

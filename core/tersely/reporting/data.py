@@ -8,6 +8,7 @@ import attrs
 
 from tersely.reporting.quantized_size import QuantizedSize
 from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.shrinking.report import Shrunk
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +22,7 @@ class ReportData:
         metrics: name -> value; names such as ``before`` or ``after.accuracy`` start with the
             moment of the measurement.
         history: how the sparsity grew.
+        shrinks: what each call of `Session.shrink` removed.
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
@@ -30,6 +32,7 @@ class ReportData:
     remarks: tuple[Remark, ...] = ()
     metrics: Mapping[str, float] = attrs.field(factory=dict)
     history: tuple[Moment, ...] = ()
+    shrinks: tuple[Shrunk, ...] = ()
     versions: Mapping[str, str] = attrs.field(factory=dict)
     model_elements: int | None = None
 

@@ -68,6 +68,7 @@ def describe_session(session: Reported, achieved: Mapping[str, Mapping[str, floa
         remarks=tuple(_remarks(session, rows, unfinished)),
         metrics=dict(session.metrics),
         history=history,
+        shrinks=session.shrinks,
         versions=loaded_versions(),
         model_elements=_model_elements(session),
     )
@@ -192,6 +193,9 @@ def _remarks(
     if any(row.scales is None for row in quantized):
         text = "not everything has a scale yet; call session.compress()"
         yield Remark(kind="progress", text=text)
+    for path in session.to_shrink:
+        text = f"{path} ends with shrink, which was not done yet"
+        yield Remark(kind="progress", text=text)
     for number, last in unfinished.items():
         stage = plan.recipe.stages[number]
         if stage in waiting:
@@ -199,6 +203,7 @@ def _remarks(
         path = stage.path
         text = f"{path}: the schedule is at step {session.steps} of {last}; sparsity still grows"
         yield Remark(kind="progress", text=text)
+    yield from (Remark(kind="factors", text=one) for one in session.remarks)
     yield from (Remark(kind="unmatched", text=str(one)) for one in plan.unmatched)
     yield from (Remark(kind="shadowed", text=str(one)) for one in plan.shadowed)
     yield from (Remark(kind="skipped", text=str(one)) for one in plan.skipped)

@@ -7,7 +7,7 @@ from importlib import resources
 from tersely.extras import extra
 from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
-from tersely.reporting.table import percent, sizes, spell_scales, tabulate_metrics
+from tersely.reporting.table import percent, sizes, spell_changes, spell_scales, tabulate_metrics
 
 with extra("report", purpose="a report's page"):
     import jinja2
@@ -19,6 +19,7 @@ _HEADINGS = {
     "shadowed": "Configured twice",
     "skipped": "Skipped",
     "hint": "Hints",
+    "factors": "Factors of inputs",
 }
 
 
@@ -43,6 +44,7 @@ def render_page(report: ReportData, *, title: str) -> str:
         percent=percent,
         sizes=sizes,
         breakable=_breakable,
+        spell_changes=spell_changes,
         spell_scales=spell_scales,
         spell_count=spell_count,
     )

@@ -16,6 +16,7 @@ from tersely.json_value import Json
 from tersely.reporting.data import ReportData
 from tersely.reporting.rows import Moment, Remark, ReportRow
 from tersely.reporting.shape import report_shape
+from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import write_whole
 from tersely.storage.json_file import check_shape, read_json_file
 
@@ -78,13 +79,14 @@ class Report(ReportData):
         metrics: name -> value; names such as ``before`` or ``after.accuracy`` start with the
             moment of the measurement.
         history: how the sparsity grew.
+        shrinks: what each call of `Session.shrink` removed.
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
 
     def to_dict(self) -> dict[str, Json]:
         """Return the report as JSON data; numbers that are not finite become null."""
-        data = attrs.asdict(self)
+        data = {**attrs.asdict(self), "shrinks": [one.to_dict() for one in self.shrinks]}
         size = self.quantized_size
         totals = {
             "elements": self.elements,
@@ -117,6 +119,7 @@ class Report(ReportData):
                 for name, value in data["metrics"].items()
             },
             history=tuple(Moment(**moment) for moment in data["history"]),
+            shrinks=tuple(Shrunk.from_dict(one) for one in data.get("shrinks", ())),
             versions=dict(data["versions"]),
             model_elements=data["model_elements"],
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.qparams import QParams
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
+from tersely.shrinking.report import Shrunk
 
 
 class Reported(Protocol):
@@ -43,6 +44,21 @@ class Reported(Protocol):
     @property
     def waiting(self) -> tuple[str, ...]:
         """Paths of the stages whose period has not begun."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What is to be said of what is in force, as sentences."""
+        ...
+
+    @property
+    def to_shrink(self) -> tuple[str, ...]:
+        """Paths of the stages that end with shrink and have not done so."""
+        ...
+
+    @property
+    def shrinks(self) -> tuple[Shrunk, ...]:
+        """What each shrink so far removed."""
         ...
 
     @property

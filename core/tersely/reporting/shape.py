@@ -8,6 +8,7 @@ import attrs
 
 from tersely.json_value import Json
 from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.shrinking.report import Absorption, Row, Shrunk, Stay
 
 _STRINGS: Json = {"type": "array", "items": {"type": "string"}}
 _TYPES: Mapping[str, Json] = {
@@ -35,10 +36,43 @@ def report_shape() -> dict[str, Json]:
                 "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "null"}]},
             },
             "history": {"type": "array", "items": _shape_of(Moment)},
+            "shrinks": {"type": "array", "items": _shrunk_shape()},
             "versions": {"type": "object", "additionalProperties": {"type": "string"}},
             "model_elements": _type_of("int | None"),
         },
     }  # fmt: skip
+
+
+def _shrunk_shape() -> dict[str, Json]:
+    number: Json = {"type": "integer"}
+    change: Json = {
+        "type": "object",
+        "required": ["before", "after"],
+        "properties": {"before": number, "after": number},
+    }
+    counts: dict[str, Json] = dict.fromkeys(("parameters", "macs", "bytes"), change)
+    return {
+        "type": "object",
+        "required": [field.name for field in attrs.fields(Shrunk)],
+        "additionalProperties": False,
+        "properties": {
+            "rows": {"type": "array", "items": _shape_of(Row)},
+            "stays": {"type": "array", "items": _shape_of(Stay)},
+            "absorbed": {"type": "array", "items": _shape_of(Absorption)},
+            **counts,
+            "modules": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["module", *counts],
+                    "additionalProperties": False,
+                    "properties": {"module": {"type": "string"}, **counts},
+                },
+            },
+            "error": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+            "in_float64": {"type": "boolean"},
+        },
+    }
 
 
 def _shape_of(kind: type[attrs.AttrsInstance]) -> dict[str, Json]:

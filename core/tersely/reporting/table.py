@@ -10,6 +10,7 @@ import attrs
 from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
 from tersely.reporting.rows import ReportRow
+from tersely.shrinking.report import Shrunk, Smaller
 from tersely.text_table import Column, TextTable, boxed
 
 _ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
@@ -59,6 +60,9 @@ def report_parts(report: ReportData) -> Iterator[Line | TextTable]:
     compared = report.rows_of("distillation")
     if compared:
         yield _compared(compared[:_ROWS])
+    for shrunk in report.shrinks:
+        yield _removed(shrunk)
+        yield from (Line(str(one), kind="remark") for one in shrunk.stays)
     if report.metrics:
         yield _metrics(report.metrics)
     yield from (Line(remark.text, f"{remark.kind}: ", "remark") for remark in report.remarks)
@@ -199,6 +203,34 @@ def _compared(rows: Sequence[ReportRow]) -> TextTable:
         columns=(Column(heading="target"), Column(heading="compared")),
         rows=tuple((row.name, row.request) for row in rows),
     )
+
+
+def _removed(shrunk: Shrunk) -> TextTable:
+    whole = spell_changes(shrunk)
+    return TextTable(
+        columns=(
+            Column(heading="made smaller", footer="the whole model"),
+            *(
+                Column(heading=heading, footer=footer, is_number=True)
+                for heading, footer in zip(("parameters", "MACs", "bytes"), whole, strict=True)
+            ),
+        ),
+        rows=tuple((one.module or "(root)", *spell_changes(one)) for one in shrunk.modules[:_ROWS]),
+        has_footer=True,
+    )
+
+
+def spell_changes(counted: Shrunk | Smaller) -> tuple[str, str, str]:
+    """Return how parameters, MACs and bytes changed, as people read it.
+
+    Args:
+        counted: a module, or the whole model.
+    """
+    parameters, macs, held = (
+        f"{before:,} -> {after:,}" + (f" ({percent(after / before)})" if before else "")
+        for before, after in (counted.parameters, counted.macs, counted.bytes)
+    )
+    return parameters, macs, held
 
 
 def _metrics(metrics: Mapping[str, float]) -> TextTable:

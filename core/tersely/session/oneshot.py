@@ -48,10 +48,12 @@ def prune(
     return _run(model, "pruning", _stage(config_list, algorithm, options), data, forward, mask)
 
 
-def quantize(
+def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
     model: nn.Module,
-    config_list: Sequence[Mapping[str, Json]],
+    config_list: Sequence[Mapping[str, Json]] = (),
     *,
+    preset: str | None = None,
+    runtime: str | None = None,
     algorithm: str | None = None,
     options: Mapping[str, Json] | None = None,
     data: Iterable[Any] | None = None,
@@ -62,8 +64,10 @@ def quantize(
 
     Args:
         model: the model, instrumented in place.
-        config_list: which targets, and to which dtype.
-        algorithm: the quantizer's name; by default that of ``ptq``.
+        config_list: which targets, and to which dtype; with a preset, what differs from it.
+        preset: the name of a preset, see `tersely.preset`.
+        runtime: the runtime that the preset is made for.
+        algorithm: the quantizer's name; by default the preset's, else that of ``ptq``.
         options: the quantizer's options.
         data: batches for calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
@@ -74,8 +78,14 @@ def quantize(
         PlanError: the config list does not fit the model.
         SessionError: calibration is needed and no data was given; the model is untouched.
     """
-    algorithm = algorithm or registry().quantizers.official(DEFAULT_QUANTIZER)
-    return _run(model, "quantization", _stage(config_list, algorithm, options), data, forward, mask)
+    if algorithm is None and preset is None:
+        algorithm = registry().quantizers.official(DEFAULT_QUANTIZER)
+    stage = _stage(config_list, algorithm, options)
+    if preset is not None:
+        stage |= {"preset": preset, "for": runtime}
+    elif runtime is not None:
+        stage["for"] = runtime  # an error that says so
+    return _run(model, "quantization", stage, data, forward, mask)
 
 
 def distill(
@@ -101,10 +111,10 @@ def distill(
 
 def _stage(
     config_list: Sequence[Mapping[str, Json]],
-    algorithm: str,
+    algorithm: str | None,
     options: Mapping[str, Json] | None,
 ) -> dict[str, Json]:
-    stage: dict[str, Json] = {"algorithm": algorithm, "config_list": list(config_list)}
+    stage: dict[str, Json] = {"algorithm": algorithm, "config_list": list(config_list) or None}
     if options is not None:
         stage["options"] = dict(options)
     return stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +24,7 @@ from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
 from tersely.shrinking.recorded import cut_again
 from tersely.storage.json_file import check_shape
-from tersely.storage.session_folder import INDEX, StoredSession, read_session
+from tersely.storage.session_folder import INDEX, StoredSession, read_session, read_session_data
 from tersely.storage.versions import check_versions
 from tersely.storage.weights import WEIGHTS, load_weights
 
@@ -35,6 +36,7 @@ def attach(
     recipe: Plan | Recipe | Mapping[str, Json] | str | os.PathLike[str],
     *,
     teacher: nn.Module | None = None,
+    example_inputs: Any = None,
 ) -> Session:
     """Instrument a model in place as a recipe or plan says; all or nothing.
 
@@ -42,6 +44,8 @@ def attach(
         model: the user's model; its parameters, names and checkpoints stay as they are.
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
+        example_inputs: what to run the model with where a stage ends with ``shrink``: a tensor, a
+            tuple or list of arguments, or a mapping of keyword arguments.
 
     Raises:
         ConfigError: the document is wrong.
@@ -51,7 +55,7 @@ def attach(
     """
     plan = recipe if isinstance(recipe, Plan) else make_plan(model, recipe, teacher=teacher)
     _need_targets(plan)
-    return Session(model, plan, teacher=teacher)
+    return Session(model, plan, teacher=teacher, example_inputs=example_inputs)
 
 
 def _need_targets(plan: Plan) -> None:
@@ -66,7 +70,11 @@ def _need_targets(plan: Plan) -> None:
 
 
 def load_session(
-    model: nn.Module, directory: str | os.PathLike[str], *, teacher: nn.Module | None = None
+    model: nn.Module,
+    directory: str | os.PathLike[str],
+    *,
+    teacher: nn.Module | None = None,
+    example_inputs: Any = None,
 ) -> Session:
     """Attach a saved session to a model and continue where it was saved.
 
@@ -75,6 +83,7 @@ def load_session(
             was shrunk, one of the original size is cut first; load its small weights afterwards.
         directory: the folder that `Session.save` wrote.
         teacher: the teacher of distillation stages.
+        example_inputs: as for `attach`.
 
     Raises:
         SessionFileError: the session is damaged or does not fit the model, which is untouched.
@@ -84,7 +93,7 @@ def load_session(
     plan = _plan_of(stored, directory)
     undoing = cut_again(model, stored.data.get("cuts", []))
     try:
-        session = Session(model, plan, teacher=teacher)
+        session = Session(model, plan, teacher=teacher, example_inputs=example_inputs)
     except (AttachError, PlanError, *_UNUSABLE) as error:
         undoing.undo()
         if isinstance(error, PluginError):
@@ -160,6 +169,8 @@ _DATA: Json = {
         },
         "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
         "cuts": {"type": "array", "items": _CUTS},
+        "shrinks": {"type": "array", "items": {"type": "object"}},
+        "shrunk_paths": {"type": "array", "items": {"type": "string"}},
     },
 }
 _TAKEN: Json = {
@@ -222,6 +233,21 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
         undoing.undo()
         raise
     return model
+
+
+def cut_as_saved(model: nn.Module, directory: str | os.PathLike[str]) -> None:
+    """Give a model of the original size the shapes that a saved session's model had.
+
+    Args:
+        model: the model; one that was never shrunk stays as it is.
+        directory: the folder that `Session.save` wrote.
+
+    Raises:
+        SessionFileError: the session is damaged, or is that of another model, which is as it was.
+    """
+    data = read_session_data(directory)
+    check_shape({"data": data}, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
+    cut_again(model, data.get("cuts", []))
 
 
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:

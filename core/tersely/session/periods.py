@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
-from tersely.document.recipe import Stage
+from tersely.document.recipe import Shrink, Stage
 from tersely.errors import SessionError
 
 
@@ -93,3 +93,68 @@ def need_no_stage_to_end(stages: Iterable[Stage], steps: int, *, state: int) -> 
                 path=stage.path,
                 algorithm=stage.algorithm,
             )
+
+
+def stages_to_shrink(stages: Sequence[Stage], done: Container[str]) -> list[Stage]:
+    """Return the stages that end with removing what is masked, and have not done so.
+
+    Args:
+        stages: the recipe's stages.
+        done: paths of those that have.
+    """
+    return [one for one in stages if one.shrink is not None and one.path not in done]
+
+
+def stages_due_to_shrink(
+    stages: Sequence[Stage], steps: int, *, done: Container[str], growing: Iterable[int]
+) -> list[Stage]:
+    """Return those of them that have ended.
+
+    A stage that lasts to the end of training ends, in this sense, when the sparsity of all stages
+    that have begun is reached, so that training goes on with the small model.
+
+    Args:
+        stages: the recipe's stages.
+        steps: optimizer steps so far.
+        done: paths of those that have shrunk.
+        growing: indices of the stages whose sparsity still grows.
+    """
+    is_grown = not any(stages[number].has_begun(steps) for number in growing)
+    return [
+        one
+        for one in stages_to_shrink(stages, done)
+        if one.has_begun(steps) and (is_grown if one.end is None else steps >= one.end)
+    ]
+
+
+def need_shrunk(stages: Sequence[Stage], steps: int, *, done: Container[str], call: str) -> None:
+    """Refuse a call that would leave in the model what a stage removes when it ends.
+
+    Args:
+        stages: the recipe's stages.
+        steps: optimizer steps so far.
+        done: paths of the stages that have shrunk.
+        call: the method that was called.
+
+    Raises:
+        SessionError: a stage has still to shrink.
+    """
+    for stage in stages_to_shrink(stages, done):
+        end = "" if stage.end is None else f", at step {stage.end}"
+        raise SessionError(
+            f"{call}() comes at step {steps}, and {stage.path} ends with shrink{end}, which was "
+            f"not done; call session.shrink(example_inputs, optimizer=optimizer), or step with "
+            f"session.step(optimizer=optimizer) in a session that was attached with "
+            f"example_inputs=...",
+            path=stage.path,
+            algorithm=stage.algorithm,
+        )
+
+
+def shrink_options(stages: Sequence[Stage]) -> Shrink:
+    """Return how stages that end together shrink; the document has them agree.
+
+    Args:
+        stages: stages that end with shrinking.
+    """
+    return next((one.shrink for one in stages if one.shrink is not None), Shrink())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from tersely.calibration.calibrate import calibrate
 from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.kinds import Method
+from tersely.document.recipe import Stage
 from tersely.engine.batches import Forward
 from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.by_target import by_target
@@ -25,6 +27,9 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.export import Exported, export_source, make_exporter
+from tersely.exporting.program import make_program
+from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.mask_values import guard_loading
@@ -32,6 +37,7 @@ from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
+from tersely.quantization.factors import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
@@ -44,6 +50,10 @@ from tersely.session.periods import (
     need_all_begun,
     need_begun_to_hand_over,
     need_no_stage_to_end,
+    need_shrunk,
+    shrink_options,
+    stages_due_to_shrink,
+    stages_to_shrink,
     task_loss_weight,
     waiting_stages,
 )
@@ -54,6 +64,7 @@ from tersely.session.teaching import need_teacher_to_run, run_teacher, write_tar
 from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.recorded import record_of
 from tersely.shrinking.refusing import (
+    need_example,
     need_plain_model,
     need_sparsity_reached,
     need_structured_masks,
@@ -77,21 +88,34 @@ class Session:
         teacher: the teacher of distillation stages, or None.
         history: one mapping for each change of masks: step, event and total sparsity.
         metrics: name -> value; filled by jobs and shown in the report.
+        example_inputs: what the model is run with when it is shrunk, or None.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, *, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        *,
+        teacher: nn.Module | None = None,
+        example_inputs: Any = None,
+    ) -> None:
         self.model = model
         self.plan = plan
         self.teacher = teacher
         self.history: list[dict[str, Json]] = []
         self.metrics: dict[str, float] = {}
+        self.example_inputs = example_inputs
         self._cuts: list[dict[str, Json]] = []
+        self._shrinks: list[Shrunk] = []
+        self._shrunk_paths: list[str] = []
         self._state: State = "attached"
         self._guard: RemovableHandle | None = None
+        self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[BoundTarget, Tensor] = {}
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
         self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
+        self._baked_remarks: tuple[str, ...] = ()
         self._begin(plan)
 
     def _begin(self, plan: Plan) -> None:
@@ -119,6 +143,8 @@ class Session:
     @property
     def is_compressed(self) -> bool:
         """Whether `compress` was called and the masks of all stages that have begun are there."""
+        if self._state == "suspended":
+            return self._was_compressed
         return all(engine.is_in_force for engine in self._engines)
 
     @property
@@ -133,6 +159,13 @@ class Session:
         return tuple(stage.path for stage in stages)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the report says of what is in force, as sentences."""
+        if self._state == "finalized":
+            return self._baked_remarks
+        return tuple(text for engine in self._engines for text in engine.remarks())
+
+    @property
     def shrunk_stages(self) -> frozenset[int]:
         """The stages, by index in the recipe, of which masked slices were removed."""
         cut = {one["name"] for record in self._cuts for one in record["tensors"]}
@@ -145,6 +178,32 @@ class Session:
     def growing_stages(self) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
         return tuple(one for engine in self._engines for one in engine.growing(self.steps))
+
+    @property
+    def to_shrink(self) -> tuple[str, ...]:
+        """Paths of the stages that end with shrink and have not done so, due or not."""
+        stages = stages_to_shrink(self.plan.recipe.stages, self._shrunk_paths)
+        return tuple(stage.path for stage in stages)
+
+    @property
+    def due_to_shrink(self) -> tuple[str, ...]:
+        """Paths of the stages whose end has come, and with it the time for `shrink`."""
+        return tuple(stage.path for stage in self._due_to_shrink())
+
+    @property
+    def shrinks(self) -> tuple[Shrunk, ...]:
+        """What each `shrink` so far removed."""
+        return tuple(self._shrinks)
+
+    def _due_to_shrink(self) -> list[Stage]:
+        if not self.to_shrink or not self._engines.pruning.is_in_force:
+            return []
+        return stages_due_to_shrink(
+            self.plan.recipe.stages,
+            self.steps,
+            done=self._shrunk_paths,
+            growing=self.growing_stages(),
+        )
 
     def calibrate(
         self,
@@ -199,11 +258,19 @@ class Session:
                 is_outdated = engine.compress(journal) or is_outdated
         warn_of_misses(self, self._record("compress"))
 
-    def step(self) -> None:
+    def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.
 
+        A stage of the recipe that ends with ``shrink`` does so in the call that reaches its end, if
+        the session has `example_inputs` and the optimizer is given; else call `shrink` before the
+        next step.
+
+        Args:
+            optimizer: yours. It is not stepped; what it remembers is cut when the model is shrunk.
+
         Raises:
-            SessionError: `compress` was not called, or the session is finished.
+            SessionError: `compress` was not called, the session is finished, or a stage has ended
+                with shrink and the model could not be shrunk.
             CalibrationError: importances or ranges are not finite; neither clock nor masks have
                 moved.
         """
@@ -211,6 +278,8 @@ class Session:
         self._places.need_unchanged("step")
         for engine in self._engines:
             engine.need_to_step()
+        if self._due_to_shrink() and not self._shrink_by_itself(optimizer):
+            need_shrunk(self._due_to_shrink(), self.steps, done=self._shrunk_paths, call="step")
         need_kept_batches(self._engines.all, self._context, "step")
         steps = self.steps + 1
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
@@ -223,6 +292,14 @@ class Session:
             release_batches(self._engines.all, self._context)
         if is_beginning or any(changed):
             self._record("begin" if is_beginning else "step")
+        if self._due_to_shrink():
+            self._shrink_by_itself(optimizer)
+
+    def _shrink_by_itself(self, optimizer: torch.optim.Optimizer | None) -> bool:
+        if optimizer is None or self.example_inputs is None:
+            return False
+        self.shrink(optimizer=optimizer)
+        return True
 
     def loss(self) -> Tensor:
         """Return the distillation and regularisation loss since the last call.
@@ -260,6 +337,29 @@ class Session:
         learning = [stage for engine in self._engines for stage in engine.learning_stages]
         need_begun_to_hand_over(learning, self.steps)
         return iter([leaf for engine in self._engines for leaf in engine.hand_over()])
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return what algorithms learn besides the model's parameters, by name.
+
+        The names are ``<method>.<target>.<what is learned>``, as in ``pruning.fc.weight.score`` and
+        ``quantization.fc.weight.scale``; a projection is
+        ``distillation.<student's target>><teacher's module>.weight`` or ``.bias``. They come in the
+        order of `parameters`, and are the same after `tersely.load_session`.
+
+        Returns:
+            The tensors themselves, leaves that require a gradient; an algorithm or your optimizer
+            changes them in place. What a stage learns is there from its beginning or from
+            `compress` on, a projection from the first loss that needs it.
+
+        Raises:
+            SessionError: the session is finished or suspended.
+        """
+        need_attached(self._state, "learned")
+        return {
+            f"{engine.method}.{target}.{name}": leaf
+            for engine in self._engines
+            for (target, name), leaf in engine.learned().items()
+        }
 
     def masks(self) -> dict[str, dict[str, Tensor]]:
         """Return {module: {target: mask}} for every target that has one.
@@ -456,11 +556,11 @@ class Session:
 
     def shrink(
         self,
-        example_inputs: Any,
+        example_inputs: Any = None,
         *,
         optimizer: torch.optim.Optimizer | None = None,
-        round_to: int = 1,
-        approximate: bool = False,
+        round_to: int | None = None,
+        approximate: bool | None = None,
     ) -> Shrunk:
         """Remove what masks leave without effect, in place; the session goes on with less.
 
@@ -469,12 +569,13 @@ class Session:
 
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
-                mapping of keyword arguments.
+                mapping of keyword arguments; by default those that the session was attached with.
             optimizer: the user's; what it remembers of each parameter is cut as well.
             round_to: how many rows and columns remain of a weight that loses some is a multiple of
-                this, where there are enough.
+                this, where there are enough; by default what the stages say that end here, else 1.
             approximate: whether masked channels go that hold a constant which no bias can take over
-                exactly, as at a padded border; ``error`` of the result says what that changes.
+                exactly, as at a padded border; ``error`` of the result says what that changes. By
+                default what the stages say that end here.
 
         Returns:
             What was removed, what stays and why.
@@ -486,24 +587,38 @@ class Session:
         need_attached(self._state, "shrink")
         self._places.need_unchanged("shrink")
         need_plain_model(self.model)
-        need_sparsity_reached(self.growing_stages(), self.plan.recipe.stages)
+        stages = self.plan.recipe.stages
+        masking = {
+            bound.plan.stage for bound, one in self._masks("shrink") if masked_share(bound, one)
+        }
+        need_sparsity_reached([one for one in self.growing_stages() if one in masking], stages)
+        example_inputs = need_example(
+            self.example_inputs if example_inputs is None else example_inputs
+        )
+        asked = shrink_options([one for one in stages if one.path in self.due_to_shrink])
         kept = kept_parameters(self._masks("shrink"))
         need_structured_masks(kept)
         states: dict[Method, Saved] = {one.method: one.save() for one in self._engines}
         held: dict[tuple[str, str], str] = {}
         for engine in self._engines:
             held |= engine.held(states[engine.method])
-        with suspended(self._attachments):
+        with suspended(self._attachments, self.model):
             found, shrunk = cut_model(
                 self.model,
                 example_inputs,
                 kept,
-                round_to=round_to,
+                round_to=asked.round_to if round_to is None else round_to,
                 held=held,
-                approximate=approximate,
+                approximate=asked.approximate if approximate is None else approximate,
             )
         if found.cuts:
             self._go_on_with(found, states, optimizer)
+        self._shrinks.append(shrunk)
+        self._shrunk_paths += [
+            one.path
+            for one in stages_to_shrink(stages, self._shrunk_paths)
+            if one.has_begun(self.steps)
+        ]
         self._record("shrink")
         return shrunk
 
@@ -555,6 +670,87 @@ class Session:
             engine.stop()
         self._cuts = [*self._cuts, record_of(found.cuts, found.undoing, self.model)]
 
+    def export_program(
+        self, example_inputs: Any, dynamic_shapes: Any = None
+    ) -> torch.export.ExportedProgram:
+        """Return the model as one program whose quantized weights are integers.
+
+        Masks and folded norms are baked; quantized inputs and outputs are rounded with the scales
+        in force. The session goes on as it was.
+
+        Args:
+            example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
+                mapping of keyword arguments.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or what
+                ``torch.export.export`` takes; for one tensor its dimensions alone.
+
+        Returns:
+            A program that shares no memory with the model.
+
+        Raises:
+            ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        self._need_to_export("export_program")
+        return make_program(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+
+    def export(
+        self,
+        format: str,
+        path: str | os.PathLike[str],
+        *,
+        example_inputs: Any = None,
+        options: Mapping[str, Json] | None = None,
+        dynamic_shapes: Any = None,
+        check: bool = True,
+    ) -> Exported:
+        """Write the model in a format that another runtime reads; the session goes on as it was.
+
+        Args:
+            format: the exporter's name, as ``tersely plugins list`` shows it.
+            path: the file or folder. What is there is replaced once the new one is whole.
+            example_inputs: what to run the model with, see `export_program`; formats that store
+                tensors alone need none.
+            options: the exporter's own options.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or see `export_program`.
+            check: whether to read the result with the format's consumer and compare it.
+
+        Returns:
+            The files, their size, and what was checked.
+
+        Raises:
+            ExportError: the format cannot hold a target, or its consumer computes something else.
+                Nothing was written.
+            PluginError: no plugin provides the format, or its exporter fails.
+            ConfigError: the options are wrong.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        made = make_exporter(format, options)
+        self._need_to_export("export")
+        source = make_source(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            self.plan.targets,
+            example_inputs=example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+        return export_source(made, source, path, is_checked=check)
+
+    def _need_to_export(self, call: str) -> None:
+        need_values(self._state, call)
+        if self._state == "attached":
+            self._places.need_unchanged(call)
+            need_all_begun(self.plan.recipe.stages, self.steps, call)
+            for engine in self._engines:
+                engine.need_to_finish(call)
+
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
 
@@ -569,18 +765,24 @@ class Session:
         """
         need_attached(self._state, "finalize")
         self._places.need_unchanged("finalize")
-        need_all_begun(self.plan.recipe.stages, self.steps, "finalize")
+        stages = self.plan.recipe.stages
+        need_all_begun(stages, self.steps, "finalize")
+        need_shrunk(stages, self.steps, done=self._shrunk_paths, call="finalize")
         for engine in self._engines:
             engine.need_to_finish("finalize")
         self._baked = dict(self._kept("finalize"))
-        self._baked_qparams = self._all_qparams()
-        self._baked_integers = self._all_integers()
+        self._baked_remarks = self.remarks
+        foldings, _ = self._engines.quantization.foldings()
+        self._baked_qparams = finished_qparams(self._all_qparams(), foldings)
+        self._baked_integers = finished_integers(self._all_integers(), foldings)
         bound_targets = (
             *self._engines.pruning.bound_targets,
             *self._engines.quantization.bound_targets,
         )
         folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
-        bake(bound_targets, self.model, folds)
+        bake(bound_targets, self.model, folds, foldings=foldings)
+        for folding in foldings:
+            folding.divide(self._baked_integers)
         staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()
@@ -590,6 +792,30 @@ class Session:
         warn_of_staying(staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Give the dense model for a while: nothing masked, quantized, folded or tapped.
+
+        Parameters hold inside what they hold outside, and what is written into them stays, whatever
+        else happens inside. The model is dense for all threads; nothing is exchanged between
+        processes, so each may suspend for itself. A block inside another one does nothing.
+
+        Raises:
+            SessionError: the session is finished; or another session was attached to the model
+                inside and did not end there.
+        """
+        if self._state == "suspended":
+            yield
+            return
+        need_attached(self._state, "suspended")
+        self._was_compressed = self.is_compressed
+        with self._engines.distillation.resting(), suspended(self._attachments, self.model):
+            self._state = "suspended"
+            try:
+                yield
+            finally:
+                self._state = "attached"
 
     def detach(self) -> nn.Module:
         """Remove everything tersely added and give the dense model back, bit for bit.
@@ -627,6 +853,8 @@ class Session:
             history=self.history,
             metrics=self.metrics,
             cuts=self._cuts,
+            shrinks=self._shrinks,
+            shrunk_paths=self._shrunk_paths,
             engines={engine.method: engine.save() for engine in self._engines},
         )
         return state.written(self._engines)
@@ -651,6 +879,7 @@ class Session:
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
+        self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
 
     def _note(self, journal: Journal, *, is_step: bool = False) -> None:
         journal.note_attributes(self._context, "batches", "has_kept_batches")

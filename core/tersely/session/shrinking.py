@@ -14,8 +14,8 @@ from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import is_kept
-from tersely.shrinking.counting import mac_count, parameter_count
-from tersely.shrinking.report import Row, Shrunk
+from tersely.shrinking.counting import Counts, count, total
+from tersely.shrinking.report import Row, Shrunk, Smaller
 from tersely.shrinking.shrink import Shrinking, shrink_module
 
 
@@ -71,9 +71,8 @@ def cut_model(
         SessionError: the example does not run, or the small model's outputs differ.
     """
     args, kwargs = example_call(example_inputs)
-    before = parameter_count(model)
     try:
-        macs = mac_count(model, args, kwargs)
+        before = count(model, args, kwargs)
     except Exception as error:
         raise SessionError(
             f"shrink() cannot run the model with its example_inputs: {error}; give a tensor, a "
@@ -83,12 +82,18 @@ def cut_model(
         model, args, kwargs, kept, round_to=round_to, held=held, approximate=approximate
     )
     try:
+        after = count(model, args, kwargs)
+        whole = _change(total(before), total(after))
         shrunk = Shrunk(
             rows=tuple(_rows(found.cuts.values())),
             stays=found.stays,
             absorbed=found.absorbed,
-            parameters=(before, parameter_count(model)),
-            macs=(macs, mac_count(model, args, kwargs)),
+            **whole,
+            modules=tuple(
+                Smaller(module=name, **_change(counts, after[name]))
+                for name, counts in before.items()
+                if counts != after[name]
+            ),
             error=found.error,
             in_float64=found.in_float64,
         )
@@ -96,6 +101,11 @@ def cut_model(
         found.undoing.undo()
         raise
     return found, shrunk
+
+
+def _change(before: Counts, after: Counts) -> dict[str, tuple[int, int]]:
+    first, second = attrs.asdict(before), attrs.asdict(after)
+    return {key: (first[key], second[key]) for key in first}
 
 
 def _rows(cuts: Iterable[Cut]) -> list[Row]:

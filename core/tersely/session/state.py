@@ -13,6 +13,7 @@ from tersely.engine.saver import Saved, sort_tensors
 from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.session.engines import Engines
+from tersely.shrinking.report import Shrunk
 
 
 @attrs.frozen(eq=False)
@@ -25,7 +26,9 @@ class SavedState:
         history: one mapping for each change of masks.
         metrics: name -> value.
         engines: method -> the state of its engine.
-        cuts: one record for each time the model was shrunk.
+        cuts: one record for each time the model became smaller.
+        shrinks: what each call of `Session.shrink` removed.
+        shrunk_paths: paths of the stages that have ended with shrink.
     """
 
     steps: int
@@ -34,6 +37,8 @@ class SavedState:
     metrics: dict[str, float]
     engines: Mapping[str, Saved]
     cuts: list[dict[str, Json]] = attrs.field(factory=list)
+    shrinks: list[Shrunk] = attrs.field(factory=list)
+    shrunk_paths: list[str] = attrs.field(factory=list)
 
     def written(self, engines: Engines) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Return the state as named tensors and JSON data.
@@ -48,6 +53,8 @@ class SavedState:
             "history": [dict(one) for one in self.history],
             "metrics": dict(self.metrics),
             "cuts": [dict(one) for one in self.cuts],
+            "shrinks": [one.to_dict() for one in self.shrinks],
+            "shrunk_paths": list(self.shrunk_paths),
         }
         for engine in engines:
             saved = self.engines[engine.method]
@@ -77,6 +84,8 @@ def understand(
             history=[dict(one) for one in data["history"]],
             metrics=dict(data["metrics"]),
             cuts=[dict(one) for one in data.get("cuts", [])],
+            shrinks=[Shrunk.from_dict(one) for one in data.get("shrinks", [])],
+            shrunk_paths=[str(one) for one in data.get("shrunk_paths", [])],
             engines={method: Saved(found, dict(data[method])) for method, found in parts.items()},
         )
         for engine in engines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,23 @@ def need_plain_model(model: nn.Module) -> None:
             )
         if parameter.is_meta:
             raise SessionError(f"shrink() found that {name} is on the meta device: load weights")
+
+
+def need_example(example_inputs: Any) -> Any:
+    """Return example inputs, or refuse to shrink without.
+
+    Args:
+        example_inputs: the caller's, or those that the session was attached with.
+
+    Raises:
+        SessionError: there are none.
+    """
+    if example_inputs is None:
+        raise SessionError(
+            "shrink() has no example_inputs to run the model with; give shrink() a tensor, a tuple "
+            "of arguments or a mapping of keyword arguments, or attach with example_inputs=..."
+        )
+    return example_inputs
 
 
 def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> None:

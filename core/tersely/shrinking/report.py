@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import attrs
 
 from tersely.json_value import Json
@@ -44,6 +47,13 @@ class Stay:
     reason: str
     hint: str | None = None
 
+    def __str__(self) -> str:
+        hint = f" ({self.hint})" if self.hint else ""
+        return (
+            f"{self.target}: {self.count} masked slices of dimension {self.dimension} stay: "
+            f"{self.reason}{hint}"
+        )
+
 
 _HINTS = {
     "reads values there that depend on the input": "group it with what it is added to",
@@ -80,6 +90,39 @@ class Absorption:
     mode: str
 
 
+Change: TypeAlias = tuple[int, int]
+"""A count before and now."""
+
+
+@attrs.frozen(kw_only=True)
+class Smaller:
+    """A module that has or computes less, without the modules in it.
+
+    Attributes:
+        module: its full name; empty for the root.
+        parameters: how many parameters it had and has.
+        macs: multiply-accumulate operations of the example, before and now.
+        bytes: what its parameters and buffers took and take.
+    """
+
+    module: str
+    parameters: Change
+    macs: Change
+    bytes: Change
+
+
+_COUNTS = ("parameters", "macs", "bytes")
+
+
+def _spelled(counted: Shrunk | Smaller) -> dict[str, Json]:
+    found = {key: getattr(counted, key) for key in _COUNTS}
+    return {key: {"before": before, "after": after} for key, (before, after) in found.items()}
+
+
+def _changes(data: Mapping[str, Json]) -> dict[str, Change]:
+    return {key: (data[key]["before"], data[key]["after"]) for key in _COUNTS}
+
+
 @attrs.frozen(kw_only=True)
 class Shrunk:
     """What a call of `Session.shrink` removed.
@@ -90,6 +133,8 @@ class Shrunk:
         absorbed: constants that biases took over.
         parameters: how many parameters there were and are.
         macs: multiply-accumulate operations of the example, before and now.
+        bytes: what parameters and buffers took and take.
+        modules: the modules that have or compute less.
         error: the largest difference of an output from the masked model's, relative to the largest
             output where that is above 1.
         in_float64: whether the outputs were compared in double precision.
@@ -98,8 +143,10 @@ class Shrunk:
     rows: tuple[Row, ...]
     stays: tuple[Stay, ...]
     absorbed: tuple[Absorption, ...]
-    parameters: tuple[int, int]
-    macs: tuple[int, int]
+    parameters: Change
+    macs: Change
+    bytes: Change
+    modules: tuple[Smaller, ...]
     error: float
     in_float64: bool
 
@@ -109,25 +156,50 @@ class Shrunk:
             "rows": [attrs.asdict(row) for row in self.rows],
             "stays": [attrs.asdict(stay) for stay in self.stays],
             "absorbed": [attrs.asdict(one) for one in self.absorbed],
-            "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
-            "macs": {"before": self.macs[0], "after": self.macs[1]},
+            **_spelled(self),
+            "modules": [{"module": one.module, **_spelled(one)} for one in self.modules],
             "error": self.error,
             "in_float64": self.in_float64,
         }
 
-    def __str__(self) -> str:
-        lines = [
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Json]) -> Shrunk:
+        """Read back what `to_dict` returned.
+
+        Args:
+            data: JSON data.
+
+        Raises:
+            KeyError: a part is missing.
+            TypeError: a part has fields this version does not know.
+        """
+        return cls(
+            rows=tuple(Row(**row) for row in data["rows"]),
+            stays=tuple(Stay(**stay) for stay in data["stays"]),
+            absorbed=tuple(Absorption(**one) for one in data["absorbed"]),
+            **_changes(data),
+            modules=tuple(
+                Smaller(module=one["module"], **_changes(one)) for one in data["modules"]
+            ),
+            error=data["error"],
+            in_float64=data["in_float64"],
+        )
+
+    @property
+    def summary(self) -> str:
+        """The counts before and now, in one line."""
+        return (
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
-            f"MACs {self.macs[0]:,} -> {self.macs[1]:,}, largest difference {self.error:.2g}"
-        ]
+            f"MACs {self.macs[0]:,} -> {self.macs[1]:,}, bytes {self.bytes[0]:,} -> "
+            f"{self.bytes[1]:,}, largest difference {self.error:.2g}"
+        )
+
+    def __str__(self) -> str:
+        lines = [self.summary]
         for row in self.rows:
             name = f"{row.module}.{row.parameter}" if row.module else row.parameter
             lines.append(f"  {name}: dimension {row.dimension}, {row.before} -> {row.after}")
         for one in self.absorbed:
             lines.append(f"  {one.bias} took over {one.count} constants (exact in {one.mode})")
-        for stay in self.stays:
-            lines.append(
-                f"  {stay.target}: {stay.count} masked slices of dimension {stay.dimension} stay: "
-                f"{stay.reason}" + (f" ({stay.hint})" if stay.hint else "")
-            )
+        lines += [f"  {stay}" for stay in self.stays]
         return "\n".join(lines)

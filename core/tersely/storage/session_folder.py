@@ -162,6 +162,19 @@ def read_session(directory: str | os.PathLike[str]) -> StoredSession:
     )
 
 
+def read_session_data(directory: str | os.PathLike[str]) -> dict[str, Json]:
+    """Read what a saved session holds besides tensors, without reading those.
+
+    Args:
+        directory: the folder that `save_session` wrote.
+
+    Raises:
+        SessionFileError: as for `read_session`.
+    """
+    data: dict[str, Json] = _read_index(Path(directory))["data"]
+    return data
+
+
 def _read_index(folder: Path) -> dict[str, Json]:
     index = folder / INDEX
     try:

@@ -121,7 +121,7 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
         ("pruning: {algorithm: level, config_list: [a]}", ["1:43: pruning.config_list[0]: " + found("'a'", "a pruning entry", "a mapping")]),
         ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: " + misplaced_key("algorithm", "a pruning stage or a quantization stage", "a distillation stage", "write it under 'pruning' or 'quantization'")]),
         ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: " + misplaced_key("op_types", "a quantization entry", "a quantization stage", "write it in an entry of 'config_list'")]),
-        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: " + unknown_key("begin", "a quantization stage", "the keys are algorithm, options, config_list, unreached")]),
+        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: " + unknown_key("begin", "a quantization stage", "the keys are algorithm, options, config_list, unreached, preset, for, exclude_op_names, exclude_op_names_re, exclude_op_types")]),
         ("pruning: {algorithm: level, begin: 1, config_list: [{op_types: [a]}]}", ["1:29: pruning.begin: " + misplaced_key("begin", "a schedule", "a pruning stage", "write it under 'schedule'")]),
     ],
 )  # fmt: skip
@@ -173,7 +173,7 @@ def test_a_job_of_the_wrong_shape(lines):
     text = """\
 model: a
 output: ''
-export: [{format: onnxx}, {format: onnx, opset: 3, x: 1}, {}]
+export: [{format: onnxx}, {format: onnx, options: {opset: 3, x: 1}}, {}]
 seed: -1
 data: {calib: a:b}
 train: train.py:fit:x
@@ -186,9 +186,9 @@ pruning: {}
         "1:8: model: " + found("'a'", "a string such as 'my_package.models:build'"),
         "2:9: output: " + found("''", "a string that is not empty"),
         "3:19: export[0].format: " + found("'onnxx'", "an exporter: onnx", did_you_mean("onnx")),
-        "3:49: export[1].opset: " + found("3", "an integer of at least 17"),
-        "3:52: export[1].x: " + unknown_key("x", "the options of onnx", "the keys are format, opset"),
-        "3:59: export[2]: missing key 'format' in an export (write format: onnx)",
+        "3:59: export[1].options.opset: " + found("3", "an integer of at least 17"),
+        "3:62: export[1].options.x: " + unknown_key("x", "the options of onnx", "the only key is opset"),
+        "3:70: export[2]: missing key 'format' in an export (write format: onnx)",
         "4:7: seed: " + found("-1", "an integer of at least 0"),
         "5:8: data.calib: " + unknown_key("calib", "the data of a job", did_you_mean("calibration")),
         "6:8: train: " + found("'train.py:fit:x'", "a string such as 'my_package.models:build'"),

@@ -45,7 +45,7 @@ def test_nothing_of_a_checkpoint_is_loaded_when_its_last_mask_was_averaged(net, 
 
 def test_a_part_of_a_model_refuses_an_averaged_mask_as_well(net, session):
     state = {key.removeprefix("first."): value for key, value in averaged(net).items()}
-    with pytest.raises(tersely.SessionFileError, match="the mask of weight holds 0.9"):
+    with pytest.raises(tersely.SessionFileError, match=r"the mask of weight holds 0\.9"):
         net.first.load_state_dict(state, strict=False)
 
 

@@ -1,0 +1,142 @@
+"""The one place where a session becomes a graph: an exported program with real integers."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from tersely.errors import ExportError, TerselyError
+from tersely.exporting.dynamic import shapes_of
+from tersely.exporting.preparing import Integers, with_integers
+from tersely.shrinking.program import evaluating
+
+
+def make_program(
+    model: nn.Module,
+    integers: Integers,
+    example_inputs: Any,
+    *,
+    dynamic_shapes: Any = None,
+) -> ExportedProgram:
+    """Export a session's model in evaluation mode; the model is as it was after it.
+
+    Args:
+        model: the session's model, attached or finalized.
+        integers: its quantized parameters.
+        example_inputs: what to call it with: a tensor, a tuple or list of arguments, or a mapping
+            of keyword arguments.
+        dynamic_shapes: which dimensions may differ; see `shapes_of`.
+
+    Returns:
+        A program that shares no memory with the model.
+
+    Raises:
+        ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
+    """
+    args, kwargs = arguments_of(example_inputs)
+    dynamic_shapes = shapes_of(example_inputs, dynamic_shapes)
+    # Recurrent modules write a list of weights while they are exported.
+    flat = {
+        module: list(module.__dict__["_flat_weights"])
+        for module in model.modules()
+        if "_flat_weights" in module.__dict__
+    }
+    try:
+        with (
+            evaluating(model),
+            _without_caches(model),
+            with_integers(model, integers),
+            warnings.catch_warnings(),
+            torch.no_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            exported: ExportedProgram = torch.export.export(
+                model, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
+            )
+            exported = exported.run_decompositions({})
+    except TerselyError:
+        raise
+    except Exception as error:  # the model's own code runs here
+        text = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"torch.export cannot follow {type(model).__name__}: {type(error).__name__}: {text}; "
+            f"export a module without what it names, or change it as torch.export's guide says"
+        ) from error
+    finally:
+        for module, weights in flat.items():
+            module.__dict__["_flat_weights"] = weights
+    _own(exported)
+    _keep_ties(exported)
+    return exported
+
+
+def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Return example inputs as positional and keyword arguments.
+
+    Args:
+        example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+    """
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (list, tuple)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+@contextlib.contextmanager
+def _without_caches(model: nn.Module) -> Iterator[None]:
+    """Let a language model return no cache: a program is one call, and a cache is no tensor."""
+    found: list[Any] = [module.__dict__.get("config") for module in model.modules()]
+    configs = {id(one): one for one in found if getattr(one, "use_cache", None) is True}
+    try:
+        for config in configs.values():
+            config.use_cache = False
+        yield
+    finally:
+        for config in configs.values():
+            config.use_cache = True
+
+
+def _own(program: ExportedProgram) -> None:
+    """Give a program memory of its own; what it holds twice it still holds once."""
+    copies: dict[int, Tensor] = {}
+    for held in (program._state_dict, program._constants):
+        for name, tensor in held.items():
+            if not isinstance(tensor, Tensor):
+                continue
+            if id(tensor) not in copies:
+                copy = tensor.detach().clone()
+                if isinstance(tensor, nn.Parameter):
+                    copy = nn.Parameter(copy, requires_grad=False)
+                copies[id(tensor)] = copy
+            held[name] = copies[id(tensor)]
+
+
+def _keep_ties(program: ExportedProgram) -> None:
+    """Keep one name, the first, of each tensor that has several."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    first: dict[int, Node] = {}
+    gone = set()
+    for place, name in names.items():
+        node, tensor = nodes[place], program._state_dict.get(name)
+        if tensor is None:
+            continue
+        kept = first.setdefault(id(tensor), node)
+        if kept is not node:
+            node.replace_all_uses_with(kept)
+            program.graph.erase_node(node)
+            del program._state_dict[name]
+            gone.add(place)
+    if gone:
+        specs = [one for one in signature.input_specs if one.arg.name not in gone]
+        signature.input_specs[:] = specs
+        program.graph_module.recompile()

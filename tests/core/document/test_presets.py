@@ -1,0 +1,81 @@
+"""Presets: what they stand for, what may stand beside them, and what is wrong."""
+
+import json
+
+import pytest
+
+import tersely
+from tersely.document.load import load_recipe
+from tersely.document.presets import _presets
+from tersely.document.recipe import Stage
+from tersely.document.spec import spec_directory
+
+NAMES = ["w8a8", "w8a8_dynamic", "w4a16", "w4a8_dynamic", "fp8"]
+RUNTIMES = ["onnxruntime", "openvino", "vllm", "executorch"]
+
+
+def test_the_schema_offers_the_presets_and_runtimes_that_exist() -> None:
+    stage = json.loads((spec_directory() / "recipe.schema.json").read_text())["$defs"][
+        "quantization_stage"
+    ]["properties"]
+
+    assert stage["preset"]["enum"] == [*_presets(), None] == [*NAMES, None]
+    assert stage["for"]["enum"] == [*RUNTIMES, None]
+    assert {name for one in _presets().values() for name in one["runtimes"]} == set(RUNTIMES)
+
+
+def test_a_preset_is_the_callers_to_change() -> None:
+    tersely.preset("w8a8")["config_list"].clear()
+
+    assert len(tersely.preset("w8a8")["config_list"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("w8a9", None), "there is no preset 'w8a9' (did you mean 'w8a8'?)"),
+        (("int", None), f"there is no preset 'int' (there are {', '.join(NAMES)})"),
+        (("w8a8", "onnx"), "there is no runtime 'onnx' (did you mean 'onnxruntime'?)"),
+        (
+            ("fp8", "openvino"),
+            "openvino has no integer kernels for preset 'fp8' "
+            "(there are w8a8, w4a16 for openvino; fp8 is for vllm)",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_answered_with_what_does(
+    asked: tuple[str, str | None], message: str
+) -> None:
+    with pytest.raises(tersely.ConfigError) as raised:
+        tersely.preset(*asked)
+
+    assert str(raised.value.problems[0]) == message
+
+
+def stage(**data: object) -> Stage:
+    return load_recipe({"quantization": data}).stages[0]
+
+
+def test_an_algorithm_beside_a_preset_replaces_its_own() -> None:
+    assert stage(preset="w8a8").algorithm == "ptq"
+    assert stage(preset="w8a8", algorithm="qat").algorithm == "qat"
+
+
+def test_a_runtime_has_entries_of_its_own() -> None:
+    general, special = stage(preset="w8a8"), stage(preset="w8a8", **{"for": "onnxruntime"})
+
+    assert [one.path for one in general.entries] == [f"quantization.preset[{i}]" for i in range(3)]
+    assert [one.target_names for one in special.entries] == [
+        ("weight",), ("weight",), ("_input_",), ("_output_",),
+    ]  # fmt: skip
+
+
+def test_own_entries_come_after_those_of_the_preset() -> None:
+    found = stage(
+        preset="w4a16", algorithm="ptq", config_list=[{"op_names": ["head"], "quant_dtype": "int8"}]
+    )
+
+    assert [(one.path, one.is_preset) for one in found.entries] == [
+        ("quantization.preset[0]", True),
+        ("quantization.config_list[0]", False),
+    ]

@@ -1,0 +1,83 @@
+"""Every preset, planned and in force on models of several kinds."""
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+from tersely.document.presets import _presets
+from tersely.planning.resolve import PlanWarning
+
+EVERY = [
+    (name, runtime) for name, one in _presets().items() for runtime in (None, *one["runtimes"])
+]
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(16, 8)
+        self.conv = nn.Conv1d(8, 128, 3, padding=1)
+        self.act = nn.ReLU()
+        self.head = nn.Linear(128, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.act(self.conv(self.words(tokens).mT)).mT)
+
+
+@pytest.mark.parametrize(("name", "runtime"), EVERY)
+def test_a_preset_comes_into_force_and_changes_little(name: str, runtime: str | None) -> None:
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    tokens = torch.randint(16, (4, 12))
+    with torch.no_grad():
+        dense = model(tokens)
+
+    session = tersely.quantize(model, preset=name, runtime=runtime, data=[tokens] * 2)
+
+    with torch.no_grad():
+        error = (model(tokens) - dense).norm() / dense.norm()
+    assert 0 < error < 0.2
+    assert "head" in session.qparams()
+
+
+def test_an_exclude_of_a_preset_that_matches_nothing_is_reported_once() -> None:
+    recipe = {"quantization": {"preset": "w8a8", "exclude_op_names": ["1", "nope"]}}
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+
+    with pytest.warns(PlanWarning, match="1 matched nothing"):
+        plan = tersely.plan(model, recipe)
+
+    assert [str(one) for one in plan.unmatched] == [
+        "quantization.exclude_op_names[1]: 'nope': no module has this name"
+    ]
+    assert {one.module for one in plan} == {"0"}
+
+
+def test_a_preset_that_finds_nothing_in_a_model_says_so() -> None:
+    with pytest.raises(tersely.PlanError, match="reaches no target of this model"):
+        tersely.quantize(nn.Sequential(nn.ReLU()), preset="w4a16")
+
+
+def test_a_runtime_without_a_preset_is_an_error() -> None:
+    entries = [{"op_types": ["Linear"]}]
+
+    with pytest.raises(tersely.ConfigError, match="'for' belongs to a 'preset'"):
+        tersely.quantize(nn.Linear(1, 1), entries, algorithm="rtn", runtime="vllm")
+
+
+def test_a_session_with_a_preset_is_loaded_as_it_was(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = Mixed()
+    tokens = torch.randint(16, (2, 6))
+    session = tersely.quantize(model, preset="w8a8", runtime="onnxruntime", data=[tokens])
+    session.save(tmp_path)
+    again = Mixed()
+    again.load_state_dict(
+        {key: value for key, value in model.state_dict().items() if "_tersely_" not in key}
+    )
+
+    tersely.load_session(again, tmp_path)
+
+    with torch.no_grad():
+        assert torch.equal(again.eval()(tokens), model.eval()(tokens))

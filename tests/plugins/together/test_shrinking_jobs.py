@@ -1,0 +1,227 @@
+"""Jobs whose stages end with shrink: killed and resumed, reported, loaded and shrunk afterwards."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import tersely
+from tersely.jobs.runner import run_job
+from tersely.session.baking import FinalizeWarning
+
+CODE = """
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+
+
+def example():
+    return torch.randn(2, 3, 8, 8)
+
+
+def labelled():
+    return [(example(), torch.tensor([0, 1]))]
+
+
+def epoch():
+    for number in range(3):
+        # The process is killed in the middle of the epoch whose turn it is.
+        stop = HERE / "stop"
+        if number == 1 and stop.exists():
+            turns = int(stop.read_text()) - 1
+            stop.write_text(str(turns))
+            if not turns:
+                stop.unlink()
+                os.kill(os.getpid(), 9)
+        yield torch.randn(4, 3, 8, 8), torch.randint(0, 2, (4,))
+
+
+def listed():
+    return list(epoch())
+
+
+def evaluate(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def own_loop(model, session):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(6):
+        optimizer.zero_grad()
+        model(example()).square().mean().backward()
+        optimizer.step()
+        session.step(optimizer=optimizer)
+"""
+# An input that is quantized stays so in the finished model, which says it once.
+pytestmark = pytest.mark.filterwarnings("ignore::tersely.session.baking.FinalizeWarning")
+
+PRUNING = {"algorithm": "l1_norm", "config_list": [{"op_names": ["0"], "sparse_ratio": 0.5}]}
+GROWING = {**PRUNING, "schedule": {"name": "agp", "times": 3}}
+PIPELINE = {
+    "stages": [
+        {"until": 5, "shrink": True, "pruning": GROWING},
+        {
+            "quantization": {
+                "algorithm": "qat",
+                "config_list": [{"op_types": ["Linear"], "target_names": ["_input_", "weight"]}],
+            },
+            "distillation": {"config_list": [{"op_names": ["4"]}]},
+        },
+    ]
+}
+JOB = {
+    "model": "shrunk_parts:build",
+    "teacher": "shrunk_parts:build",
+    "data": {
+        "train": "shrunk_parts:epoch",
+        "example": "shrunk_parts:example",
+        "evaluate": "shrunk_parts:evaluate",
+    },
+    "loop": {"epochs": 3, "lr": 0.01, "loss": "cross_entropy"},
+    "recipe": PIPELINE,
+    "output": "runs/first",
+    "seed": 0,
+}
+DENSE, SMALL = 8 * 27 + 8 + 18, 4 * 27 + 4 + 10
+
+
+class Shop:
+    """A folder with a job."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.output = folder / "runs" / "first"
+        (folder / "shrunk_parts.py").write_text(CODE, encoding="utf-8")
+        self.write()
+
+    def write(self, **changes):
+        job = {key: value for key, value in {**JOB, **changes}.items() if value is not None}
+        (self.folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+
+    def run(self, **options):
+        said = Console(file=io.StringIO(), width=200)
+        report = run_job(self.folder / "job.json", console=said, **options)
+        return report, said.file.getvalue()
+
+    def in_a_process(self):
+        command = [sys.executable, "-m", "tersely.cli.main", "run", "job.json"]
+        return subprocess.run(
+            command, cwd=self.folder, env=os.environ, capture_output=True, text=True, check=False
+        )
+
+    def build(self):
+        names = {}
+        exec(compile(CODE.replace("__file__", "'.'"), "parts", "exec"), names)
+        return names["build"]()
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return Shop(tmp_path)
+
+
+def results(folder):
+    files = [folder / "model.safetensors", *sorted((folder / "session").iterdir())]
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The result of a run that nobody interrupts."""
+    shop = Shop(tmp_path_factory.mktemp("whole"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FinalizeWarning)
+        shop.run()
+    return results(shop.output)
+
+
+# Inside of the second epoch, before the model is shrunk, and inside of the third, after it.
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_killed_job_goes_on_bit_for_bit(shop, whole, epoch):
+    (shop.folder / "stop").write_text(str(epoch))
+    killed = shop.in_a_process()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    _, said = shop.run(resume=True)
+    assert f"epoch {epoch - 1}\n" in said
+    assert results(shop.output) == whole
+
+
+def test_the_result_is_small_and_its_report_says_how(shop):
+    report, said = shop.run()
+    (shrunk,) = report.shrinks
+    assert shrunk.parameters == (DENSE, SMALL)
+    assert report.metrics["before"] == DENSE
+    assert report.metrics["after"] == SMALL
+    assert "made smaller" in said
+    assert f"{DENSE} -&gt; {SMALL}" in (shop.output / "report.html").read_text()
+    assert load_file(shop.output / "model.safetensors")["0.weight"].shape == (4, 3, 3, 3)
+
+
+def test_the_small_model_is_loaded_from_the_run(shop):
+    shop.write(recipe={"pruning": {**GROWING, "shrink": True}}, teacher=None)
+    shop.run()
+    inputs = torch.randn(2, 3, 8, 8)
+    loaded = tersely.load_shrunk(shop.build(), shop.output).eval()
+    assert loaded[0].out_channels == 4
+    torch.testing.assert_close(loaded(inputs), tersely.load_run(shop.output)(inputs))
+
+
+def test_the_first_calibration_batch_is_the_example_where_the_job_has_none(shop):
+    data = {"calibration": "shrunk_parts:labelled", "labels": True}
+    recipe = {"pruning": {**PRUNING, "shrink": {"round_to": 4}}}
+    shop.write(recipe=recipe, teacher=None, data=data, loop=None)
+    report, _ = shop.run()
+    assert report.shrinks[0].parameters == (DENSE, SMALL)
+
+
+def test_a_loop_of_ones_own_hands_its_optimizer_to_step(shop):
+    data = {"example": "shrunk_parts:example"}
+    recipe = {"pruning": {**GROWING, "shrink": True}}
+    shop.write(recipe=recipe, teacher=None, data=data, loop=None, train="shrunk_parts:own_loop")
+    report, _ = shop.run()
+    assert [moment.event for moment in report.history if moment.event == "shrink"] == ["shrink"]
+    assert {moment.step for moment in report.history if moment.event == "shrink"} == {3}
+
+
+def test_what_training_ends_before_its_period_is_shrunk_at_the_end(shop):
+    stages = [{"until": 100, "shrink": True, "pruning": GROWING}]
+    shop.write(recipe={"stages": stages}, teacher=None)
+    report, _ = shop.run()
+    assert report.shrinks[0].parameters == (DENSE, SMALL)
+    assert report.history[-1].step == 9
+
+
+def test_a_job_without_example_is_refused_before_anything_runs(shop):
+    shop.write(data={"train": "shrunk_parts:epoch"})
+    with pytest.raises(tersely.ConfigError) as caught:
+        shop.run()
+    (problem,) = caught.value.problems
+    assert problem.path == "recipe.stages[0].shrink"
+    assert "the job has none" in problem.message
+
+
+def test_a_loop_that_ends_before_the_sparsity_is_reached_is_refused(shop):
+    growing = {**GROWING, "schedule": {"name": "agp", "times": 30}, "shrink": True}
+    recipe = {"pruning": growing}
+    shop.write(recipe=recipe, teacher=None, data={**JOB["data"], "train": "shrunk_parts:listed"})
+    with pytest.raises(tersely.ConfigError, match="ends with shrink, masks more until step 30"):
+        shop.run()
