@@ -22,6 +22,7 @@ from tersely.planning.left_out import derived_types_hint, fused_parameters_hint
 from tersely.planning.obstacles import (
     absence,
     has_tensor,
+    has_values,
     holder_of,
     module_obstacle,
     no_template,
@@ -254,8 +255,13 @@ class _StagePlanner:
         if found is not None:
             self.draft.blame(origin.path, _full(name, target), found)
             return None
-        if shared.follows is not None and not has_tensor(module, shared.follows):
-            reason = f"it follows {shared.follows}, and the module has None there"
+        if not tensor.numel():
+            reason = f"it is empty, of shape {list(tensor.shape)}"
+            self.draft.skipped.append(Skipped(name, target, reason))
+            return None
+        if shared.follows is not None and not has_values(module, shared.follows):
+            held = "an empty tensor" if has_tensor(module, shared.follows) else "None"
+            reason = f"it follows {shared.follows}, and the module has {held} there"
             self.draft.skipped.append(Skipped(name, target, reason))
             return None
         return kind, tensor
