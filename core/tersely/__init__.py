@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tersely.arithmetic.qparams import QParams as QParams
     from tersely.arithmetic.ranges import MinMax as MinMax
     from tersely.arithmetic.ranges import block_range as block_range
+    from tersely.contracts.exporter import Exporter as Exporter
+    from tersely.contracts.exporter import ExportSource as ExportSource
+    from tersely.contracts.exporter import QuantizedActivation as QuantizedActivation
     from tersely.contracts.granularity import Granularity as Granularity
     from tersely.contracts.matrices import Layout as Layout
     from tersely.contracts.matrices import from_matrices as from_matrices
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from tersely.errors import TerselyError as TerselyError
     from tersely.errors import TrainingError as TrainingError
     from tersely.errors import UnknownPluginError as UnknownPluginError
+    from tersely.exporting.export import Exported as Exported
     from tersely.jobs.finished import load_run as load_run
     from tersely.planning.auto_fusion import auto_fuse_names as auto_fuse_names
     from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
@@ -114,6 +118,9 @@ _WHERE = {
     "DependencyTracerInfo": "tersely.registry.descriptors",
     "DistillationEntry": "tersely.document.builders",
     "ExportError": "tersely.errors",
+    "ExportSource": "tersely.contracts.exporter",
+    "Exported": "tersely.exporting.export",
+    "Exporter": "tersely.contracts.exporter",
     "ExporterInfo": "tersely.registry.descriptors",
     "Granularity": "tersely.contracts.granularity",
     "GranularityInfo": "tersely.registry.descriptors",
@@ -138,6 +145,7 @@ _WHERE = {
     "QParams": "tersely.arithmetic.qparams",
     "QuantizationEntry": "tersely.document.builders",
     "QuantizationTarget": "tersely.contracts.quantizer",
+    "QuantizedActivation": "tersely.contracts.exporter",
     "QuantizedWeight": "tersely.contracts.quantizer",
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",

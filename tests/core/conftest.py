@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+TOY_OPTIONS = {
+    "type": "object",
+    "properties": {"fails": {"enum": ["refusals", "write", "nothing", "check"]}},
+    "additionalProperties": False,
+}
+
+
 @pytest.fixture
 def toy_pruners() -> Iterator[None]:
     """Register ``toy`` (every weight alone) and ``toy_rows`` (output channels), by magnitude."""
@@ -43,11 +50,31 @@ def toy_pruners() -> Iterator[None]:
 
         @tersely.hookimpl
         def tersely_exporters(self) -> list[tersely.ExporterInfo]:
-            return [tersely.ExporterInfo(name="toy_names", implementation="tersely_toy:Names")]
+            reference = "tersely_toy:Names"
+            return [
+                tersely.ExporterInfo(
+                    name="toy_names", implementation=reference, suffix=".txt", options=TOY_OPTIONS
+                )
+            ]
 
     class Names:
-        def export(self, model: object, session: object, directory: object) -> None:
-            (directory / "names.txt").write_text("\n".join(model.state_dict()))
+        def __init__(self, *, fails: str = "") -> None:
+            self.fails = fails
+
+        def refusals(self, source: tersely.ExportSource) -> list[tersely.Refusal]:
+            refused = self.fails == "refusals"
+            return [tersely.Refusal("it has a name", name) for name in source.floats] * refused
+
+        def write(self, source: tersely.ExportSource, path: object) -> list[object]:
+            path.write_text("\n".join([*source.integers, *source.floats]))
+            if self.fails == "write":
+                raise ValueError("no more names")
+            return [] if self.fails == "nothing" else [path]
+
+        def check(self, source: tersely.ExportSource, path: object) -> dict[str, int]:
+            if self.fails == "check":
+                raise tersely.ExportError("its name was read differently", target="0.weight")
+            return {"names": len(path.read_text().split())}
 
     module = ModuleType("tersely_toy")
     module.Magnitude, module.Names, module.line = Magnitude, Names, lambda progress: progress

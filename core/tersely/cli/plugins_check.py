@@ -51,6 +51,7 @@ def _nothing_to_check(installed: Registry, name: str) -> PluginError:
 def _contracts() -> Mapping[str, type[Contract]]:
     # Late: contracts run algorithms, so they import torch.
     from tersely.testing import (
+        ExporterContract,
         GranularityContract,
         LossContract,
         PrunerContract,
@@ -62,6 +63,7 @@ def _contracts() -> Mapping[str, type[Contract]]:
         "quantizer": QuantizerContract,
         "granularity": GranularityContract,
         "loss": LossContract,
+        "exporter": ExporterContract,
     }
 
 

@@ -12,12 +12,12 @@ import attrs
 import click
 
 from tersely.registry.hookspecs import plugin_api
-from tersely.registry.kinds import GRANULARITY, LOSS, PRUNER, QUANTIZER, Kind
+from tersely.registry.kinds import EXPORTER, GRANULARITY, LOSS, PRUNER, QUANTIZER, Kind
 from tersely.registry.registry import Registry, registry
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-_KINDS = {kind.name: kind for kind in (PRUNER, QUANTIZER, GRANULARITY, LOSS)}
+_KINDS = {kind.name: kind for kind in (PRUNER, QUANTIZER, GRANULARITY, LOSS, EXPORTER)}
 
 
 @attrs.frozen(kw_only=True)

@@ -171,9 +171,12 @@ def _build_schedule(data: Mapping[str, Json], period: Period) -> Schedule:
 
 
 def _build_export(data: Mapping[str, Json]) -> Export:
-    options = {key: value for key, value in data.items() if key != "format"}
     schema = registry().exporters.info(data["format"]).options
-    return Export(format=data["format"], options=integers_by_schema(options, schema))
+    return Export(
+        format=data["format"],
+        options=integers_by_schema(data.get("options", {}), schema),
+        dynamic_shapes=data.get("dynamic_shapes"),
+    )
 
 
 def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Entry:

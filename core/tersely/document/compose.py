@@ -56,7 +56,9 @@ def compose(registry: Registry) -> dict[str, Json]:
     definitions["exporter_name"] = _closed(
         definitions["exporter_name"], registry.exporters, "exporters"
     )
-    definitions["export"]["allOf"] = _options_beside(registry.exporters, key="format")
+    definitions["export"]["allOf"] = _options_by_name(
+        registry.exporters, key="format", title=definitions["export"]["title"]
+    )
     definitions["loss"] = _choice(definitions["loss"], registry.losses, catalog_name="losses")
     definitions["granularity"] = _choice(
         definitions["granularity"],
@@ -153,15 +155,6 @@ def _options_by_name(catalog: Catalog[Descriptor], *, key: str, title: str) -> l
         if registration.descriptor.options.get("required"):
             then["required"] = ["options"]
         rules.append({"if": _is_named(key, names), "then": then})
-    return rules
-
-
-def _options_beside(catalog: Catalog[Descriptor], *, key: str) -> list[Json]:
-    rules = []
-    for names, registration in _registrations(catalog):
-        options = _options(registration)
-        options["properties"] = {key: True, **options.get("properties", {})}
-        rules.append({"if": _is_named(key, names), "then": options})
     return rules
 
 

@@ -19,10 +19,12 @@ class Export:
     Attributes:
         format: the exporter's name in the registry.
         options: the exporter's own options.
+        dynamic_shapes: ``batch``, or argument -> names of its dimensions, or None.
     """
 
     format: str
     options: Mapping[str, Json] = attrs.field(factory=dict)
+    dynamic_shapes: Json = None
 
 
 @attrs.frozen(kw_only=True)

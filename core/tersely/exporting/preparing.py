@@ -14,7 +14,7 @@ The user's own Parameter objects come back after it, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,8 +50,12 @@ Integers = Sequence[tuple[BoundTarget, IntegerTensor]]
 
 
 @contextmanager
-def with_integers(model: nn.Module, integers: Integers) -> Iterator[None]:
+def with_integers(
+    model: nn.Module, integers: Integers
+) -> Iterator[Mapping[nn.Module, Collection[str]]]:
     """Give a model integers in the place of its quantized parameters inside the block.
+
+    It yields, for modules that have integers, the buffers that are integers or read them.
 
     Args:
         model: the session's model, attached or finalized.
@@ -76,7 +80,7 @@ def with_integers(model: nn.Module, integers: Integers) -> Iterator[None]:
         changes = [_changed(module, stored.get(module, {}), made) for module in modules]
         for change in changes:
             change.put()
-        yield
+        yield {change.module: change.stored for change in changes}
     finally:
         for one in before:
             one.put_back()
@@ -173,12 +177,14 @@ class _Change:
         parameters: its parameters.
         buffers: its buffers.
         instruments: what it does.
+        stored: the buffers that are integers or read them.
     """
 
     module: nn.Module
     parameters: Mapping[str, Tensor | None]
     buffers: Mapping[str, Tensor | None]
     instruments: Instruments
+    stored: Collection[str] = ()
 
     def put(self) -> None:
         """Make it so."""
@@ -206,6 +212,7 @@ def _changed(
         return _Change(module, {}, {}, attrs.evolve(instruments, parameters={}))
     parameters: dict[str, Tensor | None] = dict(module._parameters)
     buffers = {name: one for name, one in module._buffers.items() if not name.startswith(PREFIX)}
+    plain = set(buffers)
     steps: dict[str, tuple[Transform, ...]] = {}
     for name in dict.fromkeys((*instruments.parameters, *stored)):
         if name in stored:
@@ -214,6 +221,7 @@ def _changed(
         else:
             _put_values(module, name, parameters, buffers, made)
             steps[name] = ()
+    own = (set(buffers) - plain) | (set(stored) & plain)
     fold = instruments.fold
     # A finished module multiplies its input back, because its weight has the size of its class.
     is_divided = any(
@@ -240,7 +248,7 @@ def _changed(
         outputs={site: chain for site, chain in outputs.items() if chain},
         fold=Fold(None, fold.activation) if isinstance(fold, Fold) else fold,
     )
-    return _Change(module, parameters, buffers, changed)
+    return _Change(module, parameters, buffers, changed, own)
 
 
 def _put_integers(

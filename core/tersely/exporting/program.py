@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from tersely.errors import ExportError, TerselyError
+from tersely.exporting.dynamic import shapes_of
 from tersely.exporting.preparing import Integers, with_integers
 from tersely.shrinking.program import evaluating
 
@@ -31,8 +32,7 @@ def make_program(
         integers: its quantized parameters.
         example_inputs: what to call it with: a tensor, a tuple or list of arguments, or a mapping
             of keyword arguments.
-        dynamic_shapes: what ``torch.export.export`` takes; for a single tensor also its own
-            dimensions.
+        dynamic_shapes: which dimensions may differ; see `shapes_of`.
 
     Returns:
         A program that shares no memory with the model.
@@ -41,8 +41,7 @@ def make_program(
         ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
     """
     args, kwargs = arguments_of(example_inputs)
-    if isinstance(example_inputs, Tensor) and _is_of_one(dynamic_shapes):
-        dynamic_shapes = (dynamic_shapes,)
+    dynamic_shapes = shapes_of(example_inputs, dynamic_shapes)
     # Recurrent modules write a list of weights while they are exported.
     flat = {
         module: list(module.__dict__["_flat_weights"])
@@ -103,12 +102,6 @@ def _without_caches(model: nn.Module) -> Iterator[None]:
     finally:
         for config in configs.values():
             config.use_cache = True
-
-
-def _is_of_one(dynamic_shapes: Any) -> bool:
-    if isinstance(dynamic_shapes, Mapping):
-        return all(isinstance(one, int) for one in dynamic_shapes)
-    return isinstance(dynamic_shapes, list)
 
 
 def _own(program: ExportedProgram) -> None:

@@ -182,15 +182,6 @@ def finalize(run: Run) -> Run:
     return attrs.evolve(run, built=model)
 
 
-def export(run: Run) -> Run:
-    """Write every format the job asks for."""
-    folder = run.folder / "exports"
-    folder.mkdir(exist_ok=True)
-    for exporter in run.exporters:
-        exporter.export(run.model, run.attached, folder)
-    return run
-
-
 def write_report(run: Run) -> Run:
     """Write the report as JSON and HTML."""
     if run.report is not None:

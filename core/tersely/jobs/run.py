@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 from torch import nn
@@ -62,7 +61,6 @@ class Run:
     Attributes:
         job: what to do.
         calls: the user's callables.
-        exporters: one exporter for each entry of ``job.export``.
         folder: where everything is written.
         voice: whom to tell.
         record: what is finished.
@@ -76,7 +74,6 @@ class Run:
 
     job: Job
     calls: References
-    exporters: tuple[Any, ...] = ()  # foreign objects with an `export` method
     folder: Path
     voice: Voice
     record: RunRecord

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from tersely.document.job import Job
 from tersely.document.load import load_job
 from tersely.errors import SessionFileError
+from tersely.exporting.export import make_exporter
 from tersely.extras import extra
 from tersely.jobs import phases
+from tersely.jobs.exporting import export
 from tersely.jobs.folders import (
     check_output,
     partial_folder,
@@ -36,7 +36,6 @@ from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.shrinking import shrink_the_rest
 from tersely.jobs.start_order import is_compressed_last
-from tersely.registry.registry import registry
 from tersely.reporting.report import Report, read_report
 from tersely.reporting.terminal import show_report
 
@@ -80,19 +79,16 @@ def run_job(
     with job_imports(job.directory):
         calls = load_references(job)
         check_optimizer(job)
-        exporters = tuple(_exporter(one.format, one.options) for one in job.export)
+        for one in job.export:
+            # Before anything expensive: the format, its options and its libraries are there.
+            make_exporter(one.format, one.options)
         with only_run(job.output):
             check_output(job.output)  # again: another run may have written since
             recover(job.output)
             record, finished = _starting_point(job, resume=resume, console=console)
             if finished is not None:
                 return finished
-            return _carry_out(job, record, calls=calls, exporters=exporters, console=console)
-
-
-def _exporter(name: str, options: object) -> Any:
-    implementation: Callable[..., Any] = registry().exporters[name]
-    return implementation(**dict(options))  # type: ignore[call-overload]  # a mapping of options
+            return _carry_out(job, record, calls=calls, console=console)
 
 
 def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRecord, Report | None]:
@@ -135,7 +131,6 @@ def _carry_out(
     record: RunRecord,
     *,
     calls: References,
-    exporters: tuple[Any, ...],
     console: Console,
 ) -> Report:
     folder = partial_folder(job.output)
@@ -144,7 +139,6 @@ def _carry_out(
         run = Run(
             job=job,
             calls=calls,
-            exporters=exporters,
             folder=folder,
             voice=voice,
             record=record,
@@ -186,8 +180,8 @@ def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
         (Phase("shrink", shrink_the_rest), any(one.shrink for one in job.recipe.stages)),
         (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
         (Phase("save the session", phases.save), True),
+        (Phase("export", export), bool(job.export)),
         (Phase("finalize", phases.finalize), True),
-        (Phase("export", phases.export), bool(job.export)),
         (Phase("write the report", phases.write_report), True),
     )
     return tuple(

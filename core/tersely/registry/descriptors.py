@@ -195,7 +195,7 @@ class ScheduleInfo(Descriptor):
 
 @attrs.frozen(kw_only=True)
 class ExporterInfo(Descriptor):
-    """An export format; ``Object(**options).export(model, session, directory)`` writes files.
+    """An export format; ``Object(**options)`` refuses, writes and checks, see `tersely.Exporter`.
 
     Attributes:
         suffix: the ending of the main file it writes, as in ``.onnx``.

@@ -75,6 +75,7 @@ EXPORTER = Kind(
     catalog="exporters",
     hook="tersely_exporters",
     descriptor=ExporterInfo,
+    family="tersely-export",
 )
 TRACER = Kind(
     name="tracer",

@@ -26,13 +26,16 @@ from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
+from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
+from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
+from tersely.quantization.factors import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
@@ -109,6 +112,7 @@ class Session:
         self._baked: dict[BoundTarget, Tensor] = {}
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
         self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
+        self._baked_remarks: tuple[str, ...] = ()
         self._begin(plan)
 
     def _begin(self, plan: Plan) -> None:
@@ -149,6 +153,13 @@ class Session:
         """Paths of the stages whose period has not begun, as in ``stages[1].quantization``."""
         stages = waiting_stages(self.plan.recipe.stages, self.steps)
         return tuple(stage.path for stage in stages)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the report says of what is in force, as sentences."""
+        if self._state == "finalized":
+            return self._baked_remarks
+        return tuple(text for engine in self._engines for text in engine.remarks())
 
     @property
     def shrunk_stages(self) -> frozenset[int]:
@@ -665,8 +676,9 @@ class Session:
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
                 mapping of keyword arguments.
-            dynamic_shapes: which dimensions may differ, as ``torch.export.export`` takes them; for
-                one tensor its dimensions alone, as in ``{0: torch.export.Dim("batch")}``.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or what
+                ``torch.export.export`` takes; for one tensor its dimensions alone.
 
         Returns:
             A program that shares no memory with the model.
@@ -682,6 +694,49 @@ class Session:
             example_inputs,
             dynamic_shapes=dynamic_shapes,
         )
+
+    def export(
+        self,
+        format: str,
+        path: str | os.PathLike[str],
+        *,
+        example_inputs: Any = None,
+        options: Mapping[str, Json] | None = None,
+        dynamic_shapes: Any = None,
+        check: bool = True,
+    ) -> Exported:
+        """Write the model in a format that another runtime reads; the session goes on as it was.
+
+        Args:
+            format: the exporter's name, as ``tersely plugins list`` shows it.
+            path: the file or folder. What is there is replaced once the new one is whole.
+            example_inputs: what to run the model with, see `export_program`; formats that store
+                tensors alone need none.
+            options: the exporter's own options.
+            dynamic_shapes: which dimensions may differ: ``"batch"`` for the first one of every
+                tensor, names such as ``{"tokens": ["batch", "time"]}``, or see `export_program`.
+            check: whether to read the result with the format's consumer and compare it.
+
+        Returns:
+            The files, their size, and what was checked.
+
+        Raises:
+            ExportError: the format cannot hold a target, or its consumer computes something else.
+                Nothing was written.
+            PluginError: no plugin provides the format, or its exporter fails.
+            ConfigError: the options are wrong.
+            SessionError: nothing is in force yet, or the session was detached.
+        """
+        made = make_exporter(format, options)
+        self._need_to_export("export")
+        source = make_source(
+            self.model,
+            self._baked_integers or self._all_integers(),
+            self.plan.targets,
+            example_inputs=example_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+        return export_source(made, source, path, is_checked=check)
 
     def _need_to_export(self, call: str) -> None:
         need_values(self._state, call)
@@ -711,14 +766,18 @@ class Session:
         for engine in self._engines:
             engine.need_to_finish("finalize")
         self._baked = dict(self._kept("finalize"))
-        self._baked_qparams = self._all_qparams()
-        self._baked_integers = self._all_integers()
+        self._baked_remarks = self.remarks
+        foldings, _ = self._engines.quantization.foldings()
+        self._baked_qparams = finished_qparams(self._all_qparams(), foldings)
+        self._baked_integers = finished_integers(self._all_integers(), foldings)
         bound_targets = (
             *self._engines.pruning.bound_targets,
             *self._engines.quantization.bound_targets,
         )
         folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
-        bake(bound_targets, self.model, folds)
+        bake(bound_targets, self.model, folds, foldings=foldings)
+        for folding in foldings:
+            folding.divide(self._baked_integers)
         staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()

@@ -5,6 +5,7 @@ everything that is wrong; `contract_results` returns the single checks for listi
 """
 
 from tersely.testing.contract import CheckResult, Contract, ContractError, contract_results
+from tersely.testing.exporter import ExporterContract, check_exporter
 from tersely.testing.granularity import GranularityContract, check_granularity
 from tersely.testing.loss import LossContract, check_loss
 from tersely.testing.pruner import PrunerContract, check_pruner
@@ -14,10 +15,12 @@ __all__ = [
     "CheckResult",
     "Contract",
     "ContractError",
+    "ExporterContract",
     "GranularityContract",
     "LossContract",
     "PrunerContract",
     "QuantizerContract",
+    "check_exporter",
     "check_granularity",
     "check_loss",
     "check_pruner",

@@ -21,7 +21,7 @@ from tersely.registry.descriptors import Descriptor
 from tersely.registry.hookspecs import ENTRY_POINT_GROUP
 from tersely.registry.registry import registry
 
-Kind = Literal["pruners", "quantizers", "granularities", "losses"]
+Kind = Literal["pruners", "quantizers", "granularities", "losses", "exporters"]
 
 
 _MAKERS: Mapping[str, Callable[[str, Mapping[str, Json]], object]] = {

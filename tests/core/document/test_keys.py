@@ -173,7 +173,7 @@ def test_a_job_of_the_wrong_shape(lines):
     text = """\
 model: a
 output: ''
-export: [{format: onnxx}, {format: onnx, opset: 3, x: 1}, {}]
+export: [{format: onnxx}, {format: onnx, options: {opset: 3, x: 1}}, {}]
 seed: -1
 data: {calib: a:b}
 train: train.py:fit:x
@@ -186,9 +186,9 @@ pruning: {}
         "1:8: model: " + found("'a'", "a string such as 'my_package.models:build'"),
         "2:9: output: " + found("''", "a string that is not empty"),
         "3:19: export[0].format: " + found("'onnxx'", "an exporter: onnx", did_you_mean("onnx")),
-        "3:49: export[1].opset: " + found("3", "an integer of at least 17"),
-        "3:52: export[1].x: " + unknown_key("x", "the options of onnx", "the keys are format, opset"),
-        "3:59: export[2]: missing key 'format' in an export (write format: onnx)",
+        "3:59: export[1].options.opset: " + found("3", "an integer of at least 17"),
+        "3:62: export[1].options.x: " + unknown_key("x", "the options of onnx", "the only key is opset"),
+        "3:70: export[2]: missing key 'format' in an export (write format: onnx)",
         "4:7: seed: " + found("-1", "an integer of at least 0"),
         "5:8: data.calib: " + unknown_key("calib", "the data of a job", did_you_mean("calibration")),
         "6:8: train: " + found("'train.py:fit:x'", "a string such as 'my_package.models:build'"),

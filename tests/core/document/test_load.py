@@ -156,7 +156,7 @@ model_args: {width: 8}
 data: {calibration: data:batches}
 recipe: recipes/first.yaml
 output: runs/first
-export: [{format: onnx, opset: 18.0}]
+export: [{format: onnx, options: {opset: 18.0}}]
 seed: 3
 """
 

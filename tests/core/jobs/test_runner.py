@@ -12,7 +12,7 @@ from messages import unfit_checkpoint, without_resume
 from safetensors.torch import load_file
 
 import tersely
-from tersely.errors import ConfigError, PlanError, SessionFileError
+from tersely.errors import ConfigError, ExportError, PlanError, SessionFileError
 from tersely.jobs import folders
 from tersely.reporting.report import read_report
 
@@ -145,8 +145,17 @@ def test_exporters_write_into_exports(workshop: Any, run: Run) -> None:
 
     run()
 
-    names = (workshop.output / "exports" / "names.txt").read_text().split()
+    names = (workshop.output / "exports" / "model.txt").read_text().split()
     assert names == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_a_format_that_cannot_be_written_leaves_the_run_unfinished(workshop: Any, run: Run) -> None:
+    workshop.write(export=[{"format": "toy_names", "options": {"fails": "refusals"}}])
+
+    with pytest.raises(ExportError, match="toy_names: 4 targets cannot be exported"):
+        run()
+
+    assert not workshop.output.exists()
 
 
 def test_the_same_seed_gives_the_same_model(workshop: Any, run: Run) -> None:

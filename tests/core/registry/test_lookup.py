@@ -121,6 +121,7 @@ def test_a_missing_family_is_named_with_the_command_that_installs_it(load):
         ("granularities", "a granularity", "tersely-granularity"),
         ("losses", "a loss", "tersely-distillation"),
         ("schedules", "a schedule", "tersely-pruning"),
+        ("exporters", "an exporter", "tersely-export"),
         ("tracers", "a tracer", "tersely-shrink"),
     ],
 )
@@ -130,12 +131,6 @@ def test_each_kind_names_its_own_family(load, catalog, kind, family):
     assert text == (
         f"no plugin provides {kind} called 'x'\n"
         f"  {family}, which provides the official {catalog}, is not installed: pip install {family}"
-    )
-
-
-def test_exporters_have_no_official_family_yet(load):
-    assert message_of(UnknownPluginError, load().exporters.info, "onnx") == (
-        "no plugin provides an exporter called 'onnx'"
     )
 
 

@@ -59,3 +59,16 @@ def tersely_distillation_losses() -> list[tersely.LossInfo]:
             summary="Mean log-cosh of the difference.",
         )
     ]
+
+
+@tersely.hookimpl
+def tersely_exporters() -> list[tersely.ExporterInfo]:
+    """Return the export format."""
+    return [
+        tersely.ExporterInfo(
+            name="arrays",
+            implementation="tersely_ria.arrays:Arrays",
+            suffix=".npz",
+            summary="NumPy arrays: integers where weights are quantized, floats elsewhere.",
+        )
+    ]

@@ -1,6 +1,12 @@
 """The whole test suite a plugin needs to start with."""
 
-from tersely.testing import check_granularity, check_loss, check_pruner, check_quantizer
+from tersely.testing import (
+    check_exporter,
+    check_granularity,
+    check_loss,
+    check_pruner,
+    check_quantizer,
+)
 
 
 def test_the_pruner_keeps_its_contract():
@@ -17,3 +23,7 @@ def test_the_quantizer_keeps_its_contract():
 
 def test_the_loss_keeps_its_contract():
     check_loss("log_cosh")
+
+
+def test_the_exporter_keeps_its_contract():
+    check_exporter("arrays")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 from tersely_ria.algorithms import RowPair, log_cosh
@@ -61,3 +62,29 @@ def test_log_cosh_of_a_large_difference_is_nearly_linear():
     loss = log_cosh(torch.tensor([1000.0]), torch.tensor([0.0]))
 
     assert loss.item() == pytest.approx(1000.0 - math.log(2))
+
+
+def test_arrays_hold_the_integers_and_how_they_are_read(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, -3.0], [0.5, 2.0]]))
+    config = [{"op_types": ["Linear"], "target_names": ["weight"], "quant_dtype": "int8"}]
+    session = tersely.quantize(model, config, algorithm="power_of_two")
+
+    exported = session.export("arrays", tmp_path / "weights.npz")
+
+    # 3 / 127 rounded up to a power of two is 1 / 32
+    with numpy.load(exported.paths[0]) as arrays:
+        assert arrays["0.weight"].tolist() == [[32, -96], [16, 64]]
+        assert arrays["0.weight.scale"].item() == 1 / 32
+
+
+def test_arrays_refuse_inputs_by_name(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    config = [{"op_types": ["Linear"], "target_names": ["_input_"], "quant_dtype": "int8"}]
+    session = tersely.quantize(model, config, algorithm="power_of_two", data=[torch.ones(1, 2)])
+
+    with pytest.raises(tersely.ExportError, match=r"0\._input_: arrays hold no inputs"):
+        session.export("arrays", tmp_path / "weights.npz")
+
+    assert list(tmp_path.iterdir()) == []

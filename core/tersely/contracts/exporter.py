@@ -1,0 +1,177 @@
+"""What an exporter implements, and what it is given: a session to write in another format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.target_plan import TargetPlan
+from tersely.errors import ExportError, Refusal
+from tersely.json_value import Json
+
+
+class IntegerWeight(Protocol):
+    """A quantized parameter as integers, as `Session.integer_weights` returns it."""
+
+    @property
+    def values(self) -> Tensor:
+        """The integers, the parameter's shape, in the smallest type that holds them."""
+        ...
+
+    @property
+    def qparams(self) -> QParams:
+        """How they are read."""
+        ...
+
+    @property
+    def input_scale(self) -> Tensor | None:
+        """None, or what the input channels are divided by, shape (inputs,)."""
+        ...
+
+    @property
+    def input_dim(self) -> int:
+        """The dimension of input channels."""
+        ...
+
+    @property
+    def divides_weight(self) -> bool:
+        """Whether the weight is divided by ``input_scale`` instead of the module's input."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameter's own type."""
+        ...
+
+    def dequantize(self) -> Tensor:
+        """Return the weight that forward computes with, bit for bit."""
+        ...
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class QuantizedActivation:
+    """A quantized input or output.
+
+    Attributes:
+        name: the target's full name, as in ``encoder.0._input_``.
+        module: the module's full name.
+        is_input: whether it is an input.
+        dtype: the quantized type, such as ``uint8``.
+        scheme: ``symmetric`` or ``affine``.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+        blocks: what shares a scale: the ``tensor``, a ``channel``, a ``token`` (a row along the
+            last dimension), or blocks of a ``fixed`` size.
+        is_dynamic: whether its scale is computed from each call's own values.
+        qparams: its scale and zero point, or None where it is dynamic.
+    """
+
+    name: str
+    module: str
+    is_input: bool
+    dtype: str
+    scheme: str
+    quant_min: int
+    quant_max: int
+    blocks: Literal["tensor", "channel", "token", "fixed"]
+    is_dynamic: bool
+    qparams: QParams | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class ExportSource:
+    """A session as an exporter sees it; nothing of it is modified.
+
+    Attributes:
+        model: the session's model, instrumented or finished, in its own mode.
+        targets: full name -> what the config says of it, for every quantized target.
+        integers: full name -> integers, for every quantized parameter and buffer.
+        activations: every quantized input and output.
+        example_inputs: a tensor, a tuple or list of arguments, a mapping of keyword arguments, or
+            None where the caller gave none.
+        make_floats: what `floats` calls.
+        make_program: what `program` calls.
+        simulate: calls the model as the session simulates it, in evaluation mode, without
+            gradients, with inputs like ``example_inputs``.
+    """
+
+    model: nn.Module
+    targets: Mapping[str, TargetPlan]
+    integers: Mapping[str, IntegerWeight]
+    activations: Sequence[QuantizedActivation]
+    example_inputs: Any
+    make_floats: Callable[[], Mapping[str, Tensor]]
+    make_program: Callable[[], ExportedProgram]
+    simulate: Callable[[Any], Any]
+
+    @cached_property
+    def floats(self) -> Mapping[str, Tensor]:
+        """What else a finished model has, under the user's names, detached.
+
+        Masks are multiplied in, and a folded norm is part of its layer. A tied tensor has all of
+        its names.
+        """
+        return self.make_floats()
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The session as one graph, see `Session.export_program`; made when first asked for.
+
+        Raises:
+            ExportError: there are no example inputs, or no program can be made.
+        """
+        if self.example_inputs is None:
+            raise ExportError(
+                "this format is written from one call of the model; give example_inputs, or in a "
+                "job data.example or data.calibration"
+            )
+        return self.make_program()
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes a session in one format, made with its options as keyword arguments.
+
+    It is asked for `refusals` first. `write` gets a path in a folder of its own, from which files
+    move to their place after `check` has passed: what was there stays until then.
+    """
+
+    def refusals(self, source: ExportSource) -> Sequence[Refusal]:
+        """Return what the format cannot hold, each with its target; nothing was written yet.
+
+        Args:
+            source: the session.
+        """
+        ...
+
+    def write(self, source: ExportSource, path: Path) -> Sequence[Path]:
+        """Write the format and return the files or folders, the main one first.
+
+        Args:
+            source: the session.
+            path: the main file or folder; others lie beside it, their names beginning with its.
+        """
+        ...
+
+    def check(self, source: ExportSource, path: Path) -> Mapping[str, Json]:
+        """Read what was written with its consumer and compare it with the session.
+
+        Args:
+            source: the session.
+            path: the main file or folder.
+
+        Returns:
+            What was compared and how well it agrees, as data for the report.
+
+        Raises:
+            ExportError: the consumer reads or computes something else.
+        """
+        ...

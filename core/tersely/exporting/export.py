@@ -1,0 +1,162 @@
+"""Exporting to a file: refuse, write aside, check in the consumer, then move into place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+from jsonschema import Draft202012Validator
+
+from tersely.contracts.exporter import Exporter, ExportSource
+from tersely.errors import BrokenPluginError, ConfigError, ExportError, Problem, TerselyError
+from tersely.exporting.moving import move_all, need_inside, scratch_folder, size_of
+from tersely.json_value import Json
+from tersely.log import logger
+from tersely.registry.collect import describe
+from tersely.registry.implementation import load_implementation
+from tersely.registry.kinds import EXPORTER
+from tersely.registry.record import Registration
+from tersely.registry.registry import registry
+
+
+@attrs.frozen(kw_only=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        format: the format, as it was asked for.
+        paths: the files and folders, the main one first.
+        bytes: their size on disk, together.
+        checks: what the exporter compared in the format's consumer, and how well it agrees; empty
+            where it was told not to.
+    """
+
+    format: str
+    paths: tuple[Path, ...]
+    bytes: int
+    checks: Mapping[str, Json] = attrs.field(factory=dict)
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the same as JSON data; of each path the name alone."""
+        return {
+            "format": self.format,
+            "files": [path.name for path in self.paths],
+            "bytes": self.bytes,
+            "checks": dict(self.checks),
+        }
+
+
+@attrs.frozen(eq=False)
+class MadeExporter:
+    """An exporter that was made with its options, and who provides it.
+
+    Attributes:
+        format: the format, as it was asked for.
+        exporter: the plugin's object.
+        record: its descriptor and distribution.
+    """
+
+    format: str
+    exporter: Exporter
+    record: Registration
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the main file it writes."""
+        return str(getattr(self.record.descriptor, "suffix", ""))
+
+
+def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> MadeExporter:
+    """Make the exporter of a format.
+
+    Args:
+        format: its name in the registry.
+        options: its options.
+
+    Raises:
+        PluginError: nobody provides the format, or its plugin is broken.
+        ConfigError: the options are wrong.
+        MissingExtraError: a library that it needs is not installed.
+    """
+    record = registry().exporters.record(format)
+    options = dict(options or {})
+    errors = Draft202012Validator(record.descriptor.options).iter_errors(options)
+    problems = [
+        Problem(".".join(["options", *map(str, error.absolute_path)]), error.message)
+        for error in errors
+    ]
+    if problems:
+        raise ConfigError(problems, source=f"the export to {format}")
+    implementation = load_implementation(EXPORTER, record)
+    with _foreign(record, "making it"):
+        exporter = implementation(**options)
+    if not isinstance(exporter, Exporter):
+        raise BrokenPluginError(
+            f"exporter {record.descriptor.name!r} of {record.title} is a "
+            f"{type(exporter).__name__} without refusals(), write() and check(), which every "
+            f"exporter has",
+            plugin=record.descriptor.name,
+            distribution=record.distribution,
+        )
+    return MadeExporter(format, exporter, record)
+
+
+def export_source(
+    made: MadeExporter, source: ExportSource, path: str | os.PathLike[str], *, is_checked: bool
+) -> Exported:
+    """Write a session in a format; what was there before stays until all of it is right.
+
+    Args:
+        made: the exporter.
+        source: the session.
+        path: the file or folder; its folder is made when it is missing. Of a folder that exists,
+            and of a path that ends in a slash, ``model`` with the format's ending.
+        is_checked: whether to read the result with the format's consumer and compare.
+
+    Raises:
+        ExportError: the format cannot hold a target, or its consumer computes something else.
+        BrokenPluginError: the exporter fails.
+        OSError: the folder cannot be written.
+    """
+    place = _place(path, made.suffix)
+    with _foreign(made.record, "refusals()"):
+        refusals = tuple(made.exporter.refusals(source))
+    if refusals:
+        raise ExportError(refusals, format=made.format)
+    with scratch_folder(place.parent) as scratch:
+        main = scratch / place.name
+        with _foreign(made.record, "write()"):
+            written = [Path(one) for one in made.exporter.write(source, main)]
+        need_inside(written, scratch, made.record.title)
+        checks: Mapping[str, Json] = {}
+        if is_checked:
+            with _foreign(made.record, "check()"):
+                checks = dict(made.exporter.check(source, main))
+        count = sum(size_of(one) for one in written)
+        paths = move_all(written, place.parent)
+    logger(__name__).info("exported", format=made.format, path=str(place), bytes=count)
+    return Exported(format=made.format, paths=paths, bytes=count, checks=checks)
+
+
+def _place(path: str | os.PathLike[str], suffix: str) -> Path:
+    place = Path(path)
+    is_folder = os.fspath(path).endswith(("/", os.sep)) or (suffix and place.is_dir())
+    return (place / f"model{suffix}" if is_folder else place).absolute()
+
+
+@contextmanager
+def _foreign(record: Registration, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (TerselyError, OSError):
+        raise
+    except Exception as error:  # foreign code
+        raise BrokenPluginError(
+            f"exporter {record.descriptor.name!r} of {record.title} failed: {doing} raised "
+            f"{describe(error)}; nothing was written",
+            plugin=record.descriptor.name,
+            distribution=record.distribution,
+        ) from error

@@ -1,0 +1,114 @@
+"""Session.export: refused, written aside, checked, and moved into place."""
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+from tersely.errors import BrokenPluginError, ConfigError, ExportError, UnknownPluginError
+from tersely.exporting.moving import move_all, scratch_folder
+
+CONFIG = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
+
+
+@pytest.fixture
+def session(toy_pruners):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    return tersely.prune(model, CONFIG, algorithm="toy")
+
+
+def test_what_was_written_is_told(session, tmp_path):
+    exported = session.export("toy_names", tmp_path / "names.txt")
+
+    assert exported.paths == (tmp_path / "names.txt",)
+    assert exported.bytes == len("0.weight 0.bias 2.weight 2.bias")
+    assert exported.to_dict() == {
+        "format": "toy_names",
+        "files": ["names.txt"],
+        "bytes": 31,
+        "checks": {"names": 4},
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["names.txt"]
+
+
+def test_a_folder_gets_a_file_with_the_ending_of_the_format(session, tmp_path):
+    assert session.export("toy_names", tmp_path).paths == (tmp_path / "model.txt",)
+    assert session.export("toy_names", f"{tmp_path}/new/").paths == (tmp_path / "new/model.txt",)
+
+
+def test_the_check_is_left_out_when_it_is_said(session, tmp_path):
+    assert session.export("toy_names", tmp_path / "names.txt", check=False).checks == {}
+
+
+@pytest.mark.parametrize(
+    ("fails", "error", "text"),
+    [
+        ("refusals", ExportError, "toy_names: 4 targets cannot be exported"),
+        ("write", BrokenPluginError, r"write\(\) raised ValueError: no more names"),
+        ("nothing", BrokenPluginError, "says that it wrote nothing"),
+        ("check", ExportError, "0.weight: its name was read differently"),
+    ],
+)
+def test_the_old_file_stays_when_an_export_fails(session, tmp_path, fails, error, text):
+    place = tmp_path / "names.txt"
+    place.write_text("old")
+
+    with pytest.raises(error, match=text):
+        session.export("toy_names", place, options={"fails": fails})
+
+    assert place.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["names.txt"]
+
+
+def test_wrong_options_are_a_config_error(session, tmp_path):
+    with pytest.raises(ConfigError, match="the export to toy_names has 1 problem"):
+        session.export("toy_names", tmp_path / "names.txt", options={"depth": 1})
+
+
+def test_an_unknown_format_names_what_to_install(session, tmp_path):
+    with pytest.raises(UnknownPluginError, match="no plugin provides an exporter called 'toy'"):
+        session.export("toy", tmp_path / "names.txt")
+
+
+def test_a_graph_needs_example_inputs(session, tmp_path, monkeypatch):
+    import tersely_toy
+
+    monkeypatch.setattr(tersely_toy.Names, "write", lambda self, source, path: source.program)
+
+    with pytest.raises(ExportError, match="give example_inputs"):
+        session.export("toy_names", tmp_path / "names.txt")
+
+
+def test_floats_are_what_a_finished_model_has(session, tmp_path, monkeypatch):
+    import tersely_toy
+
+    seen = {}
+    monkeypatch.setattr(
+        tersely_toy.Names, "refusals", lambda self, source: seen.update(source.floats) or []
+    )
+
+    session.export("toy_names", tmp_path / "names.txt")
+
+    finished = session.finalize().state_dict()
+    assert list(seen) == list(finished)
+    assert all(torch.equal(seen[name], finished[name]) for name in finished)
+
+
+def test_a_detached_session_is_not_exported(session, tmp_path):
+    session.detach()
+
+    with pytest.raises(tersely.SessionError, match="export"):
+        session.export("toy_names", tmp_path / "names.txt")
+
+
+def test_a_folder_takes_the_place_of_the_one_that_was_there(tmp_path):
+    with scratch_folder(tmp_path) as scratch:
+        for folder, name in ((scratch / "model", "new"), (tmp_path / "model", "old")):
+            folder.mkdir()
+            (folder / name).write_text("x")
+
+        move_all([scratch / "model"], tmp_path)
+
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
