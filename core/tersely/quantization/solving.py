@@ -53,6 +53,7 @@ def quantize_parameters(
         correct_bias: adds to the bias beside a weight, shape (outputs,).
     """
     quantizer = run.algorithm
+    bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
         _equalize(run, quantizer, bound_targets)
     for bound in bound_targets:
@@ -155,6 +156,8 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[BoundTarget, Seen]) ->
         SessionError: one was not calibrated.
     """
     for bound in run.activations:
+        if bound in run.given:
+            continue
         seen = observed.get(bound)
         if seen is None:
             if run.follows_training() is not None:

@@ -419,6 +419,29 @@ class Session:
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
         self._record("set_masks")
 
+    def set_qparams(
+        self, qparams: Mapping[str, Mapping[str, QParams | None]], *, freeze: bool = False
+    ) -> None:
+        """Put your own scales and zero points in force; all of them or, after an error, none.
+
+        `compress` keeps them and needs no calibration for these targets. Training goes on from
+        them: ranges of ``qat`` move, learned scales get these values in place and are learned.
+
+        Args:
+            qparams: {module: {target: QParams}}, with the plan's type and scheme and one scale for
+                each block; as `qparams` returns them. None instead of QParams leaves a target to
+                its algorithm again, from the next `compress` on.
+            freeze: whether training leaves these scales alone too, which then quantize at once; a
+                target that is frozen already stays so either way, until it is given None.
+
+        Raises:
+            SessionError: there is no such target, or what is given does not fit it.
+        """
+        need_attached(self._state, "set_qparams")
+        with Journal() as journal:
+            self._note(journal)
+            self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
+
     @property
     def frozen(self) -> tuple[str, ...]:
         """Full names of the targets whose masks only `set_masks` changes, in the plan's order."""
