@@ -34,8 +34,13 @@ _Alike: TypeAlias = tuple[int, str, str, str, int, tuple[int, ...] | None]
 
 @attrs.define(eq=False, slots=False)
 class QuantizationRun(Run[Quantizer]):
-    """A quantization stage in a session."""
+    """A quantization stage in a session.
 
+    Attributes:
+        groups: weights that share factors since they read one and the same input.
+    """
+
+    groups: list[tuple[BoundTarget, ...]] = attrs.field(factory=list, kw_only=True)
     _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 
@@ -91,7 +96,15 @@ class QuantizationRun(Run[Quantizer]):
 
     def is_dynamic(self, bound: BoundTarget) -> bool:
         """Tell whether an input or output is quantized by each call's own range."""
-        if self.quantize_step(bound).cut.kind == "token":
+        return self.is_dynamic_as(self.quantize_step(bound))
+
+    def is_dynamic_as(self, plain: Quantize) -> bool:
+        """Tell whether an input or output with a plain step is quantized by each call's own range.
+
+        Args:
+            plain: what `quantize_step` returns of it.
+        """
+        if plain.cut.kind == "token":
             return True
         return self._choosing_per_call is not None and self._choosing_per_call.dynamic
 
