@@ -150,6 +150,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         begin=period.begin,
         end=period.end,
         unreached=data.get("unreached", "error"),
+        hold=data.get("hold", "read"),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 

@@ -21,6 +21,7 @@ from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
+from tersely.instrument.holding import dense_values
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed, end_step
 from tersely.instrument.names import STATE_PARTS, learned_buffer
@@ -197,7 +198,7 @@ class Quantization(Engine[QuantizationRun]):
         bias = weight.module._parameters["bias"]
         assert bias is not None  # the caller has looked
         journal.note_parameter(weight.module, "bias")
-        self.biases.setdefault(weight, bias.detach().clone())
+        self.biases.setdefault(weight, dense_values(weight.module, "bias", bias))
         with torch.no_grad():
             bias.add_(change.to(bias.dtype))
 
