@@ -12,7 +12,6 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.aligning import check_aligns
 from tersely.planning.biases import check_biases
 from tersely.planning.draft import Draft, and_more
-from tersely.planning.experts import hint_at_experts
 from tersely.planning.fusion import check_fusions
 from tersely.planning.grouping import check_groups
 from tersely.planning.losses import check_losses
@@ -45,7 +44,6 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     taught = [target for group in distillation for target in group]
     _check_links(taught, draft, teacher)
     check_losses(taught, draft, draft.universe.modules[0])
-    hint_at_experts(plan, draft)
 
 
 def _check_shrinks(plan: Plan, draft: Draft) -> None:

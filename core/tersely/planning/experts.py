@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from tersely.contracts.abilities import ObservesOutputs
@@ -12,8 +10,6 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.planning.algorithms import is_declared
 from tersely.planning.classes import original_class
-from tersely.planning.draft import Draft, and_more
-from tersely.planning.plan import Plan
 from tersely.registry.descriptors import ModuleSetting, PrunerInfo, QuantizerInfo
 from tersely.registry.experts import experts_setting
 from tersely.registry.registry import registry
@@ -54,44 +50,6 @@ def inferred_setting(module: nn.Module) -> ModuleSetting | None:
         return None
     name = original_class(type(module)).__name__
     return experts_setting(name, tuple(weights), transposed=_is_transposed(module, weights))
-
-
-def hint_at_experts(plan: Plan, draft: Draft) -> None:
-    """Hint at experts in one parameter where most of a model's parameters are left out (S4.4).
-
-    Args:
-        plan: the plan.
-        draft: where hints are collected.
-    """
-    compressed = [
-        one
-        for one in plan.targets
-        if one.kind == "parameter" and one.method in ("pruning", "quantization")
-    ]
-    if not compressed:
-        return
-    universe = draft.universe
-    planned = {id(universe.modules[universe.index[one.module]]) for one in compressed}
-    found: dict[int, tuple[str, int]] = {}
-    for name, module in zip(universe.names, universe.modules, strict=True):
-        if id(module) not in planned and (weights := stacked_weights(module)):
-            size = sum(weight.numel() for weight in weights.values())
-            found.setdefault(id(module), (name, size))
-    if not found:
-        return
-    everything = {id(one): one.numel() for one in universe.modules[0].parameters()}
-    total = sum(everything.values())
-    untouched = total - sum(math.prod(one.shape or ()) for one in compressed)
-    if 2 * untouched > total:
-        names = [name for name, _ in found.values()]
-        share = sum(size for _, size in found.values()) / max(total, 1)
-        kinds = {original_class(type(universe.modules[universe.index[name]])) for name in names}
-        types = ", ".join(sorted(repr(one.__name__) for one in kinds))
-        draft.hints.append(
-            f"{names[0]!r}{and_more(len(names) - 1)}: {share:.0%} of the model's parameters are "
-            f"those of experts in one parameter, which no entry selects; write op_types: [{types}] "
-            f"to compress them"
-        )
 
 
 def _is_transposed(module: nn.Module, weights: dict[str, Tensor]) -> bool:
