@@ -149,6 +149,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         begin=period.begin,
         end=period.end,
         unreached=data.get("unreached", "error"),
+        dependency_groups=data.get("dependency_groups"),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 

@@ -107,6 +107,8 @@ class Stage:
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
         preset: what the preset of a quantization stage is, in a sentence; empty without one.
+        dependency_groups: ``auto`` where targets that share channels are found in the model's graph
+            and pruned together (pruning only), or None.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
     """
 
@@ -121,6 +123,7 @@ class Stage:
     end: int | None = None
     unreached: Unreached = "error"
     preset: str = ""
+    dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
 
     def has_begun(self, steps: int) -> bool:
