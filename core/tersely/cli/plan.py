@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     help="What builds the model; a job names its own. Modules beside FILE are found first.",
 )
 @click.option(
+    "--example",
+    metavar="MODULE:CALLABLE",
+    help="What returns example inputs, for dependency_groups: auto; a job names its own.",
+)
+@click.option(
     "--format",
     "layout",
     type=click.Choice(["table", "json"]),
@@ -34,7 +39,9 @@ if TYPE_CHECKING:
     help="A table for people, or JSON.",
 )
 @click.option("--strict", is_flag=True, help="What matches nothing is an error.")
-def command(file: Path, *, model: str | None, layout: str, strict: bool) -> None:
+def command(
+    file: Path, *, model: str | None, example: str | None, layout: str, strict: bool
+) -> None:
     """Resolve FILE, a recipe or a job, against a model and print what would be done."""
     # Here, because planning imports torch and other commands do without.
     from tersely.jobs.references import job_imports
@@ -44,33 +51,40 @@ def command(file: Path, *, model: str | None, layout: str, strict: bool) -> None
     folder = file.absolute().parent
     with job_imports(Path.cwd()), job_imports(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore", PlanWarning)  # the table shows the same and more
-        recipe, built, teacher = _ingredients(file, folder, model)
+        recipe, built, teacher, inputs = _ingredients(file, folder, model, example)
         if strict:
             recipe = attrs.evolve(recipe, strict=True)
-        resolved = resolve(built, recipe, teacher=teacher)
+        resolved = resolve(built, recipe, teacher=teacher, example_inputs=inputs)
     click.echo(json.dumps(resolved.to_dict(), indent=2) if layout == "json" else str(resolved))
 
 
 def _ingredients(
-    file: Path, folder: Path, model: str | None
-) -> tuple[Recipe, nn.Module, nn.Module | None]:
+    file: Path, folder: Path, model: str | None, example: str | None
+) -> tuple[Recipe, nn.Module, nn.Module | None, Any]:
     # Here, because jobs import torch and other commands do without.
     from tersely.document.load import load_job, load_recipe
+    from tersely.jobs.calibrating import example_named
     from tersely.jobs.references import load_reference
+    from tersely.jobs.shrinking import needs_example
 
+    inputs = None
+    if example is not None:
+        inputs = load_reference(example, path="--example", folder=folder)()
     if not is_job(file):
         if model is None:
             raise click.UsageError(
                 f"{file} is a recipe and names no model; say which with --model module:callable"
             )
         recipe = load_recipe(file)
-        return recipe, load_reference(model, path="--model", folder=folder)(), None
+        return recipe, load_reference(model, path="--model", folder=folder)(), None, inputs
     job = load_job(file)
     build = load_reference(model or job.model, path="--model" if model else "model", folder=folder)
     teacher = None
     if job.teacher is not None:
         teacher = load_reference(job.teacher, path="teacher", folder=folder)(**job.teacher_args)
-    return job.recipe, build() if model else build(**job.model_args), teacher
+    if inputs is None and needs_example(job.recipe):
+        inputs = example_named(job)
+    return job.recipe, build() if model else build(**job.model_args), teacher, inputs
 
 
 def is_job(file: Path) -> bool:

@@ -151,6 +151,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         end=period.end,
         unreached=data.get("unreached", "error"),
         hold=data.get("hold", "read"),
+        dependency_groups=data.get("dependency_groups"),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 

@@ -108,6 +108,8 @@ class Stage:
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
         preset: what the preset of a quantization stage is, in a sentence; empty without one.
+        dependency_groups: ``auto`` where targets that share channels are found in the model's graph
+            and pruned together (pruning only), or None.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
         hold: where masks take effect (pruning only): on each ``read`` of a target, or, with
             ``step``, in the parameter itself, which every step of the session zeroes.
@@ -124,6 +126,7 @@ class Stage:
     end: int | None = None
     unreached: Unreached = "error"
     preset: str = ""
+    dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
     hold: Hold = "read"
 

@@ -16,6 +16,7 @@ from tersely.document.schema import Kind
 from tersely.json_value import Json
 
 SHRINK = "shrink"
+_GROUPS = "dependency_groups"
 
 
 def shrink_of(stage: Mapping[str, Json], period: Period) -> Shrink | None:
@@ -203,8 +204,7 @@ def _asking(holder: Json, kind: Kind) -> Iterator[Path]:
         if item.get(SHRINK):
             yield (*path, SHRINK)
         for stage in stages_in(item, path):
-            if stage.data.get(SHRINK):
-                yield (*stage.path, SHRINK)
+            yield from ((*stage.path, key) for key in (_GROUPS, SHRINK) if stage.data.get(key))
 
 
 def _meaning(written: Json) -> Shrink | None:

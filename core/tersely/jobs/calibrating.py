@@ -9,7 +9,7 @@ from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.labels import WithoutLabels
-from tersely.jobs.references import Call
+from tersely.jobs.references import Call, load_reference
 
 
 def calibration_batches(job: Job, calibration: Call | None) -> Iterable[object]:
@@ -50,3 +50,24 @@ def example_inputs(job: Job, *, example: Call | None, calibration: Call | None) 
         hint = "return a tensor, a list of arguments or a mapping of keyword arguments"
         raise ConfigError([Problem(path, message, hint)], source=job.source)
     return found
+
+
+def example_named(job: Job, *, reference: str | None = None) -> Any:
+    """Import what gives a job its example inputs, and return them; call it inside `job_imports`.
+
+    Args:
+        job: the job.
+        reference: ``module:callable`` in place of the job's own.
+
+    Raises:
+        ConfigError: it cannot be imported, there is none, or it gives nothing.
+    """
+
+    def find(written: str | None, path: str) -> Call | None:
+        if written is None:
+            return None
+        return load_reference(written, path=path, folder=job.directory)
+
+    example = find(reference, "--example") or find(job.data.example, "data.example")
+    calibration = None if example else find(job.data.calibration, "data.calibration")
+    return example_inputs(job, example=example, calibration=calibration)

@@ -66,11 +66,12 @@ def measure(moment: str) -> Callable[[Run], Run]:
 
 def resolve_plan(run: Run) -> Run:
     """Plan and print the plan; its remarks are part of the table."""
+    example = example_of(run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlanWarning)
-        resolved = plan(run.model, run.job.recipe, teacher=run.teacher)
+        resolved = plan(run.model, run.job.recipe, teacher=run.teacher, example_inputs=example)
     run.voice.line(str(resolved))
-    return attrs.evolve(run, resolved=resolved)
+    return attrs.evolve(run, resolved=resolved, example=example)
 
 
 def attach_plan(run: Run) -> Run:
@@ -79,7 +80,7 @@ def attach_plan(run: Run) -> Run:
         run.model,
         run.resolved or run.job.recipe,
         teacher=run.teacher,
-        example_inputs=example_of(run),
+        example_inputs=run.example,
     )
     session.metrics.update(run.record.metrics)
     return attrs.evolve(run, session=session)
@@ -103,8 +104,7 @@ def restore(run: Run) -> Run:
     newest = newest_checkpoint(run.folder, run.record)
     if newest is None:
         raise RuntimeError("a run without a checkpoint cannot be restored")
-    example = example_of(run)
-    session = load_checkpoint(newest, run.model, teacher=run.teacher, example_inputs=example)
+    session = load_checkpoint(newest, run.model, teacher=run.teacher, example_inputs=run.example)
     session.metrics.update(run.record.metrics)
     if run.calls.calibration is not None and needs_batches(session):
         seed_generators(run.job.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 from torch import nn
@@ -68,6 +69,7 @@ class Run:
         built: the model, once it is built.
         teacher: the teacher, when the job has one.
         weights: names of the model's own parameters and buffers.
+        example: what the model is run with where its recipe asks for its graph, or None.
         resolved: the plan.
         session: the session, once attached.
         exported: what the exporters wrote.
@@ -82,6 +84,7 @@ class Run:
     built: nn.Module | None = None
     teacher: nn.Module | None = None
     weights: tuple[str, ...] = ()
+    example: Any = None
     resolved: Plan | None = None
     session: Session | None = None
     exported: tuple[Exported, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tersely.document.recipe import Recipe
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 
@@ -17,10 +18,19 @@ def example_of(run: Run) -> Any:
     Raises:
         ConfigError: ``data.calibration`` gives no batch, or ``data.example`` nothing.
     """
-    if all(stage.shrink is None for stage in run.job.recipe.stages):
+    if not needs_example(run.job.recipe):
         return None
     calls = run.calls
     return example_inputs(run.job, example=calls.example, calibration=calls.calibration)
+
+
+def needs_example(recipe: Recipe) -> bool:
+    """Tell whether a recipe asks for the graph of the model.
+
+    Args:
+        recipe: the recipe.
+    """
+    return any(stage.shrink or stage.dependency_groups for stage in recipe.stages)
 
 
 def shrink_what_ended(run: Run) -> None:

@@ -7,14 +7,12 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 
-from tersely.document.job import Job
 from tersely.errors import SessionError, SessionFileError
-from tersely.jobs.calibrating import example_inputs
+from tersely.jobs.calibrating import example_named
 from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.finished import finished_job, open_run
-from tersely.jobs.references import Call, job_imports, load_reference
+from tersely.jobs.references import job_imports
 from tersely.session.baking import FinalizeWarning
 from tersely.session.session import Session
 from tersely.shrinking.report import Shrunk
@@ -59,23 +57,14 @@ def shrink_run(
     job = finished_job(run)
     with job_imports(job.directory):
         session = open_run(run)
-        shrunk = session.shrink(_example(job, example), round_to=round_to, approximate=approximate)
+        shrunk = session.shrink(
+            example_named(job, reference=example), round_to=round_to, approximate=approximate
+        )
     if not shrunk.rows:
         reasons = "".join(f"\n  {stay}" for stay in shrunk.stays)
         raise SessionError(f"nothing of the run in {run} can be removed:{reasons}")
     _write(place, session, shrunk)
     return shrunk, place
-
-
-def _example(job: Job, reference: str | None) -> Any:
-    def find(written: str | None, path: str) -> Call | None:
-        if written is None:
-            return None
-        return load_reference(written, path=path, folder=job.directory)
-
-    found = find(reference, "--example") or find(job.data.example, "data.example")
-    calibration = None if found else find(job.data.calibration, "data.calibration")
-    return example_inputs(job, example=found, calibration=calibration)
 
 
 def _need_free(place: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from torch import nn
@@ -13,9 +14,11 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
+from tersely.planning.auto_groups import group_automatically
 from tersely.planning.channels import follow_channels
 from tersely.planning.checks import check_plan
 from tersely.planning.draft import Draft
+from tersely.planning.layer_ids import spell_layers
 from tersely.planning.losses import class_dimension_warnings
 from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
@@ -34,6 +37,7 @@ def plan(
     recipe: Recipe | Mapping[str, Json] | str | os.PathLike[str],
     *,
     teacher: nn.Module | None = None,
+    example_inputs: Any = None,
 ) -> Plan:
     """Resolve a recipe against a model; the model is not touched.
 
@@ -41,6 +45,8 @@ def plan(
         model: the model to compress; its parameters may be on the meta device.
         recipe: a loaded recipe, its data, or the path of its file.
         teacher: the teacher that distillation links to; without it links are not checked.
+        example_inputs: what to run the model with where a stage says ``dependency_groups: auto``: a
+            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
 
     Returns:
         One TargetPlan per target, and everything that matched nothing or lost to another entry.
@@ -59,6 +65,8 @@ def plan(
     draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
     for number in range(len(recipe.stages)):
         plan_stage(draft, number)
+    spell_layers(draft)
+    group_automatically(draft, example_inputs)
     resolved = draft.finish()
     check_plan(resolved, draft, teacher)
     if recipe.strict:

@@ -44,8 +44,9 @@ def attach(
         model: the user's model; its parameters, names and checkpoints stay as they are.
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
-        example_inputs: what to run the model with where a stage ends with ``shrink``: a tensor, a
-            tuple or list of arguments, or a mapping of keyword arguments.
+        example_inputs: what to run the model with where a stage ends with ``shrink`` or says
+            ``dependency_groups: auto``: a tensor, a tuple or list of arguments, or a mapping of
+            keyword arguments.
 
     Raises:
         ConfigError: the document is wrong.
@@ -53,7 +54,11 @@ def attach(
         AttachError: a module cannot be instrumented; the model is as it was.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
-    plan = recipe if isinstance(recipe, Plan) else make_plan(model, recipe, teacher=teacher)
+    plan = (
+        recipe
+        if isinstance(recipe, Plan)
+        else make_plan(model, recipe, teacher=teacher, example_inputs=example_inputs)
+    )
     _need_targets(plan)
     return Session(model, plan, teacher=teacher, example_inputs=example_inputs)
 

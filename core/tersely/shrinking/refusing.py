@@ -21,13 +21,18 @@ def need_plain_model(model: nn.Module) -> None:
         model: the session's model.
 
     Raises:
-        SessionError: it is compiled, wrapped for several devices, or sharded.
+        SessionError: it is compiled, exported, wrapped for several devices, or sharded.
     """
     for name, module in model.named_modules():
         place = repr(name) if name else "the model"
         if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl:
             raise SessionError(
                 f"shrink() found that {place} is compiled; shrink first, then torch.compile"
+            )
+        if isinstance(module, (torch.fx.GraphModule, torch.jit.ScriptModule)):
+            raise SessionError(
+                f"shrink() found that {place} is exported ({type(module).__name__}), with its "
+                f"sizes written into its graph; shrink the model that it was exported from"
             )
         if isinstance(module, (DataParallel, DistributedDataParallel)):
             raise SessionError(
