@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from tersely.errors import AttachError
-from tersely.instrument.checkpoints import make_room
+from tersely.instrument.checkpoints import make_room, settle_scales
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.lost_writes import need_no_lost_write
 from tersely.instrument.masked_forward import WEIGHT, masked_forward
@@ -232,6 +232,7 @@ def _load(made: Any) -> Callable[..., None]:
             unexpected_keys,
             error_msgs,
         )
+        settle_scales(self, state_dict, prefix)
         # Ranges that were loaded are those of a step's beginning.
         for name in [name for name in self.__dict__ if is_moved_flag(name)]:
             del self.__dict__[name]
