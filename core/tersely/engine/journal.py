@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.classes import instruments_of, replace_instruments
-from tersely.instrument.names import PREFIX
+from tersely.instrument.names import PREFIX, is_known_flag
 
 
 class Journal:
@@ -118,10 +118,14 @@ class Journal:
             module: the module.
         """
         instruments = instruments_of(module)
+        known = {name: True for name in module.__dict__ if is_known_flag(name)}
         names = {name for name in module._buffers if name.startswith(PREFIX)}
 
         def put_back() -> None:
             replace_instruments(module, instruments)
+            for name in [one for one in module.__dict__ if is_known_flag(one)]:
+                del module.__dict__[name]
+            module.__dict__.update(known)
             for name in [one for one in module._buffers if one.startswith(PREFIX)]:
                 if name not in names:
                     del module._buffers[name]

@@ -139,6 +139,7 @@ def detach_instruments(attachments: Attachments, *, keep: Iterable[nn.Module] = 
             remove_hooks(module)
         for name in [name for name in module._buffers if name.startswith(PREFIX)]:
             del module._buffers[name]
+            module._non_persistent_buffers_set.discard(name)
 
 
 def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> type[nn.Module]:

@@ -1,4 +1,4 @@
-"""Checkpoints of compressed models: room for the masks that they bring."""
+"""Checkpoints of compressed models: room for the masks and scales that they bring."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from tersely.instrument.mask_values import need_whole_masks_of
 from tersely.instrument.names import (
     INSTRUMENTS,
     STATE_PARTS,
+    known_flag,
     learned_buffer,
     mask_buffer,
     state_buffer,
 )
+from tersely.instrument.scales import IN_FORCE, are_known, range_from_scale, settle
 
 
 def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> list[str]:
@@ -72,13 +74,39 @@ def _make_room_for_scales(
         saved, room = state_dict.get(prefix + name), buffers.get(name)
         if saved is None:
             # A checkpoint leaves out zero points that are zero and what its algorithm never has.
-            if room is not None and part == "zero_point":
-                room.zero_()
+            if room is not None and part in _STAYING:
+                room.fill_(part == IN_FORCE)
             elif room is not None:
                 del buffers[name]
         elif room is None or room.shape != saved.shape:
             like = next(module.parameters(), saved)
-            buffers[name] = torch.empty_like(saved, device=like.device)
+            dtype = saved.dtype if room is None else room.dtype
+            buffers[name] = torch.empty(saved.shape, dtype=dtype, device=like.device)
+
+
+_STAYING = ("zero_point", "low", "high", IN_FORCE)
+
+
+def settle_scales(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Put in force the scales that a module has loaded, also where they are an average.
+
+    Args:
+        module: the instrumented module.
+        state_dict: the checkpoint.
+        prefix: the module's name in it, with a dot at the end.
+
+    Raises:
+        SessionFileError: they are no average of scales.
+    """
+    for target, _, steps in _targets(module):
+        if prefix + state_buffer(target, "scale") not in state_dict:
+            continue
+        module.__dict__.pop(known_flag(target), None)
+        settle(module, target)
+        are_known(module, target)  # told here, since a compiled forward cannot look
+        inner = next((found for step in steps if (found := getattr(step, "inner", None))), None)
+        if inner is not None and prefix + state_buffer(target, "low") not in state_dict:
+            range_from_scale(module, target, inner.grid.quant_min, inner.grid.quant_max)
 
 
 def _make_room_for_learned(

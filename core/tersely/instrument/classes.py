@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from tersely.errors import AttachError
-from tersely.instrument.checkpoints import make_room
+from tersely.instrument.checkpoints import make_room, settle_scales
 from tersely.instrument.holding import hold_loaded, kept_by
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.lost_writes import need_no_lost_write
@@ -236,6 +236,7 @@ def _load(made: Any) -> Callable[..., None]:
         )
         if kept:
             hold_loaded(self, kept)
+        settle_scales(self, state_dict, prefix)
         # Ranges that were loaded are those of a step's beginning.
         for name in [name for name in self.__dict__ if is_moved_flag(name)]:
             del self.__dict__[name]

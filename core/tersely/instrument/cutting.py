@@ -91,6 +91,27 @@ class Cut:
         rank = 2 if self.spatial is None else self.spatial + 2
         return (1, count, *(1,) * (rank - 2))
 
+    def kept_shape(
+        self, shape: tuple[int, ...] | None, channels: int | None
+    ) -> tuple[int, ...] | None:
+        """Return the shape of what `canonical` returns, or None where only a batch tells.
+
+        Args:
+            shape: a parameter's, or None.
+            channels: how many an input or output has, or None.
+        """
+        if self.kind == "tensor":
+            return ()
+        if self.fixed is not None and shape is not None:
+            size = resolve_size(self.fixed, shape)
+            return tuple(length // one for length, one in zip(shape, size, strict=True))
+        if self.kind != "channel" or channels is None:
+            return None
+        if self.channel_dim == 1:
+            # Of a type that says nothing of what follows the channels, the rank tells.
+            return None if self.spatial is None else (1, channels, *(1,) * self.spatial)
+        return (1, channels)  # what a batch of rows gives; longer ones replace it
+
     def view(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Return values in a rank that is always the same, and the block size they have there.
 

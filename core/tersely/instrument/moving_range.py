@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
-from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer
+from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.quantizing import Quantize, need_float
 from tersely.instrument.recomputation import is_recomputing
+from tersely.instrument.scales import START, are_known, put_in_force
 
 
 @attrs.frozen(eq=False)
@@ -65,12 +66,16 @@ class Follow:
     @torch.no_grad()
     def _follow(self, module: nn.Module, values: Tensor) -> None:
         target, cut, buffers = self.inner.target, self.inner.cut, module._buffers
-        known = buffers.get(state_buffer(target, "low"))
+        has_range = are_known(module, target)
+        known = self._range(module) if has_range else None
         if known is not None and cut.fixed is None:
-            self.inner.need_lengths(module, values, known)
+            self.inner.need_lengths(module, values, known[0])
         size = cut.size_of(values)
-        found = [cut.canonical(values, end) for end in block_range(values, size)]
-        low, high = self._moved(module, *_over_processes([end.float() for end in found]))
+        found = [cut.canonical(values, end).float() for end in block_range(values, size)]
+        ends = self._finite(module, values, found, known)
+        if ends is None:
+            return
+        low, high = self._moved(module, ends[0], ends[1], known)
         # Chosen before anything is written: what is not finite raises and leaves no trace.
         chosen = choose_of(self.quantizer)(low, high, self.tensor)
         scale = chosen.scale.reshape(low.shape)
@@ -78,9 +83,9 @@ class Follow:
         if least is not None:
             scale = torch.maximum(scale, least)
         parts = {"low": low, "high": high, "scale": scale}
-        if not self.inner.grid.is_centred:
+        if self.inner.grid.has_zero_point:
             # Adding zeros to every value, here and in backward, would be work for nothing.
-            parts["zero_point"] = chosen.zero_point.reshape(low.shape)
+            parts["zero_point"] = chosen.zero_point.reshape(low.shape).to(low.dtype)
         if cut.kind == "fixed" and cut.fixed is None:
             parts["size"] = torch.tensor(size)
         for part, tensor in parts.items():
@@ -89,39 +94,102 @@ class Follow:
                 buffers[state_buffer(target, part)] = tensor.clone()
             else:
                 current.copy_(tensor)
-        setattr(module, moved_flag(target), True)
+        if not has_range:
+            put_in_force(module, target)
 
-    def _moved(self, module: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def _range(self, module: nn.Module) -> tuple[Tensor, Tensor] | None:
+        low, high = (
+            module._buffers.get(state_buffer(self.inner.target, part)) for part in ("low", "high")
+        )
+        return None if low is None or high is None else (low, high)
+
+    def _finite(
+        self,
+        module: nn.Module,
+        values: Tensor,
+        ends: list[Tensor],
+        known: tuple[Tensor, Tensor] | None,
+    ) -> list[Tensor] | None:
+        """Return the range of what is finite (rule Q5.4); a loss scaler skips such a step.
+
+        Args:
+            module: the module.
+            values: what was observed.
+            ends: its range.
+            known: the range so far, or None.
+
+        Returns:
+            Low and high, or None where nothing is finite and nothing is known.
+        """
+        is_finite = ends[0].isfinite() & ends[1].isfinite()
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling and bool(is_finite.all()):
+            return _over_processes(ends)
+        if not is_compiling:
+            setattr(module, strange_flag(self.inner.target), True)
+            ends = [self._end(values, sign) for sign in (1, -1)]
+            is_finite = ends[0].isfinite() & ends[1].isfinite()
+        # The smallest of all processes leaves these out.
+        low = torch.where(is_finite, ends[0], torch.inf)
+        high = torch.where(is_finite, ends[1], -torch.inf)
+        low, high = _over_processes([low, high])
+        if known is not None:
+            is_finite = low.isfinite() & high.isfinite()
+            return [torch.where(is_finite, low, known[0]), torch.where(is_finite, high, known[1])]
+        return [low, high] if is_compiling or bool(low.isfinite().all()) else None
+
+    def _end(self, values: Tensor, sign: int) -> Tensor:
+        """Return the smallest (sign 1) or largest (-1) finite value of each block, or infinity."""
+        cut = self.inner.cut
+        finite = torch.where(values.isfinite(), values, sign * torch.inf)
+        low, high = block_range(finite, cut.size_of(values))
+        return cut.canonical(values, low if sign == 1 else high).float()
+
+    def _moved(
+        self, module: nn.Module, low: Tensor, high: Tensor, known: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         """Return the range after one more call of the step, whose values lie in [low, high]."""
-        target, buffers = self.inner.target, module._buffers
-        known = [buffers.get(state_buffer(target, part)) for part in ("low", "high")]
-        is_first = not getattr(module, moved_flag(target), False)
+        flag = moved_flag(self.inner.target)
+        names = [state_buffer(self.inner.target, part) for part in START]
+        # Whether there was a range before the step, once a call of the step has moved it.
+        had_range: bool | None = getattr(module, flag, None)
+        is_first = had_range is None
         if is_first:
-            for part, before in zip(_START, known, strict=True):
-                _keep_start(module, state_buffer(target, part), before)
-        start_low, start_high = (buffers.get(state_buffer(target, part)) for part in _START)
-        share = 1 - self.decay
-        low = low if start_low is None else start_low.lerp(low, share)
-        high = high if start_high is None else start_high.lerp(high, share)
-        if is_first or known[0] is None or known[1] is None:
+            had_range = known is not None
+            for name, before in zip(names, known or (), strict=False):
+                _keep_start(module, name, before)
+            setattr(module, flag, had_range)
+        if had_range:
+            starts = (module._buffers[name] for name in names)
+            share = 1 - self.decay
+            low, high = (
+                end if start is None else start.lerp(end, share)
+                for start, end in zip(starts, (low, high), strict=True)
+            )
+        if is_first or known is None:
             return low, high
         # Interpolation is monotone: the outermost of the moved ends is the moved outermost end.
         return torch.minimum(low, known[0]), torch.maximum(high, known[1])
 
 
-_START = ("start_low", "start_high")
-"""Parts that hold the range from before the step; no checkpoint holds them."""
-
-
-def _keep_start(module: nn.Module, name: str, before: Tensor | None) -> None:
+def _keep_start(module: nn.Module, name: str, before: Tensor) -> None:
     current = module._buffers.get(name)
-    if before is None:
-        module._buffers.pop(name, None)
-    elif current is None:
+    if current is None or current.shape != before.shape:
         module._non_persistent_buffers_set.add(name)
         module._buffers[name] = before.clone()
     else:
         current.copy_(before)
+
+
+def pop_strange(module: nn.Module, target: str) -> bool:
+    """Tell once whether a training forward had values of a target that are not finite.
+
+    Args:
+        module: the module.
+        target: the parameter's name or the address of the input or output.
+    """
+    found: bool = module.__dict__.pop(strange_flag(target), False)
+    return found
 
 
 def end_step(module: nn.Module, target: str) -> None:

@@ -16,7 +16,7 @@ MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
 
 
-STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size")
+STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size", "in_force")
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 
 
@@ -92,6 +92,33 @@ def moved_flag(target: str) -> str:
         target: the parameter's name or the address of an input or output.
     """
     return f"{PREFIX}{_spelled(target)}_is_moved"
+
+
+def strange_flag(target: str) -> str:
+    """Return the name of the attribute that says that values of a target were not finite.
+
+    Args:
+        target: the parameter's name or the address of the input or output.
+    """
+    return f"{PREFIX}{target}_is_strange"
+
+
+def known_flag(target: str) -> str:
+    """Return the name of the attribute that says that the scales of a target are in force.
+
+    Args:
+        target: the parameter's name or the address of the input or output.
+    """
+    return f"{PREFIX}{target}_is_known"
+
+
+def is_known_flag(name: str) -> bool:
+    """Tell whether an attribute of a module says that the scales of a target are in force.
+
+    Args:
+        name: the attribute's name.
+    """
+    return name.startswith(PREFIX) and name.endswith("_is_known")
 
 
 def is_moved_flag(name: str) -> bool:

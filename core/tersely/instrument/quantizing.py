@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import (
     LearnsScales,
@@ -20,7 +21,8 @@ from tersely.contracts.quantizer import (
 )
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.cutting import Cut
-from tersely.instrument.names import QUANTIZE, full_name, learned_buffer, state_buffer
+from tersely.instrument.names import QUANTIZE, full_name, learned_buffer
+from tersely.instrument.scales import scales_of
 
 
 def need_float(value: Tensor, name: str) -> None:
@@ -38,6 +40,17 @@ def need_float(value: Tensor, name: str) -> None:
             f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
             f"values are quantized; leave this target out with target_names"
         )
+
+
+def where_in_force(share: Tensor | None, quantized: Tensor, value: Tensor) -> Tensor:
+    """Return the quantized values where there is a scale.
+
+    Args:
+        share: the share of averaged models that have one, or None where there is one.
+        quantized: the values that it gives.
+        value: the values as they come.
+    """
+    return quantized if share is None else torch.where(share > 0, quantized, value)
 
 
 @attrs.frozen
@@ -61,6 +74,11 @@ class Grid:
         """Whether the integer 0 always stands for zero: signed and symmetric (rule Q2.2)."""
         return self.scheme == "symmetric" and self.quant_min == -self.quant_max
 
+    @property
+    def has_zero_point(self) -> bool:
+        """Whether the zero point can be other than zero."""
+        return not self.is_centred and self.dtype not in FLOAT8
+
 
 @attrs.frozen(eq=False)
 class Quantize:
@@ -82,18 +100,19 @@ class Quantize:
 
     def qparams(self, module: nn.Module) -> QParams | None:
         """Return the parameters in force, or None while there are none."""
-        scale = module._buffers.get(state_buffer(self.target, "scale"))
-        if scale is None:
-            return None
-        zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
-        if zero_point is None:
-            zero_point = torch.zeros_like(scale, dtype=torch.int32)
-        return self.made(scale, zero_point)
+        found = scales_of(module, self.target)
+        return None if found is None else self.kept(*found[:2])
 
-    def scale_shape(self, module: nn.Module) -> torch.Size | None:
-        """Return the shape in which the scale is kept, or None while there is none."""
-        scale = module._buffers.get(state_buffer(self.target, "scale"))
-        return None if scale is None else scale.shape
+    def kept(self, scale: Tensor, zero_point: Tensor | None) -> QParams:
+        """Return parameters from what the buffers hold, perhaps averaged.
+
+        Args:
+            scale: one per block.
+            zero_point: the scale's shape, or None for zeros.
+        """
+        if zero_point is None:
+            return self.made(scale, torch.zeros_like(scale, dtype=torch.int32))
+        return self.made(scale, zero_point.round().to(torch.int32))
 
     def made(self, scale: Tensor, zero_point: Tensor) -> QParams:
         """Return parameters for this tensor; those of a channel do not depend on the rank."""
@@ -116,7 +135,17 @@ class Quantize:
             value: the tensor.
         """
         found = self.qparams(module)
-        if found is None or self.cut.fixed is not None or found.scale.ndim == 0:
+        return None if found is None else self.fit(module, found, value)
+
+    def fit(self, module: nn.Module, found: QParams, value: Tensor) -> QParams:
+        """Return parameters as a value of any rank needs them.
+
+        Args:
+            module: the module that owns the target.
+            found: the parameters as they are kept.
+            value: the tensor.
+        """
+        if self.cut.fixed is not None or found.scale.ndim == 0:
             return found
         self.need_lengths(module, value, found.scale)
         return found.evolve(
@@ -127,20 +156,20 @@ class Quantize:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, or the tensor itself while there is no scale."""
-        scale = module._buffers.get(state_buffer(self.target, "scale"))
-        if scale is None:
+        found = scales_of(module, self.target)
+        if found is None:
             return value
+        scale, zero_point, share = found
         if scale.ndim and self.cut.fixed is None:
             self.need_lengths(module, value, scale)
-        zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
-        return self.apply(value, scale, zero_point)
+        return where_in_force(share, self.apply(value, scale, zero_point), value)
 
     def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
         """Quantize with a copy of the scale in force, which nothing changes before backward."""
-        scale = module._buffers.get(state_buffer(self.target, "scale"))
-        if scale is None:
+        found = scales_of(module, self.target)
+        if found is None:
             return value
-        zero_point = module._buffers.get(state_buffer(self.target, "zero_point"))
+        scale, zero_point, _ = found
         return self.apply(value, scale.clone(), None if zero_point is None else zero_point.clone())
 
     def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
@@ -173,7 +202,8 @@ class Quantize:
         """
         scale = self.cut.fit(scale, value)
         if zero_point is not None:
-            zero_point = self.cut.fit(zero_point, value)
+            # An average of whole numbers need not be one.
+            zero_point = self.cut.fit(zero_point, value).round()
         return fake_quantize_flat(
             value,
             scale,
@@ -232,8 +262,13 @@ class Simulated:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, or the tensor itself while there is no scale."""
-        found = self.inner.fitted(module, value)
-        return value if found is None else self.algorithm.simulate(value, found, self.tensor)
+        found = scales_of(module, self.inner.target)
+        if found is None:
+            return value
+        scale, zero_point, share = found
+        qparams = self.inner.fit(module, self.inner.kept(scale, zero_point), value)
+        values = self.algorithm.simulate(value, qparams, self.tensor)
+        return where_in_force(share, values, value)
 
 
 @attrs.frozen(eq=False)
@@ -270,18 +305,20 @@ class Learned:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the quantized values as floats, or the tensor itself while there is no scale."""
-        start = self.inner.fitted(module, value)
-        learned = self.learned(module)
-        if start is None or not learned:
+        found, learned = scales_of(module, self.inner.target), self.learned(module)
+        if found is None or not learned:
             return self.inner(module, value)
-        shape = self.inner.scale_shape(module)
+        scale, zero_point, share = found
+        start = self.inner.fit(module, self.inner.kept(scale, zero_point), value)
+        shape = scale.shape
         if shape != start.scale.shape:
             # One value per channel, in a batch of another rank than the one it started from.
             learned = {
                 name: tensor.reshape(start.scale.shape) if tensor.shape == shape else tensor
                 for name, tensor in learned.items()
             }
-        return self.algorithm.learned_values(value, start, learned, self.tensor)
+        values = self.algorithm.learned_values(value, start, learned, self.tensor)
+        return where_in_force(share, values, value)
 
     def meaning(self, module: nn.Module) -> QParams | None:
         """Return the parameters that what is learned stands for, or None while there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -20,11 +21,12 @@ from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
-from tersely.errors import SessionError
+from tersely.errors import CompressionWarning, SessionError
 from tersely.instrument.holding import dense_values
 from tersely.instrument.in_force import qparams_of
-from tersely.instrument.moving_range import check_followed, end_step
+from tersely.instrument.moving_range import check_followed, end_step, pop_strange
 from tersely.instrument.names import STATE_PARTS, learned_buffer
+from tersely.instrument.scales import IN_FORCE, are_known
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors import Folding, described, foldings_of
@@ -34,10 +36,11 @@ from tersely.quantization.learned_scales import adopt_learned
 from tersely.quantization.placing import (
     device_of,
     learn_given,
+    make_room,
     place_learned,
     place_leaves,
     read_buffer,
-    write_buffer,
+    restore_scales,
     write_given,
 )
 from tersely.quantization.producers import (
@@ -52,6 +55,8 @@ from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
 from tersely.quantization.targets import target_of
 
+_SHOWN = 10
+
 
 class Quantization(Engine[QuantizationRun]):
     """All quantization stages of a session; mutable because scales and observations change.
@@ -62,6 +67,8 @@ class Quantization(Engine[QuantizationRun]):
         producers: weight with factors -> what can take them once all is finished, or why nothing
             can.
         is_outdated: whether masks came in force after calibration.
+        has_room: whether modules have the buffers of scales to come.
+        has_told: whether a warning has told of values that are not finite.
     """
 
     method = "quantization"
@@ -86,9 +93,15 @@ class Quantization(Engine[QuantizationRun]):
         self.biases: dict[BoundTarget, Tensor] = {}
         self.producers: Found = {}
         self.is_outdated = False
+        self.has_room = False
+        self.has_told = False
 
     def start(self, steps: int) -> None:
         """Put the steps that quantize into the instrumented modules, and fold what is folded."""
+        if not self.has_room:
+            for run in self.runs:
+                make_room(run, self.context.model)
+            self.has_room = True
         self._install(self.begun_at(steps), steps)
 
     def _install(self, runs: Sequence[QuantizationRun], steps: int) -> None:
@@ -316,11 +329,16 @@ class Quantization(Engine[QuantizationRun]):
     def step(self, steps: int, journal: Journal) -> bool:
         """Advance by one optimizer step; masks do not change."""
         begun, before = self.begun, self.context.steps
+        strange: list[str] = []
         for run in begun:
             for bound in (*run.parameters, *run.activations) if run.follows_training() else ():
                 check_followed(bound.module, bound.plan.target, bound.plan.name)
+                strange += [bound.plan.name] * pop_strange(bound.module, bound.plan.target)
                 for module, attribute in bound.owners:
                     end_step(module, attribute)
+        if strange and not self.has_told:
+            self.has_told = True
+            warn_of_strange(strange)
         # First what can fail: nothing is moved then that a second try would move again.
         beginning = self.beginning(steps)
         if beginning:
@@ -419,7 +437,7 @@ class Quantization(Engine[QuantizationRun]):
         """Return scales, what was seen, observed and learned, and changed values."""
         parts = self.gathered()
         for bound in self.bound_targets:
-            buffers = {part: read_buffer(bound, part) for part in STATE_PARTS}
+            buffers = {part: read_buffer(bound, part) for part in self._parts_to_save(bound)}
             found = {part: buffer for part, buffer in buffers.items() if buffer is not None}
             if found:
                 parts["buffer", bound.plan.name] = found
@@ -443,6 +461,14 @@ class Quantization(Engine[QuantizationRun]):
             "producers": describe_producers(self.producers),
         }
         return Saved(parts, data)
+
+    def _parts_to_save(self, bound: BoundTarget) -> tuple[str, ...]:
+        is_known = are_known(bound.module, bound.plan.target)
+        return tuple(
+            part
+            for part in STATE_PARTS
+            if part != IN_FORCE and (is_known or part in ("input_scale", "size"))
+        )
 
     def held(self, saved: Saved) -> Held:
         """Keep the shape of inputs and outputs that have more than one scale."""
@@ -481,9 +507,7 @@ class Quantization(Engine[QuantizationRun]):
         for bound in self.bound_targets:
             buffers = saved.of("buffer", bound.plan.name)
             device = device_of(bound)
-            for part in STATE_PARTS:
-                value = buffers.get(part)
-                write_buffer(bound, part, None if value is None else value.to(device))
+            restore_scales(bound, {part: value.to(device) for part, value in buffers.items()})
             bias, old_bias = (
                 saved.one("bias", bound.plan.name),
                 saved.one("old_bias", bound.plan.name),
@@ -529,3 +553,19 @@ def _write_bias(weight: BoundTarget, values: Tensor) -> None:
     if bias is not None:
         with torch.no_grad():
             bias.copy_(values)
+
+
+def warn_of_strange(names: Sequence[str]) -> None:
+    """Warn of targets whose ranges left values out.
+
+    Args:
+        names: their full names.
+    """
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    warnings.warn(
+        f"values that are not finite reached {', '.join(names[:_SHOWN])}{more} in training; their "
+        f"ranges leave such values out, and this is told once: lower the learning rate or the "
+        f"loss scale if it goes on",
+        CompressionWarning,
+        stacklevel=4,
+    )

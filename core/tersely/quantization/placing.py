@@ -16,6 +16,7 @@ from tersely.instrument.input_scales import ScaleInput, ScaleWeight
 from tersely.instrument.moving_range import end_step
 from tersely.instrument.names import QUANTIZE, SCALE, UNSCALE, learned_buffer, state_buffer
 from tersely.instrument.quantizing import Learned
+from tersely.instrument.scales import make_scales, put_in_force, take_out_of_force
 from tersely.instrument.transforms import put
 from tersely.planning.addresses import parse_address
 from tersely.quantization.ranges import Seen, values_of
@@ -39,17 +40,99 @@ def write_buffer(bound: BoundTarget, part: str, value: Tensor | None) -> None:
         put_buffer(holders, value, dtype=value.dtype, make=value.detach().clone)
 
 
-def write_qparams(bound: BoundTarget, qparams: QParams) -> None:
+def make_room(run: QuantizationRun, model: nn.Module) -> None:
+    """Give modules the buffers of the scales that a stage will choose.
+
+    Args:
+        run: the stage.
+        model: the session's model, whose dtype inputs and outputs have.
+    """
+    is_following = run.follows_training() is not None
+    activation = next((one for one in model.parameters() if one.is_floating_point()), None)
+    for bound in (*run.parameters, *run.activations):
+        like = bound.raw if not bound.is_activation else activation
+        if like is None or like.is_meta:
+            continue  # they come with the values
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        step = run.quantize_step(bound)
+        shape = step.cut.kept_shape(bound.plan.shape, channels_of(bound))
+        empty = torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device)
+        for module, attribute in bound.owners:
+            make_scales(
+                module,
+                attribute,
+                empty,
+                has_zero_point=step.grid.has_zero_point,
+                is_following=is_following and run.is_simulated(bound),
+            )
+
+
+def channels_of(bound: BoundTarget) -> int | None:
+    """Return how many channels an input or output has, or None where only a batch tells.
+
+    Args:
+        bound: the target.
+    """
+    if bound.plan.kind not in ("input", "output"):
+        return None
+    found = parse_address(bound.plan.target)
+    if found is None or found.key not in (None, 0):
+        return None
+    for name in _LENGTHS[bound.plan.kind]:
+        length = getattr(bound.module, name, None)
+        if isinstance(length, int):
+            return length
+    return None
+
+
+_LENGTHS = {
+    "input": ("in_channels", "in_features", "num_features"),
+    "output": ("out_channels", "out_features", "num_features"),
+}
+
+
+def write_qparams(
+    bound: BoundTarget, qparams: QParams, *, range_: tuple[Tensor, Tensor] | None = None
+) -> None:
     """Put scale and zero point in force.
 
     Args:
         bound: the target.
         qparams: the parameters, one value per block.
+        range_: what training moves on from, low and high of the scale's shape; None for the
+            whole range of the parameters.
     """
-    write_buffer(bound, "scale", qparams.scale)
-    # Most zero points are zero, and adding none is faster than adding zeros.
-    is_zero = not bool(qparams.zero_point.any())
-    write_buffer(bound, "zero_point", None if is_zero else qparams.zero_point.to(torch.int32))
+    scale, zero_point = qparams.scale, qparams.zero_point
+    write_buffer(bound, "scale", scale)
+    # Most zero points are zero by their type, and adding none is faster than adding zeros.
+    if read_buffer(bound, "zero_point") is not None or bool(zero_point.any()):
+        write_buffer(bound, "zero_point", zero_point.to(torch.float32))
+    if read_buffer(bound, "low") is not None:
+        ends = range_ or tuple(
+            (end - zero_point) * scale for end in (qparams.quant_min, qparams.quant_max)
+        )
+        for part, value in zip(("low", "high"), ends, strict=True):
+            write_buffer(bound, part, value.to(torch.float32).reshape(scale.shape))
+    for module, attribute in bound.owners:
+        put_in_force(module, attribute)
+
+
+def restore_scales(bound: BoundTarget, buffers: Mapping[str, Tensor]) -> None:
+    """Put saved buffers back; what was not saved is as it was before there was a scale.
+
+    Args:
+        bound: the target.
+        buffers: part -> tensor on the target's device.
+    """
+    for module, attribute in bound.owners:
+        take_out_of_force(module, attribute)
+    for part in ("input_scale", "size"):
+        write_buffer(bound, part, buffers.get(part))
+    for part, value in buffers.items():
+        write_buffer(bound, part, value.float() if part == "zero_point" else value)
+    if "scale" in buffers:
+        for module, attribute in bound.owners:
+            put_in_force(module, attribute)
 
 
 def read_buffer(bound: BoundTarget, part: str) -> Tensor | None:

@@ -69,23 +69,22 @@ def quantize_parameters(
             run.unranked.append(bound.plan.name)
             observed = {}
         tensor = values_of(bound)
-        _check_values(bound, tensor)
         step = run.quantize_step(bound)
         observer = run.observer(bound)
         statistics = dict(observer.observe(tensor, step.cut.size_of(tensor)))
         target = target_of(
             bound, step.grid, tensor=tensor, observed=observed, statistics=statistics
         )
-        solved = None
+        solved, range_ = None, None
         if observed or not isinstance(quantizer, ObservesInputs):
             solved = _solve(quantizer, bound, target)
         if solved is not None:
             change(bound, _raw_weight(bound, solved))
             qparams = solved.qparams
         else:
-            low, high = observer.range(statistics, target)
+            low, high = range_ = observer.range(statistics, target)
             qparams = choose(run, bound, low, high, target)
-        write_qparams(bound, qparams)
+        write_qparams(bound, qparams, range_=range_)
         if isinstance(quantizer, CorrectsBias) and observed and _has_bias(bound):
             with torch.no_grad():
                 found = quantizer.bias_correction(target, simulated_values(bound))
@@ -100,7 +99,6 @@ def _solve_experts(
 ) -> QuantizedWeight:
     """Solve the tensor of each expert on its own; those that saw nothing are rounded to nearest."""
     observer, raw, tensor = run.observer(bound), bound.dense(), values_of(bound)
-    _check_values(bound, tensor)
     whole = target_of(bound, run.grid(bound), tensor=tensor, observed=observed)
     if bound in run.observed and not observed:
         run.unranked.append(whole.name)
@@ -174,10 +172,10 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[BoundTarget, Seen]) ->
         target = target_of(bound, step.grid, size=size, statistics=seen.statistics)
         low, high = map(seen.kept, seen.observer.range(seen.statistics, target))
         qparams = choose(run, bound, low, high, target)
-        if run.follows_training() is not None:
+        if run.follows_training() is not None and read_buffer(bound, "low") is None:
             write_buffer(bound, "low", low.float())
             write_buffer(bound, "high", high.float())
-        write_qparams(bound, qparams)
+        write_qparams(bound, qparams, range_=(low, high))
         if step.cut.kind == "fixed" and size is not None:
             write_buffer(bound, "size", torch.tensor(size))
 
@@ -247,15 +245,6 @@ def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
             )
         return {}
     return found
-
-
-def _check_values(bound: BoundTarget, tensor: Tensor) -> None:
-    if tensor.numel() == 0:
-        raise CalibrationError(
-            f"{bound.plan.name} is empty (shape {list(tensor.shape)}), so it has no range; leave "
-            f"it out with exclude_op_names",
-            **bound.plan.place,
-        )
 
 
 def _solve(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import tersely
+from tersely.errors import CompressionWarning
 
 INPUT = [{"op_names": ["0"], "target_names": ["_input_"]}]
 
@@ -125,14 +125,35 @@ def test_ranges_rest_after_the_freeze_step(one, attach):
     assert scale(session) == 1
 
 
-def test_what_is_not_finite_is_refused_by_name_and_leaves_no_trace(one, attach):
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_what_is_not_finite_moves_no_range_and_is_told_once(one, attach, value):
     session = attach(one, "toy_follow", INPUT)
     one(row(127.0, 0.0))
 
-    with pytest.raises(tersely.CalibrationError, match=r"0\._input_: 1 of its 1 observed ranges"):
-        one(row(float("nan"), 0.0))
+    one(row(float(value), 0.0))
 
     assert scale(session) == 1
+    with pytest.warns(UserWarning, match=r"not finite reached 0\._input_ in train"):
+        session.step()
+    one(row(float(value), 0.0))
+    session.step()
+    assert scale(session) == 0.5  # half of 127, and half of the 0 that was finite
+    session.step()
+
+
+def test_a_first_batch_without_a_finite_value_leaves_no_range(one, attach):
+    session = attach(one, "toy_follow", INPUT)
+    one(row(float("nan"), float("inf")))
+    assert session.qparams() == {}
+    one(row(127.0, 0.0))
+    assert scale(session) == 1
+    with pytest.warns(CompressionWarning):
+        session.step()
+
+
+def test_ranges_follow_the_finite_values_of_later_batches(one, attach):
+    session = attach(one, "toy_follow", INPUT)
+    one(row(127.0, 0.0))
     session.step()
     one(row(63.5, 0.0))
     assert scale(session) == pytest.approx(0.75)
