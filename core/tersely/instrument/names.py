@@ -19,6 +19,11 @@ STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size")
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 
 
+def _spelled(target: str) -> str:
+    # A checkpoint's reader takes a dot in the name of a buffer for one between modules.
+    return target.replace(".", "/")
+
+
 def learned_buffer(target: str, name: str) -> str:
     """Return the name of a buffer that holds what a quantizer learns of a target.
 
@@ -26,7 +31,7 @@ def learned_buffer(target: str, name: str) -> str:
         target: the parameter's name or the address of an input or output.
         name: what is learned.
     """
-    return f"{PREFIX}{target}_learned_{name}"
+    return f"{PREFIX}{_spelled(target)}_learned_{name}"
 
 
 def is_learned_scale(name: str) -> bool:
@@ -55,7 +60,7 @@ def mask_buffer(target: str) -> str:
     Args:
         target: the parameter's name or the address of an input or output.
     """
-    return f"{PREFIX}{target}_mask"
+    return f"{PREFIX}{_spelled(target)}_mask"
 
 
 def state_buffer(target: str, part: str) -> str:
@@ -65,7 +70,7 @@ def state_buffer(target: str, part: str) -> str:
         target: the parameter's name or the address of an input or output.
         part: what it holds, such as ``scale``.
     """
-    return f"{PREFIX}{target}_{part}"
+    return f"{PREFIX}{_spelled(target)}_{part}"
 
 
 def full_name(module: nn.Module, target: str) -> str:
@@ -85,7 +90,7 @@ def moved_flag(target: str) -> str:
     Args:
         target: the parameter's name or the address of an input or output.
     """
-    return f"{PREFIX}{target}_is_moved"
+    return f"{PREFIX}{_spelled(target)}_is_moved"
 
 
 def is_moved_flag(name: str) -> bool:

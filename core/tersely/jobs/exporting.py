@@ -7,8 +7,8 @@ from typing import Any
 
 from tersely.document.job import Export
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
+from tersely.jobs.calibrating import calibration_batches
 from tersely.jobs.generators import seed_generators
-from tersely.jobs.labels import WithoutLabels
 from tersely.jobs.run import Run
 from tersely.session.session import Session
 
@@ -58,9 +58,9 @@ def file_name(made: MadeExporter) -> str:
 
 
 def _example(run: Run) -> Any:
+    if run.calls.example is not None:
+        return run.calls.example()
     if run.calls.calibration is None:
         return None
     seed_generators(run.job.seed)
-    batches = run.calls.calibration()
-    shown = WithoutLabels(batches, run.job.source) if run.job.data.labels else batches
-    return next(iter(shown), None)
+    return next(iter(calibration_batches(run)), None)
