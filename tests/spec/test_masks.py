@@ -1,9 +1,12 @@
 """Families masks and combinations: a model with values and a recipe, and the masks in force."""
 
+import warnings
+
 import pytest
 import torch
 
 import tersely
+from tersely.reporting.report import SparsityWarning
 
 
 def run_call(model, call):
@@ -32,6 +35,7 @@ def test_masks(case, models):
 
 
 @pytest.mark.spec("combinations")
+@pytest.mark.filterwarnings("ignore::tersely.reporting.report.SparsityWarning")
 def test_combinations(case, models):
     check(case, models)
 
@@ -44,7 +48,10 @@ def check(case, models):
             compressed(model, given)
         assert all(word in str(caught.value) for word in expect["error"]), str(caught.value)
         return
-    session = compressed(model, given)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SparsityWarning)
+        session = compressed(model, given)
+    check_emptied(caught, expect)
     masks = by_full_name(session.masks())
     if "masks" in expect:
         assert {name: one.int().tolist() for name, one in masks.items()} == expect["masks"]
@@ -60,6 +67,13 @@ def check(case, models):
         assert parameters[name].tolist() == values
     for call, values in zip(given.get("calls", ()), expect.get("results", ()), strict=True):
         assert run_call(model, call).tolist() == values
+
+
+def check_emptied(caught, expect):
+    if "emptied" in expect:
+        told = [str(one.message) for one in caught if "nothing of it is kept" in str(one.message)]
+        assert len(told) == bool(expect["emptied"])
+        assert all(word in told[0] for word in expect["emptied"])
 
 
 def by_full_name(found):

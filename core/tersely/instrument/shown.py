@@ -45,7 +45,14 @@ class Version:
     number: int
 
 
-class Shown(Tensor):
+class _Meta(torch._C._TensorMeta):
+    """Counts parameters as instances: `torch.testing` compares tensors of related types only."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, nn.Parameter) or super().__instancecheck__(instance)
+
+
+class Shown(Tensor, metaclass=_Meta):
     """The values of a targeted parameter as forward computes with them.
 
     It is a computed tensor that got this class, so nothing is copied; operators take it as they
@@ -273,15 +280,17 @@ def _assign(shown: Shown, value: Tensor) -> None:
             f"tersely.attach(), or with session.shrink()",
             target=full_name(module, name),
         )
-    if isinstance(value, Shown) and all(
-        step.name in ("data", "detach") for step in value._tersely_steps
-    ):
+    if type(value) in (Shown, WatchedShown) and _is_whole(value):
         # ``weight.data += 1`` assigns what it has written, and two targets are tied by their data.
-        raw.data = _raw(value).data
+        raw.data = _raw(cast("Shown", value)).data
     else:
         with torch.no_grad():
             raw.data = merged(_DATA.__get__(shown), value, raw.data)
     _refresh(shown)
+
+
+def _is_whole(shown: Any) -> bool:
+    return all(step.name in ("data", "detach") for step in shown._tersely_steps)
 
 
 def _writing(name: str) -> Callable[..., Any]:

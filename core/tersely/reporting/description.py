@@ -16,6 +16,7 @@ from tersely.contracts.settings import (
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
+from tersely.reporting.emptied import emptied_targets
 from tersely.reporting.expectation import (
     DependencyBounds,
     count_target_blocks,
@@ -64,7 +65,11 @@ def describe_session(session: Reported, achieved: Mapping[str, Mapping[str, floa
     )
     return Report(
         rows=rows,
-        warnings=(*_misses(plan, rows), *_group_misses(plan, rows, growing)),
+        warnings=(
+            *_misses(plan, rows),
+            *_group_misses(plan, rows, growing),
+            *_emptied(plan, rows, achieved),
+        ),
         remarks=tuple(_remarks(session, rows, unfinished)),
         metrics=dict(session.metrics),
         history=history,
@@ -85,8 +90,11 @@ def warn_of_misses(session: Reported, achieved: Mapping[str, Mapping[str, float]
     if not may_have_missed(plan, achieved, unfinished=unfinished_stages(session)):
         return
     report = describe_session(session, achieved)
-    if report.warnings:
-        warnings.warn("\n".join(report.warnings), SparsityWarning, stacklevel=3)
+    # The session warns of these when they come about.
+    emptied = emptied_targets(plan, achieved).values()
+    missed = [text for text in report.warnings if text not in emptied]
+    if missed:
+        warnings.warn("\n".join(missed), SparsityWarning, stacklevel=3)
 
 
 def _row(
@@ -140,6 +148,14 @@ def _misses(plan: Plan, rows: Iterable[ReportRow]) -> Iterable[str]:
             f"{row.name}: asked for a sparsity of {row.requested:.4g}, got {row.sparsity:.4g} "
             f"({row.masked:,} of {row.elements:,} elements masked); {_advice(target, row)}"
         )
+
+
+def _emptied(
+    plan: Plan, rows: Iterable[ReportRow], achieved: Mapping[str, Mapping[str, float]]
+) -> Iterable[str]:
+    missed = {row.name for row in rows if row.missed}
+    found = emptied_targets(plan, achieved)
+    return (text for name, text in found.items() if name not in missed)
 
 
 def _advice(target: TargetPlan, row: ReportRow) -> str:

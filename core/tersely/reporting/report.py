@@ -31,7 +31,7 @@ _ADVICE = "run the job again"
 
 
 class SparsityWarning(UserWarning):
-    """A session masked another share of a target than its config asks for."""
+    """A session masked another share of a target than its config asks for, or all of it."""
 
 
 def read_report(path: str | os.PathLike[str]) -> Report:

@@ -42,6 +42,7 @@ from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
 from tersely.reporting.description import describe_session, warn_of_misses
+from tersely.reporting.emptied import warn_of_emptied
 from tersely.reporting.report import Report
 from tersely.session.baking import bake, keep_activations, warn_of_staying
 from tersely.session.engines import make_engines
@@ -106,6 +107,7 @@ class Session:
         self.metrics: dict[str, float] = {}
         self.example_inputs = example_inputs
         self._cuts: list[dict[str, Json]] = []
+        self._emptied: frozenset[str] = frozenset()
         self._shrinks: list[Shrunk] = []
         self._shrunk_paths: list[str] = []
         self._state: State = "attached"
@@ -943,6 +945,10 @@ class Session:
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )
         sparsity = by_target((bound.plan, share) for bound, share in shares)
+        is_by_hand = event == "set_masks"
+        self._emptied = warn_of_emptied(
+            self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand
+        )
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
 

@@ -65,7 +65,9 @@ def train(session: Session) -> None:
         loss = session.total_loss(functional.cross_entropy(outputs, labels))
         torch.autograd.backward(loss)
         optimizer.step()
-        session.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SparsityWarning)
+            session.step()
 
 
 def ranked_targets(session: Session) -> list[PruningTarget]:

@@ -122,6 +122,7 @@ def test_a_forward_assigned_to_the_instance_is_refused(snapshot, assert_same):
     assert_same(model, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
 def test_a_forward_assigned_to_the_instance_does_not_matter_to_weights(prune):
     model = nn.Sequential(nn.Linear(4, 4))
     layer = model[0]

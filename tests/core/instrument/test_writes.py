@@ -403,6 +403,18 @@ def test_copies_and_pickles_of_what_is_shown_are_plain_tensors(pruned):
         assert torch.equal(one, shown)
 
 
+def test_what_is_shown_compares_with_parameters_and_tensors(pruned):
+    layer, session, raw = pruned
+    dense = nn.Linear(6, 4)
+    with torch.no_grad():
+        dense.weight.copy_(raw * session.masks()["0"]["weight"])
+    for shown in (layer.weight, layer.weight.data, layer.weight.detach()):
+        torch.testing.assert_close(shown, dense.weight)
+        torch.testing.assert_close(dense.weight, shown)
+        torch.testing.assert_close(shown, dense.weight.detach())
+        torch.testing.assert_close(shown, layer.weight)
+
+
 def test_what_is_shown_prints_as_a_tensor(pruned):
     layer, _, _ = pruned
     assert repr(layer.weight.data[0, :1]).startswith("tensor([")

@@ -152,6 +152,7 @@ def test_an_algorithm_that_cannot_be_made_with_its_options_is_an_error(odd, buil
     assert type(model[0]) is nn.Linear
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
 @pytest.mark.parametrize("ratio", [0, 1])
 def test_a_ratio_of_zero_or_one_masks_nothing_or_everything(toy_pruners, build, data, ratio):
     model = build()

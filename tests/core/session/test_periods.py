@@ -68,6 +68,7 @@ def test_masks_by_hand_may_come_before_the_period_and_are_decided_anew_in_it(bui
     assert shares(session)["2"]["weight"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
 def test_frozen_masks_by_hand_stay_when_their_period_begins(build):
     mask = torch.zeros(2, 8, dtype=torch.bool)
     session = tersely.attach(build(), recipe(LAST))
