@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import attrs
@@ -13,6 +14,7 @@ from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer
+from tersely.instrument.padded import PaddingOfCall
 from tersely.instrument.quantizing import Quantize, need_float
 from tersely.instrument.recomputation import is_recomputing
 
@@ -33,6 +35,8 @@ class Follow:
         is_quantizing: whether values are quantized already, or only observed.
         least: the smallest scales that serve the bias beside a weight, given the module and scales;
             None where there is no such bias.
+        padding: which positions of the running call are data, for inputs and outputs, or None.
+        is_channels_first: whether the module has its channels in dimension 1.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -43,6 +47,8 @@ class Follow:
     decay: float
     is_quantizing: bool = True
     least: Callable[[nn.Module, Tensor], Tensor | None] | None = None
+    padding: PaddingOfCall | None = None
+    is_channels_first: bool = False
 
     @property
     def settled(self) -> Quantize:
@@ -69,8 +75,11 @@ class Follow:
         if known is not None and cut.fixed is None:
             self.inner.need_lengths(module, values, known)
         size = cut.size_of(values)
-        found = [cut.canonical(values, end) for end in block_range(values, size)]
-        low, high = self._moved(module, *_over_processes([end.float() for end in found]))
+        found = [cut.canonical(values, end) for end in self._range(values, size)]
+        ends = _over_processes([end.float() for end in found])
+        if self.padding is not None and self.padding.is_data is not None:
+            ends = _where_nothing_is(ends, buffers, target)
+        low, high = self._moved(module, *ends)
         # Chosen before anything is written: what is not finite raises and leaves no trace.
         chosen = choose_of(self.quantizer)(low, high, self.tensor)
         scale = chosen.scale.reshape(low.shape)
@@ -91,6 +100,17 @@ class Follow:
                 current.copy_(tensor)
         setattr(module, moved_flag(target), True)
 
+    def _range(self, values: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return the range of what is data; infinite ends where a block has nothing but padding."""
+        kept = None
+        if self.padding is not None:
+            kept = self.padding.positions(values, is_channels_first=self.is_channels_first)
+        if kept is None:
+            return block_range(values, size)
+        low, _ = block_range(torch.where(kept, values, math.inf), size)
+        _, high = block_range(torch.where(kept, values, -math.inf), size)
+        return low, high
+
     def _moved(self, module: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Return the range after one more call of the step, whose values lie in [low, high]."""
         target, buffers = self.inner.target, module._buffers
@@ -109,6 +129,18 @@ class Follow:
         return torch.minimum(low, known[0]), torch.maximum(high, known[1])
 
 
+def _where_nothing_is(
+    ends: Sequence[Tensor], buffers: Mapping[str, Tensor | None], target: str
+) -> list[Tensor]:
+    """Return ranges in which blocks of nothing but padding have what is known of them, or 0."""
+    is_empty = (ends[0] == math.inf) & (ends[1] == -math.inf)
+    found = []
+    for part, end in zip(("low", "high"), ends, strict=True):
+        known = buffers.get(state_buffer(target, part))
+        found.append(torch.where(is_empty, 0.0 if known is None else known, end))
+    return found
+
+
 _START = ("start_low", "start_high")
 """Parts that hold the range from before the step; no checkpoint holds them."""
 
@@ -117,7 +149,7 @@ def _keep_start(module: nn.Module, name: str, before: Tensor | None) -> None:
     current = module._buffers.get(name)
     if before is None:
         module._buffers.pop(name, None)
-    elif current is None:
+    elif current is None or current.shape != before.shape:
         module._non_persistent_buffers_set.add(name)
         module._buffers[name] = before.clone()
     else:
