@@ -23,12 +23,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from tersely.arithmetic.positions import spread_positions
 from tersely.errors import CalibrationError
+from tersely.instrument.padded import ATTENTION_MASK
 
 PaddingMask: TypeAlias = str | Callable[[Any], Tensor | None]
 """A batch mapping's key, or what is called with the batch; gives 1 = data, 0 = padding."""
-
-ATTENTION_MASK = "attention_mask"
 
 _current: ContextVar[Tensor | None] = ContextVar("padding", default=None)
 
@@ -112,25 +112,9 @@ def kept_positions(value: Tensor, *, is_channels_first: bool) -> Tensor | None:
     is_data = _current.get()
     if is_data is None:
         return None
-    shape, lengths = tuple(value.shape), tuple(is_data.shape)
-    shapes: list[tuple[int, ...]]
-    if is_channels_first:
-        shapes = [(lengths[0], 1, lengths[1])] if value.ndim == _SEQUENCE else []
-    else:
-        rest = (1,) * (value.ndim - 1)
-        shapes = [(*lengths, *rest[1:])] if value.ndim >= _SEQUENCE else []
-        if value.ndim == _HEADS:
-            shapes.append((lengths[0], 1, lengths[1], 1))
-        shapes.append((is_data.numel(), *rest))
-    for wanted in shapes:
-        if all(one in (1, own) for one, own in zip(wanted, shape, strict=True)) and (
-            wanted[0] == shape[0]
-        ):
-            return is_data.to(value.device).reshape(wanted)
-    return None
+    return spread_positions(value, is_data, is_channels_first=is_channels_first)
 
 
-_SEQUENCE = 3
 _HEADS = 4
 
 

@@ -64,6 +64,16 @@ def attach_instruments(
     return done
 
 
+def is_attachable(module: nn.Module) -> bool:
+    """Tell whether a module's forward can be processed.
+
+    Args:
+        module: the module, not instrumented.
+    """
+    problem = _class_problem(type(module), True) or _problem(module, has_sites=True)
+    return problem is None
+
+
 def _shown(name: str) -> str:
     return repr(name) if name else "the root module"
 

@@ -164,6 +164,8 @@ def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
         instruments = self.__dict__[INSTRUMENTS]
         if instruments.is_folded:
             return args[0] if args else next(iter(kwargs.values()))
+        if instruments.padding is not None:
+            instruments.padding.enter(args, kwargs)
         if instruments.inputs:
             args, kwargs = process_inputs(self, instruments.inputs, args, kwargs)
         if instruments.fold is None:
@@ -173,6 +175,8 @@ def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
             output = instruments.fold.after(original(self, *args, **kwargs))
         if instruments.outputs:
             output = process_output(self, instruments.outputs, output)
+        if instruments.padding is not None:
+            instruments.padding.leave()
         return output
 
     return forward

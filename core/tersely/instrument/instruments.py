@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor, nn
 
+from tersely.instrument.padded import PaddingOfCall
+
 
 class Transform(Protocol):
     """One step on one tensor, such as a mask.
@@ -101,6 +103,7 @@ class Instruments:
         fold: the modules that are folded into this one while it is simulated, or None.
         is_folded: whether the module is folded into another one and passes its input on.
         has_room: whether a fold may come later.
+        padding: what notes the padding of each call, for the model's own forward, or None.
     """
 
     parameters: Mapping[str, tuple[Transform, ...]] = attrs.field(factory=dict)
@@ -109,9 +112,10 @@ class Instruments:
     fold: Folding | None = None
     is_folded: bool = False
     has_room: bool = False
+    padding: PaddingOfCall | None = None
 
     @property
     def has_sites(self) -> bool:
         """Whether forward itself is processed, not only the parameters it reads."""
         is_folding = self.fold is not None or self.is_folded or self.has_room
-        return is_folding or bool(self.inputs or self.outputs)
+        return is_folding or self.padding is not None or bool(self.inputs or self.outputs)

@@ -13,6 +13,7 @@ from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
+from tersely.instrument.padded import PaddingOfCall
 from tersely.instrument.quantizing import Quantize, need_float
 from tersely.instrument.recomputation import is_recomputing
 from tersely.instrument.scales import START, are_known, put_in_force
@@ -34,6 +35,8 @@ class Follow:
         is_quantizing: whether values are quantized already, or only observed.
         least: the smallest scales that serve the bias beside a weight, given the module and scales;
             None where there is no such bias.
+        padding: which positions of the running call are data, for inputs and outputs, or None.
+        is_channels_first: whether the module has its channels in dimension 1.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -44,6 +47,8 @@ class Follow:
     decay: float
     is_quantizing: bool = True
     least: Callable[[nn.Module, Tensor], Tensor | None] | None = None
+    padding: PaddingOfCall | None = None
+    is_channels_first: bool = False
 
     @property
     def settled(self) -> Quantize:
@@ -71,8 +76,7 @@ class Follow:
         if known is not None and cut.fixed is None:
             self.inner.need_lengths(module, values, known[0])
         size = cut.size_of(values)
-        found = [cut.canonical(values, end).float() for end in block_range(values, size)]
-        ends = self._finite(module, values, found, known)
+        ends = self._finite(module, values, self._data(values), known)
         if ends is None:
             return
         low, high = self._moved(module, ends[0], ends[1], known)
@@ -103,40 +107,58 @@ class Follow:
         )
         return None if low is None or high is None else (low, high)
 
+    def _data(self, values: Tensor) -> Tensor | None:
+        """Return which values are data, or None when none of them is padding."""
+        if self.padding is None:
+            return None
+        return self.padding.positions(values, is_channels_first=self.is_channels_first)
+
     def _finite(
         self,
         module: nn.Module,
         values: Tensor,
-        ends: list[Tensor],
+        data: Tensor | None,
         known: tuple[Tensor, Tensor] | None,
     ) -> list[Tensor] | None:
-        """Return the range of what is finite (rule Q5.4); a loss scaler skips such a step.
+        """Return the range of what is data and finite (rule Q5.4); a loss scaler skips such a step.
 
         Args:
             module: the module.
             values: what was observed.
-            ends: its range.
+            data: which values are data, or None for all.
             known: the range so far, or None.
 
         Returns:
             Low and high, or None where nothing is finite and nothing is known.
         """
-        is_finite = ends[0].isfinite() & ends[1].isfinite()
+        cut = self.inner.cut
         is_compiling = torch.compiler.is_compiling()
-        if not is_compiling and bool(is_finite.all()):
-            return _over_processes(ends)
-        if not is_compiling:
+        if data is None:
+            found = block_range(values, cut.size_of(values))
+            ends = [cut.canonical(values, end).float() for end in found]
+            is_finite = ends[0].isfinite() & ends[1].isfinite()
+            is_strange = not is_compiling and not bool(is_finite.all())
+            if not is_compiling and not is_strange:
+                return _over_processes(ends)
+        else:
+            is_strange = not is_compiling and not bool((values.isfinite() | ~data).all())
+            values = torch.where(data, values, torch.nan)
+        if is_strange:
             setattr(module, strange_flag(self.inner.target), True)
+        if is_strange or data is not None:
             ends = [self._end(values, sign) for sign in (1, -1)]
             is_finite = ends[0].isfinite() & ends[1].isfinite()
         # The smallest of all processes leaves these out.
         low = torch.where(is_finite, ends[0], torch.inf)
         high = torch.where(is_finite, ends[1], -torch.inf)
         low, high = _over_processes([low, high])
+        is_finite = low.isfinite() & high.isfinite()
         if known is not None:
-            is_finite = low.isfinite() & high.isfinite()
             return [torch.where(is_finite, low, known[0]), torch.where(is_finite, high, known[1])]
-        return [low, high] if is_compiling or bool(low.isfinite().all()) else None
+        if data is not None and not is_strange:
+            # Blocks of nothing but padding: their range is that of zeros until they hold data.
+            return [torch.where(is_finite, end, 0.0) for end in (low, high)]
+        return [low, high] if is_compiling or bool(is_finite.all()) else None
 
     def _end(self, values: Tensor, sign: int) -> Tensor:
         """Return the smallest (sign 1) or largest (-1) finite value of each block, or infinity."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -22,11 +23,15 @@ from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import CompressionWarning, SessionError
+from tersely.instrument.attaching import is_attachable
 from tersely.instrument.holding import dense_values
 from tersely.instrument.in_force import qparams_of
+from tersely.instrument.instruments import Instruments
 from tersely.instrument.moving_range import check_followed, end_step, pop_strange
 from tersely.instrument.names import STATE_PARTS, learned_buffer
+from tersely.instrument.padded import ATTENTION_MASK, PaddingOfCall
 from tersely.instrument.scales import IN_FORCE, are_known
+from tersely.planning.signature import signature_of
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors import Folding, described, foldings_of
@@ -95,6 +100,27 @@ class Quantization(Engine[QuantizationRun]):
         self.is_outdated = False
         self.has_room = False
         self.has_told = False
+
+    def with_padding(
+        self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
+    ) -> dict[nn.Module, Instruments]:
+        """Return instruments with which ranges that follow training hear of each call's padding.
+
+        The model tells it by the argument ``attention_mask`` of its own forward, if it takes one.
+
+        Args:
+            wanted: what each module does otherwise.
+            model: the model.
+        """
+        found = dict(wanted)
+        runs = [one for one in self.runs if one.follows_training() and one.activations]
+        signature = signature_of(model)
+        if runs and signature.problem(ATTENTION_MASK) is None and is_attachable(model):
+            padding = PaddingOfCall(signature.index_of(ATTENTION_MASK))
+            found[model] = attrs.evolve(found.get(model, Instruments()), padding=padding)
+            for run in runs:
+                run.padding = padding
+        return found
 
     def start(self, steps: int) -> None:
         """Put the steps that quantize into the instrumented modules, and fold what is folded."""

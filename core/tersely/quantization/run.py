@@ -24,6 +24,7 @@ from tersely.contracts.quantizer import (
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
+from tersely.instrument.padded import PaddingOfCall
 from tersely.instrument.quantizing import Grid, Learned, Quantize
 from tersely.instrument.transforms import chain_of
 from tersely.planning.algorithms import make_quantizer
@@ -41,11 +42,13 @@ class QuantizationRun(Run[Quantizer]):
         groups: weights that share factors since they read one and the same input.
         given: targets whose scales the user put in, which `compress` keeps.
         frozen: those of them that training does not move either.
+        padding: what notes the padding of each call while ranges follow training, or None.
     """
 
     groups: list[tuple[BoundTarget, ...]] = attrs.field(factory=list, kw_only=True)
     given: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
     frozen: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
+    padding: PaddingOfCall | None = attrs.field(default=None, kw_only=True)
     _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
+from tersely.engine.padding import is_channels_first
 from tersely.instrument.in_force import LeastScale
 from tersely.instrument.instruments import Transform
 from tersely.instrument.moving_range import Follow
@@ -99,8 +100,16 @@ def make_step(
     if follower.freeze_step is not None and elapsed >= follower.freeze_step:
         return plain
     is_quantizing = elapsed >= follower.start_step
-    seen = _seen(bound, plain)
-    return Follow(run.algorithm, seen, plain, follower.decay, is_quantizing, least)
+    return Follow(
+        run.algorithm,
+        _seen(bound, plain),
+        plain,
+        follower.decay,
+        is_quantizing,
+        least,
+        run.padding if bound.is_activation else None,
+        is_channels_first(bound.plan.channel_dim, bound.module),
+    )
 
 
 def _seen(bound: BoundTarget, plain: Quantize) -> QuantizationTarget:

@@ -181,7 +181,7 @@ def _reduce(module: nn.Module) -> None:
         for name in [name for name in module._buffers if name.startswith(start)]:
             if name not in needed:
                 del module._buffers[name]
-    replace_instruments(module, attrs.evolve(instruments, parameters={}))
+    replace_instruments(module, attrs.evolve(instruments, parameters={}, padding=None))
     current = type(module)
     reduced = instrumented_class(getattr(current, ORIGINAL), frozenset(), has_sites=True)
     module.__class__ = replace_class(current, reduced)

@@ -127,6 +127,7 @@ class Session:
         self._context = Context(self.model, binding, self.teacher)
         self._engines = make_engines(self._context)
         wanted = with_folds(wire(binding), binding)
+        wanted = self._engines.quantization.with_padding(wanted, self.model)
         wanted = self._engines.distillation.with_inputs(wanted, self.model)
         self._attachments = attach_instruments(wanted, binding.name_of)
         self._places = Places(binding.owners.universe, self._attachments)

@@ -1,5 +1,7 @@
 """Padded positions of a batch are no data for anything that observes (rule B8.5)."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -232,3 +234,129 @@ def test_a_mask_of_another_shape_is_an_error():
     session = attached(build(), "apoz", op_types=["Linear"], target_names=["weight"])
     with pytest.raises(tersely.CalibrationError, match=r"\[batch, positions\].*found shape \[5\]"):
         session.calibrate(texts(), mask=lambda batch: batch["attention_mask"][0])
+
+
+TRAINED = {
+    "op_types": ["Linear", "ReLU"],
+    "target_names": ["_input_", "_output_"],
+    "quant_dtype": "int8",
+    "quant_scheme": "affine",
+}
+
+
+def followed(batches, call=None, model=None, **keys):
+    """The scales after one step of `qat` for each batch."""
+    model = build() if model is None else model
+    stage = {"algorithm": "qat", "config_list": [TRAINED | keys]}
+    session = tersely.attach(model, {"quantization": stage})
+    model.train()
+    for batch in batches:
+        (call or (lambda model, batch: model(**batch)))(model, batch)
+        session.step()
+    return session.qparams()
+
+
+def assert_alike(found, expected):
+    assert found.keys() == expected.keys()
+    for module, targets in expected.items():
+        for target, qparams in targets.items():
+            other = found[module][target]
+            assert torch.allclose(other.scale, qparams.scale, rtol=1e-6), (module, target)
+            assert torch.equal(other.zero_point, qparams.zero_point), (module, target)
+
+
+def by_position(model, batch):
+    return model(batch["input_ids"], batch["attention_mask"])
+
+
+@pytest.mark.parametrize("call", [None, by_position])
+@pytest.mark.parametrize("granularity", ["default", "per_channel"])
+def test_ranges_that_follow_training_do_not_follow_padding(call, granularity):
+    expected = followed(texts(), granularity=granularity)
+    assert_alike(followed(texts(pad_to=20), call, granularity=granularity), expected)
+
+
+def test_without_its_mask_padding_moves_the_ranges_of_qat():
+    def bare(model, batch):
+        return model(batch["input_ids"])
+
+    expected, found = followed(texts()), followed(texts(pad_to=20), bare)
+    assert found["head"]["_input_"].scale != expected["head"]["_input_"].scale
+
+
+def test_texts_of_several_lengths_in_a_batch_move_ranges_by_their_tokens_alone():
+    alone = {"input_ids": torch.cat([one["input_ids"] for one in texts()], dim=1)}
+    assert_alike(followed(padded_in_one_batch()), followed([alone]))
+
+
+def test_a_batch_of_nothing_but_padding_leaves_the_ranges_where_they_are():
+    batch = texts()[1]
+    nothing = {**batch, "attention_mask": torch.zeros_like(batch["input_ids"])}
+    assert_alike(followed([batch, nothing]), followed([batch]))
+
+
+def test_values_that_are_not_finite_count_only_where_there_is_data():
+    class Poisoned(Tokens):
+        def forward(self, input_ids, attention_mask=None):
+            hidden = self.embed(input_ids)
+            return self.head(torch.where(input_ids[..., None] == 0, torch.nan, hidden))
+
+    def run(batches):
+        torch.manual_seed(0)
+        return followed(batches, model=Poisoned(), op_types=None, op_names=["head"])
+
+    assert_alike(run(texts(pad_to=20)), run(texts()))
+
+
+def test_the_mask_of_one_call_says_nothing_of_the_next_and_is_not_copied():
+    model = build()
+    stage = {"algorithm": "qat", "config_list": [TRAINED]}
+    session = tersely.attach(model, {"quantization": stage})
+    model.train()
+    padded, full = texts(pad_to=20)[0], torch.randint(1, 50, (1, 20))
+    model(**padded)
+    session.step()
+    model(full)
+    session.step()
+    other = build()
+    again = tersely.attach(other, {"quantization": stage})
+    other.train()
+    other(**padded)
+    again.step()
+    other(full, torch.ones_like(full))
+    again.step()
+    assert_alike(session.qparams(), again.qparams())
+    copied = copy.deepcopy(model)
+    copied(**padded)
+    assert type(session.detach()) is Tokens
+    assert type(copied).__name__ == "Tokens"
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_model_whose_ranges_follow_data_alone_compiles_as_one_graph():
+    stage = {"algorithm": "qat", "config_list": [TRAINED]}
+    expected = followed(texts(pad_to=20))
+    model = build()
+    session = tersely.attach(model, {"quantization": stage})
+    model.train()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for batch in texts(pad_to=20):
+        compiled(**batch)
+        session.step()
+    assert_alike(session.qparams(), expected)
+
+
+def test_a_model_that_takes_a_mask_of_a_decoder_observes_everything():
+    class Decoder(Tokens):
+        def forward(self, input_ids, attention_mask=None, decoder_input_ids=None):
+            return super().forward(decoder_input_ids)
+
+    def run(batch):
+        torch.manual_seed(0)
+        return followed([batch], model=Decoder())
+
+    padded = texts(pad_to=20)[0]
+    ids = padded["input_ids"]
+    ones = torch.ones_like(ids)
+    expected = run({"input_ids": ids, "attention_mask": ones, "decoder_input_ids": ids})
+    assert_alike(run({**padded, "decoder_input_ids": ids}), expected)
