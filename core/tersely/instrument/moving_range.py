@@ -75,7 +75,7 @@ class Follow:
         ends = self._finite(module, values, found, known)
         if ends is None:
             return
-        low, high = self._moved(module, *ends, known)
+        low, high = self._moved(module, ends[0], ends[1], known)
         # Chosen before anything is written: what is not finite raises and leaves no trace.
         chosen = choose_of(self.quantizer)(low, high, self.tensor)
         scale = chosen.scale.reshape(low.shape)

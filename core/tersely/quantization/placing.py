@@ -107,10 +107,11 @@ def write_qparams(
     if read_buffer(bound, "zero_point") is not None or bool(zero_point.any()):
         write_buffer(bound, "zero_point", zero_point.to(torch.float32))
     if read_buffer(bound, "low") is not None:
-        ends = (qparams.quant_min, qparams.quant_max) if range_ is None else range_
+        ends = range_ or tuple(
+            (end - zero_point) * scale for end in (qparams.quant_min, qparams.quant_max)
+        )
         for part, end in zip(("low", "high"), ends, strict=True):
-            value = end if isinstance(end, Tensor) else (end - zero_point) * scale
-            write_buffer(bound, part, value.to(torch.float32).reshape(scale.shape))
+            write_buffer(bound, part, end.to(torch.float32).reshape(scale.shape))
     for module, attribute in bound.owners:
         put_in_force(module, attribute)
 

@@ -145,7 +145,7 @@ def test_a_first_batch_without_a_finite_value_leaves_no_range(one, attach):
     assert session.qparams() == {}
     one(row(127.0, 0.0))
     assert scale(session) == 1
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="not finite"):
         session.step()
 
 

@@ -195,7 +195,7 @@ def test_the_soup_of_two_checkpoints_has_the_mean_of_their_scales():
 
 
 def test_an_average_that_takes_scales_below_zero_is_refused():
-    model, session = attached("ptq", calibrated=True)
+    model, _ = attached("ptq", calibrated=True)
     state = {
         name: -value if "scale" in name else value for name, value in model.state_dict().items()
     }
