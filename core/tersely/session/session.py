@@ -256,6 +256,7 @@ class Session:
                 if is_outdated:
                     engine.outdate()
                 is_outdated = engine.compress(journal) or is_outdated
+            self._hold()
         warn_of_misses(self, self._record("compress"))
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -287,6 +288,8 @@ class Session:
             if is_beginning:
                 self._note(journal, is_step=True)
             changed = [engine.step(steps, journal) for engine in self._engines]
+            if is_beginning:
+                self._hold()
         self._context.steps = steps
         if is_beginning:
             release_batches(self._engines.all, self._context)
@@ -418,6 +421,29 @@ class Session:
             self._note(journal)
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
         self._record("set_masks")
+
+    def set_qparams(
+        self, qparams: Mapping[str, Mapping[str, QParams | None]], *, freeze: bool = False
+    ) -> None:
+        """Put your own scales and zero points in force; all of them or, after an error, none.
+
+        `compress` keeps them and needs no calibration for these targets. Training goes on from
+        them: ranges of ``qat`` move, learned scales get these values in place and are learned.
+
+        Args:
+            qparams: {module: {target: QParams}}, with the plan's type and scheme and one scale for
+                each block; as `qparams` returns them. None instead of QParams leaves a target to
+                its algorithm again, from the next `compress` on.
+            freeze: whether training leaves these scales alone too, which then quantize at once; a
+                target that is frozen already stays so either way, until it is given None.
+
+        Raises:
+            SessionError: there is no such target, or what is given does not fit it.
+        """
+        need_attached(self._state, "set_qparams")
+        with Journal() as journal:
+            self._note(journal)
+            self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -650,6 +676,7 @@ class Session:
             with Journal() as journal:
                 for engine in self._engines:
                     engine.restore(small[engine.method], self.steps, journal)
+                self._hold()
             if optimizer is not None:
                 for engine in self._engines:
                     replace_learned(optimizer, learned[engine.method], engine.learned(), cuts)
@@ -831,6 +858,7 @@ class Session:
         need_attached(self._state, "detach")
         for engine in self._engines:
             engine.stop()
+            engine.release()
         self._unguard()
         detach_instruments(self._attachments)
         # The later engines changed what the earlier ones had left.
@@ -876,10 +904,15 @@ class Session:
             self._note(journal)
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)
+            self._hold()
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
         self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
+
+    def _hold(self) -> None:
+        for engine in self._engines:
+            engine.hold()
 
     def _note(self, journal: Journal, *, is_step: bool = False) -> None:
         journal.note_attributes(self._context, "batches", "has_kept_batches")
