@@ -205,11 +205,12 @@ def write_given(run: QuantizationRun, bound: BoundTarget, qparams: QParams) -> N
         qparams: the parameters, in the shape in which they are kept.
     """
     if run.follows_training() is not None:
-        for part, end in zip(("low", "high"), range_of(qparams), strict=True):
-            write_buffer(bound, part, end)
+        if read_buffer(bound, "low") is None:
+            for part, end in zip(("low", "high"), range_of(qparams), strict=True):
+                write_buffer(bound, part, end)
         for module, attribute in bound.owners:
             end_step(module, attribute)
-    write_qparams(bound, qparams)
+    write_qparams(bound, qparams, range_=range_of(qparams))
     if run.quantize_step(bound).cut.size is not None and qparams.block_size is not None:
         write_buffer(bound, "size", torch.tensor(qparams.block_size))
 
