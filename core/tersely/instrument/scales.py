@@ -72,7 +72,7 @@ def are_known(module: nn.Module, target: str) -> bool:
         module: an instrumented module.
         target: the parameter's name or the address of the input or output.
     """
-    if known_flag(target) in module.__dict__:
+    if getattr(module, known_flag(target), False):
         return True
     if torch.compiler.is_compiling():
         return False
@@ -106,7 +106,7 @@ def scales_of(module: nn.Module, target: str) -> Scales | None:
     if scale is None:
         return None
     zero_point = buffers.get(state_buffer(target, "zero_point"))
-    if known_flag(target) in module.__dict__:
+    if getattr(module, known_flag(target), False):
         return scale, zero_point, None
     if torch.compiler.is_compiling():
         return _compiled(buffers.get(state_buffer(target, IN_FORCE)), scale, zero_point)
