@@ -1,4 +1,4 @@
-"""Family holding: where masks take effect, and what becomes of dense values (rules B9.4 to B9.6)."""
+"""Family holding: where masks take effect, and what becomes of dense values (rules B9.5 to B9.7)."""
 
 import pytest
 import torch

@@ -39,6 +39,7 @@ class ParameterMask:
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
         is_additive: whether the buffer is added instead of multiplied.
+        mask_value: the offset that masks, where the buffer is added.
         is_held: whether the session zeroes the parameter itself (``hold: step``).
     """
 
@@ -46,6 +47,7 @@ class ParameterMask:
 
     buffer: str
     is_additive: bool = False
+    mask_value: float = 0.0
     is_held: bool = False
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
@@ -79,6 +81,7 @@ class ActivationMask:
         spatial: how many dimensions follow the channels in dimension 1, or None when any may.
         target: the address of the input or output, for errors.
         is_of_channels: whether the buffer has one value per channel, also where it has only one.
+        mask_value: the offset that masks, where the buffer is added.
     """
 
     place: ClassVar[int] = MASK
@@ -89,6 +92,7 @@ class ActivationMask:
     spatial: int | None = None
     target: str = ""
     is_of_channels: bool = False
+    mask_value: float = 0.0
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask."""

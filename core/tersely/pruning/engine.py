@@ -26,6 +26,7 @@ from tersely.engine.saver import Saved, need_shape, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.holding import HeldWeight
+from tersely.instrument.mask_values import need_whole
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
@@ -183,11 +184,17 @@ class Pruning(Engine[PruningRun]):
                 yield bound, mask
 
     def need_to_finish(self, call: str) -> None:
-        """Refuse to finish without masks."""
+        """Refuse to finish without masks, or with masks that were averaged."""
         self._need_masks(
             f"{call}() found nothing in force; call session.compress() first, or "
             f"session.detach() to get the dense model back"
         )
+        self._need_whole_masks()
+
+    def _need_whole_masks(self) -> None:
+        for bound, mask in self.masks():
+            offset = float(bound.plan.pruning.mask_value) if bound.is_additive else None
+            need_whole(mask, bound.plan.name, offset=offset)
 
     def need_to_step(self) -> None:
         """Refuse to step without masks, unless an algorithm gathers what masks will need."""
@@ -254,7 +261,12 @@ class Pruning(Engine[PruningRun]):
         self.frozen = left
 
     def save(self) -> Saved:
-        """Return masks, what was observed and learned, and changed values."""
+        """Return masks, what was observed and learned, and changed values.
+
+        Raises:
+            SessionFileError: a mask was averaged.
+        """
+        self._need_whole_masks()
         parts = self.gathered()
         for bound, mask in self.masks():
             parts[MASK, bound.plan.name] = {"": is_kept(bound, mask)}

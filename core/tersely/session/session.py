@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
@@ -31,6 +32,7 @@ from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
+from tersely.instrument.mask_values import guard_loading
 from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
@@ -107,6 +109,7 @@ class Session:
         self._shrinks: list[Shrunk] = []
         self._shrunk_paths: list[str] = []
         self._state: State = "attached"
+        self._guard: RemovableHandle | None = None
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[BoundTarget, Tensor] = {}
@@ -125,6 +128,7 @@ class Session:
         wanted = self._engines.distillation.with_inputs(wanted, self.model)
         self._attachments = attach_instruments(wanted, binding.name_of)
         self._places = Places(binding.owners.universe, self._attachments)
+        self._guard = self._guard or guard_loading(self.model)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             for engine in self._engines:
@@ -418,6 +422,29 @@ class Session:
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
         self._record("set_masks")
 
+    def set_qparams(
+        self, qparams: Mapping[str, Mapping[str, QParams | None]], *, freeze: bool = False
+    ) -> None:
+        """Put your own scales and zero points in force; all of them or, after an error, none.
+
+        `compress` keeps them and needs no calibration for these targets. Training goes on from
+        them: ranges of ``qat`` move, learned scales get these values in place and are learned.
+
+        Args:
+            qparams: {module: {target: QParams}}, with the plan's type and scheme and one scale for
+                each block; as `qparams` returns them. None instead of QParams leaves a target to
+                its algorithm again, from the next `compress` on.
+            freeze: whether training leaves these scales alone too, which then quantize at once; a
+                target that is frozen already stays so either way, until it is given None.
+
+        Raises:
+            SessionError: there is no such target, or what is given does not fit it.
+        """
+        need_attached(self._state, "set_qparams")
+        with Journal() as journal:
+            self._note(journal)
+            self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
+
     @property
     def frozen(self) -> tuple[str, ...]:
         """Full names of the targets whose masks only `set_masks` changes, in the plan's order."""
@@ -664,6 +691,7 @@ class Session:
             self._state = "attached"
             self.plan, self._context, self._engines, self._attachments, self._places = before
             instruments.put_back()
+            self._guard = self._guard or guard_loading(self.model)
             raise
         for engine in before[2]:
             engine.stop()
@@ -785,6 +813,7 @@ class Session:
         staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()
+        self._unguard()
         detach_instruments(self._attachments, keep=staying)
         self._state = "finalized"
         warn_of_staying(staying)
@@ -830,12 +859,18 @@ class Session:
         for engine in self._engines:
             engine.stop()
             engine.release()
+        self._unguard()
         detach_instruments(self._attachments)
         # The later engines changed what the earlier ones had left.
         for engine in reversed(self._engines.all):
             engine.give_back()
         self._state = "detached"
         return self.model
+
+    def _unguard(self) -> None:
+        if self._guard is not None:
+            self._guard.remove()
+            self._guard = None
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Return everything that `restore` needs: tensors and JSON data."""

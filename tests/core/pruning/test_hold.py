@@ -1,4 +1,4 @@
-"""``hold: step``: masked elements are zero in the parameter itself (rules B9.4 to B9.8)."""
+"""``hold: step``: masked elements are zero in the parameter itself (rules B9.5 to B9.8)."""
 
 import copy
 import pickle
