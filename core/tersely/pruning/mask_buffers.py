@@ -11,6 +11,7 @@ from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.masks import spatial_dims
+from tersely.instrument.names import mask_buffer
 from tersely.masking.counting import count_nonzero
 
 
@@ -75,8 +76,7 @@ def remove_mask(bound: BoundTarget) -> None:
 
 def mask_of(bound: BoundTarget) -> Tensor | None:
     """Return the buffer that masks a target, or None while nothing masks it."""
-    module, name = next(bound.masks())
-    return module._buffers.get(name)
+    return bound.module._buffers.get(mask_buffer(bound.plan.target))
 
 
 def is_kept(bound: BoundTarget, mask: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ def outcome(start_workers):
         "fsdp_before_attach",
         "fsdp_finalize",
         "fsdp_detach",
+        "held_weights_are_masked_whoever_shares_them",
         "fsdp_shows_shards_as_they_are",
         "fsdp_keeps_output_masks",
         "calibration_is_summed_up",

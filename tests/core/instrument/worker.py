@@ -214,6 +214,29 @@ def fsdp_detach(rank: int) -> None:
 
 
 @scenario
+def held_weights_are_masked_whoever_shares_them(rank: int) -> None:
+    stage = {"algorithm": "toy", "hold": "step", "config_list": CONFIG}
+    dense = build()
+    for share in (DistributedDataParallel, shard):
+        for is_shared_first in (True, False):
+            model = build()
+            shared = share(model) if is_shared_first else None
+            session = tersely.attach(model, {"pruning": stage})
+            session.compress()
+            shared = shared or (None if is_shared_first else share(model)) or model
+            expected = model(batch(rank)).detach()
+            session.step()
+            torch.testing.assert_close(model(batch(rank)), expected)
+            train(shared, session, rank, steps=1)
+            session.detach()
+            for name, value in dense.named_parameters():
+                found = dict(model.named_parameters())[name].detach()
+                found = found.full_tensor() if hasattr(found, "full_tensor") else found
+                assert int((found == 0).sum()) == 0, name
+                assert found.shape == value.shape
+
+
+@scenario
 def fsdp_shows_shards_as_they_are(rank: int) -> None:
     model = build()
     session = tersely.prune(model, CONFIG, algorithm="toy")
