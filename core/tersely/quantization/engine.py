@@ -23,6 +23,7 @@ from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_mome
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
 from tersely.instrument.attaching import is_attachable
+from tersely.instrument.holding import dense_values
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.moving_range import check_followed, end_step
@@ -224,7 +225,7 @@ class Quantization(Engine[QuantizationRun]):
         bias = weight.module._parameters["bias"]
         assert bias is not None  # the caller has looked
         journal.note_parameter(weight.module, "bias")
-        self.biases.setdefault(weight, bias.detach().clone())
+        self.biases.setdefault(weight, dense_values(weight.module, "bias", bias))
         with torch.no_grad():
             bias.add_(change.to(bias.dtype))
 

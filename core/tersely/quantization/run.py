@@ -104,7 +104,15 @@ class QuantizationRun(Run[Quantizer]):
 
     def is_dynamic(self, bound: BoundTarget) -> bool:
         """Tell whether an input or output is quantized by each call's own range."""
-        if self.quantize_step(bound).cut.kind == "token":
+        return self.is_dynamic_as(self.quantize_step(bound))
+
+    def is_dynamic_as(self, plain: Quantize) -> bool:
+        """Tell whether an input or output with a plain step is quantized by each call's own range.
+
+        Args:
+            plain: what `quantize_step` returns of it.
+        """
+        if plain.cut.kind == "token":
             return True
         return self._choosing_per_call is not None and self._choosing_per_call.dynamic
 
@@ -199,7 +207,7 @@ class QuantizationRun(Run[Quantizer]):
 
 def is_matrix(bound: BoundTarget) -> bool:
     """Tell whether a parameter multiplies inputs, as biases and norms do not."""
-    return len(bound.plan.shape or ()) > 1
+    return len(bound.plan.shape or ()) - bound.plan.has_experts > 1
 
 
 def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:

@@ -86,7 +86,7 @@ def make_step(
         least: the smallest scales that serve the bias beside a weight, or None.
     """
     plain = run.quantize_step(bound, attribute)
-    if bound.is_activation and run.is_dynamic(bound):
+    if bound.is_activation and run.is_dynamic_as(plain):
         return Dynamic(run.algorithm, _seen(bound, plain), plain)
     simulating = run.simulating()
     if simulating is not None:
