@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tersely.contracts.target_plan import TargetPlan
@@ -20,7 +21,14 @@ from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
 from tersely.engine.protocol import Engine
 from tersely.engine.run import Run
-from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
+from tersely.engine.saver import (
+    MOVED,
+    Grammar,
+    Saved,
+    check_moments,
+    moments_of,
+    restore_moments,
+)
 from tersely.errors import AttachError, SessionError, SessionFileError
 from tersely.instrument.instruments import Instruments, OutputSite
 from tersely.instrument.names import TAP
@@ -209,6 +217,17 @@ class Distillation(Engine[Run[Any]]):
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: ``student target>link``."""
         return {f"{pair.plan.name}>{link}" for pair in self.pairs for link in pair.teachers}
+
+    def check(self, saved: Saved, steps: int) -> None:
+        """Check a saved state before anything is changed."""
+        super().check(saved, steps)
+        learned: dict[tuple[str, str], Tensor] = {}
+        for key in saved.data["projections"]:
+            weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
+            if weight is None or bias is None or weight.shape[:1] != bias.shape:
+                raise SessionFileError(f"the saved session lacks the projection {key}, or a part")
+            learned |= {(key, WEIGHT): weight, (key, BIAS): bias}
+        check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put saved projections in the place of those that are there."""

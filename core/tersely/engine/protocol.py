@@ -37,6 +37,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
@@ -47,8 +48,17 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, cut_saved, move_along
 from tersely.engine.journal import Journal
+from tersely.engine.optimizing import make_optimizer
 from tersely.engine.run import Run
-from tersely.engine.saver import Grammar, Parts, Saved, moments_of, need_shape, unknown
+from tersely.engine.saver import (
+    Grammar,
+    Parts,
+    Saved,
+    check_moments,
+    moments_of,
+    need_shape,
+    unknown,
+)
 from tersely.instrument.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
@@ -367,6 +377,13 @@ class Engine(ABC, Generic[AnyRun]):
                 values = saved.one(kind, bound.plan.name)
                 if values is not None:
                     need_shape(kind, bound, values, bound.plan.shape or ())
+        for run in self.runs:
+            learned = {
+                (bound.plan.name, name): leaf
+                for bound in run.all_bound_targets
+                for name, leaf in saved.of("learned", bound.plan.name).items()
+            }
+            check_moments(partial(make_optimizer, run.algorithm), learned, saved)
 
     @abstractmethod
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:

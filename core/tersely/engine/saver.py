@@ -11,7 +11,7 @@ the part ``<moment>/<learned name>``: by name, because readers return tensors in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import attrs
@@ -172,6 +172,53 @@ def restore_moments(
                 state.setdefault(places[id(leaf)], {})[moment] = value
     if state:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def check_moments(
+    make: Callable[[Mapping[tuple[str, str], Tensor]], torch.optim.Optimizer],
+    learned: Mapping[tuple[str, str], Tensor],
+    saved: Saved,
+) -> None:
+    """Refuse what an optimizer cannot have remembered of the learned tensors.
+
+    An optimizer of the same kind makes one step of copies, and tells what it remembers.
+
+    Args:
+        make: makes the optimizer of some learned tensors.
+        learned: (target, name) -> saved learned tensor.
+        saved: an engine's state.
+
+    Raises:
+        SessionFileError: something is missing, of another shape, or not finite.
+    """
+    if not any(saved.of(MOVED, target) for target, _ in learned):
+        return
+    copies = {key: leaf.detach().clone().requires_grad_() for key, leaf in learned.items()}
+    optimizer = make(copies)
+    for leaf in copies.values():
+        leaf.grad = torch.zeros_like(leaf)
+    optimizer.step()
+    for (target, name), leaf in copies.items():
+        found = {
+            moment: value
+            for part, value in saved.of(MOVED, target).items()
+            for moment, _, of in [part.rpartition("/")]
+            if of == name
+        }
+        known = optimizer.state.get(leaf, {})
+        expected = {one: torch.as_tensor(value) for one, value in known.items()}
+        for moment in found.keys() | expected.keys() if found else ():
+            one, wanted = found.get(moment), expected.get(moment)
+            if (
+                one is None
+                or wanted is None
+                or one.shape != wanted.shape
+                or not bool(one.isfinite().all())
+            ):
+                raise SessionFileError(
+                    f"the saved session has {sorted(found)} of what moves {name} of {target}, and "
+                    f"{moment!r} is missing, of another shape, or not finite"
+                )
 
 
 def need_shape(kind: str, bound: BoundTarget, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from tersely.arithmetic.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.contracts.settings import Setting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.load import load_recipe
@@ -108,6 +108,13 @@ class _Settings:
 
 def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
     blocks = data["blocks"]
+    if blocks is not None and data["shape"] is not None:
+        for size in (blocks["size"], blocks["scope"]):
+            if size is not None and data["shape"]:
+                resolve_size(size, data["shape"])
+    runs = data["setting"].get("internal_metric_block", 1)
+    if not isinstance(runs, (int, type(None))):
+        raise TypeError(f"internal_metric_block is {runs!r}, expected an integer")
     return TargetPlan(
         **{
             **data,

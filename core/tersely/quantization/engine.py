@@ -56,6 +56,7 @@ from tersely.quantization.producers import (
 )
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen, rebuilt_seen
 from tersely.quantization.run import QuantizationRun, learned_of, start_runs
+from tersely.quantization.saved_scales import check_learned, check_scales
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
 from tersely.quantization.targets import target_of
@@ -521,6 +522,16 @@ class Quantization(Engine[QuantizationRun]):
             if bias is not None:
                 move_along(found, bound.plan.name, ("bias", "old_bias"), bias.detach())
         return found
+
+    def check(self, saved: Saved, steps: int) -> None:
+        """Check a saved state before anything is changed."""
+        super().check(saved, steps)
+        for run in self.runs:
+            for bound in run.all_bound_targets:
+                parts = saved.of("buffer", bound.plan.name)
+                check_scales(bound, run.quantize_step(bound).cut, parts)
+                learned = saved.of("learned", bound.plan.name)
+                check_learned(bound, learned, parts.get("scale"))
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""

@@ -840,12 +840,16 @@ class Session:
             return
         need_attached(self._state, "suspended")
         self._was_compressed = self.is_compressed
-        with self._engines.distillation.resting(), suspended(self._attachments, self.model):
-            self._state = "suspended"
-            try:
+        try:
+            for engine in self._engines:
+                engine.release()
+            with self._engines.distillation.resting(), suspended(self._attachments, self.model):
+                self._state = "suspended"
                 yield
-            finally:
-                self._state = "attached"
+        finally:
+            self._state = "attached"
+            for engine in self._engines:
+                engine.hold()
 
     def detach(self) -> nn.Module:
         """Remove everything tersely added and give the dense model back, bit for bit.

@@ -262,3 +262,14 @@ def test_fused_encoder_layers_are_kept_off_again_afterwards():
             inside = layer(data)
         assert torch.equal(layer(data), before)
     assert not torch.equal(inside, before)
+
+
+def test_weights_that_are_masked_in_place_are_dense_inside(model):
+    stage = {"algorithm": "level", "hold": "step", "config_list": [LINEAR | {"sparse_ratio": 0.5}]}
+    session = tersely.attach(model, {"pruning": stage})
+    session.compress()
+    masked = model[0].weight.detach().clone()
+    with session.suspended():
+        assert torch.equal(model[0].weight, build()[0].weight)
+    assert torch.equal(model[0].weight, masked)
+    assert torch.equal(session.detach()[0].weight, build()[0].weight)

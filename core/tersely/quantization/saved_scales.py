@@ -1,0 +1,93 @@
+"""Scales of a saved session, checked against the targets they are for before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from tersely.arithmetic.blocks import resolve_size
+from tersely.engine.binding import BoundTarget
+from tersely.errors import SessionFileError
+from tersely.instrument.cutting import Cut
+
+
+def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> None:
+    """Refuse the scale and what belongs to it where they do not fit a target or each other.
+
+    Args:
+        bound: a quantization target.
+        cut: which of its values share a scale.
+        parts: what was saved of it, by part.
+
+    Raises:
+        SessionFileError: a shape, dtype or value is none that a session has.
+    """
+    scale = parts.get("scale")
+    for part, tensor in parts.items():
+        if part in ("scale", "low", "high", "input_scale"):
+            _need(bound, part, tensor, is_fine=tensor.is_floating_point(), wanted="a float type")
+            finite = bool(tensor.isfinite().all())
+            _need(bound, part, tensor, is_fine=finite, wanted="finite values")
+        else:
+            is_whole = not tensor.is_floating_point() and not tensor.is_complex()
+            _need(bound, part, tensor, is_fine=is_whole, wanted="integers")
+        if part in ("scale", "input_scale"):
+            _need(bound, part, tensor, is_fine=bool((tensor > 0).all()), wanted="values above 0")
+        if part in ("zero_point", "low", "high") and scale is not None:
+            fits = tensor.shape == scale.shape
+            _need(bound, part, tensor, is_fine=fits, wanted=f"shape {list(scale.shape)}")
+    if scale is not None:
+        _need(bound, "scale", scale, is_fine=_fits(bound, cut, scale), wanted="one for each block")
+    factors, shape = parts.get("input_scale"), bound.plan.shape
+    if factors is not None and shape is not None:
+        length = shape[bound.plan.input_dim]
+        groups = getattr(bound.module, "groups", 1)
+        fits = factors.ndim == 1 and len(factors) in (length, length * groups)
+        _need(bound, "input_scale", factors, is_fine=fits, wanted=f"shape [{length}]")
+    size = parts.get("size")
+    if size is not None and scale is not None:
+        fits = tuple(size.shape) == (scale.ndim,)
+        _need(bound, "size", size, is_fine=fits, wanted=f"shape [{scale.ndim}]")
+
+
+def check_learned(bound: BoundTarget, parts: Mapping[str, Tensor], scale: Tensor | None) -> None:
+    """Refuse learned scales and zero points of another shape than what they started from.
+
+    Args:
+        bound: a quantization target.
+        parts: what was learned of it, by name.
+        scale: the scale from which it started.
+
+    Raises:
+        SessionFileError: there is no such scale, or the shapes differ.
+    """
+    for name, tensor in parts.items():
+        has_start = scale is not None and tensor.is_floating_point()
+        _need(bound, name, tensor, is_fine=has_start, wanted="a float type and a scale beside it")
+        if scale is not None and name in ("scale", "zero_point"):
+            fits = tensor.shape == scale.shape
+            _need(bound, name, tensor, is_fine=fits, wanted=f"shape {list(scale.shape)}")
+
+
+def _fits(bound: BoundTarget, cut: Cut, scale: Tensor) -> bool:
+    blocks, shape = bound.plan.blocks, bound.plan.shape
+    if shape is not None and blocks is not None:
+        size = resolve_size(blocks.size, shape)
+        expected = tuple(length // one for length, one in zip(shape, size, strict=True))
+        is_whole = all(one == 1 for one in expected) and scale.numel() == 1
+        return is_whole or tuple(scale.shape) == expected
+    if cut.kind == "tensor":
+        return scale.ndim == 0
+    if cut.kind == "channel":
+        return max(scale.shape, default=1) == scale.numel()
+    return True
+
+
+def _need(bound: BoundTarget, part: str, tensor: Tensor, *, is_fine: bool, wanted: str) -> None:
+    if not is_fine:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise SessionFileError(
+            f"the saved {part} of {bound.plan.name} is {dtype} of shape {list(tensor.shape)}; "
+            f"expected {wanted}"
+        )
