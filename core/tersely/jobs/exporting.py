@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from tersely.document.job import Export
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
-from tersely.jobs.calibrating import calibration_batches
-from tersely.jobs.generators import seed_generators
+from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 from tersely.session.session import Session
 
@@ -19,11 +20,13 @@ FOLDER = "exports"
 def export(run: Run) -> Run:
     """Write every format that the job asks for."""
     example = _example(run)
+    written = []
     for one in run.job.export:
         found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
         files = ", ".join(path.name for path in found.paths)
         run.voice.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
-    return run
+        written.append(found)
+    return attrs.evolve(run, exported=tuple(written))
 
 
 def export_one(session: Session, wanted: Export, folder: Path, *, example_inputs: Any) -> Exported:
@@ -58,9 +61,7 @@ def file_name(made: MadeExporter) -> str:
 
 
 def _example(run: Run) -> Any:
-    if run.calls.example is not None:
-        return run.calls.example()
-    if run.calls.calibration is None:
-        return None
-    seed_generators(run.job.seed)
-    return next(iter(calibration_batches(run)), None)
+    calls = run.calls
+    if calls.example is None and calls.calibration is None:
+        return None  # some formats need none
+    return example_inputs(run.job, example=calls.example, calibration=calls.calibration)
