@@ -84,6 +84,26 @@ class Cut:
                 return tensor.clone()
         return None
 
+    def is_ambiguous(self, tensor: Tensor) -> bool:
+        """Tell whether a vector may belong to the rows or to the columns of a square matrix.
+
+        Args:
+            tensor: belongs to the tensor that is cut.
+        """
+        return tensor.ndim == 1 and self.before[:1] == self.before[1:]
+
+    def of_inputs(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """Return what stays of one number for each input channel, or None when that is unknown.
+
+        Args:
+            tensor: shape (inputs,).
+            dim: the dimension of input channels.
+        """
+        if self.columns is not None or tensor.shape != (self.before[dim],):
+            return None
+        kept = self.kept[dim]
+        return tensor.clone() if kept is None else tensor[kept.to(tensor.device)]
+
     def to_dict(self) -> dict[str, Json]:
         """Return the cut as JSON data."""
         return {
@@ -111,7 +131,10 @@ def cut_saved(saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
         if cut is None:
             parts[kind, name] = tensors
             continue
-        found = {part: cut.of_any(tensor) for part, tensor in tensors.items()}
+        found = {
+            part: None if kind == "observed" and cut.is_ambiguous(tensor) else cut.of_any(tensor)
+            for part, tensor in tensors.items()
+        }
         known = {part: tensor for part, tensor in found.items() if tensor is not None}
         if len(known) == len(found):
             parts[kind, name] = known

@@ -20,7 +20,7 @@ from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, move_along, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
-from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
+from tersely.engine.saver import MOVED, Grammar, Parts, Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import CompressionWarning, SessionError
 from tersely.instrument.attaching import is_attachable
@@ -509,8 +509,28 @@ class Quantization(Engine[QuantizationRun]):
         }
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
-        """Cut scales, and the biases of before they were corrected."""
-        found = super().cut(saved, cuts)
+        """Cut scales, factors of inputs, and the biases of before they were corrected."""
+        factors = {bound: saved.of("buffer", bound.plan.name) for bound in self.bound_targets}
+        known: Parts = dict(saved.parts)
+        for bound, buffers in factors.items():
+            cut = cuts.get(bound.plan.name)
+            if cut is None or "input_scale" not in buffers:
+                continue
+            one = cut.of_inputs(buffers["input_scale"], bound.plan.input_dim)
+            if one is None:
+                raise SessionError(
+                    f"shrink() cannot cut the factors of the inputs of {bound.plan.name}, since "
+                    f"its channels form groups; shrink before {bound.plan.algorithm}",
+                    target=bound.plan.name,
+                )
+            rest = {part: tensor for part, tensor in buffers.items() if part != "input_scale"}
+            known["buffer", bound.plan.name] = rest
+            factors[bound] = {"input_scale": one}
+        found = super().cut(Saved(known, saved.data), cuts)
+        for bound, buffers in factors.items():
+            if bound.plan.name in cuts and "input_scale" in buffers:
+                own = found.parts["buffer", bound.plan.name]
+                found.parts["buffer", bound.plan.name] = {**own, **buffers}
         for kind in ("bias", "old_bias"):
             for bound in self.biases:
                 cut = cuts.get(f"{bound.plan.module}.bias".lstrip("."))

@@ -176,7 +176,7 @@ def _tried(
     reference = trials.reference()
     if trials.reference() != reference:
         return [], dict.fromkeys(groups, "the model computes something else in every call")
-    searches = [_Search(group, list(_candidates(group, reference))) for group in groups]
+    searches = [_search(group, reference) for group in groups]
     accepted: list[Candidate] = []
     while waiting := [one for one in searches if one.candidates]:
         round_of, taken = {}, {candidate.module for candidate in accepted}
@@ -237,11 +237,17 @@ class _Failures:
         return [*self.sift(candidates[:half]), *self.sift(candidates[half:])]
 
 
+def _search(group: Group, reference: Record) -> _Search:
+    if any(bound.others for bound in group):
+        return _Search(group, [], "they are tied to other weights")
+    return _Search(group, list(_candidates(group, reference)))
+
+
 def _candidates(group: Group, reference: Record) -> Iterator[Candidate]:
     factors = read_buffer(group[0], "input_scale")
     modules = {bound.module for bound in group}
     first = next((i for i, one in enumerate(reference.order) if one in modules), None)
-    if factors is None or first is None or any(bound.others for bound in group):
+    if factors is None or first is None:
         return
     count = 0
     for module in dict.fromkeys(reversed(reference.order[:first])):

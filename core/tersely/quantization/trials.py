@@ -20,7 +20,7 @@ from tersely.calibration.observing import evaluating
 from tersely.engine.batches import Batches, run_batch
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.input_scales import along_inputs
-from tersely.quantization.output_forms import OutputForm
+from tersely.quantization.output_forms import OutputForm, along_dim
 from tersely.quantization.placing import read_buffer
 from tersely.quantization.ranges import RangeObservers
 
@@ -125,7 +125,7 @@ class Trials:
         scaled = {bound.module for one in candidates for bound in one.targets}
         for module in scaled:
             inputs = found.inputs.get(module)
-            if inputs is None or inputs != reference.doubled[module]:
+            if inputs is None or inputs != reference.doubled.get(module):
                 return NOT_ALONE
             if inputs == reference.inputs[module]:
                 return "their input was zero in the first batch of calibration"
@@ -235,12 +235,13 @@ def _inputs_into(
         values = list(_tensors([*args, *kwargs.values()]))
         if is_quantized:
             record.quantized.setdefault((module, "input"), []).extend(map(print_of, values))
-        if reader is not None and values:
-            dim = reader.plan.channel_dim
-            rank = 1 if dim == -1 else values[0].ndim - 1
-            factors = doubling(_channels(reader)).to(values[0]).view(-1, *(1,) * (rank - 1))
-            record.inputs.setdefault(module, []).append(print_of(values[0]))
-            record.doubled.setdefault(module, []).append(print_of(values[0] * factors))
+        if reader is None or not values:
+            return
+        value, dim, factors = values[0], reader.plan.channel_dim, doubling(_channels(reader))
+        if -value.ndim <= dim < value.ndim and value.shape[dim] == len(factors):
+            factors = along_dim(factors.to(value), dim % value.ndim, value.ndim)
+            record.inputs.setdefault(module, []).append(print_of(value))
+            record.doubled.setdefault(module, []).append(print_of(value * factors))
 
     return see
 

@@ -46,24 +46,22 @@ def inputs(model):
     return INPUTS[len(model[0].kernel_size)]
 
 
-def fused(model, targets=("weight",), **keys):
+def fused(model, targets=("weight",)):
     return [
         {
             "op_names": ["0"],
             "target_names": list(targets),
             "fuse_names": [[str(index) for index in range(len(model))]],
             "quant_dtype": "int16",
-            **keys,
         }
     ]
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("granularity", ["default", "per_channel"])
-def test_it_computes_what_the_modules_compute_and_stays_so(kind, granularity, attach):
+def test_it_computes_what_the_modules_compute_and_stays_so(kind, attach):
     model = build(kind, nn.ReLU()).eval()
     expected = model(inputs(model))
-    session = attach(model, "toy_range", fused(model, granularity=granularity))
+    session = attach(model, "toy_range", fused(model))
     session.compress()
     simulated = model(inputs(model))
     weight = session.integer_weights()["0"]["weight"].dequantize()

@@ -421,3 +421,92 @@ def test_integer_biases_of_what_takes_factors_keep_their_integers():
     assert torch.equal(stored.values, before)
     torch.testing.assert_close(stored.dequantize().float(), model[0].bias.data)
     torch.testing.assert_close(model(tokens()), simulated, rtol=1e-3, atol=1e-3)
+
+
+def test_a_weight_that_is_tied_to_another_stays_as_it_is():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.norm = nn.Embedding(16, 8), nn.LayerNorm(8)
+            self.head = nn.Linear(8, 16, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, ids):
+            return self.head(self.norm(self.embedding(ids)))
+
+    model, ids = seeded(Tied), torch.arange(16).view(2, 8)
+    session = quantized(model, ids)
+    simulated = model(ids).detach()
+
+    assert remarks(session) == [
+        "head.weight: finalize() divides the factors of the input out again, because they are tied "
+        "to other weights"
+    ]
+    session.finalize()
+    torch.testing.assert_close(model(ids), simulated)
+
+
+def test_a_norm_that_runs_twice_for_two_readers_stays_as_it_is():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+            self.one, self.other = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.one(self.norm(x)) + self.other(self.norm(2 * x + 1))
+
+    session = quantized(seeded(Twice), tokens())
+
+    assert not any("folds" in text for text in remarks(session))
+
+
+def test_a_layer_that_runs_twice_folds_when_all_its_inputs_come_from_one_module():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.fc(self.norm(self.fc(self.norm(x))))
+
+    model, inputs = seeded(Twice), tokens()
+    session = quantized(model, inputs)
+    simulated = model(inputs).detach()
+
+    assert remarks(session) == ["fc.weight: finalize() folds the factors of the input into norm"]
+    session.finalize()
+    torch.testing.assert_close(model(inputs), simulated, rtol=1e-4, atol=1e-4)
+
+
+def test_a_session_that_is_shrunk_folds_what_is_left():
+    model = seeded(
+        lambda: nn.Sequential(
+            nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)
+        )
+    )
+    recipe = {
+        "pruning": {
+            "algorithm": "l1_norm",
+            "config_list": [
+                {
+                    "op_names": ["0", "2"],
+                    "sparse_ratio": 0.5,
+                    "target_names": ["weight", "bias"],
+                    "target_settings": {"bias": {"align": {"target_name": "weight", "dims": [0]}}},
+                }
+            ],
+        },
+        "quantization": {"algorithm": "awq", "config_list": [entry()]},
+    }
+    session, inputs = tersely.attach(model, recipe), tokens()[0]
+    session.calibrate([inputs])
+    session.compress()
+    session.shrink(inputs)
+    simulated = session.model(inputs).detach()
+    small = session.finalize()
+
+    assert small[2].weight.shape == (3, 4)
+    torch.testing.assert_close(small(inputs), simulated, rtol=1e-4, atol=1e-5)
+    assert is_on_grid(small, session, "2")
+    assert is_on_grid(small, session, "4")

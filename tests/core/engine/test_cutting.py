@@ -1,0 +1,34 @@
+"""What stays of numbers that belong to a tensor which is cut."""
+
+import pytest
+import torch
+
+from tersely.engine.cutting import Cut, cut_saved
+from tersely.engine.saver import Saved
+
+ROWS, COLUMNS = torch.tensor([0, 2]), torch.tensor([1, 2])
+
+
+@pytest.fixture
+def square():
+    return Cut("fc.weight", (3, 3), (2, 2), (ROWS, COLUMNS))
+
+
+def test_factors_of_inputs_lose_what_the_columns_lose(square):
+    assert square.of_inputs(torch.tensor([1.0, 2.0, 3.0]), 1).tolist() == [2.0, 3.0]
+
+
+def test_factors_of_a_grouped_convolution_are_unknown():
+    cut = Cut("conv.weight", (4, 2, 1), (2, 1, 1), (ROWS, None, None), torch.tensor([[0], [1]]))
+
+    assert cut.of_inputs(torch.ones(4), 1) is None
+
+
+def test_a_vector_that_was_observed_of_a_square_matrix_is_left_out(square):
+    numbers = {"low": torch.tensor([1.0, 2.0, 3.0])}
+    saved = Saved({("observed", "fc.weight"): dict(numbers), ("bias", "fc.weight"): numbers}, {})
+
+    found = cut_saved(saved, {"fc.weight": square})
+
+    assert ("observed", "fc.weight") not in found.parts
+    assert found.parts["bias", "fc.weight"]["low"].tolist() == [1.0, 3.0]
