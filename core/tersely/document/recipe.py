@@ -11,6 +11,7 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 OnConflict = Literal["first", "last", "error"]
+Hold = Literal["read", "step"]
 Unreached = Literal["error", "dense", "magnitude", "rtn"]
 Written: TypeAlias = Mapping[str, Json] | Sequence[Mapping[str, Json]]
 """A stage as a document has it, or a list of stages."""
@@ -110,6 +111,8 @@ class Stage:
         dependency_groups: ``auto`` where targets that share channels are found in the model's graph
             and pruned together (pruning only), or None.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
+        hold: where masks take effect (pruning only): on each ``read`` of a target, or, with
+            ``step``, in the parameter itself, which every step of the session zeroes.
     """
 
     method: Method
@@ -125,6 +128,7 @@ class Stage:
     preset: str = ""
     dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
+    hold: Hold = "read"
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""

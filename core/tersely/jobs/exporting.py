@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from tersely.document.job import Export
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.jobs.calibrating import example_inputs
@@ -18,11 +20,13 @@ FOLDER = "exports"
 def export(run: Run) -> Run:
     """Write every format that the job asks for."""
     example = _example(run)
+    written = []
     for one in run.job.export:
         found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
         files = ", ".join(path.name for path in found.paths)
         run.voice.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
-    return run
+        written.append(found)
+    return attrs.evolve(run, exported=tuple(written))
 
 
 def export_one(session: Session, wanted: Export, folder: Path, *, example_inputs: Any) -> Exported:
@@ -59,5 +63,5 @@ def file_name(made: MadeExporter) -> str:
 def _example(run: Run) -> Any:
     calls = run.calls
     if calls.example is None and calls.calibration is None:
-        return None
+        return None  # some formats need none
     return example_inputs(run.job, example=calls.example, calibration=calls.calibration)

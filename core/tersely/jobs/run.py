@@ -10,6 +10,7 @@ import attrs
 from torch import nn
 
 from tersely.document.job import Job
+from tersely.exporting.export import Exported
 from tersely.jobs.checkpoint import save_checkpoint
 from tersely.jobs.folders import CHECKPOINT
 from tersely.jobs.progress import Voice
@@ -71,6 +72,7 @@ class Run:
         example: what the model is run with where its recipe asks for its graph, or None.
         resolved: the plan.
         session: the session, once attached.
+        exported: what the exporters wrote.
         report: the report, once there is one.
     """
 
@@ -85,6 +87,7 @@ class Run:
     example: Any = None
     resolved: Plan | None = None
     session: Session | None = None
+    exported: tuple[Exported, ...] = ()
     report: Report | None = None
 
     @property
