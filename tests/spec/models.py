@@ -55,7 +55,12 @@ class Named(nn.Module):
         return {"logits": x, "hidden": -x}
 
 
-STOCK = {cls.__name__: cls for cls in (Sum, Gather, Scale, Shift, Split, SplitNamed, Named)}
+class Nested(nn.Module):
+    def forward(self, x):
+        return {"p2": {"cls": x, "box": [x, -x]}, "p3": (x,)}
+
+
+STOCK = {cls.__name__: cls for cls in (Sum, Gather, Scale, Shift, Split, SplitNamed, Named, Nested)}
 
 
 def build(description: Description, *, device: str | None = None) -> nn.Module:

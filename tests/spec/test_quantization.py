@@ -11,7 +11,7 @@ import tersely
 from tersely.arithmetic.affine import fake_quantize, quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
-from tersely.contracts import FollowsTraining
+from tersely.contracts import Equalizes, FollowsTraining, ObservesInputs, SolvesWeights
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
@@ -109,16 +109,33 @@ def spy():
     class SpyTraining(Spy, FollowsTraining):
         decay, start_step, freeze_step = 0.99, 0, None
 
+    class SpyScaling(Spy, ObservesInputs, SolvesWeights, Equalizes):
+        def observe_input(self, inputs, target):
+            return {"count": torch.ones(())}
+
+        def input_scales(self, targets):
+            return torch.tensor(scales["factors"])
+
+        def solve_scaled(self, target, input_scale):
+            low, high = tersely.block_range(target.tensor, target.blocks.size)
+            qparams = self.choose(low, high, target)
+            rounded = tersely.fake_quantize(target.tensor * input_scale, qparams)
+            return tersely.QuantizedWeight(rounded, qparams, input_scale)
+
+        def solve(self, target):
+            return self.solve_scaled(target, self.input_scales([target]))
+
     class Face:
         @tersely.hookimpl
         def tersely_quantizers(self):
             return [
+                tersely.QuantizerInfo(name="spy_scaling", implementation="spies:SpyScaling"),
                 tersely.QuantizerInfo(name="spy", implementation="spies:Spy"),
                 tersely.QuantizerInfo(name="spy_training", implementation="spies:SpyTraining"),
             ]
 
     spies = ModuleType("spies")
-    spies.Spy, spies.SpyTraining = Spy, SpyTraining
+    spies.Spy, spies.SpyTraining, spies.SpyScaling = Spy, SpyTraining, SpyScaling
     sys.modules["spies"] = spies
     name = tersely.registry().register(Face(), name="spies")
     yield SimpleNamespace(ranges=ranges, scales=scales)
@@ -179,6 +196,40 @@ def test_fold(case, spy):
     tersely.attach(model, {"quantization": stage})
     assert layer.weight.tolist() == expect["weight"]
     assert layer.bias.tolist() == expect["bias"]
+
+
+class Reading(nn.Module):
+    """A linear layer that reads what another makes, alone or beside a sum of it."""
+
+    def __init__(self, is_read_elsewhere):
+        super().__init__()
+        self.producer, self.layer = nn.Linear(2, 2), nn.Linear(2, 1, bias=False)
+        self.is_read_elsewhere = is_read_elsewhere
+
+    def forward(self, x):
+        x = self.producer(x)
+        return self.layer(x) + (x.sum() if self.is_read_elsewhere else 0)
+
+
+@pytest.mark.spec("quantization", what="factors")
+def test_factors(case, spy):
+    given = case["given"]
+    model = Reading(given["is_read_elsewhere"])
+    tensors = {
+        "producer_weight": model.producer.weight,
+        "producer_bias": model.producer.bias,
+        "weight": model.layer.weight,
+    }
+    with torch.no_grad():
+        for name, parameter in tensors.items():
+            parameter.copy_(torch.tensor(given[name]))
+    spy.scales["factors"] = [float(one) for one in given["factors"]]
+    stage = quantizing("spy_scaling", op_names=["layer"], target_names=["weight"])
+    session = tersely.attach(model, {"quantization": stage})
+    session.calibrate([torch.tensor([[1.0, 2.0]])])
+    session.compress()
+    session.finalize()
+    assert {name: one.tolist() for name, one in tensors.items()} == case["expect"]
 
 
 @pytest.mark.spec("quantization", what="observe", has="kept")

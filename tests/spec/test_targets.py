@@ -21,11 +21,11 @@ def written(result):
     if isinstance(result, torch.Tensor):
         return result.tolist()
     if isinstance(result, dict):
-        return {"mapping": {key: one.tolist() for key, one in result.items()}}
+        return {"mapping": {key: written(one) for key, one in result.items()}}
     if hasattr(result, "_asdict"):
-        return {"named_tuple": {key: one.tolist() for key, one in result._asdict().items()}}
+        return {"named_tuple": {key: written(one) for key, one in result._asdict().items()}}
     kind = {tuple: "tuple", list: "list"}[type(result)]
-    return {kind: [one.tolist() for one in result]}
+    return {kind: [written(one) for one in result]}
 
 
 @pytest.mark.spec("targets")

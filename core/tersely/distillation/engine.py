@@ -319,7 +319,7 @@ def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
             process_inputs(module, {site: (tap,)}, args, kwargs)
 
         return module.register_forward_pre_hook(enter, with_kwargs=True)
-    place = OutputSite(plan.target, address.key)
+    place = OutputSite(plan.target, address.key, address.path)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         process_output(module, {place: (tap,)}, output)

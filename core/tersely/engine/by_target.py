@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from tersely.contracts.target_plan import TargetPlan
+from tersely.engine.binding import BoundTarget
+from tersely.errors import SessionError
 from tersely.planning.addresses import twin
+from tersely.text import nearest
 
 Value = TypeVar("Value")
 
@@ -31,3 +34,50 @@ def by_target(values: Iterable[tuple[TargetPlan, Value]]) -> dict[str, dict[str,
     for target, value in values:
         found.setdefault(target.module, ByTarget())[target.target] = value
     return found
+
+
+def find_bound_target(
+    module: str, target: str, by_name: Mapping[tuple[str, str], BoundTarget]
+) -> BoundTarget:
+    """Return the target a module and target name mean.
+
+    Args:
+        module: the module's name.
+        target: the target's name, in either spelling.
+        by_name: (module, target) -> target.
+
+    Raises:
+        SessionError: the plan has no such target.
+    """
+    bound = _find(module, target, by_name)
+    if bound is None:
+        names = [one.plan.name for one in by_name.values()]
+        full = f"{module}.{target}" if module else target
+        near = nearest(full, names)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SessionError(f"the plan has no target {full}{hint}")
+    return bound
+
+
+def find_named(name: str, by_name: Mapping[tuple[str, str], BoundTarget]) -> BoundTarget:
+    """Return the target that a full name means.
+
+    Args:
+        name: the full name; targets of nested tensors have dots of their own.
+        by_name: (module, target) -> target.
+
+    Raises:
+        SessionError: the plan has no such target.
+    """
+    parts = name.split(".")
+    for count in range(len(parts) - 1, -1, -1):
+        bound = _find(".".join(parts[:count]), ".".join(parts[count:]), by_name)
+        if bound is not None:
+            return bound
+    return find_bound_target(".".join(parts[:-1]), parts[-1], by_name)
+
+
+def _find(
+    module: str, target: str, by_name: Mapping[tuple[str, str], BoundTarget]
+) -> BoundTarget | None:
+    return by_name.get((module, target)) or by_name.get((module, twin(target) or ""))

@@ -135,7 +135,7 @@ def with_site(
         inputs = {**instruments.inputs, site: (*instruments.inputs.get(site, ()), *transforms)}
         return attrs.evolve(instruments, inputs=inputs)
     place = next((one for one in instruments.outputs if one.target == target), None) or OutputSite(
-        target, address.key
+        target, address.key, address.path
     )
     outputs = {**instruments.outputs, place: (*instruments.outputs.get(place, ()), *transforms)}
     return attrs.evolve(instruments, outputs=outputs)

@@ -223,6 +223,10 @@ class Engine(ABC, Generic[AnyRun]):
         """Return the integers of every quantized parameter and buffer."""
         return []
 
+    def remarks(self) -> list[str]:
+        """Return what a report should say of what is in force, as sentences."""
+        return []
+
     def growing(self, steps: int) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, that have not reached their sparsity.
 

@@ -15,13 +15,16 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from tersely.errors import AttachError
 from tersely.instrument.checkpoints import make_room
 from tersely.instrument.instruments import Instruments
+from tersely.instrument.lost_writes import need_no_lost_write
 from tersely.instrument.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.moving import apply_to_learned
-from tersely.instrument.names import FOLD, INSTRUMENTS, PREFIX, is_moved_flag
+from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, PREFIX, is_moved_flag
+from tersely.instrument.shown import show
 from tersely.instrument.sites import process_inputs, process_output
 from tersely.planning.classes import ORIGINAL
 
@@ -82,7 +85,7 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
     if parameters and issubclass(cls, nn.RNNBase):
         body["_flat_weights"] = _flat_weights()
         body["_update_flat_weights"] = _keep_flat_weights
-    original = masked_forward(cls) if WEIGHT in parameters else cls.forward
+    original = masked_forward(cls, _computed) if WEIGHT in parameters else cls.forward
     if has_sites:
         body["forward"] = _forward(original)
     elif original is not cls.forward:
@@ -107,21 +110,33 @@ def _new(cls: type[nn.Module]) -> Callable[..., nn.Module]:
 
 def _processed(name: str) -> property:
     def read(module: nn.Module) -> Tensor | None:
-        value: Tensor | None = module._parameters.get(name)
-        if value is None:
-            value = module._buffers.get(name)
-        transforms = module.__dict__[INSTRUMENTS].parameters[name]
-        if value is None and transforms and transforms[0].place == FOLD:
-            # A layer without bias has one while a batch norm is folded into it.
-            value = transforms[0].of_nothing(module)
-            transforms = transforms[1:]
-        if value is None or is_sharded(value):
-            return value
-        for transform in transforms:
-            value = transform(module, value)
+        value = _computed(module, name)
+        # A compiled forward only reads; the check comes first in what torch.compile follows.
+        if type(value) is Tensor and not is_dynamo_compiling():
+            if LOST in module.__dict__:
+                need_no_lost_write(module)
+            if value is not module._buffers.get(name):
+                show(module, name, value)
         return value
 
     return property(read)
+
+
+def _computed(module: nn.Module, name: str) -> Tensor | None:
+    """Return a target as forward computes with it."""
+    value: Tensor | None = module._parameters.get(name)
+    if value is None:
+        value = module._buffers.get(name)
+    transforms = module.__dict__[INSTRUMENTS].parameters[name]
+    if value is None and transforms and transforms[0].place == FOLD:
+        # A layer without bias has one while a batch norm is folded into it.
+        value = transforms[0].of_nothing(module)
+        transforms = transforms[1:]
+    if value is None or is_sharded(value):
+        return value
+    for transform in transforms:
+        value = transform(module, value)
+    return value
 
 
 def _flat_weights() -> property:

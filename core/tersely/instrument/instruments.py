@@ -64,6 +64,7 @@ class InputSite:
         name: its argument name, or None.
         order: the argument names in signature order, to find the first tensor among keywords.
         default: the argument's default when that is a tensor, else None.
+        path: the steps from the argument to a nested tensor.
     """
 
     target: str
@@ -71,6 +72,7 @@ class InputSite:
     name: str | None
     order: tuple[str, ...] = ()
     default: Tensor | None = None
+    path: tuple[int | str, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -80,10 +82,12 @@ class OutputSite:
     Attributes:
         target: the target's name, for errors.
         key: an index, a dictionary key, or None for the output itself (or its element 0).
+        path: the steps from there to a nested tensor.
     """
 
     target: str
     key: int | str | None
+    path: tuple[int | str, ...] = ()
 
 
 @attrs.frozen

@@ -8,39 +8,55 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tersely.instrument import masked_linear
 from tersely.instrument.eager import are_plain, is_eager
+from tersely.instrument.lost_writes import need_no_lost_write
 from tersely.instrument.masks import ParameterMask
-from tersely.instrument.names import INSTRUMENTS
+from tersely.instrument.names import INSTRUMENTS, LOST
 
 WEIGHT = "weight"
 
 
-def masked_forward(cls: type[nn.Module]) -> Callable[..., Any]:
+Computed: TypeAlias = Callable[[nn.Module, str], Tensor | None]
+"""Returns a target of a module as forward computes with it."""
+
+
+def masked_forward(cls: type[nn.Module], computed: Computed) -> Callable[..., Any]:
     """Return the forward for a class whose weight is a target.
 
     Args:
         cls: the user's class.
+        computed: what computes a target.
 
     Returns:
         The class's own forward, unless that is the one of PyTorch's linear layer.
     """
     own: Any = cls
     original: Callable[..., Any] = own.forward
-    return _linear(original) if original is nn.Linear.forward else original
+    return _linear(original, computed) if original is nn.Linear.forward else original
 
 
-def _linear(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _linear(original: Callable[..., Tensor], computed: Computed) -> Callable[..., Tensor]:
     @functools.wraps(original)
     def forward(self: Any, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return original(self, input)
+        if LOST in self.__dict__:
+            need_no_lost_write(self)
+        # This forward only reads: its weight need not be one whose writes act on the parameter.
+        targets = self.__dict__[INSTRUMENTS].parameters
+        bias = computed(self, "bias") if "bias" in targets else self.bias
         found = _lone_mask(self, input)
         if found is None or not _is_small_batch(input, found[0]):
-            return original(self, input)
-        return masked_linear.multiply(input, *found, self.bias)
+            weight: Any = computed(self, WEIGHT)
+            return functional.linear(input, weight, bias)
+        return masked_linear.multiply(input, *found, bias)
 
     return forward
 

@@ -62,7 +62,7 @@ class ActivationMask:
     """Masks an input or output; every sample of a batch is masked alike.
 
     The buffer has the sample's shape without the batch, a shape that broadcasts to it, or is a
-    vector over channels. A call with other lengths than those is refused (rule T1.8).
+    vector over channels. A call with other lengths than those is refused (rule T1.4).
 
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.

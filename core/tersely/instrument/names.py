@@ -9,6 +9,7 @@ from tersely.planning.classes import RESERVED
 PREFIX = RESERVED
 INSTRUMENTS = RESERVED + "instruments"
 NAME = RESERVED + "name"
+LOST = RESERVED + "lost_write"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
@@ -18,6 +19,11 @@ STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size")
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 
 
+def _spelled(target: str) -> str:
+    # A checkpoint's reader takes a dot in the name of a buffer for one between modules.
+    return target.replace(".", "/")
+
+
 def learned_buffer(target: str, name: str) -> str:
     """Return the name of a buffer that holds what a quantizer learns of a target.
 
@@ -25,7 +31,7 @@ def learned_buffer(target: str, name: str) -> str:
         target: the parameter's name or the address of an input or output.
         name: what is learned.
     """
-    return f"{PREFIX}{target}_learned_{name}"
+    return f"{PREFIX}{_spelled(target)}_learned_{name}"
 
 
 def is_learned_scale(name: str) -> bool:
@@ -54,7 +60,7 @@ def mask_buffer(target: str) -> str:
     Args:
         target: the parameter's name or the address of an input or output.
     """
-    return f"{PREFIX}{target}_mask"
+    return f"{PREFIX}{_spelled(target)}_mask"
 
 
 def state_buffer(target: str, part: str) -> str:
@@ -64,7 +70,7 @@ def state_buffer(target: str, part: str) -> str:
         target: the parameter's name or the address of an input or output.
         part: what it holds, such as ``scale``.
     """
-    return f"{PREFIX}{target}_{part}"
+    return f"{PREFIX}{_spelled(target)}_{part}"
 
 
 def full_name(module: nn.Module, target: str) -> str:
@@ -84,7 +90,7 @@ def moved_flag(target: str) -> str:
     Args:
         target: the parameter's name or the address of an input or output.
     """
-    return f"{PREFIX}{target}_is_moved"
+    return f"{PREFIX}{_spelled(target)}_is_moved"
 
 
 def is_moved_flag(name: str) -> bool:

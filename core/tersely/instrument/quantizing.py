@@ -144,7 +144,7 @@ class Quantize:
         return self.apply(value, scale.clone(), None if zero_point is None else zero_point.clone())
 
     def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
-        """Refuse an input or output of other lengths than its scales were chosen for (rule T1.8).
+        """Refuse an input or output of other lengths than its scales were chosen for (rule T1.4).
 
         Args:
             module: the module that owns the target.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +10,9 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionError
 from tersely.instrument.instruments import InputSite, OutputSite, Transform
+from tersely.instrument.nested import fields_of, place_in, replace_nested, with_item
 from tersely.instrument.tapping import Tap
-from tersely.planning.addresses import Address
+from tersely.planning.addresses import OUTPUT, Address
 from tersely.planning.signature import Signature
 
 
@@ -28,7 +27,7 @@ def input_site(target: str, address: Address, signature: Signature) -> InputSite
     order = (*signature.positional, *signature.keyword_only)
     key = address.key
     if key is None:
-        return InputSite(target, None, None, order)
+        return InputSite(target, None, None, order, path=address.path)
     index: int | None
     name: str | None
     if isinstance(key, str):
@@ -37,7 +36,8 @@ def input_site(target: str, address: Address, signature: Signature) -> InputSite
         index = key
         name = signature.positional[key] if key < len(signature.positional) else None
     default = signature.defaults.get(name) if name is not None else None
-    return InputSite(target, index, name, order, default if isinstance(default, Tensor) else None)
+    default = default if isinstance(default, Tensor) else None
+    return InputSite(target, index, name, order, default, address.path)
 
 
 def process_inputs(
@@ -67,6 +67,11 @@ def process_inputs(
         value = place[key]
         if value is None:
             continue  # an optional input that this call leaves out
+        if site.path:
+            # The caller's containers are not modified: those on the way are built anew.
+            apply = _steps(module, site, transforms)
+            place[key] = _replace_nested(module, site, value, site.path, apply)
+            continue
         if (
             isinstance(value, Mapping)
             and (inner := _key_of_tensor(module, site, value)) is not None
@@ -85,7 +90,7 @@ def process_inputs(
 def _key_of_tensor(
     module: nn.Module, site: InputSite | OutputSite, mapping: Mapping[Any, Any]
 ) -> Any:
-    """Return the key of the one tensor that a mapping holds, or None without any (rule T8.1)."""
+    """Return the key of the one tensor that a mapping holds, or None without any (rule T1.4)."""
     keys = [key for key, value in mapping.items() if isinstance(value, Tensor)]
     if len(keys) > 1:
         raise SessionError(_several_tensors(module, site, keys))
@@ -136,17 +141,11 @@ def process_output(
 def _process_one(
     module: nn.Module, site: OutputSite, transforms: tuple[Transform, ...], output: Any
 ) -> Any:
-    def apply(value: Any) -> Any:
-        if value is None:
-            return None
-        if not isinstance(value, Tensor):
-            raise SessionError(_not_a_tensor(module, "output", site.target, value))
-        for transform in transforms:
-            value = transform(module, value)
-        return value
-
+    if site.path:
+        return _process_nested(module, site, output, transforms)
+    apply = _steps(module, site, transforms)
     key = site.key
-    fields = output if isinstance(output, Mapping) else _fields_of(output)
+    fields = output if isinstance(output, Mapping) else fields_of(output)
     if (
         fields is not None
         and _is_unnamed(key, fields)
@@ -155,93 +154,111 @@ def _process_one(
         # A tap never disturbs a forward: it reports what it could not remember with the loss.
         tensors = [name for name, value in fields.items() if isinstance(value, Tensor)]
         if len(tensors) > 1:
-            for tap in transforms:
-                tap.refuse(_several_tensors(module, site, tensors))  # type: ignore[attr-defined]
+            _refuse(transforms, _several_tensors(module, site, tensors))
             return output
     if isinstance(output, Tensor):
         if key not in (None, 0):
             raise SessionError(_no_element(module, site, output))
         return apply(output)
-    if isinstance(output, Mapping):
-        return _replace_in_mapping(module, site, output, apply)
     if fields is not None:
-        return dataclasses.replace(output, **_replace_in_mapping(module, site, fields, apply))
-    if isinstance(output, (list, tuple)):
-        index = 0 if key is None else key
-        if not isinstance(index, int) and hasattr(output, "_fields") and index in output._fields:
-            index = output._fields.index(index)
-        if not isinstance(index, int) or index >= len(output):
-            raise SessionError(_no_element(module, site, output))
-        items = [apply(item) if at == index else item for at, item in enumerate(output)]
-        if hasattr(output, "_make"):
-            return output._make(items)
-        return type(output)(items)
-    raise SessionError(_no_element(module, site, output))
+        return _replace_named(module, site, output, fields, apply)
+    place = place_in(output, 0 if key is None else key)
+    if place is None:
+        raise SessionError(_no_element(module, site, output))
+    return with_item(output, place, apply)
 
 
 def _is_unnamed(key: int | str | None, fields: Mapping[Any, Any]) -> bool:
     return not key and key not in fields and str(key) not in fields
 
 
-def _fields_of(output: Any) -> dict[str, Any] | None:
-    """Return the fields of a plain dataclass, or None for anything else."""
-    if isinstance(output, type) or not dataclasses.is_dataclass(output):
-        return None
-    return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-
-
-def _replace_in_mapping(
-    module: nn.Module, site: OutputSite, output: Any, apply: Callable[[Any], Any]
+def _process_nested(
+    module: nn.Module, site: OutputSite, output: Any, transforms: tuple[Transform, ...]
 ) -> Any:
-    key = _find_key(module, site, output)
-    if key is None:
-        nested = _find_nested(site.key, output)
-        if nested is None:
-            raise SessionError(_no_element(module, site, output))
-        key, index = nested
-        apply = _in_element(apply, index)
-
-    if type(output) in (dict, OrderedDict):
-        # Not copied: torch.compile gives an OrderedDict that was copied another order.
-        items = [(name, apply(item) if name == key else item) for name, item in output.items()]
-        return type(output)(items)
-    if dataclasses.is_dataclass(type(output)):
-        # A ModelOutput is a dictionary that is a dataclass: rebuilt from its own fields, it keeps
-        # its type and its attributes, and the caller's object is not modified.
-        return type(output)(**{**output, key: apply(output[key])})
-    changed = copy.copy(output)
-    changed[key] = apply(output[key])
-    return changed
+    apply = _steps(module, site, transforms)
+    flat = site.target.removeprefix(OUTPUT)
+    if isinstance(output, Mapping) and flat in output:
+        return with_item(output, flat, apply)  # a key that holds a dot
+    path = () if site.key is None else (site.key, *site.path)
+    try:
+        return _replace_nested(module, site, output, path, apply)
+    except SessionError as error:
+        if not all(isinstance(one, Tap) for one in transforms):
+            raise
+        _refuse(transforms, str(error))
+        return output
 
 
-def _find_key(module: nn.Module, site: OutputSite, output: Mapping[Any, Any]) -> Any:
-    # Addresses are text: `_output_1` may mean the key 1, the key "1", or the second of all.
+def _replace_nested(
+    module: nn.Module,
+    site: InputSite | OutputSite,
+    value: Any,
+    path: tuple[int | str, ...],
+    apply: Callable[[Any], Any],
+) -> Any:
+    def inner(item: Any) -> Any:
+        fields = item if isinstance(item, Mapping) else fields_of(item)
+        if fields is None:
+            return apply(item)
+        key = _key_of_tensor(module, site, fields)
+        if key is None:
+            raise SessionError(_no_element(module, site, item))
+        return with_item(item, key, apply)
+
+    def missing(container: Any) -> SessionError:
+        return SessionError(_no_element(module, site, container))
+
+    return replace_nested(value, path, inner, missing=missing)
+
+
+def _refuse(transforms: tuple[Transform, ...], problem: str) -> None:
+    for tap in transforms:
+        if isinstance(tap, Tap):
+            tap.refuse(problem)
+
+
+def _steps(
+    module: nn.Module, site: InputSite | OutputSite, transforms: tuple[Transform, ...]
+) -> Callable[[Any], Any]:
+    def apply(value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            side = "output" if isinstance(site, OutputSite) else "input"
+            raise SessionError(_not_a_tensor(module, side, site.target, value))
+        for transform in transforms:
+            value = transform(module, value)
+        return value
+
+    return apply
+
+
+def _replace_named(
+    module: nn.Module,
+    site: OutputSite,
+    output: Any,
+    fields: Mapping[Any, Any],
+    apply: Callable[[Any], Any],
+) -> Any:
     key = site.key
-    if key in output:
-        return key
-    if isinstance(key, str):
-        return None
-    if str(key) in output:
-        return str(key)
-    if not key:
-        return _key_of_tensor(module, site, output)
-    return list(output)[key] if key < len(output) else None
+    if key is None or _is_unnamed(key, fields):
+        place = _key_of_tensor(module, site, fields)
+    else:
+        place = place_in(output, key)
+    if place is not None:
+        return with_item(output, place, apply)
+    nested = _element_of(key, fields)
+    if nested is None:
+        raise SessionError(_no_element(module, site, output))
+    return _replace_nested(module, site, output, nested, apply)
 
 
-def _in_element(apply: Callable[[Any], Any], index: int) -> Callable[[Any], Any]:
-    def change(value: Any) -> Any:
-        items = [apply(item) if at == index else item for at, item in enumerate(value)]
-        return type(value)(items)
-
-    return change
-
-
-def _find_nested(key: int | str | None, output: Mapping[Any, Any]) -> tuple[str, int] | None:
+def _element_of(key: int | str | None, fields: Mapping[Any, Any]) -> tuple[str, int] | None:
     # `_output_hidden_states_3`: element 3 of the tuple that a transformer returns as hidden_states.
     if not isinstance(key, str):
         return None
     name, _, index = key.rpartition("_")
-    found = output.get(name)
+    found = fields.get(name)
     if not index.isdecimal() or not isinstance(found, (list, tuple)) or int(index) >= len(found):
         return None
     return name, int(index)
@@ -251,6 +268,8 @@ def _several_tensors(module: nn.Module, site: InputSite | OutputSite, keys: list
     side, what_to_do = "input", "target the input of a module that is called with a tensor"
     if isinstance(site, OutputSite):
         side, what_to_do = "output", f"write the key, as in _output_{keys[0]}"
+    if site.path:
+        what_to_do = f"write the key, as in {site.target}.{keys[0]}"
     return (
         f"{side} target {site.target!r} of a {type(module).__name__} is a mapping with several "
         f"tensors: {', '.join(map(str, keys))}; {what_to_do}"
@@ -264,11 +283,14 @@ def _not_a_tensor(module: nn.Module, side: str, target: str, value: object) -> s
     )
 
 
-def _no_element(module: nn.Module, site: OutputSite, output: object) -> str:
-    if isinstance(output, Mapping):
-        has = f"a {type(output).__name__} with the keys {', '.join(map(str, output))}"
-    elif isinstance(output, (list, tuple)):
-        has = f"a {type(output).__name__} of {len(output)}"
+def _no_element(module: nn.Module, site: InputSite | OutputSite, found: object) -> str:
+    fields = found if isinstance(found, Mapping) else fields_of(found)
+    if fields is not None:
+        has = f"a {type(found).__name__} with the keys {', '.join(map(str, fields))}"
+    elif isinstance(found, (list, tuple)):
+        has = f"a {type(found).__name__} of {len(found)}"
     else:
-        has = f"one {type(output).__name__}"
-    return f"a {type(module).__name__} has no output {site.target!r}: it returned {has}"
+        has = f"one {type(found).__name__}"
+    side = "output" if isinstance(site, OutputSite) else "input"
+    where = "on the way to it there is" if site.path else "it returned"
+    return f"a {type(module).__name__} has no {side} {site.target!r}: {where} {has}"

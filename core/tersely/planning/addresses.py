@@ -19,10 +19,22 @@ class Address:
         side: input or output.
         key: None for the first tensor argument (``_input_``) or the output itself (``_output_``),
             an index, or an argument name or dictionary key.
+        path: the steps from there to a nested tensor: indices, keys and fields.
     """
 
     side: Literal["input", "output"]
     key: int | str | None = None
+    path: tuple[int | str, ...] = ()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first argument, or the output itself or its first element."""
+        return self.key in (None, 0) and not self.path
+
+    @property
+    def nested(self) -> str:
+        """The path as addresses write it: empty, or each step after a dot."""
+        return "".join(f".{step}" for step in self.path)
 
 
 @lru_cache(maxsize=4096)
@@ -36,16 +48,17 @@ def parse_address(target: str) -> Address | None:
         The address, or None when the name is a parameter's or buffer's.
     """
     if target.startswith(INPUT):
-        return Address("input", _key(target[len(INPUT) :]))
+        return _address("input", target[len(INPUT) :])
     if target.startswith(OUTPUT):
-        return Address("output", _key(target[len(OUTPUT) :]))
+        return _address("output", target[len(OUTPUT) :])
     return None
 
 
-def _key(text: str) -> int | str | None:
+def _address(side: Literal["input", "output"], text: str) -> Address:
     if not text:
-        return None
-    return int(text) if text.isdecimal() else text
+        return Address(side)
+    key, *path = (int(step) if step.isdecimal() else step for step in text.split("."))
+    return Address(side, key, tuple(path))
 
 
 def twin(target: str) -> str | None:

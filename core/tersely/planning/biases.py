@@ -81,4 +81,4 @@ def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:
 
 def _is_first_input(target: TargetPlan) -> bool:
     address = parse_address(target.target)
-    return address is not None and target.kind == "input" and address.key in (None, 0)
+    return address is not None and target.kind == "input" and address.is_first

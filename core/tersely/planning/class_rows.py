@@ -115,6 +115,8 @@ def _class_row(
         return ClassRow(row, algorithm, claims, follows=_followed(entry, row))
     signature = signature_of(module)
     problem = signature.problem(row.address.key) if row.address.side == "input" else None
+    if "" in (row.address.key, *row.address.path):
+        problem = "a step between two dots is empty; write each key or index of a nested tensor"
     address = claimed_address(row.address, signature)
     claims = draft.claims.setdefault((stage.method, address), {})
     return ClassRow(row, algorithm, claims, problem)

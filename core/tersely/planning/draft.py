@@ -213,7 +213,7 @@ def claimed_address(address: Address, signature: Signature) -> Address:
         return Address(address.side, 0)
     if isinstance(address.key, str) and address.side == "input":
         index = signature.index_of(address.key)
-        return address if index is None else Address("input", index)
+        return address if index is None else Address("input", index, address.path)
     return address
 
 

@@ -63,9 +63,9 @@ def _spellings(bound: BoundTarget, target: str) -> Iterator[str]:
     signature = signature_of(bound.module)
     address = claimed_address(written, signature)
     if address.side == "input" and isinstance(address.key, int):
-        yield f"{INPUT}{address.key}"
-        yield from (f"{INPUT}{name}" for name in signature.positional[address.key :][:1])
-    if address.key == 0:
+        names = (address.key, *signature.positional[address.key :][:1])
+        yield from (f"{INPUT}{name}{address.nested}" for name in names)
+    if address.is_first:
         yield INPUT if address.side == "input" else OUTPUT
         yield (INPUT if address.side == "input" else OUTPUT) + "0"
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from tersely.engine.binding import BoundTarget
+from tersely.engine.by_target import find_bound_target, find_named
 from tersely.errors import SessionError
-from tersely.planning.addresses import twin
 from tersely.pruning.mask_buffers import mask_of
-from tersely.text import nearest
 
 _GROUP = "dependency_group_id"
 
@@ -43,28 +42,6 @@ def checked_masks(
     return found
 
 
-def find_bound_target(
-    module: str, target: str, by_name: Mapping[tuple[str, str], BoundTarget]
-) -> BoundTarget:
-    """Return the target a module and target name mean.
-
-    Args:
-        module: the module's name.
-        target: the target's name, in either spelling.
-        by_name: (module, target) -> target.
-
-    Raises:
-        SessionError: the plan has no such target.
-    """
-    bound = by_name.get((module, target)) or by_name.get((module, twin(target) or ""))
-    if bound is None:
-        names = [one.plan.name for one in by_name.values()]
-        near = nearest(f"{module}.{target}", names)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SessionError(f"the plan has no target {module}.{target}{hint}")
-    return bound
-
-
 def named_targets(
     targets: Iterable[str] | None, bound_targets: Sequence[BoundTarget]
 ) -> list[BoundTarget]:
@@ -84,8 +61,7 @@ def named_targets(
     by_name = {(bound.plan.module, bound.plan.target): bound for bound in bound_targets}
     found = []
     for name in targets:
-        module, _, target = name.rpartition(".")
-        bound = find_bound_target(module, target, by_name)
+        bound = find_named(name, by_name)
         if _is_aligned(bound):
             raise SessionError(
                 f"{name} follows another target; freeze or unfreeze that one", **bound.plan.place

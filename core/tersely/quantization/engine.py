@@ -25,10 +25,17 @@ from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed, end_step
 from tersely.instrument.names import STATE_PARTS
 from tersely.quantization.accumulators import fit_accumulators
+from tersely.quantization.factors import Folding, described, foldings_of
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
 from tersely.quantization.integers import IntegerTensor, integers_of
 from tersely.quantization.learned_scales import adopt_learned
 from tersely.quantization.placing import place_learned, place_leaves, read_buffer, write_buffer
+from tersely.quantization.producers import (
+    Found,
+    describe_producers,
+    find_producers,
+    rebuilt_producers,
+)
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen, rebuilt_seen
 from tersely.quantization.run import QuantizationRun, start_runs
 from tersely.quantization.solving import quantize_parameters, quantize_seen
@@ -42,6 +49,8 @@ class Quantization(Engine[QuantizationRun]):
     Attributes:
         seen: what calibration saw of inputs and outputs.
         biases: weight -> the bias beside it before it was corrected.
+        producers: weight with factors -> what can take them once all is finished, or why nothing
+            can.
         is_outdated: whether masks came in force after calibration.
     """
 
@@ -65,6 +74,7 @@ class Quantization(Engine[QuantizationRun]):
         super().__init__(context, start_runs(context.binding))
         self.seen: dict[BoundTarget, Seen] = {}
         self.biases: dict[BoundTarget, Tensor] = {}
+        self.producers: Found = {}
         self.is_outdated = False
 
     def start(self, steps: int) -> None:
@@ -128,6 +138,7 @@ class Quantization(Engine[QuantizationRun]):
             correct_bias=lambda bound, change: self._correct_bias(bound, change, journal),
         )
         for run in runs:
+            run.groups = []
             matrices = set(run.bound_targets)
             if run.is_sequential:
                 self._in_sequence(run, quantize)
@@ -141,6 +152,10 @@ class Quantization(Engine[QuantizationRun]):
         for run in runs:
             quantize_seen(run, self.seen)
             self._learn(run)
+        groups = [group for run in runs for group in run.groups]
+        self.producers.update(
+            find_producers(groups, self.context, self.bound_targets, fused=set(self._folded()))
+        )
         fit_accumulators(self.bound_targets, is_told=True)
         warn_of_unranked(runs, "rounded to nearest")
 
@@ -304,17 +319,29 @@ class Quantization(Engine[QuantizationRun]):
                     found.append((bound, integers_of(run, bound, qparams)))
         return found
 
+    def foldings(self) -> tuple[list[Folding], dict[BoundTarget, str]]:
+        """Return which factors finalizing folds, and why it divides the others out again."""
+        if not self.producers:
+            return [], {}
+        return foldings_of(self.producers, self.qparams())
+
+    def remarks(self) -> list[str]:
+        """Return what becomes of the factors of inputs."""
+        return described(*self.foldings())
+
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note everything of ours in the modules that are quantized or folded."""
         super().note(journal, is_step=is_step)
-        journal.note_attributes(self, "seen", "biases", "is_outdated")
-        folded = [
+        journal.note_attributes(self, "seen", "biases", "producers", "is_outdated")
+        for module in dict.fromkeys([*self._modules(), *self._folded()]):
+            journal.note_module(module)
+
+    def _folded(self) -> list[nn.Module]:
+        return [
             module
             for _, layer, fold in folds_of(self.context.binding)
             for module in fold_members(layer, fold)
         ]
-        for module in dict.fromkeys([*self._modules(), *folded]):
-            journal.note_module(module)
 
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""
@@ -341,6 +368,7 @@ class Quantization(Engine[QuantizationRun]):
             "is_compressed": self.is_compressed,
             "handed_over": self.is_handed_over,
             "seen": {bound.plan.name: describe_seen(seen) for bound, seen in self.seen.items()},
+            "producers": describe_producers(self.producers),
         }
         return Saved(parts, data)
 
@@ -399,6 +427,9 @@ class Quantization(Engine[QuantizationRun]):
             for bound in run.all_bound_targets
             if (statistics := saved.of("seen", bound.plan.name))
         }
+        self.producers = rebuilt_producers(
+            saved.data.get("producers", {}), self.bound_targets, self.context.binding
+        )
         self.is_compressed = bool(saved.data["is_compressed"])
         self.is_handed_over = bool(saved.data["handed_over"])
         for run in self.runs:

@@ -72,7 +72,7 @@ def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | N
     for bound in bound_targets:
         if bound.module is module and bound.plan.kind == "input":
             address = parse_address(bound.plan.target)
-            if address is not None and address.key in (None, 0):
+            if address is not None and address.is_first:
                 return bound.plan.target
     return None
 

@@ -34,8 +34,13 @@ _Alike: TypeAlias = tuple[int, str, str, str, int, tuple[int, ...] | None]
 
 @attrs.define(eq=False, slots=False)
 class QuantizationRun(Run[Quantizer]):
-    """A quantization stage in a session."""
+    """A quantization stage in a session.
 
+    Attributes:
+        groups: weights that share factors since they read one and the same input.
+    """
+
+    groups: list[tuple[BoundTarget, ...]] = attrs.field(factory=list, kw_only=True)
     _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 

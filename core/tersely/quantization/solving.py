@@ -291,6 +291,7 @@ def _equalize(
             )
         for bound in members:
             write_buffer(bound, "input_scale", factors.to(bound.raw.device))
+        run.groups.append(tuple(members))
 
 
 def _has_bias(bound: BoundTarget) -> bool:

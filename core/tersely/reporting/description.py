@@ -203,6 +203,7 @@ def _remarks(
         path = stage.path
         text = f"{path}: the schedule is at step {session.steps} of {last}; sparsity still grows"
         yield Remark(kind="progress", text=text)
+    yield from (Remark(kind="factors", text=one) for one in session.remarks)
     yield from (Remark(kind="unmatched", text=str(one)) for one in plan.unmatched)
     yield from (Remark(kind="shadowed", text=str(one)) for one in plan.shadowed)
     yield from (Remark(kind="skipped", text=str(one)) for one in plan.skipped)

@@ -19,6 +19,7 @@ _HEADINGS = {
     "shadowed": "Configured twice",
     "skipped": "Skipped",
     "hint": "Hints",
+    "factors": "Factors of inputs",
 }
 
 

@@ -47,6 +47,11 @@ class Reported(Protocol):
         ...
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What is to be said of what is in force, as sentences."""
+        ...
+
+    @property
     def to_shrink(self) -> tuple[str, ...]:
         """Paths of the stages that end with shrink and have not done so."""
         ...

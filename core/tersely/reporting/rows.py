@@ -90,11 +90,11 @@ class Remark:
     """Something in the plan that its author should know.
 
     Attributes:
-        kind: unmatched, shadowed, skipped, hint or progress.
+        kind: unmatched, shadowed, skipped, hint, progress or factors.
         text: the finding as a sentence.
     """
 
-    kind: Literal["unmatched", "shadowed", "skipped", "hint", "progress"]
+    kind: Literal["unmatched", "shadowed", "skipped", "hint", "progress", "factors"]
     text: str
 
 

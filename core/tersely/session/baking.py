@@ -21,11 +21,12 @@ from tersely.instrument.input_scales import ScaleInput, ScaleWeight
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masks import ParameterMask
 from tersely.instrument.moving_range import Follow
-from tersely.instrument.names import PREFIX, QUANTIZE, UNSCALE, learned_buffer
+from tersely.instrument.names import PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
 from tersely.instrument.quantizing import Learned
 from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of
+from tersely.quantization.factors import Folding
 from tersely.quantization.folds import fold_for_good, write_folded
 from tersely.quantization.placing import write_qparams
 
@@ -35,7 +36,11 @@ class FinalizeWarning(UserWarning):
 
 
 def bake(
-    bound_targets: Sequence[BoundTarget], model: nn.Module, folds: Mapping[nn.Module, Fold]
+    bound_targets: Sequence[BoundTarget],
+    model: nn.Module,
+    folds: Mapping[nn.Module, Fold],
+    *,
+    foldings: Sequence[Folding] = (),
 ) -> None:
     """Write what forward uses into every parameter and buffer, in place.
 
@@ -43,7 +48,9 @@ def bake(
         bound_targets: all targets of a session.
         model: the session's model.
         folds: the layers that something is folded into.
+        foldings: factors that weights keep, because what makes their input takes them.
     """
+    _keep_factors(foldings)
     folded = {layer: _folded_values(layer) for layer, fold in folds.items() if fold.norm}
     done: set[int] = set()
     for bound in bound_targets:
@@ -54,6 +61,17 @@ def bake(
     for layer, values in folded.items():
         write_folded(layer, values)
         fold_for_good(model, layer, folds[layer])
+
+
+def _keep_factors(foldings: Sequence[Folding]) -> None:
+    """Let weights stay multiplied by their factors, and their inputs come divided already."""
+    for bound in [bound for one in foldings for bound in one.targets]:
+        put(bound.module, bound.plan.target, (), place=UNSCALE)
+        scaled = chain_of(bound.module, bound.plan.target)
+        buffers = {step.buffer for step in scaled if isinstance(step, ScaleWeight)}
+        for site, steps in instruments_of(bound.module).inputs.items():
+            if any(isinstance(step, ScaleInput) and step.buffer in buffers for step in steps):
+                put(bound.module, site.target, (), place=SCALE)
 
 
 def _folded_values(layer: nn.Module) -> dict[str, Tensor | None]:
@@ -82,11 +100,20 @@ def _bake_one(bound: BoundTarget) -> None:
         dense = bound.dense()
         value = processed(bound.module, bound.plan.target, dense)
         scaled = [step for step in steps if isinstance(step, ScaleWeight)]
-        if scaled and not any(step.is_inverse for step in scaled):
+        if _is_input_scaled(bound, scaled):
             # The input divides by these factors, and a plain input of this class would not.
             value = attrs.evolve(scaled[0], is_inverse=True)(bound.module, value)
         if value is not dense:
             bound.write(value)
+
+
+def _is_input_scaled(bound: BoundTarget, scaled: Sequence[ScaleWeight]) -> bool:
+    buffers = {step.buffer for step in scaled}
+    return any(
+        isinstance(step, ScaleInput) and step.buffer in buffers
+        for steps in instruments_of(bound.module).inputs.values()
+        for step in steps
+    )
 
 
 def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, list[BoundTarget]]:

@@ -9,6 +9,7 @@ import attrs
 from torch import nn
 
 from tersely.errors import SessionError
+from tersely.instrument.lost_writes import need_no_lost_writes
 from tersely.planning.selection import Universe
 
 
@@ -49,8 +50,10 @@ class Places:
             call: the method that was called.
 
         Raises:
-            SessionError: a module was replaced or removed.
+            SessionError: a module was replaced or removed, or a write into what a target shows was
+                lost.
         """
+        need_no_lost_writes(self.instrumented)
         if all(children.get(key) is module for children, key, module in self._links):
             return
         present = set(self.universe.modules[0].modules())

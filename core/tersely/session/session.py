@@ -35,6 +35,7 @@ from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
+from tersely.quantization.factors import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
@@ -111,6 +112,7 @@ class Session:
         self._baked: dict[BoundTarget, Tensor] = {}
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
         self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
+        self._baked_remarks: tuple[str, ...] = ()
         self._begin(plan)
 
     def _begin(self, plan: Plan) -> None:
@@ -151,6 +153,13 @@ class Session:
         """Paths of the stages whose period has not begun, as in ``stages[1].quantization``."""
         stages = waiting_stages(self.plan.recipe.stages, self.steps)
         return tuple(stage.path for stage in stages)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the report says of what is in force, as sentences."""
+        if self._state == "finalized":
+            return self._baked_remarks
+        return tuple(text for engine in self._engines for text in engine.remarks())
 
     @property
     def shrunk_stages(self) -> frozenset[int]:
@@ -757,14 +766,18 @@ class Session:
         for engine in self._engines:
             engine.need_to_finish("finalize")
         self._baked = dict(self._kept("finalize"))
-        self._baked_qparams = self._all_qparams()
-        self._baked_integers = self._all_integers()
+        self._baked_remarks = self.remarks
+        foldings, _ = self._engines.quantization.foldings()
+        self._baked_qparams = finished_qparams(self._all_qparams(), foldings)
+        self._baked_integers = finished_integers(self._all_integers(), foldings)
         bound_targets = (
             *self._engines.pruning.bound_targets,
             *self._engines.quantization.bound_targets,
         )
         folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
-        bake(bound_targets, self.model, folds)
+        bake(bound_targets, self.model, folds, foldings=foldings)
+        for folding in foldings:
+            folding.divide(self._baked_integers)
         staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()

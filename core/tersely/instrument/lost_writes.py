@@ -1,0 +1,56 @@
+"""Writes into what a target shows that nothing could hand over: noted once seen, refused next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from tersely.errors import SessionError
+from tersely.instrument.names import INSTRUMENTS, LOST, full_name
+
+
+def note_lost_write(module: nn.Module, name: str) -> None:
+    """Remember that what a target shows was written into.
+
+    Args:
+        module: the module.
+        name: the parameter or buffer.
+    """
+    if INSTRUMENTS in module.__dict__:
+        module.__dict__[LOST] = name
+
+
+def need_no_lost_write(module: nn.Module) -> None:
+    """Refuse to go on where a write was lost; once, so that the user can go on after writing anew.
+
+    Args:
+        module: an instrumented module.
+
+    Raises:
+        SessionError: a function wrote into a tensor that a target showed.
+    """
+    name = module.__dict__.pop(LOST, None)
+    if name is not None:
+        full = full_name(module, name)
+        raise SessionError(
+            f"{full} was written into by a function that takes a tensor to write into, such as "
+            f"torch.clamp_(weight, ...) or out=weight; what a target shows is computed, so the "
+            f"parameter has not changed. Call the tensor's own method, weight.clamp_(...), or "
+            f"write into dict(model.named_parameters())[{full!r}]",
+            target=full,
+        )
+
+
+def need_no_lost_writes(modules: Iterable[nn.Module]) -> None:
+    """Refuse to go on where a write into one of several modules was lost.
+
+    Args:
+        modules: instrumented modules.
+
+    Raises:
+        SessionError: a function wrote into a tensor that a target showed.
+    """
+    for module in modules:
+        if LOST in module.__dict__:
+            need_no_lost_write(module)

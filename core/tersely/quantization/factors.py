@@ -1,0 +1,174 @@
+"""Factors of inputs, folded for good into what makes those inputs (rule Q8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.arithmetic.qparams import QParams
+from tersely.engine.binding import BoundTarget
+from tersely.quantization.integers import IntegerTensor
+from tersely.quantization.output_forms import divided, forms_of
+from tersely.quantization.placing import read_buffer
+from tersely.quantization.producers import Found, Producer
+
+
+@attrs.frozen(eq=False)
+class Folding:
+    """Factors that one module takes from the weights that read its output.
+
+    Attributes:
+        producer: the module, whose output channels are divided by the factors.
+        targets: the weights, which are multiplied by them.
+        factors: shape (channels,).
+    """
+
+    producer: Producer
+    targets: tuple[BoundTarget, ...]
+    factors: Tensor
+
+    def divide(self, integers: Sequence[tuple[BoundTarget, IntegerTensor]]) -> None:
+        """Divide the output channels of the producer, whose values are finished otherwise.
+
+        Args:
+            integers: those of all targets, as they are once everything is folded.
+        """
+        module = self.producer.module
+        self.producer.form.multiply(module, self.factors.double().reciprocal())
+        for bound, tensor in integers:
+            if bound.module is module:
+                bound.write(tensor.dequantize())
+
+
+def foldings_of(
+    found: Found,
+    qparams: Sequence[tuple[BoundTarget, QParams]],
+) -> tuple[list[Folding], dict[BoundTarget, str]]:
+    """Return which factors finalizing folds, and why it divides the others out again.
+
+    Args:
+        found: what can take the factors of each weight.
+        qparams: the parameters in force.
+    """
+    makers: dict[nn.Module, Producer] = {}
+    weights: dict[nn.Module, list[BoundTarget]] = {}
+    reasons: dict[BoundTarget, str] = {}
+    for bound, producer in found.items():
+        if read_buffer(bound, "input_scale") is None:
+            continue
+        if isinstance(producer, str):
+            reasons[bound] = producer
+        else:
+            makers[producer.module] = producer
+            weights.setdefault(producer.module, []).append(bound)
+    folded = []
+    for module, bound_targets in weights.items():
+        one = Folding(makers[module], tuple(bound_targets), _factors(bound_targets[0]))
+        reason = _obstacle(one, qparams)
+        if reason is None:
+            folded.append(one)
+        else:
+            reasons.update((bound, reason) for bound in bound_targets)
+    return folded, reasons
+
+
+def _factors(bound: BoundTarget) -> Tensor:
+    factors = read_buffer(bound, "input_scale")
+    assert factors is not None  # the caller has looked
+    return factors
+
+
+def _obstacle(
+    one: Folding,
+    qparams: Sequence[tuple[BoundTarget, QParams]],
+) -> str | None:
+    producer = one.producer
+    if any(not torch.equal(_factors(bound), one.factors) for bound in one.targets):
+        return f"weights that read {producer.name} have other factors"
+    if producer.form not in forms_of(producer.module, one.factors.numel()):
+        return f"{producer.name} has another shape than when it was found"
+    own = [one for one in qparams if one[0].module is producer.module and not one[0].is_activation]
+    for bound, parameters in own:
+        if _divided(bound, parameters, one) is None:
+            return (
+                f"{bound.plan.name} makes it, whose output channels share a scale; granularity: "
+                f"per_channel gives each its own"
+            )
+    return None
+
+
+def _divided(bound: BoundTarget, qparams: QParams, one: Folding) -> QParams | None:
+    rank = len(bound.plan.shape or ())
+    form = one.producer.form
+    return divided(qparams, one.factors, dim=form.dim if rank > 1 else 0, rank=rank)
+
+
+def finished_qparams(
+    qparams: Sequence[tuple[BoundTarget, QParams]], foldings: Sequence[Folding]
+) -> list[tuple[BoundTarget, QParams]]:
+    """Return the parameters in force once factors are folded.
+
+    Args:
+        qparams: the parameters in force.
+        foldings: what is folded.
+    """
+    by_module = {one.producer.module: one for one in foldings}
+    found = []
+    for bound, parameters in qparams:
+        one = by_module.get(bound.module)
+        new = None if one is None or bound.is_activation else _divided(bound, parameters, one)
+        found.append((bound, new or parameters))
+    return found
+
+
+def finished_integers(
+    integers: Sequence[tuple[BoundTarget, IntegerTensor]], foldings: Sequence[Folding]
+) -> list[tuple[BoundTarget, IntegerTensor]]:
+    """Return the integers as finished weights are read from them.
+
+    Weights whose factors are folded need none any more, the others are divided by theirs.
+
+    Args:
+        integers: the integers of every quantized parameter and buffer.
+        foldings: what is folded.
+    """
+    by_module = {one.producer.module: one for one in foldings}
+    free = {bound for one in foldings for bound in one.targets}
+    found = []
+    for bound, tensor in integers:
+        one = by_module.get(bound.module)
+        new = None if one is None else _divided(bound, tensor.qparams, one)
+        if new is not None:
+            tensor = attrs.evolve(tensor, qparams=new)  # noqa: PLW2901  # the same integers
+        factors = None if bound in free else tensor.input_scale
+        is_divided = factors is not None
+        found.append((bound, attrs.evolve(tensor, input_scale=factors, divides_weight=is_divided)))
+    return found
+
+
+def described(foldings: Sequence[Folding], reasons: Mapping[BoundTarget, str]) -> list[str]:
+    """Return what finalizing does with all factors, as sentences.
+
+    Args:
+        foldings: what is folded.
+        reasons: weight -> why its factors are divided out again.
+    """
+    found = [
+        f"{', '.join(bound.plan.name for bound in one.targets)}: finalize() folds the factors of "
+        f"the input into {one.producer.name}"
+        for one in foldings
+    ]
+    by_reason: dict[str, list[str]] = {}
+    for bound, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(bound.plan.name)
+    return [
+        *found,
+        *(
+            f"{', '.join(names)}: finalize() divides the factors of the input out again, because "
+            f"{reason}"
+            for reason, names in by_reason.items()
+        ),
+    ]
