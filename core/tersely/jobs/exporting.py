@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tersely.document.job import Export
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.jobs.calibrating import calibration_batches
+from tersely.jobs.finished import finished_job, open_run
 from tersely.jobs.generators import seed_generators
+from tersely.jobs.labels import WithoutLabels
+from tersely.jobs.references import job_imports, load_references
 from tersely.jobs.run import Run
+from tersely.json_value import Json
 from tersely.session.session import Session
 
 FOLDER = "exports"
@@ -45,6 +50,44 @@ def export_one(session: Session, wanted: Export, folder: Path, *, example_inputs
         example_inputs=example_inputs,
         options=wanted.options,
         dynamic_shapes=wanted.dynamic_shapes,
+    )
+
+
+def export_run(
+    folder: Path,
+    format: str,
+    *,
+    output: Path | None = None,
+    options: Mapping[str, Json] | None = None,
+    dynamic_shapes: Json = None,
+) -> Exported:
+    """Write the model of a finished run in a format.
+
+    Args:
+        folder: the output folder of a finished run.
+        format: the exporter's name.
+        output: the file or a folder for it; by default the run's ``exports``.
+        options: the exporter's options.
+        dynamic_shapes: ``batch``, or argument -> names of its dimensions, or None.
+
+    Raises:
+        ExportError: the format cannot hold a target, or its consumer computes something else.
+        SessionFileError: there is no finished run.
+    """
+    made = make_exporter(format, options)
+    job = finished_job(folder)
+    session = open_run(folder)
+    with job_imports(job.directory):
+        calls = load_references(job)
+        batches = calls.calibration() if calls.calibration is not None else ()
+        shown = WithoutLabels(batches, job.source) if job.data.labels else batches
+        example = calls.example() if calls.example is not None else next(iter(shown), None)
+    return session.export(
+        format,
+        folder / FOLDER / file_name(made) if output is None else output,
+        example_inputs=example,
+        options=options,
+        dynamic_shapes=dynamic_shapes,
     )
 
 
