@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from tersely.registry.descriptors import PrunerInfo as PrunerInfo
     from tersely.registry.descriptors import QuantizerInfo as QuantizerInfo
     from tersely.registry.descriptors import ScheduleInfo as ScheduleInfo
+    from tersely.registry.experts import experts_setting as experts_setting
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
     from tersely.reporting.benchmark import benchmark as benchmark
@@ -172,6 +173,7 @@ _WHERE = {
     "damp_gram": "tersely.arithmetic.gram",
     "distill": "tersely.session.oneshot",
     "expand_blocks": "tersely.arithmetic.blocks",
+    "experts_setting": "tersely.registry.experts",
     "fake_quantize": "tersely.arithmetic.affine",
     "from_matrices": "tersely.contracts.matrices",
     "input_rows": "tersely.contracts.matrices",

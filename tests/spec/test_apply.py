@@ -1,5 +1,7 @@
 """Family apply: a tensor and its mask, and what the module computes with."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -18,6 +20,12 @@ def test_apply(case, models):
     tensors, data = session.state()
     kept = torch.tensor(given["kept"], dtype=torch.bool)
     session.restore(dict.fromkeys(tensors, kept), data)
+    if "loaded" in given:
+        mask = torch.tensor(models.nested(given["loaded"]))
+        state = {key: mask if "mask" in key else value for key, value in model.state_dict().items()}
+        refused = pytest.raises(tersely.SessionFileError, match=r"layer\.weight")
+        with refused if case["expect"].get("refused") else contextlib.nullcontext():
+            model.load_state_dict(state)
     model.train(given.get("training", False))
     expected = torch.tensor(case["expect"]["result"], dtype=torch.float32)
     torch.testing.assert_close(model.layer.weight.detach(), expected)

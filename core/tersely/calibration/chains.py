@@ -7,6 +7,7 @@ only one block at a time runs, twice: to observe it, and, compressed, to feed th
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
@@ -36,8 +37,11 @@ class Call:
 
     def run(self, block: nn.Module) -> Any:
         """Call a block with these arguments."""
+        # A block writes into the cache of keys and values that it is given, and it runs twice.
+        args = [_unwritten(value) for value in self.args]
+        kwargs = {name: _unwritten(value) for name, value in self.kwargs.items()}
         with leaving_out(self.is_data):
-            return block(*self.args, **self.kwargs)
+            return block(*args, **kwargs)
 
     def next_call(self, output: Any) -> Call:
         """Return the call of the next block, whose first tensor is this one's output."""
@@ -51,6 +55,11 @@ class Call:
             if isinstance(value, Tensor):
                 return Call(self.args, {**self.kwargs, name: hidden}, self.is_data)
         return self
+
+
+def _unwritten(value: Any) -> Any:
+    is_cache = callable(getattr(value, "get_seq_length", None))
+    return copy.deepcopy(value) if is_cache else value
 
 
 def find_blocks(model: nn.Module, compressed: set[nn.Module]) -> tuple[nn.Module, ...]:

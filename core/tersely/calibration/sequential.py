@@ -119,7 +119,10 @@ def _run_calls(
     members: Sequence[BoundTarget],
 ) -> None:
     modules = _modules(members)
-    if isinstance(run.algorithm, ObservesOutputs) or not modules <= chain.once:
+    is_run_whole = isinstance(run.algorithm, ObservesOutputs) or any(
+        bound.plan.has_experts for bound in members
+    )
+    if is_run_whole or not modules <= chain.once:
         for call in calls:
             call.run(block)
     else:

@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.calibration.experts import watch_experts
 from tersely.calibration.observing import UnreachedError, refuse_unreached
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
@@ -75,11 +76,21 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
     Linear layers that receive one and the same tensor (queries, keys and values) share what is
     observed of it: it is computed once and the sums are one object.
 
+    Experts that lie in one parameter are observed one by one, see `watch_experts`.
+
     Args:
         watches: who observes what.
     """
     shared = _SharedInputs()
     hooks = []
+    experts = [watch for watch in watches if watch.bound.plan.has_experts]
+    if experts:
+        with (
+            watch_experts(experts, _see_rows),
+            watch_modules([watch for watch in watches if not watch.bound.plan.has_experts]),
+        ):
+            yield
+        return
     try:
         for watch in watches:
             module, algorithm = watch.bound.module, watch.algorithm
@@ -235,6 +246,12 @@ def _see_inputs(
                 _add(watch, algorithm.observe_input(part, watch.target))
 
     return see
+
+
+def _see_rows(watch: Watch, rows: Tensor, target: Any) -> Mapping[str, Tensor]:
+    with _naming(watch):
+        found: Mapping[str, Tensor] = watch.algorithm.observe_input(_observable(rows), target)  # type: ignore[attr-defined]  # planning has refused all others
+    return found
 
 
 def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None]:

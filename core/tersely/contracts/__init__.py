@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
     from tersely.contracts.abilities import Optimizes as Optimizes
     from tersely.contracts.abilities import Sequential as Sequential
+    from tersely.contracts.exporter import RunsExport as RunsExport
     from tersely.contracts.pruner import Grows as Grows
     from tersely.contracts.pruner import Learns as Learns
     from tersely.contracts.pruner import MakesNewScores as MakesNewScores
@@ -61,6 +62,7 @@ _WHERE = {
     "Penalizes": "pruner",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",
+    "RunsExport": "exporter",
     "Sequential": "abilities",
     "Simulates": "quantizer",
     "Solves": "pruner",

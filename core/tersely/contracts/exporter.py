@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.abilities import Ability
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import ExportError, Refusal
 from tersely.json_value import Json
@@ -175,3 +177,16 @@ class Exporter(Protocol):
             ExportError: the consumer reads or computes something else.
         """
         ...
+
+
+class RunsExport(Ability):
+    """An exporter whose format can be run here, so that a job can measure it."""
+
+    @abstractmethod
+    def load(self, path: Path, *, threads: int) -> Callable[..., object]:
+        """Return what runs a written file in its consumer, called as the model is.
+
+        Args:
+            path: the main file or folder.
+            threads: how many threads it may compute with.
+        """

@@ -41,13 +41,14 @@ def matrix_layout(target: Target) -> Layout:
     """Return how a target is a stack of matrices.
 
     Args:
-        target: the weight of a linear layer, a convolution or a transposed convolution.
+        target: the weight of a linear layer, a convolution or a transposed convolution, or the
+            matrix of one expert.
 
     Raises:
         ValueError: it is something else.
     """
     module, shape = target.module, _shape_of(target)
-    if target.plan.target == "weight":
+    if target.plan.target == "weight" or target.plan.expert is not None:
         if isinstance(module, _CONVOLUTIONS):
             kernel = range(3, len(shape) + 1)
             split = (module.groups, shape[0] // module.groups, *shape[1:])

@@ -65,6 +65,9 @@ class TargetPlan:
         groups: how often the output channels of the weight's ``output_dim`` repeat, for one after
             the other of as many runs of input channels; more than 1 for grouped transposed
             convolutions.
+        has_experts: whether the parameter stacks one tensor for each expert along dimension 0, see
+            `tersely.contracts.experts`.
+        expert: which of them the plan is of, where an algorithm is shown one alone; None in a plan.
     """
 
     module: str
@@ -83,11 +86,14 @@ class TargetPlan:
     input_dim: int = 1
     channel_dim: int = -1
     groups: int = 1
+    has_experts: bool = False
+    expert: int | None = None
 
     @property
     def name(self) -> str:
         """The full name for people: ``module.target``, or the target alone for the root."""
-        return f"{self.module}.{self.target}" if self.module else self.target
+        name = f"{self.module}.{self.target}" if self.module else self.target
+        return name if self.expert is None else f"{name}[{self.expert}]"
 
     @property
     def place(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ import attrs
 
 from tersely.document.entries import COMMON_KEYS, Place, stages_in
 from tersely.document.integers import integers_by_schema, whole_numbers
-from tersely.document.job import Export, Job, JobData
+from tersely.document.job import Export, Job, JobData, Measuring
 from tersely.document.loop import build_loop
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
@@ -119,6 +119,7 @@ def build_job(
         recipe=recipe,
         output=directory / data["output"],
         export=tuple(_build_export(export) for export in data.get("export", ())),
+        benchmark=_build_benchmark(data.get("benchmark")),
         seed=whole_numbers(data.get("seed")),
         directory=directory,
         document=document.data,
@@ -149,6 +150,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         begin=period.begin,
         end=period.end,
         unreached=data.get("unreached", "error"),
+        hold=data.get("hold", "read"),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 
@@ -168,6 +170,17 @@ def _build_schedule(data: Mapping[str, Json], period: Period) -> Schedule:
         name=data["name"], options=integers_by_schema(data.get("options", {}), options), **counts
     )
     return attrs.evolve(schedule, begin=period.begin + schedule.begin)
+
+
+def _build_benchmark(data: Mapping[str, Json] | None) -> Measuring | None:
+    if data is None:
+        return None
+    return Measuring(
+        batch_sizes=tuple(whole_numbers(size) for size in data.get("batch_sizes", ())),
+        seconds=float(data.get("seconds", 5.0)),
+        threads=whole_numbers(data.get("threads")),
+        compile=data.get("compile", False),
+    )
 
 
 def _build_export(data: Mapping[str, Json]) -> Export:

@@ -74,6 +74,24 @@ class Loop:
 
 
 @attrs.frozen(kw_only=True)
+class Measuring:
+    """What a job measures at its end, see `tersely.benchmark`.
+
+    Attributes:
+        batch_sizes: to how many samples the example inputs are repeated or cut, each in a
+            benchmark of its own; empty for as many as they have.
+        seconds: how long each benchmark takes.
+        threads: how many threads everything computes with, or None for PyTorch's number.
+        compile: whether `torch.compile` of both models is measured too.
+    """
+
+    batch_sizes: tuple[int, ...] = ()
+    seconds: float = 5.0
+    threads: int | None = None
+    compile: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Job:
     """A whole job; references are ``module:callable`` strings, not yet imported.
 
@@ -89,6 +107,7 @@ class Job:
         train: reference to the user's loop ``(model, session) -> None``, or None.
         loop: the built-in training loop, or None.
         export: the formats to write.
+        benchmark: what to measure, or None.
         seed: the seed of every generator, or None to leave them alone.
         document: the plain JSON data the job was made from.
         source: the job file, or None.
@@ -105,6 +124,7 @@ class Job:
     train: str | None = None
     loop: Loop | None = None
     export: tuple[Export, ...] = ()
+    benchmark: Measuring | None = None
     seed: int | None = None
     document: Mapping[str, Json] = attrs.field(factory=dict, eq=False, repr=False)
     source: str | None = attrs.field(default=None, eq=False)

@@ -17,7 +17,7 @@ from tersely.registry.descriptors import METHODS
 from tersely.text import did_you_mean
 
 Level: TypeAlias = Literal[
-    "target", "entry", "stage", "align", "schedule", "period", "recipe", "job", "loop"
+    "target", "entry", "stage", "align", "schedule", "period", "recipe", "job", "loop", "benchmark"
 ]
 
 _LISTED_AT_MOST = 20
@@ -27,7 +27,7 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
     "target": ("align",),
     "entry": ("align",),
     "stage": ("schedule",),
-    "job": ("loop",),
+    "job": ("loop", "benchmark"),
 }
 _PLACES: dict[Level, str] = {
     "job": "in a job, beside 'recipe'",
@@ -36,6 +36,7 @@ _PLACES: dict[Level, str] = {
     "align": "under 'align'",
     "schedule": "under 'schedule'",
     "loop": "under 'loop'",
+    "benchmark": "under 'benchmark'",
 }
 
 
@@ -94,6 +95,7 @@ def _places() -> tuple[KeyPlace, ...]:
         _place("recipe", None, recipe),
         _place("job", None, job),
         _place("loop", None, job["$defs"]["loop"]),
+        _place("benchmark", None, job["$defs"]["benchmark"]),
     )
 
 

@@ -11,6 +11,7 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 OnConflict = Literal["first", "last", "error"]
+Hold = Literal["read", "step"]
 Unreached = Literal["error", "dense", "magnitude", "rtn"]
 Written: TypeAlias = Mapping[str, Json] | Sequence[Mapping[str, Json]]
 """A stage as a document has it, or a list of stages."""
@@ -108,6 +109,8 @@ class Stage:
             quantization).
         preset: what the preset of a quantization stage is, in a sentence; empty without one.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
+        hold: where masks take effect (pruning only): on each ``read`` of a target, or, with
+            ``step``, in the parameter itself, which every step of the session zeroes.
     """
 
     method: Method
@@ -122,6 +125,7 @@ class Stage:
     unreached: Unreached = "error"
     preset: str = ""
     shrink: Shrink | None = None
+    hold: Hold = "read"
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""

@@ -173,14 +173,23 @@ def check_example(
     data = job.get("data")
     if isinstance(data, dict) and (data.get("example") or data.get("calibration")):
         return
+    if job.get("benchmark") is not None:
+        yield Finding(("benchmark",), *_without_example("benchmark"))
+        return
     for found in _asking(*holder_of(job, recipe)):
         yield Finding(
             found if path is None else path,
-            f"{spell_path(found[-1:])!r} runs the model on example inputs, and the job has none",
-            "write data: {example: 'module:callable'}, which returns what the model is called "
-            "with, or data: {calibration: ...}, whose first batch then serves",
+            *_without_example(spell_path(found[-1:])),
         )
         return
+
+
+def _without_example(key: str) -> tuple[str, str]:
+    return (
+        f"{key!r} runs the model on example inputs, and the job has none",
+        "write data: {example: 'module:callable'}, which returns what the model is called "
+        "with, or data: {calibration: ...}, whose first batch then serves",
+    )
 
 
 def _asking(holder: Json, kind: Kind) -> Iterator[Path]:

@@ -127,9 +127,11 @@ class Binding:
     @cached_property
     def bound_targets(self) -> tuple[BoundTarget, ...]:
         """Every target of the plan, bound, in plan order; made when first asked for."""
+        pairs = zip(self.plan.targets, self.modules, strict=True)
+        if self.owners.is_plain:  # nothing is tied, so nobody needs to be asked for each target
+            return tuple(BoundTarget(target, module) for target, module in pairs)
         return tuple(
-            BoundTarget(target, module, self.others(target, module))
-            for target, module in zip(self.plan.targets, self.modules, strict=True)
+            BoundTarget(target, module, self.others(target, module)) for target, module in pairs
         )
 
     def name_of(self, module: nn.Module) -> str:

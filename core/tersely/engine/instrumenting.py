@@ -29,6 +29,7 @@ class _Wish:
     is_masked: bool
     is_activation: bool
     is_additive: bool
+    mask_value: float
     is_aligned: bool
     channel_dim: int
     spatial: int | None
@@ -54,6 +55,7 @@ class _Profile:
                 target.method == "pruning",
                 target.kind in ("input", "output"),
                 isinstance(target.setting, PruningSetting) and target.setting.is_additive,
+                _mask_value(target),
                 target.align is not None,
                 target.channel_dim,
                 spatial_dims(target.module_type),
@@ -93,6 +95,11 @@ def wire(binding: Binding) -> dict[nn.Module, Instruments]:
     return {module: profile.instruments(module) for module, profile in profiles.items()}
 
 
+def _mask_value(target: TargetPlan) -> float:
+    setting = target.setting
+    return float(setting.mask_value) if isinstance(setting, PruningSetting) else 0.0
+
+
 def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
     instruments = Instruments()
     for wish in wishes:
@@ -105,12 +112,14 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
                 spatial=wish.spatial,
                 target=wish.target,
                 is_of_channels=wish.is_aligned,
+                mask_value=wish.mask_value,
             )
             masks = (mask,) if wish.is_masked else ()
             instruments = with_site(instruments, module, wish.target, *masks)
         else:
             before = instruments.parameters.get(wish.target, ())
-            after = (ParameterMask(buffer, wish.is_additive),) if wish.is_masked else ()
+            masking = ParameterMask(buffer, wish.is_additive, wish.mask_value)
+            after = (masking,) if wish.is_masked else ()
             parameters = {**instruments.parameters, wish.target: (*before, *after)}
             instruments = attrs.evolve(instruments, parameters=parameters)
     return instruments

@@ -21,6 +21,9 @@ call            pruning                     quantization                      di
                                             for each channel
 `cut`           masks, sums, values;        scales, values                    nothing
                 targets are frozen
+`hold`          masked elements zeroed      nothing                           nothing
+                where stages say so
+`release`       these elements put back     nothing                           nothing
 `stop`          gradients no longer heard   nothing                           taps emptied
 `give_back`     solved weights              solved weights and biases         nothing
 ==============  ==========================  ================================  ====================
@@ -46,6 +49,7 @@ from tersely.engine.cutting import Cut, Held, cut_saved, move_along
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.engine.saver import Grammar, Parts, Saved, moments_of, need_shape, unknown
+from tersely.instrument.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
 
@@ -256,8 +260,15 @@ class Engine(ABC, Generic[AnyRun]):
             values: the target's shape.
             journal: notes the values of before.
         """
-        self.originals.setdefault(bound, journal.note_values(bound))
+        before = journal.note_values(bound)
+        self.originals.setdefault(bound, dense_values(bound.module, bound.plan.target, before))
         bound.write(values)
+
+    def hold(self) -> None:  # most engines have nothing to do
+        """Mask in place what stages keep masked there; others may have written to it since."""
+
+    def release(self) -> None:  # most engines have nothing to do
+        """Give what is masked in place its dense values back, before `give_back`."""
 
     def stop(self) -> None:  # most engines have nothing to do
         """Stop listening to the model."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.instrument.instruments import Instruments, Transform
+from tersely.instrument.mask_values import need_whole_masks_of
 from tersely.instrument.names import (
     INSTRUMENTS,
     STATE_PARTS,
@@ -30,7 +31,12 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
 
     Returns:
         A sentence for each mask that does not fit.
+
+    Raises:
+        SessionFileError: a mask was averaged.
     """
+    # The model has checked this already, unless a part of it loads by itself.
+    need_whole_masks_of(module, state_dict, prefix)
     problems = []
     for target, raw, steps in _targets(module):
         _make_room_for_scales(module, target, state_dict, prefix)

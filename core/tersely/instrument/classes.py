@@ -19,6 +19,7 @@ from torch.compiler import is_dynamo_compiling
 
 from tersely.errors import AttachError
 from tersely.instrument.checkpoints import make_room
+from tersely.instrument.holding import hold_loaded, kept_by
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.lost_writes import need_no_lost_write
 from tersely.instrument.masked_forward import WEIGHT, masked_forward
@@ -222,6 +223,7 @@ def _load(made: Any) -> Callable[..., None]:
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        kept = kept_by(self)
         error_msgs += make_room(self, state_dict, prefix)
         super(made, self)._load_from_state_dict(
             state_dict,
@@ -232,6 +234,8 @@ def _load(made: Any) -> Callable[..., None]:
             unexpected_keys,
             error_msgs,
         )
+        if kept:
+            hold_loaded(self, kept)
         # Ranges that were loaded are those of a step's beginning.
         for name in [name for name in self.__dict__ if is_moved_flag(name)]:
             del self.__dict__[name]

@@ -80,6 +80,17 @@ class Cut:
             return block.reshape(*(1,) * (rank - 1), -1)
         return block
 
+    def channel_shape(self, count: int) -> tuple[int, ...]:
+        """Return the shape in which one value for each channel is kept before a batch was seen.
+
+        Args:
+            count: how many channels there are.
+        """
+        if self.channel_dim == -1:
+            return (count,)
+        rank = 2 if self.spatial is None else self.spatial + 2
+        return (1, count, *(1,) * (rank - 2))
+
     def view(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Return values in a rank that is always the same, and the block size they have there.
 

@@ -1,7 +1,8 @@
-"""Batch norms and ReLUs folded into the layer before them while simulated (rule Q4)."""
+"""Batch norms and activations folded into the layer before them while simulated (rule Q4)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import attrs
@@ -12,16 +13,21 @@ from tersely.instrument.names import FOLD, MASK
 from tersely.instrument.transforms import chain_of
 from tersely.planning.classes import ORIGINAL
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_TRANSPOSED: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.ConvTranspose1d: nn.functional.conv_transpose1d,
+    nn.ConvTranspose2d: nn.functional.conv_transpose2d,
+    nn.ConvTranspose3d: nn.functional.conv_transpose3d,
+}
 
 
 @attrs.frozen(eq=False)
 class Fold:
-    """What is folded into one convolution or linear layer.
+    """What is folded into one convolution, linear layer or batch norm.
 
     Attributes:
         norm: the batch norm that follows, or None.
-        activation: the ReLU that follows, or None.
+        activation: the activation that follows, or None.
     """
 
     norm: Any = None
@@ -37,16 +43,8 @@ class Fold:
         """
         if self.norm is None or not (module.training and self.norm.training):
             return
-        value = args[0] if args else next(iter(kwargs.values()))
         with torch.no_grad():
-            weight, bias = plain_tensor(module, "weight"), plain_tensor(module, "bias")
-            layer: Any = module
-            assert weight is not None  # planning refuses a layer without weight
-            if isinstance(module, nn.Linear):
-                output = nn.functional.linear(value, weight, bias)
-            else:
-                output = layer._conv_forward(value, weight, bias)
-            _own_forward(self.norm, output)
+            _own_forward(self.norm, _plain_output(module, args, kwargs))
 
     def after(self, output: Any) -> Any:
         """Return the output, activated.
@@ -62,6 +60,25 @@ class Fold:
         """Return what the batch norm multiplies each channel with."""
         inverse: Tensor = torch.rsqrt(self.norm.running_var + self.norm.eps)
         return inverse if self.norm.weight is None else self.norm.weight * inverse
+
+
+def _plain_output(module: nn.Module, args: Any, kwargs: Any) -> Tensor:
+    """Return what a layer computes with its plain weight and bias."""
+    layer: Any = module
+    value = args[0] if args else kwargs.get("input", next(iter(kwargs.values())))
+    weight, bias = plain_tensor(module, "weight"), plain_tensor(module, "bias")
+    assert weight is not None  # planning refuses a layer without weight
+    if isinstance(module, nn.Linear):
+        return nn.functional.linear(value, weight, bias)
+    for cls, convolve in _TRANSPOSED.items():
+        if isinstance(module, cls):
+            size = args[1] if len(args) > 1 else kwargs.get("output_size")
+            stride, padding, dilation = layer.stride, layer.padding, layer.dilation
+            kernel, dims = layer.kernel_size, len(layer.kernel_size)
+            more = layer._output_padding(value, size, stride, padding, kernel, dims, dilation)
+            return convolve(value, weight, bias, stride, padding, more, layer.groups, dilation)
+    output: Tensor = layer._conv_forward(value, weight, bias)
+    return output
 
 
 def _own_forward(folded: nn.Module, value: Tensor) -> Any:
@@ -95,7 +112,13 @@ class FoldWeight:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return weight * gamma / sqrt(var + eps)."""
-        return value * self.fold.factors().view(-1, *(1,) * (value.ndim - 1))
+        factors, spatial = self.fold.factors(), (1,) * (value.ndim - 2)
+        if not isinstance(module, tuple(_TRANSPOSED)):
+            return value * factors.view(-1, 1, *spatial)
+        # Output channels are the second dimension, those of one group for a run of its inputs.
+        groups, (inputs, outputs) = int(module.groups), value.shape[:2]  # type: ignore[arg-type]  # an int
+        each = factors.view(groups, 1, outputs).expand(groups, inputs // groups, outputs)
+        return value * each.reshape(inputs, outputs, *spatial)
 
     def of_nothing(self, module: nn.Module) -> Tensor | None:
         """Return None: a layer without weight has none folded either."""

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.errors import SessionError
-from tersely.instrument.names import MASK, full_name
+from tersely.instrument.names import HELD, MASK, full_name
 
 _SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
 
@@ -39,15 +39,25 @@ class ParameterMask:
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
         is_additive: whether the buffer is added instead of multiplied.
+        mask_value: the offset that masks, where the buffer is added.
+        is_held: whether the session zeroes the parameter itself (``hold: step``).
     """
 
     place: ClassVar[int] = MASK
 
     buffer: str
     is_additive: bool = False
+    mask_value: float = 0.0
+    is_held: bool = False
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the masked tensor, or the tensor itself while there is no mask."""
+        """Return the masked tensor, or the tensor itself while there is no mask to apply."""
+        if self.is_held and module.__dict__[HELD][self.buffer].is_in_force:
+            return value
+        return self.settled(module, value)
+
+    def settled(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the masked tensor, whether or not the parameter itself is masked already."""
         mask = module._buffers.get(self.buffer)
         if mask is None:
             return value
@@ -71,6 +81,7 @@ class ActivationMask:
         spatial: how many dimensions follow the channels in dimension 1, or None when any may.
         target: the address of the input or output, for errors.
         is_of_channels: whether the buffer has one value per channel, also where it has only one.
+        mask_value: the offset that masks, where the buffer is added.
     """
 
     place: ClassVar[int] = MASK
@@ -81,6 +92,7 @@ class ActivationMask:
     spatial: int | None = None
     target: str = ""
     is_of_channels: bool = False
+    mask_value: float = 0.0
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask."""

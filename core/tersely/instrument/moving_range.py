@@ -85,7 +85,7 @@ class Follow:
             parts["size"] = torch.tensor(size)
         for part, tensor in parts.items():
             current = buffers.get(state_buffer(target, part))
-            if current is None:
+            if current is None or current.shape != tensor.shape:
                 buffers[state_buffer(target, part)] = tensor.clone()
             else:
                 current.copy_(tensor)

@@ -10,6 +10,7 @@ PREFIX = RESERVED
 INSTRUMENTS = RESERVED + "instruments"
 NAME = RESERVED + "name"
 LOST = RESERVED + "lost_write"
+HELD = RESERVED + "held"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.instruments import Instruments, Transform
-from tersely.instrument.names import TAP
+from tersely.instrument.names import INSTRUMENTS, TAP
 
 Site = TypeVar("Site")
 
@@ -71,15 +71,17 @@ class SharedPut:
         Raises:
             KeyError: the module is not instrumented for this target.
         """
-        before = instruments_of(module)
+        # Read and written without a call: a large model has tens of thousands of targets.
+        attributes = module.__dict__
+        before = attributes[INSTRUMENTS]
         key = (id(before), target, id(step))
         known = self._made.get(key)
         if known is None:
             put(module, target, (step,), place=self.place)
             # Instruments and step are kept with the result, so that no identity is used again.
-            self._made[key] = (before, step, instruments_of(module))
+            self._made[key] = (before, step, attributes[INSTRUMENTS])
         else:
-            replace_instruments(module, known[2])
+            attributes[INSTRUMENTS] = known[2]
 
 
 def chain_of(module: nn.Module, target: str) -> tuple[Transform, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tersely.document.job import Export
+import attrs
+
+from tersely.document.job import Export, Job
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
-from tersely.jobs.calibrating import calibration_batches
+from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.finished import finished_job, open_run
-from tersely.jobs.generators import seed_generators
-from tersely.jobs.labels import WithoutLabels
-from tersely.jobs.references import job_imports, load_references
+from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
 from tersely.json_value import Json
 from tersely.session.session import Session
@@ -23,12 +23,14 @@ FOLDER = "exports"
 
 def export(run: Run) -> Run:
     """Write every format that the job asks for."""
-    example = _example(run)
+    example = _example(run.job, run.calls)
+    written = []
     for one in run.job.export:
         found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
         files = ", ".join(path.name for path in found.paths)
         run.voice.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
-    return run
+        written.append(found)
+    return attrs.evolve(run, exported=tuple(written))
 
 
 def export_one(session: Session, wanted: Export, folder: Path, *, example_inputs: Any) -> Exported:
@@ -79,9 +81,7 @@ def export_run(
     session = open_run(folder)
     with job_imports(job.directory):
         calls = load_references(job)
-        batches = calls.calibration() if calls.calibration is not None else ()
-        shown = WithoutLabels(batches, job.source) if job.data.labels else batches
-        example = calls.example() if calls.example is not None else next(iter(shown), None)
+        example = _example(job, calls)
     return session.export(
         format,
         folder / FOLDER / file_name(made) if output is None else output,
@@ -100,10 +100,7 @@ def file_name(made: MadeExporter) -> str:
     return f"model{made.suffix}" if made.suffix else made.record.descriptor.name
 
 
-def _example(run: Run) -> Any:
-    if run.calls.example is not None:
-        return run.calls.example()
-    if run.calls.calibration is None:
-        return None
-    seed_generators(run.job.seed)
-    return next(iter(calibration_batches(run)), None)
+def _example(job: Job, calls: References) -> Any:
+    if calls.example is None and calls.calibration is None:
+        return None  # some formats need none
+    return example_inputs(job, example=calls.example, calibration=calls.calibration)

@@ -108,7 +108,9 @@ def restore(run: Run) -> Run:
     session.metrics.update(run.record.metrics)
     if run.calls.calibration is not None and needs_batches(session):
         seed_generators(run.job.seed)
-        give_batches(session, calibration_batches(run), mask=run.job.data.mask)
+        give_batches(
+            session, calibration_batches(run.job, run.calls.calibration), mask=run.job.data.mask
+        )
     return attrs.evolve(run, session=session)
 
 
@@ -116,7 +118,9 @@ def calibrate(run: Run) -> Run:
     """Let the algorithms observe the user's batches."""
     if run.calls.calibration is not None:
         seed_generators(run.job.seed)
-        shown = run.voice.track(calibration_batches(run), title="batches observed")
+        shown = run.voice.track(
+            calibration_batches(run.job, run.calls.calibration), title="batches observed"
+        )
         run.attached.calibrate(shown, mask=run.job.data.mask)
     return run
 

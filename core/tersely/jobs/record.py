@@ -168,6 +168,7 @@ def digest_parts(job: Job) -> dict[str, str]:
         "loop": None if job.loop is None else attrs.asdict(job.loop),
         "recipe": job.recipe.document,
         "export": [attrs.asdict(export) for export in job.export],
+        "benchmark": None if job.benchmark is None else attrs.asdict(job.benchmark),
         "seed": job.seed,
     }
     return {name: _digest(part) for name, part in parts.items()}

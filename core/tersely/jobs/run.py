@@ -9,6 +9,7 @@ import attrs
 from torch import nn
 
 from tersely.document.job import Job
+from tersely.exporting.export import Exported
 from tersely.jobs.checkpoint import save_checkpoint
 from tersely.jobs.folders import CHECKPOINT
 from tersely.jobs.progress import Voice
@@ -69,6 +70,7 @@ class Run:
         weights: names of the model's own parameters and buffers.
         resolved: the plan.
         session: the session, once attached.
+        exported: what the exporters wrote.
         report: the report, once there is one.
     """
 
@@ -82,6 +84,7 @@ class Run:
     weights: tuple[str, ...] = ()
     resolved: Plan | None = None
     session: Session | None = None
+    exported: tuple[Exported, ...] = ()
     report: Report | None = None
 
     @property

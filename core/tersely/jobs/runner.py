@@ -13,6 +13,7 @@ from tersely.errors import SessionFileError
 from tersely.exporting.export import make_exporter
 from tersely.extras import extra
 from tersely.jobs import phases
+from tersely.jobs.benchmarking import benchmark_all
 from tersely.jobs.exporting import export
 from tersely.jobs.folders import (
     check_output,
@@ -182,6 +183,7 @@ def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
         (Phase("save the session", phases.save), True),
         (Phase("export", export), bool(job.export)),
         (Phase("finalize", phases.finalize), True),
+        (Phase("benchmark", benchmark_all), job.benchmark is not None),
         (Phase("write the report", phases.write_report), True),
     )
     return tuple(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersely.errors import ConfigError, Problem
-from tersely.jobs.calibrating import calibration_batches
-from tersely.jobs.generators import seed_generators
+from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 
 
@@ -21,16 +19,8 @@ def example_of(run: Run) -> Any:
     """
     if all(stage.shrink is None for stage in run.job.recipe.stages):
         return None
-    seed_generators(run.job.seed)
-    if run.calls.example is not None:
-        found, path = run.calls.example(), "data.example"
-    else:
-        found, path = next(iter(calibration_batches(run)), None), "data.calibration"
-    if found is None:
-        message = "gave nothing, expected example inputs of the model"
-        hint = "return a tensor, a list of arguments or a mapping of keyword arguments"
-        raise ConfigError([Problem(path, message, hint)], source=run.job.source)
-    return found
+    calls = run.calls
+    return example_inputs(run.job, example=calls.example, calibration=calls.calibration)
 
 
 def shrink_what_ended(run: Run) -> None:

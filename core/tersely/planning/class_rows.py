@@ -10,6 +10,7 @@ from tersely.contracts.settings import DistillationSetting, PruningSetting
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.classes import original_class
 from tersely.planning.draft import Draft, claimed_address
+from tersely.planning.experts import inferred_setting
 from tersely.planning.obstacles import type_parameters
 from tersely.planning.rows import Row, rows_of
 from tersely.planning.signature import signature_of
@@ -88,7 +89,10 @@ def class_rows(
         The targets, or None when neither the entry nor a template names any.
     """
     cls = original_class(type(module))
-    template = draft.templates.targets_of(cls, stage.method)
+    template, setting = draft.templates.targets_of(cls, stage.method), None
+    if template is None:
+        setting = inferred_setting(module)
+        template = None if setting is None else getattr(setting, stage.method)
     if template is None and entry.target_names is None and not entry.target_settings:
         return None
     expanded = expand_stars(template or {}, type_parameters(module))
@@ -98,7 +102,7 @@ def class_rows(
         rows.used,
         rows.problems,
         rows.idle_settings,
-        draft.templates.setting_of(cls),
+        setting or draft.templates.setting_of(cls),
         cls.__name__,
         template is not None and expanded is not template,
     )

@@ -7,14 +7,25 @@ from collections.abc import Sequence
 from tersely.planning.draft import Draft
 from tersely.planning.plan import Plan
 
-_WEIGHTED = {f"{kind}{dim}": f"BatchNorm{dim}" for kind in ("Conv",) for dim in ("1d", "2d", "3d")}
-_WEIGHTED["Linear"] = "BatchNorm1d"
-_RELU = ("ReLU", "ReLU6")
+_SYNCHRONIZED = "SyncBatchNorm"
+_NORM_OF = {
+    f"{kind}{dim}": f"BatchNorm{dim}"
+    for kind in ("Conv", "ConvTranspose")
+    for dim in ("1d", "2d", "3d")
+}
+_NORM_OF["Linear"] = "BatchNorm1d"
+_NORMS = frozenset((*_NORM_OF.values(), _SYNCHRONIZED))
 
-HEADS = frozenset(_WEIGHTED)
+_ACTIVATIONS = frozenset((
+    "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
+    "Mish", "ReLU", "ReLU6", "Sigmoid", "SiLU", "Tanh",
+))  # fmt: skip
+"""Class names of activations that work element by element and hold no parameters."""
+
+HEADS = frozenset(_NORM_OF) | _NORMS
 """Class names of what something folds into."""
 
-FOLLOWERS = frozenset((*_WEIGHTED.values(), *_RELU))
+FOLLOWERS = _NORMS | _ACTIVATIONS
 """Class names of what folds into a module before it."""
 
 
@@ -25,12 +36,13 @@ def is_foldable(types: Sequence[str]) -> bool:
         types: class names, the weighted module first.
     """
     head, *rest = types
-    norm = _WEIGHTED.get(head)
-    return norm is not None and (
-        rest == [norm]
-        or (len(rest) == 1 and rest[0] in _RELU)
-        or (len(rest) == 2 and rest[0] == norm and rest[1] in _RELU)  # noqa: PLR2004  # norm, ReLU
-    )
+    if head not in HEADS:
+        return False
+    if rest and head in _NORM_OF and rest[0] in (_NORM_OF[head], _SYNCHRONIZED):
+        rest = rest[1:]
+        if not rest:
+            return True
+    return len(rest) == 1 and rest[0] in _ACTIVATIONS
 
 
 def check_fusions(plan: Plan, draft: Draft) -> None:
@@ -91,7 +103,9 @@ def _problems(
     types = [draft.universe.class_of(position).__name__ for position in positions]
     if not is_foldable(types):
         found.append(
-            f"{' + '.join(types)} cannot be folded; known are a convolution or Linear with its "
-            f"batch norm, with ReLU, or with both in this order"
+            f"{' + '.join(types)} cannot be folded; known are a convolution, also a transposed "
+            f"one, or Linear with its batch norm, with an activation, or with both in this order, "
+            f"and a batch norm with an activation; activations are "
+            f"{', '.join(sorted(_ACTIVATIONS))}"
         )
     return found

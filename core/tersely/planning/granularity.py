@@ -19,6 +19,7 @@ from tersely.arithmetic.blocks import (
     resolve_size,
     tensor_blocks,
 )
+from tersely.contracts.experts import blocks_of_experts, plan_of_expert
 from tersely.contracts.granularity import Granularity
 from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DEFAULT_GRANULARITY
@@ -156,6 +157,8 @@ def divide(
         BrokenPluginError: the granularity's plugin fails.
     """
     found = in_force(value, target.kind, info)
+    if target.has_experts:
+        return _divide_experts(value, target, shape, info)
     if found.built_in is not None:
         return _built_in(found.built_in, target, shape)
     value = found.value
@@ -176,6 +179,16 @@ def divide(
         )
     _check(blocks, shape, value)
     return blocks
+
+
+def _divide_experts(
+    value: Json, target: TargetPlan, shape: tuple[int, ...], info: PrunerInfo | QuantizerInfo
+) -> Blocks:
+    try:
+        blocks = divide(value, plan_of_expert(target, 0), shape[1:], info)
+    except ValueError as error:
+        raise ValueError(f"{error} (each of its {shape[0]} experts is divided alike)") from None
+    return blocks_of_experts(blocks, target.method)
 
 
 def _built_in(value: BuiltIn, target: TargetPlan, shape: tuple[int, ...]) -> Blocks:

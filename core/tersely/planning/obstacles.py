@@ -25,9 +25,7 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         return None  # by far the most frequent case, and this is asked for every target
     if is_lazy(tensor):
         return "it has no shape yet; run one batch through the model first"
-    if any(
-        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
-    ):
+    if _is_expanded(tensor):
         return (
             "it is expanded, so several of its elements are one number in memory; give the module "
             "a parameter of its own, made of .clone()"
@@ -131,6 +129,17 @@ def has_tensor(module: nn.Module, name: str) -> bool:
         name: the attribute's name.
     """
     return module._parameters.get(name) is not None or module._buffers.get(name) is not None
+
+
+def has_values(module: nn.Module, name: str) -> bool:
+    """Tell whether a module has a parameter or buffer of a name that is neither None nor empty.
+
+    Args:
+        module: any module.
+        name: the attribute's name.
+    """
+    held = (module._parameters.get(name), module._buffers.get(name))
+    return any(one is not None and (is_lazy(one) or bool(one.numel())) for one in held)
 
 
 def module_obstacle(module: nn.Module) -> str | None:

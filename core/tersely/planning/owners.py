@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -68,6 +68,26 @@ class Owners:
             All owners in model order, or nothing when the tensor has only one.
         """
         return self._tied.get(id(tensor), ())
+
+    def tied_to(self, excluded: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+        """Return the tied tensors of some modules.
+
+        Args:
+            excluded: first position of a module -> what excludes it.
+
+        Returns:
+            Identity of the tensor -> its name there, and what excludes that module.
+        """
+        if not excluded or not self._tied:
+            return {}
+        found: dict[int, tuple[str, str]] = {}
+        for identity, owners in self._tied.items():
+            for position, attribute in owners:
+                if position in excluded:
+                    module = self.universe.names[position]
+                    name = f"{module}.{attribute}" if module else attribute
+                    found.setdefault(identity, (name, excluded[position]))
+        return found
 
     def others(self, position: int, target: str, tensor: Tensor | None) -> tuple[str, ...]:
         """Return the other full names of a target.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -14,6 +14,9 @@ from tersely.planning.classes import is_type, original_class
 from tersely.planning.patterns import matches
 from tersely.planning.remarks import Unmatched
 from tersely.text import nearest
+
+_ROOTS = ("Module", "torch.nn.Module")
+"""Types that every module is a subclass of."""
 
 _PLAIN_WORD = re.compile(r"[\w.]+\Z")
 
@@ -96,13 +99,18 @@ class Selection:
         positions: first positions of the selected modules, in model order.
         selectors: for each of them the key and value that selected it.
         unmatched: selectors that matched nothing.
-        hints: remarks on patterns that select more than their author may expect.
+        hints: remarks on selectors that reach more than their author may expect.
+        derived: modules that stay unselected because their types are subclasses of a named one:
+            position -> the named type.
+        excluded: position of a module that an exclude matches -> what matched it.
     """
 
     positions: tuple[int, ...]
     selectors: tuple[str, ...]
     unmatched: tuple[Unmatched, ...]
     hints: tuple[str, ...]
+    derived: Mapping[int, str]
+    excluded: Mapping[int, str]
 
 
 def select(universe: Universe, entry: Entry, *, suggest: Suggest = nearest) -> Selection:
@@ -130,14 +138,16 @@ def select(universe: Universe, entry: Entry, *, suggest: Suggest = nearest) -> S
         type_name: search.type("op_types", position, type_name)
         for position, type_name in enumerate(entry.op_types)
     }
+    derived = _derived(universe, types) if types else {}
     if not (entry.op_names or entry.op_names_re):
         for type_name, classes in types.items():
             for cls in classes:
                 search.take(chosen, universe.by_class[cls], f"op_types: {type_name}")
     elif types:
         allowed = {cls for classes in types.values() for cls in classes}
+        derived = {key: name for key, name in derived.items() if key in chosen}
         chosen = {key: chosen[key] for key in chosen if universe.class_of(key) in allowed}
-    search.exclude(chosen, entry)
+    excluded = search.exclude(chosen, entry)
     if not chosen:
         search.nothing()
     for pattern, matched in plain_words:
@@ -148,7 +158,23 @@ def select(universe: Universe, entry: Entry, *, suggest: Suggest = nearest) -> S
         tuple(ordered.values()),
         tuple(search.unmatched),
         tuple(search.hints),
+        {key: name for key, name in derived.items() if key not in excluded},
+        excluded,
     )
+
+
+def _derived(universe: Universe, types: Mapping[str, Sequence[type[nn.Module]]]) -> dict[int, str]:
+    """Return position -> named type, for modules whose type is a subclass of a named one."""
+    exact = {cls for classes in types.values() for cls in classes}
+    found = {}
+    for cls, positions in universe.by_class.items():
+        if cls in exact:
+            continue
+        bases = [base for base in cls.__mro__[1:] if issubclass(base, nn.Module)]
+        named = next((name for base in bases for name in types if is_type(base, name)), None)
+        if named is not None and named not in _ROOTS:
+            found.update({universe.first[id(universe.modules[one])]: named for one in positions})
+    return found
 
 
 def _ordered_by_first(universe: Universe, chosen: dict[int, str]) -> dict[int, str]:
@@ -202,24 +228,43 @@ class _Search:
             self.report(path, type_name, "no module has this type", present)
         return found
 
-    def exclude(self, chosen: dict[int, str], entry: Entry) -> None:
+    def exclude(self, chosen: dict[int, str], entry: Entry) -> dict[int, str]:
+        """Remove from a choice what excludes match; return position -> what matched."""
         universe = self.universe
-        out: set[int] = set()
+        out: dict[int, str] = {}
         for position, name in enumerate(entry.exclude_op_names):
-            out.update(self.name("exclude_op_names", position, name))
+            selector = f"exclude_op_names: {name}"
+            self.take(out, self.name("exclude_op_names", position, name), selector)
         for position, pattern in enumerate(entry.exclude_op_names_re):
-            out.update(self.pattern("exclude_op_names_re", position, pattern))
-        classes: set[type[nn.Module]] = set()
+            selector = f"exclude_op_names_re: {pattern}"
+            self.take(out, self.pattern("exclude_op_names_re", position, pattern), selector)
         for position, type_name in enumerate(entry.exclude_op_types):
-            classes.update(self.type("exclude_op_types", position, type_name))
-        if not out and not classes:
-            return
+            for cls in self.type("exclude_op_types", position, type_name):
+                self.take(out, universe.by_class[cls], f"exclude_op_types: {type_name}")
+        if not out:
+            return out
         # A shared module is one module: leaving it out by one name leaves it out.
-        modules = {id(universe.modules[position]) for position in out}
+        excluded: dict[int, str] = {}
+        named: dict[int, list[int]] = {}
+        for position, selector in out.items():
+            first = universe.first[id(universe.modules[position])]
+            excluded.setdefault(first, selector)
+            named.setdefault(first, []).append(position)
+        aliased: set[int] = set()
         for position in list(chosen):
-            module = id(universe.modules[position])
-            if module in modules or universe.class_of(position) in classes:
+            first = universe.first[id(universe.modules[position])]
+            if first in excluded:
                 del chosen[position]
+                if position not in out:
+                    aliased.add(first)
+        for first in sorted(aliased):
+            names = [universe.names[first], *universe.aliases.get(first, ())]
+            self.hints.append(
+                f"{self.path}: {excluded[first]} matches {universe.names[named[first][0]]!r}, "
+                f"which is one module under the names {', '.join(map(repr, names))}; it is left "
+                f"out under all of them"
+            )
+        return excluded
 
     def hint(self, pattern: str, matched: Iterable[int]) -> None:
         names = self.universe.names

@@ -16,10 +16,13 @@ from tersely.planning.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.classes import RESERVED, original_class
 from tersely.planning.descriptors import descriptor_of
 from tersely.planning.draft import Draft
+from tersely.planning.experts import refuse_experts
 from tersely.planning.granularity import divide, in_force
+from tersely.planning.left_out import derived_types_hint, fused_parameters_hint
 from tersely.planning.obstacles import (
     absence,
     has_tensor,
+    has_values,
     holder_of,
     module_obstacle,
     no_template,
@@ -47,6 +50,14 @@ def plan_stage(
     planner = _StagePlanner(draft, stage, number, info or descriptor_of(stage))
     for entry in stage.entries:
         planner.plan_entry(entry)
+    selected = planner.selected
+    derived = {key: name for key, name in planner.derived.items() if key not in selected}
+    for hint in (
+        derived_types_hint(draft, stage, derived),
+        fused_parameters_hint(draft, stage, number),
+    ):
+        if hint is not None:
+            draft.hints.append(hint)
 
 
 @attrs.define(eq=False)
@@ -60,6 +71,10 @@ class _StagePlanner:
         info: its algorithm's descriptor, or None for distillation.
         shared: class -> what its modules share under the entry at hand, None when they have no
             targets; classes whose modules differ also stand with the names of their parameters.
+        selected: positions of the modules that the stage selects.
+        derived: position of a module of a subclass of a named type -> the named type.
+        barred: identity of a tied tensor that the entry at hand excludes under another name ->
+            that name and what excludes it.
     """
 
     draft: Draft
@@ -67,6 +82,9 @@ class _StagePlanner:
     number: int
     info: PrunerInfo | QuantizerInfo | None
     shared: dict[object, ClassRows | None] = attrs.field(factory=dict)
+    selected: set[int] = attrs.field(factory=set)
+    derived: dict[int, str] = attrs.field(factory=dict)
+    barred: Mapping[int, tuple[str, str]] = attrs.field(factory=dict)
 
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
@@ -74,6 +92,9 @@ class _StagePlanner:
         draft.unmatched.extend(_worth_telling(selection.unmatched, entry))
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
+        self.selected.update(selection.positions)
+        self.derived.update(selection.derived)
+        self.barred = draft.owners.tied_to(selection.excluded)
         if entry.fuse_names:
             draft.selected_by[entry.path] = frozenset(selection.positions)
         self.shared = {}
@@ -121,8 +142,10 @@ class _StagePlanner:
         name = draft.universe.names[position]
         setting = found.setting
         channel_dim = 1 if setting.channels_first else -1
-        groups = _repeats(module) if setting.output_dim else 1
+        groups = _repeats(module) if setting.output_dim and not setting.experts else 1
         for shared in found.rows:
+            if self.barred and self._is_barred(shared, module, name):
+                continue
             if may_lose and self._is_lost(shared, module, name, origin):
                 continue
             row = shared.row
@@ -163,6 +186,7 @@ class _StagePlanner:
                 setting.input_dim,
                 channel_dim,
                 groups,
+                target_name in setting.experts,
             )
             if blocks is _UNKNOWN:
                 blocks = shared.blocks[cut] = self._cut(shared, target)
@@ -174,6 +198,21 @@ class _StagePlanner:
             else:
                 shared.claims[identity] = len(draft.targets)
                 draft.targets.append(target)
+
+    def _is_barred(self, shared: ClassRow, module: nn.Module, name: str) -> bool:
+        """Leave out a tied parameter that the entry excludes under another name (rule S7.2)."""
+        if shared.row.address is not None:
+            return False
+        for target in (shared.row.target, shared.follows):
+            tensor = None if target is None else module._parameters.get(target)
+            reason = None if tensor is None else self.barred.get(id(tensor))
+            if reason is not None:
+                other, selector = reason
+                what = f"it is {other}" if target == shared.row.target else f"{target} is {other}"
+                reason_text = f"{what}, which the entry leaves out ({selector})"
+                self.draft.skipped.append(Skipped(name, shared.row.target, reason_text))
+                return True
+        return False
 
     def _is_lost(self, shared: ClassRow, module: nn.Module, name: str, origin: Origin) -> bool:
         # What only loses needs no TargetPlan; where entries overlap, most come through here.
@@ -216,8 +255,13 @@ class _StagePlanner:
         if found is not None:
             self.draft.blame(origin.path, _full(name, target), found)
             return None
-        if shared.follows is not None and not has_tensor(module, shared.follows):
-            reason = f"it follows {shared.follows}, and the module has None there"
+        if not tensor.numel():
+            reason = f"it is empty, of shape {list(tensor.shape)}"
+            self.draft.skipped.append(Skipped(name, target, reason))
+            return None
+        if shared.follows is not None and not has_values(module, shared.follows):
+            held = "an empty tensor" if has_tensor(module, shared.follows) else "None"
+            reason = f"it follows {shared.follows}, and the module has {held} there"
             self.draft.skipped.append(Skipped(name, target, reason))
             return None
         return kind, tensor
@@ -239,6 +283,8 @@ class _StagePlanner:
             if target.shape is None:
                 in_force(value, target.kind, info)  # the shape comes with calibration
                 return None
+            if target.has_experts and not is_aligned:
+                refuse_experts(target, self.stage, info)
             return divide(value, target, target.shape, info)
         except ValueError as error:
             shared.refused[target.shape] = str(error)

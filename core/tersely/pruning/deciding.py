@@ -11,10 +11,12 @@ from torch import Tensor
 from tersely.arithmetic.blocks import count_blocks
 from tersely.calibration.statistic import Statistic
 from tersely.contracts.pruner import (
+    Learns,
     MakesNewScores,
     ObservesGradients,
     Pruner,
     PruningTarget,
+    Solution,
     Solves,
 )
 from tersely.engine.binding import BoundTarget
@@ -22,7 +24,7 @@ from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.magnitudes import magnitudes, ranked_by_magnitude
 from tersely.pruning.mask_buffers import compact
-from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, target_of
+from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
 from tersely.pruning.run import Factor, PruningRun
 from tersely.pruning.solving import solve
 from tersely.pruning.stacking import decide_masks
@@ -88,14 +90,16 @@ def decide(
     if isinstance(pruner, Solves):
         decision = Decision()
         for one, target in zip(ranked, targets, strict=True):
-            if run.is_observing_modules and is_blank(target.observed):
-                run.unranked.append(one.bound.plan.name)
-                own = magnitudes(one)
-                decision.kept.update(decide_masks([one], [own], factor, is_expendable=True))
-                continue
-            solution = solve(pruner, target, member_of(one, one.tensor, factor))
-            decision.kept[one.bound] = solution.kept
-            decision.values[one.bound] = solution.tensor
+            parts = split(one, target) if target.plan.has_experts else [(one, target)]
+            solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
+            kept = [solution.kept for solution in solutions]
+            values = [solution.tensor for solution in solutions]
+            if target.plan.has_experts:
+                kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
+                values = [torch.stack(values)]
+            decision.kept[one.bound] = kept[0]
+            if values[0] is not target.tensor:
+                decision.values[one.bound] = values[0]
         return decision
     scores = [
         _importance(run, pruner, one, target) for one, target in zip(ranked, targets, strict=True)
@@ -104,7 +108,21 @@ def decide(
     return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
 
 
+def _solved(
+    run: PruningRun, pruner: Solves, ranked: Ranked, target: PruningTarget, *, factor: Factor
+) -> Solution:
+    if not run.is_observing_modules or not is_blank(target.observed):
+        return solve(pruner, target, member_of(ranked, ranked.tensor, factor))
+    run.unranked.append(target.name)
+    masks = decide_masks([ranked], [magnitudes(ranked)], factor, is_expendable=True)
+    return Solution(masks[ranked.bound], target.tensor)
+
+
 def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
+    if target.plan.has_experts and not isinstance(pruner, (Learns, ObservesGradients)):
+        # What a plugin ranks among each other, rows or inputs, are those of one expert.
+        parts = split(ranked, target)
+        return torch.stack([_importance(run, pruner, *part) for part in parts])
     if not run.is_observing_modules or ranked.bound.is_activation:
         return importance_of(pruner, ranked, target)
     if not target.observed:

@@ -25,20 +25,27 @@ from tersely.engine.protocol import Engine, Observers
 from tersely.engine.saver import Saved, need_shape, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
+from tersely.instrument.holding import HeldWeight
+from tersely.instrument.mask_values import need_whole
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
+from tersely.pruning.holding import hold, place_holds, release
 from tersely.pruning.mask_buffers import is_kept, mask_of, remove_mask, write_mask
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
+    DENSE,
     GRAMMAR,
     MASK,
     MISSING,
     SEEN,
+    check_dense,
     check_mask,
     describe_statistic,
+    gather_dense,
     rebuilt_statistic,
+    spread_dense,
 )
 
 
@@ -48,6 +55,7 @@ class Pruning(Engine[PruningRun]):
     Attributes:
         statistics: what calibration saw of inputs and outputs.
         frozen: targets whose masks no algorithm changes any more.
+        holds: what keeps the dense values of each target that is masked in place.
     """
 
     method = "pruning"
@@ -57,11 +65,22 @@ class Pruning(Engine[PruningRun]):
         super().__init__(context, start_runs(context.binding))
         self.statistics: dict[BoundTarget, Statistic] = {}
         self.frozen: set[BoundTarget] = set()
+        self.holds: dict[BoundTarget, HeldWeight] = {}
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
+        if not self.holds:
+            self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
             run.start()
+
+    def hold(self) -> None:
+        """Zero the masked elements of parameters of stages with ``hold: step``."""
+        hold(self.holds)
+
+    def release(self) -> None:
+        """Give these elements their dense values back."""
+        release(self.holds)
 
     def stop(self) -> None:
         """Stop listening to the model."""
@@ -125,6 +144,7 @@ class Pruning(Engine[PruningRun]):
 
     def step(self, steps: int, journal: Journal) -> bool:
         """Advance by one optimizer step and tell whether masks changed."""
+        self.hold()
         for run in self.runs:
             if run.stage.is_running(self.context.steps):
                 run.observe_step()
@@ -164,11 +184,17 @@ class Pruning(Engine[PruningRun]):
                 yield bound, mask
 
     def need_to_finish(self, call: str) -> None:
-        """Refuse to finish without masks."""
+        """Refuse to finish without masks, or with masks that were averaged."""
         self._need_masks(
             f"{call}() found nothing in force; call session.compress() first, or "
             f"session.detach() to get the dense model back"
         )
+        self._need_whole_masks()
+
+    def _need_whole_masks(self) -> None:
+        for bound, mask in self.masks():
+            offset = float(bound.plan.pruning.mask_value) if bound.is_additive else None
+            need_whole(mask, bound.plan.name, offset=offset)
 
     def need_to_step(self) -> None:
         """Refuse to step without masks, unless an algorithm gathers what masks will need."""
@@ -235,10 +261,18 @@ class Pruning(Engine[PruningRun]):
         self.frozen = left
 
     def save(self) -> Saved:
-        """Return masks, what was observed and learned, and changed values."""
+        """Return masks, what was observed and learned, and changed values.
+
+        Raises:
+            SessionFileError: a mask was averaged.
+        """
+        self._need_whole_masks()
         parts = self.gathered()
         for bound, mask in self.masks():
             parts[MASK, bound.plan.name] = {"": is_kept(bound, mask)}
+        for bound, held in self.holds.items():
+            if held.values is not None:
+                parts[DENSE, bound.plan.name] = {"": held.values.clone()}
         seen = {}
         for bound, statistic in self.statistics.items():
             if statistic.total is not None:
@@ -264,7 +298,9 @@ class Pruning(Engine[PruningRun]):
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
         """Cut masks and sums; no algorithm prunes what is left once more."""
+        saved = Saved({**saved.parts, **spread_dense(self.holds)}, saved.data)
         found = super().cut(saved, cuts)
+        gather_dense(found)
         # Stages that have just begun have masks, which keep everything so far.
         growing = self.growing(self.context.steps)
         found.data["frozen"] = sorted(
@@ -284,12 +320,15 @@ class Pruning(Engine[PruningRun]):
             kept = saved.one(MASK, bound.plan.name)
             if kept is not None:
                 check_mask(bound, kept)
+                check_dense(bound, kept, saved)
             elif saved.data["is_compressed"] and bound.plan.stage not in growing:
                 raise SessionFileError(f"the saved session lacks the mask of {bound.plan.name}")
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""
         self.start(steps)
+        journal.on_undo(self.hold)
+        self.release()
         self.restore_gathered(saved, journal)
         for bound in self.bound_targets:
             for module, buffer in bound.masks():
@@ -299,6 +338,7 @@ class Pruning(Engine[PruningRun]):
                 remove_mask(bound)
             else:
                 write_mask(bound, kept, self.context.model)
+        self._restore_held(saved, journal)
         self.statistics = self._statistics_of(saved)
         frozen = set(saved.data["frozen"])
         self.frozen = {bound for bound in self.bound_targets if bound.plan.name in frozen}
@@ -307,6 +347,15 @@ class Pruning(Engine[PruningRun]):
         self.is_compressed = bool(saved.data["is_compressed"])
         if saved.data["handed_over"]:
             self.hand_over()
+
+    def _restore_held(self, saved: Saved, journal: Journal) -> None:
+        journal.on_undo(self.release)
+        self.hold()
+        for bound, held in self.holds.items():
+            values = saved.one(DENSE, bound.plan.name)
+            if values is not None and held.values is not None:
+                journal.note_attributes(held, "values")
+                held.values = values.to(bound.raw)
 
     def _statistics_of(self, saved: Saved) -> dict[BoundTarget, Statistic]:
         stages, about = self.context.binding.plan.recipe.stages, saved.data["seen"]
@@ -340,10 +389,22 @@ class Pruning(Engine[PruningRun]):
         free = [bound for bound in bound_targets if bound not in self.frozen]
         if run.factor(steps):
             run.need_gradients(free)
-        return decide(run, self.statistics, run.factor(steps), bound_targets=free)
+        held = self._held_of(free)
+        # Ranked by their dense values, masked elements can come back.
+        release(held)
+        try:
+            return decide(run, self.statistics, run.factor(steps), bound_targets=free)
+        finally:
+            hold(held)
+
+    def _held_of(self, bound_targets: Iterable[BoundTarget]) -> dict[BoundTarget, HeldWeight]:
+        return {one: self.holds[one] for one in bound_targets if one in self.holds}
 
     def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:
         whole = with_followers(self.bound_targets, decision.kept, is_partial=is_partial)
+        held = self._held_of([*whole, *decision.values])
+        journal.on_undo(partial(hold, held))
+        release(held)
         for bound, kept in whole.items():
             for module, buffer in bound.masks():
                 journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
@@ -352,3 +413,5 @@ class Pruning(Engine[PruningRun]):
             journal.note_attributes(self, "originals")
         for bound, values in decision.values.items():
             self.change(bound, values, journal)
+        journal.on_undo(partial(release, held))
+        hold(held)

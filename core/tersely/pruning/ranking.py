@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, sum_blocks
 from tersely.calibration.statistic import Statistic
+from tersely.contracts.experts import of_expert
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
@@ -111,6 +112,17 @@ def target_of(
     )
 
 
+def split(ranked: Ranked, target: PruningTarget) -> list[tuple[Ranked, PruningTarget]]:
+    """Return each expert's tensor of a parameter that stacks them, ranked and as a target.
+
+    Args:
+        ranked: the parameter.
+        target: the same, as its algorithm sees it.
+    """
+    parts = [of_expert(target, expert) for expert in range(len(target.tensor))]
+    return [(Ranked(ranked.bound, part.tensor, part.blocks), part) for part in parts]
+
+
 def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
     """Ask an algorithm for a target's scores, checked and reduced to one per block.
 
@@ -123,7 +135,7 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
         PluginError: the algorithm failed, or its scores have a shape that is neither the tensor's
             nor its blocks'.
     """
-    algorithm, name = ranked.bound.plan.algorithm, ranked.bound.plan.name
+    algorithm, name = ranked.bound.plan.algorithm, target.name
     try:
         with torch.no_grad():
             scores = pruner.importance(target)

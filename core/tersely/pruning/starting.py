@@ -8,6 +8,7 @@ from tersely.engine.binding import Binding
 from tersely.engine.clock import curve_of
 from tersely.errors import PlanError
 from tersely.planning.algorithms import make_pruner
+from tersely.pruning.holding import check_hold
 from tersely.pruning.run import PruningRun
 
 
@@ -39,6 +40,7 @@ def start_runs(binding: Binding) -> tuple[PruningRun, ...]:
 
 
 def _check(run: PruningRun, stage: Stage) -> None:
+    check_hold(run)
     if isinstance(run.algorithm, Grows) and stage.schedule is not None:
         raise PlanError(
             f"{stage.path}.schedule: {stage.algorithm} grows its sparsity as its options say; "

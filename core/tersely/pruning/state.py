@@ -10,16 +10,18 @@ from torch import Tensor
 from tersely.calibration.statistic import Statistic, statistic_for
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
-from tersely.engine.saver import MOVED, Grammar
+from tersely.engine.saver import MOVED, Grammar, Parts, Saved, need_shape
 from tersely.errors import SessionFileError
+from tersely.instrument.holding import HeldWeight, held_values
 from tersely.json_value import Json
 
-MASK, SEEN, MISSING = "mask", "seen", "missing"
+MASK, SEEN, MISSING, DENSE = "mask", "seen", "missing", "dense"
 
 GRAMMAR = Grammar(
     "",
     {
         MASK: False,
+        DENSE: False,
         SEEN: False,
         MISSING: False,
         "observed": True,
@@ -29,7 +31,11 @@ GRAMMAR = Grammar(
         "original": False,
     },
 )
-"""How pruning names its saved tensors; masks are bool, True = kept."""
+"""How pruning names its saved tensors.
+
+Masks are bool, True = kept. Dense are the values of the masked elements, in flat order, of a target
+that is masked in place.
+"""
 
 
 def check_mask(bound: BoundTarget, kept: Tensor) -> None:
@@ -53,6 +59,48 @@ def check_mask(bound: BoundTarget, kept: Tensor) -> None:
             f"the saved mask of {bound.plan.name} is {dtype} of shape {list(kept.shape)}, "
             f"expected bool that fits the model's {list(shape or ())}"
         )
+
+
+def check_dense(bound: BoundTarget, kept: Tensor, saved: Saved) -> None:
+    """Refuse dense values that are not one for each masked element.
+
+    Args:
+        bound: the target.
+        kept: its saved mask, checked.
+        saved: the state it is part of.
+
+    Raises:
+        SessionFileError: there are more or fewer of them.
+    """
+    values = saved.one(DENSE, bound.plan.name)
+    if values is not None:
+        masked = (~kept).sum() * (bound.raw.numel() // max(kept.numel(), 1))
+        need_shape(DENSE, bound, values, (int(masked),))
+
+
+def spread_dense(holds: Mapping[BoundTarget, HeldWeight]) -> Parts:
+    """Return the dense values of masked elements as tensors of their targets' shapes.
+
+    Args:
+        holds: what keeps them.
+    """
+    return {
+        (DENSE, bound.plan.name): {"": held.spread(bound.plan.shape or ())}
+        for bound, held in holds.items()
+        if held.values is not None
+    }
+
+
+def gather_dense(saved: Saved) -> None:
+    """Turn dense values of their targets' shapes into one for each masked element, in place.
+
+    Args:
+        saved: a state with what `spread_dense` returned, all of it cut.
+    """
+    for (kind, name), parts in saved.parts.items():
+        kept = saved.one(MASK, name)
+        if kind == DENSE and kept is not None:
+            parts[""] = held_values(kept, parts[""])
 
 
 def describe_statistic(statistic: Statistic) -> dict[str, Json]:

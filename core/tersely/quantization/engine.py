@@ -18,18 +18,28 @@ from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, move_along, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.protocol import Engine, Observers
-from tersely.engine.saver import MOVED, Grammar, Saved, restore_moments
+from tersely.engine.saver import MOVED, Grammar, Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
+from tersely.instrument.holding import dense_values
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.moving_range import check_followed, end_step
-from tersely.instrument.names import STATE_PARTS
+from tersely.instrument.names import STATE_PARTS, learned_buffer
 from tersely.quantization.accumulators import fit_accumulators
+from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors import Folding, described, foldings_of
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
 from tersely.quantization.integers import IntegerTensor, integers_of
 from tersely.quantization.learned_scales import adopt_learned
-from tersely.quantization.placing import place_learned, place_leaves, read_buffer, write_buffer
+from tersely.quantization.placing import (
+    device_of,
+    learn_given,
+    place_learned,
+    place_leaves,
+    read_buffer,
+    write_buffer,
+    write_given,
+)
 from tersely.quantization.producers import (
     Found,
     describe_producers,
@@ -37,9 +47,9 @@ from tersely.quantization.producers import (
     rebuilt_producers,
 )
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen, rebuilt_seen
-from tersely.quantization.run import QuantizationRun, start_runs
+from tersely.quantization.run import QuantizationRun, learned_of, start_runs
 from tersely.quantization.solving import quantize_parameters, quantize_seen
-from tersely.quantization.steps import put_steps
+from tersely.quantization.steps import put_steps, renew_steps
 from tersely.quantization.targets import target_of
 
 
@@ -100,6 +110,7 @@ class Quantization(Engine[QuantizationRun]):
             )
             for run in runs
             for bound in run.activations
+            if bound not in run.given
         ]
         return RangeObservers(seen, self._modules(), self.seen)
 
@@ -170,7 +181,7 @@ class Quantization(Engine[QuantizationRun]):
         observe_again(self.context, [self._ranges(runs)])
 
     def _in_sequence(self, run: QuantizationRun, quantize: Callable[..., None]) -> None:
-        if not run.bound_targets:
+        if run.given.issuperset(run.bound_targets):
             return
         if self.context.batches is None:
             raise SessionError(
@@ -187,14 +198,69 @@ class Quantization(Engine[QuantizationRun]):
         bias = weight.module._parameters["bias"]
         assert bias is not None  # the caller has looked
         journal.note_parameter(weight.module, "bias")
-        self.biases.setdefault(weight, bias.detach().clone())
+        self.biases.setdefault(weight, dense_values(weight.module, "bias", bias))
         with torch.no_grad():
             bias.add_(change.to(bias.dtype))
+
+    def set_qparams(self, qparams: ByHand, journal: Journal, *, is_frozen: bool) -> None:
+        """Put the user's scales and zero points in force, or leave them to algorithms again.
+
+        Args:
+            qparams: module -> target -> its parameters, or None.
+            journal: notes what changes.
+            is_frozen: whether training leaves them alone.
+        """
+        checked = checked_qparams(qparams, self.runs, self.seen)
+        for run in self.runs:
+            mine = {one: found for one, (of, found) in checked.items() if of is run}
+            self._take(run, mine, is_frozen=is_frozen)
+        fit_accumulators(self.bound_targets, is_told=True)
+        self.is_compressed = self.is_compressed or all(
+            self.qparams_of(run, bound) is not None
+            for run in self.begun
+            for bound in (*run.parameters, *run.activations)
+        )
+
+    def _take(
+        self,
+        run: QuantizationRun,
+        given: Mapping[BoundTarget, QParams | None],
+        *,
+        is_frozen: bool,
+    ) -> None:
+        if not given:
+            return
+        before, moments = run.frozen, moments_of(run.optimizer, run.all_learned())
+        taken = {bound for bound, qparams in given.items() if qparams is not None}
+        run.given = run.given.difference(given).union(taken)
+        run.frozen = before.difference(set(given) - taken).union(taken if is_frozen else ())
+        for bound in before.symmetric_difference(run.frozen):
+            for name in learned_of(bound):
+                for module, attribute in bound.owners:
+                    module._buffers.pop(learned_buffer(attribute, name), None)
+        if before != run.frozen and run in self.begun:
+            renew_steps(run, self.bound_targets, before ^ run.frozen, steps=self.context.steps)
+        for bound, qparams in given.items():
+            if qparams is None:
+                continue
+            write_given(run, bound, qparams)
+            if run.is_learning and bound not in run.frozen and run in self.begun:
+                learn_given(run, bound)
+        learned = run.all_learned()
+        if run.is_learning and not self.is_handed_over:
+            run.optimizer = None
+            if learned:
+                run.make_optimizer()
+                restore_moments(run.optimizer, learned, Saved(moments, {}))
 
     def _learn(self, run: QuantizationRun) -> None:
         has_new = False
         for bound in (*run.parameters, *run.activations):
-            has_new = bool(place_learned(run, bound, self.seen.get(bound))) or has_new
+            if bound not in run.given:
+                has_new = bool(place_learned(run, bound, self.seen.get(bound))) or has_new
+            elif run.is_learning and bound not in run.frozen:
+                learn_given(run, bound)
+                has_new = True
         if has_new and not self.is_handed_over:
             run.make_optimizer()
 
@@ -368,6 +434,12 @@ class Quantization(Engine[QuantizationRun]):
             "is_compressed": self.is_compressed,
             "handed_over": self.is_handed_over,
             "seen": {bound.plan.name: describe_seen(seen) for bound, seen in self.seen.items()},
+            "given": {
+                bound.plan.name: bound in run.frozen
+                for run in self.runs
+                for bound in run.all_bound_targets
+                if bound in run.given
+            },
             "producers": describe_producers(self.producers),
         }
         return Saved(parts, data)
@@ -400,11 +472,15 @@ class Quantization(Engine[QuantizationRun]):
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""
+        given = saved.data.get("given", {})
+        for run in self.runs:
+            run.given = {one for one in run.all_bound_targets if one.plan.name in given}
+            run.frozen = {one for one in run.given if given[one.plan.name]}
         self.start(steps)
         self.restore_gathered(saved, journal)
         for bound in self.bound_targets:
             buffers = saved.of("buffer", bound.plan.name)
-            device = _device(bound)
+            device = device_of(bound)
             for part in STATE_PARTS:
                 value = buffers.get(part)
                 write_buffer(bound, part, None if value is None else value.to(device))
@@ -420,7 +496,7 @@ class Quantization(Engine[QuantizationRun]):
         self.seen = {
             bound: rebuilt_seen(
                 Seen(bound, run.quantize_step(bound).cut, run.observer(bound)),
-                {part: one.to(_device(bound)) for part, one in statistics.items()},
+                {part: one.to(device_of(bound)) for part, one in statistics.items()},
                 about[bound.plan.name],
             )
             for run in self.runs
@@ -446,14 +522,6 @@ class Quantization(Engine[QuantizationRun]):
         if has_learned and not self.is_handed_over:
             run.make_optimizer()
             restore_moments(run.optimizer, run.all_learned(), saved)
-
-
-def _device(bound: BoundTarget) -> torch.device:
-    if not bound.is_activation:
-        return bound.raw.device
-    for tensor in bound.module.parameters():
-        return tensor.device
-    return torch.device("cpu")
 
 
 def _write_bias(weight: BoundTarget, values: Tensor) -> None:

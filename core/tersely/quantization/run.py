@@ -22,6 +22,7 @@ from tersely.contracts.quantizer import (
     Simulates,
 )
 from tersely.engine.binding import Binding, BoundTarget
+from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.instrument.quantizing import Grid, Learned, Quantize
 from tersely.instrument.transforms import chain_of
@@ -38,9 +39,13 @@ class QuantizationRun(Run[Quantizer]):
 
     Attributes:
         groups: weights that share factors since they read one and the same input.
+        given: targets whose scales the user put in, which `compress` keeps.
+        frozen: those of them that training does not move either.
     """
 
     groups: list[tuple[BoundTarget, ...]] = attrs.field(factory=list, kw_only=True)
+    given: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
+    frozen: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
     _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 
@@ -72,7 +77,7 @@ class QuantizationRun(Run[Quantizer]):
     @property
     def is_calibrated(self) -> bool:
         """Whether the stage makes use of calibration batches."""
-        return self.is_observing_modules or bool(self.activations)
+        return self.is_observing_modules or not self.given.issuperset(self.activations)
 
     @property
     def is_optional_calibration(self) -> bool:
@@ -96,7 +101,15 @@ class QuantizationRun(Run[Quantizer]):
 
     def is_dynamic(self, bound: BoundTarget) -> bool:
         """Tell whether an input or output is quantized by each call's own range."""
-        if self.quantize_step(bound).cut.kind == "token":
+        return self.is_dynamic_as(self.quantize_step(bound))
+
+    def is_dynamic_as(self, plain: Quantize) -> bool:
+        """Tell whether an input or output with a plain step is quantized by each call's own range.
+
+        Args:
+            plain: what `quantize_step` returns of it.
+        """
+        if plain.cut.kind == "token":
             return True
         return self._choosing_per_call is not None and self._choosing_per_call.dynamic
 
@@ -183,10 +196,15 @@ class QuantizationRun(Run[Quantizer]):
         """Return what is learned for a target, by name."""
         return learned_of(bound)
 
+    def note(self, journal: Journal, *, is_step: bool) -> None:
+        """Note what a change may touch."""
+        super().note(journal, is_step=is_step)
+        journal.note_attributes(self, "given", "frozen")
+
 
 def is_matrix(bound: BoundTarget) -> bool:
     """Tell whether a parameter multiplies inputs, as biases and norms do not."""
-    return len(bound.plan.shape or ()) > 1
+    return len(bound.plan.shape or ()) - bound.plan.has_experts > 1
 
 
 def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:

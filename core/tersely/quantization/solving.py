@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.affine import check_range
+from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.abilities import ObservesInputs
+from tersely.contracts.experts import of_expert
 from tersely.contracts.quantizer import (
     CorrectsBias,
     Equalizes,
@@ -51,11 +53,17 @@ def quantize_parameters(
         correct_bias: adds to the bias beside a weight, shape (outputs,).
     """
     quantizer = run.algorithm
+    bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
         _equalize(run, quantizer, bound_targets)
     for bound in bound_targets:
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":
+            continue
+        if bound.plan.has_experts and isinstance(quantizer, SolvesWeights):
+            whole = _solve_experts(run, quantizer, bound, observed)
+            change(bound, _raw_weight(bound, whole))
+            write_qparams(bound, whole.qparams)
             continue
         if bound in run.observed and _is_fitted(quantizer) and is_blank(observed):
             run.unranked.append(bound.plan.name)
@@ -84,6 +92,45 @@ def quantize_parameters(
             correct_bias(bound, found)
 
 
+def _solve_experts(
+    run: QuantizationRun,
+    quantizer: SolvesWeights,
+    bound: BoundTarget,
+    observed: Mapping[str, Tensor],
+) -> QuantizedWeight:
+    """Solve the tensor of each expert on its own; those that saw nothing are rounded to nearest."""
+    observer, raw, tensor = run.observer(bound), bound.dense(), values_of(bound)
+    _check_values(bound, tensor)
+    whole = target_of(bound, run.grid(bound), tensor=tensor, observed=observed)
+    if bound in run.observed and not observed:
+        run.unranked.append(whole.name)
+    values, found = [], []
+    for expert in range(len(tensor)):
+        target = of_expert(whole, expert)
+        statistics = dict(observer.observe(tensor[expert], target.blocks.size))
+        target = target.evolve(statistics=statistics)
+        solved = None
+        if observed and is_blank(target.observed):
+            run.unranked.append(target.name)
+        elif observed or not isinstance(quantizer, ObservesInputs):
+            solved = _solve(quantizer, bound, target)
+        if solved is not None:
+            values.append(solved.tensor)
+            found.append(solved.qparams)
+        else:
+            low, high = observer.range(statistics, target)
+            values.append(raw[expert])
+            found.append(choose(run, bound, low, high, target))
+    return QuantizedWeight(torch.stack(values), _stacked(found, whole))
+
+
+def _stacked(found: Sequence[QParams], target: QuantizationTarget) -> QParams:
+    counts = count_blocks(target.blocks.size, target.plan.shape or ())
+    scale = torch.stack([one.scale.reshape(counts[1:]) for one in found])
+    zero_point = torch.stack([one.zero_point.reshape(counts[1:]) for one in found])
+    return found[0].evolve(scale=scale, zero_point=zero_point, block_size=target.blocks.size)
+
+
 def _is_fitted(quantizer: object) -> bool:
     return isinstance(quantizer, (SolvesWeights, Equalizes))
 
@@ -109,6 +156,8 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[BoundTarget, Seen]) ->
         SessionError: one was not calibrated.
     """
     for bound in run.activations:
+        if bound in run.given:
+            continue
         seen = observed.get(bound)
         if seen is None:
             if run.follows_training() is not None:
@@ -212,7 +261,7 @@ def _check_values(bound: BoundTarget, tensor: Tensor) -> None:
 def _solve(
     quantizer: object, bound: BoundTarget, target: QuantizationTarget
 ) -> QuantizedWeight | None:
-    name, algorithm = bound.plan.name, bound.plan.algorithm
+    name, algorithm = target.name, bound.plan.algorithm
     factors = read_buffer(bound, "input_scale")
     try:
         with torch.no_grad():
@@ -230,10 +279,10 @@ def _solve(
         raise PlanError(f"{bound.plan.origin.path}: {name}: {error}", **bound.plan.place) from error
     if solved is None:
         return None  # the algorithm leaves the values as they are
-    if solved.tensor.shape != bound.plan.shape:
+    if solved.tensor.shape != target.plan.shape:
         raise PluginError(
             f"{algorithm} returned values of shape {list(solved.tensor.shape)} for {name}; "
-            f"expected {list(bound.plan.shape or ())}",
+            f"expected {list(target.plan.shape or ())}",
             plugin=bound.plan.algorithm,
             target=bound.plan.name,
         )

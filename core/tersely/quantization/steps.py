@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
@@ -26,9 +26,30 @@ def put_steps(run: QuantizationRun, bound_targets: Sequence[BoundTarget], *, ste
         bound_targets: all quantization targets of the session.
         steps: optimizer steps so far.
     """
+    renew_steps(run, bound_targets, run.all_bound_targets, steps=steps)
+    if run.is_equalizing:
+        for bound in run.bound_targets:
+            place_factors(bound_targets, bound)
+
+
+def renew_steps(
+    run: QuantizationRun,
+    bound_targets: Sequence[BoundTarget],
+    changed: Iterable[BoundTarget],
+    *,
+    steps: int,
+) -> None:
+    """Put in the steps that a stage takes with some of its targets at this time.
+
+    Args:
+        run: the stage, whose period has begun.
+        bound_targets: all quantization targets of the session.
+        changed: targets of the stage.
+        steps: optimizer steps so far.
+    """
     derived, least = set(run.derived), least_scales(bound_targets)
     putting = SharedPut(QUANTIZE)
-    for bound in run.all_bound_targets:
+    for bound in changed:
         if not run.is_simulated(bound):
             continue
         for module, attribute in bound.owners:
@@ -44,9 +65,6 @@ def put_steps(run: QuantizationRun, bound_targets: Sequence[BoundTarget], *, ste
                 )
             )
             putting.put(module, attribute, step)
-    if run.is_equalizing:
-        for bound in run.bound_targets:
-            place_factors(bound_targets, bound)
 
 
 def make_step(
@@ -67,15 +85,15 @@ def make_step(
         least: the smallest scales that serve the bias beside a weight, or None.
     """
     plain = run.quantize_step(bound, attribute)
-    if bound.is_activation and run.is_dynamic(bound):
+    if bound.is_activation and run.is_dynamic_as(plain):
         return Dynamic(run.algorithm, _seen(bound, plain), plain)
     simulating = run.simulating()
     if simulating is not None:
         return Simulated(simulating, _seen(bound, plain), plain)
-    if run.learning is not None:
+    if run.learning is not None and bound not in run.frozen:
         return Learned(run.learning, _seen(bound, plain), plain)
     follower = run.follows_training()
-    if follower is None:
+    if follower is None or bound in run.frozen:
         return plain
     elapsed = steps - run.stage.begin
     if follower.freeze_step is not None and elapsed >= follower.freeze_step:

@@ -224,6 +224,9 @@ class ModuleSetting:
         output_dim: the dimension of ``weight`` that counts output channels.
         input_dim: the dimension of ``weight`` that counts input channels.
         channels_first: whether activations have their channels in dimension 1, not the last.
+        experts: the parameters that stack one matrix (or bias) for each expert along dimension 0,
+            as `tersely.experts_setting` lists them; each expert's is divided, ranked and solved
+            like the weight of a linear layer of its own.
     """
 
     module_type: str
@@ -233,3 +236,4 @@ class ModuleSetting:
     output_dim: int = 0
     input_dim: int = 1
     channels_first: bool = False
+    experts: tuple[str, ...] = attrs.field(default=(), converter=_as_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tersely.contracts.settings import (
     DEFAULT_DTYPE,
@@ -45,8 +45,13 @@ DISTILLED: Mapping[str, Json] = {"lambda": None, "link": None, "apply_method": N
 
 def aligned(target: str, dim: int) -> Mapping[str, Json]:
     """Return the setting of a target whose mask follows ``target`` of the same module."""
+    return aligned_along(target, [dim])
+
+
+def aligned_along(target: str, dims: Sequence[int]) -> Mapping[str, Json]:
+    """Return the setting of a target whose mask follows several dimensions of ``target``."""
     return {
-        "align": {"module_name": None, "target_name": target, "dims": [dim]},
+        "align": {"module_name": None, "target_name": target, "dims": list(dims)},
         "apply_method": DEFAULT_MASKING,
     }
 

@@ -8,6 +8,7 @@ import attrs
 
 from tersely.reporting.quantized_size import QuantizedSize
 from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk
 
 
@@ -23,6 +24,8 @@ class ReportData:
             moment of the measurement.
         history: how the sparsity grew.
         shrinks: what each call of `Session.shrink` removed.
+        files: file of the result, or ``dense`` for the model before -> bytes on disk.
+        benchmarks: what was measured at the end of a job.
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
@@ -33,6 +36,8 @@ class ReportData:
     metrics: Mapping[str, float] = attrs.field(factory=dict)
     history: tuple[Moment, ...] = ()
     shrinks: tuple[Shrunk, ...] = ()
+    files: Mapping[str, int] = attrs.field(factory=dict)
+    benchmarks: tuple[Benchmark, ...] = ()
     versions: Mapping[str, str] = attrs.field(factory=dict)
     model_elements: int | None = None
 

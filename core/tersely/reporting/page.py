@@ -7,7 +7,14 @@ from importlib import resources
 from tersely.extras import extra
 from tersely.reporting.data import ReportData
 from tersely.reporting.quantized_size import spell_count
-from tersely.reporting.table import percent, sizes, spell_changes, spell_scales, tabulate_metrics
+from tersely.reporting.table import (
+    percent,
+    share_of_dense,
+    sizes,
+    spell_changes,
+    spell_scales,
+    tabulate_metrics,
+)
 
 with extra("report", purpose="a report's page"):
     import jinja2
@@ -47,8 +54,9 @@ def render_page(report: ReportData, *, title: str) -> str:
         spell_changes=spell_changes,
         spell_scales=spell_scales,
         spell_count=spell_count,
+        share_of_dense=share_of_dense,
     )
-    source = resources.files("tersely.session").joinpath("report.html.jinja").read_text("utf-8")
+    source = resources.files("tersely.reporting").joinpath("report.html.jinja").read_text("utf-8")
     return environment.from_string(source).render(
         report=report,
         title=title,

@@ -16,6 +16,7 @@ from tersely.json_value import Json
 from tersely.reporting.data import ReportData
 from tersely.reporting.rows import Moment, Remark, ReportRow
 from tersely.reporting.shape import report_shape
+from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import write_whole
 from tersely.storage.json_file import check_shape, read_json_file
@@ -80,6 +81,8 @@ class Report(ReportData):
             moment of the measurement.
         history: how the sparsity grew.
         shrinks: what each call of `Session.shrink` removed.
+        files: file of the result, or ``dense`` for the model before -> bytes on disk.
+        benchmarks: what was measured at the end of a job.
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
@@ -120,6 +123,8 @@ class Report(ReportData):
             },
             history=tuple(Moment(**moment) for moment in data["history"]),
             shrinks=tuple(Shrunk.from_dict(one) for one in data.get("shrinks", ())),
+            files=dict(data.get("files", {})),
+            benchmarks=tuple(Benchmark.from_dict(one) for one in data.get("benchmarks", ())),
             versions=dict(data["versions"]),
             model_elements=data["model_elements"],
         )

@@ -8,6 +8,7 @@ import attrs
 
 from tersely.json_value import Json
 from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.timings import Timing
 from tersely.shrinking.report import Absorption, Row, Shrunk, Stay
 
 _STRINGS: Json = {"type": "array", "items": {"type": "string"}}
@@ -37,6 +38,8 @@ def report_shape() -> dict[str, Json]:
             },
             "history": {"type": "array", "items": _shape_of(Moment)},
             "shrinks": {"type": "array", "items": _shrunk_shape()},
+            "files": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "benchmarks": {"type": "array", "items": _benchmark_shape()},
             "versions": {"type": "object", "additionalProperties": {"type": "string"}},
             "model_elements": _type_of("int | None"),
         },
@@ -71,6 +74,20 @@ def _shrunk_shape() -> dict[str, Json]:
             },
             "error": {"anyOf": [{"type": "number"}, {"type": "null"}]},
             "in_float64": {"type": "boolean"},
+        },
+    }
+
+
+def _benchmark_shape() -> dict[str, Json]:
+    return {
+        "type": "object",
+        "required": ["timings", "threads", "rounds"],
+        "additionalProperties": False,
+        "properties": {
+            "timings": {"type": "array", "items": _shape_of(Timing)},
+            "threads": {"type": "integer"},
+            "rounds": {"type": "integer"},
+            "title": {"type": "string"},
         },
     }
 

@@ -51,6 +51,9 @@ def report_parts(report: ReportData) -> Iterator[Line | TextTable]:
         report: what to print.
     """
     yield from (Line(warning, "WARNING ", "warning") for warning in report.warnings)
+    if report.files:
+        yield _files(report.files)
+    yield from (one.table() for one in report.benchmarks)
     for method, make in (("pruning", _pruned), ("quantization", _quantized)):
         rows = report.rows_of(method)
         if rows or (method == "pruning" and not report.rows):
@@ -134,6 +137,29 @@ def spell_scales(row: ReportRow) -> str:
     if row.scales > 1:
         found = f"{row.scales:,}: {found} to {row.scale_high:.3g}"
     return f"{found}, observed only" if row.observed_only else found
+
+
+def share_of_dense(count: int, files: Mapping[str, int]) -> str:
+    """Return how much of the dense model's bytes a file has, or a dash where none are known.
+
+    Args:
+        count: bytes of the file.
+        files: a report's files.
+    """
+    return f"{count / files['dense']:.3f}" if files.get("dense") else "-"
+
+
+def _files(files: Mapping[str, int]) -> TextTable:
+    return TextTable(
+        columns=(
+            Column(heading="file"),
+            Column(heading="bytes on disk", is_number=True),
+            Column(heading="ratio", is_number=True),
+        ),
+        rows=tuple(
+            (name, f"{count:,}", share_of_dense(count, files)) for name, count in files.items()
+        ),
+    )
 
 
 def _pruned(report: ReportData, rows: Sequence[ReportRow]) -> TextTable:

@@ -137,8 +137,9 @@ def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, li
         _reduce(module)
         fold = instruments_of(module).fold
         if isinstance(fold, Fold) and fold.activation is not None:
-            # The output is quantized after its ReLU, so the ReLU stays inside of the layer.
-            replace_instruments(module, attrs.evolve(instruments_of(module), fold=_relu_of(fold)))
+            # The output is quantized after the activation, which stays inside of the layer.
+            inside = Fold(None, fold.activation)
+            replace_instruments(module, attrs.evolve(instruments_of(module), fold=inside))
             followers[fold.activation] = []
             _reduce(fold.activation)
     return {**staying, **followers}
@@ -148,10 +149,6 @@ def _is_processed(bound: BoundTarget) -> bool:
     if bound.plan.method == "pruning":
         return mask_of(bound) is not None
     return any(step.place == QUANTIZE for step in chain_of(bound.module, bound.plan.target))
-
-
-def _relu_of(fold: Fold) -> Fold:
-    return Fold(None, fold.activation)
 
 
 def _give_back_size(bound: BoundTarget) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
@@ -31,6 +32,7 @@ from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
 from tersely.instrument.attaching import attach_instruments, detach_instruments
 from tersely.instrument.fused import keep_fused_layers_off
+from tersely.instrument.mask_values import guard_loading
 from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
@@ -107,6 +109,7 @@ class Session:
         self._shrinks: list[Shrunk] = []
         self._shrunk_paths: list[str] = []
         self._state: State = "attached"
+        self._guard: RemovableHandle | None = None
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
         self._baked: dict[BoundTarget, Tensor] = {}
@@ -125,6 +128,7 @@ class Session:
         wanted = self._engines.distillation.with_inputs(wanted, self.model)
         self._attachments = attach_instruments(wanted, binding.name_of)
         self._places = Places(binding.owners.universe, self._attachments)
+        self._guard = self._guard or guard_loading(self.model)
         try:
             keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
             for engine in self._engines:
@@ -252,6 +256,7 @@ class Session:
                 if is_outdated:
                     engine.outdate()
                 is_outdated = engine.compress(journal) or is_outdated
+            self._hold()
         warn_of_misses(self, self._record("compress"))
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -283,6 +288,8 @@ class Session:
             if is_beginning:
                 self._note(journal, is_step=True)
             changed = [engine.step(steps, journal) for engine in self._engines]
+            if is_beginning:
+                self._hold()
         self._context.steps = steps
         if is_beginning:
             release_batches(self._engines.all, self._context)
@@ -414,6 +421,29 @@ class Session:
             self._note(journal)
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
         self._record("set_masks")
+
+    def set_qparams(
+        self, qparams: Mapping[str, Mapping[str, QParams | None]], *, freeze: bool = False
+    ) -> None:
+        """Put your own scales and zero points in force; all of them or, after an error, none.
+
+        `compress` keeps them and needs no calibration for these targets. Training goes on from
+        them: ranges of ``qat`` move, learned scales get these values in place and are learned.
+
+        Args:
+            qparams: {module: {target: QParams}}, with the plan's type and scheme and one scale for
+                each block; as `qparams` returns them. None instead of QParams leaves a target to
+                its algorithm again, from the next `compress` on.
+            freeze: whether training leaves these scales alone too, which then quantize at once; a
+                target that is frozen already stays so either way, until it is given None.
+
+        Raises:
+            SessionError: there is no such target, or what is given does not fit it.
+        """
+        need_attached(self._state, "set_qparams")
+        with Journal() as journal:
+            self._note(journal)
+            self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -646,6 +676,7 @@ class Session:
             with Journal() as journal:
                 for engine in self._engines:
                     engine.restore(small[engine.method], self.steps, journal)
+                self._hold()
             if optimizer is not None:
                 for engine in self._engines:
                     replace_learned(optimizer, learned[engine.method], engine.learned(), cuts)
@@ -660,6 +691,7 @@ class Session:
             self._state = "attached"
             self.plan, self._context, self._engines, self._attachments, self._places = before
             instruments.put_back()
+            self._guard = self._guard or guard_loading(self.model)
             raise
         for engine in before[2]:
             engine.stop()
@@ -781,6 +813,7 @@ class Session:
         staying = keep_activations(bound_targets)
         for engine in self._engines:
             engine.stop()
+        self._unguard()
         detach_instruments(self._attachments, keep=staying)
         self._state = "finalized"
         warn_of_staying(staying)
@@ -825,12 +858,19 @@ class Session:
         need_attached(self._state, "detach")
         for engine in self._engines:
             engine.stop()
+            engine.release()
+        self._unguard()
         detach_instruments(self._attachments)
         # The later engines changed what the earlier ones had left.
         for engine in reversed(self._engines.all):
             engine.give_back()
         self._state = "detached"
         return self.model
+
+    def _unguard(self) -> None:
+        if self._guard is not None:
+            self._guard.remove()
+            self._guard = None
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Return everything that `restore` needs: tensors and JSON data."""
@@ -864,10 +904,15 @@ class Session:
             self._note(journal)
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)
+            self._hold()
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
         self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
+
+    def _hold(self) -> None:
+        for engine in self._engines:
+            engine.hold()
 
     def _note(self, journal: Journal, *, is_step: bool = False) -> None:
         journal.note_attributes(self._context, "batches", "has_kept_batches")

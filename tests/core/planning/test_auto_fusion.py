@@ -42,6 +42,8 @@ class Functional(nn.Module):
         ([conv(), nn.BatchNorm2d(3), nn.ReLU(inplace=True)], ("0", "1", "2")),
         ([conv(), nn.BatchNorm2d(3)], ("0", "1")),
         ([conv(), nn.ReLU6()], ("0", "1")),
+        ([conv(), nn.SyncBatchNorm(3), nn.Hardswish()], ("0", "1", "2")),
+        ([conv(), nn.GELU()], ("0", "1")),
         ([conv(), nn.ReLU(), nn.BatchNorm2d(3)], ("0", "1")),
     ],
 )

@@ -49,8 +49,11 @@ def test_known_combinations_fold(make, block, folding, names):
         (nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2)),
         (nn.Conv3d(2, 2, 1), nn.BatchNorm3d(2)),
         (nn.Linear(2, 2), nn.BatchNorm1d(2)),
+        (nn.ConvTranspose1d(2, 2, 1), nn.BatchNorm1d(2)),
+        (nn.ConvTranspose3d(2, 2, 1), nn.BatchNorm3d(2)),
+        (nn.Conv2d(2, 2, 1), nn.SyncBatchNorm(2)),
     ],
-    ids=["Conv1d", "Conv3d", "Linear"],
+    ids=["Conv1d", "Conv3d", "Linear", "ConvTranspose1d", "ConvTranspose3d", "SyncBatchNorm"],
 )
 def test_a_layer_folds_with_the_norm_of_its_dimensions(make, head, norm):
     model = nn.Sequential(head, norm, nn.ReLU6())
@@ -65,12 +68,15 @@ def test_a_layer_folds_with_the_norm_of_its_dimensions(make, head, norm):
         (("fc", "norm"), "Linear + LayerNorm"),
         (("conv", "act", "bn"), "Conv2d + ReLU + BatchNorm2d"),
         (("fc", "bn"), "Linear + BatchNorm2d"),
+        (("fc", "act", "act"), "Linear + ReLU + ReLU"),
     ],
 )
 def test_an_unknown_combination_is_an_error(fusion_problems, folding, names, types):
     assert fusion_problems(folding(names)) == [
         f"quantization.config_list[0].fuse_names[0]: {types} cannot be folded; known are a "
-        "convolution or Linear with its batch norm, with ReLU, or with both in this order"
+        "convolution, also a transposed one, or Linear with its batch norm, with an activation, or "
+        "with both in this order, and a batch norm with an activation; activations are ELU, GELU, "
+        "Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, Mish, ReLU, ReLU6, SiLU, Sigmoid, Tanh"
     ]
 
 

@@ -221,3 +221,31 @@ def test_a_held_weight_of_a_recurrent_layer_is_an_error(problems, hold):
     (problem,) = problems(model, {"op_types": ["LSTM"], **RATIO})
 
     assert problem.startswith("pruning.config_list[0]: 0.weight_hh_l0: it is ")
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_a_parameter_of_no_elements_is_skipped_and_noted(make, shape):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Identity())
+    model[1].weight = nn.Parameter(torch.empty(shape))
+    entry = {
+        "op_names": ["0", "1"],
+        "target_names": ["weight"],
+        "target_settings": {"weight": {"sparse_ratio": 0.5}},
+    }
+    plan = make(model, entry)
+    assert [target.name for target in plan] == ["0.weight"]
+    assert [str(one) for one in plan.skipped] == [
+        f"1.weight is skipped: it is empty, of shape {list(shape)}"
+    ]
+
+
+def test_a_bias_that_follows_a_weight_of_no_elements_is_skipped_with_it(make):
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(0, 4))
+    entry = {"op_types": ["Linear"], "sparse_ratio": 0.5}
+    plan = make(model, entry, algorithm="channel")
+    assert [target.name for target in plan] == ["0.weight", "0.bias"]
+    assert [str(one) for one in plan.skipped] == [
+        "1.weight is skipped: it is empty, of shape [4, 0]",
+        "1.bias is skipped: it follows weight, and the module has an empty tensor there",
+    ]

@@ -267,3 +267,83 @@ def test_a_linear_projection_of_maps_is_a_plan_error(kind):
         f"distillation.config_list[0]: 0._output_: projection 'linear' maps the last dimension, "
         f"which holds positions of a {kind}; write projection: conv1x1, which maps its channels"
     )
+
+
+HIDDEN = ["mse", "hint", "l1", "smooth_l1", "cosine"]
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_padded_hidden_states_count_as_if_they_were_not_there(name):
+    student, teacher = logits(2, 4, 5).requires_grad_(), logits(2, 4, 5, seed=1)
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+
+    found = loss_of(name)(student, teacher, mask=mask)
+    found.backward()
+
+    left = mask.bool()
+    assert torch.allclose(found, loss_of(name)(student[left], teacher[left]))
+    assert not student.grad[~left].any()
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_mask_over_the_places_of_a_map_leaves_all_channels_of_a_place_out(name):
+    student, teacher = logits(2, 5, 3, 4), logits(2, 5, 3, 4, seed=1)
+    mask = logits(2, 3, 4, seed=2) > 0
+
+    found = loss_of(name)(student, teacher, mask=mask)
+
+    rows = (one.movedim(1, -1)[mask] for one in (student, teacher))
+    assert torch.allclose(found, loss_of(name)(*rows))
+
+
+@pytest.mark.parametrize("name", [*HIDDEN, "attention_transfer"])
+def test_hidden_states_of_padding_alone_have_no_loss_and_gradients_of_zero(name):
+    student = logits(2, 4, 5).requires_grad_()
+
+    found = loss_of(name)(student, logits(2, 4, 5, seed=1), mask=torch.zeros(2, 4))
+    found.backward()
+
+    assert found.item() == 0
+    assert torch.equal(student.grad, torch.zeros(2, 4, 5))
+
+
+@pytest.mark.parametrize("name", [*HIDDEN, "attention_transfer"])
+def test_a_mask_of_another_shape_than_the_positions_is_an_error_that_names_both(name):
+    with pytest.raises(ValueError, match=rf"{name} has a mask of shape \(2, 3\) .* shape \(2, 4\)"):
+        loss_of(name)(logits(2, 4, 5), logits(2, 4, 5, seed=1), mask=torch.ones(2, 3))
+
+
+def test_attention_maps_of_a_text_are_those_without_its_padding():
+    student, teacher = logits(1, 6, 5), logits(1, 6, 7, seed=1)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0]])
+
+    found = loss_of("attention_transfer")(student, teacher, mask=mask)
+
+    assert torch.allclose(found, loss_of("attention_transfer")(student[:, :4], teacher[:, :4]))
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_session_compares_padded_texts_like_unpadded_ones(name):
+    class Texts(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, hidden, attention_mask=None):
+            return self.layer(hidden)
+
+    def loss(batch):
+        entry = {"op_names": ["layer"], "apply_method": {name: {"mask": "attention_mask"}}}
+        student, teacher = Texts(0), Texts(1)
+        session = tersely.distill(student, [entry], teacher=teacher)
+        student(**batch)
+        session.teacher_forward(**batch)
+        return session.loss()
+
+    texts = logits(2, 4, 3)
+    padded = torch.cat([texts, torch.full((2, 2, 3), 50.0)], dim=1)
+    ones = torch.ones(2, 4, dtype=torch.long)
+    mask = nn.functional.pad(ones, (0, 2))
+    expected = loss({"hidden": texts, "attention_mask": ones})
+    assert torch.allclose(loss({"hidden": padded, "attention_mask": mask}), expected)

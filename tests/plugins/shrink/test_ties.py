@@ -284,3 +284,43 @@ def test_a_model_on_the_meta_device_is_followed_too(tied):
         model, inputs = Residual(), torch.empty(2, 3, 8, 8)
 
     assert tied(model, inputs)[0] == [["stem", "outer"]]
+
+
+class Outputs(nn.Module):
+    """Two layers that only the model's output puts together."""
+
+    def __init__(self, way, first=6, second=6):
+        super().__init__()
+        self.way = way
+        self.stem, self.a, self.b = (
+            nn.Conv2d(3, 8, 1),
+            nn.Conv2d(8, first, 1),
+            nn.Conv2d(8, second, 1),
+        )
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        return self.way(self.a(x), self.b(x))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda a, b: torch.cat([a, b], 1),
+        lambda a, b: torch.cat([a, b], 1).sigmoid(),
+        lambda a, b: torch.cat([a, b], 2),
+        lambda a, b: torch.stack([a, b], 1),
+        lambda a, b: {"a": a, "both": torch.stack([a, b]).permute(1, 0, 2, 3, 4)},
+    ],
+)
+def test_what_only_the_output_puts_beside_each_other_is_not_tied(tied, image, way):
+    assert tied(Outputs(way), image) == ([], {})
+
+
+def test_that_holds_for_unequal_widths(tied, image):
+    assert tied(Outputs(lambda a, b: torch.cat([a, b], 1), 5, 4), image) == ([], {})
+
+
+@pytest.mark.parametrize("way", [torch.add, lambda a, b: torch.stack([a, b], 1).mean(1)])
+def test_what_meets_in_the_output_is_tied(tied, image, way):
+    assert tied(Outputs(way), image) == ([["a", "b"]], {})

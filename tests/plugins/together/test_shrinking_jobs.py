@@ -10,10 +10,12 @@ import warnings
 
 import pytest
 import torch
+from click.testing import CliRunner
 from rich.console import Console
 from safetensors.torch import load_file
 
 import tersely
+from tersely.cli.main import cli
 from tersely.jobs.runner import run_job
 from tersely.session.baking import FinalizeWarning
 
@@ -225,3 +227,79 @@ def test_a_loop_that_ends_before_the_sparsity_is_reached_is_refused(shop):
     shop.write(recipe=recipe, teacher=None, data={**JOB["data"], "train": "shrunk_parts:listed"})
     with pytest.raises(tersely.ConfigError, match="ends with shrink, masks more until step 30"):
         shop.run()
+
+
+MASKED = {
+    "recipe": {"pruning": PRUNING},
+    "teacher": None,
+    "loop": None,
+    "data": {"example": "shrunk_parts:example"},
+}
+
+
+def shrink(shop, *options):
+    return CliRunner().invoke(cli, ["shrink", str(shop.output), *options])
+
+
+def test_a_finished_run_is_shrunk_from_the_command_line(shop):
+    shop.write(**MASKED)
+    shop.run()
+    done = shrink(shop)
+    assert done.exit_code == 0, done.output
+    assert f"parameters {DENSE} -> {SMALL}" in done.output
+    inputs = torch.randn(2, 3, 8, 8)
+    small = tersely.load_shrunk(shop.build(), shop.output / "shrunk").eval()
+    assert small[0].out_channels == 4
+    torch.testing.assert_close(small(inputs), tersely.load_run(shop.output)(inputs))
+
+
+def test_shrinking_a_run_again_replaces_the_small_model(shop, tmp_path):
+    shop.write(**MASKED)
+    shop.run()
+    place = tmp_path / "small"
+    shrink(shop, "--output", str(place), "--round-to", "3")
+    assert load_file(place / "model.safetensors")["0.weight"].shape == (6, 3, 3, 3)
+    shrink(shop, "--output", str(place))
+    assert load_file(place / "model.safetensors")["0.weight"].shape == (4, 3, 3, 3)
+
+
+def test_an_example_may_be_named_for_a_run_that_has_none(shop):
+    shop.write(**{**MASKED, "data": None})
+    shop.run()
+    refused = shrink(shop)
+    assert isinstance(refused.exception, tersely.ConfigError)
+    assert "neither data.example nor data.calibration" in str(refused.exception)
+    assert shrink(shop, "--example", "shrunk_parts:example").exit_code == 0
+
+
+def test_a_folder_of_somebody_else_is_left_alone(shop, tmp_path):
+    shop.write(**MASKED)
+    shop.run()
+    (tmp_path / "mine").mkdir()
+    refused = shrink(shop, "--output", str(tmp_path / "mine"))
+    assert isinstance(refused.exception, tersely.SessionFileError)
+    assert "name another folder with --output" in str(refused.exception)
+
+
+def test_a_run_without_whole_rows_masked_says_what_to_ask_for(shop):
+    shop.write(**{**MASKED, "recipe": {"pruning": {**PRUNING, "algorithm": "level"}}})
+    shop.run()
+    refused = shrink(shop)
+    assert isinstance(refused.exception, tersely.SessionError)
+    assert "ask for granularity: out_channel" in str(refused.exception)
+
+
+def test_a_run_of_which_nothing_can_go_says_why(shop):
+    last = {**PRUNING, "config_list": [{"op_names": ["4"], "sparse_ratio": 0.5}]}
+    shop.write(**{**MASKED, "recipe": {"pruning": last}})
+    shop.run()
+    refused = shrink(shop)
+    assert isinstance(refused.exception, tersely.SessionError)
+    assert "it is an output of the model" in str(refused.exception)
+    assert not (shop.output / "shrunk").exists()
+
+
+def test_a_folder_without_a_finished_run_cannot_be_shrunk(tmp_path):
+    refused = CliRunner().invoke(cli, ["shrink", str(tmp_path)])
+    assert isinstance(refused.exception, tersely.SessionFileError)
+    assert "give the output folder of a finished `tersely run`" in str(refused.exception)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from tersely_distillation.pairs import both_shapes, feature_dim, in_one_precision
@@ -10,7 +11,9 @@ from tersely_distillation.vectors import at_most_one, unit
 _WITHOUT_FEATURES = 2
 
 
-def attention_transfer(student: Tensor, teacher: Tensor, *, power: float = 2.0) -> Tensor:
+def attention_transfer(
+    student: Tensor, teacher: Tensor, *, power: float = 2.0, mask: Tensor | None = None
+) -> Tensor:
     """Return the mean squared difference of normalized attention maps.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2: the map is
@@ -25,6 +28,8 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, power: float = 2.0) 
             (batch, positions, features), or (batch, positions) for a single channel; float.
         teacher: the same but for its channels or features, float.
         power: at least 1; higher looks more at the most active positions.
+        mask: None, or the shape without features: positions that are 0 count as inactive in both,
+            and the mean is over those that are left.
 
     Returns:
         0-dim, float32 or float64, no unit. A sample that is zero everywhere has a map of zeros and
@@ -43,7 +48,23 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, power: float = 2.0) 
             f"{both_shapes(student, teacher)}"
         )
     student, teacher = in_one_precision(student, teacher)
-    return (_map(student, power) - _map(teacher, power)).square().mean()
+    if mask is None:
+        return (_map(student, power) - _map(teacher, power)).square().mean()
+    if list(mask.shape) != _places(student):
+        raise ValueError(
+            f"attention_transfer has a mask of shape {tuple(mask.shape)} for positions of shape "
+            f"{tuple(_places(student))}: the tensors' shape without the features"
+        )
+    is_left = mask.to(student.device) != 0
+    maps = [_map(_only(one, is_left), power) for one in (student, teacher)]
+    return (maps[0] - maps[1]).square().sum() / max(int(is_left.sum()), 1)
+
+
+def _only(tensor: Tensor, is_left: Tensor) -> Tensor:
+    """Return activations with zeros at the positions that are left out."""
+    if tensor.dim() > _WITHOUT_FEATURES:
+        is_left = is_left.unsqueeze(feature_dim(tensor))
+    return torch.where(is_left, tensor, 0)
 
 
 def _places(tensor: Tensor) -> list[int]:

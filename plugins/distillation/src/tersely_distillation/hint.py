@@ -6,9 +6,11 @@ from torch import Tensor
 
 from tersely_distillation.mse import mse
 from tersely_distillation.pairs import pair
+from tersely_distillation.positions import positions_left
+from tersely_distillation.vectors import no_loss
 
 
-def hint(student: Tensor, teacher: Tensor) -> Tensor:
+def hint(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return half the mean over all elements of the squared difference.
 
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3. The paper's
@@ -19,6 +21,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: any shape, float; after the regressor.
         teacher: the student's shape, float.
+        mask: None, or the tensors' shape without features: positions that are 0 are left out.
 
     Returns:
         0-dim, float32 or float64, squared units of the tensors.
@@ -26,4 +29,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    return mse(*pair("hint", student, teacher)) / 2
+    student, teacher = positions_left("hint", *pair("hint", student, teacher), mask)
+    if mask is not None and not student.numel():
+        return no_loss(student)
+    return mse(student, teacher) / 2

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from tersely_distillation.pairs import pair
+from tersely_distillation.positions import positions_left
+from tersely_distillation.vectors import no_loss
 
 
-def l1(student: Tensor, teacher: Tensor) -> Tensor:
+def l1(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the mean over all elements of the difference's magnitude.
 
     The first term of Chang, Yang and Lee, "DistilHuBERT", ICASSP 2022, equation 1, with the mean
@@ -18,6 +20,7 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: any shape, float.
         teacher: the student's shape, float.
+        mask: None, or the tensors' shape without features: positions that are 0 are left out.
 
     Returns:
         0-dim, float32 or float64, units of the tensors.
@@ -25,5 +28,7 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    student, teacher = pair("l1", student, teacher)
+    student, teacher = positions_left("l1", *pair("l1", student, teacher), mask)
+    if mask is not None and not student.numel():
+        return no_loss(student)
     return torch.nn.functional.l1_loss(student, teacher)

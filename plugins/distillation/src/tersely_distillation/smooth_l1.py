@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from tersely_distillation.pairs import pair
+from tersely_distillation.positions import positions_left
+from tersely_distillation.vectors import no_loss
 
 
-def smooth_l1(student: Tensor, teacher: Tensor, *, beta: float = 1.0) -> Tensor:
+def smooth_l1(
+    student: Tensor, teacher: Tensor, *, beta: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
     """Return the mean over all elements of a difference that is squared near zero only.
 
     Girshick, "Fast R-CNN", ICCV 2015, equation 3, where beta is 1: with d the difference,
@@ -18,6 +22,7 @@ def smooth_l1(student: Tensor, teacher: Tensor, *, beta: float = 1.0) -> Tensor:
         student: any shape, float.
         teacher: the student's shape, float.
         beta: above 0, the difference at which the square ends, units of the tensors.
+        mask: None, or the tensors' shape without features: positions that are 0 are left out.
 
     Returns:
         0-dim, float32 or float64, units of the tensors.
@@ -25,5 +30,7 @@ def smooth_l1(student: Tensor, teacher: Tensor, *, beta: float = 1.0) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    student, teacher = pair("smooth_l1", student, teacher)
+    student, teacher = positions_left("smooth_l1", *pair("smooth_l1", student, teacher), mask)
+    if mask is not None and not student.numel():
+        return no_loss(student)
     return torch.nn.functional.smooth_l1_loss(student, teacher, beta=beta)

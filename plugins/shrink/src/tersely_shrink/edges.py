@@ -93,6 +93,8 @@ class Edges:
             return  # one channel is broadcast: it belongs to all channels and to none
         arguments = arguments_of(node)
         starts = self._starts(node, arguments)
+        if starts is None and self._is_laid_out(node, arguments):
+            return
         handled: set[Node] = set()
         for place, (source_node, output) in enumerate(arguments):
             source = graph.leaving(source_node)
@@ -118,6 +120,20 @@ class Edges:
             return None
         sizes = [shape_of(source, output)[dim] for source, output in arguments]
         return [0, *accumulate(sizes)]
+
+    def _is_laid_out(self, node: Node, arguments: Sequence[tuple[Node, int]]) -> bool:
+        """Whether tensors are laid beside each other for the model's output, and nothing else.
+
+        Their channels would only meet in what reads them there.
+        """
+        if node.type in MODULE_TYPES:
+            return False
+        if node.type == OPTYPE.CONCAT:
+            if not any(source in self.axes for source, _ in arguments):
+                return False
+        elif not operation(node).startswith("Stack"):
+            return False
+        return _leads_to_outputs_alone(node)
 
     def _part(self, node: Node, source: Node, output: int) -> tuple[int, int] | None:
         """First channel and number of channels of the part of a source that a node takes."""
@@ -195,6 +211,20 @@ class Edges:
             lengths = {shape_of(node, k)[before.dim] for k in range(_outputs(node))}
             if len(lengths) == 1:
                 yield Cut(state, lengths.pop(), before.channels)
+
+
+def _leads_to_outputs_alone(node: Node) -> bool:
+    seen: set[Node] = set()
+    waiting = list(node.outputs)
+    for one in waiting:
+        if one.type in MODULE_TYPES or one.type == OPTYPE.PARAMETER or is_reduction(one):
+            return False
+        if one.type != OPTYPE.CONCAT and len(one.inputs) > 1:
+            return False  # they meet others there
+        if one not in seen:
+            seen.add(one)
+            waiting += one.outputs
+    return True
 
 
 def _of_tied_weights(graph: Graph) -> Iterator[Edge]:

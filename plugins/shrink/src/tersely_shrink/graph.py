@@ -132,7 +132,8 @@ def build_graph(model: nn.Module, example_inputs: Any) -> Graph:
                 "the model cannot be traced: none of its outputs depends on a parameter with a "
                 "gradient; its forward runs under no_grad, detaches, or returns no tensor"
             )
-        return outputs
+        # The last operation of each output becomes a node that ties all that enters it.
+        return [one.clone() for one in outputs]
 
     dependencies = _DependencyGraph()
     try:

@@ -1,0 +1,93 @@
+"""Parameters that stack one tensor for each expert: each expert's as a target of its own.
+
+What the parts of a target of shape (experts, outputs, inputs) are for expert number e; a parameter
+of shape (experts, outputs), its biases, loses its first dimension alike.
+
+==============  ============================  ===============================
+part            of all experts                of one
+==============  ============================  ===============================
+name            ``experts.down_proj``         ``experts.down_proj[e]``
+tensor          (experts, outputs, inputs)    (outputs, inputs)
+blocks          size (1, a, b)                size (a, b)
+observed        (experts, ...) each           (...) each
+dimensions      output_dim, input_dim         one less each
+==============  ============================  ===============================
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import attrs
+
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.kinds import Method
+from tersely.contracts.pruner import PruningTarget
+from tersely.contracts.quantizer import QuantizationTarget
+from tersely.contracts.target_plan import TargetPlan
+
+Target = TypeVar("Target", PruningTarget, QuantizationTarget)
+
+
+def plan_of_expert(plan: TargetPlan, expert: int) -> TargetPlan:
+    """Return the plan of one expert's tensor.
+
+    Args:
+        plan: the plan of the parameter that stacks them.
+        expert: its index.
+    """
+    return attrs.evolve(
+        plan,
+        shape=None if plan.shape is None else plan.shape[1:],
+        blocks=None if plan.blocks is None else blocks_of_expert(plan.blocks),
+        output_dim=plan.output_dim - 1,
+        input_dim=plan.input_dim - 1,
+        has_experts=False,
+        expert=expert,
+    )
+
+
+def blocks_of_expert(blocks: Blocks) -> Blocks:
+    """Return how one expert's tensor is divided.
+
+    Args:
+        blocks: how the parameter is, as `blocks_of_experts` made it.
+    """
+    scope = None if blocks.scope is None else blocks.scope[1:]
+    is_whole = scope is None or all(length == -1 for length in scope)
+    return Blocks(blocks.size[1:], None if is_whole else scope, blocks.keep)
+
+
+def blocks_of_experts(blocks: Blocks, method: Method) -> Blocks:
+    """Return how a parameter is divided whose experts are divided alike (rule G5).
+
+    Args:
+        blocks: how the tensor of each expert is.
+        method: of pruning a ratio is counted in each expert, unless a block is a whole one.
+    """
+    rank = len(blocks.size)
+    scope = blocks.scope
+    if scope is None and method == "pruning" and any(length != -1 for length in blocks.size):
+        scope = (-1,) * rank
+    return Blocks((1, *blocks.size), None if scope is None else (1, *scope), blocks.keep)
+
+
+def of_expert(target: Target, expert: int) -> Target:
+    """Return one expert's tensor as an algorithm sees the weight of a linear layer.
+
+    Args:
+        target: the parameter that stacks them.
+        expert: its index.
+
+    Raises:
+        ValueError: the target is an input or output.
+    """
+    if target.tensor is None:
+        raise ValueError(f"{target.name} is an input or output, which no expert has a part of")
+    return attrs.evolve(
+        target,
+        plan=plan_of_expert(target.plan, expert),
+        tensor=target.tensor[expert],
+        blocks=blocks_of_expert(target.blocks),
+        observed={name: sums[expert] for name, sums in target.observed.items()},
+    )

@@ -1,0 +1,103 @@
+"""What a job measures at its end: the dense model, the finished one, and every export that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from tersely.contracts.exporter import RunsExport
+from tersely.document.job import Measuring
+from tersely.exporting.export import make_exporter
+from tersely.jobs.calibrating import example_inputs
+from tersely.jobs.checkpoint import own_tensors
+from tersely.jobs.generators import seed_generators
+from tersely.jobs.run import Run
+from tersely.reporting.benchmark import benchmark
+from tersely.storage.tensor_file import write_tensors
+
+DENSE = "dense"
+FINISHED = "model.safetensors"
+
+
+def benchmark_all(run: Run) -> Run:
+    """Measure sizes on disk and times, and put them into the report."""
+    wanted = run.job.benchmark or Measuring()
+    example = example_inputs(run.job, example=run.calls.example, calibration=run.calls.calibration)
+    threads = wanted.threads or torch.get_num_threads()
+    dense = _dense(run)
+    sizes = {
+        DENSE: _size_on_disk(run, dense),
+        FINISHED: (run.folder / FINISHED).stat().st_size,
+        **{one.paths[0].name: one.bytes for one in run.exported},
+    }
+    calls: dict[str, Callable[..., object]] = {DENSE: dense, "finished": run.model}
+    if wanted.compile:
+        calls |= {f"{name}, compiled": torch.compile(call) for name, call in calls.items()}
+    calls |= _exports(run, threads)
+    found = []
+    for size in wanted.batch_sizes or (None,):
+        title = "the example inputs" if size is None else f"batch of {size}"
+        inputs = example if size is None else resized(example, size)
+        result = benchmark(calls, inputs, threads=threads, seconds=wanted.seconds, title=title)
+        run.voice.line(str(result))
+        found.append(result)
+    if run.report is None:
+        raise RuntimeError("sizes and times are part of a report, and there is none yet")
+    return attrs.evolve(run, report=attrs.evolve(run.report, files=sizes, benchmarks=tuple(found)))
+
+
+def resized(inputs: Any, size: int) -> Any:
+    """Repeat or cut example inputs to a number of samples.
+
+    Args:
+        inputs: tensors in any structure. Those as long along their first dimension as the first
+            tensor there is are batches, the others stay.
+        size: how many samples there are to be.
+    """
+    lengths: list[int] = []
+    tree_map(lambda leaf: lengths.extend(leaf.shape[:1]) if _has_rows(leaf) else None, inputs)
+    if not lengths:
+        return inputs
+
+    def of_size(leaf: Any) -> Any:
+        if not _has_rows(leaf) or len(leaf) != lengths[0]:
+            return leaf
+        return leaf[torch.arange(size, device=leaf.device) % lengths[0]]
+
+    return tree_map(of_size, inputs)
+
+
+def _has_rows(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) > 0
+
+
+def _dense(run: Run) -> torch.nn.Module:
+    seed_generators(run.job.seed)
+    model = run.calls.model(**run.job.model_args)
+    if not isinstance(model, torch.nn.Module):
+        raise RuntimeError("the job built a model before, and now something else")
+    return model
+
+
+def _size_on_disk(run: Run, model: torch.nn.Module) -> int:
+    """Write a model as the finished one is written, look, and remove it again."""
+    place = run.folder / "dense.safetensors"
+    try:
+        write_tensors(place, own_tensors(model))
+        return place.stat().st_size
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _exports(run: Run, threads: int) -> dict[str, Callable[..., object]]:
+    calls: dict[str, Callable[..., object]] = {}
+    for wanted, written in zip(run.job.export, run.exported, strict=True):
+        exporter = make_exporter(wanted.format, wanted.options).exporter
+        if isinstance(exporter, RunsExport):
+            calls[written.paths[0].name] = exporter.load(written.paths[0], threads=threads)
+    return calls

@@ -1,0 +1,109 @@
+"""A finished run made smaller: what its masks leave without effect is removed afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tersely.document.job import Job
+from tersely.errors import SessionError, SessionFileError
+from tersely.jobs.calibrating import example_inputs
+from tersely.jobs.checkpoint import own_tensors
+from tersely.jobs.finished import finished_job, open_run
+from tersely.jobs.references import Call, job_imports, load_reference
+from tersely.session.baking import FinalizeWarning
+from tersely.session.session import Session
+from tersely.shrinking.report import Shrunk
+from tersely.storage.durable import sync_folder, write_whole
+from tersely.storage.tensor_file import write_tensors
+
+RECORD = "shrink.json"
+"""What was removed, as JSON data; the file by which a folder is known as this command's."""
+
+
+def shrink_run(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    example: str | None = None,
+    round_to: int = 1,
+    approximate: bool = False,
+) -> tuple[Shrunk, Path]:
+    """Shrink the model of a finished run and write it for `tersely.load_shrunk`.
+
+    Args:
+        folder: the output folder of a finished ``tersely run``; it is not changed but for a
+            default ``output``.
+        output: where to write; by default ``shrunk`` in the folder.
+        example: ``module:callable`` returning example inputs; by default the job's
+            ``data.example``, else the first batch of its ``data.calibration``.
+        round_to: row and column counts of weights that lose some stay multiples of this.
+        approximate: whether constants go that no bias takes over exactly.
+
+    Returns:
+        What was removed, and where the small model is.
+
+    Raises:
+        SessionFileError: there is no finished run, a file of it is damaged, or the output holds
+            something else.
+        ConfigError: the job's model or example cannot be imported or built here.
+        SessionError: nothing can be removed; the text says why.
+    """
+    run = Path(folder)
+    place = run / "shrunk" if output is None else Path(output)
+    _need_free(place)
+    job = finished_job(run)
+    with job_imports(job.directory):
+        session = open_run(run)
+        shrunk = session.shrink(_example(job, example), round_to=round_to, approximate=approximate)
+    if not shrunk.rows:
+        reasons = "".join(f"\n  {stay}" for stay in shrunk.stays)
+        raise SessionError(f"nothing of the run in {run} can be removed:{reasons}")
+    _write(place, session, shrunk)
+    return shrunk, place
+
+
+def _example(job: Job, reference: str | None) -> Any:
+    def find(written: str | None, path: str) -> Call | None:
+        if written is None:
+            return None
+        return load_reference(written, path=path, folder=job.directory)
+
+    found = find(reference, "--example") or find(job.data.example, "data.example")
+    calibration = None if found else find(job.data.calibration, "data.calibration")
+    return example_inputs(job, example=found, calibration=calibration)
+
+
+def _need_free(place: Path) -> None:
+    if place.exists() and not (place / RECORD).is_file():
+        raise SessionFileError(
+            f"{place} exists and holds no model that `tersely shrink` wrote; name another folder "
+            f"with --output",
+            path=place,
+        )
+
+
+def _write(place: Path, session: Session, shrunk: Shrunk) -> None:
+    partial = place.with_name(f"{place.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    session.save(partial / "session")
+    with warnings.catch_warnings():
+        # Whoever finalized it for the run has read the warning.
+        warnings.simplefilter("ignore", FinalizeWarning)
+        model = session.finalize()
+    try:
+        write_tensors(partial / "model.safetensors", own_tensors(model))
+        write_whole(partial / RECORD, json.dumps(shrunk.to_dict(), indent=1) + "\n")
+        if place.exists():
+            shutil.rmtree(place)
+        partial.rename(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        raise SessionFileError(
+            f"{place}: the small model was not written: {error.strerror or error}", path=place
+        ) from error
