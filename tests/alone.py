@@ -29,7 +29,8 @@ import importlib.util
 names = {one.name for one in importlib.metadata.distributions() if one.name.startswith("tersely")}
 for name in sorted(names):
     print(name)
-packages = ["granularity", "pruning", "quantization", "distillation", "shrink", "integrations", "ria"]
+packages = ["granularity", "pruning", "quantization", "distillation", "shrink", "export"]
+packages += ["integrations", "ria"]
 for package in [f"tersely_{name}" for name in packages]:
     if importlib.util.find_spec(package):
         print(package)

@@ -53,7 +53,16 @@ def test_documents_registry_and_command_line_import_no_torch(core):
 
 
 @pytest.mark.parametrize(
-    "family", ["granularity", "pruning", "quantization", "distillation", "shrink", "integrations"]
+    "family",
+    [
+        "granularity",
+        "pruning",
+        "quantization",
+        "distillation",
+        "shrink",
+        "export",
+        "integrations",
+    ],
 )
 def test_the_face_of_a_family_imports_no_torch(family):
     assert json.loads(_run(FIRST_WITH_TORCH, json.dumps([f"tersely_{family}"]))) == []

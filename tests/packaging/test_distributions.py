@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ("distillation", "granularity", "integrations", "pruning", "quantization", "shrink")
+FAMILIES = (
+    "distillation",
+    "export",
+    "granularity",
+    "integrations",
+    "pruning",
+    "quantization",
+    "shrink",
+)
 RECIPE = """\
 pruning:
   algorithm: l1_norm

@@ -22,6 +22,7 @@ from tersely.arithmetic.blocks import resolve_size
 from tersely.arithmetic.quantized_types import storage_type
 
 _OPERATORS = torch.ops.quantized_decomposed
+_MATRIX = 2
 
 
 def dequantize(
@@ -54,11 +55,14 @@ def dequantize(
             integers, scale, zero_point, axis, *limits, stored, out_dtype=out
         )
     elif (group := group_of(size, shape)) is not None:
-        rows = integers.reshape(-1, shape[-1])
+        # A weight that is a matrix already is read without a view, where exporters look for it.
+        is_matrix = len(shape) == _MATRIX
+        rows = integers if is_matrix else integers.reshape(-1, shape[-1])
         scales, zero_points = (one.reshape(rows.shape[0], -1) for one in (scale, zero_point))
         found = _OPERATORS.dequantize_per_channel_group(
             rows, scales, zero_points, *limits, stored, group, out
-        ).reshape(shape)
+        )
+        found = found if is_matrix else found.reshape(shape)
     else:
         found = _OPERATORS.dequantize_per_channel(
             _to_rows(integers, size), scale, zero_point, 0, *limits, stored, out_dtype=out

@@ -129,7 +129,8 @@ class RoundCall:
         size = cut.size_of(value)
         is_whole = cut.kind == "tensor"
         if is_whole:
-            low, high = value.amin(), value.amax()
+            dims = tuple(range(value.ndim))
+            low, high = value.amin(dims), value.amax(dims)
         elif cut.kind == "token":
             # Lengths that may differ from call to call are not counted.
             low, high = value.amin(-1, keepdim=True), value.amax(-1, keepdim=True)

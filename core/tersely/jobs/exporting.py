@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from tersely.document.job import Export
+from tersely.document.job import Export, Job
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.jobs.calibrating import example_inputs
+from tersely.jobs.finished import finished_job, open_run
+from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
+from tersely.json_value import Json
 from tersely.session.session import Session
 
 FOLDER = "exports"
@@ -19,7 +23,7 @@ FOLDER = "exports"
 
 def export(run: Run) -> Run:
     """Write every format that the job asks for."""
-    example = _example(run)
+    example = _example(run.job, run.calls)
     written = []
     for one in run.job.export:
         found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
@@ -51,6 +55,42 @@ def export_one(session: Session, wanted: Export, folder: Path, *, example_inputs
     )
 
 
+def export_run(
+    folder: Path,
+    format: str,
+    *,
+    output: Path | None = None,
+    options: Mapping[str, Json] | None = None,
+    dynamic_shapes: Json = None,
+) -> Exported:
+    """Write the model of a finished run in a format.
+
+    Args:
+        folder: the output folder of a finished run.
+        format: the exporter's name.
+        output: the file or a folder for it; by default the run's ``exports``.
+        options: the exporter's options.
+        dynamic_shapes: ``batch``, or argument -> names of its dimensions, or None.
+
+    Raises:
+        ExportError: the format cannot hold a target, or its consumer computes something else.
+        SessionFileError: there is no finished run.
+    """
+    made = make_exporter(format, options)
+    job = finished_job(folder)
+    session = open_run(folder)
+    with job_imports(job.directory):
+        calls = load_references(job)
+        example = _example(job, calls)
+    return session.export(
+        format,
+        folder / FOLDER / file_name(made) if output is None else output,
+        example_inputs=example,
+        options=options,
+        dynamic_shapes=dynamic_shapes,
+    )
+
+
 def file_name(made: MadeExporter) -> str:
     """Return what the main file of a format is called in a run.
 
@@ -60,8 +100,7 @@ def file_name(made: MadeExporter) -> str:
     return f"model{made.suffix}" if made.suffix else made.record.descriptor.name
 
 
-def _example(run: Run) -> Any:
-    calls = run.calls
+def _example(job: Job, calls: References) -> Any:
     if calls.example is None and calls.calibration is None:
         return None  # some formats need none
-    return example_inputs(run.job, example=calls.example, calibration=calls.calibration)
+    return example_inputs(job, example=calls.example, calibration=calls.calibration)

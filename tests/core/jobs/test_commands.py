@@ -189,3 +189,28 @@ def test_opening_a_page_that_is_not_there_is_an_error(
 
     assert code == 1
     assert capsys.readouterr().err == f"tersely: {no_report(tmp_path / 'report.html')}\n"
+
+
+def test_export_writes_a_format_of_a_finished_run_and_says_what_was_compared(
+    workshop: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+
+    code = status("export", workshop.output, "--format", "toy_names")
+
+    shown = capsys.readouterr().out.splitlines()
+    place = workshop.output / "exports" / "model.txt"
+    assert (code, shown) == (0, [str(place), "31 bytes", "  names: 4"])
+    assert place.read_text().split() == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_export_passes_options_on_and_tells_what_is_refused(
+    workshop: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+
+    code = status("export", workshop.output, "--format", "toy_names", "--option", "fails=refusals")
+
+    assert code == 1
+    assert "toy_names: 4 targets cannot be exported" in capsys.readouterr().err
+    assert not (workshop.output / "exports").exists()

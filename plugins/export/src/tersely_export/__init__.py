@@ -1,0 +1,55 @@
+"""The face of tersely-export: which formats there are; imports no torch."""
+
+from __future__ import annotations
+
+import tersely
+
+tersely_api = 1
+
+_ONNX = {
+    "type": "object",
+    "properties": {
+        "opset": {
+            "description": "The version of the ONNX operators.",
+            "type": "integer",
+            "minimum": 21,
+            "maximum": 23,
+        },
+        "accuracy_level": {
+            "description": "What blocks of 4 bits are multiplied in when the file is checked: 0 "
+            "whatever is fastest, 1 float32, 4 int8.",
+            "enum": [0, 1, 4],
+        },
+        "external_data": {
+            "description": "Whether weights lie in a file of their own; always above 2 GB.",
+            "type": "boolean",
+        },
+        "least_cosine": {
+            "description": "How alike the outputs of onnxruntime and of the session have to be.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+@tersely.hookimpl
+def tersely_exporters() -> list[tersely.ExporterInfo]:
+    """Return the formats of this distribution."""
+    return [
+        tersely.ExporterInfo(
+            name="onnx",
+            implementation="tersely_export.onnx:Onnx",
+            suffix=".onnx",
+            options=_ONNX,
+            summary="ONNX with integer weights, for onnxruntime and OpenVINO.",
+        ),
+        tersely.ExporterInfo(
+            name="pt2",
+            implementation="tersely_export.pt2:Pt2",
+            suffix=".pt2",
+            summary="The exported program of PyTorch, for torch.export.load.",
+        ),
+    ]

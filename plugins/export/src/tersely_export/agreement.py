@@ -1,0 +1,80 @@
+"""How well what another runtime computes agrees with what the session simulates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+import tersely
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """Return the tensors that a model returned, in the order in which it returned them.
+
+    Args:
+        outputs: a tensor, or lists, tuples and mappings of them.
+    """
+    return [one for one in _pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+
+
+def compare(
+    found: Sequence[Tensor], expected: Sequence[Tensor], *, least_cosine: float
+) -> dict[str, float]:
+    """Compare outputs, whole tensors at a time.
+
+    Rounding that flips in one place travels, so the largest difference says little; the cosine of
+    the angle between both says whether they are the same outputs.
+
+    Args:
+        found: what the runtime computed.
+        expected: what the session simulates.
+        least_cosine: how alike both have to be.
+
+    Returns:
+        The smallest cosine, the largest and the mean difference of all outputs.
+
+    Raises:
+        ExportError: there are more or fewer outputs, of another shape, or too different.
+    """
+    shapes = [tuple(one.shape) for one in found], [tuple(one.shape) for one in expected]
+    if shapes[0] != shapes[1]:
+        raise tersely.ExportError(
+            f"the runtime returned outputs of the shapes {shapes[0]}, the session of {shapes[1]}"
+        )
+    cosines, largest, means = [1.0], [0.0], [0.0]
+    for one, other in zip(found, expected, strict=True):
+        if not other.is_floating_point() or other.numel() == 0:
+            continue
+        first, second = one.double().flatten(), other.double().flatten()
+        if not bool(first.isfinite().all()) and bool(second.isfinite().all()):
+            raise tersely.ExportError("the runtime computed values that are not finite")
+        both = first.norm() * second.norm()
+        cosines.append(float(first @ second / both) if float(both) else float(first.equal(second)))
+        largest.append(float((first - second).abs().max()))
+        means.append(float((first - second).abs().mean()))
+    if min(cosines) < least_cosine:
+        raise tersely.ExportError(
+            f"the runtime computes something else than the session simulates: the cosine of both "
+            f"is {min(cosines):.4f}, expected {least_cosine} or more; the largest difference is "
+            f"{max(largest):.4g}"
+        )
+    return {
+        "cosine": min(cosines),
+        "largest_difference": max(largest),
+        "mean_difference": max(means),
+    }
+
+
+def detached_inputs(example_inputs: Any) -> Any:
+    """Return example inputs on the CPU, which runtimes read.
+
+    Args:
+        example_inputs: what the model is called with.
+    """
+    return _pytree.tree_map(
+        lambda one: one.detach().cpu() if isinstance(one, torch.Tensor) else one, example_inputs
+    )

@@ -1,0 +1,182 @@
+"""Reading and changing an ONNX graph: constants, producers, and new nodes in the place of old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import onnx_ir as ir
+
+
+def constant_of(value: ir.Value | None) -> numpy.ndarray | None:
+    """Return what a value is in every call, or None where it depends on the inputs.
+
+    Args:
+        value: any value of a graph.
+    """
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return numpy.asarray(value.const_value.numpy())
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type == "Constant":
+        held = next(iter(node.attributes.values())).value
+        return numpy.asarray(held.numpy() if hasattr(held, "numpy") else held)
+    return _repeated(node) if node.op_type in ("Cast", "Expand") else None
+
+
+def _repeated(node: ir.Node) -> numpy.ndarray | None:
+    found = constant_of(node.inputs[0])
+    if found is None or (node.op_type == "Expand" and found.size != 1):
+        return None
+    if node.op_type == "Expand":
+        return found
+    return found.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
+
+
+def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """Return the node that makes a value if it is one of some types, else None.
+
+    Args:
+        value: any value of a graph.
+        *op_types: the types.
+    """
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type in op_types else None
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Return an input of a node, or None where it is left out.
+
+    Args:
+        node: the node.
+        index: which.
+    """
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def stored(value: ir.Value | None) -> ir.Value | None:
+    """Return a value if it is stored in the model, else None.
+
+    Args:
+        value: any value of a graph.
+    """
+    return value if value is not None and value.is_initializer() else None
+
+
+def axis_of(node: ir.Node) -> int:
+    """Return the axis of a node that quantizes or dequantizes.
+
+    Args:
+        node: the node.
+    """
+    found = node.attributes.get("axis")
+    return 1 if found is None else found.as_int()
+
+
+def number(node: ir.Node, name: str, default: int = 0) -> int:
+    """Return a whole-number attribute of a node.
+
+    Args:
+        node: the node.
+        name: the attribute's name.
+        default: what it is when it is left out.
+    """
+    found = node.attributes.get(name)
+    return default if found is None else found.as_int()
+
+
+class Editor:
+    """Makes nodes before one node, and values that are stored; it keeps the graph it changes.
+
+    Args:
+        graph: the graph.
+        node: where new nodes go.
+    """
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self.graph = graph
+        self.node = node
+
+    def add(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """Insert a node and return its output.
+
+        Args:
+            op_type: the operator.
+            *inputs: its inputs.
+            **attributes: its attributes.
+        """
+        made = ir.node(op_type, inputs, attributes)
+        self.graph.insert_before(self.node, made)
+        return made.outputs[0]
+
+    def store(self, name: str, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
+        """Store an array in the model under a name that is free.
+
+        Args:
+            name: what to call it.
+            array: the values.
+            dtype: the type, or None for the array's own.
+        """
+        free = name
+        count = 0
+        while free in self.graph.initializers:
+            count += 1
+            free = f"{name}_{count}"
+        tensor = (
+            ir.Tensor(numpy.ascontiguousarray(array), name=free)
+            if dtype is None
+            else ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=free)
+        )
+        value = ir.Value(
+            name=free,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self.graph.register_initializer(value)
+        return value
+
+    def replace(self, found: ir.Value) -> None:
+        """Let a value stand for the node's only output, and take the node out.
+
+        Args:
+            found: the value.
+        """
+        old, name = self.node.outputs[0], self.node.outputs[0].name
+        found.shape = old.shape if found.shape is None else found.shape
+        found.type = old.type if found.type is None else found.type
+        old.replace_all_uses_with(found, replace_graph_outputs=True)
+        self.graph.remove(self.node, safe=True)
+        # Values keep the names of the program's nodes, by which layers are compared.
+        old.name = None
+        found.name = name
+
+
+def nodes_of(graph: ir.Graph, *op_types: str) -> Iterator[ir.Node]:
+    """Yield the nodes of some types that are there now.
+
+    Args:
+        graph: the graph, which may change between two of them.
+        *op_types: the types.
+    """
+    for node in list(graph):
+        if node.op_type in op_types and node.graph is graph:
+            yield node
+
+
+def remove_unused(graph: ir.Graph) -> None:
+    """Take out nodes and stored values that nothing reads.
+
+    Args:
+        graph: the graph.
+    """
+    for node in reversed(list(graph)):
+        if not any(out.uses() or out.is_graph_output() for out in node.outputs):
+            graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]

@@ -1,0 +1,177 @@
+"""The quantized layers of a program, each computed again on inputs that another runtime had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+_PRODUCTS = {
+    "linear": (0, 1),
+    "conv1d": (0, 1),
+    "conv2d": (0, 1),
+    "conv3d": (0, 1),
+    "convolution": (0, 1),
+    "conv_transpose1d": (0, 1),
+    "conv_transpose2d": (0, 1),
+    "conv_transpose3d": (0, 1),
+    "mm": (0, 1),
+    "matmul": (0, 1),
+    "addmm": (1, 2),
+    "embedding": (1, 0),
+}
+"""Operator -> positions of its input and its weight."""
+
+_POINTWISE = ("relu", "hardtanh", "clamp")
+_SMALLEST = 1e-4
+"""The share of the largest value below which a difference is the order of sums."""
+
+
+@attrs.frozen(eq=False)
+class Layer:
+    """One operator with a quantized weight.
+
+    Attributes:
+        module: the full name of the module that runs it.
+        source: what its input is before it is rounded.
+        result: what comes out: rounded, where the output is quantized.
+        is_product: whether it multiplies matrices or convolves.
+        weight: the operator that reads its weight.
+        input_scale: the largest step of its input, or None where that is not rounded.
+        output_scale: the step of its output, or None where that is not rounded.
+        tensors: what the program stores, by placeholder.
+    """
+
+    module: str
+    source: Node
+    result: Node
+    is_product: bool
+    weight: Node
+    input_scale: float | None
+    output_scale: float | None
+    tensors: dict[str, Tensor]
+
+    def compute(self, given: Tensor) -> Tensor:
+        """Return what the program makes of an input.
+
+        Args:
+            given: what its input was before it was rounded.
+        """
+        known: dict[Node, Any] = {self.source: given}
+        with torch.no_grad():
+            found: Tensor = self._value(self.result, known)
+        return found
+
+    def step(self, expected: Tensor) -> float:
+        """Return how far two runtimes may be apart: one step, or the order of sums.
+
+        Args:
+            expected: the layer's output.
+        """
+        sums = _SMALLEST * float(expected.abs().max()) + 1e-12
+        if self.output_scale is not None:
+            return self.output_scale + sums
+        if self.input_scale is None:
+            return sums
+        # One input that is rounded the other way moves an output by a step times its weight.
+        weight: Tensor = self._value(self.weight, {})
+        return self.input_scale * float(weight.abs().max()) + sums
+
+    def _value(self, node: Any, known: dict[Node, Any]) -> Any:
+        if not isinstance(node, Node):
+            return node
+        if node not in known:
+            if node.op == "placeholder":
+                known[node] = self.tensors[node.name]
+            else:
+                args = torch.fx.node.map_arg(node.args, lambda one: self._value(one, known))
+                kwargs = torch.fx.node.map_arg(node.kwargs, lambda one: self._value(one, known))
+                known[node] = node.target(*args, **kwargs)  # type: ignore[operator]  # a function
+        return known[node]
+
+
+def layers_of(program: ExportedProgram) -> tuple[Layer, ...]:
+    """Return the operators whose weight a program stores as integers.
+
+    Args:
+        program: the session as one graph.
+    """
+    return tuple(_layers(program))
+
+
+def _layers(program: ExportedProgram) -> Iterator[Layer]:
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    tensors = {
+        place: program.state_dict[name]
+        for place, name in names.items()
+        if name in program.state_dict
+    }
+    for node in program.graph.nodes:
+        kind = _kind(node)
+        if kind not in _PRODUCTS:
+            continue
+        input_at, weight_at = _PRODUCTS[kind]
+        value, weight = node.args[input_at], node.args[weight_at]
+        if not (isinstance(weight, Node) and _reads_stored(weight, tensors)):
+            continue
+        rounding = value if _kind(value).startswith("dequantize") else None
+        source = value if rounding is None else rounding.args[0].args[0]
+        result = _result(node)
+        yield Layer(
+            module=_module_of(node),
+            source=source,
+            result=result,
+            is_product=kind != "embedding",
+            weight=weight,
+            input_scale=None if rounding is None else _scale(rounding, tensors),
+            output_scale=None if result is node else _scale(result, tensors),
+            tensors=tensors,
+        )
+
+
+def _module_of(node: Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
+    # A module that is called again has its name with @ and a number.
+    return str(stack[-1][0]).partition("@")[0] or node.name
+
+
+def _kind(node: Any) -> str:
+    target = node.target if isinstance(node, Node) and node.op == "call_function" else None
+    if not isinstance(target, torch._ops.OpOverload):
+        return ""
+    return str(target._schema.name.partition("::")[2])
+
+
+def _reads_stored(node: Node, tensors: dict[str, Tensor]) -> bool:
+    while _kind(node) in ("permute", "t", "transpose", "view", "reshape"):
+        node = node.args[0]  # type: ignore[assignment]  # the operator's input
+    first = node.args[0] if _kind(node).startswith("dequantize") else None
+    return isinstance(first, Node) and first.name in tensors
+
+
+def _result(node: Node) -> Node:
+    found = node
+    while len(found.users) == 1:
+        (following,) = found.users
+        kind = _kind(following)
+        if kind.startswith("dequantize"):
+            return following
+        if kind not in _POINTWISE and not kind.startswith("quantize"):
+            break
+        found = following
+    return node
+
+
+def _scale(read: Node, tensors: dict[str, Tensor]) -> float | None:
+    scale = read.args[1]
+    if isinstance(scale, (int, float)):
+        return float(scale)
+    if isinstance(scale, Node) and scale.name in tensors:
+        return float(tensors[scale.name].max())
+    return None

@@ -1,0 +1,118 @@
+"""ONNX with integer weights, arranged for the kernels of onnxruntime and OpenVINO."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+
+import tersely
+
+_LARGEST_UNSIGNED = 255
+_LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
+
+
+@attrs.frozen
+class Onnx:
+    """Writes the session's program as ONNX; the check runs it in onnxruntime.
+
+    Attributes:
+        opset: the version of the operators; 23 has attention as one operator.
+        accuracy_level: what onnxruntime multiplies blocks of 4 bits in when the file is checked:
+            0 whatever is fastest, 1 float32, 4 int8. It is a setting of the session that runs
+            the file, ``session.qdq_matmulnbits_accuracy_level``, and no part of it.
+        external_data: whether weights lie in a file of their own, as above 2 GB they always do.
+        least_cosine: how alike the outputs of onnxruntime and of the session have to be.
+    """
+
+    opset: int = 21
+    accuracy_level: int = 4
+    external_data: bool = False
+    least_cosine: float = 0.98
+
+    def __attrs_post_init__(self) -> None:
+        """Look for the libraries before anything is computed."""
+        for name in _LIBRARIES:
+            if importlib.util.find_spec(name) is None:
+                raise tersely.MissingExtraError(
+                    f"an export to onnx needs {name}, which is not installed; install it with: "
+                    f'pip install "tersely-export[onnx]"',
+                    package=name,
+                    extra="onnx",
+                )
+
+    def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
+        """Return the targets that ONNX has no type or operator for.
+
+        Args:
+            source: the session.
+        """
+        return [*_refused_weights(source), *_refused_activations(source)]
+
+    def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
+        """Write the model.
+
+        Args:
+            source: the session.
+            path: the file.
+        """
+        # Late: what merely asks for refusals, as a job does at its start, needs no ONNX.
+        from tersely_export.onnx_model import make_model, save_model
+
+        model = make_model(source.program, opset=self.opset)
+        return save_model(model, path, is_external=self.external_data)
+
+    def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
+        """Compare integers bit for bit, every quantized layer, and the outputs.
+
+        Args:
+            source: the session.
+            path: the file.
+
+        Raises:
+            ExportError: the file holds other integers, or onnxruntime computes something else.
+        """
+        # Late, for the same reason.
+        from tersely_export.onnx_round_trip import check_model
+
+        return check_model(
+            source,
+            path,
+            accuracy_level=self.accuracy_level,
+            least_cosine=self.least_cosine,
+        )
+
+
+def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
+    for name, weight in source.integers.items():
+        qparams = weight.qparams
+        if qparams.zero_point.is_floating_point() and bool(
+            (qparams.zero_point != qparams.zero_point.round()).any()
+        ):
+            yield tersely.Refusal(
+                "its zero points lie between integers, which DequantizeLinear does not have; "
+                "quantize it with an algorithm that chooses whole ones",
+                name,
+            )
+        elif weight.values.dtype == torch.int32 and qparams.dtype != "int32":
+            yield tersely.Refusal(
+                f"{qparams.dtype} has no type of ONNX that holds it; take int16 or fewer bits",
+                name,
+            )
+
+
+def _refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
+    for one in source.activations:
+        if one.quant_min >= 0 and one.quant_max > _LARGEST_UNSIGNED:
+            yield tersely.Refusal(
+                f"{one.dtype} inputs and outputs have no kernels; take uint8, or int16", one.name
+            )
+        elif one.is_dynamic and one.blocks not in ("tensor", "token"):
+            yield tersely.Refusal(
+                "only one scale for the tensor, or one for each token, is computed at each call "
+                "by runtimes; take granularity default or per_token",
+                one.name,
+            )

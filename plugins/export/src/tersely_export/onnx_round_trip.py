@@ -1,0 +1,170 @@
+"""What onnxruntime makes of a file: its integers, its kernels, its layers and its outputs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+import tersely
+from tersely_export.agreement import compare, detached_inputs, tensors_of
+from tersely_export.layers import Layer, layers_of
+from tersely_export.weights import LAYOUT
+
+INTEGER_KERNELS = (
+    "ConvInteger",
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QGemm",
+    "QLinearConv",
+    "QLinearMatMul",
+)
+"""Operators of onnxruntime that multiply integers."""
+
+_FLOAT = 1
+"""The accuracy level at which weights are multiplied by float32 inputs."""
+
+_TOO_FAR = 2.0
+"""Steps at which a layer is another one; two inputs that round the other way are that far apart."""
+
+_LARGEST = 2**30
+"""Bytes of a model whose layers are compared one by one, for which it is held twice."""
+
+
+def check_model(
+    source: tersely.ExportSource, path: Path, *, accuracy_level: int, least_cosine: float
+) -> dict[str, Any]:
+    """Compare a written model with the session.
+
+    Args:
+        source: the session.
+        path: the model's file.
+        accuracy_level: what onnxruntime multiplies blocks of 4 bits in.
+        least_cosine: how alike the outputs have to be.
+
+    Raises:
+        ExportError: it holds other integers, or onnxruntime computes something else.
+    """
+    model = ir.load(path)
+    _need_integers(source, model)
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        session = _session(path, accuracy_level, optimized=optimized)
+        kernels = Counter(
+            node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node
+        )
+    feeds = _feeds(source, {one.name for one in session.get_inputs()})
+    found = [torch.from_numpy(one) for one in session.run(None, feeds)]
+    expected = tensors_of(source.simulate(source.example_inputs))
+    agreement = compare(found, expected, least_cosine=least_cosine)
+    integer = {name: kernels[name] for name in INTEGER_KERNELS if kernels[name]}
+    layers = layers_of(source.program)
+    checks: dict[str, Any] = {
+        "integer_weights_equal": len(source.integers),
+        "quantized_products": sum(one.is_product for one in layers),
+        "integer_kernels": sum(integer.values()),
+        "kernels": integer,
+        **agreement,
+    }
+    if kernels["MatMulNBits"]:
+        checks["accuracy_level"] = accuracy_level
+    if path.stat().st_size < _LARGEST and layers:
+        checks |= _compare_layers(model, path, layers, feeds)
+    return checks
+
+
+def _need_integers(source: tersely.ExportSource, model: ir.Model) -> None:
+    for name, weight in source.integers.items():
+        held = model.graph.initializers.get(name)
+        if held is None or held.const_value is None:
+            raise tersely.ExportError("the file does not hold its integers", target=name)
+        values = held.const_value.numpy()
+        if held.metadata_props.get(LAYOUT) == "transposed":
+            values = values.T
+        if not numpy.array_equal(values.astype(numpy.int64), weight.values.cpu().long().numpy()):
+            raise tersely.ExportError("the file holds other integers", target=name)
+
+
+def _session(
+    model: Path | bytes, accuracy_level: int, *, optimized: Path | None = None
+) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(
+        str(model) if isinstance(model, Path) else model,
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+
+
+def _feeds(source: tersely.ExportSource, wanted: set[str]) -> Mapping[str, numpy.ndarray]:
+    leaves = _pytree.tree_leaves(detached_inputs(source.example_inputs))
+    names = source.program.graph_signature.user_inputs
+    return {
+        str(name): value.numpy()
+        for name, value in zip(names, leaves, strict=True)
+        if isinstance(value, Tensor) and name in wanted
+    }
+
+
+def _compare_layers(
+    model: ir.Model,
+    path: Path,
+    layers: tuple[Layer, ...],
+    feeds: Mapping[str, numpy.ndarray],
+) -> dict[str, Any]:
+    graph = model.graph
+    values = {one.name: one for node in graph for one in node.outputs}
+    known = {*values, *(one.name for one in graph.inputs)}
+    compared = [one for one in layers if {one.source.name, one.result.name} <= known]
+    shown = {one.name for one in graph.outputs}
+    for layer in compared:
+        for name in (layer.source.name, layer.result.name):
+            if name in values and name not in shown:
+                graph.outputs.append(values[name])
+                shown.add(name)
+    # Beside the model, where weights that lie in a file of their own are found.
+    place = path.with_name(f"{path.name}.layers")
+    try:
+        ir.save(model, place)
+        # What a runtime rounds of its own accord is seen at the end, in the outputs.
+        session = _session(place, _FLOAT)
+        names = [one.name for one in session.get_outputs()]
+        found = {**feeds, **dict(zip(names, session.run(None, feeds), strict=True))}
+    finally:
+        place.unlink(missing_ok=True)
+    errors = {}
+    for layer in compared:
+        given = torch.from_numpy(numpy.asarray(found[layer.source.name]))
+        expected = layer.compute(given)
+        result = torch.from_numpy(found[layer.result.name])
+        error = float((result - expected).abs().max()) if expected.numel() else 0.0
+        errors[layer.module] = error / layer.step(expected)
+    worst = max(errors, key=lambda name: errors[name], default=None)
+    if worst is not None and errors[worst] > _TOO_FAR:
+        raise tersely.ExportError(
+            f"onnxruntime computes this layer otherwise than the session does on the same input: "
+            f"{errors[worst]:.1f} steps apart, expected 1",
+            target=worst,
+            format="onnx",
+        )
+    return {
+        "layers_compared": len(compared),
+        "layers_within_one_step": sum(one <= 1.0 for one in errors.values()),
+        "largest_error_in_steps": max(errors.values(), default=0.0),
+    }
