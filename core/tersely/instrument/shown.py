@@ -48,7 +48,7 @@ class Version:
 class _Meta(torch._C._TensorMeta):
     """Counts parameters as instances: `torch.testing` compares tensors of related types only."""
 
-    def __instancecheck__(cls, instance: object) -> bool:  # noqa: N805  # of a metaclass
+    def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, nn.Parameter) or super().__instancecheck__(instance)
 
 
