@@ -180,3 +180,19 @@ def remove_unused(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
+
+
+def forget_traces(graph: ir.Graph) -> None:
+    """Take out the exporter's notes of where in the user's code each node comes from.
+
+    They hold paths and source lines of the machine, and are most of a small file.
+
+    Args:
+        graph: the graph.
+    """
+    for node in graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+    graph.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs):
+        value.metadata_props.clear()

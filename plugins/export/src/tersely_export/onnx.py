@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 import torch
 
 import tersely
+from tersely import contracts
 
 _LARGEST_UNSIGNED = 255
 _LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 
 
 @attrs.frozen
-class Onnx:
+class Onnx(contracts.RunsExport):
     """Writes the session's program as ONNX; the check runs it in onnxruntime.
 
     Attributes:
@@ -84,6 +85,18 @@ class Onnx:
             accuracy_level=self.accuracy_level,
             least_cosine=self.least_cosine,
         )
+
+    def load(self, path: Path, *, threads: int) -> Callable[..., object]:
+        """Return what runs a written model in onnxruntime.
+
+        Args:
+            path: the file.
+            threads: how many threads it computes with.
+        """
+        # Late, for the same reason.
+        from tersely_export.onnx_session import as_module, open_session
+
+        return as_module(open_session(path, self.accuracy_level, threads=threads))
 
 
 def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:

@@ -19,7 +19,7 @@ from tersely_export.activations import (
     keep_residuals_apart,
     shift_to_unsigned,
 )
-from tersely_export.graph import remove_unused
+from tersely_export.graph import forget_traces, remove_unused
 from tersely_export.integer_products import multiply_integers
 from tersely_export.translations import table
 from tersely_export.weights import (
@@ -68,6 +68,7 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
     keep_residuals_apart(graph)
     keep_biases_apart(graph)
     remove_unused(graph)
+    forget_traces(graph)
     return model
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -19,6 +18,7 @@ from torch.utils import _pytree
 import tersely
 from tersely_export.agreement import compare, detached_inputs, tensors_of
 from tersely_export.layers import Layer, layers_of
+from tersely_export.onnx_session import open_session
 from tersely_export.weights import LAYOUT
 
 INTEGER_KERNELS = (
@@ -61,7 +61,7 @@ def check_model(
     _need_integers(source, model)
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        session = _session(path, accuracy_level, optimized=optimized)
+        session = open_session(path, accuracy_level, optimized=optimized)
         kernels = Counter(
             node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node
         )
@@ -97,21 +97,6 @@ def _need_integers(source: tersely.ExportSource, model: ir.Model) -> None:
             raise tersely.ExportError("the file holds other integers", target=name)
 
 
-def _session(
-    model: Path | bytes, accuracy_level: int, *, optimized: Path | None = None
-) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    return onnxruntime.InferenceSession(
-        str(model) if isinstance(model, Path) else model,
-        options,
-        providers=["CPUExecutionProvider"],
-    )
-
-
 def _feeds(source: tersely.ExportSource, wanted: set[str]) -> Mapping[str, numpy.ndarray]:
     leaves = _pytree.tree_leaves(detached_inputs(source.example_inputs))
     names = source.program.graph_signature.user_inputs
@@ -143,7 +128,7 @@ def _compare_layers(
     try:
         ir.save(model, place)
         # What a runtime rounds of its own accord is seen at the end, in the outputs.
-        session = _session(place, _FLOAT)
+        session = open_session(place, _FLOAT)
         names = [one.name for one in session.get_outputs()]
         found = {**feeds, **dict(zip(names, session.run(None, feeds), strict=True))}
     finally:

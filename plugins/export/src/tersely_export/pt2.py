@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 import tersely
+from tersely import contracts
 from tersely_export.agreement import compare, tensors_of
 
 
-class Pt2:
+class Pt2(contracts.RunsExport):
     """Writes what `torch.export.save` writes; the check loads it again and runs it."""
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
@@ -55,3 +56,14 @@ class Pt2:
             tensors_of(found), tensors_of(source.simulate(example)), least_cosine=0.999
         )
         return {"integer_weights_equal": len(source.integers), **agreement}
+
+    def load(self, path: Path, *, threads: int) -> Callable[..., object]:  # PyTorch's
+        """Return what runs a written program: a module, with PyTorch's own number of threads.
+
+        Args:
+            path: the file.
+            threads: how many threads the caller computes with.
+        """
+        with path.open("rb") as stream:
+            module: Callable[..., object] = torch.export.load(stream).module()
+        return module
