@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.errors import SessionFileError
-from tersely.instrument.names import PREFIX, full_name, known_flag, state_buffer
+from tersely.instrument.names import full_name, known_flag, state_buffer
 
 START = ("start_low", "start_high")
 """Parts that hold the range from before a step; no checkpoint holds them."""
@@ -53,16 +53,16 @@ def make_scales(
         has_zero_point: whether the zero point can be other than zero.
         is_following: whether the range follows training.
     """
-    buffers, start = module._buffers, f"{PREFIX}{target}_"
-    buffers[f"{start}scale"] = empty.clone()
+    buffers = module._buffers
+    buffers[state_buffer(target, "scale")] = empty.clone()
     single = empty.float()
     parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
     if is_following:
         parts = (*parts, "low", "high", *START)
-        module._non_persistent_buffers_set.update(f"{start}{part}" for part in START)
+        module._non_persistent_buffers_set.update(state_buffer(target, part) for part in START)
     for part in parts:
-        buffers[f"{start}{part}"] = single.clone()
-    buffers[f"{start}{IN_FORCE}"] = torch.zeros((), device=empty.device)
+        buffers[state_buffer(target, part)] = single.clone()
+    buffers[state_buffer(target, IN_FORCE)] = torch.zeros((), device=empty.device)
 
 
 def are_known(module: nn.Module, target: str) -> bool:

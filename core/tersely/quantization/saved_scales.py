@@ -25,7 +25,7 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
     """
     scale = parts.get("scale")
     for part, tensor in parts.items():
-        if part in ("scale", "low", "high", "input_scale"):
+        if part in ("scale", "zero_point", "low", "high", "input_scale"):
             _need(bound, part, tensor, is_fine=tensor.is_floating_point(), wanted="a float type")
             finite = bool(tensor.isfinite().all())
             _need(bound, part, tensor, is_fine=finite, wanted="finite values")

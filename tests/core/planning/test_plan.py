@@ -77,7 +77,7 @@ def test_a_list_is_no_plan():
         (lambda data: data.pop("targets"), "KeyError('targets')"),
         (lambda data: data["targets"][0].pop("origin"), "KeyError('origin')"),
         (lambda data: data["skipped"].append(5), "TypeError("),
-        (lambda data: data["targets"][0].update(blocks={"size": ["x"]}), "ValueError("),
+        (lambda data: data["targets"][0]["blocks"].update(size=["x"]), "ValueError("),
     ],
     ids=["no targets", "no origin", "no mapping", "no number"],
 )
