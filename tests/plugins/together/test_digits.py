@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -72,3 +74,36 @@ def test_the_job_without_a_loop_of_its_own_reads_the_digits_too(ran: Path) -> No
     weights = load_file(output / "model.safetensors")
     for name, filters in (("conv1", 8), ("conv2", 16), ("conv3", 32)):
         assert int((weights[f"{name}.weight"].flatten(1) == 0).all(1).sum()) == filters
+
+
+def test_the_job_that_deploys_ends_in_a_smaller_file_that_onnxruntime_reads(ran: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder = ran.parents[1]
+    run = "from tersely.jobs.runner import run_job; run_job('deploy.yaml')"
+    subprocess.run([sys.executable, "-c", run], cwd=folder, capture_output=True, check=True)
+    output = folder / "runs" / "deploy"
+
+    report = json.loads((output / "report.json").read_text())
+    sizes, metrics = report["files"], report["metrics"]
+    assert sizes["model.onnx"] == (output / "exports" / "model.onnx").stat().st_size
+    assert sizes["model.onnx"] < 0.2 * sizes["dense"]
+    assert metrics["before.accuracy"] - metrics["after.accuracy"] <= 0.005
+    measured = [[timing["name"] for timing in one["timings"]] for one in report["benchmarks"]]
+    assert measured == [["dense", "finished", "model.onnx"]] * 2
+    assert evaluated(onnxruntime, output, folder) == pytest.approx(
+        metrics["after.accuracy"], abs=0.005
+    )
+
+
+def evaluated(onnxruntime: Any, output: Path, folder: Path) -> float:
+    """The accuracy of the exported file on the test images."""
+    images = (
+        "import numpy, torch; from data import split; _, test = split(); "
+        "numpy.savez('test.npz', x=torch.stack([x for x, _ in test]).numpy(), "
+        "y=torch.tensor([int(y) for _, y in test]).numpy())"
+    )
+    subprocess.run([sys.executable, "-c", images], cwd=folder, check=True)
+    held = numpy.load(folder / "test.npz")
+    session = onnxruntime.InferenceSession(str(output / "exports" / "model.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: held["x"]})
+    return float((found.argmax(1) == held["y"]).mean())
