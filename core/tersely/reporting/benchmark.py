@@ -115,11 +115,21 @@ def _evaluating(candidates: Mapping[str, object]) -> Iterator[None]:
             module.training = True
 
 
+@contextlib.contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _warmed_up(name: str, call: Callable[[], object], *, threads: int) -> _Turn:
     timer = torch_benchmark.Timer("call()", globals={"call": call}, num_threads=threads)
     try:
-        with peak_memory() as peak:
-            timer.timeit(1)
+        with _computing_with(threads), peak_memory() as peak:
+            call()
         duration = min(timer.timeit(1).mean for _ in range(2))
     except Exception as error:  # the candidate is foreign code
         raise _failed(name, error) from error

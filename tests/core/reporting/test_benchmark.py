@@ -147,7 +147,9 @@ def test_the_peak_of_memory_is_that_of_the_first_call() -> None:
 
     peak = result["hungry"].peak_memory
     assert peak is not None
-    assert 0.9 * size < peak < 1.5 * size
+    # An allocator may hold a second block of that size while it gives the first one back.
+    assert 0.9 * size < peak < 2.5 * size
+    assert (result["modest"].peak_memory or 0) < 0.5 * size
 
 
 def test_measurements_survive_json_and_print() -> None:

@@ -10,14 +10,14 @@ import attrs
 import torch
 
 import tersely
-from tersely import contracts
+from tersely.contracts import RunsExport
 
 _LARGEST_UNSIGNED = 255
 _LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 
 
 @attrs.frozen
-class Onnx(contracts.RunsExport):
+class Onnx(RunsExport):
     """Writes the session's program as ONNX; the check runs it in onnxruntime.
 
     Attributes:

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 import tersely
-from tersely import contracts
+from tersely.contracts import RunsExport
 from tersely_export.agreement import compare, tensors_of
 
 
-class Pt2(contracts.RunsExport):
+class Pt2(RunsExport):
     """Writes what `torch.export.save` writes; the check loads it again and runs it."""
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
