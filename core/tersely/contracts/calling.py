@@ -13,8 +13,18 @@ def call_model(model: Callable[..., object], batch: Any) -> object:
         model: the model to call, or what calls it.
         batch: a tensor, a list or tuple, or a mapping.
     """
+    args, kwargs = call_arguments(batch)
+    return model(*args, **kwargs)
+
+
+def call_arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return example inputs or a batch as positional and keyword arguments.
+
+    Args:
+        batch: a tensor, a list or tuple of arguments, or a mapping of keyword arguments.
+    """
     if isinstance(batch, Mapping):
-        return model(**batch)
+        return (), dict(batch)
     if isinstance(batch, (list, tuple)):
-        return model(*batch)
-    return model(batch)
+        return tuple(batch), {}
+    return (batch,), {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from tersely.contracts.calling import call_arguments
 from tersely.errors import ExportError, TerselyError
 from tersely.exporting.dynamic import shapes_of
 from tersely.exporting.preparing import Integers, with_integers
@@ -40,7 +41,7 @@ def make_program(
     Raises:
         ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
     """
-    args, kwargs = arguments_of(example_inputs)
+    args, kwargs = call_arguments(example_inputs)
     dynamic_shapes = shapes_of(example_inputs, dynamic_shapes)
     # Recurrent modules write a list of weights while they are exported.
     flat = {
@@ -75,19 +76,6 @@ def make_program(
     _own(exported)
     _keep_ties(exported)
     return exported
-
-
-def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Return example inputs as positional and keyword arguments.
-
-    Args:
-        example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
-    """
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, (list, tuple)):
-        return tuple(example_inputs), {}
-    return (example_inputs,), {}
 
 
 @contextlib.contextmanager

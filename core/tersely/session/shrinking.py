@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import resolve_size
+from tersely.contracts.calling import call_arguments
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
@@ -35,19 +36,6 @@ def kept_parameters(masks: Iterable[tuple[BoundTarget, Tensor]]) -> dict[str, Te
     }
 
 
-def example_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments of an example.
-
-    Args:
-        example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
-    """
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, (list, tuple)):
-        return tuple(example_inputs), {}
-    return (example_inputs,), {}
-
-
 def cut_model(
     model: nn.Module,
     example_inputs: Any,
@@ -61,7 +49,7 @@ def cut_model(
 
     Args:
         model: the model.
-        example_inputs: as in `example_call`.
+        example_inputs: as in `call_arguments`.
         kept: parameter -> what its mask keeps.
         round_to: row and column counts of weights that lose some stay multiples.
         held: what keeps its shape, and why.
@@ -70,7 +58,7 @@ def cut_model(
     Raises:
         SessionError: the example does not run, or the small model's outputs differ.
     """
-    args, kwargs = example_call(example_inputs)
+    args, kwargs = call_arguments(example_inputs)
     try:
         before = count(model, args, kwargs)
     except Exception as error:
