@@ -36,7 +36,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -48,6 +47,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, cut_saved, move_along
 from tersely.engine.journal import Journal
+from tersely.engine.observers import Observers
 from tersely.engine.optimizing import make_optimizer
 from tersely.engine.run import Run
 from tersely.engine.saver import (
@@ -62,32 +62,6 @@ from tersely.engine.saver import (
 from tersely.instrument.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
-
-
-class Observers(ABC):
-    """What an engine observes in one pass over batches: listen, collect, keep."""
-
-    @property
-    @abstractmethod
-    def is_empty(self) -> bool:
-        """Whether there is nothing to observe."""
-
-    @abstractmethod
-    def listening(self) -> AbstractContextManager[None]:
-        """Observe the model inside the block."""
-
-    @abstractmethod
-    def collect(self) -> None:
-        """Bring together what all processes saw, and check it; the engine is not changed.
-
-        Raises:
-            CalibrationError: a target was not seen, or its values cannot be used. It is raised in
-                every process.
-        """
-
-    @abstractmethod
-    def keep(self) -> None:
-        """Give the engine what was observed."""
 
 
 class Engine(ABC, Generic[AnyRun]):

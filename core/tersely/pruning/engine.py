@@ -21,7 +21,8 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, place_of
 from tersely.engine.journal import Journal
-from tersely.engine.protocol import Engine, Observers
+from tersely.engine.observers import Observers
+from tersely.engine.protocol import Engine
 from tersely.engine.saver import Saved, need_shape, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError

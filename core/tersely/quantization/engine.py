@@ -14,12 +14,13 @@ from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
 from tersely.calibration.watching import module_observers
-from tersely.contracts.quantizer import ChangesAfterStep
+from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, move_along, place_of
 from tersely.engine.journal import Journal
-from tersely.engine.protocol import Engine, Observers
+from tersely.engine.observers import Observers
+from tersely.engine.protocol import Engine
 from tersely.engine.saver import MOVED, Grammar, Parts, Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import CompressionWarning, SessionError
@@ -36,18 +37,9 @@ from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors import Folding, described, foldings_of
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
+from tersely.quantization.given_scales import learn_given, write_given
 from tersely.quantization.integers import IntegerTensor, integers_of
-from tersely.quantization.learned_scales import adopt_learned
-from tersely.quantization.placing import (
-    device_of,
-    learn_given,
-    make_room,
-    place_learned,
-    place_leaves,
-    read_buffer,
-    restore_scales,
-    write_given,
-)
+from tersely.quantization.learned_scales import adopt_learned, place_learned, place_leaves
 from tersely.quantization.producers import (
     Found,
     describe_producers,
@@ -57,6 +49,7 @@ from tersely.quantization.producers import (
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen, rebuilt_seen
 from tersely.quantization.run import QuantizationRun, learned_of, start_runs
 from tersely.quantization.saved_scales import check_learned, check_scales
+from tersely.quantization.scale_buffers import device_of, make_room, read_buffer, restore_scales
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
 from tersely.quantization.targets import target_of
