@@ -35,6 +35,7 @@ from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.mask_values import guard_loading
 from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
+from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
 from tersely.quantization.factors import finished_integers, finished_qparams
@@ -99,6 +100,7 @@ class Session:
         *,
         teacher: nn.Module | None = None,
         example_inputs: Any = None,
+        owners: Owners | None = None,
     ) -> None:
         self.model = model
         self.plan = plan
@@ -118,12 +120,12 @@ class Session:
         self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
         self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
         self._baked_remarks: tuple[str, ...] = ()
-        self._begin(plan)
+        self._begin(plan, owners)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: Plan, owners: Owners | None = None) -> None:
         """Bind a plan to the model, and instrument it; an error leaves the model dense."""
         self.plan = plan
-        binding = bind(plan, self.model)
+        binding = bind(plan, self.model, owners=owners)
         self._context = Context(self.model, binding, self.teacher)
         self._engines = make_engines(self._context)
         wanted = with_folds(wire(binding), binding)
