@@ -37,7 +37,13 @@ from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
-from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
+from tersely.pruning.mask_buffers import (
+    full_mask,
+    is_kept,
+    masked_share,
+    masked_shares,
+    total_sparsity,
+)
 from tersely.quantization.factors import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
@@ -947,7 +953,10 @@ class Session:
                 yield from engine.masks()
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
-        shares = [(bound, masked_share(bound, mask)) for bound, mask in self._masks(event)]
+        masks = list(self._masks(event))
+        shares = [
+            (bound, share) for (bound, _), share in zip(masks, masked_shares(masks), strict=True)
+        ]
         self.history.append(
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )
