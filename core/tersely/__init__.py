@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from tersely.contracts.pruner import Pruner as Pruner
     from tersely.contracts.pruner import PruningTarget as PruningTarget
     from tersely.contracts.pruner import Solution as Solution
+    from tersely.contracts.quantized_weights import QuantizedWeight as QuantizedWeight
     from tersely.contracts.quantizer import Observer as Observer
     from tersely.contracts.quantizer import QuantizationTarget as QuantizationTarget
-    from tersely.contracts.quantizer import QuantizedWeight as QuantizedWeight
     from tersely.contracts.quantizer import Quantizer as Quantizer
     from tersely.contracts.target_plan import TargetPlan as TargetPlan
     from tersely.contracts.tracer import DependencyTracer as DependencyTracer
@@ -149,7 +149,7 @@ _WHERE = {
     "QuantizationEntry": "tersely.document.builders",
     "QuantizationTarget": "tersely.contracts.quantizer",
     "QuantizedActivation": "tersely.contracts.exporter",
-    "QuantizedWeight": "tersely.contracts.quantizer",
+    "QuantizedWeight": "tersely.contracts.quantized_weights",
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",
     "Recipe": "tersely.document.load",
