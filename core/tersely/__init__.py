@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from tersely.errors import CalibrationError as CalibrationError
     from tersely.errors import ConfigError as ConfigError
     from tersely.errors import ExportError as ExportError
+    from tersely.errors import Fix as Fix
     from tersely.errors import MissingExtraError as MissingExtraError
     from tersely.errors import PlacedError as PlacedError
     from tersely.errors import PlanError as PlanError
@@ -137,6 +138,7 @@ _WHERE = {
     "PluginApiError": "tersely.errors",
     "PluginConflictError": "tersely.errors",
     "PluginError": "tersely.errors",
+    "Fix": "tersely.errors",
     "Problem": "tersely.errors",
     "Pruner": "tersely.contracts.pruner",
     "PrunerInfo": "tersely.registry.descriptors",
