@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -10,10 +12,57 @@ from tersely.contracts.quantized_forward import LearnsScales
 from tersely.engine.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.instrument.moving_range import end_step
+from tersely.instrument.names import learned_buffer
 from tersely.quantization.learned_scales import place_learned
 from tersely.quantization.ranges import Seen
-from tersely.quantization.run import QuantizationRun
+from tersely.quantization.run import QuantizationRun, learned_of
 from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
+
+
+def note_given(
+    run: QuantizationRun, given: Mapping[BoundTarget, QParams | None], *, is_frozen: bool
+) -> set[BoundTarget]:
+    """Note whose scales the user gives, and forget what was learned where that changes.
+
+    Args:
+        run: the stage.
+        given: some of its targets, each with its parameters, or None to leave it to the algorithm.
+        is_frozen: whether training leaves them alone.
+
+    Returns:
+        The targets that are frozen now and were not, or the other way around.
+    """
+    before = run.frozen
+    taken = {bound for bound, qparams in given.items() if qparams is not None}
+    run.given = run.given.difference(given).union(taken)
+    run.frozen = before.difference(set(given) - taken).union(taken if is_frozen else ())
+    changed = set(before.symmetric_difference(run.frozen))
+    for bound in changed:
+        for name in learned_of(bound):
+            for module, attribute in bound.owners:
+                module._buffers.pop(learned_buffer(attribute, name), None)
+    return changed
+
+
+def write_all_given(
+    run: QuantizationRun, given: Mapping[BoundTarget, QParams | None], *, has_begun: bool
+) -> None:
+    """Put in force what the user gave of one stage, and let it be learned where that is asked.
+
+    Args:
+        run: the stage.
+        given: some of its targets, each with its parameters, or None to leave it to the algorithm.
+        has_begun: whether the stage has begun.
+
+    Raises:
+        SessionError: what the algorithm learns does not stand for scales and zero points.
+    """
+    for bound, qparams in given.items():
+        if qparams is None:
+            continue
+        write_given(run, bound, qparams)
+        if run.is_learning and bound not in run.frozen and has_begun:
+            learn_given(run, bound)
 
 
 def write_given(run: QuantizationRun, bound: BoundTarget, qparams: QParams) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tersely.contracts.quantized_forward import LearnsScales
 from tersely.engine.binding import BoundTarget
+from tersely.engine.saver import Saved, restore_moments
 from tersely.errors import PluginError
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
 from tersely.instrument.quantizing import Learned
@@ -109,3 +110,17 @@ def place_leaves(
         step = Learned(learner, bare, run.quantize_step(bound, attribute), tuple(leaves))
         put(module, attribute, (step,), place=QUANTIZE)
     return list(leaves.values())
+
+
+def renew_optimizer(run: QuantizationRun, saved: Saved) -> None:
+    """Let a new optimizer move what a stage learns, and remember what one before it did.
+
+    Args:
+        run: a stage; it has no optimizer where it has learned nothing yet.
+        saved: a state with what the optimizer before remembered.
+    """
+    learned = run.all_learned()
+    run.optimizer = None
+    if learned:
+        run.make_optimizer()
+        restore_moments(run.optimizer, learned, saved)
