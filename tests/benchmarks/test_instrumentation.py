@@ -96,9 +96,14 @@ def test_selecting_by_a_pattern_costs_at_most_twice_a_walk_with_it(model, proces
 
 
 @pytest.mark.parametrize(
-    ("recipe", "walks"), [(RECIPE, 20), (QUANTIZATION, 28)], ids=["pruning", "quantization"]
+    ("recipe", "walks"), [(RECIPE, 16), (QUANTIZATION, 43)], ids=["pruning", "quantization"]
 )
 def test_planning_and_attaching_costs_some_walks(model, processor_ratio, recipe, walks):
+    """Measured on a quiet machine: pruning 14.3 (18 before), quantization 38 to 40 (56 before).
+
+    Of these 40 the buffers of scales to come are 21: two tensors for each of two targets a module,
+    and the full collection of garbage that so many objects bring about.
+    """
     found = processor_ratio(
         lambda: plan_and_attach(model, recipe), lambda: seconds(lambda: walk(model)), repeats=7
     )
