@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from tersely.document.source import read_document
+from tersely.document.reading.source import read_document
 
 if TYPE_CHECKING:
     from torch import nn
