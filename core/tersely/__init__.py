@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
     from tersely.reporting.benchmark import benchmark as benchmark
+    from tersely.reporting.plan_summary import summarize_plan as summarize_plan
     from tersely.reporting.report import Report as Report
     from tersely.reporting.timings import Benchmark as Benchmark
     from tersely.session.oneshot import distill as distill
@@ -195,6 +196,7 @@ _WHERE = {
     "register_module_setting": "tersely.registry.registry",
     "registry": "tersely.registry.registry",
     "schema": "tersely.document.schemas.schema",
+    "summarize_plan": "tersely.reporting.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",
     "to_matrices": "tersely.contracts.matrices",
