@@ -54,11 +54,9 @@ def command(runs: tuple[Path, ...], *, html: Path | None, layout: str) -> None:
 def _names(runs: tuple[Path, ...]) -> list[str]:
     """Return what tells the runs apart: their paths without the part that all share."""
     places = [run.absolute() for run in runs]
-    if len(set(places)) < len(places):
-        twice = next(
-            run for run, place in zip(runs, places, strict=True) if places.count(place) > 1
-        )
-        raise click.UsageError(f"{twice} is given twice; compare different runs")
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise click.UsageError(f"{run} is given twice; compare different runs")
     if len(places) == 1:
         return [places[0].name]
     shared = os.path.commonpath(places)

@@ -106,7 +106,7 @@ class Comparison:
 
     @property
     def cost(self) -> Measure | None:
-        """Latency where every run has one, else bytes on disk, or None."""
+        """Latency where every run has one, else bytes on disk; first what differs, or None."""
         return self._first(is_quality=False)
 
     def _first(self, *, is_quality: bool) -> Measure | None:
@@ -115,7 +115,9 @@ class Comparison:
             for one in self.measures
             if None not in one.values and one.name.startswith(_AFTER) == is_quality
         ]
-        whole.sort(key=lambda one: one.is_cost if is_quality else not one.name.startswith(_TIME))
+        if not is_quality:
+            whole = [one for one in whole if one.is_cost]
+            whole.sort(key=lambda one: (len(set(one.values)) == 1, not one.name.startswith(_TIME)))
         return next(iter(whole), None)
 
     def tables(self) -> Iterator[TextTable]:
