@@ -59,7 +59,13 @@ from tersely.session.periods import (
     waiting_stages,
 )
 from tersely.session.places import Places
-from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
+from tersely.session.shrinking import (
+    counts_of,
+    cut_model,
+    kept_parameters,
+    small_plan,
+    with_aliases,
+)
 from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
@@ -124,7 +130,8 @@ class Session:
         """Bind a plan to the model, and instrument it; an error leaves the model dense."""
         self.plan = plan
         binding = bind(plan, self.model)
-        self._context = Context(self.model, binding, self.teacher)
+        count = counts_of(plan, self.model, self.example_inputs)
+        self._context = Context(self.model, binding, self.teacher, count=count)
         self._engines = make_engines(self._context)
         wanted = with_folds(wire(binding), binding)
         wanted = self._engines.quantization.with_padding(wanted, self.model)
