@@ -14,9 +14,10 @@ from tersely.contracts.settings import Budget
 from tersely.errors import PlanError
 from tersely.masking.counted import Removal
 from tersely.shrinking.cuts import cuts_of
+from tersely.shrinking.masked_weights import MaskedWeights
 from tersely.shrinking.operations import Sizes, count_operations
 from tersely.shrinking.program import Program, read_program
-from tersely.shrinking.shrink import MaskedWeights, named_tensors
+from tersely.shrinking.shrink import named_tensors
 from tersely.shrinking.solve import solve
 from tersely.shrinking.walk import walk
 
