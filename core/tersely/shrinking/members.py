@@ -9,7 +9,7 @@ from torch import nn
 
 from tersely.contracts.tracer import SharedChannels
 from tersely.errors import PlanError
-from tersely.planning.templates import Templates
+from tersely.planning.targets.templates import Templates
 from tersely.registry.registry import registry
 from tersely.shrinking.flow import Trace
 from tersely.shrinking.labels import varying
