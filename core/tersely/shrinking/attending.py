@@ -14,6 +14,8 @@ from tersely.shrinking.program import argument, given, shape_of
 
 def trace_attention(trace: Trace, node: Node) -> Flow:
     """Let a head of query, key and value go when all of the head's output goes."""
+    if not trace.has_values:
+        return _tied(trace, node)
     labels = trace.labels
     query, key, value = (trace.tensor(one) for one in given(node)[:3])
     ndim = query.ndim
@@ -45,6 +47,22 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     met = tie_operands(trace, heads, (*query.shape[:-2], 1, 1), "attention")
     rows = [x for x in query.layers if varying(x) == (ndim - 2,)]
     return Flow(shape, (*outs, *rows, *(() if covered else met)), _constant(node, value, repeats))
+
+
+def _tied(trace: Trace, node: Node) -> Flow:
+    """Tie the channels of query, key and value where they have as many, head by head."""
+    query, key, value = (trace.tensor(one) for one in given(node)[:3])
+    repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
+    channels = [
+        [_repeated(layer, times) for layer in flow.layers if layer.shape[-1] > 1]
+        for flow, times in ((query, 1), (key, repeats), (value, repeats))
+    ]
+    met = [trace.labels.joined(layers) for layers in channels]
+    for other in met[1:]:
+        if met[0] is not None and other is not None and met[0].shape[-1] == other.shape[-1]:
+            trace.labels.tie(met[0], other)
+    out = met[2]
+    return Flow(shape_of(node), () if out is None else (out,))
 
 
 def _masking(trace: Trace, mask: Flow) -> Flow:

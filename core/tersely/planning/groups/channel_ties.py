@@ -21,7 +21,7 @@ from tersely.registry.kinds import TRACER
 from tersely.registry.record import Registration
 from tersely.registry.registry import registry
 
-DEFAULT_TRACER = "torch_pruning"
+DEFAULT_TRACER = "exported_graph"
 
 _REQUESTS: tuple[Shared, ...] = ("sparse_ratio", "sparse_threshold")
 

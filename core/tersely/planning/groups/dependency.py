@@ -58,7 +58,7 @@ def auto_dependency_groups(
             channels; targets of another granularity are left as they are.
         example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
             mapping of keyword arguments, on the model's device.
-        tracer: the name of the dependency tracer; by default that of ``torch_pruning``.
+        tracer: the name of the dependency tracer; by default ``exported_graph``.
 
     Returns:
         A new config list; the one given is not changed.

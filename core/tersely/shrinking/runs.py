@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
-from torch_pruning.ops import OPTYPE
+from torch import Tensor
 
-from tersely_shrink.graph import MODULE_TYPES, Graph, State
-from tersely_shrink.spaces import ChannelSpaces
+from tersely.shrinking.labels import EqualParts, Grid, Labels, reduced, varying
 
 Place = tuple[int, int]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class Partition:
     """Channels that are cut into equally long runs.
 
     Attributes:
-        classes: the class of each channel; None where no module makes it.
+        classes: the class of each channel.
         length: channels in a run.
     """
 
-    classes: tuple[int | None, ...]
+    classes: tuple[int, ...]
     length: int
 
 
@@ -31,20 +30,29 @@ class Runs:
     """Everything in a network that cuts channels into equal runs.
 
     Grouped convolutions and group norms cut what enters and leaves them, views into heads and
-    splits cut what they view. A depthwise convolution has one channel in each group, which goes
-    with its group, so it cuts nothing.
+    splits cut what they view.
 
     Args:
-        graph: the traced model.
-        spaces: its channels.
+        labels: what a walk collected.
     """
 
-    def __init__(self, graph: Graph, spaces: ChannelSpaces) -> None:
-        self._partitions = tuple(
-            Partition(spaces.classes(state, channels), length)
-            for state, length, channels in _constraints(graph, spaces)
-            if 1 <= length < channels
-        )
+    def __init__(self, labels: Labels) -> None:
+        component = labels.components()
+        found: dict[Partition, None] = {}
+        for constraint in labels.constraints:
+            if isinstance(constraint, EqualParts):
+                parts = component[constraint.parts]
+            elif isinstance(constraint, Grid):
+                parts = _heads(component[constraint.layer])
+            else:
+                continue
+            # A batch and its heads in one dimension repeat the same runs.
+            rows = list(dict.fromkeys(map(tuple, parts.tolist())))
+            is_whole = len(rows[0]) > 1 and all(len(set(row)) == 1 for row in rows)
+            if len(rows) > 1 and not is_whole:  # what goes whole is equally large by itself
+                classes = tuple(one for row in rows for one in row)
+                found[Partition(classes, len(rows[0]))] = None
+        self._partitions = tuple(found)
 
     def of(self, groups: Sequence[Sequence[int]]) -> list[int]:
         """Return in how many runs each group of channels has to be pruned evenly.
@@ -63,21 +71,13 @@ class Runs:
         return [len(classes) // length for classes, length in zip(groups, lengths, strict=True)]
 
 
-def _constraints(graph: Graph, spaces: ChannelSpaces) -> Iterator[tuple[State, int, int]]:
-    for node in graph.nodes:
-        if node.type not in MODULE_TYPES:
-            continue
-        pruner = graph.dependencies.get_pruner_of_module(node.module)
-        for state, groups in (
-            (graph.leaving(node), pruner.get_out_channel_groups(node.module)),
-            (graph.entering(node), pruner.get_in_channel_groups(node.module)),
-        ):
-            count = graph.count(state)
-            is_passed = node.type in (OPTYPE.DEPTHWISE_CONV, OPTYPE.GN) and groups == count
-            if count is not None and groups > 1 and not is_passed:
-                yield state, count // groups, count
-    for cut in spaces.edges.cuts:
-        yield cut.state, cut.length, cut.channels
+def _heads(layer: Tensor) -> Tensor:
+    """The classes of a view as rows of equal length; one row where only one dimension matters."""
+    small = reduced(layer)
+    dims = varying(small)
+    if len(dims) < 2:  # noqa: PLR2004  # channels that differ along one dimension are not cut
+        return small.reshape(1, -1)
+    return small.reshape(-1, small.shape[dims[-1]])
 
 
 def _run_lengths(partition: Partition, owners: dict[int, list[Place]]) -> dict[int, int]:
@@ -105,12 +105,12 @@ def _run_lengths(partition: Partition, owners: dict[int, list[Place]]) -> dict[i
     return found
 
 
-def _places(classes: Sequence[int | None], owners: dict[int, list[Place]]) -> list[Place | None]:
+def _places(classes: Sequence[int], owners: dict[int, list[Place]]) -> list[Place | None]:
     seen: dict[int, int] = {}
     places: list[Place | None] = []
     for one in classes:
-        candidates = [] if one is None else owners.get(one, [])
-        if one is None or not candidates:
+        candidates = owners.get(one, [])
+        if not candidates:
             places.append(None)
             continue
         # Channels that are tied to themselves occur several times, in the same order.
