@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
-
+from tersely.extras import extra
 from tersely.reporting.comparison import Comparison, pareto
 from tersely.reporting.page import page_environment
+
+with extra("report", purpose="a page of runs compared"):
+    from markupsafe import Markup
 
 _LEAST = 3  # two points make no frontier
 

@@ -175,7 +175,7 @@ def test_finished_runs_are_compared(
 ) -> None:
     first, second, page = tmp_path / "first", tmp_path / "second", tmp_path / "compared.html"
     status("run", workshop.file, "--output", first)
-    quarter = {"op_types": ["Linear"], "sparse_ratio": 0.25}
+    quarter = {"op_names": ["0"], "sparse_ratio": 0.25}
     workshop.write(recipe={"pruning": {"algorithm": "toy", "config_list": [quarter]}})
     status("run", workshop.file, "--output", second)
     capsys.readouterr()
