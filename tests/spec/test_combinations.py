@@ -97,8 +97,9 @@ def cases(all_families):
 def test_the_keys_are_those_of_the_schema():
     schema = json.loads((spec_directory() / "config_list.schema.json").read_text(encoding="utf-8"))
     keys = set(schema["$defs"]["pruning_target"]["properties"])
-    # Three more by what they say; mask_value goes with add.
-    assert keys - {*KEYS} == {"granularity", "apply_method", "mask_value"}
+    # Three more by what they say; mask_value goes with add, dependency_parts with a group.
+    others = {"granularity", "apply_method", "mask_value", "dependency_parts"}
+    assert keys - {*KEYS} == others
 
 
 def test_every_pair_of_keys_has_a_case(cases):

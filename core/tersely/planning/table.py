@@ -20,6 +20,7 @@ _SHOWN_KEYS = (
     "global_group_id",
     "dependency_group_id",
     "internal_metric_block",
+    "dependency_parts",
     "granularity",
     "quant_dtype",
     "quant_scheme",

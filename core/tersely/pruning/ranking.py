@@ -189,6 +189,7 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         global_group=setting.global_group_id,
         dependency_group=setting.dependency_group_id,
         internal_blocks=setting.internal_metric_block,
+        parts=setting.dependency_parts,
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, settle
-from tersely.shrinking.labels import Layer, varying
+from tersely.shrinking.labels import Layer, are_alike, varying
 from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import argument, given, shape_of
 
@@ -50,16 +50,16 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
 
 
 def _tied(trace: Trace, node: Node) -> Flow:
-    """Tie the channels of query, key and value where they have as many, head by head."""
+    """Tie the channels of query, key and value head by head, or whole heads."""
     query, key, value = (trace.tensor(one) for one in given(node)[:3])
     repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
     channels = [
-        [_repeated(layer, times) for layer in flow.layers if layer.shape[-1] > 1]
+        [_repeated(layer, times) for layer in flow.layers if layer.shape[-2] == 1]
         for flow, times in ((query, 1), (key, repeats), (value, repeats))
     ]
     met = [trace.labels.joined(layers) for layers in channels]
     for other in met[1:]:
-        if met[0] is not None and other is not None and met[0].shape[-1] == other.shape[-1]:
+        if met[0] is not None and other is not None and are_alike(met[0], other):
             trace.labels.tie(met[0], other)
     out = met[2]
     return Flow(shape_of(node), () if out is None else (out,))
