@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from tersely.document.spec import spec_directory
+from tersely.document.schemas.spec import spec_directory
 
 KEYS = (
     "sparse_ratio",

@@ -15,10 +15,10 @@ from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.data import PlanData
-from tersely.planning.descriptors import descriptor_of
 from tersely.planning.remarks import Shadowed, Skipped, Unmatched
-from tersely.planning.rows import setting_of
-from tersely.planning.shadows import Shadows
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.stages.shadows import Shadows
+from tersely.planning.targets.rows import setting_of
 
 FORMAT = 1
 

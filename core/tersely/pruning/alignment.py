@@ -9,12 +9,12 @@ from torch import Tensor
 from tersely.arithmetic.blocks import resolve_size
 from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, SessionError
-from tersely.instrument.masks import spatial_dims
+from tersely.instrument.masks.masks import spatial_dims
 from tersely.masking.align import align_kept, place_kept
-from tersely.planning.addresses import INPUT, OUTPUT, parse_address
-from tersely.planning.draft import claimed_address
-from tersely.planning.granularity import implementation
-from tersely.planning.signature import signature_of
+from tersely.planning.stages.draft import claimed_address
+from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address
+from tersely.planning.targets.granularity import implementation
+from tersely.planning.targets.signature import signature_of
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
 
 

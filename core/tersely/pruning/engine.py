@@ -26,8 +26,8 @@ from tersely.engine.protocol import Engine
 from tersely.engine.saver import Saved, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
-from tersely.instrument.holding import HeldWeight
-from tersely.instrument.mask_values import need_whole
+from tersely.instrument.masks.holding import HeldWeight
+from tersely.instrument.masks.mask_values import need_whole
 from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze

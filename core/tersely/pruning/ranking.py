@@ -18,9 +18,9 @@ from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
-from tersely.planning.descriptors import descriptor_of
-from tersely.planning.granularity import divide
-from tersely.planning.pattern import pattern_problems
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.targets.granularity import divide
+from tersely.planning.targets.pattern import pattern_problems
 
 
 @attrs.frozen(eq=False)

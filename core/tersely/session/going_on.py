@@ -11,8 +11,8 @@ import torch
 from tersely.contracts.kinds import Method
 from tersely.engine.journal import Journal
 from tersely.engine.saver import Saved
-from tersely.instrument.attaching import detach_instruments
-from tersely.instrument.suspending import snapshot, suspended
+from tersely.instrument.modules.attaching import detach_instruments
+from tersely.instrument.modules.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install

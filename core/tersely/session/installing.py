@@ -14,9 +14,9 @@ from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
-from tersely.instrument.attaching import Attachments, attach_instruments, detach_instruments
-from tersely.instrument.fused import keep_fused_layers_off
-from tersely.instrument.suspending import suspended
+from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
+from tersely.instrument.modules.fused import keep_fused_layers_off
+from tersely.instrument.modules.suspending import suspended
 from tersely.planning.plan import Plan
 from tersely.quantization.folds import with_folds
 from tersely.quantization.integers import IntegerTensor
