@@ -9,7 +9,7 @@ from torch import nn
 
 from tersely.contracts.tracer import ChannelBlocks, SharedChannels
 from tersely.errors import PlanError
-from tersely.planning.templates import Templates
+from tersely.planning.targets.templates import Templates
 from tersely.registry.registry import registry
 from tersely.shrinking.alike import cut_alike
 from tersely.shrinking.flow import Trace
