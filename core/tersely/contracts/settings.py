@@ -6,6 +6,7 @@ Each class is made of the resolved keys of a target by ``of``, and keeps them fo
     sparse_ratio             PruningSetting.sparse_ratio    None
     min_sparse_ratio         .min_sparse_ratio              0
     max_sparse_ratio         .max_sparse_ratio              1
+    budget                   .budget                        elements
     internal_metric_block    .internal_metric_block         1
     dependency_parts         .dependency_parts              1
     align                    .align (an `Align`)            None
@@ -29,6 +30,12 @@ from tersely.contracts.frozen_json import FrozenMapping, thawed
 from tersely.json_value import Json
 
 Scheme: TypeAlias = Literal["symmetric", "affine"]
+
+Budget: TypeAlias = Literal["elements", "parameters", "macs"]
+"""What the ratio of a global group is counted in: see `PruningSetting.budget`."""
+
+DEFAULT_BUDGET: Budget = "elements"
+"""What the ratio of a global group counts where nothing is written."""
 
 DEFAULT_GRANULARITY = "default"
 """The granularity that stands for the algorithm's own."""
@@ -107,6 +114,8 @@ class PruningSetting(_Keys):
         max_sparse_ratio: the share of blocks that is masked at most.
         global_group_id: the group that shares one budget, or None.
         dependency_group_id: the group that shares one decision, or None.
+        budget: what the ratio of the global group counts: masked elements, or what shrinking with
+            the masks removes, in parameters or in multiply-accumulate operations of the model.
         granularity: which elements share a decision, as the document spells it.
         internal_metric_block: equal runs of blocks, in each of which the ratio is met.
         dependency_parts: equal parts of the blocks, of which block i of all shares one decision.
@@ -121,6 +130,7 @@ class PruningSetting(_Keys):
     max_sparse_ratio: float = 1
     global_group_id: str | int | None = None
     dependency_group_id: str | int | None = None
+    budget: Budget = DEFAULT_BUDGET
     granularity: Json = attrs.field(default=DEFAULT_GRANULARITY, hash=False)
     internal_metric_block: int = 1
     dependency_parts: int = 1
@@ -157,6 +167,11 @@ class PruningSetting(_Keys):
     def is_grouped(self) -> bool:
         """Whether the target decides together with others."""
         return self.global_group_id is not None or self.dependency_group_id is not None
+
+    @property
+    def is_counted_small(self) -> bool:
+        """Whether the ratio counts what shrinking removes, which only a run of the model shows."""
+        return self.budget != DEFAULT_BUDGET
 
     @property
     def is_default_granularity(self) -> bool:

@@ -10,6 +10,7 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, block_numel, count_blocks
+from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 
 Ratio: TypeAlias = float | Fraction
 
@@ -30,6 +31,7 @@ class Member:
         maximum: the share of blocks that is masked at most.
         global_group: id of the group that shares one budget, or None.
         dependency_group: id of the group that shares one decision, or None.
+        budget: what the ratio of the global group counts.
         internal_blocks: number of equal runs in which the ratio is met, or None.
         parts: equal parts of the blocks, of which block i of all shares one decision.
         is_expendable: whether nobody else reads the importance, so that the decision may take its
@@ -46,6 +48,7 @@ class Member:
     maximum: Ratio = 1
     global_group: str | int | None = None
     dependency_group: str | int | None = None
+    budget: Budget = DEFAULT_BUDGET
     internal_blocks: int | None = None
     parts: int = 1
     is_expendable: bool = False

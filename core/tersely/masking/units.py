@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 from tersely.errors import PlanError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member, Ratio
@@ -33,6 +34,7 @@ class Unit:
         maximum: the share of blocks that is masked at most.
         keep: blocks kept in every row whatever the ratio says, or None.
         global_group: id of the group that shares one budget, or None.
+        budget: what the ratio of that group counts.
         is_expendable: whether decisions may take the place of the rows in memory.
     """
 
@@ -47,6 +49,7 @@ class Unit:
     maximum: Ratio
     keep: int | None
     global_group: str | int | None
+    budget: Budget = DEFAULT_BUDGET
     is_expendable: bool = False
 
     @property
@@ -92,6 +95,7 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
     ratio: Ratio | None = _first(member.ratio for member in members)
     threshold: float | None = _first(member.threshold for member in members)
     global_group: str | int | None = _first(member.global_group for member in members)
+    counted = (member.budget for member in members if member.budget != DEFAULT_BUDGET)
     return Unit(
         name=name,
         indices=tuple(indices),
@@ -104,6 +108,7 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
         maximum=min((member.maximum for member in members), key=as_fraction),
         keep=first.blocks.keep,
         global_group=global_group,
+        budget=next(counted, DEFAULT_BUDGET),
         is_expendable=len(members) == 1 and first.is_expendable and first.parts == 1,
     )
 

@@ -19,6 +19,7 @@ _SHOWN_KEYS = (
     "max_sparse_ratio",
     "global_group_id",
     "dependency_group_id",
+    "budget",
     "internal_metric_block",
     "dependency_parts",
     "granularity",

@@ -188,6 +188,7 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         maximum=_due(setting.max_sparse_ratio, factor) if setting.max_sparse_ratio < 1 else 1,
         global_group=setting.global_group_id,
         dependency_group=setting.dependency_group_id,
+        budget=setting.budget,
         internal_blocks=setting.internal_metric_block,
         parts=setting.dependency_parts,
     )

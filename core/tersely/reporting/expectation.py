@@ -108,7 +108,8 @@ def _ranking_request(target: TargetPlan, setting: PruningSetting) -> str:
     if setting.max_sparse_ratio < 1:
         words.append(f"at most {float(setting.max_sparse_ratio):.4g}")
     if setting.global_group_id is not None:
-        words.append(f"over group {setting.global_group_id}")
+        of = f" of {setting.budget}" if setting.is_counted_small else ""
+        words.append(f"{of} over group {setting.global_group_id}".strip())
     if setting.dependency_group_id is not None:
         words.append(f"as one with {setting.dependency_group_id}")
     return ", ".join(words)

@@ -84,7 +84,8 @@ def shrink_installed(
         )
     if not found.cuts:
         return GoingOn(installation, shrunk)
-    small = _put_on_small_model(installation, found, states, optimizer)
+    counted = example_inputs if installation.context.count is not None else None
+    small = _put_on_small_model(installation, found, states, optimizer, example_inputs=counted)
     return GoingOn(small, shrunk, (record_of(found.cuts, found.undoing, installation.model),))
 
 
@@ -93,6 +94,8 @@ def _put_on_small_model(
     found: Shrinking,
     states: States,
     optimizer: torch.optim.Optimizer | None,
+    *,
+    example_inputs: Any,
 ) -> Installation:
     """Put everything on the cut model anew; an error puts all of it back."""
     model = before.model
@@ -108,7 +111,8 @@ def _put_on_small_model(
         if optimizer is not None:
             cut_optimizer(optimizer, model, cuts)
         detach_instruments(before.attachments)
-        after = install(plan, model, before.context.teacher)
+        teacher = before.context.teacher
+        after = install(plan, model, teacher, example_inputs=example_inputs)
         _restore_small(before, after, small)
         if optimizer is not None:
             for engine in after.engines:

@@ -98,7 +98,7 @@ class Session:
         self._state: State = "attached"
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
-        self._installation = install(plan, model, teacher)
+        self._installation = install(plan, model, teacher, example_inputs=example_inputs)
         self._values: Installation | Finished = self._installation
         self._guard: RemovableHandle | None = guard_loading(model)
 

@@ -17,6 +17,9 @@ from tersely.json_value import Json
 
 SHRINK = "shrink"
 _GROUPS = "dependency_groups"
+_BUDGET = "budget"
+COUNTED = ("parameters", "macs")
+"""Budgets that count what shrinking removes, for which the model is run."""
 
 
 def shrink_of(stage: Mapping[str, Json], period: Period) -> Shrink | None:
@@ -205,6 +208,21 @@ def _asking(holder: Json, kind: Kind) -> Iterator[Path]:
             yield (*path, SHRINK)
         for stage in stages_in(item, path):
             yield from ((*stage.path, key) for key in (_GROUPS, SHRINK) if stage.data.get(key))
+            yield from _budgets(stage)
+
+
+def _budgets(stage: Place) -> Iterator[Path]:
+    entries = stage.data.get("config_list")
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if not isinstance(entry, dict):
+            continue
+        path = (*stage.path, "config_list", index)
+        settings = entry.get("target_settings")
+        nested = settings.items() if isinstance(settings, dict) else ()
+        places = [(path, entry), *(((*path, "target_settings", key), one) for key, one in nested)]
+        for place, setting in places:
+            if isinstance(setting, dict) and setting.get(_BUDGET) in COUNTED:
+                yield (*place, _BUDGET)
 
 
 def _meaning(written: Json) -> Shrink | None:

@@ -23,12 +23,19 @@ from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
 from tersely.registry.registry import registry
 
 _RANKING = ("sparse_ratio", "sparse_threshold", "global_group_id", "dependency_group_id")
-_BOUNDS = ("min_sparse_ratio", "max_sparse_ratio")
-_RANKED_ONLY = (*_RANKING, *_BOUNDS, "internal_metric_block", "dependency_parts")
+_RANKED_ONLY = (
+    *_RANKING,
+    "min_sparse_ratio",
+    "max_sparse_ratio",
+    "internal_metric_block",
+    "dependency_parts",
+    "budget",
+)
 _COMPANIONS = {
     "mask_value": "apply_method",
     "projection": "link",
     "dependency_parts": "internal_metric_block",
+    "budget": "global_group_id",
 }
 """Keys that no template has, and the key whose targets they reach as shortcuts (rule T4)."""
 
