@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 
+from tersely.engine.cutting import Held
 from tersely.shrinking.flow import Flow, Trace, settle
 from tersely.shrinking.labels import Layer, are_alike, varying
 from tersely.shrinking.pointwise import tie_operands
@@ -95,3 +96,17 @@ def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
     if repeats > 1 and held.shape[-3] > 1:
         held = held.repeat_interleave(repeats, held.ndim - 3)
     return settle(held)
+
+
+def packed_attention(model: nn.Module) -> Held:
+    """Return what keeps its shape since the forward of an attention module computes with it.
+
+    Args:
+        model: the model.
+    """
+    reason = "torch.nn.MultiheadAttention insists on its width"
+    return {
+        (path, "in_proj_weight"): reason
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
+    }
