@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tersely.contracts.quantizer import QuantizationTarget as QuantizationTarget
     from tersely.contracts.quantizer import Quantizer as Quantizer
     from tersely.contracts.target_plan import TargetPlan as TargetPlan
+    from tersely.contracts.tracer import ChannelBlocks as ChannelBlocks
     from tersely.contracts.tracer import DependencyTracer as DependencyTracer
     from tersely.contracts.tracer import SharedChannels as SharedChannels
     from tersely.document.builders import DistillationEntry as DistillationEntry
@@ -116,6 +117,7 @@ _WHERE = {
     "CalibrationError": "tersely.errors",
     "Choose": "tersely.contracts.pruner",
     "ConfigError": "tersely.errors",
+    "ChannelBlocks": "tersely.contracts.tracer",
     "DependencyTracer": "tersely.contracts.tracer",
     "DependencyTracerInfo": "tersely.registry.descriptors",
     "DistillationEntry": "tersely.document.builders",

@@ -35,6 +35,7 @@ def member(given, models):
         global_group=given.get("global_group_id"),
         dependency_group=given.get("dependency_group_id"),
         internal_blocks=given.get("internal_metric_block"),
+        parts=given.get("dependency_parts", 1),
     )
 
 

@@ -8,6 +8,7 @@ Each class is made of the resolved keys of a target by ``of``, and keeps them fo
     max_sparse_ratio         .max_sparse_ratio              1
     budget                   .budget                        elements
     internal_metric_block    .internal_metric_block         1
+    dependency_parts         .dependency_parts              1
     align                    .align (an `Align`)            None
     mask_value               .mask_value                    -1000
     quant_dtype              QuantizationSetting.quant_dtype    int8
@@ -19,6 +20,7 @@ Each class is made of the resolved keys of a target by ``of``, and keeps them fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, cast
 
@@ -116,6 +118,7 @@ class PruningSetting(_Keys):
             the masks removes, in parameters or in multiply-accumulate operations of the model.
         granularity: which elements share a decision, as the document spells it.
         internal_metric_block: equal runs of blocks, in each of which the ratio is met.
+        dependency_parts: equal parts of the blocks, of which block i of all shares one decision.
         align: the target whose mask this one follows, or None when it is ranked itself.
         apply_method: ``mul`` or ``add``.
         mask_value: what ``add`` adds where the mask removes.
@@ -130,6 +133,7 @@ class PruningSetting(_Keys):
     budget: Budget = DEFAULT_BUDGET
     granularity: Json = attrs.field(default=DEFAULT_GRANULARITY, hash=False)
     internal_metric_block: int = 1
+    dependency_parts: int = 1
     align: Align | None = None
     apply_method: Literal["mul", "add"] = DEFAULT_MASKING
     mask_value: float = -1000.0
@@ -151,6 +155,13 @@ class PruningSetting(_Keys):
     def is_additive(self) -> bool:
         """Whether the mask is added instead of multiplied."""
         return self.apply_method == "add"
+
+    @property
+    def runs(self) -> int:
+        """In how many runs of decisions the ratio is met; those that parts repeat count once."""
+        return self.internal_metric_block // math.gcd(
+            self.internal_metric_block, self.dependency_parts
+        )
 
     @property
     def is_grouped(self) -> bool:

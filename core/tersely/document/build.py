@@ -24,6 +24,7 @@ from tersely.registry.registry import registry
 
 _INTEGER_KEYS = (
     "internal_metric_block",
+    "dependency_parts",
     "granularity",
     "align",
     "global_group_id",

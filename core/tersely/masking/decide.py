@@ -114,7 +114,12 @@ def _keep_from_threshold(unit: Unit, threshold: float) -> Tensor:
 def _place(rows: Tensor, unit: Unit, members: Sequence[Member], kept: list[Tensor | None]) -> None:
     for index in unit.indices:
         importance = members[index].importance
-        decision = from_rows(rows, unit.scope, tuple(importance.shape)).to(importance.device)
+        parts = members[index].parts
+        shape = tuple(importance.shape) if parts == 1 else (members[index].decisions,)
+        decision = from_rows(rows, unit.scope, shape).to(importance.device)
+        if parts > 1:
+            kept[index] = decision.repeat(parts).reshape(importance.shape)
+            continue
         # Members of a group must not share memory: each mask is its target's own.
         kept[index] = decision if len(unit.indices) == 1 else decision.clone()
 

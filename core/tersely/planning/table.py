@@ -21,6 +21,7 @@ _SHOWN_KEYS = (
     "dependency_group_id",
     "budget",
     "internal_metric_block",
+    "dependency_parts",
     "granularity",
     "quant_dtype",
     "quant_scheme",

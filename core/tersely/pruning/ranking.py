@@ -190,6 +190,7 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         dependency_group=setting.dependency_group_id,
         budget=setting.budget,
         internal_blocks=setting.internal_metric_block,
+        parts=setting.dependency_parts,
     )
 
 

@@ -61,7 +61,8 @@ def stacks_of(
     alone = []
     for index, (one, scores) in enumerate(zip(ranked, importances, strict=True)):
         setting = one.bound.plan.pruning
-        if scores.numel() > SMALL or setting.is_grouped or setting.internal_metric_block > 1:
+        is_divided = setting.internal_metric_block > 1 or setting.dependency_parts > 1
+        if scores.numel() > SMALL or setting.is_grouped or is_divided:
             alone.append(index)
             continue
         # Targets alike share their setting and blocks.

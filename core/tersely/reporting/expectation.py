@@ -161,7 +161,7 @@ class DependencyBounds:
 
     def runs(self, target: TargetPlan) -> int:
         """Return in how many runs of blocks the ratio is met apart."""
-        return math.lcm(*(one.internal_metric_block for one in self._members(target)))
+        return math.lcm(*(one.runs for one in self._members(target)))
 
     def _members(self, target: TargetPlan) -> Sequence[PruningSetting]:
         group = target.pruning.dependency_group_id

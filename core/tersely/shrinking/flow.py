@@ -154,7 +154,7 @@ class Trace:
             layers = tuple(
                 self.labels.new([size if d == dim else 1 for d in range(len(shape))])
                 for dim, size in enumerate(shape)
-                if size > 1
+                if size > 1 and name not in self.labels.unlabelled
             )
             self.roots[name] = Flow(shape, layers, read=lambda: self.source.read(name), name=name)
         return self.roots[name]

@@ -77,10 +77,12 @@ class Labels:
         count: labels so far, the pinned label 0 included.
         constraints: in the order in which they were found.
         reasons: label -> why it stays.
+        unlabelled: parameters and buffers of which nothing is labelled.
     """
 
     def __init__(self) -> None:
         self.count = 1
+        self.unlabelled: frozenset[str] = frozenset()
         self.constraints: list[Constraint] = []
         self.reasons: dict[int, str] = {}
         self._ties: list[Tensor] = []
@@ -172,6 +174,17 @@ def spread(layers: Sequence[Layer]) -> list[Layer]:
     padded = [(1,) * (ndim - layer.ndim) + tuple(layer.shape) for layer in layers]
     shape = [max(sizes) for sizes in zip(*padded, strict=True)]
     return [layer.expand(shape) for layer in layers]
+
+
+def are_alike(first: Layer, second: Layer) -> bool:
+    """Tell whether two layers have as many positions along the last dimension, or one of them one.
+
+    Args:
+        first: a layer.
+        second: another.
+    """
+    sizes = {first.shape[-1], second.shape[-1]}
+    return len(sizes - {1}) <= 1
 
 
 def varying(layer: Layer) -> tuple[int, ...]:

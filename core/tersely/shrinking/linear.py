@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, aligned, settle
-from tersely.shrinking.labels import Layer, varying
+from tersely.shrinking.labels import Layer, are_alike, varying
 from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import argument, given, operator_name, shape_of
 from tersely.shrinking.reading import Reader, largest, read_positions, values_along, vector
@@ -112,14 +112,14 @@ def _tied(trace: Trace, node: Node, first: Flow, second: Flow, shape: tuple[int,
     """Tie what is summed over on both sides; what a score was summed over also to its values."""
     ndim = len(shape)
     left, right = ([aligned(layer, ndim) for layer in flow.layers] for flow in (first, second))
-    summed = trace.labels.joined([layer for layer in left if layer.shape[-1] > 1])
-    other = trace.labels.joined([layer for layer in right if layer.shape[-2] > 1])
+    summed = trace.labels.joined([layer for layer in left if layer.shape[-2] == 1])
+    other = trace.labels.joined([layer for layer in right if layer.shape[-1] == 1])
     if summed is not None and other is not None:
         trace.labels.tie(summed, other.transpose(-1, -2))
         trace.scored[node] = summed
-    values = trace.labels.joined([layer for layer in right if layer.shape[-1] > 1])
+    values = trace.labels.joined([layer for layer in right if layer.shape[-2] == 1])
     scored = trace.scored.get(given(node)[0])
-    if values is not None and scored is not None and scored.shape[-1] == values.shape[-1]:
+    if values is not None and scored is not None and are_alike(scored, values):
         trace.labels.tie(scored, values)
     rows = [layer for layer in left if layer.shape[-2] > 1]
     columns = [] if values is None else [values]

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 from torch import nn
 
-from tersely.contracts.tracer import SharedChannels
+from tersely.contracts.tracer import ChannelBlocks, SharedChannels
 from tersely.errors import PlanError
 from tersely.planning.targets.templates import Templates
 from tersely.registry.registry import registry
+from tersely.shrinking.alike import cut_alike
 from tersely.shrinking.flow import Trace
 from tersely.shrinking.labels import varying
 from tersely.shrinking.program import Program
@@ -99,26 +100,37 @@ def share(members: Sequence[Member], runs: Runs) -> list[SharedChannels]:
         runs: what cuts channels into runs.
 
     Raises:
-        PlanError: parameters share some channels only, or in another order; one sentence for each
-            such group.
+        PlanError: parameters share some channels only, or in another order, and cannot be cut into
+            the same blocks; one sentence for each such group.
     """
     groups = _connected(members)
+    cuttings = [cut_alike([member.classes for member in group]) for group in groups]
     problems = [
-        _problem(group)
-        for group in groups
-        if any(member.classes != group[0].classes for member in group)
+        _problem(group) for group, found in zip(groups, cuttings, strict=True) if found is None
     ]
     if problems:
         raise PlanError(problems)
-    counts = runs.of([group[0].classes for group in groups])
+    known = [
+        (group, found) for group, found in zip(groups, cuttings, strict=True) if found is not None
+    ]
+    counts = runs.of([_blocks(group, found) for group, found in known])
     return [
         SharedChannels(
             parameters=tuple(member.name for member in group),
             runs=count,
-            is_tied_to_itself=len(set(group[0].classes)) < len(group[0].classes),
+            cuttings=() if all(one == ChannelBlocks() for one in found) else found,
         )
-        for group, count in zip(groups, counts, strict=True)
+        for (group, found), count in zip(known, counts, strict=True)
     ]
+
+
+def _blocks(group: Sequence[Member], cuttings: Sequence[ChannelBlocks]) -> dict[int, int]:
+    """The block of each class."""
+    return {
+        one: cutting.block_of(place, len(member.classes))
+        for member, cutting in zip(group, cuttings, strict=True)
+        for place, one in enumerate(member.classes)
+    }
 
 
 def _connected(members: Sequence[Member]) -> list[list[Member]]:
@@ -148,6 +160,6 @@ def _problem(group: Sequence[Member]) -> str:
     modules = ", ".join(one.name.rpartition(".")[0] for one in group[:_LISTED])
     return (
         f"{listed}{more} share some of their output channels, but not all of them in one order, "
-        f"as after a concatenation or repeated heads; a dependency_group_id ties channel i of "
-        f"each to channel i of all, so leave some of them out, with exclude_op_names: [{modules}]"
+        f"as after a concatenation, and no equally many blocks of each go together; leave some of "
+        f"them out, with exclude_op_names: [{modules}]"
     )

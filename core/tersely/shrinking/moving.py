@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, arguments, call, settle
-from tersely.shrinking.labels import EqualParts, Grid, Layer, reduced, varying
-from tersely.shrinking.program import argument, given, operator_name, shape_of
+from tersely.shrinking.labels import EqualParts, Layer, reduced, varying
+from tersely.shrinking.program import given, operator_name, shape_of
 from tersely.shrinking.ties import Ties
+from tersely.shrinking.tying import beside, keep_grids, tie_moved
 
 NAMES = frozenset(
     [
@@ -69,11 +70,6 @@ NAMES = frozenset(
 )
 
 
-_BY_NUMBERS = frozenset(["roll", "index", "index_select"])
-_ROLLED_DIMS = 2
-"""Where ``roll`` has its dimensions among its arguments."""
-
-
 def is_moving(trace: Trace, node: Node) -> bool:
     """Tell whether an operator moves elements to places that do not depend on the input.
 
@@ -119,7 +115,7 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     }
     columns = _columns(trace, list(flows.values()))
     if isinstance(trace.labels, Ties):
-        _tie_moved(trace, trace.labels, node, columns)
+        tie_moved(trace, trace.labels, node, columns)
     runs = []
     for column in columns:
         layers = {
@@ -129,6 +125,8 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         first = column[0]
         if "pad" in operator_name(node) and all(first.shape[d] == 1 for d in _padded(node)):
             runs.append([first])  # a border is no channel of its own
+        elif (together := beside(trace, node, column)) is not None:
+            runs.append([together])
         else:
             runs.append(_outputs(run_on(node, {**others, **layers})))
     known = {one: flow.known() for one, flow in flows.items()} if trace.has_values else {}
@@ -145,62 +143,11 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     for i, value in enumerate(values if several else [values]):
         own = tuple(reduced(run[i]) for run in runs)
         own = tuple(layer for layer in own if bool((layer != 0).any()))
-        _keep_grids(trace, [column[0] for column in columns] if len(flows) == 1 else [], own)
+        keep_grids(trace, [column[0] for column in columns] if len(flows) == 1 else [], own)
         constant = settle(constants[i]) if constants else None
         read = _reader(node, flows, others, i if several else None)
         made.append(Flow(tuple(value.shape), own, constant, read))
     return tuple(made) if several else made[0]
-
-
-def _keep_grids(trace: Trace, before: Sequence[Layer], after: Sequence[Layer]) -> None:
-    """What goes of a layer along several dimensions is whole slices."""
-    if not isinstance(trace.labels, Ties):
-        for layer in after:
-            if len(varying(layer)) > 1:
-                trace.labels.constraints.append(Grid(layer))
-        return
-    for was, now in zip(before, after, strict=False):
-        if trace.labels.moved(was, now):
-            trace.labels.constraints.append(Grid(now))
-
-
-def _tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence[Layer]]) -> None:
-    """Tie or doubt channels that an operator moves by numbers of its own."""
-    name = operator_name(node)
-    for layer, *_ in columns:
-        ndim = layer.ndim
-        if name == "pixel_shuffle" and layer.shape[ndim - 3] > 1:
-            # Channels that become one channel of more positions go together.
-            rest = layer.shape[ndim - 2 :]
-            split = layer.reshape(*layer.shape[: ndim - 3], -1, int(given(node)[1]) ** 2, *rest)
-            labels.tie_along(split, [ndim - 2])
-        elif name == "slice":
-            _tie_slice(trace, node, layer)
-        elif name in _BY_NUMBERS and set(varying(layer)) & _numbered_dims(node, ndim):
-            labels.doubt(
-                layer, f"{name} moves channels by a number that does not follow how many there are"
-            )
-
-
-def _numbered_dims(node: Node, ndim: int) -> set[int]:
-    """The dimensions along which an operator moves by numbers."""
-    if operator_name(node) == "index":
-        return {dim for dim, one in enumerate(given(node)[1]) if one is not None}
-    if operator_name(node) == "index_select":
-        return {int(given(node)[1]) % ndim}
-    dims = given(node)[2] if len(given(node)) > _ROLLED_DIMS else range(ndim)
-    return {dim % ndim for dim in dims}
-
-
-def _tie_slice(trace: Trace, node: Node, layer: Layer) -> None:
-    """A slice that is one of several of its size needs all of them to lose equally many."""
-    dim = int(argument(node, 1, "dim", 0)) % layer.ndim
-    if varying(layer) != (dim,):
-        return
-    size, length = layer.shape[dim], shape_of(node)[dim]
-    start = int(argument(node, 2, "start", None) or 0) % size
-    if 1 < length < size and size % length == 0 and start % length == 0:
-        trace.labels.constraints.append(EqualParts(layer.reshape(-1, length), may_vanish=False))
 
 
 def _equal_parts(trace: Trace, runs: Sequence[Sequence[Layer]]) -> None:

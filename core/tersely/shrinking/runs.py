@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 from torch import Tensor
@@ -54,21 +54,23 @@ class Runs:
                 found[Partition(classes, len(rows[0]))] = None
         self._partitions = tuple(found)
 
-    def of(self, groups: Sequence[Sequence[int]]) -> list[int]:
-        """Return in how many runs each group of channels has to be pruned evenly.
+    def of(self, groups: Sequence[Mapping[int, int]]) -> list[int]:
+        """Return in how many runs the blocks of each group have to be pruned evenly.
 
         Args:
-            groups: the classes of the channels of each group.
+            groups: the block of each class of channels, for each group.
         """
-        owners: dict[int, list[Place]] = {}
-        for number, classes in enumerate(groups):
-            for position, one in enumerate(classes):
-                owners.setdefault(one, []).append((number, position))
-        lengths = [len(classes) for classes in groups]
+        owners = {
+            one: (number, block)
+            for number, blocks in enumerate(groups)
+            for one, block in blocks.items()
+        }
+        counts = [max(blocks.values()) + 1 for blocks in groups]
+        lengths = list(counts)
         for partition in self._partitions:
             for number, length in _run_lengths(partition, owners).items():
                 lengths[number] = math.gcd(lengths[number], length)
-        return [len(classes) // length for classes, length in zip(groups, lengths, strict=True)]
+        return [count // length for count, length in zip(counts, lengths, strict=True)]
 
 
 def _heads(layer: Tensor) -> Tensor:
@@ -80,9 +82,12 @@ def _heads(layer: Tensor) -> Tensor:
     return small.reshape(-1, small.shape[dims[-1]])
 
 
-def _run_lengths(partition: Partition, owners: dict[int, list[Place]]) -> dict[int, int]:
+def _run_lengths(partition: Partition, owners: Mapping[int, Place]) -> dict[int, int]:
     """Length of the runs that a partition demands of each group it concerns."""
-    places = _places(partition.classes, owners)
+    places = [owners.get(one) for one in partition.classes]
+    rows = [places[at : at + partition.length] for at in range(0, len(places), partition.length)]
+    if partition.length > 1 and all(len(set(row)) == 1 for row in rows):
+        return {}  # each run is one block, which goes whole
     # Parts of a concatenation lose equally much only in runs that fit all of them.
     boundaries = [
         one
@@ -105,21 +110,7 @@ def _run_lengths(partition: Partition, owners: dict[int, list[Place]]) -> dict[i
     return found
 
 
-def _places(classes: Sequence[int], owners: dict[int, list[Place]]) -> list[Place | None]:
-    seen: dict[int, int] = {}
-    places: list[Place | None] = []
-    for one in classes:
-        candidates = owners.get(one, [])
-        if not candidates:
-            places.append(None)
-            continue
-        # Channels that are tied to themselves occur several times, in the same order.
-        count = seen[one] = seen.get(one, -1) + 1
-        places.append(candidates[count % len(candidates)])
-    return places
-
-
 def _is_seam(before: Place | None, after: Place | None) -> bool:
     if before is None or after is None:
         return before is not after
-    return before[0] != after[0] or after[1] != before[1] + 1
+    return before[0] != after[0] or after[1] not in (before[1], before[1] + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -15,13 +15,17 @@ class Ties(Labels):
     What keeps a channel from being removed is no tie, so nothing is pinned here. Several layers of
     one tensor, and all that one position stands for, go together.
 
+    Args:
+        buffers: names of tensors that tie nothing, as tables of positions that many layers read.
+
     Attributes:
         doubts: label -> why it is not known what goes with it.
         sources: channels in the order in which a view cut them, shape (channels,).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Iterable[str]) -> None:
         super().__init__()
+        self.unlabelled = frozenset(buffers)
         self.doubts: dict[int, str] = {}
         self.sources: list[Layer] = []
 
@@ -87,7 +91,8 @@ class Ties(Labels):
         if len(was) < len(now):
             self.sources.append(before.reshape(-1))
             return True
-        if len(was) > len(now) and not self._is_in_order(after, before.shape[was[-1]]):
+        is_merged = len(was) > len(now) and before.numel() == after.numel()
+        if is_merged and not self._is_in_order(after, before.shape[was[-1]]):
             largest = max(was, key=lambda dim: (before.shape[dim], -dim))
             self.tie_along(before, [dim for dim in was if dim != largest])
         return False

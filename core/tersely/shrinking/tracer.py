@@ -43,14 +43,12 @@ class ExportedGraphTracer:
         twin = _twin(model)
         with _isolated(twin):
             program = _program(twin, example_inputs)
-        tensors = {
-            **dict(twin.named_parameters(remove_duplicate=False)),
-            **dict(twin.named_buffers(remove_duplicate=False)),
-        }
+        buffers = dict(twin.named_buffers(remove_duplicate=False))
+        tensors = {**dict(twin.named_parameters(remove_duplicate=False)), **buffers}
         own = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
         known = {name: own[id(tensors[name])] for name in tensors}
         program = _renamed(program, known)
-        labels = Ties()
+        labels = Ties(known[name] for name in buffers)
         trace = walk(program, Unread(tensors), labels=labels)
         names = {name: known[name] for name in parameters}
         return share(members_of(twin, program, trace, labels, names), Runs(labels))

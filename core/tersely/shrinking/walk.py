@@ -13,6 +13,7 @@ from tersely.engine.cutting import Held
 from tersely.shrinking.attending import trace_attention
 from tersely.shrinking.convolution import NAME, trace_convolution
 from tersely.shrinking.flow import Flow, Source, Trace, arguments
+from tersely.shrinking.gating import trace_glu
 from tersely.shrinking.labels import Labels
 from tersely.shrinking.linear import NAMES as PRODUCTS
 from tersely.shrinking.linear import trace_product
@@ -169,6 +170,7 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (lambda trace, node: NAME.match(operator_name(node)) is not None, trace_convolution),
     (_named(["scaled_dot_product_attention"]), trace_attention),
     (lambda trace, node: is_recurrent(node), trace_recurrent),
+    (_named(["glu"]), trace_glu),
     (_named(NORMS), trace_norm),
     (_named(["embedding"]), trace_embedding),
     (_is_reduction, trace_reduction),

@@ -37,6 +37,22 @@ def tied():
 
 
 @pytest.fixture
+def keys_of():
+    """What each module's entry says of its channels."""
+
+    def keys_of(model, inputs, types=LAYERS):
+        given = [{"op_types": present(model, types), "sparse_ratio": 0.5}]
+        said = ("dependency_group_id", "internal_metric_block", "dependency_parts", "granularity")
+        found = {}
+        for entry in tersely.auto_dependency_groups(model, given, inputs):
+            for name in entry.get("op_names", ()):
+                found[name] = {key: entry[key] for key in said if key in entry}
+        return found
+
+    return keys_of
+
+
+@pytest.fixture
 def refusal():
     """The whole message with which a model is refused."""
 

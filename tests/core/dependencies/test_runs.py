@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional
 
 import tersely
-from tersely.planning.resolve import PlanWarning
 
 HEADS = 4
 
@@ -131,13 +130,6 @@ def test_query_key_and_value_are_tied_and_lose_equally_many_in_each_head(tied, t
 @pytest.mark.parametrize("how", ["unbind", "index", "split"])
 def test_a_packed_projection_loses_equally_many_in_each_head_of_each_part(tied, tokens, how):
     assert tied(Packed(how), tokens) == ([["embed", "out"]], {"qkv": 3 * HEADS})
-
-
-def test_a_packed_projection_is_warned_of(tokens):
-    given = [{"op_names": ["qkv"], "sparse_ratio": 0.5}]
-
-    with pytest.warns(PlanWarning, match=r"qkv\.weight \(internal_metric_block 12\)"):
-        tersely.auto_dependency_groups(Packed("unbind"), given, tokens)
 
 
 def test_an_attention_module_is_cut_by_heads_and_tied_at_its_output(tied, tokens):

@@ -324,3 +324,22 @@ def test_that_holds_for_unequal_widths(tied, image):
 @pytest.mark.parametrize("way", [torch.add, lambda a, b: torch.stack([a, b], 1).mean(1)])
 def test_what_meets_in_the_output_is_tied(tied, image, way):
     assert tied(Outputs(way), image) == ([["a", "b"]], {})
+
+
+class Patches(nn.Module):
+    """A class token before patches, learned positions, and a residual layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.down = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.zeros(1, 5, 8))
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        return x + self.down(x)
+
+
+def test_a_class_token_and_positions_have_the_channels_of_the_patches(tied, image):
+    assert tied(Patches(), image) == ([["patches", "down"]], {})

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from torch import nn
 
+from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
@@ -73,10 +74,11 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
         index, target = own[name]
         keys = tie.keys_for(target)
         if keys:
-            alike = (id(target.setting), *keys.items())
+            alike = (id(target.setting), *((key, str(one)) for key, one in keys.items()))
             if alike not in settings:
                 settings[alike] = with_keys(target, **keys)
-            draft.targets[index] = attrs.evolve(target, setting=settings[alike])
+            blocks = Blocks(tie.block_size(target)) if tie.cutting.rows > 1 else target.blocks
+            draft.targets[index] = attrs.evolve(target, setting=settings[alike], blocks=blocks)
 
 
 def with_keys(target: TargetPlan, **keys: object) -> PruningSetting:

@@ -109,13 +109,13 @@ def ties_of(
     loose: list[str] = []
     for shared in found:
         members = _requested([targets[name] for name in shared.parameters])
-        problems += _contradictions(members)
-        own = [one.pruning.internal_metric_block for one in members]
+        problems += _contradictions(members, shared)
+        own = [one.pruning.runs for one in members]
         runs = math.lcm(shared.runs, *own)
         group = _group_id(members, taken)
         taken.add(group)
         for member in members:
-            ties[member.name] = Tie(group, runs)
+            ties[member.name] = Tie(group, runs, shared.cutting_of(member.name))
         if shared.is_tied_to_itself:
             loose += [f"{one.name} (internal_metric_block {runs})" for one in members]
     if problems:
@@ -153,7 +153,7 @@ def _group_id(members: Sequence[TargetPlan], taken: set[Json]) -> Json:
     )
 
 
-def _contradictions(members: Sequence[TargetPlan]) -> list[str]:
+def _contradictions(members: Sequence[TargetPlan], shared: SharedChannels) -> list[str]:
     problems = []
     for key in (*_REQUESTS, DEPENDENCY):
         given = first_by_value(key, members)
@@ -165,7 +165,7 @@ def _contradictions(members: Sequence[TargetPlan]) -> list[str]:
                 f"{_listed(members)} share their output channels and are pruned at the same "
                 f"positions, so they need one {key}; found {shown}"
             )
-    counts = {_count(member): member for member in members}
+    counts = {_count(member, shared): member for member in members}
     if len(counts) > 1:
         shown = " and ".join(f"{count} ({one.name})" for count, one in counts.items())
         problems.append(
@@ -175,10 +175,12 @@ def _contradictions(members: Sequence[TargetPlan]) -> list[str]:
     return problems
 
 
-def _count(target: TargetPlan) -> int:
+def _count(target: TargetPlan, shared: SharedChannels) -> int:
     assert target.blocks is not None  # targets without are left out before
     assert target.shape is not None  # as above
-    return math.prod(count_blocks(target.blocks.size, target.shape))
+    cutting = shared.cutting_of(target.name)
+    channels = math.prod(count_blocks(target.blocks.size, target.shape))
+    return channels // (cutting.parts * cutting.rows)
 
 
 def _listed(members: Sequence[TargetPlan]) -> str:

@@ -49,8 +49,9 @@ def auto_dependency_groups(
 
     Targets whose channels meet in an addition or a multiplication, or pass through a depthwise
     convolution, get one ``dependency_group_id``. ``internal_metric_block`` is set where groups of
-    a convolution or heads of an attention have to stay equally large. Everything else that the
-    config list says stays in effect; ids that it gives already are kept.
+    a convolution or heads of an attention have to stay equally large, ``dependency_parts`` where
+    one weight packs several, ``granularity`` where neighbouring channels go together. Everything
+    else that the config list says stays in effect; ids that it gives already are kept.
 
     Args:
         model: the model, which is not touched.

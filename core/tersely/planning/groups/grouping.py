@@ -167,7 +167,8 @@ def _check_blocks(group: str, members: Sequence[TargetPlan], draft: Draft) -> No
     counts: dict[int, TargetPlan] = {}
     for member in members:
         if member.blocks is not None and member.shape is not None:
-            counts.setdefault(math.prod(count_blocks(member.blocks.size, member.shape)), member)
+            blocks = math.prod(count_blocks(member.blocks.size, member.shape))
+            counts.setdefault(blocks // member.pruning.dependency_parts, member)
     if len(counts) > 1:
         shown = ", ".join(f"{count} ({member.name})" for count, member in counts.items())
         draft.problems.append(
@@ -175,7 +176,7 @@ def _check_blocks(group: str, members: Sequence[TargetPlan], draft: Draft) -> No
             f"pruned at the same positions"
         )
         return
-    runs = math.lcm(*(member.pruning.internal_metric_block for member in members))
+    runs = math.lcm(*(member.pruning.runs for member in members))
     for count, member in counts.items():
         if count % runs:
             draft.problems.append(

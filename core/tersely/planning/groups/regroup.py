@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from tersely.contracts.target_plan import TargetPlan
+from tersely.contracts.tracer import ChannelBlocks
 from tersely.document.entries import EXCLUDES, SELECTORS
 from tersely.document.recipe import Entry
 from tersely.json_value import Json
@@ -21,23 +22,36 @@ class Tie:
 
     Attributes:
         group: its ``dependency_group_id``, or None.
-        runs: its ``internal_metric_block``; 1 where nothing has to be said.
+        runs: equal runs of its blocks that lose equally many; 1 where nothing has to be said.
+        cutting: how its channels become blocks.
     """
 
     group: Json
     runs: int
+    cutting: ChannelBlocks
 
     def keys_for(self, target: TargetPlan) -> dict[str, Json]:
         """Return the keys that the target's setting lacks."""
         keys: dict[str, Json] = {}
         if self.group not in (None, target.pruning.dependency_group_id):
             keys["dependency_group_id"] = self.group
-        if self.runs not in (1, target.pruning.internal_metric_block):
-            keys["internal_metric_block"] = self.runs
+        runs = 1 if self.runs == 1 else self.runs * self.cutting.parts
+        if runs not in (1, target.pruning.internal_metric_block):
+            keys["internal_metric_block"] = runs
+        if self.cutting.parts not in (1, target.pruning.dependency_parts):
+            keys["dependency_parts"] = self.cutting.parts
+        if self.cutting.rows > 1:
+            keys["granularity"] = list(self.block_size(target))
         return keys
 
+    def block_size(self, target: TargetPlan) -> tuple[int, ...]:
+        """Return the size of a block of the target's channels."""
+        rank = len(target.shape or ())
+        dim = min(target.output_dim, rank - 1)
+        return tuple(self.cutting.rows if one == dim else -1 for one in range(rank))
 
-Change = tuple[tuple[str, tuple[tuple[str, Json], ...]], ...]
+
+Change = tuple[tuple[str, tuple[tuple[str, Json | tuple[Json, ...]], ...]], ...]
 """For each target of a module the keys to add; equal for modules that can share an entry."""
 
 
@@ -88,10 +102,18 @@ def regroup(
 
 def _change(targets: Sequence[TargetPlan], ties: Mapping[str, Tie]) -> Change:
     return tuple(
-        (target.target, tuple(keys.items()))
+        (target.target, tuple((key, _frozen(value)) for key, value in keys.items()))
         for target in targets
         if target.name in ties and (keys := ties[target.name].keys_for(target))
     )
+
+
+def _frozen(value: Json) -> Json | tuple[Json, ...]:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _thawed(keys: Sequence[tuple[str, Json | tuple[Json, ...]]]) -> dict[str, Json]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in keys}
 
 
 def _is_shortcut(change: Change, targets: Sequence[TargetPlan], entry: Entry) -> bool:
@@ -120,8 +142,8 @@ def _own_entry(
     }
     if is_shortcut:
         _, keys = change[0]
-        return {"op_names": list(names), **rest, **dict(keys)}
+        return {"op_names": list(names), **rest, **_thawed(keys)}
     settings = dict(rest.get("target_settings") or {})
     for target, keys in change:
-        settings[target] = {**(settings.get(target) or {}), **dict(keys)}
+        settings[target] = {**(settings.get(target) or {}), **_thawed(keys)}
     return {"op_names": list(names), **rest, "target_settings": settings}

@@ -85,7 +85,9 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
             f"sparse_threshold or align, so nothing of it will be masked"
         )
     if first.blocks is None or (
-        first.blocks.keep is None and first.pruning.internal_metric_block == 1
+        first.blocks.keep is None
+        and first.pruning.internal_metric_block == 1
+        and first.pruning.dependency_parts == 1
     ):
         return
     # Targets with these settings have blocks of their own, one object for each shape.
@@ -107,10 +109,15 @@ def _is_idle(target: TargetPlan) -> bool:
 
 
 def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None:
-    runs = target.pruning.internal_metric_block
+    setting = target.pruning
+    _check_divisor(target, where, "internal_metric_block", setting.internal_metric_block, draft)
+    _check_divisor(target, where, "dependency_parts", setting.dependency_parts, draft)
+
+
+def _check_divisor(target: TargetPlan, where: str, key: str, runs: int, draft: Draft) -> None:
     if runs == 1 or target.blocks is None or target.shape is None:
         return
-    where = f"{where}: internal_metric_block {runs}"
+    where = f"{where}: {key} {runs}"
     if target.blocks.scope is not None:
         granularity = target.pruning.granularity
         draft.problems.append(
@@ -120,7 +127,8 @@ def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None
         return
     count = math.prod(count_blocks(target.blocks.size, target.shape))
     if count % runs:
-        draft.problems.append(f"{where} does not divide its {count} blocks into equal runs")
+        kind = "runs" if key == "internal_metric_block" else "parts"
+        draft.problems.append(f"{where} does not divide its {count} blocks into equal {kind}")
 
 
 def _check_pattern(target: TargetPlan, where: str, draft: Draft) -> None:

@@ -28,9 +28,15 @@ _RANKED_ONLY = (
     "min_sparse_ratio",
     "max_sparse_ratio",
     "internal_metric_block",
+    "dependency_parts",
     "budget",
 )
-_COMPANIONS = {"mask_value": "apply_method", "projection": "link", "budget": "global_group_id"}
+_COMPANIONS = {
+    "mask_value": "apply_method",
+    "projection": "link",
+    "dependency_parts": "internal_metric_block",
+    "budget": "global_group_id",
+}
 """Keys that no template has, and the key whose targets they reach as shortcuts (rule T4)."""
 
 
