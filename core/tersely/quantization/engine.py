@@ -420,14 +420,14 @@ class Quantization(Engine[QuantizationRun]):
             return qparams.evolve(block_size=seen.blocks)
         return qparams.evolve(block_size=tuple(-1 if n == 1 else 1 for n in qparams.scale.shape))
 
-    def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
-        """Return the integers of every quantized parameter and buffer."""
-        found = []
+    def integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        """Return every quantized parameter and buffer with what computes its integers."""
+        found: list[tuple[BoundTarget, Callable[[], IntegerTensor]]] = []
         for run in self.runs:
             for bound in (*run.parameters, *run.derived):
                 qparams = self.qparams_of(run, bound)
                 if qparams is not None and run.is_simulated(bound):
-                    found.append((bound, integers_of(run, bound, qparams)))
+                    found.append((bound, partial(integers_of, run, bound, qparams)))
         return found
 
     def foldings(self) -> tuple[list[Folding], dict[BoundTarget, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -766,7 +767,7 @@ class Session:
         self._need_to_export("export")
         source = make_source(
             self.model,
-            self._baked_integers or self._all_integers(),
+            self._making_integers(),
             self.plan.targets,
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,
@@ -930,6 +931,11 @@ class Session:
         return [one for engine in self._engines for one in engine.qparams()]
 
     def _all_integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
+        return [(bound, make()) for bound, make in self._making_integers()]
+
+    def _making_integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        if self._baked_integers:
+            return [(bound, partial(_same, tensor)) for bound, tensor in self._baked_integers]
         return [one for engine in self._engines for one in engine.integers()]
 
     def _kept(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
@@ -962,3 +968,7 @@ def _copied(qparams: QParams) -> QParams:
     return qparams.evolve(
         scale=qparams.scale.detach().clone(), zero_point=qparams.zero_point.detach().clone()
     )
+
+
+def _same(tensor: IntegerTensor) -> IntegerTensor:
+    return tensor
