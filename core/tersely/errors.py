@@ -12,6 +12,23 @@ _SHOWN = 50  # a large model can have one problem in each of its thousands of mo
 
 
 @attrs.frozen
+class Fix:
+    """The one right answer to a mistake: another key, another value, or another place.
+
+    Attributes:
+        path: keys and indices of what is wrong, from the root of the document.
+        to: where it belongs; equal to ``path`` where only the value is wrong.
+        value: what to write there, unless the value stays.
+        keeps_value: whether the value stays as it is written.
+    """
+
+    path: tuple[str | int, ...]
+    to: tuple[str | int, ...]
+    value: object = None
+    keeps_value: bool = False
+
+
+@attrs.frozen
 class Problem:
     """One mistake in a document.
 
@@ -22,6 +39,8 @@ class Problem:
         hint: what to write instead, or None.
         line: 1-based line of the key or value in the file, or None for Python data.
         column: 1-based column of the key or value in the file, or None for Python data.
+        fix: the one right answer, which ``tersely validate --fix`` writes, or None where a person
+            has to decide.
     """
 
     path: str
@@ -29,6 +48,7 @@ class Problem:
     hint: str | None = None
     line: int | None = None
     column: int | None = None
+    fix: Fix | None = attrs.field(default=None, eq=False)
 
     def __str__(self) -> str:
         place = f"{self.line}:{self.column}: " if self.line is not None else ""

@@ -45,5 +45,27 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
     return f"did you mean {near[0]!r}?" if near else None
 
 
+def unmistakable(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that a misspelt word can only stand for, or None.
+
+    Args:
+        word: what was written.
+        candidates: what would have been legal.
+    """
+    names = list(candidates)
+    near = nearest(word, names, count=2)
+    if not near:
+        return None
+    start = _plain(word)
+    scores = [difflib.SequenceMatcher(None, start, _plain(name)).ratio() for name in near]
+    if scores[0] < _SURE or (len(scores) > 1 and scores[0] - scores[1] < _AHEAD):
+        return None
+    return near[0]
+
+
+_SURE = 0.8
+_AHEAD = 0.05
+
+
 def _plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")

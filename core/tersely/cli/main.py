@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from tersely.errors import TerselyError
+from tersely.errors import ConfigError, TerselyError
 from tersely.extras import extra
 
 with extra("cli", purpose="the command line"):
@@ -92,6 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         status = cli.main(arguments, prog_name="tersely", standalone_mode=False)
+    except ConfigError as error:
+        from tersely.cli.problems import explain  # late: most commands have nothing to explain
+
+        for line in explain(error):
+            click.echo(line, err=True)
+        status = _FAILED
     except TerselyError as error:
         click.echo(f"tersely: {error}", err=True)
         status = _FAILED

@@ -8,7 +8,10 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from tersely.errors import Problem
+from tersely.document.excerpt import excerpt
+from tersely.document.schema import Kind
+from tersely.document.source import read_text
+from tersely.errors import ConfigError, Problem
 
 Format: TypeAlias = Literal["text", "json", "github"]
 
@@ -24,8 +27,15 @@ class Checked:
     """
 
     file: str
-    kind: str | None
+    kind: Kind | None
     problems: tuple[Problem, ...]
+
+    def lines(self) -> list[str]:
+        """Return the lines of the file, or none where it cannot be read."""
+        try:
+            return read_text(self.file).split("\n")
+        except ConfigError:
+            return []
 
 
 def render(checked: Sequence[Checked], output: Format) -> Iterator[str]:
@@ -46,18 +56,39 @@ def render(checked: Sequence[Checked], output: Format) -> Iterator[str]:
         )
         return
     for each in checked:
-        shown = each.problems[:_SHOWN] if output == "text" else each.problems
-        for problem in shown:
-            yield (
-                _annotation(each.file, problem) if output == "github" else _line(each.file, problem)
-            )
-        if len(shown) < len(each.problems):
-            more = len(each.problems) - len(shown)
-            yield f"{each.file}: ... and {more} more; --format json lists them all"
+        if output == "github":
+            yield from (_annotation(each.file, problem) for problem in each.problems)
+        else:
+            yield from _shown(each)
         if output == "text" and not each.problems:
             yield f"{each.file}: valid ({_KINDS.get(each.kind or '', each.kind)})"
     if output == "text":
         yield from _summary(checked)
+
+
+def explain(error: ConfigError) -> Iterator[str]:
+    """Yield the lines that show a document's problems beside its own lines.
+
+    Args:
+        error: what a command failed with.
+    """
+    if error.source is None:
+        yield f"tersely: {error}"
+        return
+    count = len(error.problems)
+    yield f"tersely: {error.source} has {count} problem{'' if count == 1 else 's'}:"
+    yield from _shown(Checked(error.source, None, error.problems))
+
+
+def _shown(checked: Checked) -> Iterator[str]:
+    lines = checked.lines() if checked.problems else []
+    for problem in checked.problems[:_SHOWN]:
+        yield describe_problem(checked.file, problem)
+        if problem.line is not None and problem.column is not None:
+            yield from excerpt(lines, problem.line, problem.column)
+    if len(checked.problems) > _SHOWN:
+        more = len(checked.problems) - _SHOWN
+        yield f"{checked.file}: ... and {more} more; --format json lists them all"
 
 
 _SHOWN = 50  # who reads more than that corrects some and comes back
@@ -69,7 +100,13 @@ _KINDS = {
 }
 
 
-def _line(file: str, problem: Problem) -> str:
+def describe_problem(file: str, problem: Problem) -> str:
+    """Return one problem as ``FILE:LINE:COLUMN: path: message (hint)``.
+
+    Args:
+        file: the file as it was named.
+        problem: what is wrong with it.
+    """
     place = f"{file}:{problem.line}:{problem.column}" if problem.line is not None else file
     return f"{place}: {_sentence(problem)}"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from tersely.cli.problems import Checked, Format, render
+from tersely.cli.fix import fix_file
+from tersely.cli.problems import Checked, Format, describe_problem, render
 from tersely.contracts.kinds import Method
 from tersely.document.detect import detect_kind
 from tersely.document.load import recipe_file, training_problems
@@ -34,13 +35,25 @@ from tersely.registry.descriptors import METHODS
     type=click.Choice(METHODS),
     help="What a bare config list is for; told from its keys where they allow it.",
 )
-def command(files: tuple[str, ...], format_: Format, method: Method | None) -> None:
+@click.option(
+    "--fix",
+    is_flag=True,
+    help="Mend in the files what has one right answer: spelling, quotes, moved keys.",
+)
+def command(files: tuple[str, ...], format_: Format, method: Method | None, fix: bool) -> None:
     """Check recipes, jobs and config lists.
 
-    Prints every problem as FILE:LINE:COLUMN: path: message (hint), and exits with 1 when there is
-    one. The kind of each file is detected from its content. A job's recipe is checked too.
+    Prints every problem as FILE:LINE:COLUMN: path: message (hint) with the line it stands on, and
+    exits with 1 when there is one. The kind of each file is detected from its content. A job's
+    recipe is checked too.
     """
     checked = [each for file in files for each in _check(file, method)]
+    if fix:
+        for each in checked:
+            done = fix_file(each)
+            for problem in done:
+                click.echo(f"{describe_problem(each.file, problem)}: fixed", err=True)
+        checked = [each for file in files for each in _check(file, method)]
     for line in render(checked, format_):
         click.echo(line)
     sys.exit(1 if any(each.problems for each in checked) else 0)

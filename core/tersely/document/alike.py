@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-import attrs
-
 from tersely.document.entries import EXCLUDES, PERIODS, SELECTORS, recipe_of, recipe_path
 from tersely.document.path import Path
 from tersely.document.positions import Finding
@@ -52,8 +50,9 @@ def check_by_likeness(
             # Which of the names is wrong differs from one entry to the next.
             apart.setdefault(path, []).append([*groups[path][index]])
             continue
+        kept = finding.path[len(path)]
         for each in groups[path][index]:
-            yield attrs.evolve(finding, path=(*path, each, *inside))
+            yield finding.moved((*path, kept), (*path, each))
     if apart:
         yield from _check_names(data, kind, check, apart)
 
@@ -74,8 +73,8 @@ def _check_names(
     for finding in check(shorter):
         place = _place(finding.path, groups)
         if place is not None and place[2] and place[2][0] in _NAMES:
-            path, index, inside = place
-            yield attrs.evolve(finding, path=(*path, kept[path][index], *inside))
+            path, index, _ = place
+            yield finding.moved((*path, index), (*path, kept[path][index]))
 
 
 def _place(path: Path, groups: Groups) -> tuple[Path, int, Path] | None:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 
 from tersely.document.path import Path
+from tersely.errors import Fix
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*\Z")
 _LEAST_PERCENT, _MOST_PERCENT = 2, 100
+_PYTHON = {"string": str, "integer": int}
 _WORDS = {"boolean": ("true", "false"), "null": ("null",)}
 
 
@@ -39,6 +41,32 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
     if isinstance(value, list) and not path and schema.get("title") == "a recipe":
         places = ", ".join(METHODS)
         return f"a config list stands in a stage, under config_list in one of {places}"
+    return None
+
+
+def fix_for_type(value: Json, schema: Mapping[str, Json], *, path: Path) -> Fix | None:
+    """Return the one value that was meant by a value of another type, or None.
+
+    Args:
+        value: what was found.
+        schema: the schema it does not fit.
+        path: where it stands.
+    """
+    kinds, items = _kinds(schema), schema.get("items")
+    text = value.strip() if isinstance(value, str) else ""
+    match = _NUMBER.match(text)
+    if match and "number" in kinds:
+        number = json.loads(_share(float(match[1]))) if match[2] else _number(match[1])
+        return Fix(path, path, number)
+    if match and "integer" in kinds and match[1].lstrip("-+").isdigit():
+        return Fix(path, path, int(match[1]))
+    for kind, words in _WORDS.items():
+        if kind in kinds and text.lower() in words:
+            return Fix(path, path, json.loads(text.lower()))
+    item = items.get("type") if isinstance(items, dict) else None
+    takes_one = "array" in kinds and schema.get("minItems", 0) <= 1
+    if takes_one and isinstance(item, str) and type(value) is _PYTHON.get(item):
+        return Fix(path, path, [value])
     return None
 
 
@@ -71,6 +99,10 @@ def _without_quotes(value: str, kinds: list[str]) -> str | None:
         if kind in kinds and value.lower() in words:
             return f"write {value.lower()} without quotes"
     return None
+
+
+def _number(text: str) -> Json:
+    return int(text) if text.lstrip("-+").isdigit() else float(text)
 
 
 def _share(percent: float) -> str:

@@ -10,11 +10,15 @@ import attrs
 
 from tersely.contracts.kinds import Method
 from tersely.document.legacy import LEGACY_KEYS
+from tersely.document.path import Path
+from tersely.document.positions import Finding
 from tersely.document.spec import read_schema
-from tersely.document.wording import join_words
+from tersely.document.synonyms import meaning_of_key
+from tersely.document.wording import join_words, show
+from tersely.errors import Fix
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
-from tersely.text import did_you_mean
+from tersely.text import did_you_mean, unmistakable
 
 Level: TypeAlias = Literal[
     "target", "entry", "stage", "align", "schedule", "period", "recipe", "job", "loop", "benchmark"
@@ -57,24 +61,54 @@ class KeyPlace:
     keys: frozenset[str]
 
 
-def about_unknown_key(key: str, schema: Mapping[str, Json]) -> tuple[str, str | None]:
-    """Return message and hint for a key that its mapping does not allow.
+def about_unknown_key(path: Path, value: Json, schema: Mapping[str, Json]) -> Finding:
+    """Return what is wrong with a key that its mapping does not allow.
 
     Args:
-        key: the key as written.
+        path: where the key stands.
+        value: what stands after it.
         schema: the schema of the mapping: its ``properties`` and, where it has one, its ``title``.
     """
-    title = schema.get("title")
+    key, title = str(path[-1]), schema.get("title")
+    legal = list(schema.get("properties", {}))
     here = next((place for place in _places() if place.title == title), None)
+    meaning = meaning_of_key(key, value, legal=frozenset(legal))
+    fix = None
+    if meaning is not None and meaning.key is not None:
+        fix = Fix(path, (*path[:-1], meaning.key), meaning.value, meaning.value == value)
     if here is not None and here.level in ("entry", "target") and key in LEGACY_KEYS:
-        return f"{key!r} is a key of NNI 1.x/2.x, not of this specification", LEGACY_KEYS[key]
+        message = f"{key!r} is a key of NNI 1.x/2.x, not of this specification"
+        return Finding(path, message, LEGACY_KEYS[key], "key", fix=fix)
     places = _preferred(key, here) if here is not None else ()
     if here is not None and places:
         owners = join_words([place.title for place in places])
-        return f"{key!r} is a key of {owners}, not of {here.title}", _where(places, here)
+        message = f"{key!r} is a key of {owners}, not of {here.title}"
+        fix = _move(path, places, here)
+        return Finding(path, message, _where(places, here), "key", fix=fix)
     message = f"unknown key {key!r}" + (f" in {title}" if title else "")
-    legal = list(schema.get("properties", {}))
-    return message, did_you_mean(key, legal) or _list_keys(legal)
+    if meaning is not None:
+        spelled = meaning.value if isinstance(meaning.value, str) else show(meaning.value)
+        hint = meaning.advice or f"write {meaning.key}: {spelled}"
+        return Finding(path, message, hint, "key", fix=fix)
+    meant = unmistakable(key, legal)
+    if meant is not None:
+        fix = Fix(path, (*path[:-1], meant), keeps_value=True)
+    hint = did_you_mean(key, legal) or _list_keys(legal)
+    return Finding(path, message, hint, "key", fix=fix)
+
+
+def _move(path: Path, places: Sequence[KeyPlace], here: KeyPlace) -> Fix | None:
+    """Return how a key moves outwards to the one mapping around it that allows it."""
+    if len(places) != 1 or places[0].method not in (None, here.method):
+        return None
+    inside = {"target": "target_settings", "entry": "config_list", "stage": here.method}
+    holder, level = path[:-1], here.level
+    while level != places[0].level:
+        key = "recipe" if level == "recipe" else inside.get(level)
+        if key not in holder:
+            return None
+        holder, level = holder[: holder.index(key)], _OUTWARDS[_OUTWARDS.index(level) + 1]
+    return Fix(path, (*holder, path[-1]), keeps_value=True)
 
 
 @functools.cache

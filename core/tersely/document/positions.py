@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import attrs
 
 from tersely.document.path import Path, spell_path
-from tersely.errors import Problem
+from tersely.errors import Fix, Problem
 from tersely.json_value import Json
 
 Part = Literal["key", "value"]
@@ -48,6 +48,7 @@ class Finding:
         hint: what to write instead, or None.
         part: whether the key or the value at ``path`` is wrong.
         mark: the place, where ``path`` cannot tell it: the second of two equal keys.
+        fix: the one right answer, or None.
     """
 
     path: Path
@@ -55,6 +56,23 @@ class Finding:
     hint: str | None = None
     part: Part = "value"
     mark: Mark | None = None
+    fix: Fix | None = attrs.field(default=None, eq=False)
+
+    def moved(self, old: Path, new: Path) -> Finding:
+        """Return the same mistake at another place of the same form.
+
+        Args:
+            old: the beginning of ``path`` that becomes ``new``.
+            new: what stands there instead.
+        """
+
+        def there(path: Path) -> Path:
+            return (*new, *path[len(old) :]) if path[: len(old)] == old else path
+
+        fix = self.fix
+        if fix is not None:
+            fix = attrs.evolve(fix, path=there(fix.path), to=there(fix.to))
+        return attrs.evolve(self, path=there(self.path), fix=fix)
 
 
 @attrs.frozen(eq=False)
@@ -109,7 +127,9 @@ class Document:
         for finding in dict.fromkeys((*self.findings, *readable)):
             mark = finding.mark or self.mark(finding.path, finding.part)
             line, column = (mark.line, mark.column) if mark else (None, None)
-            problem = Problem(spell_path(finding.path), finding.message, finding.hint, line, column)
+            problem = Problem(
+                spell_path(finding.path), finding.message, finding.hint, line, column, finding.fix
+            )
             rank = order.get(finding.path, order.get(finding.path[:-1], 0))
             placed.append(((line or 0, column or 0, rank), problem))
         return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))

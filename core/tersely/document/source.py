@@ -58,10 +58,26 @@ def read_file(path: str | os.PathLike[str]) -> Document:
         ConfigError: the file is missing, a folder, not readable, not text, or not one document.
     """
     name = os.fspath(path)
-    text = _decode(_read_bytes(name), name)
+    text = read_text(name)
     read = read_json if name.lower().endswith(".json") else read_yaml
     with _uncollected() if len(text) > _LONG else contextlib.nullcontext():
         return read(text, source=name)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read the text of a file, whatever Unicode encoding its byte order mark names.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The text, with the line ends of Unix.
+
+    Raises:
+        ConfigError: the file is missing, a folder, not readable, or not text.
+    """
+    name = os.fspath(path)
+    return _decode(_read_bytes(name), name)
 
 
 @contextlib.contextmanager

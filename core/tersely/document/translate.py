@@ -8,14 +8,16 @@ from typing import TypeAlias
 
 from tersely.document.alternatives import is_only_required, meant_branch
 from tersely.document.describe import describe, legal_strings
-from tersely.document.hints import hint_for_range, hint_for_type
+from tersely.document.hints import fix_for_type, hint_for_range, hint_for_type
 from tersely.document.key_places import about_unknown_key
 from tersely.document.mismatch import Mismatch
 from tersely.document.names import about_name, catalog_of
 from tersely.document.positions import Finding
+from tersely.document.synonyms import meaning_of_value
 from tersely.document.wording import join_words, show
+from tersely.errors import Fix
 from tersely.json_value import Json
-from tersely.text import did_you_mean, nearest
+from tersely.text import did_you_mean, nearest, unmistakable
 
 Root: TypeAlias = Mapping[str, Json]
 
@@ -41,25 +43,29 @@ def _value(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     expected = describe(schema, root)
     if expected == "another value":
         expected = f"a value that meets {mismatch.keyword}: {show(mismatch.rule)}"
-    hint = None
+    hint, fix = None, None
     if mismatch.keyword == "type":
         hint = hint_for_type(mismatch.value, schema, path=mismatch.path)
+        fix = fix_for_type(mismatch.value, schema, path=mismatch.path)
     elif mismatch.keyword in _RANGES:
         hint = hint_for_range(mismatch.value, schema)
-    yield Finding(mismatch.path, f"found {found}, expected {expected}", hint)
+    yield Finding(mismatch.path, f"found {found}, expected {expected}", hint, fix=fix)
 
 
 def _enum(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     value, schema = mismatch.value, mismatch.schema
     catalog = catalog_of(schema)
-    if not isinstance(value, str):
-        message, hint = f"found {show(value)}, expected {describe(schema, root)}", None
-    elif catalog is not None:
-        message, hint = about_name(value, catalog, names=schema["enum"])
-    else:
-        message = f"found {show(value)}, expected {describe(schema, root)}"
-        hint = did_you_mean(value, legal_strings(schema, root))
-    yield Finding(mismatch.path, message, hint)
+    message, hint = f"found {show(value)}, expected {describe(schema, root)}", None
+    meant: Json = meaning_of_value(value, schema)
+    if meant is not None:
+        hint = f"write {meant}"
+    elif isinstance(value, str):
+        legal = legal_strings(schema, root)
+        hint, meant = did_you_mean(value, legal), unmistakable(value, legal)
+        if catalog is not None:
+            message, hint = about_name(value, catalog, names=schema["enum"])
+    fix = Fix(mismatch.path, mismatch.path, meant) if meant is not None else None
+    yield Finding(mismatch.path, message, hint, fix=fix)
 
 
 def _unknown_keys(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
@@ -69,11 +75,15 @@ def _unknown_keys(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     for key in mismatch.unnamed_keys():
         if any(re.search(pattern, key) for pattern in patterns):
             continue
-        if catalog is not None:
-            message, hint = about_name(key, catalog, names=list(mismatch.properties))
-        else:
-            message, hint = about_unknown_key(key, mismatch.schema)
-        yield Finding((*mismatch.path, key), message, hint, "key")
+        path = (*mismatch.path, key)
+        if catalog is None:
+            yield about_unknown_key(path, mismatch.value[key], mismatch.schema)
+            continue
+        names = list(mismatch.properties)
+        message, hint = about_name(key, catalog, names=names)
+        meant = unmistakable(key, names)
+        fix = Fix(path, (*mismatch.path, meant), keeps_value=True) if meant else None
+        yield Finding(path, message, hint, "key", fix=fix)
 
 
 def _missing_keys(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
@@ -130,8 +140,18 @@ def _alternatives(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
         hint = _hint_for_name(value, mismatch, root)
     else:
         hint = hint_for_type(value, schema, path=mismatch.path)
+    meant = _meant_name(value, mismatch, root)
+    fix = Fix(mismatch.path, mismatch.path, meant) if meant is not None else None
     expected = describe(schema, root)
-    yield Finding(mismatch.path, f"found {show(value)}, expected {expected}", hint)
+    yield Finding(mismatch.path, f"found {show(value)}, expected {expected}", hint, fix=fix)
+
+
+def _meant_name(value: Json, mismatch: Mismatch, root: Root) -> str | None:
+    return (
+        unmistakable(value, legal_strings(mismatch.schema, root))
+        if isinstance(value, str)
+        else None
+    )
 
 
 def _hint_for_name(value: str, mismatch: Mismatch, root: Root) -> str | None:

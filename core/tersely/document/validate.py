@@ -8,6 +8,7 @@ from tersely.document.alike import check_by_likeness
 from tersely.document.broken import broken_schemas
 from tersely.document.entries import without_absent
 from tersely.document.mismatch import mismatch_of
+from tersely.document.misspelt import with_hidden
 from tersely.document.positions import Document, Finding
 from tersely.document.presets import fill_presets
 from tersely.document.rules import check_rules
@@ -34,7 +35,11 @@ def _completed(document: Document, kind: Kind) -> Json:
 
 
 def _problems(document: Document, data: Json, kind: Kind) -> tuple[Problem, ...]:
-    return document.problems([*_check_schema(data, kind), *check_rules(data, kind)])
+    return document.problems(with_hidden(data, lambda part: _findings(part, kind)))
+
+
+def _findings(data: Json, kind: Kind) -> list[Finding]:
+    return [*_check_schema(data, kind), *check_rules(data, kind)]
 
 
 def check(document: Document, kind: Kind) -> Json:

@@ -16,6 +16,7 @@ from yaml.scanner import Scanner
 
 from tersely.document.positions import Mark
 from tersely.document.reading import Reading
+from tersely.document.yaml_words import complaint
 from tersely.errors import ConfigError
 
 TAG = "tag:yaml.org,2002:"
@@ -141,27 +142,22 @@ def _unreadable(error: ReaderError, text: str, reading: Reading) -> ConfigError:
 
 def _not_yaml(error: yaml.MarkedYAMLError, reading: Reading) -> ConfigError:
     mark = error.problem_mark or error.context_mark
-    problem = error.problem or "not understood"
-    hint = None
     if error.context == "expected a single document in the stream":
         return reading.refusal(
             "a second document starts here, expected one document in a file",
             hint="remove the line '---' or split the file",
             mark=place(mark) if mark is not None else None,
         )
-    if "'\\t'" in problem:
-        problem, hint = "found a tab where YAML expects spaces", "indent with spaces"
-    elif "mapping values are not allowed" in problem:
-        hint = "quote text that contains ': ', or check the indentation"
-    elif "found undefined alias" in problem:
-        hint = "an alias *name needs an anchor &name above it"
-    elif error.context:
-        context = f" {error.context}"
-        if error.context_mark is not None:
-            context += f" that begins on line {error.context_mark.line + 1}"
-        problem += context
+    opening = error.context_mark
+    said = complaint(
+        error.problem or "not understood",
+        error.context or "",
+        opening=opening.line + 1 if opening is not None else None,
+    )
+    if said.at_opening and opening is not None:
+        mark = opening
     return reading.refusal(
-        f"not YAML: {problem}", hint=hint, mark=place(mark) if mark is not None else None
+        said.message, hint=said.hint, mark=place(mark) if mark is not None else None
     )
 
 

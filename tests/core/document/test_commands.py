@@ -95,8 +95,12 @@ def test_problems_are_printed_with_file_line_and_column(run, write):
         "good.yaml: valid (recipe)\n"
         "bad.yaml:4:15: pruning.config_list[0].op_types: found 'Linear', expected a list of "
         "strings (write a list: [Linear])\n"
+        "    4 |   - op_types: Linear\n"
+        "      |               ^^^^^^\n"
         "bad.yaml:5:19: pruning.config_list[0].sparse_ratio: found 50, expected a number from "
         "0 to 1 (for 50 percent write 0.5)\n"
+        "    5 |     sparse_ratio: 50\n"
+        "      |                   ^^\n"
         "2 problems in 1 of 2 files\n",
         "",
     )
@@ -120,6 +124,7 @@ def test_problems_are_printed_for_programs(run, write):
                         "hint": None,
                         "line": 1,
                         "column": 10,
+                        "fix": None,
                     }
                 ],
             }
@@ -166,6 +171,8 @@ def test_a_config_list_that_might_be_of_any_method_asks_for_it(run, write):
         1,
         "a.yaml:1:1: found a config list whose keys do not tell its method "
         "(say which with --method pruning|quantization|distillation)\n"
+        "    1 | - {op_types: [a]}\n"
+        "      | ^\n"
         "1 problem in 1 of 1 file\n",
         "",
     )
@@ -179,7 +186,11 @@ def test_the_recipe_of_a_job_is_checked_too(run, write, tmp_path):
     assert run("validate", "jobs/job.yaml") == (
         1,
         "jobs/job.yaml:1:8: model: found 'a', expected a string such as 'my_package.models:build'\n"
+        "    1 | model: a\n"
+        "      |        ^\n"
         "jobs/recipe.yaml:1:10: pruning: found 3, expected a pruning stage or a list of them\n"
+        "    1 | pruning: 3\n"
+        "      |          ^\n"
         "2 problems in 2 of 2 files\n",
         "",
     )
@@ -192,6 +203,8 @@ def test_a_job_without_its_recipe_file_says_so(run, write):
         1,
         "job.yaml:3:9: recipe: found 'nowhere.yaml', expected a recipe file: there is no file "
         "'nowhere.yaml' (the path is seen from the job's own folder)\n"
+        "    3 | recipe: nowhere.yaml\n"
+        "      |         ^^^^^^^^^^^^\n"
         "1 problem in 1 of 1 file\n",
         "",
     )
@@ -244,6 +257,8 @@ def test_what_cannot_be_migrated_is_shown_in_its_place(run, write):
         1,
         "",
         "tersely: old.yaml has 1 problem:\n"
-        "  3:14: [0].frequency: 'frequency' has no meaning in a config list of this specification "
-        "(write a schedule with begin, every and times in the pruning stage)\n",
+        "old.yaml:3:14: [0].frequency: 'frequency' has no meaning in a config list of this "
+        "specification (write a schedule with begin, every and times in the pruning stage)\n"
+        "    3 |   frequency: 2\n"
+        "      |              ^\n",
     )

@@ -110,7 +110,7 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
         ("3", ["1:1: " + found("3", "a recipe", "a mapping")]),
         ("{}", ["1:1: " + without_stages()]),
         ("pruning:", ["1:1: " + without_stages()]),
-        ("prunning: {}", ["1:1: prunning: " + unknown_key("prunning", "a recipe", did_you_mean("pruning"))]),
+        ("prunning: {algorithm: level, config_list: [{op_types: [a]}]}", ["1:1: prunning: " + unknown_key("prunning", "a recipe", did_you_mean("pruning"))]),
         ("pruning: 3", ["1:10: pruning: " + found("3", "a pruning stage or a list of them")]),
         ("pruning: []", ["1:10: pruning: " + found("[]", "a pruning stage or a list of them")]),
         ("pruning: [3]", ["1:11: pruning[0]: " + found("3", "a pruning stage", "a mapping")]),

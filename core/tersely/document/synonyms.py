@@ -1,0 +1,157 @@
+"""Words that other libraries and papers use, and what they are called in a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from tersely.json_value import Json
+
+
+@attrs.frozen
+class Meaning:
+    """What a word of the field is written as.
+
+    Attributes:
+        key: the key to write, or None where the word has more than one meaning.
+        value: what to write after it.
+        advice: what to write, in words, where ``key`` is None.
+    """
+
+    key: str | None
+    value: Json = None
+    advice: str = ""
+
+
+_INTEGERS = range(2, 17)
+"""The bits that integer types can have."""
+
+_Reader = Callable[[Json], "Meaning | None"]
+
+
+def meaning_of_key(key: str, value: Json, *, legal: frozenset[str]) -> Meaning | None:
+    """Return what a key that is not of this specification is written as, or None.
+
+    Args:
+        key: as written.
+        value: what stands after it.
+        legal: the keys that its mapping allows.
+    """
+    reader = _KEYS.get(_plain(key))
+    meaning = reader(value) if reader is not None else None
+    if meaning is None or (meaning.key is not None and meaning.key not in legal):
+        return None
+    return meaning
+
+
+def meaning_of_value(value: Json, schema: Mapping[str, Json]) -> Json:
+    """Return what a value of the field is written as, or None.
+
+    Args:
+        value: as written.
+        schema: the schema that it does not fit, with the legal values.
+    """
+    meant = _VALUES.get(_plain(str(value)))
+    return meant if meant in schema.get("enum", ()) else None
+
+
+def _plain(word: str) -> str:
+    return word.casefold().replace("-", "_").replace(" ", "_")
+
+
+def _same(key: str) -> _Reader:
+    return lambda value: Meaning(key, value)
+
+
+def _bits(value: Json) -> Meaning | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value in _INTEGERS:
+        return Meaning("quant_dtype", f"int{value}")
+    return Meaning(None, advice="write the type of the values: quant_dtype: int8")
+
+
+def _group_size(value: Json) -> Meaning | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return Meaning("granularity", {"group": value})
+    if value == -1:
+        return Meaning("granularity", "per_channel")
+    return None
+
+
+def _scheme(yes: str, no: str) -> _Reader:
+    def read(value: Json) -> Meaning | None:
+        return Meaning("quant_scheme", yes if value else no) if isinstance(value, bool) else None
+
+    return read
+
+
+def _per_channel(value: Json) -> Meaning | None:
+    return Meaning("granularity", "per_channel") if value is True else None
+
+
+def _names(value: Json) -> Meaning | None:
+    return Meaning("op_names", [value] if isinstance(value, str) else value)
+
+
+def _types(value: Json) -> Meaning | None:
+    return Meaning("op_types", [value] if isinstance(value, str) else value)
+
+
+def _advice(text: str) -> _Reader:
+    return lambda value: Meaning(None, advice=text)
+
+
+_KEYS: Mapping[str, _Reader] = {
+    **dict.fromkeys(("bits", "num_bits", "n_bits", "nbits", "bit_width", "bitwidth"), _bits),
+    **dict.fromkeys(("dtype", "quant_type", "qdtype"), _same("quant_dtype")),
+    **dict.fromkeys(("group_size", "groupsize", "q_group_size"), _group_size),
+    "block_size": _same("granularity"),
+    **dict.fromkeys(("symmetric", "sym", "is_symmetric"), _scheme("symmetric", "affine")),
+    **dict.fromkeys(("asymmetric", "asym", "zero_point"), _scheme("affine", "symmetric")),
+    **dict.fromkeys(("scheme", "qscheme"), _same("quant_scheme")),
+    "per_channel": _per_channel,
+    **dict.fromkeys(
+        ("sparsity", "ratio", "amount", "prune_ratio", "pruning_ratio", "target_sparsity"),
+        _same("sparse_ratio"),
+    ),
+    **dict.fromkeys(("pattern", "mask_structure", "prunen_prunem"), _same("granularity")),
+    **dict.fromkeys(("modules", "layers", "module_names", "layer_names", "names"), _names),
+    **dict.fromkeys(("module_types", "layer_types", "types"), _types),
+    **dict.fromkeys(
+        ("ignore", "ignored_layers", "skip", "modules_to_not_convert"),
+        _advice("write exclude_op_names for names, or exclude_op_types for types"),
+    ),
+    **dict.fromkeys(
+        ("targets", "target"),
+        _advice(
+            "write op_names or op_types for modules, target_names for their tensors "
+            "(weight, bias, _input_, _output_)"
+        ),
+    ),
+    **dict.fromkeys(("algo", "method", "modifier"), _same("algorithm")),
+    **dict.fromkeys(("config", "configs", "entries", "config_groups"), _same("config_list")),
+    **dict.fromkeys(("prune", "pruner", "sparsification"), _same("pruning")),
+    **dict.fromkeys(("quantize", "quant", "quantizer", "ptq"), _same("quantization")),
+    **dict.fromkeys(("distill", "distiller", "kd"), _same("distillation")),
+    **dict.fromkeys(("alpha", "loss_weight"), _same("lambda")),
+    **dict.fromkeys(
+        ("temperature", "t"),
+        _advice("it is an option of the loss: apply_method: {kl: {temperature: 4}}"),
+    ),
+}
+"""Word -> what it means beside its value; several keys of one specification may not share one."""
+
+_VALUES: Mapping[str, Json] = {
+    **dict.fromkeys(("asymmetric", "asym"), "affine"),
+    "sym": "symmetric",
+    **{
+        spelling: f"int{bits}"
+        for bits in _INTEGERS
+        for spelling in (f"{bits}", f"{bits}bit", f"{bits}bits", f"{bits}_bit", f"i{bits}")
+    },
+    **{f"u{bits}": f"uint{bits}" for bits in range(1, 17)},
+    **dict.fromkeys(
+        ("fp8", "float8", "e4m3", "fp8_e4m3", "float8_e4m3", "torch.float8_e4m3fn"), "float8_e4m3fn"
+    ),
+    **dict.fromkeys(("e5m2", "fp8_e5m2"), "float8_e5m2"),
+}
