@@ -9,7 +9,6 @@ from torch import nn
 
 import tersely
 from tersely.contracts import IntegerWeight
-from tersely.json_value import Json
 from tersely_export.grids import bits_of, grid_of, has_zero_points, refused_numbers
 from tersely_export.names import module_of, split_name
 
@@ -31,11 +30,11 @@ class Layer:
 
     module: str
     format: str
-    weights: Mapping[str, Json]
-    inputs: Mapping[str, Json] | None
+    weights: Mapping[str, object]
+    inputs: Mapping[str, object] | None
 
     @property
-    def scheme(self) -> dict[str, Json]:
+    def scheme(self) -> dict[str, object]:
         """All but the name, as a group of the configuration has it."""
         inputs = None if self.inputs is None else dict(self.inputs)
         return {
@@ -72,9 +71,9 @@ def _format(weight: IntegerWeight, *, has_inputs: bool) -> str:
     return "int-quantized" if bits == _EIGHT_BITS and has_inputs else "pack-quantized"
 
 
-def _weight(weight: IntegerWeight) -> dict[str, Json]:
+def _weight(weight: IntegerWeight) -> dict[str, object]:
     bits, grid = bits_of(weight), grid_of(weight)
-    found: dict[str, Json] = {
+    found: dict[str, object] = {
         "num_bits": bits or _EIGHT_BITS,
         "type": "int" if bits else "float",
         "symmetric": not bits or not has_zero_points(weight, bits),
@@ -88,7 +87,7 @@ def _weight(weight: IntegerWeight) -> dict[str, Json]:
     return found
 
 
-def _input_arguments(one: tersely.QuantizedActivation) -> dict[str, Json]:
+def _input_arguments(one: tersely.QuantizedActivation) -> dict[str, object]:
     return {
         "num_bits": _EIGHT_BITS,
         "type": "float" if one.dtype == FLOAT8 else "int",
@@ -98,13 +97,13 @@ def _input_arguments(one: tersely.QuantizedActivation) -> dict[str, Json]:
     }
 
 
-def groups_of(layers: Sequence[Layer]) -> dict[str, dict[str, Json]]:
+def groups_of(layers: Sequence[Layer]) -> dict[str, dict[str, object]]:
     """Return the configuration's groups: layers that are stored alike.
 
     Args:
         layers: how each quantized layer is stored.
     """
-    groups: list[tuple[dict[str, Json], list[Json]]] = []
+    groups: list[tuple[dict[str, object], list[object]]] = []
     for layer in layers:
         for scheme, targets in groups:
             if scheme == layer.scheme:
