@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tersely.errors import ExportError, Refusal
-from tersely.instrument.classes import instruments_of, is_sharded
 from tersely.instrument.folding import NORMS
 from tersely.instrument.instruments import Instruments
+from tersely.instrument.modules.classes import instruments_of, is_sharded
 from tersely.instrument.names import INSTRUMENTS, PREFIX
 from tersely.instrument.transforms import processed
 

@@ -16,12 +16,12 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import BoundTarget
 from tersely.exporting.floats import Computed, floats_of
 from tersely.exporting.program import make_program
-from tersely.instrument.classes import instruments_of
-from tersely.instrument.in_force import qparams_of
 from tersely.instrument.instruments import Transform
-from tersely.instrument.moving_range import Follow
+from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import INSTRUMENTS, full_name
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize
+from tersely.instrument.scales.in_force import qparams_of
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
 from tersely.quantization.integers import IntegerTensor
 from tersely.shrinking.program import evaluating
 
