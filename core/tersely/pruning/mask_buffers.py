@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,36 @@ def masked_share(bound: BoundTarget, mask: Tensor) -> float:
     found = count_nonzero(mask)
     is_offset = bound.is_additive and mask.dtype != torch.bool
     return (found if is_offset else total - found) / total
+
+
+def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
+    """Return the fraction of each target that its mask masks, as `masked_share` does.
+
+    Small masks alike are counted together, because a call costs more than what it counts.
+
+    Args:
+        masks: each target with its buffer, or bool, True = kept.
+    """
+    found = [0.0] * len(masks)
+    alike: dict[object, list[int]] = {}
+    for index, (bound, mask) in enumerate(masks):
+        if 0 < mask.numel() <= _SMALL:
+            kind = (mask.shape, mask.dtype, mask.device, bound.is_additive)
+            alike.setdefault(kind, []).append(index)
+        else:
+            found[index] = masked_share(bound, mask)
+    for indices in alike.values():
+        (bound, first), total = masks[indices[0]], masks[indices[0]][1].numel()
+        is_offset = bound.is_additive and first.dtype != torch.bool
+        rows = torch.stack([masks[index][1].detach() for index in indices])
+        counts = rows.reshape(len(indices), -1).count_nonzero(1).tolist()
+        for index, count in zip(indices, counts, strict=True):
+            found[index] = (count if is_offset else total - count) / total
+    return found
+
+
+_SMALL = 1 << 12
+"""Up to this many elements a mask is counted with others."""
 
 
 def total_sparsity(masks: Iterable[tuple[BoundTarget, float]]) -> float:
