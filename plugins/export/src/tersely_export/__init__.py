@@ -71,6 +71,12 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
     """Return the formats of this distribution."""
     return [
         tersely.ExporterInfo(
+            name="gguf",
+            implementation="tersely_export.gguf:Gguf",
+            suffix=".gguf",
+            summary="Blocks of 32 with float16 scales, for readers of GGUF.",
+        ),
+        tersely.ExporterInfo(
             name="onnx",
             implementation="tersely_export.onnx:Onnx",
             suffix=".onnx",
