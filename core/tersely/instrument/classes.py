@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from tersely.errors import AttachError
-from tersely.instrument.checkpoints import make_room, settle_scales
+from tersely.instrument.checkpoints import make_room, settle_scales, without_empty_masks
 from tersely.instrument.holding import hold_loaded, kept_by
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.lost_writes import need_no_lost_write
@@ -230,7 +230,7 @@ def _load(made: Any) -> Callable[..., None]:
         kept = kept_by(self)
         error_msgs += make_room(self, state_dict, prefix)
         super(made, self)._load_from_state_dict(
-            state_dict,
+            without_empty_masks(self, state_dict, prefix),
             prefix,
             local_metadata,
             strict,
