@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from tersely.contracts.pruner import Pruner as Pruner
     from tersely.contracts.pruner import PruningTarget as PruningTarget
     from tersely.contracts.pruner import Solution as Solution
+    from tersely.contracts.quantized_weights import QuantizedWeight as QuantizedWeight
     from tersely.contracts.quantizer import Observer as Observer
     from tersely.contracts.quantizer import QuantizationTarget as QuantizationTarget
-    from tersely.contracts.quantizer import QuantizedWeight as QuantizedWeight
     from tersely.contracts.quantizer import Quantizer as Quantizer
     from tersely.contracts.target_plan import TargetPlan as TargetPlan
     from tersely.contracts.tracer import DependencyTracer as DependencyTracer
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
     from tersely.reporting.benchmark import benchmark as benchmark
+    from tersely.reporting.plan_summary import summarize_plan as summarize_plan
     from tersely.reporting.report import Report as Report
     from tersely.reporting.timings import Benchmark as Benchmark
     from tersely.session.oneshot import distill as distill
@@ -148,7 +149,7 @@ _WHERE = {
     "QuantizationEntry": "tersely.document.builders",
     "QuantizationTarget": "tersely.contracts.quantizer",
     "QuantizedActivation": "tersely.contracts.exporter",
-    "QuantizedWeight": "tersely.contracts.quantizer",
+    "QuantizedWeight": "tersely.contracts.quantized_weights",
     "Quantizer": "tersely.contracts.quantizer",
     "QuantizerInfo": "tersely.registry.descriptors",
     "Recipe": "tersely.document.load",
@@ -195,6 +196,7 @@ _WHERE = {
     "register_module_setting": "tersely.registry.registry",
     "registry": "tersely.registry.registry",
     "schema": "tersely.document.schema",
+    "summarize_plan": "tersely.reporting.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",
     "to_matrices": "tersely.contracts.matrices",

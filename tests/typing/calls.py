@@ -55,6 +55,7 @@ def plans(path: Path) -> None:
     assert_type(tersely.load_recipe("recipe.yaml"), tersely.Recipe)
     plan = tersely.plan(MODEL, RECIPE, teacher=None)
     assert_type(plan, tersely.Plan)
+    assert_type(tersely.summarize_plan(plan, MODEL, width=100), str)
     assert_type(len(plan), int)
     for target in plan:
         assert_type(target, tersely.TargetPlan)
@@ -107,6 +108,7 @@ def problems() -> None:
         for problem in error.problems:
             assert_type(problem, tersely.Problem)
             assert_type(problem.line, int | None)
+            assert_type(problem.fix, tersely.Fix | None)
     builtin: type[ValueError] = tersely.ConfigError
     lookup: type[LookupError] = tersely.UnknownPluginError
     assert issubclass(builtin, Exception)

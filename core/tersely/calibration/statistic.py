@@ -19,9 +19,9 @@ from tersely.calibration.observing import (
 )
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
+from tersely.engine.observers import Observers
 from tersely.engine.padding import data_of, kept_positions
 from tersely.engine.processes import gather
-from tersely.engine.protocol import Observers
 from tersely.errors import CalibrationError
 from tersely.instrument.masks import spatial_dims
 from tersely.instrument.names import MASK

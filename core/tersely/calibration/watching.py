@@ -16,10 +16,10 @@ from tersely.calibration.observing import UnreachedError, refuse_unreached
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
 from tersely.document.recipe import Unreached
+from tersely.engine.observers import Observers
 from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
-from tersely.engine.protocol import Observers
 from tersely.engine.run import Run
 from tersely.engine.sums import add_sums, merged_over_processes, over_processes
 from tersely.engine.watch import Watch

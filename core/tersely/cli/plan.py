@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import attrs
 import click
 
 from tersely.document.source import read_document
+from tersely.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,20 +35,35 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "layout",
-    type=click.Choice(["table", "json"]),
-    default="table",
+    type=click.Choice(["summary", "json"]),
+    default="summary",
     show_default=True,
-    help="A table for people, or JSON.",
+    help="Some lines for people, or JSON.",
+)
+@click.option("--rows", is_flag=True, help="A row for each target after the summary.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the plan as JSON, for `tersely run --plan`.",
 )
 @click.option("--strict", is_flag=True, help="What matches nothing is an error.")
 def command(
-    file: Path, *, model: str | None, example: str | None, layout: str, strict: bool
+    file: Path,
+    *,
+    model: str | None,
+    example: str | None,
+    layout: str,
+    rows: bool,
+    out: Path | None,
+    strict: bool,
 ) -> None:
     """Resolve FILE, a recipe or a job, against a model and print what would be done."""
     # Here, because planning imports torch and other commands do without.
     from tersely.jobs.references import job_imports
     from tersely.planning.resolve import PlanWarning
     from tersely.planning.resolve import plan as resolve
+    from tersely.planning.table import plan_rows
+    from tersely.reporting.plan_summary import summarize_plan
 
     folder = file.absolute().parent
     with job_imports(Path.cwd()), job_imports(folder), warnings.catch_warnings():
@@ -55,7 +72,27 @@ def command(
         if strict:
             recipe = attrs.evolve(recipe, strict=True)
         resolved = resolve(built, recipe, teacher=teacher, example_inputs=inputs)
-    click.echo(json.dumps(resolved.to_dict(), indent=2) if layout == "json" else str(resolved))
+    data = json.dumps(resolved.to_dict(), indent=2)
+    if layout == "json":
+        click.echo(data)
+    else:
+        width = min(shutil.get_terminal_size().columns, _WIDEST)
+        click.echo(summarize_plan(resolved, built, width=width))
+        if rows:
+            click.echo("\n".join(plan_rows(resolved)))
+    if out is not None:
+        _write(out, data)
+
+
+_WIDEST = 120  # longer lines are hard to read
+
+
+def _write(out: Path, data: str) -> None:
+    try:
+        write_whole(out, data + "\n")
+    except OSError as error:
+        raise click.ClickException(f"{out} cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {out}", err=True)
 
 
 def _ingredients(

@@ -72,10 +72,12 @@ def explain(error: ConfigError) -> Iterator[str]:
     Args:
         error: what a command failed with.
     """
-    checked = Checked(error.source or "the document", None, error.problems)
+    if error.source is None:
+        yield f"tersely: {error}"
+        return
     count = len(error.problems)
-    yield f"tersely: {checked.file} has {count} problem{'' if count == 1 else 's'}:"
-    yield from _shown(checked)
+    yield f"tersely: {error.source} has {count} problem{'' if count == 1 else 's'}:"
+    yield from _shown(Checked(error.source, None, error.problems))
 
 
 def _shown(checked: Checked) -> Iterator[str]:

@@ -6,15 +6,25 @@ from pathlib import Path
 
 import click
 
+from tersely.document.source import read_document
+
 
 @click.command("run")
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write here, not where the job says."
 )
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    help="Carry out exactly this plan, from `tersely plan --out`, or do nothing.",
+)
 @click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
-def command(job: Path, *, output: Path | None, resume: bool) -> None:
+def command(job: Path, *, output: Path | None, plan: Path | None, resume: bool) -> None:
     """Run JOB: build, plan, compress, train, evaluate, and write the report and the model."""
-    from tersely.jobs.runner import run_job  # imports torch, which other commands do without
+    # Here, because both import torch and other commands do without.
+    from tersely.jobs.runner import run_job
+    from tersely.planning.plan import Plan
 
-    run_job(job, resume=resume, output=output)
+    reviewed = None if plan is None else Plan.from_dict(read_document(plan).data)
+    run_job(job, resume=resume, output=output, plan=reviewed)

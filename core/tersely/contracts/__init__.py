@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from tersely.contracts.pruner import ObservesGradients as ObservesGradients
     from tersely.contracts.pruner import Penalizes as Penalizes
     from tersely.contracts.pruner import Solves as Solves
-    from tersely.contracts.quantizer import ChangesAfterStep as ChangesAfterStep
+    from tersely.contracts.quantized_forward import ClipsGradients as ClipsGradients
+    from tersely.contracts.quantized_forward import LearnsScales as LearnsScales
+    from tersely.contracts.quantized_forward import OptimizesByName as OptimizesByName
+    from tersely.contracts.quantized_forward import Simulates as Simulates
+    from tersely.contracts.quantized_weights import ChangesAfterStep as ChangesAfterStep
+    from tersely.contracts.quantized_weights import CorrectsBias as CorrectsBias
+    from tersely.contracts.quantized_weights import Equalizes as Equalizes
+    from tersely.contracts.quantized_weights import SolvesWeights as SolvesWeights
     from tersely.contracts.quantizer import ChoosesPerCall as ChoosesPerCall
-    from tersely.contracts.quantizer import ClipsGradients as ClipsGradients
-    from tersely.contracts.quantizer import CorrectsBias as CorrectsBias
-    from tersely.contracts.quantizer import Equalizes as Equalizes
     from tersely.contracts.quantizer import FollowsTraining as FollowsTraining
-    from tersely.contracts.quantizer import LearnsScales as LearnsScales
     from tersely.contracts.quantizer import MergesObservations as MergesObservations
     from tersely.contracts.quantizer import ObservesRange as ObservesRange
-    from tersely.contracts.quantizer import OptimizesByName as OptimizesByName
-    from tersely.contracts.quantizer import Simulates as Simulates
-    from tersely.contracts.quantizer import SolvesWeights as SolvesWeights
     from tersely.contracts.settings import Align as Align
     from tersely.contracts.settings import DistillationSetting as DistillationSetting
     from tersely.contracts.settings import PruningSetting as PruningSetting
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 _WHERE = {
     "Ability": "abilities",
     "Align": "settings",
-    "ChangesAfterStep": "quantizer",
+    "ChangesAfterStep": "quantized_weights",
     "ChoosesPerCall": "quantizer",
-    "ClipsGradients": "quantizer",
-    "CorrectsBias": "quantizer",
+    "ClipsGradients": "quantized_forward",
+    "CorrectsBias": "quantized_weights",
     "DistillationSetting": "settings",
-    "Equalizes": "quantizer",
+    "Equalizes": "quantized_weights",
     "FollowsTraining": "quantizer",
     "Grows": "pruner",
     "Learns": "pruner",
-    "LearnsScales": "quantizer",
+    "LearnsScales": "quantized_forward",
     "MakesNewScores": "pruner",
     "MergesObservations": "quantizer",
     "ObservesGradients": "pruner",
@@ -58,15 +58,15 @@ _WHERE = {
     "ObservesOutputs": "abilities",
     "ObservesRange": "quantizer",
     "Optimizes": "abilities",
-    "OptimizesByName": "quantizer",
+    "OptimizesByName": "quantized_forward",
     "Penalizes": "pruner",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",
     "RunsExport": "exporter",
     "Sequential": "abilities",
-    "Simulates": "quantizer",
+    "Simulates": "quantized_forward",
     "Solves": "pruner",
-    "SolvesWeights": "quantizer",
+    "SolvesWeights": "quantized_weights",
 }
 
 __all__ = [*sorted(_WHERE)]  # noqa: PLE0604  # names are strings

@@ -1,7 +1,9 @@
-"""What a quantizer may do besides choosing scales: observe, follow, learn, simulate, solve.
+"""What a quantizer is: it observes ranges and chooses scales, once, in training or at each call.
 
 An algorithm has an ability when it inherits from its class or lists its name in its descriptor
-(see `tersely.contracts.abilities`). `tersely.contracts.pruner` has those of pruners.
+(see `tersely.contracts.abilities`). `tersely.contracts.quantized_weights` and
+`tersely.contracts.quantized_forward` have the other abilities of quantizers, and
+`tersely.contracts.pruner` those of pruners.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
-import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks
@@ -151,200 +152,6 @@ class FollowsTraining(Ability):
     freeze_step: int | None
 
 
-class Simulates(Ability):
-    """A quantizer that computes quantized values in its own way."""
-
-    @abstractmethod
-    def simulate(self, value: Tensor, qparams: QParams, target: QuantizationTarget) -> Tensor:
-        """Return the values that forward computes with, differentiable.
-
-        Runs in every forward, also under ``torch.compile``: tensor operations only, no branch on
-        values.
-
-        Args:
-            value: the tensor, masked, any float dtype.
-            qparams: scale and zero point in force.
-            target: what is quantized; ``tensor`` is None.
-
-        Returns:
-            ``value``'s shape and dtype.
-        """
-
-    @abstractmethod
-    def integers(
-        self, value: Tensor, qparams: QParams, target: QuantizationTarget
-    ) -> tuple[Tensor, QParams]:
-        """Return the integers behind simulated values, and how they are read.
-
-        Args:
-            value: the tensor, masked.
-            qparams: scale and zero point in force.
-            target: what is quantized.
-
-        Returns:
-            Integers of ``value``'s shape and the parameters with which
-            ``(integers - zero_point) * scale`` is what `simulate` returns, exactly.
-        """
-
-
-class LearnsScales(Ability):
-    """A quantizer that learns scales, or zero points too, while the user trains."""
-
-    @abstractmethod
-    def start(self, qparams: QParams, target: QuantizationTarget) -> Mapping[str, Tensor]:
-        """Return the initial values of what is learned, float, by name.
-
-        Args:
-            qparams: what `choose` chose for the observed range.
-            target: the target with its statistics; a parameter's with its tensor.
-        """
-
-    @abstractmethod
-    def meaning(self, qparams: QParams, learned: Mapping[str, Tensor]) -> QParams:
-        """Return the parameters that what is learned stands for.
-
-        The scale is positive and finite and the zero point an integer in the range, whatever the
-        optimizer did.
-
-        Args:
-            qparams: as in `start`.
-            learned: what is learned, as it is now.
-        """
-
-    @abstractmethod
-    def learned_values(
-        self,
-        value: Tensor,
-        qparams: QParams,
-        learned: Mapping[str, Tensor],
-        target: QuantizationTarget,
-    ) -> Tensor:
-        """Return the values that forward computes with; gradients reach what is learned.
-
-        Runs in every forward, also under ``torch.compile``. Its values are those of
-        `tersely.fake_quantize` with `meaning`.
-
-        Args:
-            value: the tensor, masked, any float dtype.
-            qparams: as in `start`.
-            learned: what is learned.
-            target: what is quantized; ``tensor`` is None.
-        """
-
-
-class OptimizesByName(Ability):
-    """A quantizer that moves what it learns under one name unlike what it learns under another."""
-
-    @abstractmethod
-    def named_optimizer(self, tensors: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
-        """Return an optimizer of everything that is learned.
-
-        Args:
-            tensors: name -> what the algorithm's ``start`` returned under it, for all targets;
-                sorted by name.
-        """
-
-
-@attrs.frozen(eq=False)
-class QuantizedWeight:
-    """What a quantizer that changes weights found for one target.
-
-    Attributes:
-        tensor: the new values, the target's shape; quantized with ``qparams`` and back they are
-            what the algorithm computed.
-        qparams: scale and zero point.
-        input_scale: None, or one factor for each input channel, shape (inputs,): ``tensor`` is in
-            terms of inputs that are divided by it.
-    """
-
-    tensor: Tensor
-    qparams: QParams
-    input_scale: Tensor | None = None
-
-
-class SolvesWeights(Ability):
-    """A quantizer that changes weights so that what they compute stays close.
-
-    With `ObservesInputs` it sees the inputs of the target's module in calibration, and with
-    `Sequential` block by block.
-    """
-
-    @abstractmethod
-    def solve(self, target: QuantizationTarget) -> QuantizedWeight | None:
-        """Return new values and how they are quantized, or None to quantize as they are.
-
-        Args:
-            target: the target with its tensor, statistics and observations; nothing of it may be
-                modified.
-
-        Raises:
-            ValueError: the target does not suit the algorithm; the text says what to do.
-        """
-
-
-class ChangesAfterStep(Ability):
-    """A quantizer that changes parameters whenever the user calls ``session.step()``."""
-
-    @abstractmethod
-    def after_step(self, tensor: Tensor, target: QuantizationTarget) -> None:
-        """Change a parameter that the optimizer has just moved.
-
-        Runs without gradients.
-
-        Args:
-            tensor: the raw parameter, the user's own, changed in place.
-            target: what is quantized; its ``tensor`` is None.
-        """
-
-
-class CorrectsBias(Ability):
-    """A quantizer that makes up, in the bias, for what rounding a weight shifts on average.
-
-    It sees the inputs of the weight's module with `ObservesInputs`.
-    """
-
-    @abstractmethod
-    def bias_correction(self, target: QuantizationTarget, quantized: Tensor) -> Tensor:
-        """Return what is to be added to the bias of the target's module.
-
-        Args:
-            target: the weight as it was, masked, with its observations.
-            quantized: the weight as it is computed with, the target's shape.
-
-        Returns:
-            Shape (outputs,), the tensor's dtype, output units.
-        """
-
-
-class Equalizes(Ability):
-    """A quantizer that multiplies weights by a factor for each input channel.
-
-    The inputs are divided by it, so that without rounding nothing changes. Targets that multiply
-    one and the same input have to share the factors.
-    """
-
-    @abstractmethod
-    def input_scales(self, targets: Sequence[QuantizationTarget]) -> Tensor:
-        """Return the factors for targets that read the same input.
-
-        Args:
-            targets: weights with their tensors and observations, at least one; nothing of them
-                may be modified.
-
-        Returns:
-            Shape (inputs,), float, positive and finite.
-        """
-
-    @abstractmethod
-    def solve_scaled(self, target: QuantizationTarget, input_scale: Tensor) -> QuantizedWeight:
-        """Return one target times its factors, and how it is quantized.
-
-        Args:
-            target: the weight with its tensor, not yet multiplied, and its observations.
-            input_scale: what `input_scales` returned.
-        """
-
-
 class MergesObservations(Ability):
     """A quantizer whose ``observe_input`` returns what cannot be added up, such as maxima."""
 
@@ -356,16 +163,6 @@ class MergesObservations(Ability):
             before: what was known.
             part: what `observe_input` returned for one more batch, or what another process knows.
         """
-
-
-class ClipsGradients(Ability):
-    """A quantizer that passes no gradient where a value was clamped.
-
-    Attributes:
-        clip_gradient: False, perhaps by an option, where the gradient passes.
-    """
-
-    clip_gradient: bool = True
 
 
 class ChoosesPerCall(Ability):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tersely.contracts.abilities import Optimizes
-from tersely.contracts.quantizer import OptimizesByName
+from tersely.contracts.quantized_forward import OptimizesByName
 from tersely.engine.processes import average_gradients
 
 DEFAULT_LEARNING_RATE = 0.01

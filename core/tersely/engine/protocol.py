@@ -36,8 +36,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
@@ -47,47 +45,26 @@ from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, cut_saved, move_along
+from tersely.engine.gathering import (
+    check_learned_moments,
+    check_names,
+    check_originals,
+    gather_originals,
+    gather_runs,
+    restore_observed,
+    restore_originals,
+)
 from tersely.engine.journal import Journal
-from tersely.engine.optimizing import make_optimizer
+from tersely.engine.observers import Observers
 from tersely.engine.run import Run
 from tersely.engine.saver import (
     Grammar,
     Parts,
     Saved,
-    check_moments,
-    moments_of,
-    need_shape,
-    unknown,
 )
 from tersely.instrument.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
-
-
-class Observers(ABC):
-    """What an engine observes in one pass over batches: listen, collect, keep."""
-
-    @property
-    @abstractmethod
-    def is_empty(self) -> bool:
-        """Whether there is nothing to observe."""
-
-    @abstractmethod
-    def listening(self) -> AbstractContextManager[None]:
-        """Observe the model inside the block."""
-
-    @abstractmethod
-    def collect(self) -> None:
-        """Bring together what all processes saw, and check it; the engine is not changed.
-
-        Raises:
-            CalibrationError: a target was not seen, or its values cannot be used. It is raised in
-                every process.
-        """
-
-    @abstractmethod
-    def keep(self) -> None:
-        """Give the engine what was observed."""
 
 
 class Engine(ABC, Generic[AnyRun]):
@@ -318,19 +295,7 @@ class Engine(ABC, Generic[AnyRun]):
 
     def gathered(self) -> Parts:
         """Return what all methods save: observations, what is learned, and changed values."""
-        found: Parts = {}
-        for run in self.runs:
-            for bound, sums in run.observed.items():
-                copies = {part: tensor.clone() for part, tensor in sums.items()}
-                found["observed", bound.plan.name] = copies
-            learned = run.all_learned()
-            for (target, name), leaf in learned.items():
-                found.setdefault(("learned", target), {})[name] = leaf.detach().clone()
-            found.update(moments_of(run.optimizer, learned))
-        for bound, values in self.originals.items():
-            found["original", bound.plan.name] = {"": values}
-            found["value", bound.plan.name] = {"": bound.dense()}
-        return found
+        return {**gather_runs(self.runs), **gather_originals(self.originals)}
 
     def restore_gathered(self, saved: Saved, journal: Journal) -> None:
         """Put back observations and changed values; what is learned is each method's own.
@@ -339,20 +304,8 @@ class Engine(ABC, Generic[AnyRun]):
             saved: a checked state.
             journal: notes what changes.
         """
-        for run in self.runs:
-            run.observed = {
-                bound: {part: one.to(bound.raw.device) for part, one in sums.items()}
-                for bound in run.all_bound_targets
-                if (sums := saved.of("observed", bound.plan.name))
-            }
-        for bound in self.bound_targets:
-            values = saved.one("value", bound.plan.name)
-            original = saved.one("original", bound.plan.name)
-            if values is None or original is None:
-                continue
-            journal.note_values(bound)
-            bound.write(values)
-            self.originals.setdefault(bound, original.to(bound.raw.device))
+        restore_observed(self.runs, saved)
+        restore_originals(self.originals, self.bound_targets, saved, journal)
 
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: those of the targets."""
@@ -368,22 +321,9 @@ class Engine(ABC, Generic[AnyRun]):
         Raises:
             SessionFileError: it belongs to another plan or model.
         """
-        known = self.known_names()
-        for (kind, name), parts in saved.parts.items():
-            if name not in known:
-                raise unknown(self.grammar.key(kind, name, next(iter(parts))))
-        for bound in self.bound_targets:
-            for kind in ("value", "original"):
-                values = saved.one(kind, bound.plan.name)
-                if values is not None:
-                    need_shape(kind, bound, values, bound.plan.shape or ())
-        for run in self.runs:
-            learned = {
-                (bound.plan.name, name): leaf
-                for bound in run.all_bound_targets
-                for name, leaf in saved.of("learned", bound.plan.name).items()
-            }
-            check_moments(partial(make_optimizer, run.algorithm), learned, saved)
+        check_names(self.grammar, self.known_names(), saved)
+        check_originals(self.bound_targets, saved)
+        check_learned_moments(self.runs, saved)
 
     @abstractmethod
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:

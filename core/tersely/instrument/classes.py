@@ -25,7 +25,7 @@ from tersely.instrument.lost_writes import need_no_lost_write
 from tersely.instrument.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.moving import apply_to_learned
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, PREFIX, is_moved_flag
-from tersely.instrument.shown import show
+from tersely.instrument.showing import show
 from tersely.instrument.sites import process_inputs, process_output
 from tersely.planning.classes import ORIGINAL
 

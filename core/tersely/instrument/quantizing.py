@@ -12,13 +12,8 @@ from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.arithmetic.ranges import block_range
-from tersely.contracts.quantizer import (
-    LearnsScales,
-    QuantizationTarget,
-    Quantizer,
-    Simulates,
-    choose_of,
-)
+from tersely.contracts.quantized_forward import LearnsScales, Simulates
+from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.cutting import Cut
 from tersely.instrument.names import QUANTIZE, full_name, learned_buffer

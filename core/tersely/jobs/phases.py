@@ -19,7 +19,9 @@ from tersely.jobs.loop import train_epochs
 from tersely.jobs.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from tersely.jobs.shrinking import example_of, shrink_what_ended
+from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
+from tersely.reporting.plan_summary import summarize_plan
 from tersely.reporting.table import split_metric
 from tersely.session.kept_batches import give_batches, needs_batches
 from tersely.session.opening import attach
@@ -65,12 +67,14 @@ def measure(moment: str) -> Callable[[Run], Run]:
 
 
 def resolve_plan(run: Run) -> Run:
-    """Plan and print the plan; its remarks are part of the table."""
+    """Plan, refuse another plan than the reviewed one, and print what the plan does."""
     example = example_of(run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlanWarning)
         resolved = plan(run.model, run.job.recipe, teacher=run.teacher, example_inputs=example)
-    run.voice.line(str(resolved))
+    if run.reviewed is not None:
+        check_unchanged(run.reviewed, resolved)
+    run.voice.line(summarize_plan(resolved, run.model))
     return attrs.evolve(run, resolved=resolved, example=example)
 
 

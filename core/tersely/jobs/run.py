@@ -70,6 +70,7 @@ class Run:
         teacher: the teacher, when the job has one.
         weights: names of the model's own parameters and buffers.
         example: what the model is run with where its recipe asks for its graph, or None.
+        reviewed: the plan that alone may be carried out, or None.
         resolved: the plan.
         session: the session, once attached.
         exported: what the exporters wrote.
@@ -85,6 +86,7 @@ class Run:
     teacher: nn.Module | None = None
     weights: tuple[str, ...] = ()
     example: Any = None
+    reviewed: Plan | None = None
     resolved: Plan | None = None
     session: Session | None = None
     exported: tuple[Exported, ...] = ()

@@ -37,6 +37,7 @@ from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.shrinking import shrink_the_rest
 from tersely.jobs.start_order import is_compressed_last
+from tersely.planning.plan import Plan
 from tersely.reporting.report import Report, read_report
 from tersely.reporting.terminal import show_report
 
@@ -49,6 +50,7 @@ def run_job(
     *,
     resume: bool = False,
     output: str | os.PathLike[str] | None = None,
+    plan: Plan | None = None,
     console: Console | None = None,
 ) -> Report:
     """Run a whole job and write its output folder, which appears when everything is finished.
@@ -60,6 +62,7 @@ def run_job(
         job: a job, or the path of its file.
         resume: go on after the last phase that an interrupted run finished.
         output: another output folder than the job's.
+        plan: the plan that was reviewed: where the job comes to another one, nothing is done.
         console: where to tell what happens; standard output by default.
 
     Returns:
@@ -67,7 +70,7 @@ def run_job(
 
     Raises:
         ConfigError: the job is wrong; every problem at once.
-        PlanError: the recipe does not fit the model.
+        PlanError: the recipe does not fit the model, or ``plan`` is not what it comes to.
         SessionFileError: the interrupted run is damaged, or was started with another job, or
             another process runs this one.
     """
@@ -89,7 +92,7 @@ def run_job(
             record, finished = _starting_point(job, resume=resume, console=console)
             if finished is not None:
                 return finished
-            return _carry_out(job, record, calls=calls, console=console)
+            return _carry_out(job, record, calls=calls, reviewed=plan, console=console)
 
 
 def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRecord, Report | None]:
@@ -132,6 +135,7 @@ def _carry_out(
     record: RunRecord,
     *,
     calls: References,
+    reviewed: Plan | None,
     console: Console,
 ) -> Report:
     folder = partial_folder(job.output)
@@ -143,6 +147,7 @@ def _carry_out(
             folder=folder,
             voice=voice,
             record=record,
+            reviewed=reviewed,
         )
         for phase in steps:
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tersely.contracts.abilities import ObservesOutputs
-from tersely.contracts.quantizer import Equalizes, MergesObservations
+from tersely.contracts.quantized_weights import Equalizes
+from tersely.contracts.quantizer import MergesObservations
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.planning.algorithms import is_declared

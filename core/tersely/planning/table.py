@@ -38,14 +38,26 @@ def plan_table(plan: PlanData) -> str:
     Args:
         plan: the plan to show.
     """
+    return "\n".join([*plan_rows(plan, _ROWS), *remarks(plan)])
+
+
+def plan_rows(plan: PlanData, limit: int | None = None) -> list[str]:
+    """Return a plan's targets as the lines of a table.
+
+    Args:
+        plan: the plan to show.
+        limit: how many targets to show at most, or None for all.
+    """
+    shown = plan.targets if limit is None else plan.targets[:limit]
     table = TextTable(
         columns=tuple(Column(heading=heading) for heading in _HEADINGS),
-        rows=tuple(_cells(target) for target in plan.targets[:_ROWS]),
+        rows=tuple(_cells(target) for target in shown),
     )
     lines = ["", *ruled(table)]
-    if len(plan.targets) > _ROWS:
-        lines.append(f"... and {len(plan.targets) - _ROWS} more targets (to_dict() has them all)")
-    return "\n".join([*lines, *_remarks(plan)])
+    if len(shown) < len(plan.targets):
+        more = len(plan.targets) - len(shown)
+        lines.append(f"... and {more} more targets (to_dict() has them all)")
+    return lines
 
 
 def _cells(target: TargetPlan) -> tuple[str, ...]:
@@ -87,7 +99,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _remarks(plan: PlanData) -> Iterator[str]:
+def remarks(plan: PlanData, *, skipped: bool = True) -> Iterator[str]:
+    """Yield what a plan counts, and what matched nothing, lost, or is worth a look.
+
+    Args:
+        plan: any plan.
+        skipped: whether targets that do not exist are listed.
+    """
     yield ""
     modules = _count(len(plan.selected), "selected module")
     yield f"{_count(len(plan.targets), 'target')} in {modules}"
@@ -97,7 +115,7 @@ def _remarks(plan: PlanData) -> Iterator[str]:
         ("periods", [_period(stage) for stage in stages] if is_divided else ()),
         ("matched nothing", plan.unmatched),
         ("configured twice", plan.shadowed),
-        ("skipped", plan.skipped),
+        ("skipped", plan.skipped if skipped else ()),
         ("hints", plan.hints),
     ):
         if remarks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from tersely.calibration.calibrate import observe_again
@@ -17,12 +16,14 @@ from tersely.calibration.statistic import (
     statistic_for,
 )
 from tersely.calibration.watching import module_observers
+from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, Held, place_of
 from tersely.engine.journal import Journal
-from tersely.engine.protocol import Engine, Observers
-from tersely.engine.saver import Saved, need_shape, restore_moments
+from tersely.engine.observers import Observers
+from tersely.engine.protocol import Engine
+from tersely.engine.saver import Saved, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.holding import HeldWeight
@@ -31,20 +32,21 @@ from tersely.pruning.alignment import with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
 from tersely.pruning.holding import hold, place_holds, release
-from tersely.pruning.mask_buffers import is_kept, mask_of, place_masks, remove_mask, write_mask
+from tersely.pruning.learned_masks import restore_learned
+from tersely.pruning.mask_buffers import mask_of, place_masks, remove_mask, write_mask
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
-    DENSE,
     GRAMMAR,
     MASK,
-    MISSING,
-    SEEN,
     check_dense,
     check_mask,
-    describe_statistic,
+    describe_statistics,
     gather_dense,
-    rebuilt_statistic,
+    gather_masks,
+    gather_statistics,
+    restore_dense,
+    restored_statistics,
     spread_dense,
 )
 
@@ -66,6 +68,10 @@ class Pruning(Engine[PruningRun]):
         self.statistics: dict[BoundTarget, Statistic] = {}
         self.frozen: set[BoundTarget] = set()
         self.holds: dict[BoundTarget, HeldWeight] = {}
+
+    @property
+    def _stages(self) -> Sequence[Stage]:
+        return self.context.binding.plan.recipe.stages
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
@@ -90,9 +96,8 @@ class Pruning(Engine[PruningRun]):
 
     def observers(self, runs: Sequence[PruningRun]) -> list[Observers]:
         """Return fresh observers of the inputs, outputs and modules that some stages rank by."""
-        stages = self.context.binding.plan.recipe.stages
         statistics = {
-            bound: statistic_for(bound, stages)
+            bound: statistic_for(bound, self._stages)
             for run in runs
             for bound in run.all_bound_targets
             if bound.is_activation
@@ -268,24 +273,16 @@ class Pruning(Engine[PruningRun]):
             SessionFileError: a mask was averaged.
         """
         self._need_whole_masks()
-        parts = self.gathered()
-        for bound, mask in self.masks():
-            parts[MASK, bound.plan.name] = {"": is_kept(bound, mask)}
-        for bound, held in self.holds.items():
-            if held.values is not None:
-                parts[DENSE, bound.plan.name] = {"": held.values.clone()}
-        seen = {}
-        for bound, statistic in self.statistics.items():
-            if statistic.total is not None:
-                parts[SEEN, bound.plan.name] = {"": statistic.total}
-                if statistic.missing is not None:
-                    parts[MISSING, bound.plan.name] = {"": statistic.missing}
-                seen[bound.plan.name] = describe_statistic(statistic)
+        parts = {
+            **self.gathered(),
+            **gather_masks(self.masks(), self.holds),
+            **gather_statistics(self.statistics),
+        }
         data = {
             "is_compressed": self.is_compressed,
             "handed_over": self.is_handed_over,
             "frozen": sorted(bound.plan.name for bound in self.frozen),
-            "seen": seen,
+            "seen": describe_statistics(self.statistics),
         }
         return Saved(parts, data)
 
@@ -314,7 +311,7 @@ class Pruning(Engine[PruningRun]):
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed."""
         super().check(saved, steps)
-        self._statistics_of(saved)
+        restored_statistics(self.bound_targets, self._stages, saved)
         # Before the first update of a schedule the shape of an input or output is not known.
         growing = {run.number for run in self.runs if not run.factor(steps)}
         for bound in self.bound_targets:
@@ -339,50 +336,19 @@ class Pruning(Engine[PruningRun]):
                 remove_mask(bound, self.context.model)
             else:
                 write_mask(bound, kept, self.context.model)
-        self._restore_held(saved, journal)
-        self.statistics = self._statistics_of(saved)
+        journal.on_undo(self.release)
+        self.hold()
+        restore_dense(self.holds, saved, journal)
+        self.statistics = restored_statistics(self.bound_targets, self._stages, saved)
         frozen = set(saved.data["frozen"])
         self.frozen = {bound for bound in self.bound_targets if bound.plan.name in frozen}
         for run in self.runs:
-            self._restore_learned(run, saved, journal)
+            for bound in run.bound_targets:
+                restore_learned(bound, run.learned(bound), saved, journal)
+            restore_moments(run.optimizer, run.all_learned(), saved)
         self.is_compressed = bool(saved.data["is_compressed"])
         if saved.data["handed_over"]:
             self.hand_over()
-
-    def _restore_held(self, saved: Saved, journal: Journal) -> None:
-        journal.on_undo(self.release)
-        self.hold()
-        for bound, held in self.holds.items():
-            values = saved.one(DENSE, bound.plan.name)
-            if values is not None and held.values is not None:
-                journal.note_attributes(held, "values")
-                held.values = values.to(bound.raw)
-
-    def _statistics_of(self, saved: Saved) -> dict[BoundTarget, Statistic]:
-        stages, about = self.context.binding.plan.recipe.stages, saved.data["seen"]
-        return {
-            bound: rebuilt_statistic(
-                bound,
-                total,
-                about[bound.plan.name],
-                stages,
-                missing=saved.one(MISSING, bound.plan.name),
-            )
-            for bound in self.bound_targets
-            if (total := saved.one(SEEN, bound.plan.name)) is not None
-        }
-
-    def _restore_learned(self, run: PruningRun, saved: Saved, journal: Journal) -> None:
-        for bound in run.bound_targets:
-            learned = run.learned(bound)
-            for name, value in saved.of("learned", bound.plan.name).items():
-                leaf = learned.get(name)
-                need_shape("learned", bound, value, () if leaf is None else tuple(leaf.shape))
-                if leaf is not None:
-                    journal.note_tensor(leaf)
-                    with torch.no_grad():
-                        leaf.copy_(value)
-        restore_moments(run.optimizer, run.all_learned(), saved)
 
     def _decide(
         self, run: PruningRun, steps: int, bound_targets: Sequence[BoundTarget]

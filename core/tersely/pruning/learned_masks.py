@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from tersely.contracts.pruner import Learns
 from tersely.engine.binding import BoundTarget
+from tersely.engine.journal import Journal
+from tersely.engine.saver import Saved, need_shape
 from tersely.instrument.mask_values import is_decided, need_whole_as_written
 from tersely.instrument.names import MASK, mask_buffer, state_buffer
 from tersely.instrument.transforms import put
@@ -79,3 +82,26 @@ def learned_of(bound: BoundTarget, names: Sequence[str]) -> dict[str, Tensor]:
         if tensor is not None:
             found[name] = tensor
     return found
+
+
+def restore_learned(
+    bound: BoundTarget, learned: Mapping[str, Tensor], saved: Saved, journal: Journal
+) -> None:
+    """Write what was learned for a target when a session was saved into what learns now.
+
+    Args:
+        bound: the target.
+        learned: what is learned for it, by name.
+        saved: a checked state.
+        journal: notes what changes.
+
+    Raises:
+        SessionFileError: the algorithm learns tensors of another shape.
+    """
+    for name, value in saved.of("learned", bound.plan.name).items():
+        leaf = learned.get(name)
+        need_shape("learned", bound, value, () if leaf is None else tuple(leaf.shape))
+        if leaf is not None:
+            journal.note_tensor(leaf)
+            with torch.no_grad():
+                leaf.copy_(value)

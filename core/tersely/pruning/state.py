@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,12 @@ from torch import Tensor
 from tersely.calibration.statistic import Statistic, statistic_for
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
+from tersely.engine.journal import Journal
 from tersely.engine.saver import MOVED, Grammar, Parts, Saved, need_shape
 from tersely.errors import SessionFileError
 from tersely.instrument.holding import HeldWeight, held_values
 from tersely.json_value import Json
+from tersely.pruning.mask_buffers import is_kept
 
 MASK, SEEN, MISSING, DENSE = "mask", "seen", "missing", "dense"
 
@@ -103,16 +105,92 @@ def gather_dense(saved: Saved) -> None:
             parts[""] = held_values(kept, parts[""])
 
 
-def describe_statistic(statistic: Statistic) -> dict[str, Json]:
-    """Return what a saved session keeps of a statistic beside its sums.
+def restore_dense(holds: Mapping[BoundTarget, HeldWeight], saved: Saved, journal: Journal) -> None:
+    """Give what is masked in place the dense values that were saved.
 
     Args:
-        statistic: what calibration saw of an input or output.
+        holds: what keeps them.
+        saved: a checked state.
+        journal: notes what changes.
     """
-    return {"count": statistic.count, "sample_shape": list(statistic.sample_shape)}
+    for bound, held in holds.items():
+        values = saved.one(DENSE, bound.plan.name)
+        if values is not None and held.values is not None:
+            journal.note_attributes(held, "values")
+            held.values = values.to(bound.raw)
 
 
-def rebuilt_statistic(
+def gather_masks(
+    masks: Iterable[tuple[BoundTarget, Tensor]], holds: Mapping[BoundTarget, HeldWeight]
+) -> Parts:
+    """Return masks, and the dense values of what is masked in place, to be saved.
+
+    Args:
+        masks: targets with the buffers that mask them.
+        holds: what keeps the dense values.
+    """
+    found: Parts = {}
+    for bound, mask in masks:
+        found[MASK, bound.plan.name] = {"": is_kept(bound, mask)}
+    for bound, held in holds.items():
+        if held.values is not None:
+            found[DENSE, bound.plan.name] = {"": held.values.clone()}
+    return found
+
+
+def gather_statistics(statistics: Mapping[BoundTarget, Statistic]) -> Parts:
+    """Return the sums of what calibration saw, to be saved.
+
+    Args:
+        statistics: what it saw of inputs and outputs.
+    """
+    found: Parts = {}
+    for bound, statistic in statistics.items():
+        if statistic.total is not None:
+            found[SEEN, bound.plan.name] = {"": statistic.total}
+            if statistic.missing is not None:
+                found[MISSING, bound.plan.name] = {"": statistic.missing}
+    return found
+
+
+def describe_statistics(statistics: Mapping[BoundTarget, Statistic]) -> dict[str, Json]:
+    """Return what a saved session keeps of statistics beside their sums.
+
+    Args:
+        statistics: what calibration saw of inputs and outputs.
+    """
+    return {
+        bound.plan.name: {"count": one.count, "sample_shape": list(one.sample_shape)}
+        for bound, one in statistics.items()
+        if one.total is not None
+    }
+
+
+def restored_statistics(
+    bound_targets: Iterable[BoundTarget], stages: Sequence[Stage], saved: Saved
+) -> dict[BoundTarget, Statistic]:
+    """Return what calibration had seen when a session was saved.
+
+    Args:
+        bound_targets: all pruning targets.
+        stages: the recipe's stages.
+        saved: the state.
+    """
+    about = saved.data["seen"]
+    return {
+        bound: _rebuilt(
+            bound,
+            total,
+            about[bound.plan.name],
+            stages,
+            missing=saved.one(MISSING, bound.plan.name),
+        )
+        for bound in bound_targets
+        if (total := saved.one(SEEN, bound.plan.name)) is not None
+    }
+
+
+def _rebuilt(
     bound: BoundTarget,
     total: Tensor,
     about: Mapping[str, Json],
@@ -120,15 +198,6 @@ def rebuilt_statistic(
     *,
     missing: Tensor | None = None,
 ) -> Statistic:
-    """Return a statistic as it was saved.
-
-    Args:
-        bound: an input or output.
-        total: its sums.
-        about: what `describe_statistic` returned.
-        stages: the recipe's stages.
-        missing: how many values were padding, or None.
-    """
     device = next(bound.module.parameters(), total).device
     statistic = statistic_for(bound, stages)
     statistic.total = total.to(device)

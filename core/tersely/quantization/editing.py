@@ -16,9 +16,9 @@ from tersely.engine.by_target import find_bound_target
 from tersely.errors import SessionError
 from tersely.instrument.cutting import Cut
 from tersely.instrument.quantizing import Grid
-from tersely.quantization.placing import device_of
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun
+from tersely.quantization.scale_buffers import device_of
 
 ByHand: TypeAlias = "Mapping[str, Mapping[str, QParams | None]]"
 """Module -> target -> its parameters, or None to leave them to the algorithm again."""

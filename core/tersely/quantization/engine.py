@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -14,39 +13,41 @@ from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
 from tersely.calibration.watching import module_observers
-from tersely.contracts.quantizer import ChangesAfterStep
+from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, Held, move_along, place_of
+from tersely.engine.cutting import Cut, Held, place_of
 from tersely.engine.journal import Journal
-from tersely.engine.protocol import Engine, Observers
-from tersely.engine.saver import MOVED, Grammar, Parts, Saved, moments_of, restore_moments
+from tersely.engine.observers import Observers
+from tersely.engine.protocol import Engine
+from tersely.engine.saver import Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
-from tersely.errors import CompressionWarning, SessionError
+from tersely.errors import SessionError
 from tersely.instrument.attaching import is_attachable
-from tersely.instrument.holding import dense_values
-from tersely.instrument.in_force import qparams_of
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.moving_range import check_followed, end_step, pop_strange
-from tersely.instrument.names import STATE_PARTS, learned_buffer
 from tersely.instrument.padded import ATTENTION_MASK, PaddingOfCall
-from tersely.instrument.scales import IN_FORCE, are_known
 from tersely.planning.signature import signature_of
 from tersely.quantization.accumulators import fit_accumulators
+from tersely.quantization.biases import (
+    correct_bias,
+    cut_biases,
+    gather_biases,
+    restore_bias,
+    write_bias,
+)
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors import Folding, described, foldings_of
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
+from tersely.quantization.following import end_followed_step, start_or_freeze, warn_of_strange
+from tersely.quantization.given_scales import learn_given, note_given, write_all_given
+from tersely.quantization.in_force import qparams_of
+from tersely.quantization.input_factors import cut_factors, put_factors, without_factors
 from tersely.quantization.integers import IntegerTensor, integers_of
-from tersely.quantization.learned_scales import adopt_learned
-from tersely.quantization.placing import (
-    device_of,
-    learn_given,
-    make_room,
+from tersely.quantization.learned_scales import (
+    adopt_learned,
     place_learned,
     place_leaves,
-    read_buffer,
-    restore_scales,
-    write_given,
+    renew_optimizer,
 )
 from tersely.quantization.producers import (
     Found,
@@ -54,14 +55,15 @@ from tersely.quantization.producers import (
     find_producers,
     rebuilt_producers,
 )
-from tersely.quantization.ranges import RangeObservers, Seen, describe_seen, rebuilt_seen
-from tersely.quantization.run import QuantizationRun, learned_of, start_runs
-from tersely.quantization.saved_scales import check_learned, check_scales
+from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
+from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
+from tersely.quantization.run import QuantizationRun, start_runs
+from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
+from tersely.quantization.scale_buffers import device_of, make_room, restore_scales
+from tersely.quantization.seen import restored_seen, unseen
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
 from tersely.quantization.targets import target_of
-
-_SHOWN = 10
 
 
 class Quantization(Engine[QuantizationRun]):
@@ -78,20 +80,7 @@ class Quantization(Engine[QuantizationRun]):
     """
 
     method = "quantization"
-    grammar = Grammar(
-        "quantization.",
-        {
-            "buffer": True,
-            "seen": True,
-            "observed": True,
-            "learned": True,
-            MOVED: True,
-            "value": False,
-            "original": False,
-            "bias": False,
-            "old_bias": False,
-        },
-    )
+    grammar = GRAMMAR
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, start_runs(context.binding))
@@ -141,18 +130,7 @@ class Quantization(Engine[QuantizationRun]):
         return [self._ranges(runs), *module_observers(runs)]
 
     def _ranges(self, runs: Sequence[QuantizationRun]) -> RangeObservers:
-        seen = [
-            Seen(
-                bound,
-                run.quantize_step(bound).cut,
-                run.observer(bound),
-                is_required=run.stage.unreached == "error",
-            )
-            for run in runs
-            for bound in run.activations
-            if bound not in run.given
-        ]
-        return RangeObservers(seen, self._modules(), self.seen)
+        return RangeObservers(unseen(runs), self._modules(), self.seen)
 
     def _modules(self) -> list[nn.Module]:
         return [module for bound in self.bound_targets for module, _ in bound.owners]
@@ -186,7 +164,7 @@ class Quantization(Engine[QuantizationRun]):
         quantize = partial(
             quantize_parameters,
             change=lambda bound, values: self.change(bound, values, journal),
-            correct_bias=lambda bound, change: self._correct_bias(bound, change, journal),
+            correct_bias=lambda bound, change: correct_bias(self.biases, bound, change, journal),
         )
         for run in runs:
             run.groups = []
@@ -234,14 +212,6 @@ class Quantization(Engine[QuantizationRun]):
             run, self.context.model, self.context.batches, compress=partial(quantize, run)
         )
 
-    def _correct_bias(self, weight: BoundTarget, change: Tensor, journal: Journal) -> None:
-        bias = weight.module._parameters["bias"]
-        assert bias is not None  # the caller has looked
-        journal.note_parameter(weight.module, "bias")
-        self.biases.setdefault(weight, dense_values(weight.module, "bias", bias))
-        with torch.no_grad():
-            bias.add_(change.to(bias.dtype))
-
     def set_qparams(self, qparams: ByHand, journal: Journal, *, is_frozen: bool) -> None:
         """Put the user's scales and zero points in force, or leave them to algorithms again.
 
@@ -253,45 +223,26 @@ class Quantization(Engine[QuantizationRun]):
         checked = checked_qparams(qparams, self.runs, self.seen)
         for run in self.runs:
             mine = {one: found for one, (of, found) in checked.items() if of is run}
-            self._take(run, mine, is_frozen=is_frozen)
+            if mine:
+                self._take(run, mine, is_frozen=is_frozen)
         fit_accumulators(self.bound_targets, is_told=True)
         self.is_compressed = self.is_compressed or all(
-            self.qparams_of(run, bound) is not None
+            qparams_of(run, bound, self.seen) is not None
             for run in self.begun
             for bound in (*run.parameters, *run.activations)
         )
 
     def _take(
-        self,
-        run: QuantizationRun,
-        given: Mapping[BoundTarget, QParams | None],
-        *,
-        is_frozen: bool,
+        self, run: QuantizationRun, given: Mapping[BoundTarget, QParams | None], *, is_frozen: bool
     ) -> None:
-        if not given:
-            return
-        before, moments = run.frozen, moments_of(run.optimizer, run.all_learned())
-        taken = {bound for bound, qparams in given.items() if qparams is not None}
-        run.given = run.given.difference(given).union(taken)
-        run.frozen = before.difference(set(given) - taken).union(taken if is_frozen else ())
-        for bound in before.symmetric_difference(run.frozen):
-            for name in learned_of(bound):
-                for module, attribute in bound.owners:
-                    module._buffers.pop(learned_buffer(attribute, name), None)
-        if before != run.frozen and run in self.begun:
-            renew_steps(run, self.bound_targets, before ^ run.frozen, steps=self.context.steps)
-        for bound, qparams in given.items():
-            if qparams is None:
-                continue
-            write_given(run, bound, qparams)
-            if run.is_learning and bound not in run.frozen and run in self.begun:
-                learn_given(run, bound)
-        learned = run.all_learned()
+        moments = moments_of(run.optimizer, run.all_learned())
+        changed = note_given(run, given, is_frozen=is_frozen)
+        has_begun = run in self.begun
+        if changed and has_begun:
+            renew_steps(run, self.bound_targets, changed, steps=self.context.steps)
+        write_all_given(run, given, has_begun=has_begun)
         if run.is_learning and not self.is_handed_over:
-            run.optimizer = None
-            if learned:
-                run.make_optimizer()
-                restore_moments(run.optimizer, learned, Saved(moments, {}))
+            renew_optimizer(run, Saved(moments, {}))
 
     def _learn(self, run: QuantizationRun) -> None:
         has_new = False
@@ -306,63 +257,17 @@ class Quantization(Engine[QuantizationRun]):
 
     def need_to_step(self) -> None:
         """Refuse to step before scales are there, unless training makes them."""
-        if self.is_compressed:
-            return
-        for run in self.begun:
-            if run.follows_training() is not None:
-                self._need_training_mode(run)
-            for bound in () if run.follows_training() else (*run.parameters, *run.activations):
-                if run.is_simulated(bound) and self.qparams_of(run, bound) is None:
-                    raise SessionError(
-                        f"step() found no scale of {bound.plan.name}; call session.compress() "
-                        f"before the training loop",
-                        target=bound.plan.name,
-                        algorithm=run.stage.algorithm,
-                    )
-
-    def _need_training_mode(self, run: QuantizationRun) -> None:
-        followed = [one for one in (*run.parameters, *run.activations) if run.is_simulated(one)]
-        if not followed or any(
-            bound.module.training or self.qparams_of(run, bound) is not None for bound in followed
-        ):
-            return
-        raise SessionError(
-            f"step() found no range of {followed[0].plan.name}: the model is in evaluation mode, "
-            f"in which {run.stage.algorithm} observes nothing; call model.train() before the "
-            f"training loop",
-            target=followed[0].plan.name,
-            algorithm=run.stage.algorithm,
-        )
+        if not self.is_compressed:
+            need_scales_to_step(self.begun, self.seen)
 
     def need_to_finish(self, call: str) -> None:
         """Refuse to finish while a target has no scale."""
-        for run in self.runs:
-            for bound in (*run.parameters, *run.activations, *run.derived):
-                if not run.is_simulated(bound) or self.qparams_of(run, bound) is not None:
-                    continue
-                if self.is_compressed and run.stage.unreached != "error":
-                    continue  # calibration did not reach it, and it stays as it is
-                first = "call session.compress() first"
-                if bound.is_activation and bound not in self.seen:
-                    first = "call session.calibrate(batches) and session.compress() first"
-                if run.follows_training() is not None:
-                    first = "train some steps in training mode, or " + first
-                raise SessionError(
-                    f"{call}() found no scale of {bound.plan.name}; {first}",
-                    target=bound.plan.name,
-                    algorithm=run.stage.algorithm,
-                )
+        need_scales_to_finish(self.runs, self.seen, call, is_compressed=self.is_compressed)
 
     def step(self, steps: int, journal: Journal) -> bool:
         """Advance by one optimizer step; masks do not change."""
         begun, before = self.begun, self.context.steps
-        strange: list[str] = []
-        for run in begun:
-            for bound in (*run.parameters, *run.activations) if run.follows_training() else ():
-                check_followed(bound.module, bound.plan.target, bound.plan.name)
-                strange += [bound.plan.name] * pop_strange(bound.module, bound.plan.target)
-                for module, attribute in bound.owners:
-                    end_step(module, attribute)
+        strange = end_followed_step(begun)
         if strange and not self.has_told:
             self.has_told = True
             warn_of_strange(strange)
@@ -382,19 +287,8 @@ class Quantization(Engine[QuantizationRun]):
                     with torch.no_grad():
                         run.algorithm.after_step(bound.raw, target_of(bound, run.grid(bound)))
         fit_accumulators(self.bound_targets, is_told=False)
-        self._start_or_freeze(before, steps)
+        start_or_freeze(self.runs, self.bound_targets, before=before, steps=steps)
         return False
-
-    def _start_or_freeze(self, before: int, steps: int) -> None:
-        """Let quantization start, or ranges freeze, where the step for it has come."""
-        for run in self.runs:
-            follower = run.follows_training()
-            if follower is None:
-                continue
-            changes = (follower.start_step, follower.freeze_step)
-            begin = run.stage.begin
-            if any(one is not None and before < begin + one <= steps for one in changes):
-                put_steps(run, self.bound_targets, steps=steps)
 
     def qparams(self) -> list[tuple[BoundTarget, QParams]]:
         """Return the parameters in force, in plan order; dynamic ones have none."""
@@ -402,30 +296,15 @@ class Quantization(Engine[QuantizationRun]):
             (bound, qparams)
             for run in self.runs
             for bound in run.all_bound_targets
-            if (qparams := self.qparams_of(run, bound)) is not None
+            if (qparams := qparams_of(run, bound, self.seen)) is not None
         ]
-
-    def qparams_of(self, run: QuantizationRun, bound: BoundTarget) -> QParams | None:
-        """Return the parameters in force for one target, or None."""
-        qparams = qparams_of(bound.module, bound.plan.target)
-        if qparams is None and not run.is_simulated(bound):
-            qparams = run.quantize_step(bound).qparams(bound.module)
-        if qparams is None or not bound.is_activation or qparams.scale.ndim == 0:
-            return qparams
-        size = read_buffer(bound, "size")
-        if size is not None:
-            return qparams.evolve(block_size=tuple(size.tolist()))
-        seen = self.seen.get(bound)
-        if seen is not None and seen.blocks and len(seen.blocks) == qparams.scale.ndim:
-            return qparams.evolve(block_size=seen.blocks)
-        return qparams.evolve(block_size=tuple(-1 if n == 1 else 1 for n in qparams.scale.shape))
 
     def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
         """Return the integers of every quantized parameter and buffer."""
         found = []
         for run in self.runs:
             for bound in (*run.parameters, *run.derived):
-                qparams = self.qparams_of(run, bound)
+                qparams = qparams_of(run, bound, self.seen)
                 if qparams is not None and run.is_simulated(bound):
                     found.append((bound, integers_of(run, bound, qparams)))
         return found
@@ -458,23 +337,15 @@ class Quantization(Engine[QuantizationRun]):
         """Give targets the values they had before an algorithm changed them."""
         super().give_back()
         for weight, values in self.biases.items():
-            _write_bias(weight, values)
+            write_bias(weight, values)
 
     def save(self) -> Saved:
         """Return scales, what was seen, observed and learned, and changed values."""
         parts = self.gathered()
-        for bound in self.bound_targets:
-            buffers = {part: read_buffer(bound, part) for part in self._parts_to_save(bound)}
-            found = {part: buffer for part, buffer in buffers.items() if buffer is not None}
-            if found:
-                parts["buffer", bound.plan.name] = found
+        parts.update(gather_scales(self.bound_targets))
         for bound, seen in self.seen.items():
             parts["seen", bound.plan.name] = dict(seen.statistics)
-        for bound, values in self.biases.items():
-            bias = bound.module._parameters["bias"]
-            parts["old_bias", bound.plan.name] = {"": values}
-            if bias is not None:
-                parts["bias", bound.plan.name] = {"": bias.detach()}
+        parts.update(gather_biases(self.biases))
         data = {
             "is_compressed": self.is_compressed,
             "handed_over": self.is_handed_over,
@@ -489,14 +360,6 @@ class Quantization(Engine[QuantizationRun]):
         }
         return Saved(parts, data)
 
-    def _parts_to_save(self, bound: BoundTarget) -> tuple[str, ...]:
-        is_known = are_known(bound.module, bound.plan.target)
-        return tuple(
-            part
-            for part in STATE_PARTS
-            if part != IN_FORCE and (is_known or part in ("input_scale", "size"))
-        )
-
     def held(self, saved: Saved) -> Held:
         """Keep the shape of inputs and outputs that have more than one scale."""
         return {
@@ -510,37 +373,10 @@ class Quantization(Engine[QuantizationRun]):
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
         """Cut scales, factors of inputs, and the biases of before they were corrected."""
-        factors = {bound: saved.of("buffer", bound.plan.name) for bound in self.bound_targets}
-        known: Parts = dict(saved.parts)
-        for bound, buffers in factors.items():
-            cut = cuts.get(bound.plan.name)
-            if cut is None or "input_scale" not in buffers:
-                continue
-            one = cut.of_inputs(buffers["input_scale"], bound.plan.input_dim)
-            if one is None:
-                raise SessionError(
-                    f"shrink() cannot cut the factors of the inputs of {bound.plan.name}, since "
-                    f"its channels form groups; shrink before {bound.plan.algorithm}",
-                    target=bound.plan.name,
-                )
-            rest = {part: tensor for part, tensor in buffers.items() if part != "input_scale"}
-            known["buffer", bound.plan.name] = rest
-            factors[bound] = {"input_scale": one}
-        found = super().cut(Saved(known, saved.data), cuts)
-        for bound, buffers in factors.items():
-            if bound.plan.name in cuts and "input_scale" in buffers:
-                own = found.parts["buffer", bound.plan.name]
-                found.parts["buffer", bound.plan.name] = {**own, **buffers}
-        for kind in ("bias", "old_bias"):
-            for bound in self.biases:
-                cut = cuts.get(f"{bound.plan.module}.bias".lstrip("."))
-                one = saved.one(kind, bound.plan.name)
-                if one is not None:
-                    found.parts[kind, bound.plan.name] = {"": one if cut is None else cut(one)}
-        for bound in self.biases:
-            bias = bound.module._parameters["bias"]
-            if bias is not None:
-                move_along(found, bound.plan.name, ("bias", "old_bias"), bias.detach())
+        factors = cut_factors(self.bound_targets, saved, cuts)
+        found = super().cut(without_factors(saved, factors), cuts)
+        put_factors(found, factors)
+        cut_biases(self.biases, saved, found, cuts)
         return found
 
     def check(self, saved: Saved, steps: int) -> None:
@@ -565,25 +401,8 @@ class Quantization(Engine[QuantizationRun]):
             buffers = saved.of("buffer", bound.plan.name)
             device = device_of(bound)
             restore_scales(bound, {part: value.to(device) for part, value in buffers.items()})
-            bias, old_bias = (
-                saved.one("bias", bound.plan.name),
-                saved.one("old_bias", bound.plan.name),
-            )
-            if bias is not None and old_bias is not None:
-                journal.note_parameter(bound.module, "bias")
-                _write_bias(bound, bias)
-                self.biases.setdefault(bound, old_bias.to(device))
-        about = saved.data["seen"]
-        self.seen = {
-            bound: rebuilt_seen(
-                Seen(bound, run.quantize_step(bound).cut, run.observer(bound)),
-                {part: one.to(device_of(bound)) for part, one in statistics.items()},
-                about[bound.plan.name],
-            )
-            for run in self.runs
-            for bound in run.all_bound_targets
-            if (statistics := saved.of("seen", bound.plan.name))
-        }
+            restore_bias(self.biases, bound, saved, journal)
+        self.seen = restored_seen(self.runs, saved)
         self.producers = rebuilt_producers(
             saved.data.get("producers", {}), self.bound_targets, self.context.binding
         )
@@ -603,26 +422,3 @@ class Quantization(Engine[QuantizationRun]):
         if has_learned and not self.is_handed_over:
             run.make_optimizer()
             restore_moments(run.optimizer, run.all_learned(), saved)
-
-
-def _write_bias(weight: BoundTarget, values: Tensor) -> None:
-    bias = weight.module._parameters["bias"]
-    if bias is not None:
-        with torch.no_grad():
-            bias.copy_(values)
-
-
-def warn_of_strange(names: Sequence[str]) -> None:
-    """Warn of targets whose ranges left values out.
-
-    Args:
-        names: their full names.
-    """
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    warnings.warn(
-        f"values that are not finite reached {', '.join(names[:_SHOWN])}{more} in training; their "
-        f"ranges leave such values out, and this is told once: lower the learning rate or the "
-        f"loss scale if it goes on",
-        CompressionWarning,
-        stacklevel=4,
-    )

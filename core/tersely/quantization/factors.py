@@ -12,8 +12,8 @@ from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.quantization.integers import IntegerTensor
 from tersely.quantization.output_forms import divided, forms_of
-from tersely.quantization.placing import read_buffer
 from tersely.quantization.producers import Found, Producer
+from tersely.quantization.scale_buffers import read_buffer
 
 
 @attrs.frozen(eq=False)

@@ -12,9 +12,9 @@ from tersely.engine.binding import BoundTarget
 from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import UNSCALE
 from tersely.instrument.transforms import chain_of, processed
-from tersely.quantization.placing import read_buffer
 from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun
+from tersely.quantization.scale_buffers import read_buffer
 from tersely.quantization.targets import target_of
 
 

@@ -15,7 +15,7 @@ from tersely.errors import SessionFileError
 from tersely.instrument.classes import is_sharded
 from tersely.json_value import Json
 from tersely.quantization.output_forms import OutputForm, forms_of
-from tersely.quantization.placing import read_buffer
+from tersely.quantization.scale_buffers import read_buffer
 from tersely.quantization.trials import NOT_ALONE, Candidate, Record, Trials
 
 NOTHING_MAKES_IT = "no module with as many outputs comes before them"

@@ -9,17 +9,15 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
+from tersely.contracts.quantized_forward import ClipsGradients, LearnsScales, Simulates
+from tersely.contracts.quantized_weights import Equalizes
 from tersely.contracts.quantizer import (
     ChoosesPerCall,
-    ClipsGradients,
-    Equalizes,
     FollowsTraining,
-    LearnsScales,
     Observer,
     ObservesRange,
     QuantizationTarget,
     Quantizer,
-    Simulates,
 )
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.journal import Journal

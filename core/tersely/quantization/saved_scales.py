@@ -1,15 +1,55 @@
-"""Scales of a saved session, checked against the targets they are for before anything changes."""
+"""Scales of a saved session: gathered, and checked against the targets they are for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from tersely.arithmetic.blocks import resolve_size
 from tersely.engine.binding import BoundTarget
+from tersely.engine.saver import MOVED, Grammar, Parts
 from tersely.errors import SessionFileError
 from tersely.instrument.cutting import Cut
+from tersely.instrument.names import STATE_PARTS
+from tersely.instrument.scales import IN_FORCE, are_known
+from tersely.quantization.scale_buffers import read_buffer
+
+GRAMMAR = Grammar(
+    "quantization.",
+    {
+        "buffer": True,
+        "seen": True,
+        "observed": True,
+        "learned": True,
+        MOVED: True,
+        "value": False,
+        "original": False,
+        "bias": False,
+        "old_bias": False,
+    },
+)
+"""How quantization names its saved tensors."""
+
+
+def gather_scales(bound_targets: Iterable[BoundTarget]) -> Parts:
+    """Return the buffers in which targets have their scales, to be saved.
+
+    Args:
+        bound_targets: all quantization targets.
+    """
+    found: Parts = {}
+    for bound in bound_targets:
+        is_known = are_known(bound.module, bound.plan.target)
+        buffers = {
+            part: buffer
+            for part in STATE_PARTS
+            if part != IN_FORCE and (is_known or part in ("input_scale", "size"))
+            if (buffer := read_buffer(bound, part)) is not None
+        }
+        if buffers:
+            found["buffer", bound.plan.name] = buffers
+    return found
 
 
 def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> None:

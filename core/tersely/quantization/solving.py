@@ -13,14 +13,13 @@ from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.abilities import ObservesInputs
 from tersely.contracts.experts import of_expert
-from tersely.contracts.quantizer import (
+from tersely.contracts.quantized_weights import (
     CorrectsBias,
     Equalizes,
-    QuantizationTarget,
     QuantizedWeight,
     SolvesWeights,
-    choose_of,
 )
+from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
 from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
@@ -28,9 +27,9 @@ from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.integers import simulated_values
-from tersely.quantization.placing import read_buffer, write_buffer, write_qparams
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
+from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
 from tersely.quantization.targets import target_of
 
 Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"

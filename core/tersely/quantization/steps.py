@@ -14,7 +14,7 @@ from tersely.instrument.names import QUANTIZE
 from tersely.instrument.quantizing import Dynamic, Learned, Quantize, Simulated
 from tersely.instrument.transforms import SharedPut
 from tersely.quantization.accumulators import bias_step, least_scales
-from tersely.quantization.placing import place_factors
+from tersely.quantization.input_factors import place_factors
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.targets import target_of
 

@@ -21,8 +21,8 @@ from tersely.engine.batches import Batches, run_batch
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.input_scales import along_inputs
 from tersely.quantization.output_forms import OutputForm, along_dim
-from tersely.quantization.placing import read_buffer
 from tersely.quantization.ranges import RangeObservers
+from tersely.quantization.scale_buffers import read_buffer
 
 Print: TypeAlias = tuple[object, ...]
 """Shape, dtype and two sums over all bits of a tensor: equal where the tensors are."""

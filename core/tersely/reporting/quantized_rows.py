@@ -9,7 +9,8 @@ import attrs
 
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.abilities import Ability
-from tersely.contracts.quantizer import ChoosesPerCall, Simulates
+from tersely.contracts.quantized_forward import Simulates
+from tersely.contracts.quantizer import ChoosesPerCall
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.algorithms import is_declared
 from tersely.planning.granularity import in_force

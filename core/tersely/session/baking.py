@@ -28,7 +28,7 @@ from tersely.planning.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of
 from tersely.quantization.factors import Folding
 from tersely.quantization.folds import fold_for_good, write_folded
-from tersely.quantization.placing import write_qparams
+from tersely.quantization.scale_buffers import write_qparams
 
 
 class FinalizeWarning(UserWarning):

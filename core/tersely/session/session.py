@@ -15,37 +15,32 @@ from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
 from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
-from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
 from tersely.engine.batches import Forward
-from tersely.engine.binding import BoundTarget, bind, first_device
+from tersely.engine.binding import BoundTarget
 from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
-from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
 from tersely.engine.padding import PaddingMask
 from tersely.engine.precision import plain_modes
-from tersely.engine.saver import Saved
 from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
-from tersely.instrument.attaching import attach_instruments, detach_instruments
-from tersely.instrument.fused import keep_fused_layers_off
 from tersely.instrument.mask_values import guard_loading
-from tersely.instrument.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
-from tersely.quantization.factors import finished_integers, finished_qparams
-from tersely.quantization.folds import folds_of, with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
 from tersely.reporting.description import describe_session, warn_of_misses
 from tersely.reporting.emptied import warn_of_emptied
 from tersely.reporting.report import Report
-from tersely.session.baking import bake, keep_activations, warn_of_staying
-from tersely.session.engines import make_engines
+from tersely.session.baking import warn_of_staying
+from tersely.session.engines import Engines
+from tersely.session.finishing import Finished, finish
+from tersely.session.going_on import shrink_installed
+from tersely.session.installing import Installation, install
 from tersely.session.order import State, need_attached, need_values
 from tersely.session.periods import (
     need_all_begun,
@@ -58,20 +53,12 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
-from tersely.session.places import Places
-from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
 from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
-from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
-from tersely.shrinking.recorded import record_of
 from tersely.shrinking.refusing import (
-    need_example,
     need_plain_model,
-    need_sparsity_reached,
-    need_structured_masks,
 )
 from tersely.shrinking.report import Shrunk
-from tersely.shrinking.shrink import Shrinking
 from tersely.storage.session_folder import save_session
 from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
 from tersely.storage.versions import used_plugins
@@ -85,7 +72,6 @@ class Session:
 
     Attributes:
         model: the user's model, instrumented in place until `finalize` or `detach`.
-        plan: the frozen plan.
         teacher: the teacher of distillation stages, or None.
         history: one mapping for each change of masks: step, event and total sparsity.
         metrics: name -> value; filled by jobs and shown in the report.
@@ -101,7 +87,6 @@ class Session:
         example_inputs: Any = None,
     ) -> None:
         self.model = model
-        self.plan = plan
         self.teacher = teacher
         self.history: list[dict[str, Json]] = []
         self.metrics: dict[str, float] = {}
@@ -111,34 +96,24 @@ class Session:
         self._shrinks: list[Shrunk] = []
         self._shrunk_paths: list[str] = []
         self._state: State = "attached"
-        self._guard: RemovableHandle | None = None
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
-        self._baked: dict[BoundTarget, Tensor] = {}
-        self._baked_qparams: list[tuple[BoundTarget, QParams]] = []
-        self._baked_integers: list[tuple[BoundTarget, IntegerTensor]] = []
-        self._baked_remarks: tuple[str, ...] = ()
-        self._begin(plan)
+        self._installation = install(plan, model, teacher)
+        self._values: Installation | Finished = self._installation
+        self._guard: RemovableHandle | None = guard_loading(model)
 
-    def _begin(self, plan: Plan) -> None:
-        """Bind a plan to the model, and instrument it; an error leaves the model dense."""
-        self.plan = plan
-        binding = bind(plan, self.model)
-        self._context = Context(self.model, binding, self.teacher)
-        self._engines = make_engines(self._context)
-        wanted = with_folds(wire(binding), binding)
-        wanted = self._engines.quantization.with_padding(wanted, self.model)
-        wanted = self._engines.distillation.with_inputs(wanted, self.model)
-        self._attachments = attach_instruments(wanted, binding.name_of)
-        self._places = Places(binding.owners.universe, self._attachments)
-        self._guard = self._guard or guard_loading(self.model)
-        try:
-            keep_fused_layers_off(binding.owners.universe.modules, self._attachments)
-            for engine in self._engines:
-                engine.start(0)
-        except BaseException:
-            self.detach()
-            raise
+    @property
+    def plan(self) -> Plan:
+        """The frozen plan, with the shapes of the model as it is now."""
+        return self._installation.plan
+
+    @property
+    def _engines(self) -> Engines:
+        return self._installation.engines
+
+    @property
+    def _context(self) -> Context:
+        return self._installation.context
 
     def __repr__(self) -> str:
         return f"<tersely.Session {self._state}: {len(self.plan)} targets, step {self.steps}>"
@@ -164,9 +139,7 @@ class Session:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the report says of what is in force, as sentences."""
-        if self._state == "finalized":
-            return self._baked_remarks
-        return tuple(text for engine in self._engines for text in engine.remarks())
+        return self._values.remarks()
 
     @property
     def shrunk_stages(self) -> frozenset[int]:
@@ -180,7 +153,7 @@ class Session:
 
     def growing_stages(self) -> tuple[int, ...]:
         """Return the stages, by index in the recipe, whose sparsity is still growing."""
-        return tuple(one for engine in self._engines for one in engine.growing(self.steps))
+        return self._installation.growing()
 
     @property
     def to_shrink(self) -> tuple[str, ...]:
@@ -232,7 +205,7 @@ class Session:
             SessionError: the session is finished.
         """
         need_attached(self._state, "calibrate")
-        self._places.need_unchanged("calibrate")
+        self._installation.places.need_unchanged("calibrate")
         with torch.inference_mode(False):
             calibrate(self._context, self._engines.all, batches, forward, mask=mask)
 
@@ -250,16 +223,16 @@ class Session:
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
-        self._places.need_unchanged("compress")
+        self._installation.places.need_unchanged("compress")
         need_kept_batches(self._engines.all, self._context, "compress")
         with plain_modes(), Journal() as journal:
-            self._note(journal)
+            self._installation.note(journal)
             is_outdated = False
             for engine in self._engines:
                 if is_outdated:
                     engine.outdate()
                 is_outdated = engine.compress(journal) or is_outdated
-            self._hold()
+            self._installation.hold()
         warn_of_misses(self, self._record("compress"))
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -279,7 +252,7 @@ class Session:
                 moved.
         """
         need_attached(self._state, "step")
-        self._places.need_unchanged("step")
+        self._installation.places.need_unchanged("step")
         for engine in self._engines:
             engine.need_to_step()
         if self._due_to_shrink() and not self._shrink_by_itself(optimizer):
@@ -289,10 +262,10 @@ class Session:
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
         with Journal() as journal:
             if is_beginning:
-                self._note(journal, is_step=True)
+                self._installation.note(journal, is_step=True)
             changed = [engine.step(steps, journal) for engine in self._engines]
             if is_beginning:
-                self._hold()
+                self._installation.hold()
         self._context.steps = steps
         if is_beginning:
             release_batches(self._engines.all, self._context)
@@ -318,13 +291,7 @@ class Session:
                 or the two do not go together.
         """
         need_attached(self._state, "loss")
-        zero = torch.zeros((), device=first_device(self.model))
-        try:
-            found = [one for engine in self._engines for one in engine.losses()]
-        finally:
-            for engine in self._engines:
-                engine.forget()
-        return sum(found, start=zero)
+        return self._installation.loss()
 
     def total_loss(self, task_loss: Tensor) -> Tensor:
         """Return ``task_loss_weight * task_loss + session.loss()``.
@@ -361,11 +328,7 @@ class Session:
             SessionError: the session is finished or suspended.
         """
         need_attached(self._state, "learned")
-        return {
-            f"{engine.method}.{target}.{name}": leaf
-            for engine in self._engines
-            for (target, name), leaf in engine.learned().items()
-        }
+        return self._installation.learned()
 
     def masks(self) -> dict[str, dict[str, Tensor]]:
         """Return {module: {target: mask}} for every target that has one.
@@ -393,7 +356,7 @@ class Session:
             values have none.
         """
         need_values(self._state, "qparams")
-        found = self._baked_qparams or self._all_qparams()
+        found = self._values.qparams()
         return by_target((bound.plan, _copied(qparams)) for bound, qparams in found)
 
     def integer_weights(self) -> dict[str, dict[str, IntegerTensor]]:
@@ -404,8 +367,7 @@ class Session:
             that forward computes with, bit for bit.
         """
         need_values(self._state, "integer_weights")
-        found = self._baked_integers or self._all_integers()
-        return by_target((bound.plan, integers) for bound, integers in found)
+        return by_target((bound.plan, integers) for bound, integers in self._values.integers())
 
     def set_masks(self, masks: Mapping[str, Mapping[str, Tensor]], *, freeze: bool = False) -> None:
         """Put your own masks in force: mask more, or let masked weights grow back.
@@ -421,7 +383,7 @@ class Session:
         """
         need_attached(self._state, "set_masks")
         with Journal() as journal:
-            self._note(journal)
+            self._installation.note(journal)
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
         self._record("set_masks")
 
@@ -445,7 +407,7 @@ class Session:
         """
         need_attached(self._state, "set_qparams")
         with Journal() as journal:
-            self._note(journal)
+            self._installation.note(journal)
             self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
 
     @property
@@ -554,7 +516,7 @@ class Session:
         """Return what the session did, as data that prints and writes HTML."""
         need_values(self._state, "report")
         if self._state == "attached":
-            self._places.need_unchanged("report")
+            self._installation.places.need_unchanged("report")
         return describe_session(self, self.sparsity())
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -570,7 +532,7 @@ class Session:
             SessionFileError: the folder cannot be written; what was there is untouched.
         """
         need_attached(self._state, "save")
-        self._places.need_unchanged("save")
+        self._installation.places.need_unchanged("save")
         tensors, data = self.state()
         if self._cuts:
             save_weights(self.model, directory)
@@ -614,91 +576,27 @@ class Session:
                 small model does not compute what the masked one does. Nothing has changed.
         """
         need_attached(self._state, "shrink")
-        self._places.need_unchanged("shrink")
+        self._installation.places.need_unchanged("shrink")
         need_plain_model(self.model)
         stages = self.plan.recipe.stages
-        masking = {
-            bound.plan.stage for bound, one in self._masks("shrink") if masked_share(bound, one)
-        }
-        need_sparsity_reached([one for one in self.growing_stages() if one in masking], stages)
-        example_inputs = need_example(
-            self.example_inputs if example_inputs is None else example_inputs
-        )
         asked = shrink_options([one for one in stages if one.path in self.due_to_shrink])
-        kept = kept_parameters(self._masks("shrink"))
-        need_structured_masks(kept)
-        states: dict[Method, Saved] = {one.method: one.save() for one in self._engines}
-        held: dict[tuple[str, str], str] = {}
-        for engine in self._engines:
-            held |= engine.held(states[engine.method])
-        with suspended(self._attachments, self.model):
-            found, shrunk = cut_model(
-                self.model,
-                example_inputs,
-                kept,
-                round_to=asked.round_to if round_to is None else round_to,
-                held=held,
-                approximate=asked.approximate if approximate is None else approximate,
-            )
-        if found.cuts:
-            self._go_on_with(found, states, optimizer)
-        self._shrinks.append(shrunk)
+        found = shrink_installed(
+            self._installation,
+            self.example_inputs if example_inputs is None else example_inputs,
+            optimizer=optimizer,
+            round_to=asked.round_to if round_to is None else round_to,
+            approximate=asked.approximate if approximate is None else approximate,
+        )
+        self._values = self._installation = found.installation
+        self._cuts = [*self._cuts, *found.records]
+        self._shrinks.append(found.shrunk)
         self._shrunk_paths += [
             one.path
             for one in stages_to_shrink(stages, self._shrunk_paths)
             if one.has_begun(self.steps)
         ]
         self._record("shrink")
-        return shrunk
-
-    def _go_on_with(
-        self,
-        found: Shrinking,
-        states: Mapping[Method, Saved],
-        optimizer: torch.optim.Optimizer | None,
-    ) -> None:
-        """Build everything anew on the cut model; an error puts all of it back."""
-        before = (self.plan, self._context, self._engines, self._attachments, self._places)
-        instruments = snapshot(self._attachments)
-        put_back = remember(optimizer)
-        # Engines find what is learned in the modules, which will hold what is learned then.
-        learned = {engine.method: engine.learned() for engine in self._engines}
-        try:
-            cuts = with_aliases(self.model, found.cuts)
-            plan = small_plan(self.plan, self.model, cuts)
-            small = {
-                engine.method: engine.cut(states[engine.method], cuts) for engine in self._engines
-            }
-            if optimizer is not None:
-                cut_optimizer(optimizer, self.model, cuts)
-            detach_instruments(self._attachments)
-            self._begin(plan)
-            self._context.steps = before[1].steps
-            self._context.batches = before[1].batches
-            self._context.has_kept_batches = before[1].has_kept_batches
-            with Journal() as journal:
-                for engine in self._engines:
-                    engine.restore(small[engine.method], self.steps, journal)
-                self._hold()
-            if optimizer is not None:
-                for engine in self._engines:
-                    replace_learned(optimizer, learned[engine.method], engine.learned(), cuts)
-        except BaseException:
-            found.undoing.undo()
-            put_back()
-            if self._engines is not before[2]:
-                for engine in self._engines:
-                    engine.stop()
-            if self._attachments is not before[3]:
-                detach_instruments(self._attachments)
-            self._state = "attached"
-            self.plan, self._context, self._engines, self._attachments, self._places = before
-            instruments.put_back()
-            self._guard = self._guard or guard_loading(self.model)
-            raise
-        for engine in before[2]:
-            engine.stop()
-        self._cuts = [*self._cuts, record_of(found.cuts, found.undoing, self.model)]
+        return found.shrunk
 
     def export_program(
         self, example_inputs: Any, dynamic_shapes: Any = None
@@ -725,7 +623,7 @@ class Session:
         self._need_to_export("export_program")
         return make_program(
             self.model,
-            self._baked_integers or self._all_integers(),
+            self._values.integers(),
             example_inputs,
             dynamic_shapes=dynamic_shapes,
         )
@@ -766,7 +664,7 @@ class Session:
         self._need_to_export("export")
         source = make_source(
             self.model,
-            self._baked_integers or self._all_integers(),
+            self._values.integers(),
             self.plan.targets,
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,
@@ -776,10 +674,8 @@ class Session:
     def _need_to_export(self, call: str) -> None:
         need_values(self._state, call)
         if self._state == "attached":
-            self._places.need_unchanged(call)
-            need_all_begun(self.plan.recipe.stages, self.steps, call)
-            for engine in self._engines:
-                engine.need_to_finish(call)
+            self._installation.places.need_unchanged(call)
+            self._installation.need_to_finish(call)
 
     def finalize(self) -> nn.Module:
         """Bake masks into the parameters and give the model back as plain modules.
@@ -794,32 +690,14 @@ class Session:
             SessionError: nothing is in force yet, or the session is finished.
         """
         need_attached(self._state, "finalize")
-        self._places.need_unchanged("finalize")
+        self._installation.places.need_unchanged("finalize")
         stages = self.plan.recipe.stages
         need_all_begun(stages, self.steps, "finalize")
         need_shrunk(stages, self.steps, done=self._shrunk_paths, call="finalize")
-        for engine in self._engines:
-            engine.need_to_finish("finalize")
-        self._baked = dict(self._kept("finalize"))
-        self._baked_remarks = self.remarks
-        foldings, _ = self._engines.quantization.foldings()
-        self._baked_qparams = finished_qparams(self._all_qparams(), foldings)
-        self._baked_integers = finished_integers(self._all_integers(), foldings)
-        bound_targets = (
-            *self._engines.pruning.bound_targets,
-            *self._engines.quantization.bound_targets,
-        )
-        folds = {layer: fold for _, layer, fold in folds_of(self._context.binding)}
-        bake(bound_targets, self.model, folds, foldings=foldings)
-        for folding in foldings:
-            folding.divide(self._baked_integers)
-        staying = keep_activations(bound_targets)
-        for engine in self._engines:
-            engine.stop()
-        self._unguard()
-        detach_instruments(self._attachments, keep=staying)
-        self._state = "finalized"
-        warn_of_staying(staying)
+        self._installation.need_to_finish("finalize")
+        self._values = finished = finish(self._installation)
+        self._end("finalized")
+        warn_of_staying(finished.staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
 
@@ -840,16 +718,12 @@ class Session:
             return
         need_attached(self._state, "suspended")
         self._was_compressed = self.is_compressed
-        try:
-            for engine in self._engines:
-                engine.release()
-            with self._engines.distillation.resting(), suspended(self._attachments, self.model):
-                self._state = "suspended"
+        with self._installation.dense():
+            self._state = "suspended"
+            try:
                 yield
-        finally:
-            self._state = "attached"
-            for engine in self._engines:
-                engine.hold()
+            finally:
+                self._state = "attached"
 
     def detach(self) -> nn.Module:
         """Remove everything tersely added and give the dense model back, bit for bit.
@@ -863,21 +737,15 @@ class Session:
         if self._state == "detached":
             return self.model
         need_attached(self._state, "detach")
-        for engine in self._engines:
-            engine.stop()
-            engine.release()
-        self._unguard()
-        detach_instruments(self._attachments)
-        # The later engines changed what the earlier ones had left.
-        for engine in reversed(self._engines.all):
-            engine.give_back()
-        self._state = "detached"
+        self._installation.remove()
+        self._end("detached")
         return self.model
 
-    def _unguard(self) -> None:
+    def _end(self, state: State) -> None:
         if self._guard is not None:
             self._guard.remove()
             self._guard = None
+        self._state = state
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Return everything that `restore` needs: tensors and JSON data."""
@@ -908,29 +776,14 @@ class Session:
         state = understand(self._engines, tensors, data)
         need_no_stage_to_end(self.plan.recipe.stages, self.steps, state=state.steps)
         with complete_state(), Journal() as journal:
-            self._note(journal)
+            self._installation.note(journal)
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)
-            self._hold()
+            self._installation.hold()
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
         self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
-
-    def _hold(self) -> None:
-        for engine in self._engines:
-            engine.hold()
-
-    def _note(self, journal: Journal, *, is_step: bool = False) -> None:
-        journal.note_attributes(self._context, "batches", "has_kept_batches")
-        for engine in self._engines:
-            engine.note(journal, is_step=is_step)
-
-    def _all_qparams(self) -> list[tuple[BoundTarget, QParams]]:
-        return [one for engine in self._engines for one in engine.qparams()]
-
-    def _all_integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
-        return [one for engine in self._engines for one in engine.integers()]
 
     def _kept(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
         for bound, mask in self._masks(call):
@@ -938,11 +791,7 @@ class Session:
 
     def _masks(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
         need_values(self._state, call)
-        if self._state == "finalized":
-            yield from self._baked.items()
-        else:
-            for engine in self._engines:
-                yield from engine.masks()
+        yield from self._values.masks()
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
         shares = [(bound, masked_share(bound, mask)) for bound, mask in self._masks(event)]

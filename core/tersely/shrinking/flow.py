@@ -108,7 +108,7 @@ class Trace:
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
         absorbed: what biases take over.
-        magnitudes: weight -> the largest magnitude of each kernel, looked at once.
+        magnitudes: weight -> the largest magnitude of each kernel, kept while the walk lasts.
         source: values of parameters.
         is_training: whether constants are those that batch norms make of them in training.
         is_approximate: whether constants go that no bias takes over exactly.

@@ -57,7 +57,8 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         operands.append(Flow(tuple(size), layers))
     layers = tie_operands(trace, operands, shape, name)
     result = Flow(shape, layers, _constant(trace, node, x, channel))
-    return (result, Flow((0,)), Flow((0,))) if "batch_norm" in name else result
+    is_several = isinstance(node.meta["val"], list | tuple)
+    return (result, Flow((0,)), Flow((0,))) if is_several else result
 
 
 def groups_of(node: Node) -> int:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from tersely.shrinking.functional import without_writes
+
 
 @attrs.frozen(eq=False)
 class Program:
@@ -45,7 +47,7 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
         with evaluating(model), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, tuple(args), dict(kwargs), strict=False)
-            exported = exported.run_decompositions({})
+            exported = without_writes(exported)
     finally:
         for module, weights in flat.items():
             module._flat_weights = weights

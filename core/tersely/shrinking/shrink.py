@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
 
 from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
@@ -20,12 +19,13 @@ from tersely.shrinking.apply import (
     follow_sizes,
 )
 from tersely.shrinking.cuts import cuts_of
-from tersely.shrinking.flow import Flow, Trace, arguments
+from tersely.shrinking.failing import Failure, failure_of_error, failure_of_mismatch
+from tersely.shrinking.flow import Trace
+from tersely.shrinking.masked_weights import MaskedWeights
 from tersely.shrinking.predict import literals_of_sizes
-from tersely.shrinking.program import Program, module_of, operator_name, read_program
+from tersely.shrinking.program import Program, operator_name, read_program
 from tersely.shrinking.proof import (
     Inputs,
-    Mismatch,
     compare,
     has_memory_for_copy,
     largest_difference,
@@ -33,8 +33,9 @@ from tersely.shrinking.proof import (
     outputs_in_float64,
     random_inputs,
 )
-from tersely.shrinking.report import Absorption, Stay, hint_for
-from tersely.shrinking.solve import Solution, slices_lost, solve
+from tersely.shrinking.report import Absorption, Stay
+from tersely.shrinking.solve import Solution, solve
+from tersely.shrinking.staying import staying_slices
 from tersely.shrinking.walk import walk
 
 _ATTEMPTS = 12
@@ -61,75 +62,6 @@ class Shrinking:
     error: float
     in_float64: bool
     undoing: Undoing
-
-
-class MaskedWeights:
-    """Where the walk takes values from: parameters as their masks leave them.
-
-    Args:
-        tensors: parameters and buffers by name.
-        kept: what masks keep of some of them, bool, the tensor's shape.
-    """
-
-    def __init__(self, tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
-        self._tensors = tensors
-        self._kept = kept
-
-    def dense(self, name: str) -> Tensor:
-        """Return a tensor without its mask."""
-        return self._tensors[name].detach()
-
-    def kept(self, name: str) -> Tensor | None:
-        """Return what a mask keeps."""
-        return self._kept.get(name)
-
-    def read(self, name: str) -> Tensor:
-        """Return a tensor as its mask leaves it."""
-        values, kept = self.dense(name), self.kept(name)
-        return values if kept is None else torch.where(kept, values, torch.zeros_like(values))
-
-    def masked(self) -> Mapping[str, Tensor]:
-        """Return all masked tensors as their masks leave them."""
-        return Lazily(self._kept, self.read)
-
-    def small(self, cuts: Mapping[str, Cut], totals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the same of the model that was cut.
-
-        Args:
-            cuts: what was cut.
-            totals: biases that took constants over, float64, not cut.
-        """
-
-        def compute(name: str) -> Tensor:
-            cut, kept = cuts.get(name), self.kept(name)
-            values = self.dense(name)
-            if name in totals:
-                values = totals[name] if cut is None else cut(totals[name])
-            if kept is None:
-                return values
-            kept = kept if cut is None else cut(kept)
-            return torch.where(kept, values, torch.zeros_like(values))
-
-        return Lazily(dict.fromkeys([*self._kept, *totals]), compute)
-
-
-class Lazily(Mapping[str, Tensor]):
-    """Values by name, each computed when it is taken, since all at once would be a second model."""
-
-    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
-        self._names = tuple(names)
-        self._compute = compute
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._compute(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def shrink_module(
@@ -178,7 +110,7 @@ def shrink_module(
                 pinned.setdefault(label, "the small model does not run as predicted")
         solution = solve(trace, round_to=round_to, pinned=pinned)
         cuts = cuts_of(solution)
-        stays = _stays(trace, solution)
+        stays = staying_slices(trace, solution)
         undoing = Undoing()
         if not cuts:
             return Shrinking({}, stays, (), 0.0, in_float64, undoing)
@@ -230,19 +162,6 @@ def _masked_outputs(
         except (RuntimeError, TypeError):  # an operator without double precision
             pass
     return False, outputs_as_it_is(model, values, inputs)
-
-
-@attrs.frozen
-class Failure:
-    """Why a small model is not what was predicted.
-
-    Attributes:
-        module: the module where that shows; empty for the root or where it is not known.
-        labels: what to keep next time, and why.
-    """
-
-    module: str
-    labels: Mapping[int, str]
 
 
 def _absorptions(
@@ -304,104 +223,10 @@ def _proved(
     try:
         small = read_program(model, args, kwargs)
     except Exception as error:
-        return _labels_of_failure(model, error, trace, solution)
+        return failure_of_error(model, error, trace, solution)
     small = attrs.evolve(
         small,
         parameters={node: names[id(tensors[name])] for node, name in small.parameters.items()},
     )
     mismatch = compare(trace, solution, program, small)
-    return None if mismatch is None else _labels_of_mismatch(trace, solution, mismatch)
-
-
-def _labels_of_mismatch(trace: Trace, solution: Solution, mismatch: Mismatch) -> Failure:
-    node = mismatch.node
-    place = f"{mismatch.module or 'the model'} ({node.name})"
-    reason = f"forward of {place} depends on the size: {mismatch.message}"
-    found: dict[int, str] = {}
-    frontier = [node]
-    while frontier and not found:
-        for one in frontier:
-            found |= _going(trace, solution, one, reason)
-        frontier = [other for one in frontier for other in arguments(one)]
-    return Failure(mismatch.module, found or _all_going(trace, solution, reason))
-
-
-def _going(trace: Trace, solution: Solution, node: Node, reason: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for one in [node, *arguments(node)]:
-        flows = trace.flows.get(one, ())
-        for flow in flows if isinstance(flows, tuple) else (flows,):
-            found |= _going_of(solution, flow, reason)
-    return found
-
-
-def _going_of(solution: Solution, flow: Flow, reason: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for layer in flow.layers:
-        for label in layer[solution.of(layer)].reshape(-1).tolist():
-            found[label] = reason
-    return found
-
-
-def _all_going(trace: Trace, solution: Solution, reason: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for flow in trace.roots.values():
-        found |= _going_of(solution, flow, reason)
-    return found
-
-
-def _labels_of_failure(
-    model: nn.Module, error: Exception, trace: Trace, solution: Solution
-) -> Failure:
-    """Keep what the module that raised works with; everything when no module is known."""
-    paths = {id(module): path for path, module in model.named_modules()}
-    place = None
-    step = error.__traceback__
-    while step is not None:
-        owner = step.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and paths.get(id(owner)):
-            place = paths[id(owner)]
-        step = step.tb_next
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    reason = f"forward of {place or 'the model'} raises on the small model: {text}"
-    found: dict[int, str] = {}
-    if place:
-        for node in trace.flows:
-            own = module_of(node)
-            if node.op == "call_function" and (own == place or own.startswith(place + ".")):
-                found |= _going(trace, solution, node, reason)
-    return Failure(place or "", found or _all_going(trace, solution, reason))
-
-
-def _stays(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
-    """Name the masked slices that stay, with the first reason that is known of each."""
-    reasons: dict[int, str] = {}
-    for label, reason in sorted(trace.labels.reasons.items()):
-        reasons.setdefault(label, reason)
-    found: list[Stay] = []
-    for name, flow in trace.roots.items():
-        kept = trace.source.kept(name)
-        if kept is None or flow.ndim <= 1:
-            continue
-        for layer in flow.layers:
-            dims = [dim for dim, size in enumerate(layer.shape) if size > 1]
-            if len(dims) != 1 or dims[0] > 1:
-                continue
-            staying = slices_lost(kept, layer) & ~solution.of(layer)
-            counts: dict[str, int] = {}
-            for label in layer[staying].tolist():
-                why = _why(solution, reasons, label)
-                counts[why] = counts.get(why, 0) + 1
-            found += [
-                Stay(name, dims[0], count, why, hint_for(why)) for why, count in counts.items()
-            ]
-    return tuple(found)
-
-
-def _why(solution: Solution, reasons: Mapping[int, str], label: int) -> str:
-    component = int(solution.component[label])
-    if component in solution.why:
-        return solution.why[component]
-    if label in reasons:
-        return reasons[label]
-    return "what it is tied to stays"
+    return None if mismatch is None else failure_of_mismatch(trace, solution, mismatch)

@@ -38,7 +38,7 @@ def test_plan_shows_a_job_without_running_it(
 
     shown = capsys.readouterr().out
     assert (code, workshop.diary()) == (0, ["build"])
-    assert "pruning.config_list[0] (op_types: Linear)" in shown
+    assert "2 Linear by config_list[0]: 10 weights" in shown
     assert not workshop.partial.exists()
 
 
@@ -60,6 +60,46 @@ def test_plan_as_json_can_be_read_back(
 
     plan = Plan.from_dict(json.loads(capsys.readouterr().out))
     assert [target.name for target in plan] == ["0.weight", "0.bias"]
+
+
+def test_rows_of_a_plan_come_after_its_summary_on_request(
+    workshop: Any, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status("plan", recipe, "--model", "toy_parts:build", "--rows")
+
+    shown = capsys.readouterr().out
+    assert shown.index("pruning: toy") < shown.index("decided by")
+    assert "pruning.config_list[0] (op_names: 0)" in shown
+
+
+def test_a_job_carries_out_the_plan_that_was_written(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "plan.json"
+
+    assert status("plan", workshop.file, "--out", written) == 0
+    assert capsys.readouterr().err == f"wrote {written}\n"
+    assert status("run", workshop.file, "--plan", written) == 0
+
+
+def test_a_job_that_comes_to_another_plan_is_refused_before_anything_is_done(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "plan.json"
+    status("plan", workshop.file, "--out", written)
+    data = json.loads(written.read_text())
+    data["targets"][0]["setting"]["sparse_ratio"] = 0.25
+    written.write_text(json.dumps(data))
+    capsys.readouterr()
+
+    code = status("run", workshop.file, "--plan", written)
+
+    assert code == 1
+    assert (
+        "0.weight: sparse_ratio was 0.25, now it is 0.5; plan again, or undo the change"
+        in capsys.readouterr().err
+    )
+    assert not workshop.output.exists()
 
 
 def test_plan_shows_what_matched_nothing_without_a_warning_of_its_own(
@@ -159,7 +199,7 @@ def test_a_wrong_job_exits_with_1_and_lists_its_problems(
     assert code == 1
     assert capsys.readouterr().err == (
         f"tersely: {workshop.file} has 1 problem:\n"
-        "  train: 'toy_parts' has no attribute 'finetun' (did you mean 'finetune'?)\n"
+        f"{workshop.file}: train: 'toy_parts' has no attribute 'finetun' (did you mean 'finetune'?)\n"
     )
 
 

@@ -58,7 +58,7 @@ def test_the_phases_come_in_order(workshop: Any, run: Run) -> None:
 def test_the_plan_is_printed_before_and_the_report_after(workshop: Any, run: Run) -> None:
     said = run()
 
-    assert said.index("decided by") < said.index("[4/11] attach")
+    assert said.index("untouched: nothing") < said.index("[4/11] attach")
     assert said.index("all pruned weights") > said.index("[11/11] write the report")
     assert said.endswith(f"report: {workshop.output / 'report.html'}\n")
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import tersely
-from tersely.contracts.quantizer import ChangesAfterStep, Simulates
+from tersely.contracts.quantized_forward import Simulates
+from tersely.contracts.quantized_weights import ChangesAfterStep
 
 
 def make():

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import tersely
-from tersely.contracts.quantizer import ObservesRange, Simulates
+from tersely.contracts.quantized_forward import Simulates
+from tersely.contracts.quantizer import ObservesRange
 from tersely_quantization.dorefa import quantized_gradient
 
 

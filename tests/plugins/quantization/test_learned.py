@@ -7,7 +7,8 @@ import torch
 
 import tersely
 from tersely.contracts import OptimizesByName
-from tersely.contracts.quantizer import LearnsScales, ObservesRange
+from tersely.contracts.quantized_forward import LearnsScales
+from tersely.contracts.quantizer import ObservesRange
 
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -1e30, 1e38, 0.0, -0.0, 1e-45]
 

@@ -4,7 +4,8 @@ import pytest
 
 import tersely
 from tersely.contracts import ObservesInputs
-from tersely.contracts.quantizer import CorrectsBias, Equalizes, MergesObservations, SolvesWeights
+from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
+from tersely.contracts.quantizer import MergesObservations
 from tersely.testing import check_quantizer
 
 NAMES = ["rtn", "gptq", "awq", "adaround", "smoothquant"]

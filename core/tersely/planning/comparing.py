@@ -1,0 +1,74 @@
+"""What differs between two plans: a plan that was reviewed is carried out exactly, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from tersely.errors import PlanError
+from tersely.json_value import Json
+from tersely.planning.data import PlanData
+from tersely.planning.encoding import encode_plan
+
+_Key: TypeAlias = tuple[int, str, str]
+_LOOKED_AT = ("algorithm", "shape", "blocks", "shared_with")
+
+
+def check_unchanged(reviewed: PlanData, resolved: PlanData) -> None:
+    """Refuse a plan that is not the one that was reviewed.
+
+    Args:
+        reviewed: the plan as somebody read it.
+        resolved: the plan as it is now.
+
+    Raises:
+        PlanError: they differ; one sentence for each target.
+    """
+    changes = list(plan_changes(reviewed, resolved))
+    if changes:
+        raise PlanError(
+            [f"{change}; plan again, or undo the change" for change in changes],
+        )
+
+
+def plan_changes(before: PlanData, after: PlanData) -> Iterator[str]:
+    """Yield what differs between two plans, a sentence for each target.
+
+    Args:
+        before: one plan.
+        after: the plan that may differ from it.
+    """
+    old, new = _by_target(before), _by_target(after)
+    for key, target in old.items():
+        if key not in new:
+            yield f"{_name(target)} was planned for {target['method']} and no longer is"
+            continue
+        for what, was, now in _differences(target, new[key]):
+            yield f"{_name(target)}: {what} was {was}, now it is {now}"
+    for key, target in new.items():
+        if key not in old:
+            yield f"{_name(target)} was not planned for {target['method']} and now is"
+
+
+def _by_target(plan: PlanData) -> dict[_Key, Mapping[str, Json]]:
+    return {
+        (target["stage"], target["module"], target["target"]): target
+        for target in encode_plan(plan)["targets"]
+    }
+
+
+def _differences(
+    old: Mapping[str, Json], new: Mapping[str, Json]
+) -> Iterator[tuple[str, Json, Json]]:
+    for key in _LOOKED_AT:
+        if old[key] != new[key]:
+            yield key, old[key], new[key]
+    before, after = old["setting"], new["setting"]
+    for key in {**before, **after}:
+        if before.get(key) != after.get(key):
+            yield key, before.get(key), after.get(key)
+
+
+def _name(target: Mapping[str, Json]) -> str:
+    module, name = target["module"], target["target"]
+    return f"{module}.{name}" if module else str(name)

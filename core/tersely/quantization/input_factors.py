@@ -1,0 +1,110 @@
+"""The factors of input channels: the steps that multiply a weight by them and divide its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from tersely.engine.binding import BoundTarget
+from tersely.engine.cutting import Cut
+from tersely.engine.saver import Saved
+from tersely.errors import SessionError
+from tersely.instrument.input_scales import ScaleInput, ScaleWeight
+from tersely.instrument.names import SCALE, UNSCALE, state_buffer
+from tersely.instrument.transforms import put
+from tersely.planning.addresses import parse_address
+
+
+def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | None:
+    """Return the quantized target that is a module's first input, as it is spelled, or None.
+
+    Args:
+        bound_targets: all quantization targets.
+        module: the module.
+    """
+    for bound in bound_targets:
+        if bound.module is module and bound.plan.kind == "input":
+            address = parse_address(bound.plan.target)
+            if address is not None and address.is_first:
+                return bound.plan.target
+    return None
+
+
+def place_factors(bound_targets: Sequence[BoundTarget], bound: BoundTarget) -> None:
+    """Put in the steps that multiply the input channels of a weight and take the factors back.
+
+    They do nothing until there are factors, which `compress` finds or a checkpoint brings.
+
+    Args:
+        bound_targets: all quantization targets.
+        bound: the weight.
+    """
+    plan = bound.plan
+    # The other holders of a tied weight read the same values, and nothing divides their inputs.
+    source = None if bound.others else input_of(bound_targets, bound.module)
+    for module, attribute in bound.owners:
+        buffer = state_buffer(attribute, "input_scale")
+        put(module, attribute, (ScaleWeight(buffer, plan.input_dim),), place=SCALE)
+        if source is None:
+            back = ScaleWeight(buffer, plan.input_dim, True)
+            put(module, attribute, (back,), place=UNSCALE)
+        else:
+            put(module, source, (ScaleInput(buffer, plan.channel_dim),), place=SCALE)
+
+
+def cut_factors(
+    bound_targets: Sequence[BoundTarget], saved: Saved, cuts: Mapping[str, Cut]
+) -> dict[BoundTarget, Tensor]:
+    """Return what stays of saved factors, which have the shape of an input and not of a weight.
+
+    Args:
+        bound_targets: all quantization targets.
+        saved: the state before it is cut.
+        cuts: parameter or buffer -> what stays of it.
+
+    Raises:
+        SessionError: the input channels of a weight form groups.
+    """
+    found: dict[BoundTarget, Tensor] = {}
+    for bound in bound_targets:
+        cut, buffers = cuts.get(bound.plan.name), saved.of("buffer", bound.plan.name)
+        if cut is None or "input_scale" not in buffers:
+            continue
+        one = cut.of_inputs(buffers["input_scale"], bound.plan.input_dim)
+        if one is None:
+            raise SessionError(
+                f"shrink() cannot cut the factors of the inputs of {bound.plan.name}, since "
+                f"its channels form groups; shrink before {bound.plan.algorithm}",
+                target=bound.plan.name,
+            )
+        found[bound] = one
+    return found
+
+
+def without_factors(saved: Saved, factors: Mapping[BoundTarget, Tensor]) -> Saved:
+    """Return a state without some factors.
+
+    Args:
+        saved: the state.
+        factors: those of some weights.
+    """
+    parts = dict(saved.parts)
+    for bound in factors:
+        buffers = saved.of("buffer", bound.plan.name)
+        parts["buffer", bound.plan.name] = {
+            part: tensor for part, tensor in buffers.items() if part != "input_scale"
+        }
+    return Saved(parts, saved.data)
+
+
+def put_factors(saved: Saved, factors: Mapping[BoundTarget, Tensor]) -> None:
+    """Put factors into a state.
+
+    Args:
+        saved: the state; changed.
+        factors: those of some weights.
+    """
+    for bound, one in factors.items():
+        own = saved.parts["buffer", bound.plan.name]
+        saved.parts["buffer", bound.plan.name] = {**own, "input_scale": one}

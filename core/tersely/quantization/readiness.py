@@ -1,0 +1,85 @@
+"""Whether every target has the scale that a call needs, and what to call first if not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tersely.engine.binding import BoundTarget
+from tersely.errors import SessionError
+from tersely.quantization.in_force import qparams_of
+from tersely.quantization.ranges import Seen
+from tersely.quantization.run import QuantizationRun
+
+
+def need_scales_to_step(runs: Sequence[QuantizationRun], seen: Mapping[BoundTarget, Seen]) -> None:
+    """Refuse to step while a target has no scale and training makes none.
+
+    Args:
+        runs: the stages that have begun.
+        seen: what calibration saw of inputs and outputs.
+
+    Raises:
+        SessionError: `compress` was not called, or the model does not train.
+    """
+    for run in runs:
+        if run.follows_training() is not None:
+            _need_training_mode(run, seen)
+        for bound in () if run.follows_training() else (*run.parameters, *run.activations):
+            if run.is_simulated(bound) and qparams_of(run, bound, seen) is None:
+                raise SessionError(
+                    f"step() found no scale of {bound.plan.name}; call session.compress() "
+                    f"before the training loop",
+                    target=bound.plan.name,
+                    algorithm=run.stage.algorithm,
+                )
+
+
+def _need_training_mode(run: QuantizationRun, seen: Mapping[BoundTarget, Seen]) -> None:
+    followed = [one for one in (*run.parameters, *run.activations) if run.is_simulated(one)]
+    if not followed or any(
+        bound.module.training or qparams_of(run, bound, seen) is not None for bound in followed
+    ):
+        return
+    raise SessionError(
+        f"step() found no range of {followed[0].plan.name}: the model is in evaluation mode, "
+        f"in which {run.stage.algorithm} observes nothing; call model.train() before the "
+        f"training loop",
+        target=followed[0].plan.name,
+        algorithm=run.stage.algorithm,
+    )
+
+
+def need_scales_to_finish(
+    runs: Sequence[QuantizationRun],
+    seen: Mapping[BoundTarget, Seen],
+    call: str,
+    *,
+    is_compressed: bool,
+) -> None:
+    """Refuse to finish while a target has no scale.
+
+    Args:
+        runs: all stages.
+        seen: what calibration saw of inputs and outputs.
+        call: the method that was called.
+        is_compressed: whether scales were chosen.
+
+    Raises:
+        SessionError: a target has no scale; the text says what to call.
+    """
+    for run in runs:
+        for bound in (*run.parameters, *run.activations, *run.derived):
+            if not run.is_simulated(bound) or qparams_of(run, bound, seen) is not None:
+                continue
+            if is_compressed and run.stage.unreached != "error":
+                continue  # calibration did not reach it, and it stays as it is
+            first = "call session.compress() first"
+            if bound.is_activation and bound not in seen:
+                first = "call session.calibrate(batches) and session.compress() first"
+            if run.follows_training() is not None:
+                first = "train some steps in training mode, or " + first
+            raise SessionError(
+                f"{call}() found no scale of {bound.plan.name}; {first}",
+                target=bound.plan.name,
+                algorithm=run.stage.algorithm,
+            )

@@ -1,0 +1,151 @@
+"""Scales and zero points in the buffers of every module that holds a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tersely.arithmetic.qparams import QParams
+from tersely.engine.binding import BoundTarget
+from tersely.engine.buffers import put_buffer
+from tersely.instrument.names import state_buffer
+from tersely.instrument.scales import make_scales, put_in_force, take_out_of_force
+from tersely.planning.addresses import parse_address
+from tersely.quantization.run import QuantizationRun
+
+
+def write_buffer(bound: BoundTarget, part: str, value: Tensor | None) -> None:
+    """Put a tensor into the buffer of every holder of a target, in place where one fits.
+
+    Args:
+        bound: the target.
+        part: what it is, one of `STATE_PARTS`.
+        value: the tensor, or None to remove it.
+    """
+    holders = [(module, state_buffer(attribute, part)) for module, attribute in bound.owners]
+    if value is None:
+        for module, name in holders:
+            module._buffers.pop(name, None)
+    else:
+        put_buffer(holders, value, dtype=value.dtype, make=value.detach().clone)
+
+
+def make_room(run: QuantizationRun, model: nn.Module) -> None:
+    """Give modules the buffers of the scales that a stage will choose.
+
+    Args:
+        run: the stage.
+        model: the session's model, whose dtype inputs and outputs have.
+    """
+    is_following = run.follows_training() is not None
+    activation = next((one for one in model.parameters() if one.is_floating_point()), None)
+    for bound in (*run.parameters, *run.activations):
+        like = bound.raw if not bound.is_activation else activation
+        if like is None or like.is_meta:
+            continue  # they come with the values
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        step = run.quantize_step(bound)
+        shape = step.cut.kept_shape(bound.plan.shape, channels_of(bound))
+        empty = torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device)
+        for module, attribute in bound.owners:
+            make_scales(
+                module,
+                attribute,
+                empty,
+                has_zero_point=step.grid.has_zero_point,
+                is_following=is_following and run.is_simulated(bound),
+            )
+
+
+def channels_of(bound: BoundTarget) -> int | None:
+    """Return how many channels an input or output has, or None where only a batch tells.
+
+    Args:
+        bound: the target.
+    """
+    if bound.plan.kind not in ("input", "output"):
+        return None
+    found = parse_address(bound.plan.target)
+    if found is None or found.key not in (None, 0):
+        return None
+    for name in _LENGTHS[bound.plan.kind]:
+        length = getattr(bound.module, name, None)
+        if isinstance(length, int):
+            return length
+    return None
+
+
+_LENGTHS = {
+    "input": ("in_channels", "in_features", "num_features"),
+    "output": ("out_channels", "out_features", "num_features"),
+}
+
+
+def write_qparams(
+    bound: BoundTarget, qparams: QParams, *, range_: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """Put scale and zero point in force.
+
+    Args:
+        bound: the target.
+        qparams: the parameters, one value per block.
+        range_: what training moves on from, low and high of the scale's shape; None for the
+            whole range of the parameters.
+    """
+    scale, zero_point = qparams.scale, qparams.zero_point
+    write_buffer(bound, "scale", scale)
+    # Most zero points are zero by their type, and adding none is faster than adding zeros.
+    if read_buffer(bound, "zero_point") is not None or bool(zero_point.any()):
+        write_buffer(bound, "zero_point", zero_point.to(torch.float32))
+    if read_buffer(bound, "low") is not None:
+        ends = range_ or tuple(
+            (end - zero_point) * scale for end in (qparams.quant_min, qparams.quant_max)
+        )
+        for part, value in zip(("low", "high"), ends, strict=True):
+            write_buffer(bound, part, value.to(torch.float32).reshape(scale.shape))
+    for module, attribute in bound.owners:
+        put_in_force(module, attribute)
+
+
+def restore_scales(bound: BoundTarget, buffers: Mapping[str, Tensor]) -> None:
+    """Put saved buffers back; what was not saved is as it was before there was a scale.
+
+    Args:
+        bound: the target.
+        buffers: part -> tensor on the target's device.
+    """
+    for module, attribute in bound.owners:
+        take_out_of_force(module, attribute)
+    for part in ("input_scale", "size"):
+        write_buffer(bound, part, buffers.get(part))
+    for part, value in buffers.items():
+        write_buffer(bound, part, value.float() if part == "zero_point" else value)
+    if "scale" in buffers:
+        for module, attribute in bound.owners:
+            put_in_force(module, attribute)
+
+
+def read_buffer(bound: BoundTarget, part: str) -> Tensor | None:
+    """Return what a buffer of a target holds, or None.
+
+    Args:
+        bound: the target.
+        part: what it is, one of `STATE_PARTS`.
+    """
+    module, attribute = bound.owners[0]
+    return module._buffers.get(state_buffer(attribute, part))
+
+
+def device_of(bound: BoundTarget) -> torch.device:
+    """Return the device on which a target's scales are.
+
+    Args:
+        bound: the target.
+    """
+    if not bound.is_activation:
+        return bound.raw.device
+    for tensor in bound.module.parameters():
+        return tensor.device
+    return torch.device("cpu")

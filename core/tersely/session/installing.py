@@ -1,0 +1,168 @@
+"""A plan put on its model: the engines, the instruments, and what they share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.arithmetic.qparams import QParams
+from tersely.engine.binding import BoundTarget, bind, first_device
+from tersely.engine.context import Context
+from tersely.engine.instrumenting import wire
+from tersely.engine.journal import Journal
+from tersely.instrument.attaching import Attachments, attach_instruments, detach_instruments
+from tersely.instrument.fused import keep_fused_layers_off
+from tersely.instrument.suspending import suspended
+from tersely.planning.plan import Plan
+from tersely.quantization.folds import with_folds
+from tersely.quantization.integers import IntegerTensor
+from tersely.session.engines import Engines, make_engines
+from tersely.session.periods import need_all_begun
+from tersely.session.places import Places
+
+
+@attrs.frozen(eq=False)
+class Installation:
+    """A plan put on its model; shrinking makes another one.
+
+    Attributes:
+        plan: the plan.
+        model: the user's model, instrumented in place.
+        context: what the engines share.
+        engines: the engines.
+        attachments: the instrumented modules.
+        places: where these are in the model.
+    """
+
+    plan: Plan
+    model: nn.Module
+    context: Context
+    engines: Engines
+    attachments: Attachments
+    places: Places
+
+    def note(self, journal: Journal, *, is_step: bool = False) -> None:
+        """Note what may change, so that all of it can be undone.
+
+        Args:
+            journal: takes the notes.
+            is_step: whether it is a step, which moves what is learned as well.
+        """
+        journal.note_attributes(self.context, "batches", "has_kept_batches")
+        for engine in self.engines:
+            engine.note(journal, is_step=is_step)
+
+    def hold(self) -> None:
+        """Mask in place what stages keep masked there."""
+        for engine in self.engines:
+            engine.hold()
+
+    def masks(self) -> Iterator[tuple[BoundTarget, Tensor]]:
+        """Yield each target that has a mask, with its buffer."""
+        for engine in self.engines:
+            yield from engine.masks()
+
+    def qparams(self) -> list[tuple[BoundTarget, QParams]]:
+        """Return the scales and zero points in force, by target."""
+        return [one for engine in self.engines for one in engine.qparams()]
+
+    def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
+        """Return the integers of every quantized parameter and buffer."""
+        return [one for engine in self.engines for one in engine.integers()]
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what a report says of what is in force, as sentences."""
+        return tuple(text for engine in self.engines for text in engine.remarks())
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return what is learned, by method, target and name."""
+        return {
+            f"{engine.method}.{target}.{name}": leaf
+            for engine in self.engines
+            for (target, name), leaf in engine.learned().items()
+        }
+
+    def growing(self) -> tuple[int, ...]:
+        """Return the stages, by index in the recipe, whose sparsity is still growing."""
+        steps = self.context.steps
+        return tuple(one for engine in self.engines for one in engine.growing(steps))
+
+    def loss(self) -> Tensor:
+        """Return what the stages at work add to the loss, and forget the forward pass."""
+        zero = torch.zeros((), device=first_device(self.model))
+        try:
+            found = [one for engine in self.engines for one in engine.losses()]
+        finally:
+            for engine in self.engines:
+                engine.forget()
+        return sum(found, start=zero)
+
+    def need_to_finish(self, call: str) -> None:
+        """Refuse a call that needs everything of the recipe to be in force.
+
+        Args:
+            call: the method that was called.
+
+        Raises:
+            SessionError: a stage has not begun, or something must be called first.
+        """
+        need_all_begun(self.plan.recipe.stages, self.context.steps, call)
+        for engine in self.engines:
+            engine.need_to_finish(call)
+
+    @contextlib.contextmanager
+    def dense(self) -> Iterator[None]:
+        """Give the dense model inside the block."""
+        try:
+            for engine in self.engines:
+                engine.release()
+            with self.engines.distillation.resting(), suspended(self.attachments, self.model):
+                yield
+        finally:
+            self.hold()
+
+    def remove(self) -> None:
+        """Take everything off the model, which is dense then, bit for bit."""
+        for engine in self.engines:
+            engine.stop()
+            engine.release()
+        detach_instruments(self.attachments)
+        # The later engines changed what the earlier ones had left.
+        for engine in reversed(self.engines.all):
+            engine.give_back()
+
+
+def install(plan: Plan, model: nn.Module, teacher: nn.Module | None) -> Installation:
+    """Bind a plan to a model and instrument it; an error leaves the model dense.
+
+    Args:
+        plan: the plan.
+        model: the user's model.
+        teacher: the teacher of distillation stages, or None.
+
+    Raises:
+        AttachError: a module cannot be instrumented.
+        BrokenPluginError: a plugin cannot be imported.
+        PlanError: a stage asks of its algorithm what it cannot do.
+    """
+    binding = bind(plan, model)
+    context = Context(model, binding, teacher)
+    engines = make_engines(context)
+    wanted = with_folds(wire(binding), binding)
+    wanted = engines.quantization.with_padding(wanted, model)
+    wanted = engines.distillation.with_inputs(wanted, model)
+    attachments = attach_instruments(wanted, binding.name_of)
+    places = Places(binding.owners.universe, attachments)
+    found = Installation(plan, model, context, engines, attachments, places)
+    try:
+        keep_fused_layers_off(binding.owners.universe.modules, attachments)
+        for engine in engines:
+            engine.start(0)
+    except BaseException:
+        found.remove()
+        raise
+    return found

@@ -1,0 +1,79 @@
+"""The values that a model computes with under its masks, before it is cut and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from tersely.engine.cutting import Cut
+
+
+class MaskedWeights:
+    """Where the walk takes values from: parameters as their masks leave them.
+
+    Args:
+        tensors: parameters and buffers by name.
+        kept: what masks keep of some of them, bool, the tensor's shape.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._kept = kept
+
+    def dense(self, name: str) -> Tensor:
+        """Return a tensor without its mask."""
+        return self._tensors[name].detach()
+
+    def kept(self, name: str) -> Tensor | None:
+        """Return what a mask keeps."""
+        return self._kept.get(name)
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor as its mask leaves it."""
+        values, kept = self.dense(name), self.kept(name)
+        return values if kept is None else torch.where(kept, values, torch.zeros_like(values))
+
+    def masked(self) -> Mapping[str, Tensor]:
+        """Return all masked tensors as their masks leave them."""
+        return Lazily(self._kept, self.read)
+
+    def small(self, cuts: Mapping[str, Cut], totals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the same of the model that was cut.
+
+        Args:
+            cuts: what was cut.
+            totals: biases that took constants over, float64, not cut.
+        """
+
+        def compute(name: str) -> Tensor:
+            cut, kept = cuts.get(name), self.kept(name)
+            values = self.dense(name)
+            if name in totals:
+                values = totals[name] if cut is None else cut(totals[name])
+            if kept is None:
+                return values
+            kept = kept if cut is None else cut(kept)
+            return torch.where(kept, values, torch.zeros_like(values))
+
+        return Lazily(dict.fromkeys([*self._kept, *totals]), compute)
+
+
+class Lazily(Mapping[str, Tensor]):
+    """Values by name, each computed when it is taken, since all at once would be a second model."""
+
+    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
+        self._names = tuple(names)
+        self._compute = compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

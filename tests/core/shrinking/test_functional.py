@@ -1,0 +1,92 @@
+"""Exported graphs lose their writes in place, and compute what they did."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tersely.shrinking.functional import without_writes
+from tersely.shrinking.program import operator_name
+
+# torch's own decompositions use what torch deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
+X = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Runs(nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.conv, self.norm, self.run = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), run
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def residual(self, x):
+    inner = functional.relu(self.norm(self.conv(x)), inplace=True)
+    inner = self.conv(inner)
+    inner += x
+    return inner.relu_() * 2
+
+
+def a_view_that_is_read_later(self, x):
+    x = self.conv(x)
+    seen = x.flatten(1)
+    x.relu_()
+    return seen * 2
+
+
+def a_view_that_is_written(self, x):
+    x = self.conv(x)
+    x[:, 1] = 0
+    return x
+
+
+def an_argument_that_is_written(self, x):
+    return self.conv(x.mul_(2))
+
+
+def a_parameter_through_a_view(self, x):
+    return self.conv(x) + self.conv.weight.flatten()[:1].clone().add_(1)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        residual,
+        a_view_that_is_read_later,
+        a_view_that_is_written,
+        an_argument_that_is_written,
+        a_parameter_through_a_view,
+    ],
+)
+def test_no_operator_writes_and_the_result_is_the_same(run):
+    model = Runs(run).eval()
+    with torch.no_grad():
+        expected = model(X.clone())
+        exported = without_writes(torch.export.export(model, (X.clone(),), strict=False))
+        assert not any(operator_name(node).endswith("_") for node in exported.graph.nodes)
+        torch.testing.assert_close(
+            torch.fx.Interpreter(exported.graph_module).run(*_inputs(exported, X.clone()))[-1],
+            expected,
+        )
+
+
+def _inputs(exported, x):
+    signature = exported.graph_signature
+    named = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    held = {**exported.state_dict, **exported.constants}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            yield held[named[node.name]] if node.name in named else x
+
+
+def test_a_plain_network_is_not_traced_a_second_time(monkeypatch):
+    exported = torch.export.export(Runs(residual).eval(), (X,), strict=False)
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)
+    without_writes(exported)
