@@ -62,7 +62,7 @@ from tersely.engine.saver import (
     Parts,
     Saved,
 )
-from tersely.instrument.holding import dense_values
+from tersely.instrument.masks.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
 

@@ -31,18 +31,18 @@ from tersely.exporting.steps import (
     block_size_of,
     need_integers,
 )
-from tersely.instrument.attaching import replace_class
-from tersely.instrument.classes import instrumented_class, instruments_of, is_sharded
 from tersely.instrument.folding import NORMS, Fold
-from tersely.instrument.in_force import qparams_of
-from tersely.instrument.input_scales import ScaleInput
 from tersely.instrument.instruments import Instruments, Transform
-from tersely.instrument.masks import ActivationMask
-from tersely.instrument.moving_range import Follow
+from tersely.instrument.masks.masks import ActivationMask
+from tersely.instrument.modules.attaching import replace_class
+from tersely.instrument.modules.classes import instrumented_class, instruments_of, is_sharded
 from tersely.instrument.names import INSTRUMENTS, PREFIX, TAP, full_name
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize, Simulated
+from tersely.instrument.scales.in_force import qparams_of
+from tersely.instrument.scales.input_scales import ScaleInput
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize, Simulated
 from tersely.instrument.transforms import processed
-from tersely.planning.classes import ORIGINAL
+from tersely.planning.selecting.classes import ORIGINAL
 from tersely.quantization.integers import IntegerTensor
 
 Integers = Sequence[tuple[BoundTarget, IntegerTensor]]

@@ -14,12 +14,12 @@ from tersely.contracts.exporter import ExportSource, QuantizedActivation
 from tersely.contracts.target_plan import TargetPlan
 from tersely.exporting.preparing import Integers, with_integers
 from tersely.exporting.program import make_program
-from tersely.instrument.classes import instruments_of
-from tersely.instrument.in_force import qparams_of
 from tersely.instrument.instruments import Transform
-from tersely.instrument.moving_range import Follow
+from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import INSTRUMENTS, PREFIX, full_name
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize
+from tersely.instrument.scales.in_force import qparams_of
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
 from tersely.shrinking.program import evaluating
 
 

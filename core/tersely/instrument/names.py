@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from tersely.planning.classes import RESERVED
+from tersely.planning.selecting.classes import RESERVED
 
 PREFIX = RESERVED
 INSTRUMENTS = RESERVED + "instruments"

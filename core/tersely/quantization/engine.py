@@ -23,10 +23,10 @@ from tersely.engine.protocol import Engine
 from tersely.engine.saver import Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
-from tersely.instrument.attaching import is_attachable
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.padded import ATTENTION_MASK, PaddingOfCall
-from tersely.planning.signature import signature_of
+from tersely.instrument.modules.attaching import is_attachable
+from tersely.instrument.scales.padded import ATTENTION_MASK, PaddingOfCall
+from tersely.planning.targets.signature import signature_of
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.biases import (
     correct_bias,

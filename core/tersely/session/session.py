@@ -27,7 +27,7 @@ from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
-from tersely.instrument.mask_values import guard_loading
+from tersely.instrument.masks.mask_values import guard_loading
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
@@ -98,7 +98,7 @@ class Session:
         self._state: State = "attached"
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
-        self._installation = install(plan, model, teacher)
+        self._installation = install(plan, model, teacher, example_inputs=example_inputs)
         self._values: Installation | Finished = self._installation
         self._guard: RemovableHandle | None = guard_loading(model)
 
