@@ -299,14 +299,14 @@ class Quantization(Engine[QuantizationRun]):
             if (qparams := qparams_of(run, bound, self.seen)) is not None
         ]
 
-    def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
-        """Return the integers of every quantized parameter and buffer."""
-        found = []
+    def integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        """Return every quantized parameter and buffer with what computes its integers."""
+        found: list[tuple[BoundTarget, Callable[[], IntegerTensor]]] = []
         for run in self.runs:
             for bound in (*run.parameters, *run.derived):
                 qparams = qparams_of(run, bound, self.seen)
                 if qparams is not None and run.is_simulated(bound):
-                    found.append((bound, integers_of(run, bound, qparams)))
+                    found.append((bound, partial(integers_of, run, bound, qparams)))
         return found
 
     def foldings(self) -> tuple[list[Folding], dict[BoundTarget, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -74,6 +74,10 @@ class Installation:
 
     def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
         """Return the integers of every quantized parameter and buffer."""
+        return [(bound, make()) for bound, make in self.making_integers()]
+
+    def making_integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        """Return every quantized parameter and buffer with what computes its integers."""
         return [one for engine in self.engines for one in engine.integers()]
 
     def remarks(self) -> tuple[str, ...]:

@@ -664,7 +664,7 @@ class Session:
         self._need_to_export("export")
         source = make_source(
             self.model,
-            self._values.integers(),
+            self._values.making_integers(),
             self.plan.targets,
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,

@@ -67,6 +67,9 @@ class EqualParts:
     may_vanish: bool = True
 
 
+_FEW = 1 << 13
+"""Pairs of labels up to which repetitions are kept."""
+
 Constraint = Whole | Either | Grid | EqualParts
 
 
@@ -100,7 +103,9 @@ class Labels:
         """Let elements of two layers go together, elementwise after broadcasting."""
         first, second = spread([first, second])
         pairs = torch.stack([first.reshape(-1), second.reshape(-1)], 1)
-        self._ties.append(torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0))
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        # Sorting out repetitions takes longer than a few of them cost.
+        self._ties.append(torch.unique(pairs, dim=0) if len(pairs) > _FEW else pairs)
 
     def tie_along(self, layer: Layer, dims: Sequence[int]) -> Layer:
         """Let what lies along dimensions go together; return the layer without them (size 1)."""
