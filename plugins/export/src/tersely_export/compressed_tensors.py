@@ -28,6 +28,7 @@ from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shard
 
 WEIGHTS = "model.safetensors"
 _WORD = 32
+_ROWS = 256
 
 
 @attrs.frozen
@@ -220,7 +221,9 @@ def _scale(weight: IntegerWeight) -> Tensor:
 
 
 def _packed(weight: IntegerWeight, bits: int) -> Tensor:
-    return _pack(signed(weight, bits)[0].cpu(), bits, 1)
+    # Packing takes several int32 for each value, hence some rows at a time.
+    values = signed(weight, bits)[0].cpu()
+    return torch.cat([_pack(rows, bits, 1) for rows in values.split(_ROWS)])
 
 
 def _pack(values: Tensor, bits: int, dim: Literal[0, 1]) -> Tensor:
