@@ -105,9 +105,11 @@ def decide(
             if values[0] is not target.tensor:
                 decision.values[one.bound] = values[0]
         return decision
-    scores = [
-        _importance(run, pruner, one, target) for one, target in zip(ranked, targets, strict=True)
-    ]
+    with torch.no_grad():
+        scores = [
+            _importance(run, pruner, one, target)
+            for one, target in zip(ranked, targets, strict=True)
+        ]
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     masks = decide_masks(ranked, scores, factor, is_expendable=is_expendable, count=count)
     return Decision(masks)

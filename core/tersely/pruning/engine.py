@@ -35,7 +35,7 @@ from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
 from tersely.pruning.holding import hold, place_holds, release
 from tersely.pruning.learned_masks import restore_learned
-from tersely.pruning.mask_buffers import mask_of, remove_mask, write_mask
+from tersely.pruning.mask_buffers import mask_of, place_masks, remove_mask, write_mask
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
@@ -77,6 +77,7 @@ class Pruning(Engine[PruningRun]):
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
+        place_masks(self.bound_targets, self.context.model)
         if not self.holds:
             self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
@@ -334,7 +335,7 @@ class Pruning(Engine[PruningRun]):
                 journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
             kept = saved.one(MASK, bound.plan.name)
             if kept is None:
-                remove_mask(bound)
+                remove_mask(bound, self.context.model)
             else:
                 write_mask(bound, kept, self.context.model)
         journal.on_undo(self.release)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import attrs
-import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, sum_blocks
@@ -126,6 +125,8 @@ def split(ranked: Ranked, target: PruningTarget) -> list[tuple[Ranked, PruningTa
 def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
     """Ask an algorithm for a target's scores, checked and reduced to one per block.
 
+    Called under ``torch.no_grad()``, which costs as much as the scores of a small target.
+
     Args:
         pruner: the algorithm.
         ranked: the target.
@@ -137,8 +138,7 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
     """
     algorithm, name = ranked.bound.plan.algorithm, target.name
     try:
-        with torch.no_grad():
-            scores = pruner.importance(target)
+        scores = pruner.importance(target)
     except TerselyError:
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
@@ -154,11 +154,14 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
             plugin=target.plan.algorithm,
             target=target.plan.name,
         )
-    counts = count_blocks(ranked.blocks.size, ranked.shape)
+    shape, size = ranked.tensor.shape, ranked.blocks.size
+    if scores.shape == shape and set(size) == {1}:
+        return scores
+    counts = count_blocks(size, shape)
     if tuple(scores.shape) == counts:
         return scores
-    if tuple(scores.shape) == ranked.shape:
-        return sum_blocks(scores, ranked.blocks.size)
+    if scores.shape == shape:
+        return sum_blocks(scores, size)
     raise PluginError(
         f"{algorithm} returned scores of shape {list(scores.shape)} for {name}; expected the "
         f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",

@@ -19,6 +19,7 @@ from tersely.instrument.modules.attaching import Attachments, attach_instruments
 from tersely.instrument.modules.fused import keep_fused_layers_off
 from tersely.instrument.modules.suspending import suspended
 from tersely.planning.plan import Plan
+from tersely.planning.targets.owners import Owners
 from tersely.quantization.folds import with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.session.engines import Engines, make_engines
@@ -143,7 +144,12 @@ class Installation:
 
 
 def install(
-    plan: Plan, model: nn.Module, teacher: nn.Module | None, *, example_inputs: Any = None
+    plan: Plan,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    example_inputs: Any = None,
+    owners: Owners | None = None,
 ) -> Installation:
     """Bind a plan to a model and instrument it; an error leaves the model dense.
 
@@ -152,13 +158,14 @@ def install(
         model: the user's model.
         teacher: the teacher of distillation stages, or None.
         example_inputs: what to run the model with where a budget counts operations, or None.
+        owners: what the plan was made with, if it was just made of this very model.
 
     Raises:
         AttachError: a module cannot be instrumented.
         BrokenPluginError: a plugin cannot be imported.
         PlanError: a stage asks of its algorithm what it cannot do.
     """
-    binding = bind(plan, model)
+    binding = bind(plan, model, owners=owners)
     context = Context(model, binding, teacher, count=counts_of(plan, model, example_inputs))
     engines = make_engines(context)
     wanted = with_folds(wire(binding), binding)

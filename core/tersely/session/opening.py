@@ -21,7 +21,7 @@ from tersely.errors import (
 from tersely.json_value import Json
 from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
-from tersely.planning.resolve import plan as make_plan
+from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
 from tersely.shrinking.recorded import cut_again
 from tersely.storage.json_file import check_shape
@@ -55,14 +55,14 @@ def attach(
         AttachError: a module cannot be instrumented; the model is as it was.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
-    plan = (
-        recipe
-        if isinstance(recipe, Plan)
-        else make_plan(model, recipe, teacher=teacher, example_inputs=example_inputs)
-    )
+    if isinstance(recipe, Plan):
+        plan, owners = recipe, None
+    else:
+        plan, owners = resolve(model, recipe, teacher=teacher, example_inputs=example_inputs)
+        announce(plan)
     _need_targets(plan)
     need_example_to_count(plan, example_inputs)
-    return Session(model, plan, teacher=teacher, example_inputs=example_inputs)
+    return Session(model, plan, teacher=teacher, example_inputs=example_inputs, owners=owners)
 
 
 def _need_targets(plan: Plan) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.instrument.instruments import Instruments
+from tersely.instrument.masks.mask_values import is_decided
 from tersely.instrument.masks.masks import ParameterMask
 from tersely.instrument.names import HELD, INSTRUMENTS, mask_buffer
 
@@ -146,7 +147,7 @@ def hold_loaded(module: nn.Module, kept: dict[str, Tensor]) -> None:
         kept: what `kept_by` returned before.
     """
     for name, held, tensor, mask in _held_parameters(module):
-        if name not in kept or mask is None:
+        if name not in kept or mask is None or not is_decided(mask):
             continue
         loaded = held_values(mask, tensor.detach())
         held.forget()

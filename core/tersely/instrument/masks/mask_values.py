@@ -5,12 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.utils.hooks import RemovableHandle
 
 from tersely.errors import SessionFileError
 from tersely.instrument.instruments import Instruments, Transform
-from tersely.instrument.names import INSTRUMENTS, MASK, mask_buffer
+from tersely.instrument.names import (
+    INSTRUMENTS,
+    MASK,
+    WHOLE,
+    full_name,
+    mask_buffer,
+    masked_target,
+)
+
+NO_MASK = (0,) * 9
+"""The shape of a mask's buffer before there is a mask: of more dimensions than any target has.
+
+No mask can be copied into it or added to it. Dimensions are what traced code may ask for as well.
+"""
+
+
+def is_decided(mask: Tensor) -> bool:
+    """Tell whether a buffer holds a mask, and not the place for one.
+
+    Args:
+        mask: what the buffer holds.
+    """
+    return mask.ndim != len(NO_MASK)
 
 
 def need_whole(mask: Tensor, name: str, *, offset: float | None = None) -> None:
@@ -27,7 +51,8 @@ def need_whole(mask: Tensor, name: str, *, offset: float | None = None) -> None:
     if mask.is_meta or not mask.numel():
         return
     other = 1.0 if offset is None else offset
-    is_strange = (mask != 0).logical_and_(mask != other)
+    # Half precision holds no offset of more digits than it has.
+    is_strange = (mask != 0).logical_and_(mask != torch.tensor(other).to(mask))
     count = int(is_strange.sum())
     if not count:
         return
@@ -37,6 +62,48 @@ def need_whole(mask: Tensor, name: str, *, offset: float | None = None) -> None:
         f"mask holds 0 and {other:g} alone: averaging a state dict averages its masks too; average "
         f"parameters, and take masks from the model that is trained, as the page 'Averaging "
         f"weights' of the documentation shows"
+    )
+
+
+def need_whole_as_written(
+    module: nn.Module, buffer: str, mask: Tensor, *, offset: float | None = None
+) -> None:
+    """Refuse to compute with a mask that somebody averaged in place, as EMA copies do.
+
+    A mask is looked at in the first forward after something was written into it. One that
+    compiled, exported or vectorized code reads is not: such code cannot look at values.
+
+    Args:
+        module: an instrumented module.
+        buffer: the name of the buffer.
+        mask: what the buffer holds.
+        offset: what a mask that is added holds where it masks, or None for one that multiplies.
+
+    Raises:
+        SessionFileError: it holds anything else.
+    """
+    # First, since torch.compile leaves out what follows and need not understand it.
+    if is_compiling():
+        return
+    known = module.__dict__.get(WHOLE)
+    try:
+        # The identity too: the copy of a mask begins with a version of its own.
+        written = (id(mask), mask._version)
+    except RuntimeError:  # what is made in inference mode counts no versions
+        return
+    if known is not None and known.get(buffer) == written:
+        return
+    if type(mask) is not Tensor or not _has_values():
+        return
+    need_whole(mask, full_name(module, masked_target(buffer)), offset=offset)
+    module.__dict__[WHOLE] = {**(known or {}), buffer: written}
+
+
+def _has_values() -> bool:
+    return not (
+        torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersely.instrument.masks import masked_linear
+from tersely.instrument.masks.mask_values import need_whole_as_written
 from tersely.instrument.masks.masks import ParameterMask
 from tersely.instrument.modules.eager import are_plain, is_eager
 from tersely.instrument.names import INSTRUMENTS, LOST
@@ -82,4 +83,6 @@ def _lone_mask(module: nn.Module, value: Tensor) -> tuple[Tensor, Tensor] | None
     if mask.numel() < masked_linear.SMALLEST:
         return None
     is_plain = are_plain(value, weight, mask, module._parameters.get("bias"))
+    if is_plain:
+        need_whole_as_written(module, steps[0].buffer, mask)
     return (weight, mask) if is_plain else None

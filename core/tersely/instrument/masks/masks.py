@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.errors import SessionError
+from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written
 from tersely.instrument.names import HELD, MASK, full_name
 
 _SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
@@ -34,7 +35,7 @@ class ParameterMask:
     """Masks a parameter or buffer.
 
     The buffer has the parameter's dtype (a bool mask is 2 to 100 times slower) and either its
-    shape or a shape that broadcasts to it.
+    shape or a shape that broadcasts to it. Before there is a mask it is empty.
 
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
@@ -59,8 +60,10 @@ class ParameterMask:
     def settled(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, whether or not the parameter itself is masked already."""
         mask = module._buffers.get(self.buffer)
-        if mask is None:
+        if mask is None or not is_decided(mask):
             return value
+        offset = self.mask_value if self.is_additive else None
+        need_whole_as_written(module, self.buffer, mask, offset=offset)
         if mask.dtype != value.dtype:
             # FSDP2's mixed precision unshards weights in a lower dtype than they are kept in.
             mask = mask.to(value.dtype)
@@ -72,7 +75,8 @@ class ActivationMask:
     """Masks an input or output; every sample of a batch is masked alike.
 
     The buffer has the sample's shape without the batch, a shape that broadcasts to it, or is a
-    vector over channels. A call with other lengths than those is refused (rule T1.4).
+    vector over channels; it is empty before there is a mask. A call with other lengths than those
+    is refused (rule T1.4).
 
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
@@ -97,8 +101,10 @@ class ActivationMask:
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask."""
         mask = module._buffers.get(self.buffer)
-        if mask is None:
+        if mask is None or not is_decided(mask):
             return value
+        offset = self.mask_value if self.is_additive else None
+        need_whole_as_written(module, self.buffer, mask, offset=offset)
         if mask.ndim == 1 and self.channel_dim == 1:
             trailing = value.ndim - 2 if self.spatial is None else self.spatial
             mask = mask.view(-1, *(1,) * trailing)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.instrument.instruments import Instruments, Transform
-from tersely.instrument.masks.mask_values import need_whole_masks_of
+from tersely.instrument.masks.mask_values import is_decided, need_whole_masks_of
 from tersely.instrument.names import (
     INSTRUMENTS,
     STATE_PARTS,
@@ -46,7 +46,7 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
             _make_room_for_learned(module, target, state_dict, prefix)
         buffer = mask_buffer(target)
         mask = state_dict.get(prefix + buffer)
-        if mask is None:
+        if mask is None or not is_decided(mask):
             continue
         current = module._buffers.get(buffer)
         if current is not None and current.shape == mask.shape:
@@ -59,8 +59,33 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
             continue
         like = next(module.parameters(), mask) if raw is None else raw
         dtype = mask.dtype if raw is None else raw.dtype
-        module._buffers[buffer] = torch.empty(mask.shape, dtype=dtype, device=like.device)
+        # Zeros, which any mask may hold: PyTorch reads targets while it loads.
+        module._buffers[buffer] = torch.zeros(mask.shape, dtype=dtype, device=like.device)
     return problems
+
+
+def without_empty_masks(
+    module: nn.Module, state_dict: Mapping[str, Any], prefix: str
+) -> Mapping[str, Any]:
+    """Return a checkpoint without the masks that its model did not have yet.
+
+    Those that the module has stay, as they do with a dense checkpoint.
+
+    Args:
+        module: the instrumented module.
+        state_dict: the checkpoint.
+        prefix: the module's name in it, with a dot at the end.
+    """
+    empty = set()
+    for target, _, _ in _targets(module):
+        buffer = mask_buffer(target)
+        saved, current = state_dict.get(prefix + buffer), module._buffers.get(buffer)
+        has_mask = current is not None and is_decided(current)
+        if has_mask and saved is not None and not is_decided(saved):
+            empty.add(prefix + buffer)
+    if not empty:
+        return state_dict
+    return {key: value for key, value in state_dict.items() if key not in empty}
 
 
 def _make_room_for_scales(

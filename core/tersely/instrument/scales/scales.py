@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -36,33 +37,50 @@ Scales: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None]"
 """Scale, zero point or None, and the share where compiled code cannot look at it, else None."""
 
 
-def make_scales(
-    module: nn.Module,
-    target: str,
-    empty: Tensor,
-    *,
-    has_zero_point: bool,
-    is_following: bool,
-) -> None:
-    """Give a module the buffers of a target that has no scale yet.
+@attrs.frozen(eq=False)
+class Room:
+    """The buffers of a target that has no scale yet, the same for all targets alike.
 
-    Args:
-        module: the module.
-        target: the parameter's name or the address of the input or output.
-        empty: zeros of the scale's shape, dtype and device; of shape (0,) while that is unknown.
-        has_zero_point: whether the zero point can be other than zero.
-        is_following: whether the range follows training.
+    Attributes:
+        buffers: name and zeros of each; every module gets tensors of its own, made like these.
+        transient: names of those that no checkpoint holds.
     """
-    buffers = module._buffers
-    buffers[state_buffer(target, "scale")] = empty.clone()
-    single = empty.float()
-    parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
-    if is_following:
-        parts = (*parts, "low", "high", *START)
-        module._non_persistent_buffers_set.update(state_buffer(target, part) for part in START)
-    for part in parts:
-        buffers[state_buffer(target, part)] = single.clone()
-    buffers[state_buffer(target, IN_FORCE)] = torch.zeros((), device=empty.device)
+
+    buffers: tuple[tuple[str, Tensor], ...]
+    transient: tuple[str, ...]
+
+    @classmethod
+    def of(cls, target: str, empty: Tensor, *, has_zero_point: bool, is_following: bool) -> Room:
+        """Return the room that a target needs.
+
+        Args:
+            target: the parameter's name or the address of the input or output.
+            empty: zeros of the scale's shape, dtype and device; of shape (0,) while that is
+                unknown.
+            has_zero_point: whether the zero point can be other than zero.
+            is_following: whether the range follows training.
+        """
+        parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
+        if is_following:
+            parts = (*parts, "low", "high", *START)
+        single = empty.float()
+        zeros = {"scale": empty, **dict.fromkeys(parts, single), IN_FORCE: single.new_zeros(())}
+        return cls(
+            tuple((state_buffer(target, part), like) for part, like in zeros.items()),
+            tuple(state_buffer(target, part) for part in START if is_following),
+        )
+
+    def make(self, module: nn.Module) -> None:
+        """Give a module these buffers.
+
+        Args:
+            module: the module.
+        """
+        buffers = module._buffers
+        for name, like in self.buffers:
+            buffers[name] = torch.zeros_like(like)
+        if self.transient:
+            module._non_persistent_buffers_set.update(self.transient)
 
 
 def are_known(module: nn.Module, target: str) -> bool:

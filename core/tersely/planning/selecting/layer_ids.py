@@ -20,12 +20,11 @@ def spell_layers(draft: Draft) -> None:
     written: dict[int, dict[str, str]] = {}
     settings: dict[tuple[int, str], PruningSetting] = {}
     for index, target in enumerate(draft.targets):
-        if target is None or target.method != "pruning":
+        if target is None or not isinstance(setting := target.setting, PruningSetting):
             continue
-        setting = target.pruning
-        if id(setting) not in written:
-            written[id(setting)] = _templates(setting)
-        templates = written[id(setting)]
+        templates = written.get(id(setting))
+        if templates is None:
+            templates = written[id(setting)] = _templates(setting)
         if not templates:
             continue
         layer = layer_of(target.module)

@@ -21,7 +21,7 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         tensor: the tensor found under that name.
     """
     is_plain = type(tensor) is nn.Parameter and tensor.is_floating_point()
-    if is_plain and 0 not in tensor.stride():
+    if is_plain and tensor.is_contiguous() and tensor.numel():
         return None  # by far the most frequent case, and this is asked for every target
     if is_lazy(tensor):
         return "it has no shape yet; run one batch through the model first"

@@ -102,9 +102,12 @@ class _StagePlanner:
             selector: Origin(entry.path, selector, entry.line)
             for selector in dict.fromkeys(selection.selectors)
         }
+        classes: dict[type[nn.Module], type[nn.Module]] = {}
         for position, selector in zip(selection.positions, selection.selectors, strict=True):
             module = draft.universe.modules[position]
-            cls = original_class(type(module))
+            cls = classes.get(type(module))
+            if cls is None:
+                cls = classes[type(module)] = original_class(type(module))
             if cls not in self.shared:
                 self.shared[cls] = self._class_rows(module, entry, position)
             found = self.shared[cls]
@@ -138,7 +141,6 @@ class _StagePlanner:
         # The inner loop of planning: a large model comes through here tens of thousands of times.
         draft = self.draft
         owners = draft.owners
-        may_lose = draft.policy(self.stage.method) == "first"
         name = draft.universe.names[position]
         setting = found.setting
         channel_dim = 1 if setting.channels_first else -1
@@ -146,7 +148,7 @@ class _StagePlanner:
         for shared in found.rows:
             if self.barred and self._is_barred(shared, module, name):
                 continue
-            if may_lose and self._is_lost(shared, module, name, origin):
+            if shared.may_lose and self._is_lost(shared, module, name, origin):
                 continue
             row = shared.row
             target_name = row.target
@@ -158,7 +160,9 @@ class _StagePlanner:
                 if located is None:
                     continue
                 kind, tensor = located
-                shape = tuple(tensor.shape)
+                shape = shared.shapes.get(tensor.shape)
+                if shape is None:
+                    shape = shared.shapes[tensor.shape] = tuple(tensor.shape)
                 identity = id(tensor)
             elif shared.problem is not None:
                 draft.blame(origin.path, _full(name, target_name), shared.problem)

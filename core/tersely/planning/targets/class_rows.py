@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import torch
 from torch import nn
 
 from tersely.arithmetic.blocks import Blocks
@@ -31,6 +32,8 @@ class ClassRow:
             meet, or those of parameters.
         problem: why no module of the class can have it, or None.
         follows: the target of the same module that the type's template aligns it with, or None.
+        may_lose: whether an entry before this one may keep such a target from it.
+        shapes: a tensor's size -> the same as a tuple, which targets alike share.
         blocks: shape -> the blocks it is cut into, found once for each shape.
         refused: shape -> why it cannot be cut, for the shapes that cannot.
     """
@@ -40,6 +43,8 @@ class ClassRow:
     claims: dict[int, int]
     problem: str | None = None
     follows: str | None = None
+    may_lose: bool = False
+    shapes: dict[torch.Size, Shape] = attrs.field(factory=dict)
     blocks: dict[Shape | None, Blocks | None] = attrs.field(factory=dict)
     refused: dict[Shape | None, str] = attrs.field(factory=dict)
 
@@ -114,16 +119,24 @@ def _class_row(
     setting = row.setting
     spelled = setting.loss if isinstance(setting, DistillationSetting) else stage.algorithm
     algorithm = spelled.rpartition(":")[2]
+    # Only what is claimed before the entry begins can win over it.
+    is_first_kept = draft.policy(stage.method) == "first"
     if row.address is None:
         claims = draft.claims.setdefault((stage.method, None), {})
-        return ClassRow(row, algorithm, claims, follows=_followed(entry, row))
+        return ClassRow(
+            row,
+            algorithm,
+            claims,
+            follows=_followed(entry, row),
+            may_lose=bool(claims) and is_first_kept,
+        )
     signature = signature_of(module)
     problem = signature.problem(row.address.key) if row.address.side == "input" else None
     if "" in (row.address.key, *row.address.path):
         problem = "a step between two dots is empty; write each key or index of a nested tensor"
     address = claimed_address(row.address, signature)
     claims = draft.claims.setdefault((stage.method, address), {})
-    return ClassRow(row, algorithm, claims, problem)
+    return ClassRow(row, algorithm, claims, problem, may_lose=bool(claims) and is_first_kept)
 
 
 def _followed(entry: Entry, row: Row) -> str | None:
