@@ -223,7 +223,8 @@ def _scale(weight: IntegerWeight) -> Tensor:
 def _packed(weight: IntegerWeight, bits: int) -> Tensor:
     # Packing takes several int32 for each value, hence some rows at a time.
     values = signed(weight, bits)[0].cpu()
-    return torch.cat([_pack(rows, bits, 1) for rows in values.split(_ROWS)])
+    starts = range(0, len(values), _ROWS)
+    return torch.cat([_pack(values[start : start + _ROWS], bits, 1) for start in starts])
 
 
 def _pack(values: Tensor, bits: int, dim: Literal[0, 1]) -> Tensor:
