@@ -28,6 +28,7 @@ from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shard
 
 WEIGHTS = "model.safetensors"
 _WORD = 32
+_ROWS = 256
 
 
 @attrs.frozen
@@ -220,7 +221,10 @@ def _scale(weight: IntegerWeight) -> Tensor:
 
 
 def _packed(weight: IntegerWeight, bits: int) -> Tensor:
-    return _pack(signed(weight, bits)[0].cpu(), bits, 1)
+    # Packing takes several int32 for each value, hence some rows at a time.
+    values = signed(weight, bits)[0].cpu()
+    starts = range(0, len(values), _ROWS)
+    return torch.cat([_pack(values[start : start + _ROWS], bits, 1) for start in starts])
 
 
 def _pack(values: Tensor, bits: int, dim: Literal[0, 1]) -> Tensor:
