@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import AttachError, SessionError
-from tersely.instrument.classes import is_sharded
+from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.names import mask_buffer
-from tersely.planning.owners import Owners, find_tensor
 from tersely.planning.plan import Plan
-from tersely.planning.selection import Universe
+from tersely.planning.selecting.selection import Universe
+from tersely.planning.targets.owners import Owners, find_tensor
 
 
 @attrs.frozen(eq=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import PREFIX, is_known_flag
 
 

@@ -14,17 +14,17 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
-from tersely.planning.auto_groups import group_automatically
-from tersely.planning.channels import follow_channels
-from tersely.planning.checks import check_plan
-from tersely.planning.draft import Draft
-from tersely.planning.layer_ids import spell_layers
-from tersely.planning.losses import class_dimension_warnings
-from tersely.planning.owners import Owners
+from tersely.planning.groups.auto_groups import group_automatically
 from tersely.planning.plan import Plan
-from tersely.planning.selection import Universe
-from tersely.planning.stage import plan_stage
-from tersely.planning.templates import Templates
+from tersely.planning.selecting.layer_ids import spell_layers
+from tersely.planning.selecting.selection import Universe
+from tersely.planning.stages.checks import check_plan
+from tersely.planning.stages.draft import Draft
+from tersely.planning.stages.stage import plan_stage
+from tersely.planning.targets.channels import follow_channels
+from tersely.planning.targets.losses import class_dimension_warnings
+from tersely.planning.targets.owners import Owners
+from tersely.planning.targets.templates import Templates
 from tersely.registry.registry import registry
 
 

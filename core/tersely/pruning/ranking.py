@@ -17,9 +17,9 @@ from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
-from tersely.planning.descriptors import descriptor_of
-from tersely.planning.granularity import divide
-from tersely.planning.pattern import pattern_problems
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.targets.granularity import divide
+from tersely.planning.targets.pattern import pattern_problems
 
 
 @attrs.frozen(eq=False)
@@ -191,7 +191,9 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         maximum=_due(setting.max_sparse_ratio, factor) if setting.max_sparse_ratio < 1 else 1,
         global_group=setting.global_group_id,
         dependency_group=setting.dependency_group_id,
+        budget=setting.budget,
         internal_blocks=setting.internal_metric_block,
+        parts=setting.dependency_parts,
     )
 
 

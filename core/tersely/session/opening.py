@@ -19,6 +19,7 @@ from tersely.errors import (
     TerselyError,
 )
 from tersely.json_value import Json
+from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
@@ -44,9 +45,9 @@ def attach(
         model: the user's model; its parameters, names and checkpoints stay as they are.
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
-        example_inputs: what to run the model with where a stage ends with ``shrink`` or says
-            ``dependency_groups: auto``: a tensor, a tuple or list of arguments, or a mapping of
-            keyword arguments.
+        example_inputs: what to run the model with where a stage ends with ``shrink``, says
+            ``dependency_groups: auto``, or has a ``budget`` in parameters or operations: a
+            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
 
     Raises:
         ConfigError: the document is wrong.
@@ -60,6 +61,7 @@ def attach(
         plan, owners = resolve(model, recipe, teacher=teacher, example_inputs=example_inputs)
         announce(plan)
     _need_targets(plan)
+    need_example_to_count(plan, example_inputs)
     return Session(model, plan, teacher=teacher, example_inputs=example_inputs, owners=owners)
 
 

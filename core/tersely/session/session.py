@@ -27,10 +27,10 @@ from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
-from tersely.instrument.mask_values import guard_loading
+from tersely.instrument.masks.mask_values import guard_loading
 from tersely.json_value import Json
-from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
+from tersely.planning.targets.owners import Owners
 from tersely.pruning.mask_buffers import (
     full_mask,
     is_kept,
@@ -106,7 +106,9 @@ class Session:
         self._state: State = "attached"
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
-        self._installation = install(plan, model, teacher, owners=owners)
+        self._installation = install(
+            plan, model, teacher, example_inputs=example_inputs, owners=owners
+        )
         self._values: Installation | Finished = self._installation
         self._guard: RemovableHandle | None = guard_loading(model)
 
@@ -672,7 +674,7 @@ class Session:
         self._need_to_export("export")
         source = make_source(
             self.model,
-            self._values.integers(),
+            self._values.making_integers(),
             self.plan.targets,
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,

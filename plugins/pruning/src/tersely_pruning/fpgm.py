@@ -47,9 +47,9 @@ class Fpgm:
 def sum_of_distances(vectors: Tensor) -> Tensor:
     """Return for every vector the sum of its Euclidean distances to all.
 
-    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v, of which a square at a time is
-    held, and one of each two that are each other's transpose. The vectors are moved to their mean
-    first: distances stay, cancellation shrinks.
+    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v. A square of it is held at a
+    time, and only one of two squares that are each other's transpose is computed. The vectors are
+    moved to their mean first: distances stay, cancellation shrinks.
 
     Args:
         vectors: shape (vectors, length), float; read only.
