@@ -96,13 +96,14 @@ def test_selecting_by_a_pattern_costs_at_most_twice_a_walk_with_it(model, proces
 
 
 @pytest.mark.parametrize(
-    ("recipe", "walks"), [(RECIPE, 16), (QUANTIZATION, 43)], ids=["pruning", "quantization"]
+    ("recipe", "walks"), [(RECIPE, 36), (QUANTIZATION, 43)], ids=["pruning", "quantization"]
 )
 def test_planning_and_attaching_costs_some_walks(model, processor_ratio, recipe, walks):
-    """Measured on a quiet machine: pruning 14.3 (18 before), quantization 38 to 40 (56 before).
+    """Measured on a quiet machine: pruning 33 and quantization 39.
 
-    Of these 40 the buffers of scales to come are 21: two tensors for each of two targets a module,
-    and the full collection of garbage that so many objects bring about.
+    Without the buffers that masks and scales have from attach on it is 14 for pruning. They are one
+    tensor for each mask and two for each scale, and so many objects bring about a full collection
+    of garbage.
     """
     found = processor_ratio(
         lambda: plan_and_attach(model, recipe), lambda: seconds(lambda: walk(model)), repeats=7
@@ -111,11 +112,12 @@ def test_planning_and_attaching_costs_some_walks(model, processor_ratio, recipe,
 
 
 def test_planning_and_attaching_grows_linearly_to_100000_modules(model, processor_ratio):
+    """Five times the modules: 5.4 to 6.6 measured, with collections of more garbage; 25 if quadratic."""
     larger = large(100_000)
     found = processor_ratio(
         lambda: plan_and_attach(larger), lambda: plan_and_attach(model), repeats=3
     )
-    assert found <= 6.5
+    assert found <= 7.5
 
 
 def test_a_target_that_loses_to_another_entry_costs_half_of_one_that_is_planned(processor_ratio):

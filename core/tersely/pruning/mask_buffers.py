@@ -42,18 +42,26 @@ def place_masks(bound_targets: Iterable[BoundTarget], model: nn.Module) -> None:
         bound_targets: the targets, instrumented.
         model: the session's model.
     """
+    dtype = _activation_dtype(model)  # found once: that is a walk of the model
     for bound in bound_targets:
         if bound.module._buffers.get(mask_buffer(bound.plan.target)) is None:
-            _place_empty(bound, model)
+            _place_empty(bound, dtype)
 
 
-def _place_empty(bound: BoundTarget, model: nn.Module) -> None:
-    like = next(bound.module.parameters(), None) if bound.is_activation else bound.raw
+def _place_empty(bound: BoundTarget, activation_dtype: torch.dtype) -> None:
+    like = _first_parameter(bound.module) if bound.is_activation else bound.raw
     device = None if like is None else like.device
-    dtype = _activation_dtype(model) if bound.is_activation else bound.raw.dtype
+    dtype = activation_dtype if like is None or bound.is_activation else like.dtype
     empty = torch.empty(NO_MASK, dtype=dtype, device=device)
     for module, name in bound.masks():
         module._buffers[name] = empty
+
+
+def _first_parameter(module: nn.Module) -> Tensor | None:
+    # Most modules have parameters of their own, which need no walk of those inside.
+    own = (one for one in module._parameters.values() if one is not None)
+    first = next(own, None)
+    return next(module.parameters(), None) if first is None else first
 
 
 def write_mask(bound: BoundTarget, kept: Tensor, model: nn.Module) -> None:
@@ -99,7 +107,7 @@ def remove_mask(bound: BoundTarget, model: nn.Module) -> None:
         bound: the target.
         model: the session's model.
     """
-    _place_empty(bound, model)
+    _place_empty(bound, _activation_dtype(model))
 
 
 def mask_of(bound: BoundTarget) -> Tensor | None:
