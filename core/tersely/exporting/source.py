@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tersely.contracts.calling import call_model
 from tersely.contracts.exporter import ExportSource, QuantizedActivation
 from tersely.contracts.target_plan import TargetPlan
-from tersely.exporting.preparing import Integers, with_integers
+from tersely.exporting.preparing import with_integers
 from tersely.exporting.program import make_program
+from tersely.exporting.refusing import Integers
 from tersely.instrument.classes import instruments_of
 from tersely.instrument.in_force import qparams_of
 from tersely.instrument.instruments import Transform
@@ -30,6 +31,7 @@ def make_source(
     *,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
+    norms: Mapping[nn.Module, nn.Module],
 ) -> ExportSource:
     """Return a session as its exporters see it.
 
@@ -39,6 +41,7 @@ def make_source(
         targets: the plan's targets.
         example_inputs: what to call the model with, or None.
         dynamic_shapes: which dimensions may differ; see `make_program`.
+        norms: the layers of a finished model that have taken up their batch norm, with the norm.
 
     Raises:
         ExportError: an exported program cannot hold a target.
@@ -49,9 +52,14 @@ def make_source(
         integers={bound.plan.name: tensor for bound, tensor in integers},
         activations=tuple(_activations(model)),
         example_inputs=example_inputs,
-        make_floats=partial(_floats, model, integers),
+        make_floats=partial(_floats, model, integers, norms),
         make_program=partial(
-            make_program, model, integers, example_inputs, dynamic_shapes=dynamic_shapes
+            make_program,
+            model,
+            integers,
+            example_inputs,
+            dynamic_shapes=dynamic_shapes,
+            norms=norms,
         ),
         simulate=_simulator(model),
     )
@@ -65,9 +73,11 @@ def _simulator(model: nn.Module) -> Callable[[Any], Any]:
     return simulate
 
 
-def _floats(model: nn.Module, integers: Integers) -> Mapping[str, Tensor]:
+def _floats(
+    model: nn.Module, integers: Integers, norms: Mapping[nn.Module, nn.Module]
+) -> Mapping[str, Tensor]:
     found = {}
-    with with_integers(model, integers) as stored:
+    with with_integers(model, integers, norms=norms) as stored:
         for path, module in model.named_modules(remove_duplicate=False):
             skipped = {*stored.get(module, ()), *module._non_persistent_buffers_set}
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
