@@ -15,7 +15,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-FAMILIES = ("granularity", "pruning", "quantization", "distillation", "shrink")
+FAMILIES = ("granularity", "pruning", "quantization", "distillation")
 SUITES = {
     "core": (None, TESTS / "core"),
     **{name: (ROOT / "plugins" / name, TESTS / "plugins" / name) for name in FAMILIES},
@@ -29,7 +29,7 @@ import importlib.util
 names = {one.name for one in importlib.metadata.distributions() if one.name.startswith("tersely")}
 for name in sorted(names):
     print(name)
-packages = ["granularity", "pruning", "quantization", "distillation", "shrink", "export"]
+packages = ["granularity", "pruning", "quantization", "distillation", "export"]
 packages += ["integrations", "ria"]
 for package in [f"tersely_{name}" for name in packages]:
     if importlib.util.find_spec(package):

@@ -45,16 +45,17 @@ if TYPE_CHECKING:
     from tersely.contracts.quantizer import QuantizationTarget as QuantizationTarget
     from tersely.contracts.quantizer import Quantizer as Quantizer
     from tersely.contracts.target_plan import TargetPlan as TargetPlan
+    from tersely.contracts.tracer import ChannelBlocks as ChannelBlocks
     from tersely.contracts.tracer import DependencyTracer as DependencyTracer
     from tersely.contracts.tracer import SharedChannels as SharedChannels
     from tersely.document.builders import DistillationEntry as DistillationEntry
     from tersely.document.builders import PruningEntry as PruningEntry
     from tersely.document.builders import QuantizationEntry as QuantizationEntry
     from tersely.document.load import load_recipe as load_recipe
-    from tersely.document.migrate import migrate as migrate
+    from tersely.document.migration.migrate import migrate as migrate
     from tersely.document.presets import preset as preset
     from tersely.document.recipe import Recipe as Recipe
-    from tersely.document.schema import schema as schema
+    from tersely.document.schemas.schema import schema as schema
     from tersely.errors import AttachError as AttachError
     from tersely.errors import BenchmarkError as BenchmarkError
     from tersely.errors import BrokenPluginError as BrokenPluginError
@@ -77,8 +78,8 @@ if TYPE_CHECKING:
     from tersely.errors import UnknownPluginError as UnknownPluginError
     from tersely.exporting.export import Exported as Exported
     from tersely.jobs.finished import load_run as load_run
-    from tersely.planning.auto_fusion import auto_fuse_names as auto_fuse_names
-    from tersely.planning.dependency import auto_dependency_groups as auto_dependency_groups
+    from tersely.planning.fusing.auto_fusion import auto_fuse_names as auto_fuse_names
+    from tersely.planning.groups.dependency import auto_dependency_groups as auto_dependency_groups
     from tersely.planning.plan import Plan as Plan
     from tersely.planning.resolve import plan as plan
     from tersely.registry.descriptors import DependencyTracerInfo as DependencyTracerInfo
@@ -116,6 +117,7 @@ _WHERE = {
     "CalibrationError": "tersely.errors",
     "Choose": "tersely.contracts.pruner",
     "ConfigError": "tersely.errors",
+    "ChannelBlocks": "tersely.contracts.tracer",
     "DependencyTracer": "tersely.contracts.tracer",
     "DependencyTracerInfo": "tersely.registry.descriptors",
     "DistillationEntry": "tersely.document.builders",
@@ -167,8 +169,8 @@ _WHERE = {
     "UnknownPluginError": "tersely.errors",
     "add_gram": "tersely.arithmetic.gram",
     "attach": "tersely.session.opening",
-    "auto_fuse_names": "tersely.planning.auto_fusion",
-    "auto_dependency_groups": "tersely.planning.dependency",
+    "auto_fuse_names": "tersely.planning.fusing.auto_fusion",
+    "auto_dependency_groups": "tersely.planning.groups.dependency",
     "benchmark": "tersely.reporting.benchmark",
     "block_range": "tersely.arithmetic.ranges",
     "choose_qparams": "tersely.arithmetic.affine",
@@ -186,7 +188,7 @@ _WHERE = {
     "load_session": "tersely.session.opening",
     "load_shrunk": "tersely.session.opening",
     "matrix_layout": "tersely.contracts.matrices",
-    "migrate": "tersely.document.migrate",
+    "migrate": "tersely.document.migration.migrate",
     "mirror_gram": "tersely.arithmetic.gram",
     "plan": "tersely.planning.resolve",
     "preset": "tersely.document.presets",
@@ -195,7 +197,7 @@ _WHERE = {
     "reduce_blocks": "tersely.arithmetic.blocks",
     "register_module_setting": "tersely.registry.registry",
     "registry": "tersely.registry.registry",
-    "schema": "tersely.document.schema",
+    "schema": "tersely.document.schemas.schema",
     "summarize_plan": "tersely.reporting.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",

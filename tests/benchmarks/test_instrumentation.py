@@ -16,7 +16,7 @@ from torch import nn
 import tersely
 from tersely.document.recipe import Entry
 from tersely.planning.resolve import PlanWarning
-from tersely.planning.selection import Universe, select
+from tersely.planning.selecting.selection import Universe, select
 
 pytestmark = pytest.mark.benchmark
 

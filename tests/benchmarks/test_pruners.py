@@ -32,20 +32,25 @@ def filters():
 
 @pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize("count", [512, 2048])
-def test_fpgm_costs_little_more_than_one_matrix_product(least_ratio, filters, count):
+def test_fpgm_costs_less_than_one_matrix_product(least_ratio, filters, count):
     target = target_of(filters[:count], (1, -1, -1, -1))
     pruner = tersely.registry().pruners["fpgm"]()
     vectors = filters[:count].flatten(1)
     found = least_ratio(lambda: pruner.importance(target), lambda: vectors @ vectors.T, repeats=15)
-    assert found <= 1.2
+    assert found <= {512: 1.0, 2048: 0.8}[count]
 
 
+@pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize("name", ["l1_norm", "l2_norm"])
 @pytest.mark.parametrize("size", [(1, -1, -1, -1), (-1, 1, -1, -1)])
-def test_norms_cost_less_than_a_copy_of_the_weights(ratio, filters, name, size):
+def test_norms_cost_less_than_a_copy_of_the_weights(least_ratio, filters, name, size):
     target = target_of(filters, size)
     pruner = tersely.registry().pruners[name]()
     dims = [dim for dim, entry in enumerate(size) if entry == -1]
     power = {"l1_norm": 1, "l2_norm": 2}[name]
-    found = ratio(lambda: pruner.importance(target), lambda: filters.abs().pow(power).sum(dims))
+    found = least_ratio(
+        lambda: pruner.importance(target),
+        lambda: filters.abs().pow(power).sum(dims),
+        repeats=9,
+    )
     assert found <= 0.8

@@ -156,7 +156,7 @@ def test_half_of_every_row_costs_no_more_than_topk(ratio):
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_compressing_a_small_target_costs_four_times_a_mask_by_hand(least_ratio):
+def test_compressing_a_small_target_costs_some_three_times_a_mask_by_hand(least_ratio):
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(2000)))
     masks = [torch.empty(8, 8) for _ in model]
@@ -170,4 +170,4 @@ def test_compressing_a_small_target_costs_four_times_a_mask_by_hand(least_ratio)
             magnitude = layer._parameters["weight"].abs()
             mask.copy_(magnitude > magnitude.flatten().kthvalue(32).values)
 
-    assert least_ratio(session.compress, by_hand, repeats=9) <= 4
+    assert least_ratio(session.compress, by_hand, repeats=9) <= 3.4

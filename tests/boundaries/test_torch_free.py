@@ -59,7 +59,6 @@ def test_documents_registry_and_command_line_import_no_torch(core):
         "pruning",
         "quantization",
         "distillation",
-        "shrink",
         "export",
         "integrations",
     ],

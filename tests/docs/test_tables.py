@@ -92,6 +92,20 @@ def test_the_table_of_the_page_adds_up():
 
 
 @pytest.mark.slow
+def test_the_shrinking_script_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+    pytest.importorskip("sklearn")
+    rows = rows_of(run_script(tmp_path, "shrink_table.py", "--fine-tuning", "1"))
+    assert list(rows) == ["0", "mean"]
+    assert rows["0"][3] == 27.94
+
+
+def test_the_table_of_the_shrinking_page_adds_up_and_meets_its_bars():
+    mean = check_means(rows_of(page("shrinking.md")), 5)
+    assert mean[2] < 0.5
+    assert mean[3] < 100 / 3
+
+
+@pytest.mark.slow
 def test_the_quantizing_script_prints_two_tables(tmp_path):
     pytest.importorskip("sklearn")
     printed = run_script(tmp_path, "quantize_table.py", "--fine-tuning", "1")

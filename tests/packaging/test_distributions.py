@@ -17,7 +17,6 @@ FAMILIES = (
     "integrations",
     "pruning",
     "quantization",
-    "shrink",
 )
 RECIPE = """\
 pruning:
@@ -85,9 +84,8 @@ def test_every_wheel_is_typed_and_licensed(built, name):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_depends_on_the_core_and_on_nothing_of_a_sibling(built, family):
     metadata = _metadata(built, f"tersely_{family}")
-    own = {"shrink": ["torch-pruning<1.7,>=1.6"]}.get(family, [])
     needed = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
-    assert needed == ["tersely<1,>=0.1", *own]
+    assert needed == ["tersely<1,>=0.1"]
 
 
 def test_each_framework_is_an_extra_of_the_integrations(built):

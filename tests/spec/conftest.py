@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tersely.document.spec import spec_directory
+from tersely.document.schemas.spec import spec_directory
 
 Case = dict[str, Any]
 

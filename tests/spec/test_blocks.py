@@ -4,7 +4,7 @@ import pytest
 
 import tersely
 from tersely.arithmetic.blocks import Blocks
-from tersely.planning.granularity import divide
+from tersely.planning.targets.granularity import divide
 
 
 class FromCase:

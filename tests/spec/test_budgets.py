@@ -10,12 +10,12 @@ from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Recipe
 from tersely.masking.decide import decide
 from tersely.masking.member import Member
-from tersely.planning.checks import check_plan
-from tersely.planning.draft import Draft
-from tersely.planning.owners import Owners
 from tersely.planning.plan import Plan
-from tersely.planning.selection import Universe
-from tersely.planning.templates import Templates
+from tersely.planning.selecting.selection import Universe
+from tersely.planning.stages.checks import check_plan
+from tersely.planning.stages.draft import Draft
+from tersely.planning.targets.owners import Owners
+from tersely.planning.targets.templates import Templates
 
 
 def member(given, models):
@@ -35,6 +35,7 @@ def member(given, models):
         global_group=given.get("global_group_id"),
         dependency_group=given.get("dependency_group_id"),
         internal_blocks=given.get("internal_metric_block"),
+        parts=given.get("dependency_parts", 1),
     )
 
 

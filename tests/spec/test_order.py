@@ -9,7 +9,7 @@ import torch
 import tersely
 from tersely.arithmetic.affine import fake_quantize, quantized_range
 from tersely.arithmetic.qparams import QParams
-from tersely.instrument.masks import ParameterMask
+from tersely.instrument.masks.masks import ParameterMask
 
 
 @pytest.mark.spec("order", expects="fake_quantize")
@@ -21,7 +21,8 @@ def test_values(case):
     mask = (1 - kept) * given["mask_value"] if is_additive else kept
     module = torch.nn.Module()
     module.register_buffer("mask", mask)
-    masked = ParameterMask("mask", is_additive)(module, values)
+    offset = given["mask_value"] if is_additive else 0.0
+    masked = ParameterMask("mask", is_additive, offset)(module, values)
     limits = quantized_range(given["quant_dtype"])
     qparams = QParams(
         scale=torch.tensor(given["scale"], dtype=torch.float64),

@@ -3,7 +3,7 @@
 import pytest
 
 import tersely
-from tersely.document.source import read_document
+from tersely.document.reading.source import read_document
 
 
 def of_type(value):

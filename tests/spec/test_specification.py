@@ -6,7 +6,7 @@ import re
 import pytest
 from jsonschema import Draft202012Validator
 
-from tersely.document.spec import spec_directory
+from tersely.document.schemas.spec import spec_directory
 
 CHAPTERS = {"R": 6, "S": 7, "T": 7, "G": 5, "B": 9, "Q": 6, "D": 4, "O": 5}
 

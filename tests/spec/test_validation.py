@@ -4,7 +4,7 @@ import pytest
 
 import tersely
 from tersely.document.load import parse_config_list
-from tersely.document.source import read_document
+from tersely.document.reading.source import read_document
 from tersely.document.validate import check
 
 

@@ -15,7 +15,7 @@ from tersely.contracts.experts import of_expert
 from tersely.engine.padding import kept_positions
 from tersely.engine.watch import Watch
 from tersely.errors import CalibrationError
-from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import TAP
 
 Observe = Callable[[Watch, Tensor, Any], Mapping[str, Tensor]]

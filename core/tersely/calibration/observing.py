@@ -15,8 +15,8 @@ from tersely.engine.instrumenting import with_site
 from tersely.engine.padding import PaddingMask
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
-from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.instruments import Transform
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.processes import failing_together, gather
 from tersely.engine.run import Run
 from tersely.errors import SessionError
-from tersely.instrument.classes import is_sharded
+from tersely.instrument.modules.classes import is_sharded
 
 
 def compress_in_sequence(

@@ -23,10 +23,10 @@ from tersely.engine.observers import Observers
 from tersely.engine.padding import data_of, kept_positions
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
-from tersely.instrument.masks import spatial_dims
+from tersely.instrument.masks.masks import spatial_dims
 from tersely.instrument.names import MASK
-from tersely.planning.descriptors import descriptor_of
-from tersely.planning.granularity import meant
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.targets.granularity import meant
 
 
 @attrs.define(eq=False)

@@ -289,6 +289,8 @@ def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:
 
 def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:
     algorithm = watch.algorithm
+    if not part:  # of a batch without rows there may be nothing to tell
+        return
     if isinstance(algorithm, MergesObservations) and watch.sums:
         # In place: other targets may share the mapping.
         watch.sums.update(algorithm.merge(dict(watch.sums), part))

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from tersely.cli.problems import Checked
-from tersely.document.fixing import fix_text
-from tersely.document.json_text import read_json
-from tersely.document.schema import Kind
-from tersely.document.source import read_text
+from tersely.document.messages.fixing import fix_text
+from tersely.document.reading.json_text import read_json
+from tersely.document.reading.source import read_text
+from tersely.document.reading.yaml_text import read_yaml
+from tersely.document.schemas.schema import Kind
 from tersely.document.validate import find_problems
-from tersely.document.yaml_text import read_yaml
 from tersely.errors import Problem
 from tersely.storage.durable import write_whole
 

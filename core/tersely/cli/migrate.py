@@ -9,8 +9,8 @@ from typing import Literal
 import click
 import yaml
 
-from tersely.document.migrate import migrate_document
-from tersely.document.source import read_file
+from tersely.document.migration.migrate import migrate_document
+from tersely.document.reading.source import read_file
 from tersely.json_value import Json
 from tersely.storage.durable import write_whole
 

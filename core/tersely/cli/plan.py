@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from tersely.document.source import read_document
+from tersely.document.reading.source import read_document
 from tersely.storage.durable import write_whole
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from tersely.document.excerpt import excerpt
-from tersely.document.schema import Kind
-from tersely.document.source import read_text
+from tersely.document.reading.excerpt import excerpt
+from tersely.document.reading.source import read_text
+from tersely.document.schemas.schema import Kind
 from tersely.errors import ConfigError, Problem
 
 Format: TypeAlias = Literal["text", "json", "github"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tersely.document.source import read_document
+from tersely.document.reading.source import read_document
 
 
 @click.command("run")

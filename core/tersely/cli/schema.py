@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tersely.document.schema import KINDS, Kind, schema
+from tersely.document.schemas.schema import KINDS, Kind, schema
 from tersely.storage.durable import write_whole
 
 

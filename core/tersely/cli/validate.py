@@ -12,9 +12,9 @@ from tersely.cli.problems import Checked, Format, describe_problem, render
 from tersely.contracts.kinds import Method
 from tersely.document.detect import detect_kind
 from tersely.document.load import recipe_file, training_problems
-from tersely.document.positions import Document
-from tersely.document.schema import Kind
-from tersely.document.source import read_file
+from tersely.document.reading.positions import Document
+from tersely.document.reading.source import read_file
+from tersely.document.schemas.schema import Kind
 from tersely.document.validate import find_problems
 from tersely.errors import ConfigError, Problem
 from tersely.registry.descriptors import METHODS

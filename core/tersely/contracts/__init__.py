@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
     from tersely.contracts.abilities import Optimizes as Optimizes
     from tersely.contracts.abilities import Sequential as Sequential
+    from tersely.contracts.exporter import IntegerWeight as IntegerWeight
     from tersely.contracts.exporter import RunsExport as RunsExport
     from tersely.contracts.pruner import Grows as Grows
     from tersely.contracts.pruner import Learns as Learns
@@ -49,6 +50,7 @@ _WHERE = {
     "Equalizes": "quantized_weights",
     "FollowsTraining": "quantizer",
     "Grows": "pruner",
+    "IntegerWeight": "exporter",
     "Learns": "pruner",
     "LearnsScales": "quantized_forward",
     "MakesNewScores": "pruner",

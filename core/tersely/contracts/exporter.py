@@ -95,7 +95,8 @@ class ExportSource:
     Attributes:
         model: the session's model, instrumented or finished, in its own mode.
         targets: full name -> what the config says of it, for every quantized target.
-        integers: full name -> integers, for every quantized parameter and buffer.
+        integers: full name -> integers, for every quantized parameter and buffer; computed each
+            time they are read.
         activations: every quantized input and output.
         example_inputs: a tensor, a tuple or list of arguments, a mapping of keyword arguments, or
             None where the caller gave none.
@@ -119,7 +120,7 @@ class ExportSource:
         """What else a finished model has, under the user's names, detached.
 
         Masks are multiplied in, and a folded norm is part of its layer. A tied tensor has all of
-        its names.
+        its names. Each is computed when it is read.
         """
         return self.make_floats()
 

@@ -6,7 +6,9 @@ Each class is made of the resolved keys of a target by ``of``, and keeps them fo
     sparse_ratio             PruningSetting.sparse_ratio    None
     min_sparse_ratio         .min_sparse_ratio              0
     max_sparse_ratio         .max_sparse_ratio              1
+    budget                   .budget                        elements
     internal_metric_block    .internal_metric_block         1
+    dependency_parts         .dependency_parts              1
     align                    .align (an `Align`)            None
     mask_value               .mask_value                    -1000
     quant_dtype              QuantizationSetting.quant_dtype    int8
@@ -18,6 +20,7 @@ Each class is made of the resolved keys of a target by ``of``, and keeps them fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, cast
 
@@ -27,6 +30,12 @@ from tersely.contracts.frozen_json import FrozenMapping, thawed
 from tersely.json_value import Json
 
 Scheme: TypeAlias = Literal["symmetric", "affine"]
+
+Budget: TypeAlias = Literal["elements", "parameters", "macs"]
+"""What the ratio of a global group is counted in: see `PruningSetting.budget`."""
+
+DEFAULT_BUDGET: Budget = "elements"
+"""What the ratio of a global group counts where nothing is written."""
 
 DEFAULT_GRANULARITY = "default"
 """The granularity that stands for the algorithm's own."""
@@ -105,8 +114,11 @@ class PruningSetting(_Keys):
         max_sparse_ratio: the share of blocks that is masked at most.
         global_group_id: the group that shares one budget, or None.
         dependency_group_id: the group that shares one decision, or None.
+        budget: what the ratio of the global group counts: masked elements, or what shrinking with
+            the masks removes, in parameters or in multiply-accumulate operations of the model.
         granularity: which elements share a decision, as the document spells it.
         internal_metric_block: equal runs of blocks, in each of which the ratio is met.
+        dependency_parts: equal parts of the blocks, of which block i of all shares one decision.
         align: the target whose mask this one follows, or None when it is ranked itself.
         apply_method: ``mul`` or ``add``.
         mask_value: what ``add`` adds where the mask removes.
@@ -118,8 +130,10 @@ class PruningSetting(_Keys):
     max_sparse_ratio: float = 1
     global_group_id: str | int | None = None
     dependency_group_id: str | int | None = None
+    budget: Budget = DEFAULT_BUDGET
     granularity: Json = attrs.field(default=DEFAULT_GRANULARITY, hash=False)
     internal_metric_block: int = 1
+    dependency_parts: int = 1
     align: Align | None = None
     apply_method: Literal["mul", "add"] = DEFAULT_MASKING
     mask_value: float = -1000.0
@@ -143,9 +157,21 @@ class PruningSetting(_Keys):
         return self.apply_method == "add"
 
     @property
+    def runs(self) -> int:
+        """In how many runs of decisions the ratio is met; those that parts repeat count once."""
+        return self.internal_metric_block // math.gcd(
+            self.internal_metric_block, self.dependency_parts
+        )
+
+    @property
     def is_grouped(self) -> bool:
         """Whether the target decides together with others."""
         return self.global_group_id is not None or self.dependency_group_id is not None
+
+    @property
+    def is_counted_small(self) -> bool:
+        """Whether the ratio counts what shrinking removes, which only a run of the model shows."""
+        return self.budget != DEFAULT_BUDGET
 
     @property
     def is_default_granularity(self) -> bool:

@@ -9,22 +9,57 @@ import attrs
 from torch import nn
 
 
+@attrs.frozen
+class ChannelBlocks:
+    """How the channels of one parameter become blocks that go together.
+
+    Attributes:
+        parts: equal parts, of which block i of each goes with block i of all.
+        rows: neighbouring channels in a block.
+    """
+
+    parts: int = 1
+    rows: int = 1
+
+    def block_of(self, channel: int, count: int) -> int:
+        """Return the block of a channel.
+
+        Args:
+            channel: its position.
+            count: how many channels there are.
+        """
+        return channel % (count // self.parts) // self.rows
+
+
 @attrs.frozen(kw_only=True)
 class SharedChannels:
     """Parameters that make the same output channels, as on both sides of an addition.
 
     Attributes:
-        parameters: their full names; output channel i of each is removed together with output
-            channel i of all.
-        runs: equal runs of the channels that have to lose equally many, as for the groups of a
+        parameters: their full names; block i of the output channels of each is removed together
+            with block i of all.
+        runs: equal runs of the blocks that have to lose equally many, as for the groups of a
             convolution or the heads of an attention.
-        is_tied_to_itself: whether different channels of one parameter also go together, as in a
-            packed projection of query, key and value.
+        cuttings: for each parameter how its channels become blocks, as in a packed projection of
+            query, key and value; empty where each channel is a block.
+        is_tied_to_itself: whether different channels of one parameter also go together in a way
+            that ``cuttings`` does not say.
     """
 
     parameters: tuple[str, ...]
     runs: int = 1
+    cuttings: tuple[ChannelBlocks, ...] = ()
     is_tied_to_itself: bool = False
+
+    def cutting_of(self, parameter: str) -> ChannelBlocks:
+        """Return how the channels of one of the parameters become blocks.
+
+        Args:
+            parameter: its full name.
+        """
+        if not self.cuttings:
+            return ChannelBlocks()
+        return self.cuttings[self.parameters.index(parameter)]
 
 
 @runtime_checkable

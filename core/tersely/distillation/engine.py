@@ -35,8 +35,8 @@ from tersely.instrument.names import TAP
 from tersely.instrument.sites import input_site, process_inputs, process_output
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
-from tersely.planning.addresses import Address, parse_address
-from tersely.planning.signature import signature_of
+from tersely.planning.targets.addresses import Address, parse_address
+from tersely.planning.targets.signature import signature_of
 from tersely.registry.registry import registry
 
 _PROJECTED = {"linear": -1, "conv1x1": 1}

@@ -8,22 +8,23 @@ from pathlib import Path
 import attrs
 
 from tersely.document.entries import COMMON_KEYS, Place, stages_in
-from tersely.document.integers import integers_by_schema, whole_numbers
 from tersely.document.job import Export, Job, JobData, Measuring
-from tersely.document.loop import build_loop
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
-from tersely.document.periods import Period, periods_of
-from tersely.document.positions import Document
 from tersely.document.presets import PRESET, preset_entries, preset_note
+from tersely.document.reading.integers import integers_by_schema, whole_numbers
+from tersely.document.reading.positions import Document
 from tersely.document.recipe import Entry, Recipe, Schedule, Stage
-from tersely.document.shrinking import shrink_of
+from tersely.document.rules.loop import build_loop
+from tersely.document.rules.periods import Period, periods_of
+from tersely.document.rules.shrinking import shrink_of
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 from tersely.registry.registry import registry
 
 _INTEGER_KEYS = (
     "internal_metric_block",
+    "dependency_parts",
     "granularity",
     "align",
     "global_group_id",

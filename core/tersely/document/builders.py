@@ -63,9 +63,11 @@ class PruningEntry(_Entry):
         min_sparse_ratio: the smallest share of each target that is masked.
         sparse_threshold: what scores below this number is masked.
         global_group_id: targets with the same id share one budget.
+        budget: what the ratio of a global group counts: masked elements, or what shrinking removes.
         dependency_group_id: targets with the same id lose the same positions.
         granularity: which elements share one decision.
         internal_metric_block: into how many equal runs the positions are split.
+        dependency_parts: how many equal parts of the positions go together, as in packed weights.
         align: the target whose mask these targets take.
         apply_method: whether a mask multiplies or adds.
         mask_value: what ``add`` adds where the mask removes.
@@ -76,9 +78,11 @@ class PruningEntry(_Entry):
     min_sparse_ratio: float | None = None
     sparse_threshold: float | None = None
     global_group_id: Group | None = None
+    budget: Literal["elements", "parameters", "macs"] | None = None
     dependency_group_id: Group | None = None
     granularity: str | Sequence[Json] | Mapping[str, Json] | None = None
     internal_metric_block: int | None = None
+    dependency_parts: int | None = None
     align: Mapping[str, Json] | None = None
     apply_method: Literal["mul", "add"] | None = None
     mask_value: float | None = None

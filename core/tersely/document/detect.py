@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tersely.contracts.kinds import Method
 from tersely.document.entries import PERIODS
-from tersely.document.positions import Document
-from tersely.document.schema import Kind
-from tersely.document.spec import read_schema
+from tersely.document.reading.positions import Document
+from tersely.document.schemas.schema import Kind
+from tersely.document.schemas.spec import read_schema
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS

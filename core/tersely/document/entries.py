@@ -8,7 +8,7 @@ import attrs
 
 from tersely.contracts.kinds import Method
 from tersely.document.path import Path
-from tersely.document.schema import Kind
+from tersely.document.schemas.schema import Kind
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 

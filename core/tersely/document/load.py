@@ -10,13 +10,13 @@ from tersely.contracts.kinds import Method
 from tersely.document.build import Site, build_entries, build_job, build_recipe
 from tersely.document.entries import recipe_path, without_absent
 from tersely.document.job import Job
-from tersely.document.loop import check_loop
 from tersely.document.path import Path as DataPath
-from tersely.document.positions import Document
+from tersely.document.reading.positions import Document
+from tersely.document.reading.source import read_document, read_file
 from tersely.document.recipe import Entry, Recipe
-from tersely.document.shrinking import check_example
-from tersely.document.source import read_document, read_file
-from tersely.document.training import check_training
+from tersely.document.rules.loop import check_loop
+from tersely.document.rules.shrinking import check_example
+from tersely.document.rules.training import check_training
 from tersely.document.validate import check
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 from tersely.document.entries import EXCLUDES, Place, stages_of
-from tersely.document.positions import Finding
-from tersely.document.schema import Kind
-from tersely.document.spec import spec_directory
+from tersely.document.reading.positions import Finding
+from tersely.document.schemas.schema import Kind
+from tersely.document.schemas.spec import spec_directory
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 from tersely.text import did_you_mean

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tersely.document.alike import check_by_likeness
-from tersely.document.broken import broken_schemas
 from tersely.document.entries import without_absent
-from tersely.document.mismatch import mismatch_of
-from tersely.document.misspelt import with_hidden
-from tersely.document.positions import Document, Finding
+from tersely.document.messages.broken import broken_schemas
+from tersely.document.messages.misspelt import with_hidden
+from tersely.document.messages.translate import translate
 from tersely.document.presets import fill_presets
-from tersely.document.rules import check_rules
-from tersely.document.schema import Kind, composed_schema, validator
-from tersely.document.translate import translate
+from tersely.document.reading.positions import Document, Finding
+from tersely.document.rules.rules import check_rules
+from tersely.document.schemas.alike import check_by_likeness
+from tersely.document.schemas.mismatch import mismatch_of
+from tersely.document.schemas.schema import Kind, composed_schema, validator
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 

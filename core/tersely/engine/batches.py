@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tersely.contracts.calling import call_model
 from tersely.engine.padding import PaddingMask, leaving_out, mask_of
 from tersely.errors import CalibrationError
-from tersely.planning.classes import original_class
+from tersely.planning.selecting.classes import original_class
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import AttachError, SessionError
-from tersely.instrument.classes import is_sharded
+from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.names import mask_buffer
-from tersely.planning.owners import Owners, find_tensor
 from tersely.planning.plan import Plan
-from tersely.planning.selection import Universe
+from tersely.planning.selecting.selection import Universe
+from tersely.planning.targets.owners import Owners, find_tensor
 
 
 @attrs.frozen(eq=False)
@@ -127,11 +127,11 @@ class Binding:
     @cached_property
     def bound_targets(self) -> tuple[BoundTarget, ...]:
         """Every target of the plan, bound, in plan order; made when first asked for."""
-        pairs = zip(self.plan.targets, self.modules, strict=True)
         if self.owners.is_plain:  # nothing is tied, so nobody needs to be asked for each target
-            return tuple(BoundTarget(target, module) for target, module in pairs)
+            return tuple(map(BoundTarget, self.plan.targets, self.modules))
         return tuple(
-            BoundTarget(target, module, self.others(target, module)) for target, module in pairs
+            BoundTarget(target, module, self.others(target, module))
+            for target, module in zip(self.plan.targets, self.modules, strict=True)
         )
 
     def name_of(self, module: nn.Module) -> str:
@@ -144,16 +144,21 @@ class Binding:
         return universe.names[universe.first[id(module)]]
 
 
-def bind(plan: Plan, model: nn.Module) -> Binding:
+def bind(plan: Plan, model: nn.Module, *, owners: Owners | None = None) -> Binding:
     """Lay a plan over a model.
 
     Args:
         plan: a plan of this model, or of one of the same structure.
         model: the model to bind to.
+        owners: what the plan was made with, if it was just made of this very model: then they are
+            as the plan says, and nothing is checked again.
 
     Raises:
         AttachError: a module or tensor of the plan is not in the model, or has another shape.
     """
+    if owners is not None:
+        index, modules = owners.universe.index, owners.universe.modules
+        return Binding(plan, tuple([modules[index[one.module]] for one in plan.targets]), owners)
     universe = Universe.of(model)
     index, modules = universe.index, universe.modules
     owners = Owners(universe)

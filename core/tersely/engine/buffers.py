@@ -28,10 +28,9 @@ def put_buffer(
     places = list(holders)
     current = [module._buffers.get(name) for module, name in places]
     if all(one is not None and _fits(one, value, dtype) for one in current):
-        with torch.no_grad():
-            for one in current:
-                if one is not None:
-                    one.copy_(value)
+        for one in current:
+            if one is not None:
+                one.detach().copy_(value)
         return
     for module, name in places:
         module._buffers[name] = make()

@@ -8,7 +8,7 @@ from typing import TypeVar
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import BoundTarget
 from tersely.errors import SessionError
-from tersely.planning.addresses import twin
+from tersely.planning.targets.addresses import twin
 from tersely.text import nearest
 
 Value = TypeVar("Value")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import attrs
-from torch import nn
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
+import attrs
+from torch import Tensor, nn
+
+from tersely.contracts.settings import Budget
 from tersely.engine.batches import Batches
 from tersely.engine.binding import Binding
+from tersely.masking.counted import Removal
+
+CountsShrinking: TypeAlias = Callable[[Budget, Mapping[str, Tensor]], Removal]
+"""Counts what masks (full name -> bool, the parameter's shape) let shrinking remove."""
 
 
 @attrs.define(eq=False)
@@ -23,6 +31,8 @@ class Context:
         batches: the calibration batches, while a stage will look at them again.
         has_kept_batches: whether calibration kept its batches, in this session or before it was
             saved.
+        count: counts what shrinking would remove, where a plan's budget asks for it and there are
+            example inputs, or None.
     """
 
     model: nn.Module
@@ -31,3 +41,4 @@ class Context:
     steps: int = 0
     batches: Batches | None = None
     has_kept_batches: bool = False
+    count: CountsShrinking | None = None

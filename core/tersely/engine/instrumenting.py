@@ -11,11 +11,11 @@ from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding
 from tersely.instrument.instruments import Instruments, OutputSite, Transform
-from tersely.instrument.masks import ActivationMask, ParameterMask, spatial_dims
+from tersely.instrument.masks.masks import ActivationMask, ParameterMask, spatial_dims
 from tersely.instrument.names import mask_buffer
 from tersely.instrument.sites import input_site
-from tersely.planning.addresses import Address, parse_address
-from tersely.planning.signature import signature_of
+from tersely.planning.targets.addresses import Address, parse_address
+from tersely.planning.targets.signature import signature_of
 
 
 @attrs.frozen

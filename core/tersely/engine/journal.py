@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.classes import instruments_of, replace_instruments
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import PREFIX, is_known_flag
 
 
@@ -103,12 +103,7 @@ class Journal:
         if buffer is None:
             self._undo.append(partial(_remove, module, name))
             return
-        before = buffer
-
-        def put_back() -> None:
-            module._buffers[name] = before
-
-        self._undo.append(put_back)
+        self._undo.append(partial(_put_back, module, name, buffer))
         self.note_tensor(buffer, is_binary=is_binary)
 
     def note_module(self, module: nn.Module) -> None:
@@ -155,17 +150,22 @@ class Journal:
             tensor: the tensor.
             is_binary: whether it holds 0 and 1 only.
         """
-        values = tensor.detach() != 0 if is_binary else tensor.detach().clone()
-
-        def put_back() -> None:
-            with torch.no_grad():
-                tensor.copy_(values)
-
-        self._undo.append(put_back)
+        plain = tensor.detach()
+        values = plain.to(torch.bool, copy=True) if is_binary else plain.clone()
+        self._undo.append(partial(_write, tensor, values))
 
 
 def _remove(module: nn.Module, name: str) -> None:
     module._buffers.pop(name, None)
+
+
+def _put_back(module: nn.Module, name: str, buffer: Tensor) -> None:
+    module._buffers[name] = buffer
+
+
+def _write(tensor: Tensor, values: Tensor) -> None:
+    with torch.no_grad():
+        tensor.copy_(values)
 
 
 def _setter(owner: Any, name: str, value: Any) -> Callable[[], None]:

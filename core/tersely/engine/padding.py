@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tersely.arithmetic.positions import spread_positions
 from tersely.errors import CalibrationError
-from tersely.instrument.padded import ATTENTION_MASK
+from tersely.instrument.scales.padded import ATTENTION_MASK
 
 PaddingMask: TypeAlias = str | Callable[[Any], Tensor | None]
 """A batch mapping's key, or what is called with the batch; gives 1 = data, 0 = padding."""

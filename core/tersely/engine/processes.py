@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from tersely.errors import CalibrationError
-from tersely.instrument.classes import is_sharded
+from tersely.instrument.modules.classes import is_sharded
 
 Value = TypeVar("Value")
 

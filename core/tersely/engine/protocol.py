@@ -35,7 +35,7 @@ had left.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
@@ -62,7 +62,7 @@ from tersely.engine.saver import (
     Parts,
     Saved,
 )
-from tersely.instrument.holding import dense_values
+from tersely.instrument.masks.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
 
@@ -210,8 +210,8 @@ class Engine(ABC, Generic[AnyRun]):
         """Return the scales and zero points in force, by target."""
         return []
 
-    def integers(self) -> list[tuple[BoundTarget, Any]]:
-        """Return the integers of every quantized parameter and buffer."""
+    def integers(self) -> list[tuple[BoundTarget, Callable[[], Any]]]:
+        """Return every quantized parameter and buffer with what computes its integers."""
         return []
 
     def remarks(self) -> list[str]:

@@ -13,22 +13,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
-import torch
 from torch import Tensor, nn
 
+from tersely.exporting.floats import raw_tensor, value_in_force
 from tersely.exporting.steps import ReadIntegers, RoundCall, RoundFixed, block_size_of
-from tersely.instrument.attaching import replace_class
-from tersely.instrument.classes import instrumented_class, instruments_of
 from tersely.instrument.folding import NORMS, Fold, Settled
-from tersely.instrument.in_force import qparams_of
-from tersely.instrument.input_scales import ScaleInput
 from tersely.instrument.instruments import Instruments, Transform
-from tersely.instrument.masks import ActivationMask
-from tersely.instrument.moving_range import Follow
+from tersely.instrument.masks.masks import ActivationMask
+from tersely.instrument.modules.attaching import replace_class
+from tersely.instrument.modules.classes import instrumented_class, instruments_of
 from tersely.instrument.names import INSTRUMENTS, PREFIX, TAP, full_name
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize
-from tersely.instrument.transforms import processed
-from tersely.planning.classes import ORIGINAL
+from tersely.instrument.scales.in_force import qparams_of
+from tersely.instrument.scales.input_scales import ScaleInput
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
+from tersely.planning.selecting.classes import ORIGINAL
 from tersely.quantization.folds import carried_bias
 from tersely.quantization.integers import IntegerTensor
 
@@ -188,18 +187,8 @@ def _put_values(
     buffers: dict[str, Tensor | None],
     made: dict[tuple[int, str], Tensor],
 ) -> None:
-    raw: Tensor | None = module._parameters.get(name)
-    raw = module._buffers.get(name) if raw is None else raw
-    with torch.no_grad():
-        if raw is None:
-            chain = instruments_of(module).parameters[name]
-            of_nothing = getattr(chain[0], "of_nothing", None) if chain else None
-            value = of_nothing(module) if of_nothing is not None else None
-            if value is not None:
-                for step in chain[1:]:
-                    value = getattr(step, "settled", step)(module, value)
-        else:
-            value = processed(module, name, raw)
+    raw = raw_tensor(module, name)
+    value = value_in_force(module, name)
     if value is None or value is raw:
         return
     if name in buffers:

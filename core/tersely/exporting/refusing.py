@@ -9,10 +9,10 @@ from torch import nn
 from tersely.engine.binding import BoundTarget
 from tersely.errors import ExportError, Refusal
 from tersely.exporting.steps import need_integers
-from tersely.instrument.classes import instruments_of, is_sharded
-from tersely.instrument.moving_range import Follow
+from tersely.instrument.modules.classes import instruments_of, is_sharded
 from tersely.instrument.names import INSTRUMENTS, full_name
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize, Simulated
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize, Simulated
 from tersely.quantization.integers import IntegerTensor
 
 Integers = Sequence[tuple[BoundTarget, IntegerTensor]]

@@ -7,26 +7,28 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.export import ExportedProgram
 
 from tersely.contracts.calling import call_model
 from tersely.contracts.exporter import ExportSource, QuantizedActivation
 from tersely.contracts.target_plan import TargetPlan
-from tersely.exporting.preparing import with_integers
+from tersely.engine.binding import BoundTarget
+from tersely.exporting.floats import Computed, floats_of
 from tersely.exporting.program import make_program
-from tersely.exporting.refusing import Integers
-from tersely.instrument.classes import instruments_of
-from tersely.instrument.in_force import qparams_of
 from tersely.instrument.instruments import Transform
-from tersely.instrument.moving_range import Follow
-from tersely.instrument.names import INSTRUMENTS, PREFIX, full_name
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize
+from tersely.instrument.modules.classes import instruments_of
+from tersely.instrument.names import INSTRUMENTS, full_name
+from tersely.instrument.scales.in_force import qparams_of
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
+from tersely.quantization.integers import IntegerTensor
 from tersely.shrinking.program import evaluating
 
 
 def make_source(
     model: nn.Module,
-    integers: Integers,
+    integers: Sequence[tuple[BoundTarget, Callable[[], IntegerTensor]]],
     targets: Sequence[TargetPlan],
     *,
     example_inputs: Any = None,
@@ -37,7 +39,7 @@ def make_source(
 
     Args:
         model: the session's model, attached or finalized.
-        integers: its quantized parameters.
+        integers: its quantized parameters, each with what computes its integers.
         targets: the plan's targets.
         example_inputs: what to call the model with, or None.
         dynamic_shapes: which dimensions may differ; see `make_program`.
@@ -46,21 +48,25 @@ def make_source(
     Raises:
         ExportError: an exported program cannot hold a target.
     """
+    stored: dict[nn.Module, set[str]] = {}
+    for bound, _ in integers:
+        for module, name in bound.owners:
+            stored.setdefault(module, set()).add(name)
+
+    def make() -> ExportedProgram:
+        computed = [(bound, make_one()) for bound, make_one in integers]
+        return make_program(
+            model, computed, example_inputs, dynamic_shapes=dynamic_shapes, norms=norms
+        )
+
     return ExportSource(
         model=model,
         targets={one.name: one for one in targets if one.method == "quantization"},
-        integers={bound.plan.name: tensor for bound, tensor in integers},
+        integers=Computed({bound.plan.name: make for bound, make in integers}),
         activations=tuple(_activations(model)),
         example_inputs=example_inputs,
-        make_floats=partial(_floats, model, integers, norms),
-        make_program=partial(
-            make_program,
-            model,
-            integers,
-            example_inputs,
-            dynamic_shapes=dynamic_shapes,
-            norms=norms,
-        ),
+        make_floats=partial(floats_of, model, stored, norms=norms),
+        make_program=make,
         simulate=_simulator(model),
     )
 
@@ -71,19 +77,6 @@ def _simulator(model: nn.Module) -> Callable[[Any], Any]:
             return call_model(model, inputs)
 
     return simulate
-
-
-def _floats(
-    model: nn.Module, integers: Integers, norms: Mapping[nn.Module, nn.Module]
-) -> Mapping[str, Tensor]:
-    found = {}
-    with with_integers(model, integers, norms=norms) as stored:
-        for path, module in model.named_modules(remove_duplicate=False):
-            skipped = {*stored.get(module, ()), *module._non_persistent_buffers_set}
-            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None and name not in skipped and not name.startswith(PREFIX):
-                    found[f"{path}.{name}" if path else name] = tensor.detach()
-    return found
 
 
 def _activations(model: nn.Module) -> Iterator[QuantizedActivation]:

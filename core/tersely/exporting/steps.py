@@ -20,9 +20,9 @@ from tersely.exporting.operators import (
     quantize_dequantize_call,
     quantize_dequantize_tokens,
 )
-from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import QUANTIZE
-from tersely.instrument.quantizing import Dynamic, Quantize, need_float
+from tersely.instrument.scales.input_scales import along_inputs
+from tersely.instrument.scales.quantizing import Dynamic, Quantize, need_float
 
 
 @attrs.frozen(eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tersely.instrument.names import FOLD, MASK
 from tersely.instrument.transforms import chain_of
-from tersely.planning.classes import ORIGINAL
+from tersely.planning.selecting.classes import ORIGINAL
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _TRANSPOSED: dict[type[nn.Module], Callable[..., Tensor]] = {

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor, nn
 
-from tersely.instrument.padded import PaddingOfCall
+from tersely.instrument.scales.padded import PaddingOfCall
 
 
 class Transform(Protocol):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from tersely.planning.classes import RESERVED
+from tersely.planning.selecting.classes import RESERVED
 
 PREFIX = RESERVED
 INSTRUMENTS = RESERVED + "instruments"
 NAME = RESERVED + "name"
 LOST = RESERVED + "lost_write"
 HELD = RESERVED + "held"
+WHOLE = RESERVED + "whole_masks"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
@@ -62,6 +63,15 @@ def mask_buffer(target: str) -> str:
         target: the parameter's name or the address of an input or output.
     """
     return f"{PREFIX}{_spelled(target)}_mask"
+
+
+def masked_target(buffer: str) -> str:
+    """Return the target whose mask a buffer holds.
+
+    Args:
+        buffer: what `mask_buffer` returned.
+    """
+    return buffer.removeprefix(PREFIX).removesuffix("_mask").replace("/", ".")
 
 
 def state_buffer(target: str, part: str) -> str:

@@ -12,8 +12,8 @@ from tersely.errors import SessionError
 from tersely.instrument.instruments import InputSite, OutputSite, Transform
 from tersely.instrument.nested import fields_of, place_in, replace_nested, with_item
 from tersely.instrument.tapping import Tap
-from tersely.planning.addresses import OUTPUT, Address
-from tersely.planning.signature import Signature
+from tersely.planning.targets.addresses import OUTPUT, Address
+from tersely.planning.targets.signature import Signature
 
 
 def input_site(target: str, address: Address, signature: Signature) -> InputSite:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import TAP
-from tersely.instrument.recomputation import is_recomputing
 
 
 class Tap:

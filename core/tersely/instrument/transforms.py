@@ -8,8 +8,8 @@ from typing import TypeVar
 import attrs
 from torch import Tensor, nn
 
-from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.instruments import Instruments, Transform
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import INSTRUMENTS, TAP
 
 Site = TypeVar("Site")

@@ -20,7 +20,7 @@ from tersely.jobs.losses import TaskLoss, kind_of
 from tersely.jobs.optimizing import build_optimizer, set_learning_rate
 from tersely.jobs.progress import length_of
 from tersely.jobs.run import Run
-from tersely.planning.classes import original_class
+from tersely.planning.selecting.classes import original_class
 from tersely.session.periods import waiting_stages
 
 

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 from torch.nn import functional
 
-from tersely.document.loop import NO_TASK
+from tersely.document.rules.loop import NO_TASK
 from tersely.errors import ConfigError, Problem
 
 OWN_LOSS = "output"

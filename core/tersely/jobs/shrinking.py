@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersely.document.recipe import Recipe
+from tersely.document.recipe import Entry, Recipe
+from tersely.document.rules.shrinking import COUNTED
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 
@@ -30,7 +31,15 @@ def needs_example(recipe: Recipe) -> bool:
     Args:
         recipe: the recipe.
     """
-    return any(stage.shrink or stage.dependency_groups for stage in recipe.stages)
+    return any(
+        stage.shrink or stage.dependency_groups or any(_counts(one) for one in stage.entries)
+        for stage in recipe.stages
+    )
+
+
+def _counts(entry: Entry) -> bool:
+    settings = (entry.shortcuts, *entry.target_settings.values())
+    return any(setting.get("budget") in COUNTED for setting in settings)
 
 
 def shrink_what_ended(run: Run) -> None:

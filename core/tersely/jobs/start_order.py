@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tersely.contracts.pruner import Grows
 from tersely.document.recipe import Recipe, Stage
-from tersely.document.training import NEEDS_TRAINING
+from tersely.document.rules.training import NEEDS_TRAINING
 from tersely.engine.clock import curve_of, factor_at
-from tersely.planning.algorithms import is_declared, pruner_needs
+from tersely.planning.stages.algorithms import is_declared, pruner_needs
 from tersely.registry.registry import registry
 
 

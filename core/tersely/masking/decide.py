@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from tersely.errors import CalibrationError
+from tersely.contracts.settings import DEFAULT_BUDGET, Budget
+from tersely.errors import CalibrationError, SessionError
 from tersely.masking.budgets import bound_count, count_masked
+from tersely.masking.counted import Removal, share_counted
 from tersely.masking.groups import share_budget
 from tersely.masking.member import Member
 from tersely.masking.rows import keep_highest
 from tersely.masking.scopes import from_rows
 from tersely.masking.units import Unit, make_units
 
+CountsMembers: TypeAlias = Callable[[Budget, Sequence[Tensor | None]], Removal]
+"""Counts what masks of the members remove; bool, (blocks along each dimension), or None."""
 
-def decide(members: Sequence[Member]) -> list[Tensor]:
+
+def decide(members: Sequence[Member], *, count: CountsMembers | None = None) -> list[Tensor]:
     """Decide which blocks of every target are kept.
 
     Args:
         members: the targets with their importances and limits. Global groups are formed among
             them, so all targets of a group belong into one call.
+        count: counts what masks remove, for groups whose ratio is counted so (rule B4.7).
 
     Returns:
         For each member bool, shape (blocks along each dimension), True = kept; of an expendable
@@ -31,6 +38,7 @@ def decide(members: Sequence[Member]) -> list[Tensor]:
     Raises:
         PlanError: members of a group, or runs, do not fit the blocks that calibration showed.
         CalibrationError: an importance is not finite.
+        SessionError: a group counts what masks remove, and nothing counts it.
     """
     for member in members:
         _check_finite(member)
@@ -43,9 +51,30 @@ def decide(members: Sequence[Member]) -> list[Tensor]:
         else:
             groups.setdefault(unit.global_group, []).append(unit)
     for group in groups.values():
-        for unit, rows in zip(group, share_budget(group), strict=True):
+        for unit, rows in zip(group, _share(group, members, count), strict=True):
             _place(rows, unit, members, kept)
     return [tensor for tensor in kept if tensor is not None]
+
+
+def _share(
+    group: Sequence[Unit], members: Sequence[Member], count: CountsMembers | None
+) -> list[Tensor]:
+    if all(unit.budget == DEFAULT_BUDGET for unit in group):
+        return share_budget(group)
+    if count is None:
+        raise SessionError(
+            f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, for which "
+            f"the model is run, and the session has no example inputs; give example_inputs to "
+            f"tersely.attach or tersely.load_session"
+        )
+
+    def removal(budget: Budget, rows: Sequence[Tensor]) -> Removal:
+        kept: list[Tensor | None] = [None] * len(members)
+        for unit, decision in zip(group, rows, strict=True):
+            _place(decision, unit, members, kept)
+        return count(budget, kept)
+
+    return share_counted(group, removal)
 
 
 def decide_alone(unit: Unit) -> Tensor:
@@ -85,7 +114,12 @@ def _keep_from_threshold(unit: Unit, threshold: float) -> Tensor:
 def _place(rows: Tensor, unit: Unit, members: Sequence[Member], kept: list[Tensor | None]) -> None:
     for index in unit.indices:
         importance = members[index].importance
-        decision = from_rows(rows, unit.scope, tuple(importance.shape)).to(importance.device)
+        parts = members[index].parts
+        shape = tuple(importance.shape) if parts == 1 else (members[index].decisions,)
+        decision = from_rows(rows, unit.scope, shape).to(importance.device)
+        if parts > 1:
+            kept[index] = decision.repeat(parts).reshape(importance.shape)
+            continue
         # Members of a group must not share memory: each mask is its target's own.
         kept[index] = decision if len(unit.indices) == 1 else decision.clone()
 

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
-import attrs
-import torch
 from torch import Tensor
 
 from tersely.masking.budgets import count_masked
+from tersely.masking.contest import enter
 from tersely.masking.rows import keep_highest
 from tersely.masking.select import cut_smallest, is_above
 from tersely.masking.units import Unit
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class _Competitor:
-    # One unit's decisions in the contest: forced and barred ones do not compete.
-    values: Tensor  # shape (decisions,), float
-    weight: int  # elements that one decision masks
-    forced: int
-    competing: Tensor | None  # shape (decisions,), bool; None = all compete
 
 
 def share_budget(units: Sequence[Unit]) -> list[Tensor]:
@@ -42,11 +31,10 @@ def share_budget(units: Sequence[Unit]) -> list[Tensor]:
     """
     # Planning has refused units of different ratios, and those that have none or fix their own.
     ratio = next(unit.ratio for unit in units if unit.ratio is not None)
-    dtype = reduce(torch.promote_types, (unit.rows.dtype for unit in units))
-    competitors = [_enter(unit, dtype) for unit in units]
+    competitors = enter(units)
     budget = count_masked(ratio, sum(unit.elements for unit in units))
     budget -= sum(entry.forced * entry.weight for entry in competitors)
-    free = [_free(entry) for entry in competitors]
+    free = [entry.free for entry in competitors]
     cut = cut_smallest(free, [entry.weight for entry in competitors], max(budget, 0))
     results = []
     for unit, entry, values, ties in zip(units, competitors, free, cut.ties, strict=True):
@@ -59,20 +47,3 @@ def share_budget(units: Sequence[Unit]) -> list[Tensor]:
         else:
             results.append(above.reshape(unit.rows.shape))
     return results
-
-
-def _enter(unit: Unit, dtype: torch.dtype) -> _Competitor:
-    rows, total = len(unit.rows), unit.rows.shape[1]
-    values = unit.rows[0] if rows == 1 else unit.rows.sort(dim=1).values.mean(0)
-    values = values.to(dtype)
-    lowest = count_masked(unit.minimum, total)
-    highest = max(count_masked(unit.maximum, total), lowest)
-    competing = None
-    if lowest or highest < total:
-        below_highest = ~keep_highest(values[None], highest)[0]
-        competing = keep_highest(values[None], lowest)[0].logical_and_(below_highest)
-    return _Competitor(values=values, weight=unit.weight * rows, forced=lowest, competing=competing)
-
-
-def _free(entry: _Competitor) -> Tensor:
-    return entry.values if entry.competing is None else entry.values[entry.competing]

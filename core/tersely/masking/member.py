@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -9,6 +10,7 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, block_numel, count_blocks
+from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 
 Ratio: TypeAlias = float | Fraction
 
@@ -29,7 +31,9 @@ class Member:
         maximum: the share of blocks that is masked at most.
         global_group: id of the group that shares one budget, or None.
         dependency_group: id of the group that shares one decision, or None.
+        budget: what the ratio of the global group counts.
         internal_blocks: number of equal runs in which the ratio is met, or None.
+        parts: equal parts of the blocks, of which block i of all shares one decision.
         is_expendable: whether nobody else reads the importance, so that the decision may take its
             place in memory.
     """
@@ -44,7 +48,9 @@ class Member:
     maximum: Ratio = 1
     global_group: str | int | None = None
     dependency_group: str | int | None = None
+    budget: Budget = DEFAULT_BUDGET
     internal_blocks: int | None = None
+    parts: int = 1
     is_expendable: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -54,6 +60,17 @@ class Member:
                 f"{self.name}: expected one importance per block, shape {expected}, got "
                 f"{tuple(self.importance.shape)}"
             )
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions are taken for it."""
+        return self.importance.numel() // self.parts
+
+    @property
+    def runs(self) -> int:
+        """In how many runs of decisions the ratio is met; those that parts repeat count once."""
+        runs = self.internal_blocks or 1
+        return runs // math.gcd(runs, self.parts)
 
     @property
     def block_numel(self) -> int:

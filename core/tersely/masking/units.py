@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 from tersely.errors import PlanError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member, Ratio
@@ -33,6 +34,7 @@ class Unit:
         maximum: the share of blocks that is masked at most.
         keep: blocks kept in every row whatever the ratio says, or None.
         global_group: id of the group that shares one budget, or None.
+        budget: what the ratio of that group counts.
         is_expendable: whether decisions may take the place of the rows in memory.
     """
 
@@ -47,6 +49,7 @@ class Unit:
     maximum: Ratio
     keep: int | None
     global_group: str | int | None
+    budget: Budget = DEFAULT_BUDGET
     is_expendable: bool = False
 
     @property
@@ -82,29 +85,57 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
     name = first.name
     if len(members) > 1:
         name = f"dependency group {first.dependency_group!r} ({_listed(members)})"
+    _check_parts(members, name)
     _check_counts(members, name)
     scope = _common_scope(members, name)
-    runs = math.lcm(*(member.internal_blocks or 1 for member in members))
-    _check_runs(name, runs, first.importance.numel(), has_scope=scope is not None)
+    runs = math.lcm(*(member.runs for member in members))
+    _check_runs(name, runs, first.decisions, has_scope=scope is not None)
     # Planning has refused members that state different ratios, thresholds or global groups; what
     # one of them states holds for those that state nothing.
     ratio: Ratio | None = _first(member.ratio for member in members)
     threshold: float | None = _first(member.threshold for member in members)
     global_group: str | int | None = _first(member.global_group for member in members)
+    counted = (member.budget for member in members if member.budget != DEFAULT_BUDGET)
     return Unit(
         name=name,
         indices=tuple(indices),
-        rows=to_rows(_mean([member.importance.detach() for member in members]), scope, runs),
+        rows=to_rows(_mean([_met(member) for member in members]), scope, runs),
         scope=scope,
-        weight=sum(member.block_numel for member in members),
+        weight=sum(member.block_numel * member.parts for member in members),
         ratio=ratio,
         threshold=threshold,
         minimum=max((member.minimum for member in members), key=as_fraction),
         maximum=min((member.maximum for member in members), key=as_fraction),
         keep=first.blocks.keep,
         global_group=global_group,
-        is_expendable=len(members) == 1 and first.is_expendable,
+        budget=next(counted, DEFAULT_BUDGET),
+        is_expendable=len(members) == 1 and first.is_expendable and first.parts == 1,
     )
+
+
+def _met(member: Member) -> Tensor:
+    """The importance of each decision: the mean of the blocks that share it."""
+    importance = member.importance.detach()
+    if member.parts == 1:
+        return importance
+    return importance.reshape(member.parts, -1).mean(0)
+
+
+def _check_parts(members: Sequence[Member], name: str) -> None:
+    for member in members:
+        if member.parts == 1:
+            continue
+        blocks = member.importance.numel()
+        if member.blocks.scope is not None:
+            raise PlanError(
+                f"{name}: dependency_parts {member.parts} cannot tie blocks whose granularity "
+                f"counts the ratio in scopes; drop one of the two"
+            )
+        if blocks % member.parts:
+            raise PlanError(
+                f"{name}: dependency_parts {member.parts} does not divide the {blocks} blocks of "
+                f"{member.name} into equal parts"
+            )
 
 
 def _mean(importances: Sequence[Tensor]) -> Tensor:
@@ -117,8 +148,8 @@ def _mean(importances: Sequence[Tensor]) -> Tensor:
 
 
 def _check_counts(members: Sequence[Member], name: str) -> None:
-    if len({member.importance.numel() for member in members}) > 1:
-        counts = ", ".join(f"{member.name} has {member.importance.numel()}" for member in members)
+    if len({member.decisions for member in members}) > 1:
+        counts = ", ".join(f"{member.name} has {member.decisions}" for member in members)
         raise PlanError(
             f"{name}: members share one decision per block, so they need the same number of "
             f"blocks: {counts}; change their granularity or their dependency_group_id"

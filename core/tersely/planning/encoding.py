@@ -15,10 +15,10 @@ from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.data import PlanData
-from tersely.planning.descriptors import descriptor_of
 from tersely.planning.remarks import Shadowed, Skipped, Unmatched
-from tersely.planning.rows import setting_of
-from tersely.planning.shadows import Shadows
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.stages.shadows import Shadows
+from tersely.planning.targets.rows import setting_of
 
 FORMAT = 1
 
@@ -112,9 +112,10 @@ def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
         for size in (blocks["size"], blocks["scope"]):
             if size is not None and data["shape"]:
                 resolve_size(size, data["shape"])
-    runs = data["setting"].get("internal_metric_block", 1)
-    if not isinstance(runs, (int, type(None))):
-        raise TypeError(f"internal_metric_block is {runs!r}, expected an integer")
+    for key in ("internal_metric_block", "dependency_parts"):
+        number = data["setting"].get(key, 1)
+        if not isinstance(number, (int, type(None))):
+            raise TypeError(f"{key} is {number!r}, expected an integer")
     return TargetPlan(
         **{
             **data,

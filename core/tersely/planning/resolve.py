@@ -14,17 +14,17 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
-from tersely.planning.auto_groups import group_automatically
-from tersely.planning.channels import follow_channels
-from tersely.planning.checks import check_plan
-from tersely.planning.draft import Draft
-from tersely.planning.layer_ids import spell_layers
-from tersely.planning.losses import class_dimension_warnings
-from tersely.planning.owners import Owners
+from tersely.planning.groups.auto_groups import group_automatically
 from tersely.planning.plan import Plan
-from tersely.planning.selection import Universe
-from tersely.planning.stage import plan_stage
-from tersely.planning.templates import Templates
+from tersely.planning.selecting.layer_ids import spell_layers
+from tersely.planning.selecting.selection import Universe
+from tersely.planning.stages.checks import check_plan
+from tersely.planning.stages.draft import Draft
+from tersely.planning.stages.stage import plan_stage
+from tersely.planning.targets.channels import follow_channels
+from tersely.planning.targets.losses import class_dimension_warnings
+from tersely.planning.targets.owners import Owners
+from tersely.planning.targets.templates import Templates
 from tersely.registry.registry import registry
 
 
@@ -56,13 +56,42 @@ def plan(
         PlanError: the document does not fit the model; every problem at once.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
+    resolved, _ = resolve(model, recipe, teacher=teacher, example_inputs=example_inputs)
+    announce(resolved)
+    return resolved
+
+
+def resolve(
+    model: nn.Module,
+    recipe: Recipe | Mapping[str, Json] | str | os.PathLike[str],
+    *,
+    teacher: nn.Module | None = None,
+    example_inputs: Any = None,
+) -> tuple[Plan, Owners]:
+    """Resolve a recipe as `plan` does, without a word on what has no effect.
+
+    Args:
+        model: as for `plan`.
+        recipe: as for `plan`.
+        teacher: as for `plan`.
+        example_inputs: as for `plan`.
+
+    Returns:
+        The plan, and the model's modules and tensors by name, found on the way.
+
+    Raises:
+        ConfigError: the document is wrong; every problem at once.
+        PlanError: the document does not fit the model; every problem at once.
+        BrokenPluginError: a plugin the recipe uses cannot be imported.
+    """
     for role, module in (("model", model), ("teacher", teacher)):
         if not isinstance(module, nn.Module) and (role == "model" or module is not None):
             raise PlanError(f"the {role} must be a torch.nn.Module, found {type(module).__name__}")
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     universe = Universe.of(model)
-    draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
+    owners = Owners(universe)
+    draft = Draft(universe, owners, Templates(registry().module_settings()), recipe)
     for number in range(len(recipe.stages)):
         plan_stage(draft, number)
     spell_layers(draft)
@@ -74,17 +103,25 @@ def plan(
     if draft.problems:
         raise PlanError(draft.problems)
     resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
-    resolved = follow_channels(resolved, draft)
-    warn_of_remarks(resolved)
+    return follow_channels(resolved, draft), owners
+
+
+def announce(resolved: Plan) -> None:
+    """Warn the caller's caller of a plan's remarks, and show the plan to who observes plans.
+
+    Args:
+        resolved: the plan.
+    """
+    warn_of_remarks(resolved, stacklevel=4)
     registry().observe("tersely_plan_resolved", plan=resolved)
-    return resolved
 
 
-def warn_of_remarks(resolved: Plan) -> None:
+def warn_of_remarks(resolved: Plan, *, stacklevel: int = 3) -> None:
     """Warn the caller's caller of what in a plan has no effect, or hardly the one that was meant.
 
     Args:
         resolved: the plan.
+        stacklevel: whom the warning names, as for `warnings.warn`.
     """
     for remarks, what in (
         (resolved.unmatched, "matched nothing"),
@@ -95,9 +132,9 @@ def warn_of_remarks(resolved: Plan) -> None:
             lines += [f"  {remark}" for remark in remarks[:_SHOWN]]
             if len(remarks) > _SHOWN:
                 lines.append(f"  ... and {len(remarks) - _SHOWN} more")
-            warnings.warn("\n".join(lines), PlanWarning, stacklevel=3)
+            warnings.warn("\n".join(lines), PlanWarning, stacklevel=stacklevel)
     for remark in class_dimension_warnings(resolved.targets):
-        warnings.warn(remark, PlanWarning, stacklevel=3)
+        warnings.warn(remark, PlanWarning, stacklevel=stacklevel)
 
 
 _SHOWN = 10

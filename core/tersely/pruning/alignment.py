@@ -9,12 +9,12 @@ from torch import Tensor
 from tersely.arithmetic.blocks import resolve_size
 from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, SessionError
-from tersely.instrument.masks import spatial_dims
+from tersely.instrument.masks.masks import spatial_dims
 from tersely.masking.align import align_kept, place_kept
-from tersely.planning.addresses import INPUT, OUTPUT, parse_address
-from tersely.planning.draft import claimed_address
-from tersely.planning.granularity import implementation
-from tersely.planning.signature import signature_of
+from tersely.planning.stages.draft import claimed_address
+from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address
+from tersely.planning.targets.granularity import implementation
+from tersely.planning.targets.signature import signature_of
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
 
 
@@ -40,6 +40,37 @@ def with_followers(
     waiting = [bound for bound in bound_targets if bound.plan.align is not None]
     if not waiting:
         return decided
+    by_name = _names_of(bound_targets)
+    for bound in waiting:
+        if not (is_partial and _is_early(bound, by_name, decided)):
+            _follow(bound, by_name, decided)
+    return decided
+
+
+def of_these_alone(
+    bound_targets: Sequence[BoundTarget], decided: Mapping[BoundTarget, Tensor]
+) -> dict[BoundTarget, Tensor]:
+    """Return masks together with those of the targets that follow them, and no others.
+
+    Args:
+        bound_targets: all pruning targets of the session.
+        decided: for each ranked target bool, True = kept.
+
+    Raises:
+        PlanError: a mask does not fit the target that follows it.
+    """
+    found = dict(decided)
+    by_name = _names_of(bound_targets)
+    for bound in bound_targets:
+        root = bound
+        while root.plan.align is not None:
+            root = _source(root, by_name)
+        if root in decided:
+            _follow(bound, by_name, found)
+    return found
+
+
+def _names_of(bound_targets: Sequence[BoundTarget]) -> dict[tuple[str, str], BoundTarget]:
     by_name: dict[tuple[str, str], BoundTarget] = {}
     for bound in bound_targets:
         names = [(bound.plan.module, bound.plan.target)]
@@ -49,10 +80,7 @@ def with_followers(
         for module, target in names:
             for spelling in _spellings(bound, target):
                 by_name.setdefault((module, spelling), bound)
-    for bound in waiting:
-        if not (is_partial and _is_early(bound, by_name, decided)):
-            _follow(bound, by_name, decided)
-    return decided
+    return by_name
 
 
 def _spellings(bound: BoundTarget, target: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from tersely.pruning.mask_buffers import compact
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
 from tersely.pruning.run import Factor, PruningRun
 from tersely.pruning.solving import solve
-from tersely.pruning.stacking import decide_masks
+from tersely.pruning.stacking import CountsMasks, decide_masks
 
 
 @attrs.frozen(eq=False)
@@ -50,6 +50,7 @@ def decide(
     factor: Factor,
     *,
     bound_targets: Sequence[BoundTarget],
+    count: CountsMasks | None = None,
 ) -> Decision:
     """Decide on some of a stage's targets.
 
@@ -58,6 +59,7 @@ def decide(
         statistics: what calibration saw of inputs and outputs.
         factor: the share of the configured sparsity that is due now, in [0, 1].
         bound_targets: the targets.
+        count: counts what masks remove, where a ratio is counted so.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -71,7 +73,9 @@ def decide(
         dense = [one for one in bound_targets if _is_unreached(run, one)]
         if dense:
             rest = [one for one in bound_targets if one not in set(dense)]
-            decision = decide(run, statistics, factor, bound_targets=rest) if rest else Decision()
+            decision = Decision()
+            if rest:
+                decision = decide(run, statistics, factor, bound_targets=rest, count=count)
             decision.kept.update(_keep_everything(dense).kept)
             return decision
     stages = run.binding.plan.recipe.stages
@@ -101,11 +105,14 @@ def decide(
             if values[0] is not target.tensor:
                 decision.values[one.bound] = values[0]
         return decision
-    scores = [
-        _importance(run, pruner, one, target) for one, target in zip(ranked, targets, strict=True)
-    ]
+    with torch.no_grad():
+        scores = [
+            _importance(run, pruner, one, target)
+            for one, target in zip(ranked, targets, strict=True)
+        ]
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
-    return Decision(decide_masks(ranked, scores, factor, is_expendable=is_expendable))
+    masks = decide_masks(ranked, scores, factor, is_expendable=is_expendable, count=count)
+    return Decision(masks)
 
 
 def _solved(

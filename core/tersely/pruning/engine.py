@@ -16,6 +16,7 @@ from tersely.calibration.statistic import (
     statistic_for,
 )
 from tersely.calibration.watching import module_observers
+from tersely.contracts.settings import Budget
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
@@ -26,14 +27,15 @@ from tersely.engine.protocol import Engine
 from tersely.engine.saver import Saved, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
-from tersely.instrument.holding import HeldWeight
-from tersely.instrument.mask_values import need_whole
-from tersely.pruning.alignment import with_followers
+from tersely.instrument.masks.holding import HeldWeight
+from tersely.instrument.masks.mask_values import need_whole
+from tersely.masking.counted import Removal
+from tersely.pruning.alignment import of_these_alone, with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
 from tersely.pruning.holding import hold, place_holds, release
 from tersely.pruning.learned_masks import restore_learned
-from tersely.pruning.mask_buffers import mask_of, remove_mask, write_mask
+from tersely.pruning.mask_buffers import mask_of, place_masks, remove_mask, write_mask
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
@@ -75,6 +77,7 @@ class Pruning(Engine[PruningRun]):
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
+        place_masks(self.bound_targets, self.context.model)
         if not self.holds:
             self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
@@ -332,7 +335,7 @@ class Pruning(Engine[PruningRun]):
                 journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
             kept = saved.one(MASK, bound.plan.name)
             if kept is None:
-                remove_mask(bound)
+                remove_mask(bound, self.context.model)
             else:
                 write_mask(bound, kept, self.context.model)
         journal.on_undo(self.release)
@@ -359,9 +362,20 @@ class Pruning(Engine[PruningRun]):
         # Ranked by their dense values, masked elements can come back.
         release(held)
         try:
-            return decide(run, self.statistics, run.factor(steps), bound_targets=free)
+            count = None if self.context.count is None else self._removal
+            return decide(run, self.statistics, run.factor(steps), bound_targets=free, count=count)
         finally:
             hold(held)
+
+    def _removal(self, budget: Budget, decided: Mapping[BoundTarget, Tensor]) -> Removal:
+        assert self.context.count is not None  # asked for only where there is one
+        masks = of_these_alone(self.bound_targets, decided)
+        kept = {
+            bound.plan.name: (mask != 0).expand(bound.raw.shape)
+            for bound, mask in masks.items()
+            if not bound.is_activation
+        }
+        return self.context.count(budget, kept)
 
     def _held_of(self, bound_targets: Iterable[BoundTarget]) -> dict[BoundTarget, HeldWeight]:
         return {one: self.holds[one] for one in bound_targets if one in self.holds}

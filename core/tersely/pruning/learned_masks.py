@@ -13,6 +13,7 @@ from tersely.contracts.pruner import Learns
 from tersely.engine.binding import BoundTarget
 from tersely.engine.journal import Journal
 from tersely.engine.saver import Saved, need_shape
+from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written
 from tersely.instrument.names import MASK, mask_buffer, state_buffer
 from tersely.instrument.transforms import put
 
@@ -40,7 +41,10 @@ class LearnedMask:
         buffers = module._buffers
         learned = {name: buffers[key] for name, key in self.learned.items()}
         mask = buffers.get(self.buffer)
-        if mask is not None and mask.dtype != value.dtype:
+        if mask is not None and not is_decided(mask):
+            mask = None
+        if mask is not None:
+            need_whole_as_written(module, self.buffer, mask)
             mask = mask.to(value.dtype)
         return self.pruner.masked(value, mask, learned)  # type: ignore[arg-type]  # never None
 

@@ -1,8 +1,14 @@
-"""Masks in force: written to and read from the buffers of every module that holds a target."""
+"""Masks in force: written to and read from the buffers of every module that holds a target.
+
+Each target has a buffer from attach on, so that a copy of the model that is made early has as many
+as the model later. Code that averages copies pairs buffers by their order, and pairs in silence
+what does not belong together where one is missing. Until there is a mask the buffer is empty and
+of a shape that no mask fits into, so averaging such a copy is an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +16,8 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
-from tersely.instrument.masks import spatial_dims
+from tersely.instrument.masks.mask_values import NO_MASK, is_decided
+from tersely.instrument.masks.masks import spatial_dims
 from tersely.instrument.names import mask_buffer
 from tersely.masking.counting import count_nonzero
 
@@ -26,6 +33,27 @@ def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tens
     if is_broadcastable(size, shape):
         return kept
     return expand_blocks(kept, size, shape)
+
+
+def place_masks(bound_targets: Iterable[BoundTarget], model: nn.Module) -> None:
+    """Give every target a buffer for its mask.
+
+    Args:
+        bound_targets: the targets, instrumented.
+        model: the session's model.
+    """
+    for bound in bound_targets:
+        if bound.module._buffers.get(mask_buffer(bound.plan.target)) is None:
+            _place_empty(bound, model)
+
+
+def _place_empty(bound: BoundTarget, model: nn.Module) -> None:
+    like = next(bound.module.parameters(), None) if bound.is_activation else bound.raw
+    device = None if like is None else like.device
+    dtype = _activation_dtype(model) if bound.is_activation else bound.raw.dtype
+    empty = torch.empty(NO_MASK, dtype=dtype, device=device)
+    for module, name in bound.masks():
+        module._buffers[name] = empty
 
 
 def write_mask(bound: BoundTarget, kept: Tensor, model: nn.Module) -> None:
@@ -64,19 +92,20 @@ def _activation_dtype(model: nn.Module) -> torch.dtype:
     return torch.get_default_dtype()
 
 
-def remove_mask(bound: BoundTarget) -> None:
+def remove_mask(bound: BoundTarget, model: nn.Module) -> None:
     """Take a target's mask out of force.
 
     Args:
         bound: the target.
+        model: the session's model.
     """
-    for module, name in bound.masks():
-        module._buffers.pop(name, None)
+    _place_empty(bound, model)
 
 
 def mask_of(bound: BoundTarget) -> Tensor | None:
     """Return the buffer that masks a target, or None while nothing masks it."""
-    return bound.module._buffers.get(mask_buffer(bound.plan.target))
+    mask = bound.module._buffers.get(mask_buffer(bound.plan.target))
+    return None if mask is None or not is_decided(mask) else mask
 
 
 def is_kept(bound: BoundTarget, mask: Tensor) -> Tensor:
@@ -105,6 +134,36 @@ def masked_share(bound: BoundTarget, mask: Tensor) -> float:
     found = count_nonzero(mask)
     is_offset = bound.is_additive and mask.dtype != torch.bool
     return (found if is_offset else total - found) / total
+
+
+def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
+    """Return the fraction of each target that its mask masks, as `masked_share` does.
+
+    Small masks alike are counted together, because a call costs more than what it counts.
+
+    Args:
+        masks: each target with its buffer, or bool, True = kept.
+    """
+    found = [0.0] * len(masks)
+    alike: dict[object, list[int]] = {}
+    for index, (bound, mask) in enumerate(masks):
+        if 0 < mask.numel() <= _SMALL:
+            kind = (mask.shape, mask.dtype, mask.device, bound.is_additive)
+            alike.setdefault(kind, []).append(index)
+        else:
+            found[index] = masked_share(bound, mask)
+    for indices in alike.values():
+        (bound, first), total = masks[indices[0]], masks[indices[0]][1].numel()
+        is_offset = bound.is_additive and first.dtype != torch.bool
+        rows = torch.stack([masks[index][1].detach() for index in indices])
+        counts = rows.reshape(len(indices), -1).count_nonzero(1).tolist()
+        for index, count in zip(indices, counts, strict=True):
+            found[index] = (count if is_offset else total - count) / total
+    return found
+
+
+_SMALL = 1 << 12
+"""Up to this many elements a mask is counted with others."""
 
 
 def total_sparsity(masks: Iterable[tuple[BoundTarget, float]]) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import attrs
-import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, sum_blocks
@@ -18,9 +17,9 @@ from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
-from tersely.planning.descriptors import descriptor_of
-from tersely.planning.granularity import divide
-from tersely.planning.pattern import pattern_problems
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.targets.granularity import divide
+from tersely.planning.targets.pattern import pattern_problems
 
 
 @attrs.frozen(eq=False)
@@ -126,6 +125,8 @@ def split(ranked: Ranked, target: PruningTarget) -> list[tuple[Ranked, PruningTa
 def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
     """Ask an algorithm for a target's scores, checked and reduced to one per block.
 
+    Called under ``torch.no_grad()``, which costs as much as the scores of a small target.
+
     Args:
         pruner: the algorithm.
         ranked: the target.
@@ -137,8 +138,7 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
     """
     algorithm, name = ranked.bound.plan.algorithm, target.name
     try:
-        with torch.no_grad():
-            scores = pruner.importance(target)
+        scores = pruner.importance(target)
     except TerselyError:
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
@@ -154,11 +154,14 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
             plugin=target.plan.algorithm,
             target=target.plan.name,
         )
-    counts = count_blocks(ranked.blocks.size, ranked.shape)
+    shape, size = ranked.tensor.shape, ranked.blocks.size
+    if scores.shape == shape and set(size) == {1}:
+        return scores
+    counts = count_blocks(size, shape)
     if tuple(scores.shape) == counts:
         return scores
-    if tuple(scores.shape) == ranked.shape:
-        return sum_blocks(scores, ranked.blocks.size)
+    if scores.shape == shape:
+        return sum_blocks(scores, size)
     raise PluginError(
         f"{algorithm} returned scores of shape {list(scores.shape)} for {name}; expected the "
         f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",
@@ -188,7 +191,9 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
         maximum=_due(setting.max_sparse_ratio, factor) if setting.max_sparse_ratio < 1 else 1,
         global_group=setting.global_group_id,
         dependency_group=setting.dependency_group_id,
+        budget=setting.budget,
         internal_blocks=setting.internal_metric_block,
+        parts=setting.dependency_parts,
     )
 
 

@@ -6,18 +6,24 @@ the same decisions as the targets one after the other do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, is_broadcastable
+from tersely.contracts.settings import Budget
 from tersely.engine.binding import BoundTarget
+from tersely.masking.counted import Removal
 from tersely.masking.decide import decide
 from tersely.pruning.mask_buffers import compact
 from tersely.pruning.ranking import Ranked, member_of
+
+CountsMasks: TypeAlias = Callable[[Budget, Mapping[BoundTarget, Tensor]], Removal]
+"""Counts what shrinking with masks of some targets removes; bool, broadcasts to the target."""
 
 SMALL = 1 << 12
 """Up to this many blocks a target is stacked with others."""
@@ -55,7 +61,8 @@ def stacks_of(
     alone = []
     for index, (one, scores) in enumerate(zip(ranked, importances, strict=True)):
         setting = one.bound.plan.pruning
-        if scores.numel() > SMALL or setting.is_grouped or setting.internal_metric_block > 1:
+        is_divided = setting.internal_metric_block > 1 or setting.dependency_parts > 1
+        if scores.numel() > SMALL or setting.is_grouped or is_divided:
             alone.append(index)
             continue
         # Targets alike share their setting and blocks.
@@ -114,6 +121,7 @@ def decide_masks(
     factor: float | Fraction,
     *,
     is_expendable: bool,
+    count: CountsMasks | None = None,
 ) -> dict[BoundTarget, Tensor]:
     """Decide on all ranked targets of one stage.
 
@@ -122,6 +130,7 @@ def decide_masks(
         importances: one score per block for each of them.
         factor: the share of the configured sparsity that is due now, in [0, 1].
         is_expendable: whether decisions may take the place of the scores in memory.
+        count: counts what masks remove, where a ratio is counted so.
 
     Returns:
         For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
@@ -131,13 +140,16 @@ def decide_masks(
     for stack in stacks:
         decided = decide_stack(stack, factor)
         if decided is None:
-            return _decide_alone(ranked, importances, factor, is_expendable=is_expendable)
+            return _decide_alone(
+                ranked, importances, factor, is_expendable=is_expendable, count=count
+            )
         found.update(decided)
     rest = _decide_alone(
         [ranked[index] for index in alone],
         [importances[index] for index in alone],
         factor,
         is_expendable=is_expendable,
+        count=count,
     )
     return {**found, **rest}
 
@@ -148,12 +160,26 @@ def _decide_alone(
     factor: float | Fraction,
     *,
     is_expendable: bool,
+    count: CountsMasks | None,
 ) -> dict[BoundTarget, Tensor]:
     members = [
         attrs.evolve(member_of(one, scores, factor), is_expendable=is_expendable)
         for one, scores in zip(ranked, importances, strict=True)
     ]
+
+    def removal(budget: Budget, decided: Sequence[Tensor | None]) -> Removal:
+        assert count is not None  # asked for only where there is one
+        return count(budget, _masks_of(ranked, decided))
+
+    kept = decide(members, count=None if count is None else removal)
+    return _masks_of(ranked, kept)
+
+
+def _masks_of(
+    ranked: Sequence[Ranked], decided: Sequence[Tensor | None]
+) -> dict[BoundTarget, Tensor]:
     return {
         one.bound: compact(kept, one.blocks.size, one.shape)
-        for one, kept in zip(ranked, decide(members), strict=True)
+        for one, kept in zip(ranked, decided, strict=True)
+        if kept is not None
     }

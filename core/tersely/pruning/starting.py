@@ -7,7 +7,7 @@ from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding
 from tersely.engine.clock import curve_of
 from tersely.errors import PlanError
-from tersely.planning.algorithms import make_pruner
+from tersely.planning.stages.algorithms import make_pruner
 from tersely.pruning.holding import check_hold
 from tersely.pruning.run import PruningRun
 

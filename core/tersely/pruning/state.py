@@ -13,7 +13,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.journal import Journal
 from tersely.engine.saver import MOVED, Grammar, Parts, Saved, need_shape
 from tersely.errors import SessionFileError
-from tersely.instrument.holding import HeldWeight, held_values
+from tersely.instrument.masks.holding import HeldWeight, held_values
 from tersely.json_value import Json
 from tersely.pruning.mask_buffers import is_kept
 

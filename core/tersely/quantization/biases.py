@@ -11,7 +11,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, move_along
 from tersely.engine.journal import Journal
 from tersely.engine.saver import Parts, Saved
-from tersely.instrument.holding import dense_values
+from tersely.instrument.masks.holding import dense_values
 from tersely.quantization.scale_buffers import device_of
 
 _KINDS = ("bias", "old_bias")

@@ -14,8 +14,8 @@ from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.engine.binding import BoundTarget
 from tersely.engine.by_target import find_bound_target
 from tersely.errors import SessionError
-from tersely.instrument.cutting import Cut
-from tersely.instrument.quantizing import Grid
+from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.quantizing import Grid
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import device_of

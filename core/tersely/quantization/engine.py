@@ -23,10 +23,10 @@ from tersely.engine.protocol import Engine
 from tersely.engine.saver import Saved, moments_of, restore_moments
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
-from tersely.instrument.attaching import is_attachable
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.padded import ATTENTION_MASK, PaddingOfCall
-from tersely.planning.signature import signature_of
+from tersely.instrument.modules.attaching import is_attachable
+from tersely.instrument.scales.padded import ATTENTION_MASK, PaddingOfCall
+from tersely.planning.targets.signature import signature_of
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.biases import (
     correct_bias,
@@ -299,14 +299,14 @@ class Quantization(Engine[QuantizationRun]):
             if (qparams := qparams_of(run, bound, self.seen)) is not None
         ]
 
-    def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
-        """Return the integers of every quantized parameter and buffer."""
-        found = []
+    def integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        """Return every quantized parameter and buffer with what computes its integers."""
+        found: list[tuple[BoundTarget, Callable[[], IntegerTensor]]] = []
         for run in self.runs:
             for bound in (*run.parameters, *run.derived):
                 qparams = qparams_of(run, bound, self.seen)
                 if qparams is not None and run.is_simulated(bound):
-                    found.append((bound, integers_of(run, bound, qparams)))
+                    found.append((bound, partial(integers_of, run, bound, qparams)))
         return found
 
     def foldings(self) -> tuple[list[Folding], dict[BoundTarget, str]]:

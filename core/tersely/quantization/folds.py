@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding
 from tersely.errors import AttachError
-from tersely.instrument.classes import instruments_of, replace_instruments
 from tersely.instrument.folding import NORMS, Fold, FoldBias, FoldWeight
 from tersely.instrument.instruments import Instruments
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import FOLD
 from tersely.instrument.transforms import put
 

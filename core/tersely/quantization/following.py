@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tersely.engine.binding import BoundTarget
 from tersely.errors import CompressionWarning
-from tersely.instrument.moving_range import check_followed, end_step, pop_strange
+from tersely.instrument.scales.moving_range import check_followed, end_step, pop_strange
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.steps import put_steps
 

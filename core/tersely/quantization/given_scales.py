@@ -11,8 +11,8 @@ from tersely.arithmetic.qparams import QParams
 from tersely.contracts.quantized_forward import LearnsScales
 from tersely.engine.binding import BoundTarget
 from tersely.errors import SessionError
-from tersely.instrument.moving_range import end_step
 from tersely.instrument.names import learned_buffer
+from tersely.instrument.scales.moving_range import end_step
 from tersely.quantization.learned_scales import place_learned
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun, learned_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.in_force import qparams_of as simulated_qparams
+from tersely.instrument.scales.in_force import qparams_of as simulated_qparams
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import read_buffer

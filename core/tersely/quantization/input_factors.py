@@ -10,10 +10,10 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
-from tersely.instrument.input_scales import ScaleInput, ScaleWeight
 from tersely.instrument.names import SCALE, UNSCALE, state_buffer
+from tersely.instrument.scales.input_scales import ScaleInput, ScaleWeight
 from tersely.instrument.transforms import put
-from tersely.planning.addresses import parse_address
+from tersely.planning.targets.addresses import parse_address
 
 
 def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from tersely.arithmetic.affine import dequantize, quantize
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import UNSCALE
+from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun

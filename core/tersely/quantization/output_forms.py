@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.instrument.classes import is_sharded
-from tersely.planning.classes import original_class
+from tersely.instrument.modules.classes import is_sharded
+from tersely.planning.selecting.classes import original_class
 
 _TRANSPOSED = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Embedding")
 

@@ -12,7 +12,7 @@ from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.processes import failing_together, gather
 from tersely.errors import SessionFileError
-from tersely.instrument.classes import is_sharded
+from tersely.instrument.modules.classes import is_sharded
 from tersely.json_value import Json
 from tersely.quantization.output_forms import OutputForm, forms_of
 from tersely.quantization.scale_buffers import read_buffer

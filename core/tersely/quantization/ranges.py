@@ -18,10 +18,10 @@ from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
-from tersely.instrument.classes import instruments_of, replace_instruments
-from tersely.instrument.cutting import Cut
+from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import QUANTIZE
-from tersely.instrument.quantizing import need_float
+from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.quantizing import need_float
 from tersely.instrument.transforms import processed, put
 from tersely.json_value import Json
 

@@ -10,9 +10,9 @@ from tersely.arithmetic.blocks import resolve_size
 from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import MOVED, Grammar, Parts
 from tersely.errors import SessionFileError
-from tersely.instrument.cutting import Cut
 from tersely.instrument.names import STATE_PARTS
-from tersely.instrument.scales import IN_FORCE, are_known
+from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.scales import IN_FORCE, are_known
 from tersely.quantization.scale_buffers import read_buffer
 
 GRAMMAR = Grammar(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
-from tersely.instrument.scales import make_scales, put_in_force, take_out_of_force
-from tersely.planning.addresses import parse_address
+from tersely.instrument.scales.scales import Room, put_in_force, take_out_of_force
+from tersely.planning.targets.addresses import parse_address
 from tersely.quantization.run import QuantizationRun
 
 
@@ -41,22 +42,31 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
     """
     is_following = run.follows_training() is not None
     activation = next((one for one in model.parameters() if one.is_floating_point()), None)
+    # A large model has few kinds of targets, which need the same room.
+    rooms: dict[_Alike, Room] = {}
     for bound in (*run.parameters, *run.activations):
         like = bound.raw if not bound.is_activation else activation
         if like is None or like.is_meta:
             continue  # they come with the values
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         step = run.quantize_step(bound)
-        shape = step.cut.kept_shape(bound.plan.shape, channels_of(bound))
-        empty = torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device)
+        channels = channels_of(bound) if step.cut.kind == "channel" else None
         for module, attribute in bound.owners:
-            make_scales(
-                module,
-                attribute,
-                empty,
-                has_zero_point=step.grid.has_zero_point,
-                is_following=is_following and run.is_simulated(bound),
-            )
+            key = (id(step), attribute, bound.plan.shape, channels, like.dtype, like.device)
+            room = rooms.get(key)
+            if room is None:
+                shape = step.cut.kept_shape(bound.plan.shape, channels)
+                dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+                room = rooms[key] = Room.of(
+                    attribute,
+                    torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device),
+                    has_zero_point=step.grid.has_zero_point,
+                    is_following=is_following and run.is_simulated(bound),
+                )
+            room.make(module)
+
+
+_Alike: TypeAlias = tuple[int, str, tuple[int, ...] | None, int | None, torch.dtype, torch.device]
+"""Identity of the step, attribute, shape, channels, and the tensor's dtype and device."""
 
 
 def channels_of(bound: BoundTarget) -> int | None:

@@ -23,8 +23,8 @@ from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
 from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
-from tersely.instrument.input_scales import along_inputs
 from tersely.instrument.names import FOLD, SCALE, state_buffer
+from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of

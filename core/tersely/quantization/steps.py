@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
 from tersely.engine.padding import is_channels_first
-from tersely.instrument.in_force import LeastScale
 from tersely.instrument.instruments import Transform
-from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import QUANTIZE
-from tersely.instrument.quantizing import Dynamic, Learned, Quantize, Simulated
+from tersely.instrument.scales.in_force import LeastScale
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize, Simulated
 from tersely.instrument.transforms import SharedPut
 from tersely.quantization.accumulators import bias_step, least_scales
 from tersely.quantization.input_factors import place_factors

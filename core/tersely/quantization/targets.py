@@ -15,11 +15,11 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError
-from tersely.instrument.cutting import Cut
-from tersely.instrument.masks import spatial_dims
-from tersely.instrument.quantizing import Grid
-from tersely.planning.descriptors import descriptor_of
-from tersely.planning.granularity import divide, in_force
+from tersely.instrument.masks.masks import spatial_dims
+from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.quantizing import Grid
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.targets.granularity import divide, in_force
 from tersely.registry.descriptors import QuantizerInfo
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tersely.calibration.observing import evaluating
 from tersely.engine.batches import Batches, run_batch
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.input_scales import along_inputs
+from tersely.instrument.scales.input_scales import along_inputs
 from tersely.quantization.output_forms import OutputForm, along_dim
 from tersely.quantization.ranges import RangeObservers
 from tersely.quantization.scale_buffers import read_buffer

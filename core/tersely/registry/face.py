@@ -1,4 +1,4 @@
-"""The core's own face: default targets and channel dimensions of torch.nn's module types."""
+"""The core's own face: defaults of torch.nn's module types, and the dependency tracer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tersely.contracts.settings import (
     DEFAULT_QUANTIZING,
 )
 from tersely.json_value import Json
-from tersely.registry.descriptors import ModuleSetting
+from tersely.registry.descriptors import DependencyTracerInfo, ModuleSetting
 from tersely.registry.hookspecs import hookimpl
 
 tersely_api = 1
@@ -218,6 +218,18 @@ def _without_weights() -> list[ModuleSetting]:
             )
             for name in [*pools, "LocalResponseNorm"]
         ),
+    ]
+
+
+@hookimpl
+def tersely_dependency_tracers() -> list[DependencyTracerInfo]:
+    """Return the tracer that follows channels on the graph that shrinking cuts."""
+    return [
+        DependencyTracerInfo(
+            name="exported_graph",
+            implementation="tersely.shrinking.tracer:ExportedGraphTracer",
+            summary="Follows channels through the graph of torch.export, as shrink does.",
+        )
     ]
 
 

@@ -82,7 +82,7 @@ TRACER = Kind(
     catalog="tracers",
     hook="tersely_dependency_tracers",
     descriptor=DependencyTracerInfo,
-    family="tersely-shrink",
+    family="tersely",
 )
 
 KINDS = (PRUNER, QUANTIZER, GRANULARITY, LOSS, SCHEDULE, EXPORTER, TRACER)

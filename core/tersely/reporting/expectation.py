@@ -108,7 +108,8 @@ def _ranking_request(target: TargetPlan, setting: PruningSetting) -> str:
     if setting.max_sparse_ratio < 1:
         words.append(f"at most {float(setting.max_sparse_ratio):.4g}")
     if setting.global_group_id is not None:
-        words.append(f"over group {setting.global_group_id}")
+        of = f" of {setting.budget}" if setting.is_counted_small else ""
+        words.append(f"{of} over group {setting.global_group_id}".strip())
     if setting.dependency_group_id is not None:
         words.append(f"as one with {setting.dependency_group_id}")
     return ", ".join(words)
@@ -160,7 +161,7 @@ class DependencyBounds:
 
     def runs(self, target: TargetPlan) -> int:
         """Return in how many runs of blocks the ratio is met apart."""
-        return math.lcm(*(one.internal_metric_block for one in self._members(target)))
+        return math.lcm(*(one.runs for one in self._members(target)))
 
     def _members(self, target: TargetPlan) -> Sequence[PruningSetting]:
         group = target.pruning.dependency_group_id

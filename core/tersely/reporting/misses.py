@@ -83,13 +83,15 @@ def may_have_missed(
 
 
 def shared_group(target: TargetPlan) -> str | int | None:
-    """Return the global group whose budget a target shares, or None.
+    """Return the global group whose budget of elements a target shares, or None.
 
     Args:
         target: a planned target.
     """
     setting = target.setting
     if not isinstance(setting, PruningSetting) or setting.sparse_ratio is None:
+        return None
+    if setting.is_counted_small:  # its ratio is no share of elements
         return None
     return setting.global_group_id
 

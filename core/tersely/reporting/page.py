@@ -44,20 +44,16 @@ def render_page(report: ReportData, *, title: str) -> str:
     masked = [row for row in report.rows if row.sparsity is not None]
     wide = report_plots.is_wide(masked)
     metrics = tabulate_metrics(report.metrics)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment()
     environment.filters.update(
         percent=percent,
         sizes=sizes,
-        breakable=_breakable,
         spell_changes=spell_changes,
         spell_scales=spell_scales,
         spell_count=spell_count,
         share_of_dense=share_of_dense,
     )
-    source = resources.files("tersely.reporting").joinpath("report.html.jinja").read_text("utf-8")
-    return environment.from_string(source).render(
+    return environment.get_template("report.html.jinja").render(
         report=report,
         title=title,
         metrics=metrics,
@@ -72,6 +68,24 @@ def render_page(report: ReportData, *, title: str) -> str:
         ),
         wide=wide,
     )
+
+
+def page_environment() -> jinja2.Environment:
+    """Return where pages are rendered: their templates, their style sheet, and names that break."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(_read),
+    )
+    environment.filters["breakable"] = _breakable
+    environment.globals["style"] = Markup(_read("page.css"))
+    return environment
+
+
+def _read(name: str) -> str:
+    return resources.files("tersely.reporting").joinpath(name).read_text("utf-8")
 
 
 def _breakable(name: str) -> Markup:

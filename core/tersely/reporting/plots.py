@@ -117,6 +117,43 @@ def plot_history(history: Sequence[Moment], *, wide: bool) -> str:
         return _svg(figure, name="history", title="Sparsity over the steps")
 
 
+def plot_pareto(
+    names: Sequence[str],
+    *,
+    costs: Sequence[float],
+    qualities: Sequence[float],
+    best: Sequence[bool],
+    labels: tuple[str, str],
+) -> str:
+    """Draw runs by cost and quality.
+
+    Args:
+        names: of the runs.
+        costs: of each run.
+        qualities: of each run.
+        best: of each run, whether no other one beats it.
+        labels: what cost and quality are.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_MIDDLE, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name, cost, quality, is_best in zip(names, costs, qualities, best, strict=True):
+            fill = _BAR if is_best else "none"
+            axes.plot(cost, quality, "o", color=_BAR, markerfacecolor=fill, markersize=7)
+            axes.annotate(
+                _shorten(name), (cost, quality), xytext=(7, 5), textcoords="offset points"
+            )
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        axes.margins(0.15)
+        axes.grid(linewidth=0.6)
+        _strip(axes)
+        return _svg(figure, name="pareto", title="Runs by cost and quality")
+
+
 def _draw_bars(rows: Sequence[ReportRow]) -> Figure:
     figure = Figure(figsize=(_MIDDLE, 0.7 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()

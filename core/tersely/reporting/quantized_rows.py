@@ -12,9 +12,9 @@ from tersely.contracts.abilities import Ability
 from tersely.contracts.quantized_forward import Simulates
 from tersely.contracts.quantizer import ChoosesPerCall
 from tersely.contracts.target_plan import TargetPlan
-from tersely.planning.algorithms import is_declared
-from tersely.planning.granularity import in_force
 from tersely.planning.plan import Plan
+from tersely.planning.stages.algorithms import is_declared
+from tersely.planning.targets.granularity import in_force
 from tersely.quantization.targets import info_of
 from tersely.registry.registry import registry
 from tersely.reporting.expectation import spell

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget, like_raw
-from tersely.instrument.attaching import replace_class
-from tersely.instrument.classes import (
+from tersely.instrument.folding import Fold
+from tersely.instrument.instruments import Instruments
+from tersely.instrument.masks.masks import ParameterMask
+from tersely.instrument.modules.attaching import replace_class
+from tersely.instrument.modules.classes import (
     instrumented_class,
     instruments_of,
     replace_instruments,
 )
-from tersely.instrument.folding import Fold
-from tersely.instrument.input_scales import ScaleInput, ScaleWeight
-from tersely.instrument.instruments import Instruments
-from tersely.instrument.masks import ParameterMask
-from tersely.instrument.moving_range import Follow
 from tersely.instrument.names import PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
-from tersely.instrument.quantizing import Learned
+from tersely.instrument.scales.input_scales import ScaleInput, ScaleWeight
+from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.quantizing import Learned
 from tersely.instrument.transforms import chain_of, processed, put
-from tersely.planning.classes import ORIGINAL
+from tersely.planning.selecting.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of
 from tersely.quantization.factors import Folding
 from tersely.quantization.folds import fold_for_good

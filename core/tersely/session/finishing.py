@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import attrs
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.attaching import detach_instruments
+from tersely.instrument.modules.attaching import detach_instruments
 from tersely.pruning.mask_buffers import is_kept
 from tersely.quantization.factors import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of
@@ -46,6 +47,10 @@ class Finished:
         """Return the integers of every quantized parameter and buffer."""
         return list(self._integers)
 
+    def making_integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        """Return every quantized parameter and buffer with what returns its integers."""
+        return [(bound, partial(_same, tensor)) for bound, tensor in self._integers]
+
     def remarks(self) -> tuple[str, ...]:
         """Return what a report says of what was in force, as sentences."""
         return self._remarks
@@ -74,3 +79,7 @@ def finish(installation: Installation) -> Finished:
     detach_instruments(installation.attachments, keep=staying)
     norms = {layer: fold.norm for layer, fold in folds.items() if fold.norm is not None}
     return Finished(staying, norms, kept, qparams, integers, remarks)
+
+
+def _same(tensor: IntegerTensor) -> IntegerTensor:
+    return tensor

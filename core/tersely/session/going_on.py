@@ -11,8 +11,8 @@ import torch
 from tersely.contracts.kinds import Method
 from tersely.engine.journal import Journal
 from tersely.engine.saver import Saved
-from tersely.instrument.attaching import detach_instruments
-from tersely.instrument.suspending import snapshot, suspended
+from tersely.instrument.modules.attaching import detach_instruments
+from tersely.instrument.modules.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install
@@ -84,7 +84,8 @@ def shrink_installed(
         )
     if not found.cuts:
         return GoingOn(installation, shrunk)
-    small = _put_on_small_model(installation, found, states, optimizer)
+    counted = example_inputs if installation.context.count is not None else None
+    small = _put_on_small_model(installation, found, states, optimizer, example_inputs=counted)
     return GoingOn(small, shrunk, (record_of(found.cuts, found.undoing, installation.model),))
 
 
@@ -93,6 +94,8 @@ def _put_on_small_model(
     found: Shrinking,
     states: States,
     optimizer: torch.optim.Optimizer | None,
+    *,
+    example_inputs: Any,
 ) -> Installation:
     """Put everything on the cut model anew; an error puts all of it back."""
     model = before.model
@@ -108,7 +111,8 @@ def _put_on_small_model(
         if optimizer is not None:
             cut_optimizer(optimizer, model, cuts)
         detach_instruments(before.attachments)
-        after = install(plan, model, before.context.teacher)
+        teacher = before.context.teacher
+        after = install(plan, model, teacher, example_inputs=example_inputs)
         _restore_small(before, after, small)
         if optimizer is not None:
             for engine in after.engines:

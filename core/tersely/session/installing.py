@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import attrs
 import torch
@@ -14,15 +15,17 @@ from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
-from tersely.instrument.attaching import Attachments, attach_instruments, detach_instruments
-from tersely.instrument.fused import keep_fused_layers_off
-from tersely.instrument.suspending import suspended
+from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
+from tersely.instrument.modules.fused import keep_fused_layers_off
+from tersely.instrument.modules.suspending import suspended
 from tersely.planning.plan import Plan
+from tersely.planning.targets.owners import Owners
 from tersely.quantization.folds import with_folds
 from tersely.quantization.integers import IntegerTensor
 from tersely.session.engines import Engines, make_engines
 from tersely.session.periods import need_all_begun
 from tersely.session.places import Places
+from tersely.session.shrinking import counts_of
 
 
 @attrs.frozen(eq=False)
@@ -77,6 +80,10 @@ class Installation:
 
     def integers(self) -> list[tuple[BoundTarget, IntegerTensor]]:
         """Return the integers of every quantized parameter and buffer."""
+        return [(bound, make()) for bound, make in self.making_integers()]
+
+    def making_integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
+        """Return every quantized parameter and buffer with what computes its integers."""
         return [one for engine in self.engines for one in engine.integers()]
 
     def remarks(self) -> tuple[str, ...]:
@@ -141,21 +148,30 @@ class Installation:
             engine.give_back()
 
 
-def install(plan: Plan, model: nn.Module, teacher: nn.Module | None) -> Installation:
+def install(
+    plan: Plan,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    example_inputs: Any = None,
+    owners: Owners | None = None,
+) -> Installation:
     """Bind a plan to a model and instrument it; an error leaves the model dense.
 
     Args:
         plan: the plan.
         model: the user's model.
         teacher: the teacher of distillation stages, or None.
+        example_inputs: what to run the model with where a budget counts operations, or None.
+        owners: what the plan was made with, if it was just made of this very model.
 
     Raises:
         AttachError: a module cannot be instrumented.
         BrokenPluginError: a plugin cannot be imported.
         PlanError: a stage asks of its algorithm what it cannot do.
     """
-    binding = bind(plan, model)
-    context = Context(model, binding, teacher)
+    binding = bind(plan, model, owners=owners)
+    context = Context(model, binding, teacher, count=counts_of(plan, model, example_inputs))
     engines = make_engines(context)
     wanted = with_folds(wire(binding), binding)
     wanted = engines.quantization.with_padding(wanted, model)

@@ -27,6 +27,7 @@ def prune(
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
     mask: PaddingMask | None = None,
+    example_inputs: Any = None,
 ) -> Session:
     """Prune a model at once and return the session whose masks are in force.
 
@@ -38,6 +39,8 @@ def prune(
         data: batches for algorithms and targets that need calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
         mask: which positions of a batch are data; see `Session.calibrate`.
+        example_inputs: what to run the model with where a ``budget`` counts parameters or
+            operations; see `attach`.
 
     Raises:
         ConfigError: the config list, algorithm or options are wrong.
@@ -45,7 +48,8 @@ def prune(
         SessionError: calibration is needed and no data was given; the model is untouched.
     """
     algorithm = algorithm or registry().pruners.official(DEFAULT_PRUNER)
-    return _run(model, "pruning", _stage(config_list, algorithm, options), data, forward, mask)
+    stage = _stage(config_list, algorithm, options)
+    return _run(model, "pruning", stage, data, forward, mask, example_inputs=example_inputs)
 
 
 def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
@@ -127,8 +131,10 @@ def _run(
     data: Iterable[Any] | None,
     forward: Forward | None,
     mask: PaddingMask | None,
+    *,
+    example_inputs: Any = None,
 ) -> Session:
-    session = attach(model, {method: stage})
+    session = attach(model, {method: stage}, example_inputs=example_inputs)
     try:
         if data is not None:
             session.calibrate(data, forward=forward, mask=mask)

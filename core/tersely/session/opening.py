@@ -19,8 +19,9 @@ from tersely.errors import (
     TerselyError,
 )
 from tersely.json_value import Json
+from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
-from tersely.planning.resolve import plan as make_plan
+from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
 from tersely.shrinking.recorded import cut_again
 from tersely.storage.json_file import check_shape
@@ -44,9 +45,9 @@ def attach(
         model: the user's model; its parameters, names and checkpoints stay as they are.
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
-        example_inputs: what to run the model with where a stage ends with ``shrink`` or says
-            ``dependency_groups: auto``: a tensor, a tuple or list of arguments, or a mapping of
-            keyword arguments.
+        example_inputs: what to run the model with where a stage ends with ``shrink``, says
+            ``dependency_groups: auto``, or has a ``budget`` in parameters or operations: a
+            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
 
     Raises:
         ConfigError: the document is wrong.
@@ -54,13 +55,14 @@ def attach(
         AttachError: a module cannot be instrumented; the model is as it was.
         BrokenPluginError: a plugin the recipe uses cannot be imported.
     """
-    plan = (
-        recipe
-        if isinstance(recipe, Plan)
-        else make_plan(model, recipe, teacher=teacher, example_inputs=example_inputs)
-    )
+    if isinstance(recipe, Plan):
+        plan, owners = recipe, None
+    else:
+        plan, owners = resolve(model, recipe, teacher=teacher, example_inputs=example_inputs)
+        announce(plan)
     _need_targets(plan)
-    return Session(model, plan, teacher=teacher, example_inputs=example_inputs)
+    need_example_to_count(plan, example_inputs)
+    return Session(model, plan, teacher=teacher, example_inputs=example_inputs, owners=owners)
 
 
 def _need_targets(plan: Plan) -> None:

@@ -9,8 +9,8 @@ import attrs
 from torch import nn
 
 from tersely.errors import SessionError
-from tersely.instrument.lost_writes import need_no_lost_writes
-from tersely.planning.selection import Universe
+from tersely.instrument.shown.lost_writes import need_no_lost_writes
+from tersely.planning.selecting.selection import Universe
 
 
 @attrs.frozen(slots=False, eq=False)

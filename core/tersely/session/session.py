@@ -27,10 +27,17 @@ from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
-from tersely.instrument.mask_values import guard_loading
+from tersely.instrument.masks.mask_values import guard_loading
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
-from tersely.pruning.mask_buffers import full_mask, is_kept, masked_share, total_sparsity
+from tersely.planning.targets.owners import Owners
+from tersely.pruning.mask_buffers import (
+    full_mask,
+    is_kept,
+    masked_share,
+    masked_shares,
+    total_sparsity,
+)
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
 from tersely.reporting.description import describe_session, warn_of_misses
@@ -85,6 +92,7 @@ class Session:
         *,
         teacher: nn.Module | None = None,
         example_inputs: Any = None,
+        owners: Owners | None = None,
     ) -> None:
         self.model = model
         self.teacher = teacher
@@ -98,7 +106,9 @@ class Session:
         self._state: State = "attached"
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
-        self._installation = install(plan, model, teacher)
+        self._installation = install(
+            plan, model, teacher, example_inputs=example_inputs, owners=owners
+        )
         self._values: Installation | Finished = self._installation
         self._guard: RemovableHandle | None = guard_loading(model)
 
@@ -665,7 +675,7 @@ class Session:
         self._need_to_export("export")
         source = make_source(
             self.model,
-            self._values.integers(),
+            self._values.making_integers(),
             self.plan.targets,
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,
@@ -796,7 +806,10 @@ class Session:
         yield from self._values.masks()
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
-        shares = [(bound, masked_share(bound, mask)) for bound, mask in self._masks(event)]
+        masks = list(self._masks(event))
+        shares = [
+            (bound, share) for (bound, _), share in zip(masks, masked_shares(masks), strict=True)
+        ]
         self.history.append(
             {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
         )

@@ -13,11 +13,29 @@ from tersely.contracts.calling import call_arguments
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
+from tersely.planning.groups.counted_budgets import is_counted
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import is_kept
 from tersely.shrinking.counting import Counts, count, total
+from tersely.shrinking.removing import CountsShrunk
 from tersely.shrinking.report import Row, Shrunk, Smaller
 from tersely.shrinking.shrink import Shrinking, shrink_module
+
+
+def counts_of(plan: Plan, model: nn.Module, example_inputs: Any) -> CountsShrunk | None:
+    """Return what counts masks where a budget asks for it and the model can be run, or None.
+
+    Args:
+        plan: the plan.
+        model: the model, without instruments.
+        example_inputs: what to run it with, or None.
+
+    Raises:
+        PlanError: the model cannot be exported.
+    """
+    if example_inputs is None or not is_counted(plan):
+        return None
+    return CountsShrunk.of(model, example_inputs)
 
 
 def kept_parameters(masks: Iterable[tuple[BoundTarget, Tensor]]) -> dict[str, Tensor]:

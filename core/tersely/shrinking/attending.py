@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 
+from tersely.engine.cutting import Held
 from tersely.shrinking.flow import Flow, Trace, settle
-from tersely.shrinking.labels import Layer, varying
+from tersely.shrinking.labels import Layer, are_alike, varying
 from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import argument, given, shape_of
 
 
 def trace_attention(trace: Trace, node: Node) -> Flow:
     """Let a head of query, key and value go when all of the head's output goes."""
+    if not trace.has_values:
+        return _tied(trace, node)
     labels = trace.labels
     query, key, value = (trace.tensor(one) for one in given(node)[:3])
     ndim = query.ndim
@@ -47,6 +50,22 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     return Flow(shape, (*outs, *rows, *(() if covered else met)), _constant(node, value, repeats))
 
 
+def _tied(trace: Trace, node: Node) -> Flow:
+    """Tie the channels of query, key and value head by head, or whole heads."""
+    query, key, value = (trace.tensor(one) for one in given(node)[:3])
+    repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
+    channels = [
+        [_repeated(layer, times) for layer in flow.layers if layer.shape[-2] == 1]
+        for flow, times in ((query, 1), (key, repeats), (value, repeats))
+    ]
+    met = [trace.labels.joined(layers) for layers in channels]
+    for other in met[1:]:
+        if met[0] is not None and other is not None and are_alike(met[0], other):
+            trace.labels.tie(met[0], other)
+    out = met[2]
+    return Flow(shape_of(node), () if out is None else (out,))
+
+
 def _masking(trace: Trace, mask: Flow) -> Flow:
     """A mask, or a bias for each head, as it meets the heads."""
     kept = []
@@ -77,3 +96,17 @@ def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
     if repeats > 1 and held.shape[-3] > 1:
         held = held.repeat_interleave(repeats, held.ndim - 3)
     return settle(held)
+
+
+def packed_attention(model: nn.Module) -> Held:
+    """Return what keeps its shape since the forward of an attention module computes with it.
+
+    Args:
+        model: the model.
+    """
+    reason = "torch.nn.MultiheadAttention insists on its width"
+    return {
+        (path, "in_proj_weight"): reason
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
+    }

@@ -51,7 +51,7 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
     inputs = vector(trace, Flow(x.shape, _on(x, channel)), channel)
     if weight.read is None:
         for one in (x, weight):
-            trace.pin(one, "a convolution's weight is computed from the input")
+            trace.doubt(one, "a convolution's weight is computed from the input")
         return Flow(shape)
     transposed = "transpose" in operator_name(node)
     if groups == 1:
@@ -64,7 +64,7 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
     own = outputs.reshape([-1 if d == out_channel else 1 for d in range(len(shape))])
     batch = [layer for layer in x.layers if layer.shape[channel] == 1]
     batch = [x for x in batch if all(x.shape[d] == 1 for d in range(channel, x.ndim))]
-    constant = _constant(trace, node, x, weight, bias, channel)
+    constant = _constant(trace, node, x, weight, bias, channel) if trace.has_values else None
     if constant is not None:
         constant = settle(constant.reshape(own.shape))
     layers = (*batch, own) if bool((own != 0).any()) else tuple(batch)
@@ -92,6 +92,8 @@ def _plain(
     for layer in weight.layers:
         if len(varying(layer)) > 1:
             trace.labels.pin(layer, "its rows and columns are cut together")
+    if not trace.has_values:
+        return outputs
     reader = Reader(
         _name(weight, node),
         weight,
@@ -116,6 +118,8 @@ def _grouped(
 ) -> Layer:
     transposed = "transpose" in operator_name(node)
     per_group = inputs.numel() // groups
+    if not trace.has_values:
+        return _equally(trace, weight, inputs, groups, transposed=transposed)
     if per_group > 1 and not transposed and weight.name is not None:
         return _fibres(trace, node, x, weight, bias, inputs, channel, groups)
     first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
@@ -128,6 +132,23 @@ def _grouped(
     if transposed:
         return own.expand(groups, weight.shape[1]).reshape(-1)
     return first
+
+
+def _equally(trace: Trace, weight: Flow, inputs: Layer, groups: int, *, transposed: bool) -> Layer:
+    """Tie one channel of each group with it; larger groups lose equally many on both sides."""
+    labels = trace.labels
+    first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
+    second = vector(trace, Flow(weight.shape, _only(weight, 1)), 1)
+    outputs = labels.new([groups * second.numel()]) if transposed else first
+    if outputs.numel() == inputs.numel() == groups:
+        labels.tie(outputs, inputs)
+        return outputs
+    if transposed:  # every group has rows of its own, and columns that all groups share
+        labels.tie(outputs.view(groups, -1), second.view(1, -1))
+        labels.tie(inputs, first)
+    for channels in (inputs, outputs):
+        labels.constraints.append(EqualParts(channels.view(groups, -1), may_vanish=False))
+    return outputs
 
 
 def _fibres(

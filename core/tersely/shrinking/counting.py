@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from tersely.instrument.names import PREFIX
 from tersely.shrinking.program import evaluating
+
+Shape = Sequence[int]
 
 
 @attrs.frozen
@@ -77,9 +79,18 @@ def total(counts: Mapping[str, Counts]) -> Counts:
     )
 
 
+def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    count: Callable[..., int] = sdpa_flop_count  # torch does not type it
+    return count(query, key, value)
+
+
+_MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""What torch's counter passes over: it knows the kernels of accelerators."""
+
+
 def _macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
     """Return what each module computes outside of those in it."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
     with evaluating(model), torch.no_grad(), counter:
         model(*args, **kwargs)
     root = type(model).__name__

@@ -109,21 +109,31 @@ class Trace:
         roots: parameter or buffer -> its labels.
         absorbed: what biases take over.
         magnitudes: weight -> the largest magnitude of each kernel, kept while the walk lasts.
+        scored: product of activations, and what is made of it -> the labels that it was summed
+            over; noted without values alone.
         source: values of parameters.
+        has_values: whether values are looked at; without, only what goes together is found.
         is_training: whether constants are those that batch norms make of them in training.
         is_approximate: whether constants go that no bias takes over exactly.
     """
 
     def __init__(
-        self, source: Source, *, is_training: bool = False, is_approximate: bool = False
+        self,
+        source: Source,
+        *,
+        labels: Labels | None = None,
+        is_training: bool = False,
+        is_approximate: bool = False,
     ) -> None:
         self.is_training = is_training
         self.is_approximate = is_approximate
-        self.labels = Labels()
+        self.labels = labels or Labels()
+        self.has_values = labels is None
         self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
         self.roots: dict[str, Flow] = {}
         self.absorbed: list[Absorbed] = []
         self.magnitudes: dict[str | None, Tensor] = {}
+        self.scored: dict[Any, Layer] = {}
         self.source = source
 
     def flow(self, argument: Any) -> Flow | None:
@@ -144,10 +154,15 @@ class Trace:
             layers = tuple(
                 self.labels.new([size if d == dim else 1 for d in range(len(shape))])
                 for dim, size in enumerate(shape)
-                if size > 1
+                if size > 1 and name not in self.labels.unlabelled
             )
             self.roots[name] = Flow(shape, layers, read=lambda: self.source.read(name), name=name)
         return self.roots[name]
+
+    def doubt(self, flow: Flow, reason: str) -> None:
+        """Keep all of a tensor, since it is not known what goes together."""
+        for layer in flow.layers:
+            self.labels.doubt(layer, reason)
 
     def pin(self, flow: Flow, reason: str, dims: tuple[int, ...] | None = None) -> None:
         """Keep all of a tensor, or what varies along dimensions."""

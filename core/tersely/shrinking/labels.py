@@ -67,6 +67,9 @@ class EqualParts:
     may_vanish: bool = True
 
 
+_FEW = 1 << 13
+"""Pairs of labels up to which repetitions are kept."""
+
 Constraint = Whole | Either | Grid | EqualParts
 
 
@@ -77,10 +80,12 @@ class Labels:
         count: labels so far, the pinned label 0 included.
         constraints: in the order in which they were found.
         reasons: label -> why it stays.
+        unlabelled: parameters and buffers of which nothing is labelled.
     """
 
     def __init__(self) -> None:
         self.count = 1
+        self.unlabelled: frozenset[str] = frozenset()
         self.constraints: list[Constraint] = []
         self.reasons: dict[int, str] = {}
         self._ties: list[Tensor] = []
@@ -96,9 +101,11 @@ class Labels:
 
     def tie(self, first: Layer, second: Layer) -> None:
         """Let elements of two layers go together, elementwise after broadcasting."""
-        first, second = _spread([first, second])
+        first, second = spread([first, second])
         pairs = torch.stack([first.reshape(-1), second.reshape(-1)], 1)
-        self._ties.append(torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0))
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        # Sorting out repetitions takes longer than a few of them cost.
+        self._ties.append(torch.unique(pairs, dim=0) if len(pairs) > _FEW else pairs)
 
     def tie_along(self, layer: Layer, dims: Sequence[int]) -> Layer:
         """Let what lies along dimensions go together; return the layer without them (size 1)."""
@@ -117,6 +124,10 @@ class Labels:
             self.reasons.setdefault(label, reason)
         self._ties.append(torch.stack([found, torch.zeros_like(found)], 1))
 
+    def doubt(self, layer: Layer, reason: str) -> None:
+        """Keep elements of which it is not known what they go with, and say why."""
+        self.pin(layer, reason)
+
     def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
         """Return labels (size 1 along dims) that go when everything along the dims goes."""
         moved = [dim for dim in dims if layer.shape[dim] > 1]
@@ -134,9 +145,9 @@ class Labels:
         """Return one layer that stands for several of a tensor; None without any."""
         if len(layers) <= 1:
             return layers[0] if layers else None
-        spread = torch.stack(_spread(layers), -1)
-        joined = self.new(spread.shape[:-1])
-        self.constraints.append(Either(joined.reshape(-1), spread.reshape(-1, spread.shape[-1])))
+        sources = torch.stack(spread(layers), -1)
+        joined = self.new(sources.shape[:-1])
+        self.constraints.append(Either(joined.reshape(-1), sources.reshape(-1, sources.shape[-1])))
         return joined
 
     def components(self) -> Tensor:
@@ -158,12 +169,27 @@ class Labels:
             parent = new
 
 
-def _spread(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers of one tensor, each as large as all together need."""
+def spread(layers: Sequence[Layer]) -> list[Layer]:
+    """Return layers of one tensor, each as large as all together need.
+
+    Args:
+        layers: the layers.
+    """
     ndim = max(layer.ndim for layer in layers)
     padded = [(1,) * (ndim - layer.ndim) + tuple(layer.shape) for layer in layers]
     shape = [max(sizes) for sizes in zip(*padded, strict=True)]
     return [layer.expand(shape) for layer in layers]
+
+
+def are_alike(first: Layer, second: Layer) -> bool:
+    """Tell whether two layers have as many positions along the last dimension, or one of them one.
+
+    Args:
+        first: a layer.
+        second: another.
+    """
+    sizes = {first.shape[-1], second.shape[-1]}
+    return len(sizes - {1}) <= 1
 
 
 def varying(layer: Layer) -> tuple[int, ...]:

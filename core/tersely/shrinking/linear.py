@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, aligned, settle
-from tersely.shrinking.labels import Layer, varying
+from tersely.shrinking.labels import Layer, are_alike, varying
 from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import argument, given, operator_name, shape_of
 from tersely.shrinking.reading import Reader, largest, read_positions, values_along, vector
@@ -31,7 +31,7 @@ def trace_product(trace: Trace, node: Node) -> Flow:
         if min(first.ndim, second.ndim) > 1:
             return _activations(trace, node, first, second)
     for flow in flows:
-        trace.pin(flow, f"there is no rule for {name} of these operands")
+        trace.doubt(flow, f"there is no rule for {name} of these operands")
     return Flow(shape_of(node))
 
 
@@ -49,21 +49,24 @@ def _linear(
     positions = vector(trace, x, x.ndim - 1)
     trace.labels.tie(positions, _own(trace, weight, columns))
     outputs = _own(trace, weight, rows)
-    values = weight.values()
-    values = values if rows == 0 else values.T
-    held = values_along(x, x.ndim - 1)
-    zeros = largest(values, 0) == 0
-    reader = Reader(_reader_name(weight, node), weight, bias, values.double, zeros, sees_alike=True)
-    read_positions(trace, reader, positions, held)
+    constant = None
+    shape = shape_of(node)
+    if trace.has_values:
+        values = weight.values()
+        values = values if rows == 0 else values.T
+        held = values_along(x, x.ndim - 1)
+        zeros = largest(values, 0) == 0
+        what = _reader_name(weight, node)
+        reader = Reader(what, weight, bias, values.double, zeros, sees_alike=True)
+        read_positions(trace, reader, positions, held)
+        constant = _linear_constant(values, held, bias, len(shape))
     if bias is not None:
         if bias.ndim > 1:
             trace.pin(bias, "it is added to a product")
         trace.labels.tie(outputs, _own(trace, bias, bias.ndim - 1))
-    shape = shape_of(node)
     passing = [layer for layer in x.layers if layer.shape[-1] == 1]
     own = outputs.reshape((1,) * (len(shape) - 1) + (-1,))
     layers = [*passing, own] if bool((own != 0).any()) else passing
-    constant = _linear_constant(values, held, bias, len(shape))
     return Flow(shape, tuple(layers), constant)
 
 
@@ -93,6 +96,8 @@ def _activations(trace: Trace, node: Node, first: Flow, second: Flow) -> Flow:
     """Multiply activations: dimensions before the last two meet elementwise (heads)."""
     shape = shape_of(node)
     ndim = len(shape)
+    if not trace.has_values:
+        return _tied(trace, node, first, second, shape)
     for flow, dim in ((first, first.ndim - 1), (second, second.ndim - 2)):
         trace.pin(Flow(flow.shape, _single(flow, dim)), "a product of activations sums over it")
     left = _batched(trace, first, ndim, ndim - 1)
@@ -101,6 +106,24 @@ def _activations(trace: Trace, node: Node, first: Flow, second: Flow) -> Flow:
     outer_left = [x for x in left.layers if x.shape[-2] > 1]
     outer_right = [x for x in right.layers if x.shape[-1] > 1]
     return Flow(shape, (*sums, *outer_left, *outer_right), _product_constant(first, second, ndim))
+
+
+def _tied(trace: Trace, node: Node, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:
+    """Tie what is summed over on both sides; what a score was summed over also to its values."""
+    ndim = len(shape)
+    left, right = ([aligned(layer, ndim) for layer in flow.layers] for flow in (first, second))
+    summed = trace.labels.joined([layer for layer in left if layer.shape[-2] == 1])
+    other = trace.labels.joined([layer for layer in right if layer.shape[-1] == 1])
+    if summed is not None and other is not None:
+        trace.labels.tie(summed, other.transpose(-1, -2))
+        trace.scored[node] = summed
+    values = trace.labels.joined([layer for layer in right if layer.shape[-2] == 1])
+    scored = trace.scored.get(given(node)[0])
+    if values is not None and scored is not None and are_alike(scored, values):
+        trace.labels.tie(scored, values)
+    rows = [layer for layer in left if layer.shape[-2] > 1]
+    columns = [] if values is None else [values]
+    return Flow(shape, (*(x for x in rows if x.shape[-1] == 1), *columns))
 
 
 def _single(flow: Flow, dim: int) -> tuple[Layer, ...]:

@@ -77,6 +77,8 @@ def _reduced_dims(node: Node, ndim: int) -> tuple[list[int], bool]:
 def trace_along(trace: Trace, node: Node) -> Flow:
     """Mix along one dimension, which stays."""
     x = trace.tensor(given(node)[0])
+    if not trace.has_values:
+        return Flow(x.shape, x.layers)
     dim = int(argument(node, 1, "dim")) % x.ndim
     return Flow(x.shape, passed(trace, node, x, [dim], f"{operator_name(node)} mixes them"))
 
@@ -108,6 +110,8 @@ def trace_embedding(trace: Trace, node: Node) -> Flow:
     trace.pin(weight, "rows are looked up by the input", (0,))
     own = [layer for layer in weight.layers if varying(layer) == (1,)]
     layers = tuple(layer.reshape((1,) * (len(shape) - 1) + (-1,)) for layer in own)
+    if not trace.has_values:
+        return Flow(shape, layers)
     values = weight.values()
     same = (values == values[:1]).all(0)
     held = torch.where(same, values[0].to(torch.float64), torch.nan)
@@ -117,6 +121,8 @@ def trace_embedding(trace: Trace, node: Node) -> Flow:
 def trace_creator(trace: Trace, node: Node) -> Flow:
     """Make a tensor of one value: it fits whatever size is asked for."""
     shape = shape_of(node)
+    if not trace.has_values:
+        return Flow(shape)
     layers: list[Layer] = [
         trace.labels.new([size if d == dim else 1 for d in range(len(shape))])
         for dim, size in enumerate(shape)
@@ -135,7 +141,7 @@ def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Keep all that an operator without a rule reads."""
     flows = [flow for one in arguments(node) if (flow := trace.flow(one)) is not None]
     for flow in flows:
-        trace.pin(flow, f"there is no rule for the operator {operator_name(node)}")
+        trace.doubt(flow, f"there is no rule for the operator {operator_name(node)}")
     values = node.meta.get("val")
     if isinstance(values, list | tuple):
         return tuple(Flow(tuple(v.shape)) if isinstance(v, Tensor) else Flow(()) for v in values)

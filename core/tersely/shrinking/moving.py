@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, arguments, call, settle
-from tersely.shrinking.labels import EqualParts, Grid, Layer, reduced, varying
+from tersely.shrinking.labels import EqualParts, Layer, reduced, varying
 from tersely.shrinking.program import given, operator_name, shape_of
+from tersely.shrinking.ties import Ties
+from tersely.shrinking.tying import beside, keep_grids, tie_moved
 
 NAMES = frozenset(
     [
@@ -112,6 +114,8 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         if one not in flows
     }
     columns = _columns(trace, list(flows.values()))
+    if isinstance(trace.labels, Ties):
+        tie_moved(trace, trace.labels, node, columns)
     runs = []
     for column in columns:
         layers = {
@@ -121,9 +125,11 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         first = column[0]
         if "pad" in operator_name(node) and all(first.shape[d] == 1 for d in _padded(node)):
             runs.append([first])  # a border is no channel of its own
+        elif (together := beside(trace, node, column)) is not None:
+            runs.append([together])
         else:
             runs.append(_outputs(run_on(node, {**others, **layers})))
-    known = {one: flow.known() for one, flow in flows.items()}
+    known = {one: flow.known() for one, flow in flows.items()} if trace.has_values else {}
     constants: list[Tensor] = []
     if not all(bool(value.isnan().all()) for value in known.values()):
         constants = _outputs(
@@ -137,9 +143,7 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     for i, value in enumerate(values if several else [values]):
         own = tuple(reduced(run[i]) for run in runs)
         own = tuple(layer for layer in own if bool((layer != 0).any()))
-        for layer in own:
-            if len(varying(layer)) > 1:
-                trace.labels.constraints.append(Grid(layer))
+        keep_grids(trace, [column[0] for column in columns] if len(flows) == 1 else [], own)
         constant = settle(constants[i]) if constants else None
         read = _reader(node, flows, others, i if several else None)
         made.append(Flow(tuple(value.shape), own, constant, read))
@@ -166,6 +170,8 @@ def _columns(trace: Trace, flows: Sequence[Flow]) -> list[list[Layer]]:
     """Return lists of one layer for each operand: one list, or several when all have as many."""
     if len(flows) == 1:
         return [[layer] for layer in flows[0].layers]
+    if isinstance(trace.labels, Ties):
+        return trace.labels.columns([x.shape for x in flows], [x.layers for x in flows])
     alike = {tuple(varying(layer) for layer in flow.layers) for flow in flows}
     if len(alike) == 1 and len(flows[0].layers) > 1:
         return [list(column) for column in zip(*(flow.layers for flow in flows), strict=True)]

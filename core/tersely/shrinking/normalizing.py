@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.flow import Flow, Trace, settle
+from tersely.shrinking.labels import EqualParts, varying
 from tersely.shrinking.moving import passed
 from tersely.shrinking.pointwise import tie_operands
 from tersely.shrinking.program import given, operator_name
@@ -35,6 +36,9 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     x = trace.tensor(given(node)[0])
     shape = x.shape
     if "layer_norm" in name or name == "rms_norm":
+        if not trace.has_values:
+            result = _scaled(trace, node, x, name)
+            return (result, Flow(()), Flow(())) if name.startswith("native") else result
         dims = range(x.ndim - len(given(node)[1]), x.ndim)
         layers = passed(trace, node, x, list(dims), f"{name} mixes all of them")
         for one in given(node)[2:]:
@@ -56,9 +60,15 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         layers = tuple(layer.reshape(size) for layer in flow.layers)
         operands.append(Flow(tuple(size), layers))
     layers = tie_operands(trace, operands, shape, name)
-    result = Flow(shape, layers, _constant(trace, node, x, channel))
+    result = Flow(shape, layers, _constant(trace, node, x, channel) if trace.has_values else None)
     is_several = isinstance(node.meta["val"], list | tuple)
     return (result, Flow((0,)), Flow((0,))) if is_several else result
+
+
+def _scaled(trace: Trace, node: Node, x: Flow, name: str) -> Flow:
+    """Tie what is normalized with its scale and shift, whatever else it is mixed with."""
+    scales = [flow for one in given(node)[2:] if (flow := trace.flow(one)) is not None]
+    return Flow(x.shape, tie_operands(trace, [x, *scales], x.shape, name))
 
 
 def groups_of(node: Node) -> int:
@@ -77,6 +87,11 @@ def _grouped(trace: Trace, x: Flow, groups: int) -> Flow:
     for layer in x.layers:
         if layer.shape[1] > 1:
             split = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
+            if not trace.has_values:
+                if varying(layer) == (1,) and groups < layer.shape[1]:
+                    trace.labels.constraints.append(EqualParts(layer.reshape(groups, -1)))
+                layers.append(layer)
+                continue
             tied = trace.labels.tie_along(split, [2])
             layers.append(tied.expand(split.shape).flatten(1, 2))
         else:

@@ -81,7 +81,8 @@ def trace_pointwise(trace: Trace, node: Node) -> Flow:
     inputs = arguments(node)
     flows = [flow for one in inputs if (flow := trace.flow(one)) is not None]
     layers = tie_operands(trace, flows, shape, operator_name(node))
-    return Flow(shape, layers, _constant(trace, node, inputs), _reader(trace, node, inputs, shape))
+    constant = _constant(trace, node, inputs) if trace.has_values else None
+    return Flow(shape, layers, constant, _reader(trace, node, inputs, shape))
 
 
 def tie_operands(

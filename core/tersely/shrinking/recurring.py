@@ -37,7 +37,7 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
     values = node.meta["val"]
     if len(weights) != step * depth * directions or weights[1].shape[0] != gates * hidden:
         for flow in (x, *weights):
-            trace.pin(flow, f"{name} with a projection has no rule")
+            trace.doubt(flow, f"{name} with a projection has no rule")
         return tuple(Flow(tuple(v.shape)) for v in values)
     reads = vector(trace, x, x.ndim - 1)
     for layer in x.layers:
@@ -56,10 +56,12 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
                 trace.labels.tie(unit, state) if state is not None else trace.labels.pin(
                     unit, f"{name} starts from a state that cannot be cut"
                 )
-            quiet = _is_quiet(own, gates, hidden, name)
-            for _, at_zero in start_at:
-                quiet = quiet & at_zero
-            _keep_read(trace, own, unit, quiet, name)
+            quiet = torch.zeros(hidden, dtype=torch.bool)
+            if trace.has_values:
+                quiet = _is_quiet(own, gates, hidden, name)
+                for _, at_zero in start_at:
+                    quiet = quiet & at_zero
+                _keep_read(trace, own, unit, quiet, name)
             units.append(unit)
             outputs.append(unit)
             constants.append(torch.where(quiet, 0.0, torch.nan).double())
@@ -80,9 +82,10 @@ def _unit(
     first, second = own[0], own[1]
     columns = vector(trace, Flow(first.shape, _only(first, 1)), 1)
     trace.labels.tie(columns, reads)
-    free = (held == 0) | ~first.values().any(0)
-    if not bool(free.all()):
-        trace.labels.pin(columns[~free], f"{name} reads values there that depend on the input")
+    if trace.has_values:
+        free = (held == 0) | ~first.values().any(0)
+        why = f"{name} reads values there that depend on the input"
+        trace.labels.pin(columns[~free], why)
     unit = vector(trace, Flow(second.shape, _only(second, 1)), 1)
     rows = [vector(trace, Flow(flow.shape, _only(flow, 0)), 0) for flow in own]
     for row in rows:

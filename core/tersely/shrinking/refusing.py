@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from tersely.document.recipe import Stage
 from tersely.errors import SessionError
-from tersely.instrument.classes import is_sharded
+from tersely.instrument.modules.classes import is_sharded
 
 
 def need_plain_model(model: nn.Module) -> None:

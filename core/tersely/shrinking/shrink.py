@@ -18,6 +18,7 @@ from tersely.shrinking.apply import (
     follow_literals,
     follow_sizes,
 )
+from tersely.shrinking.attending import packed_attention
 from tersely.shrinking.cuts import cuts_of
 from tersely.shrinking.failing import Failure, failure_of_error, failure_of_mismatch
 from tersely.shrinking.flow import Trace
@@ -98,13 +99,14 @@ def shrink_module(
         program,
         parameters={node: names[id(tensors[name])] for node, name in program.parameters.items()},
     )
+    held = {**packed_attention(model), **(held or {})}
     inputs = [(args, kwargs), random_inputs((args, kwargs), seed=0)]
     pinned: dict[int, str] = {}
     skipped: set[str] = set()
     before: list[list[Tensor]] = []
     in_float64 = False
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source, held=held or {}, is_approximate=approximate)
+        trace = walk(program, source, held=held, is_approximate=approximate)
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")

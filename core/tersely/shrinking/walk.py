@@ -13,6 +13,8 @@ from tersely.engine.cutting import Held
 from tersely.shrinking.attending import trace_attention
 from tersely.shrinking.convolution import NAME, trace_convolution
 from tersely.shrinking.flow import Flow, Source, Trace, arguments
+from tersely.shrinking.gating import trace_glu
+from tersely.shrinking.labels import Labels
 from tersely.shrinking.linear import NAMES as PRODUCTS
 from tersely.shrinking.linear import trace_product
 from tersely.shrinking.mixing import (
@@ -47,6 +49,7 @@ def walk(
     source: Source,
     *,
     held: Held | None = None,
+    labels: Labels | None = None,
     is_training: bool = False,
     is_approximate: bool = False,
 ) -> Trace:
@@ -56,10 +59,12 @@ def walk(
         program: the program.
         source: values of its parameters.
         held: what keeps its shape, and why.
+        labels: where to collect what goes together, without looking at values; usual: labels of
+            what can be removed.
         is_training: whether constants are those that batch norms make of them in training.
         is_approximate: whether constants go that no bias takes over exactly.
     """
-    trace = Trace(source, is_training=is_training, is_approximate=is_approximate)
+    trace = Trace(source, labels=labels, is_training=is_training, is_approximate=is_approximate)
     for node in program.nodes:
         if node.op == "placeholder":
             trace.flows[node] = _placeholder(trace, program, node)
@@ -120,8 +125,19 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     if isinstance(node.meta.get("val"), Tensor | list | tuple):
         for is_served, rule in RULES:
             if is_served(trace, node):
-                return rule(trace, node)
+                found = rule(trace, node)
+                _pass_scores(trace, node)
+                return found
     return trace_unknown(trace, node)
+
+
+def _pass_scores(trace: Trace, node: Node) -> None:
+    """Scores that are scaled, masked or normalized are scores of the same product."""
+    if node in trace.scored:
+        return
+    for one in arguments(node):
+        if one in trace.scored and shape_of(one) == shape_of(node):
+            trace.scored[node] = trace.scored[one]
 
 
 def _named(names: Container[str]) -> Callable[[Trace, Node], bool]:
@@ -154,6 +170,7 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (lambda trace, node: NAME.match(operator_name(node)) is not None, trace_convolution),
     (_named(["scaled_dot_product_attention"]), trace_attention),
     (lambda trace, node: is_recurrent(node), trace_recurrent),
+    (_named(["glu"]), trace_glu),
     (_named(NORMS), trace_norm),
     (_named(["embedding"]), trace_embedding),
     (_is_reduction, trace_reduction),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tersely.document.path import spell_path
-from tersely.document.schema import offline_validator
+from tersely.document.schemas.schema import offline_validator
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 

@@ -15,7 +15,7 @@ from jsonschema.exceptions import SchemaError
 
 from tersely.errors import TerselyError
 from tersely.json_value import Json
-from tersely.planning.algorithms import make_pruner, make_quantizer
+from tersely.planning.stages.algorithms import make_pruner, make_quantizer
 from tersely.registry.catalog import Catalog
 from tersely.registry.descriptors import Descriptor
 from tersely.registry.hookspecs import ENTRY_POINT_GROUP

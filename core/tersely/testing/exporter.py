@@ -128,7 +128,8 @@ def _sessions() -> Iterator[tuple[str, Session]]:
 
 def _session(targets: list[str], entry: Mapping[str, Json]) -> Session:
     generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 32)).eval()
+    # Some formats have blocks of 32 along the inputs.
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))

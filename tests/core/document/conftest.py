@@ -4,8 +4,8 @@ import pytest
 
 import tersely
 from tersely.document.load import parse_config_list
+from tersely.document.reading.yaml_text import read_yaml
 from tersely.document.validate import find_problems
-from tersely.document.yaml_text import read_yaml
 from tersely.registry import registry as registry_module
 from tersely.registry.descriptors import ExporterInfo, ScheduleInfo
 from tersely.registry.registry import Registry

@@ -5,13 +5,13 @@ import random
 import pytest
 
 from tersely import ConfigError, load_recipe, migrate
-from tersely.document.alike import check_by_likeness
-from tersely.document.json_text import read_json
-from tersely.document.mismatch import mismatch_of
-from tersely.document.python_data import read_python
-from tersely.document.schema import composed_schema, validator
-from tersely.document.translate import translate
-from tersely.document.yaml_text import read_yaml
+from tersely.document.messages.translate import translate
+from tersely.document.reading.json_text import read_json
+from tersely.document.reading.python_data import read_python
+from tersely.document.reading.yaml_text import read_yaml
+from tersely.document.schemas.alike import check_by_likeness
+from tersely.document.schemas.mismatch import mismatch_of
+from tersely.document.schemas.schema import composed_schema, validator
 
 LEVEL = {"algorithm": "level", "config_list": [{"op_types": ["Linear"], "sparse_ratio": 0.5}]}
 

@@ -8,7 +8,7 @@ from messages import found
 from tersely import __version__
 from tersely.cli import main as main_module
 from tersely.cli.main import COMMANDS, main
-from tersely.document.schema import schema
+from tersely.document.schemas.schema import schema
 
 GOOD = "pruning: {algorithm: level, config_list: [{op_types: [Linear]}]}\n"
 BAD = "pruning:\n  algorithm: level\n  config_list:\n  - op_types: Linear\n    sparse_ratio: 50\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.document.excerpt import excerpt
+from tersely.document.reading.excerpt import excerpt
 
 
 @pytest.mark.parametrize(

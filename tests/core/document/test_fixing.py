@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tersely.cli.main import main
-from tersely.document.fixing import fix_text
-from tersely.document.json_text import read_json
+from tersely.document.messages.fixing import fix_text
+from tersely.document.reading.json_text import read_json
+from tersely.document.reading.yaml_text import read_yaml
 from tersely.document.validate import find_problems
-from tersely.document.yaml_text import read_yaml
 from tersely.errors import Fix
 
 

@@ -4,8 +4,8 @@ import pytest
 from messages import found
 
 from tersely import ConfigError
-from tersely.document.json_text import read_json
-from tersely.document.positions import Mark
+from tersely.document.reading.json_text import read_json
+from tersely.document.reading.positions import Mark
 
 
 def refusal(text):

@@ -8,7 +8,7 @@ import tersely
 from tersely.document.load import load_recipe
 from tersely.document.presets import _presets
 from tersely.document.recipe import Stage
-from tersely.document.spec import spec_directory
+from tersely.document.schemas.spec import spec_directory
 
 NAMES = ["w8a8", "w8a8_dynamic", "w4a16", "w4a8_dynamic", "fp8"]
 RUNTIMES = ["onnxruntime", "openvino", "vllm", "executorch"]

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tersely
-from tersely.document.json_text import read_json
 from tersely.document.load import load_recipe, parse_config_list
+from tersely.document.reading.json_text import read_json
+from tersely.document.reading.yaml_text import read_yaml
 from tersely.document.recipe import Recipe
-from tersely.document.yaml_text import read_yaml
 
 KEYS = st.sampled_from(
     [

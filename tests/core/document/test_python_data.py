@@ -9,7 +9,7 @@ import pytest
 from messages import found
 
 from tersely import ConfigError
-from tersely.document.python_data import read_python
+from tersely.document.reading.python_data import read_python
 
 
 class Linear:

@@ -6,8 +6,8 @@ import jsonschema
 import pytest
 
 import tersely
-from tersely.document.schema import KINDS, composed_schema, schema
-from tersely.document.spec import read_schema, spec_directory
+from tersely.document.schemas.schema import KINDS, composed_schema, schema
+from tersely.document.schemas.spec import read_schema, spec_directory
 
 
 @pytest.mark.parametrize("name", ["config_list", "recipe", "job"])

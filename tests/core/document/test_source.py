@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tersely import ConfigError
-from tersely.document.positions import Mark
-from tersely.document.source import read_document, read_file
+from tersely.document.reading.positions import Mark
+from tersely.document.reading.source import read_document, read_file
 
 
 def refusal(path):

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tersely.document import yaml_nodes
-from tersely.document.yaml_text import read_yaml
+from tersely.document.reading import yaml_nodes
+from tersely.document.reading.yaml_text import read_yaml
 from tersely.errors import ConfigError
 
 two_loaders = pytest.mark.skipif(

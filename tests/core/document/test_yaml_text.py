@@ -6,8 +6,8 @@ import pytest
 from messages import found
 
 from tersely import ConfigError
-from tersely.document.positions import Mark
-from tersely.document.yaml_text import read_yaml
+from tersely.document.reading.positions import Mark
+from tersely.document.reading.yaml_text import read_yaml
 
 
 def problems(text):

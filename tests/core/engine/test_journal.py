@@ -8,7 +8,7 @@ from torch import nn
 
 import tersely
 from tersely.engine.journal import Journal
-from tersely.instrument.classes import instruments_of
+from tersely.instrument.modules.classes import instruments_of
 
 TOY = {
     "pruning": {

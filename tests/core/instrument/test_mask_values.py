@@ -81,3 +81,28 @@ def test_after_detaching_a_model_loads_whatever_its_user_likes(net, session):
 
 def test_a_finalized_model_keeps_no_hook(net, session):
     assert not session.finalize()._load_state_dict_pre_hooks
+
+
+def test_a_copy_whose_masks_were_averaged_in_place_does_not_compute(net, session):
+    twin = copy.deepcopy(net)
+    x = torch.randn(2, 6)
+    twin(x)
+    twin.first._buffers["_tersely_weight_mask"].mul_(0.9)
+    with pytest.raises(tersely.SessionFileError, match=r"first\.weight holds 0\.9"):
+        twin(x)
+
+
+def test_a_copy_computes_again_once_its_masks_are_whole(net, session):
+    twin, x = copy.deepcopy(net), torch.randn(2, 6)
+    mask = twin.first._buffers["_tersely_weight_mask"]
+    mask.mul_(0.9)
+    with pytest.raises(tersely.SessionFileError):
+        twin(x)
+    mask.copy_(net.first._buffers["_tersely_weight_mask"])
+    assert torch.equal(twin(x), net(x))
+
+
+def test_a_mask_in_half_precision_may_hold_the_offset_as_it_is_rounded_there(net, prune):
+    entry = {"op_names": ["first"], "sparse_ratio": 0.5, "apply_method": "add"}
+    prune(net, {**entry, "mask_value": -1001.3})
+    assert net.bfloat16()(torch.randn(2, 6).bfloat16()).isfinite().all()

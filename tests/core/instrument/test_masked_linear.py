@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tersely.instrument.masked_linear import BLOCK
+from tersely.instrument.masks.masked_linear import BLOCK
 
 MASK = "_tersely_weight_mask"
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

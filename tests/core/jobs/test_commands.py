@@ -170,6 +170,41 @@ def test_run_runs_a_job_and_report_shows_it_again(
     assert capsys.readouterr().out in ran
 
 
+def test_finished_runs_are_compared(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, page = tmp_path / "first", tmp_path / "second", tmp_path / "compared.html"
+    status("run", workshop.file, "--output", first)
+    quarter = {"op_names": ["0"], "sparse_ratio": 0.25}
+    workshop.write(recipe={"pruning": {"algorithm": "toy", "config_list": [quarter]}})
+    status("run", workshop.file, "--output", second)
+    capsys.readouterr()
+
+    assert status("compare", first, second, "--html", page) == 0
+
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[1].split()[1::2] == ["measure", "first", "second"]
+    assert {"- sparse_ratio: 0.5", "+ sparse_ratio: 0.25"} <= {
+        " ".join(line.split()) for line in shown.out.splitlines()
+    }
+    assert shown.err == f"wrote {page}\n"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_run_is_not_compared_with_itself(
+    workshop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("compare", workshop.output, workshop.output) == 2
+    assert "is given twice; compare different runs" in capsys.readouterr().err
+
+
+def test_what_is_no_run_cannot_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("compare", tmp_path / "a", tmp_path / "b") == 1
+    assert "does not exist; give the output folder of a finished" in capsys.readouterr().err
+
+
 def test_run_writes_where_it_is_told(workshop: Any, tmp_path: Path) -> None:
     assert status("run", workshop.file, "--output", tmp_path / "other") == 0
 

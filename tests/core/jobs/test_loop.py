@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tersely.document.spec import read_schema
+from tersely.document.schemas.spec import read_schema
 from tersely.jobs.losses import LOSSES, TaskLoss
 from tersely.jobs.optimizing import OPTIMIZERS, factor_at
 

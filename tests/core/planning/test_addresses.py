@@ -3,9 +3,9 @@
 import pytest
 from torch import nn
 
-from tersely.planning.addresses import Address, parse_address, twin
-from tersely.planning.classes import ORIGINAL, is_type, original_class
-from tersely.planning.signature import signature_of
+from tersely.planning.selecting.classes import ORIGINAL, is_type, original_class
+from tersely.planning.targets.addresses import Address, parse_address, twin
+from tersely.planning.targets.signature import signature_of
 
 
 @pytest.mark.parametrize(

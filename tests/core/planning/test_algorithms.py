@@ -10,7 +10,7 @@ import torch
 import tersely
 from tersely import contracts
 from tersely.contracts.ability_names import PRUNER_ABILITIES, QUANTIZER_ABILITIES
-from tersely.planning.algorithms import (
+from tersely.planning.stages.algorithms import (
     PluginWarning,
     is_declared,
     make_pruner,

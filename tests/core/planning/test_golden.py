@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import tersely
-from tersely.planning.addresses import twin
+from tersely.planning.targets.addresses import twin
 
 MODULES = {
     "Linear": lambda: nn.Linear(4, 4),

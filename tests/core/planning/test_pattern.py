@@ -4,7 +4,7 @@ import pytest
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
-from tersely.planning.pattern import pattern_problems
+from tersely.planning.targets.pattern import pattern_problems
 
 TWO_OF_FOUR = Blocks((1, 1), scope=(1, 4), keep=2)
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from tersely import PlanError
-from tersely.planning import patterns
-from tersely.planning.patterns import is_quick, matches
+from tersely.planning.selecting import patterns
+from tersely.planning.selecting.patterns import is_quick, matches
 
 NAMES = ["", "fc", "fc10", "layer.1.fc", "layer.1.layer.2.fc", "encoder.0.attn.q_proj", "aaab"]
 

@@ -8,7 +8,7 @@ from torch import nn
 import tersely
 from tersely.contracts.target_plan import Origin
 from tersely.planning.remarks import Shadowed
-from tersely.planning.shadows import Shadows
+from tersely.planning.stages.shadows import Shadows
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

@@ -122,7 +122,6 @@ def test_a_missing_family_is_named_with_the_command_that_installs_it(load):
         ("losses", "a loss", "tersely-distillation"),
         ("schedules", "a schedule", "tersely-pruning"),
         ("exporters", "an exporter", "tersely-export"),
-        ("tracers", "a tracer", "tersely-shrink"),
     ],
 )
 def test_each_kind_names_its_own_family(load, catalog, kind, family):

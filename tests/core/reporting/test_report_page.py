@@ -1,17 +1,15 @@
 """The HTML page: whole, self-contained, escaped, and readable for one target or thousands."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pytest
+from pages import Balance
 
 from tersely.reporting.report import Report
 from tersely.reporting.rows import Moment, Remark, ReportRow
-
-VOID = {"meta", "br", "wbr", "use", "path", "img", "link", "input"}
 
 
 def row(number: int = 0, **changes: Any) -> ReportRow:
@@ -50,30 +48,6 @@ FULL = Report(
 def page(report: Report, folder: Path, **options: Any) -> str:
     report.to_html(folder / "report.html", **options)
     return (folder / "report.html").read_text(encoding="utf-8")
-
-
-class Balance(HTMLParser):
-    """Notes the ids, and the tags that are closed in another order than they were opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.crossed: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.ids += [value for name, value in attributes if name == "id" and value]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.ids += [value for name, value in attributes if name == "id" and value]
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in VOID:
-            return
-        if not self.open or self.open.pop() != tag:
-            self.crossed.append(tag)
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(tmp_path: Path) -> None:

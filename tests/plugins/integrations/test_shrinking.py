@@ -47,10 +47,10 @@ def heads(kept, width=6, count=4):
     return keep(count, kept).repeat_interleave(width)
 
 
-def shrunk(model, kept, **inputs):
+def shrunk(model, kept, *, tolerance=1e-12, **inputs):
     found = shrink_module(model.eval(), (), inputs, kept)
     assert found.stays == ()
-    assert found.error < 1e-12
+    assert found.error < tolerance
     return found
 
 
@@ -110,3 +110,45 @@ def test_t5_loses_heads_with_their_position_biases(transformers):
     attention = model.encoder.block[0].layer[0].SelfAttention
     assert attention.relative_attention_bias.weight.shape == (32, 3)
     assert attention.o.weight.shape == (24, 18)
+
+
+@pytest.mark.slow
+def test_whisper_loses_heads_and_hidden_units(transformers):
+    config = transformers.WhisperConfig(
+        vocab_size=50,
+        d_model=24,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=40,
+        decoder_ffn_dim=40,
+        num_mel_bins=8,
+        max_source_positions=11,
+        max_target_positions=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    model = transformers.WhisperForConditionalGeneration(config)
+    kept = rows(model, ["q_proj", "k_proj", "v_proj"], heads([0, 3]))
+    kept |= rows(model, ["fc1"], half(40))
+    features = torch.randn(1, 8, 22, generator=torch.Generator().manual_seed(0))
+    shrunk(model, kept, input_features=features, decoder_input_ids=WORDS[:1], use_cache=False)
+    layer = model.model.decoder.layers[0]
+    assert layer.encoder_attn.out_proj.weight.shape == (24, 12)
+    assert layer.fc2.weight.shape == (24, 20)
+
+
+@pytest.mark.slow
+def test_mixtral_loses_key_value_groups(transformers):
+    config = transformers.MixtralConfig(
+        **SMALL, intermediate_size=40, num_key_value_heads=2, num_local_experts=3
+    )
+    model = transformers.MixtralForCausalLM(config)
+    kept = rows(model, ["q_proj"], heads([0, 1]))
+    kept |= rows(model, ["k_proj", "v_proj"], heads([0], count=2))
+    # torch has no grouped product of matrices in float64, so the model's own float32 is compared.
+    shrunk(model, kept, tolerance=1e-6, input_ids=WORDS, use_cache=False)
+    assert model.model.layers[0].self_attn.o_proj.weight.shape == (24, 12)

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torch_pruning
 from torch import nn
 from torch.nn import functional
 
@@ -133,7 +132,7 @@ def test_members_of_a_group_lose_the_same_channels(image):
     }
 
 
-def test_what_torch_pruning_cuts_out_is_what_was_masked(image):
+def test_what_was_masked_is_what_shrink_cuts_out(image):
     given = [
         {"op_types": ["Conv2d", "Linear"], "exclude_op_names": ["head"], "sparse_ratio": 0.5},
         *map(
@@ -141,19 +140,16 @@ def test_what_torch_pruning_cuts_out_is_what_was_masked(image):
             [("stem", "stem_norm"), ("inner", "inner_norm"), ("outer", "outer_norm")],
         ),
     ]
-    dense = randomized(Residual())
-    small = copy.deepcopy(dense)
+    small = randomized(Residual())
+    config_list = tersely.auto_dependency_groups(small, given, image)
+    session = tersely.prune(small, config_list, algorithm="l1_norm")
+    masked = small(image)
 
-    finished, masked = prune(dense, given, image)
-    graph = torch_pruning.DependencyGraph().build_dependency(small, image)
-    for name in ("stem", "inner", "expand", "down"):
-        layer = small.get_submodule(name)
-        cut = graph.get_pruner_of_module(layer).prune_out_channels
-        graph.get_pruning_group(layer, cut, masked[name]).prune()
+    session.shrink(image)
 
     assert small.stem.out_channels == 4
     assert small.depthwise.groups == 8
-    torch.testing.assert_close(small(image), finished(image))
+    torch.testing.assert_close(small(image), masked)
 
 
 def test_groups_of_a_convolution_can_be_cut_out(image):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import tersely
 
@@ -70,6 +70,30 @@ def test_a_model_for_several_processes(alone):
     model = DistributedDataParallel(network())
     message = refusal(pruned(model, "module.0"))
     assert "the model is wrapped in DistributedDataParallel; shrink before wrapping" in message
+
+
+def test_a_model_for_several_devices():
+    message = refusal(pruned(DataParallel(network()), "module.0"))
+    assert "the model is wrapped in DataParallel; shrink before wrapping" in message
+
+
+def test_a_session_without_masks_of_parameters():
+    session = tersely.attach(
+        network(),
+        {
+            "quantization": {
+                "algorithm": "rtn",
+                "config_list": [{"op_types": ["Linear"], "target_names": ["weight"]}],
+            }
+        },
+    )
+    session.compress()
+    assert "prune with a structured granularity first" in refusal(session)
+
+
+def test_no_example():
+    session = pruned(network())
+    assert "attach with example_inputs=..." in refusal(session, None)
 
 
 def test_a_sharded_model(alone):

@@ -35,16 +35,59 @@ _ONNX = {
 }
 
 
+_SHARD_BYTES = {
+    "description": "Bytes of tensors in one file; more are written as shards with an index.",
+    "type": "integer",
+    "minimum": 1,
+}
+
+_COMPRESSED_TENSORS = {
+    "type": "object",
+    "properties": {
+        "shard_bytes": _SHARD_BYTES,
+        "unlike_layers": {
+            "description": "Whether layers that read the same tensor, which runtimes load as one, "
+            "may be quantized differently.",
+            "enum": ["refuse", "allow"],
+        },
+        "least_cosine": {
+            "description": "How alike the outputs of transformers and of the session have to be.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+        },
+        "new_tokens": {
+            "description": "How many tokens the check generates with both.",
+            "type": "integer",
+            "minimum": 1,
+        },
+    },
+    "additionalProperties": False,
+}
+
+
 @tersely.hookimpl
 def tersely_exporters() -> list[tersely.ExporterInfo]:
     """Return the formats of this distribution."""
     return [
+        tersely.ExporterInfo(
+            name="gguf",
+            implementation="tersely_export.gguf:Gguf",
+            suffix=".gguf",
+            summary="Blocks of 32 with float16 scales, for readers of GGUF.",
+        ),
         tersely.ExporterInfo(
             name="onnx",
             implementation="tersely_export.onnx:Onnx",
             suffix=".onnx",
             options=_ONNX,
             summary="ONNX with integer weights, for onnxruntime and OpenVINO.",
+        ),
+        tersely.ExporterInfo(
+            name="compressed_tensors",
+            implementation="tersely_export.compressed_tensors:CompressedTensors",
+            options=_COMPRESSED_TENSORS,
+            summary="Packed weights in a folder, for transformers and vLLM.",
         ),
         tersely.ExporterInfo(
             name="pt2",

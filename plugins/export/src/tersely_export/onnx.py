@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 import tersely
 from tersely.contracts import RunsExport
+from tersely_export.libraries import need_libraries
 
 _LARGEST_UNSIGNED = 255
 _LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
@@ -36,14 +36,7 @@ class Onnx(RunsExport):
 
     def __attrs_post_init__(self) -> None:
         """Look for the libraries before anything is computed."""
-        for name in _LIBRARIES:
-            if importlib.util.find_spec(name) is None:
-                raise tersely.MissingExtraError(
-                    f"an export to onnx needs {name}, which is not installed; install it with: "
-                    f'pip install "tersely-export[onnx]"',
-                    package=name,
-                    extra="onnx",
-                )
+        need_libraries("onnx", *_LIBRARIES)
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
         """Return the targets that ONNX has no type or operator for.

@@ -7,12 +7,14 @@ distances to all filters of the layer.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 import tersely
 
-_ROWS_AT_A_TIME = 2048
+_ROWS_AT_A_TIME = 256
 
 
 class Fpgm:
@@ -45,8 +47,9 @@ class Fpgm:
 def sum_of_distances(vectors: Tensor) -> Tensor:
     """Return for every vector the sum of its Euclidean distances to all.
 
-    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v, of which a few rows at a time
-    are held. The vectors are moved to their mean first: distances stay, cancellation shrinks.
+    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v. A square of it is held at a
+    time, and only one of two squares that are each other's transpose is computed. The vectors are
+    moved to their mean first: distances stay, cancellation shrinks.
 
     Args:
         vectors: shape (vectors, length), float; read only.
@@ -60,12 +63,18 @@ def sum_of_distances(vectors: Tensor) -> Tensor:
         return vectors.new_empty(0)
     vectors = vectors - vectors.mean(0)
     squares = torch.linalg.vector_norm(vectors, dim=1).square_()
-    sums = torch.empty_like(squares)
-    for start in range(0, len(vectors), _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
-        distances = torch.addmm(squares[None], vectors[rows], vectors.T, alpha=-2)
+    sums = torch.zeros_like(squares)
+    parts = [
+        slice(start, start + _ROWS_AT_A_TIME) for start in range(0, len(vectors), _ROWS_AT_A_TIME)
+    ]
+    for rows, columns in itertools.combinations_with_replacement(parts, 2):
+        distances = torch.addmm(squares[None, columns], vectors[rows], vectors[columns].T, alpha=-2)
         distances.add_(squares[rows, None])
-        # Rounding leaves noise where a vector meets itself.
-        distances[:, rows].diagonal().zero_()
-        torch.sum(distances.clamp_(min=0).sqrt_(), 1, out=sums[rows])
+        if rows is columns:
+            # Rounding leaves noise where a vector meets itself.
+            distances.diagonal().zero_()
+        distances.clamp_(min=0).sqrt_()
+        sums[rows] += distances.sum(1)
+        if rows is not columns:
+            sums[columns] += distances.sum(0)
     return sums

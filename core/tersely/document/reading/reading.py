@@ -1,0 +1,146 @@
+"""What the three readers share: the record they fill while they turn a text or object into data."""
+
+from __future__ import annotations
+
+import math
+
+from tersely.document.messages.wording import show
+from tersely.document.path import Path
+from tersely.document.reading.positions import (
+    LARGEST,
+    MAX_DEPTH,
+    MAX_REPEATED,
+    MAX_REPEATED_TEXT,
+    Document,
+    Finding,
+    Mark,
+)
+from tersely.errors import ConfigError, Problem
+from tersely.json_value import Json
+
+
+class Reading:
+    """The places and mistakes found so far; mutable because a document is read value by value.
+
+    Args:
+        source: the file as it was named, or None for Python data.
+    """
+
+    def __init__(self, source: str | None) -> None:
+        self.source = source
+        self.keys: dict[Path, Mark] = {}
+        self.values: dict[Path, Mark] = {}
+        self.findings: list[Finding] = []
+        self.opaque: set[Path] = set()
+        self._seen: set[int] = set()
+        self._repeated = 0
+        self._repeated_text = 0
+
+    def note(
+        self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
+    ) -> None:
+        """Note a mistake after which reading goes on."""
+        self.findings.append(Finding(path, message, hint, "value", mark))
+
+    def note_unreadable(
+        self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
+    ) -> str:
+        """Note a value that cannot be read, and return what stands in its place."""
+        self.note(path, message, hint=hint, mark=mark)
+        self.opaque.add(path)
+        return "?"
+
+    def number(self, value: float, path: Path, mark: Mark | None) -> float | str:
+        """Return a number, or note that it is infinite or not a number at all."""
+        if math.isfinite(value):
+            return value
+        return self.note_unreadable(
+            path, f"found {show(value)}, expected a finite number", mark=mark
+        )
+
+    def note_twice(self, path: Path, mark: Mark) -> None:
+        """Note that the key at ``path`` is given again at ``mark``."""
+        self.note(
+            path,
+            f"the key {path[-1]!r} is given twice, first on line {self.keys[path].line}",
+            hint="keep one of them",
+            mark=mark,
+        )
+
+    def integer(self, value: int, path: Path, mark: Mark | None) -> int | str:
+        """Return an integer, or note that it is beyond all that numbers are used for."""
+        if abs(value) <= LARGEST:
+            return value
+        return self.note_unreadable(
+            path, "found a very large integer, expected at most 307 digits", mark=mark
+        )
+
+    def enter(
+        self, path: Path, mark: Mark | None, *, identity: int | None = None, characters: int = 0
+    ) -> None:
+        """Note that a value begins.
+
+        Args:
+            path: where it is in the data.
+            mark: where it is in the text, or None for Python data.
+            identity: what is the same for a value that is only repeated, or None when it cannot
+                be.
+            characters: the length of a string.
+
+        Raises:
+            ConfigError: the document is too deep, or repeats itself too often, to be meant.
+        """
+        if mark is not None:
+            self.values[path] = mark
+        if len(path) > MAX_DEPTH:
+            raise self.refusal(
+                f"mappings and lists stand more than {MAX_DEPTH} deep inside one another", mark=mark
+            )
+        if identity is None:
+            return
+        if identity in self._seen:
+            self.repeat(mark, characters=characters)
+        self._seen.add(identity)
+
+    def repeat(self, mark: Mark | None, *, characters: int = 0) -> None:
+        """Count something that was read already.
+
+        Args:
+            mark: where it is in the text, or None for Python data.
+            characters: the length of a string.
+
+        Raises:
+            ConfigError: the document repeats itself too often to be meant.
+        """
+        self._repeated += 1
+        self._repeated_text += characters
+        if self._repeated > MAX_REPEATED:
+            raise self.refusal(
+                f"more than {MAX_REPEATED} values only repeat others",
+                hint="aliases of aliases grow fast: write the values out",
+                mark=mark,
+            )
+        if self._repeated_text > MAX_REPEATED_TEXT:
+            raise self.refusal(
+                f"strings that only repeat others have more than {MAX_REPEATED_TEXT} characters",
+                hint="long strings and many aliases of them grow fast: write shorter ones",
+                mark=mark,
+            )
+
+    def refusal(
+        self, message: str, *, hint: str | None = None, mark: Mark | None = None
+    ) -> ConfigError:
+        """Return the error for a mistake after which nothing more can be read."""
+        line, column = (mark.line, mark.column) if mark else (None, None)
+        return ConfigError([Problem("", message, hint, line, column)], source=self.source)
+
+    def document(self, data: Json) -> Document:
+        """Return what was read."""
+        return Document(
+            data,
+            self.keys,
+            self.values,
+            tuple(self.findings),
+            frozenset(self.opaque),
+            self.source,
+        )

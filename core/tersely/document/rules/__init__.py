@@ -1,0 +1,4 @@
+"""Rules of documents that a JSON Schema cannot say.
+
+Private: import public names from `tersely`.
+"""

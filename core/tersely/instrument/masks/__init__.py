@@ -1,0 +1,4 @@
+"""Masks on parameters, inputs and outputs.
+
+Private: import public names from `tersely`.
+"""

@@ -1,0 +1,173 @@
+"""Attaching instruments to modules, all or nothing, and taking them off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from tersely.errors import AttachError
+from tersely.instrument.instruments import Instruments
+from tersely.instrument.modules.classes import instrumented_class
+from tersely.instrument.modules.fused import remove_hooks
+from tersely.instrument.modules.own_super import method_with_super_of_self
+from tersely.instrument.names import INSTRUMENTS, NAME, PREFIX
+from tersely.planning.selecting.classes import ORIGINAL
+
+Attachments = dict[nn.Module, type[nn.Module]]
+"""Every instrumented module and the class it had before."""
+
+
+def attach_instruments(
+    wanted: Mapping[nn.Module, Instruments], name_of: Callable[[nn.Module], str]
+) -> Attachments:
+    """Instrument modules in place.
+
+    Args:
+        wanted: what each module shall do.
+        name_of: returns a module's name, for errors.
+
+    Returns:
+        What `detach_instruments` needs to undo it.
+
+    Raises:
+        AttachError: a module cannot be instrumented; all modules are as they were.
+    """
+    _refuse_problems(wanted, name_of)
+    done: Attachments = {}
+    made: dict[tuple[type[nn.Module], int], type[nn.Module]] = {}
+    try:
+        for module, instruments in wanted.items():
+            cls = type(module)
+            key = (cls, id(instruments))
+            if key not in made:
+                made[key] = instrumented_class(
+                    cls, frozenset(instruments.parameters), instruments.has_sites
+                )
+            done[module] = cls
+            module.__dict__[INSTRUMENTS] = instruments
+            module.__dict__[NAME] = name_of(module)
+            # nn.Module's own __setattr__ looks for parameters and modules first, ten times slower.
+            object.__setattr__(module, "__class__", made[key])
+    except Exception as error:  # foreign code: metaclasses and __init_subclass__ run here
+        detach_instruments(done)
+        raise AttachError(
+            f"{_shown(name_of(module))} cannot take another class: {type(error).__name__}: "
+            f"{error}; leave it out with exclude_op_names"
+        ) from error
+    except BaseException:
+        detach_instruments(done)
+        raise
+    return done
+
+
+def is_attachable(module: nn.Module) -> bool:
+    """Tell whether a module's forward can be processed.
+
+    Args:
+        module: the module, not instrumented.
+    """
+    problem = _class_problem(type(module), True) or _problem(module, has_sites=True)
+    return problem is None
+
+
+def _shown(name: str) -> str:
+    return repr(name) if name else "the root module"
+
+
+def _refuse_problems(
+    wanted: Mapping[nn.Module, Instruments], name_of: Callable[[nn.Module], str]
+) -> None:
+    of_class: dict[tuple[type[nn.Module], bool], str | None] = {}
+    for module, instruments in wanted.items():
+        has_sites = instruments.has_sites
+        key = (type(module), has_sites)
+        if key not in of_class:
+            of_class[key] = _class_problem(*key)
+        problem = of_class[key] or _problem(module, has_sites=has_sites)
+        if problem:
+            raise AttachError(f"{_shown(name_of(module))} {problem}")
+
+
+def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
+    if issubclass(cls, torch.jit.ScriptModule):
+        return (
+            "is a TorchScript module, which cannot be instrumented; compress the module before "
+            "torch.jit.script or torch.jit.trace"
+        )
+    if has_sites and issubclass(cls, NonDynamicallyQuantizableLinear):
+        return (
+            "is never called: MultiheadAttention reads its weight and bias and computes by itself; "
+            "take the attention's own _output_ instead"
+        )
+    method = method_with_super_of_self(cls)
+    if method is not None:
+        return (
+            f"has a method that calls super() of self.__class__ or type(self), which never ends in "
+            f"a subclass such as tersely makes; write super() without arguments in {method}"
+        )
+    return None
+
+
+def _problem(module: nn.Module, *, has_sites: bool) -> str | None:
+    attributes = module.__dict__
+    if INSTRUMENTS in attributes:
+        return (
+            "is instrumented already; call finalize() or detach() on the session that did it, or "
+            "put all stages into one recipe. A finalized module keeps its input and output masks, "
+            "and a copy of an attached model has no session: start from the model as it was built"
+        )
+    for name in attributes["_buffers"]:
+        if name.startswith(PREFIX):
+            return f"has a buffer {name!r}; names in {PREFIX}* are reserved, rename it"
+    if has_sites and "forward" in attributes:
+        return (
+            "has a forward assigned to the instance, which would go around its input and output "
+            "targets; remove that assignment (hooks of other tools) before attaching"
+        )
+    return None
+
+
+def detach_instruments(attachments: Attachments, *, keep: Iterable[nn.Module] = ()) -> None:
+    """Give modules back their class and remove everything tersely added to them.
+
+    Args:
+        attachments: what `attach_instruments` returned.
+        keep: modules that stay as they are.
+    """
+    kept = set(keep)
+    for module, cls in attachments.items():
+        if module in kept:
+            continue
+        object.__setattr__(module, "__class__", replace_class(type(module), cls))
+        for name in [name for name in module.__dict__ if name.startswith(PREFIX)]:
+            del module.__dict__[name]
+        if module._forward_pre_hooks:
+            remove_hooks(module)
+        for name in [name for name in module._buffers if name.startswith(PREFIX)]:
+            del module._buffers[name]
+            module._non_persistent_buffers_set.discard(name)
+
+
+def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> type[nn.Module]:
+    """Return a module's class with another one in the place of the one tersely made.
+
+    Args:
+        current: the class of an instrumented module.
+        replacement: the class the user wrote, or another one that tersely made of it.
+    """
+    if current is replacement or ORIGINAL in current.__dict__:
+        return replacement
+    # fully_shard after attach made a class on top of ours; the same class goes on top of theirs.
+    bases = tuple(replacement if ORIGINAL in base.__dict__ else base for base in current.__bases__)
+    body = {
+        key: value
+        for key, value in current.__dict__.items()
+        if key not in ("__dict__", "__weakref__")
+    }
+    metaclass: Any = type(current)
+    made: type[nn.Module] = metaclass(current.__name__, bases, body)
+    return made

@@ -1,0 +1,321 @@
+"""Quantization as transforms: scales and zero points are read from buffers of the module."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.arithmetic.fake_quantization import fake_quantize_flat
+from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.quantized_types import FLOAT8
+from tersely.arithmetic.ranges import block_range
+from tersely.contracts.quantized_forward import LearnsScales, Simulates
+from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
+from tersely.errors import CalibrationError, SessionError
+from tersely.instrument.names import QUANTIZE, full_name, learned_buffer
+from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.scales import scales_of
+
+
+def need_float(value: Tensor, name: str) -> None:
+    """Refuse to quantize what is no floating-point tensor.
+
+    Args:
+        value: what is about to be quantized.
+        name: the target's full name.
+
+    Raises:
+        CalibrationError: it holds integers or truth values, such as the indices of tokens.
+    """
+    if not value.is_floating_point():
+        raise CalibrationError(
+            f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
+            f"values are quantized; leave this target out with target_names"
+        )
+
+
+def where_in_force(share: Tensor | None, quantized: Tensor, value: Tensor) -> Tensor:
+    """Return the quantized values where there is a scale.
+
+    Args:
+        share: the share of averaged models that have one, or None where there is one.
+        quantized: the values that it gives.
+        value: the values as they come.
+    """
+    return quantized if share is None else torch.where(share > 0, quantized, value)
+
+
+@attrs.frozen
+class Grid:
+    """The values that a quantized tensor can take.
+
+    Attributes:
+        dtype: the quantized type, such as ``int8``.
+        scheme: ``symmetric`` or ``affine``.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+    """
+
+    dtype: str
+    scheme: str
+    quant_min: int
+    quant_max: int
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether the integer 0 always stands for zero: signed and symmetric (rule Q2.2)."""
+        return self.scheme == "symmetric" and self.quant_min == -self.quant_max
+
+    @property
+    def has_zero_point(self) -> bool:
+        """Whether the zero point can be other than zero."""
+        return not self.is_centred and self.dtype not in FLOAT8
+
+
+@attrs.frozen(eq=False)
+class Quantize:
+    """Fake-quantizes a tensor with the scale and zero point in its module's buffers.
+
+    Attributes:
+        target: the parameter's name or the address of the input or output.
+        grid: the values it can take.
+        cut: which values share a scale.
+        clip_gradient: pass no gradient where a value lies outside of the range.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    target: str
+    grid: Grid
+    cut: Cut
+    clip_gradient: bool = False
+
+    def qparams(self, module: nn.Module) -> QParams | None:
+        """Return the parameters in force, or None while there are none."""
+        found = scales_of(module, self.target)
+        return None if found is None else self.kept(*found[:2])
+
+    def kept(self, scale: Tensor, zero_point: Tensor | None) -> QParams:
+        """Return parameters from what the buffers hold, perhaps averaged.
+
+        Args:
+            scale: one per block.
+            zero_point: the scale's shape, or None for zeros.
+        """
+        if zero_point is None:
+            return self.made(scale, torch.zeros_like(scale, dtype=torch.int32))
+        return self.made(scale, zero_point.round().to(torch.int32))
+
+    def made(self, scale: Tensor, zero_point: Tensor) -> QParams:
+        """Return parameters for this tensor; those of a channel do not depend on the rank."""
+        grid = self.grid
+        return QParams(
+            scale=scale,
+            zero_point=zero_point,
+            quant_min=grid.quant_min,
+            quant_max=grid.quant_max,
+            dtype=grid.dtype,
+            scheme=grid.scheme,  # type: ignore[arg-type]  # one of the two
+            block_size=None if scale.ndim == 0 else self.cut.fixed,
+        )
+
+    def fitted(self, module: nn.Module, value: Tensor) -> QParams | None:
+        """Return the parameters in force for a value of any rank, or None while there are none.
+
+        Args:
+            module: the module that owns the target.
+            value: the tensor.
+        """
+        found = self.qparams(module)
+        return None if found is None else self.fit(module, found, value)
+
+    def fit(self, module: nn.Module, found: QParams, value: Tensor) -> QParams:
+        """Return parameters as a value of any rank needs them.
+
+        Args:
+            module: the module that owns the target.
+            found: the parameters as they are kept.
+            value: the tensor.
+        """
+        if self.cut.fixed is not None or found.scale.ndim == 0:
+            return found
+        self.need_lengths(module, value, found.scale)
+        return found.evolve(
+            scale=self.cut.fit(found.scale, value),
+            zero_point=self.cut.fit(found.zero_point, value),
+            block_size=self.cut.size_of(value) if self.cut.kind == "fixed" else None,
+        )
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        found = scales_of(module, self.target)
+        if found is None:
+            return value
+        scale, zero_point, share = found
+        if scale.ndim and self.cut.fixed is None:
+            self.need_lengths(module, value, scale)
+        return where_in_force(share, self.apply(value, scale, zero_point), value)
+
+    def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Quantize with a copy of the scale in force, which nothing changes before backward."""
+        found = scales_of(module, self.target)
+        if found is None:
+            return value
+        scale, zero_point, _ = found
+        return self.apply(value, scale.clone(), None if zero_point is None else zero_point.clone())
+
+    def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
+        """Refuse an input or output of other lengths than its scales were chosen for (rule T1.4).
+
+        Args:
+            module: the module that owns the target.
+            value: the input or output.
+            scale: one per block, in the shape that `Cut.canonical` gives it.
+
+        Raises:
+            SessionError: there would be more or fewer blocks than scales.
+        """
+        if self.cut.is_of(value, scale):
+            return
+        raise SessionError(
+            f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
+            f"this call has shape {list(value.shape)}, which needs others; scales hold for the "
+            f"lengths they were chosen for: calibrate and compress with this shape, or take one "
+            f"scale for the tensor"
+        )
+
+    def apply(self, value: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+        """Fake-quantize with given parameters.
+
+        Args:
+            value: the tensor.
+            scale: one per block, in the shape that `Cut.canonical` gives it.
+            zero_point: the scale's shape, or None for zeros.
+        """
+        scale = self.cut.fit(scale, value)
+        if zero_point is not None:
+            # An average of whole numbers need not be one.
+            zero_point = self.cut.fit(zero_point, value).round()
+        return fake_quantize_flat(
+            value,
+            scale,
+            zero_point,
+            quant_min=self.grid.quant_min,
+            quant_max=self.grid.quant_max,
+            dtype=self.grid.dtype,
+            clip_gradient=self.clip_gradient,
+        )
+
+
+@attrs.frozen(eq=False)
+class Dynamic:
+    """Quantizes an input or output by the range of each call's own values.
+
+    Attributes:
+        quantizer: the algorithm.
+        tensor: the target as the algorithm sees it.
+        inner: what quantizes with the chosen parameters.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    quantizer: Quantizer
+    tensor: QuantizationTarget
+    inner: Quantize
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats."""
+        need_float(value, self.tensor.name)
+        if value.numel() == 0:
+            return value
+        values = value.detach()
+        low, high = block_range(values, self.inner.cut.size_of(values))
+        if self.inner.cut.kind == "tensor":
+            low, high = low.reshape(()), high.reshape(())
+        found = choose_of(self.quantizer)(low, high, self.tensor)
+        return self.inner.apply(value, found.scale, found.zero_point)
+
+
+@attrs.frozen(eq=False)
+class Simulated:
+    """Quantizes a tensor in its algorithm's own way.
+
+    Attributes:
+        algorithm: the algorithm.
+        tensor: the target as the algorithm sees it.
+        inner: where the parameters in force are.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+
+    algorithm: Simulates
+    tensor: QuantizationTarget
+    inner: Quantize
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        found = scales_of(module, self.inner.target)
+        if found is None:
+            return value
+        scale, zero_point, share = found
+        qparams = self.inner.fit(module, self.inner.kept(scale, zero_point), value)
+        values = self.algorithm.simulate(value, qparams, self.tensor)
+        return where_in_force(share, values, value)
+
+
+@attrs.frozen(eq=False)
+class Learned:
+    """Quantizes a tensor with what its algorithm learns; holds it, so copies need no session.
+
+    Attributes:
+        algorithm: the algorithm.
+        tensor: the target as the algorithm sees it.
+        inner: where the parameters it started from are.
+        names: what is learned; when empty, whatever a checkpoint brought, or nothing yet.
+    """
+
+    place: ClassVar[int] = QUANTIZE
+    is_learning: ClassVar[bool] = True
+
+    algorithm: LearnsScales
+    tensor: QuantizationTarget
+    inner: Quantize
+    names: tuple[str, ...] = ()
+
+    def learned(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return what is learned, by name."""
+        start = learned_buffer(self.inner.target, "")
+        names = self.names or [
+            name.removeprefix(start) for name in module._buffers if name.startswith(start)
+        ]
+        found = {}
+        for name in names:
+            tensor = module._buffers[start + name]
+            assert tensor is not None  # never set to None
+            found[name] = tensor
+        return found
+
+    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Return the quantized values as floats, or the tensor itself while there is no scale."""
+        found, learned = scales_of(module, self.inner.target), self.learned(module)
+        if found is None or not learned:
+            return self.inner(module, value)
+        scale, zero_point, share = found
+        start = self.inner.fit(module, self.inner.kept(scale, zero_point), value)
+        shape = scale.shape
+        if shape != start.scale.shape:
+            # One value per channel, in a batch of another rank than the one it started from.
+            learned = {
+                name: tensor.reshape(start.scale.shape) if tensor.shape == shape else tensor
+                for name, tensor in learned.items()
+            }
+        values = self.algorithm.learned_values(value, start, learned, self.tensor)
+        return where_in_force(share, values, value)
+
+    def meaning(self, module: nn.Module) -> QParams | None:
+        """Return the parameters that what is learned stands for, or None while there are none."""
+        start, learned = self.inner.qparams(module), self.learned(module)
+        return start if start is None or not learned else self.algorithm.meaning(start, learned)

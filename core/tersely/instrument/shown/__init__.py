@@ -1,0 +1,4 @@
+"""What a targeted parameter shows, and what becomes of writes into it.
+
+Private: import public names from `tersely`.
+"""

@@ -1,0 +1,111 @@
+"""Module fusion for quantization: which tuples of names can fold into their first (rule Q4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tersely.planning.plan import Plan
+from tersely.planning.stages.draft import Draft
+
+_SYNCHRONIZED = "SyncBatchNorm"
+_NORM_OF = {
+    f"{kind}{dim}": f"BatchNorm{dim}"
+    for kind in ("Conv", "ConvTranspose")
+    for dim in ("1d", "2d", "3d")
+}
+_NORM_OF["Linear"] = "BatchNorm1d"
+_NORMS = frozenset((*_NORM_OF.values(), _SYNCHRONIZED))
+
+_ACTIVATIONS = frozenset((
+    "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
+    "Mish", "ReLU", "ReLU6", "Sigmoid", "SiLU", "Tanh",
+))  # fmt: skip
+"""Class names of activations that work element by element and hold no parameters."""
+
+HEADS = frozenset(_NORM_OF) | _NORMS
+"""Class names of what something folds into."""
+
+FOLLOWERS = _NORMS | _ACTIVATIONS
+"""Class names of what folds into a module before it."""
+
+
+def is_foldable(types: Sequence[str]) -> bool:
+    """Tell whether modules of these types, in this order, fold into the first.
+
+    Args:
+        types: class names, the weighted module first.
+    """
+    head, *rest = types
+    if head not in HEADS:
+        return False
+    if rest and head in _NORM_OF and rest[0] in (_NORM_OF[head], _SYNCHRONIZED):
+        rest = rest[1:]
+        if not rest:
+            return True
+    return len(rest) == 1 and rest[0] in _ACTIVATIONS
+
+
+def check_fusions(plan: Plan, draft: Draft) -> None:
+    """Add every impossible ``fuse_names`` tuple to the draft's problems.
+
+    Args:
+        plan: the resolved plan.
+        draft: where problems are collected.
+    """
+    configured = {
+        draft.universe.index[target.module]
+        for target in plan.targets
+        if target.method == "quantization"
+    }
+    folded: dict[int, str] = {}
+    for stage in plan.recipe.stages:
+        for entry in stage.entries:
+            for number, names in enumerate(entry.fuse_names):
+                path = f"{entry.path}.fuse_names[{number}]"
+                positions = [draft.universe.canonical(name) for name in names]
+                problems = [
+                    _missing(name, draft)
+                    for name, position in zip(names, positions, strict=True)
+                    if position is None
+                ]
+                known = [position for position in positions if position is not None]
+                if not problems:
+                    if known[0] not in draft.selected_by[entry.path]:
+                        problems.append(
+                            f"{names[0]!r} is not among the modules this entry selects; the first "
+                            f"name must be the module that is quantized"
+                        )
+                    problems += _problems(names, known, configured, draft=draft)
+                    problems += [
+                        f"{name!r} is in {folded[position]} too; a module folds once"
+                        for name, position in zip(names, known, strict=True)
+                        if position in folded
+                    ]
+                    folded.update((position, path) for position in known)
+                draft.problems.extend(f"{path}: {problem}" for problem in problems)
+
+
+def _missing(name: str, draft: Draft) -> str:
+    near = draft.suggest(name, draft.universe.names)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"the model has no module {name!r}{hint}"
+
+
+def _problems(
+    names: Sequence[str], positions: Sequence[int], configured: set[int], *, draft: Draft
+) -> list[str]:
+    found = [
+        f"{name!r} is configured besides being folded into {names[0]!r}; leave it out of op_names "
+        f"or out of the tuple"
+        for name, position in zip(names[1:], positions[1:], strict=True)
+        if position in configured
+    ]
+    types = [draft.universe.class_of(position).__name__ for position in positions]
+    if not is_foldable(types):
+        found.append(
+            f"{' + '.join(types)} cannot be folded; known are a convolution, also a transposed "
+            f"one, or Linear with its batch norm, with an activation, or with both in this order, "
+            f"and a batch norm with an activation; activations are "
+            f"{', '.join(sorted(_ACTIVATIONS))}"
+        )
+    return found

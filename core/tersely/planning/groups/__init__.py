@@ -1,0 +1,4 @@
+"""Targets that are decided together: groups, and what follows another target.
+
+Private: import public names from `tersely`.
+"""

@@ -1,0 +1,103 @@
+"""Budgets that count what shrinking removes: where they make sense, and what they need (B4.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tersely.arithmetic.blocks import resolve_size
+from tersely.contracts.target_plan import TargetPlan
+from tersely.errors import PlanError
+from tersely.json_value import Json
+from tersely.planning.plan import Plan
+from tersely.planning.stages.draft import Draft
+
+
+def check_counted(targets: Sequence[TargetPlan], draft: Draft) -> None:
+    """Add what contradicts a budget in parameters or operations to the draft's problems.
+
+    Args:
+        targets: the pruning targets that are ranked by themselves.
+        draft: the plan they belong to.
+    """
+    groups: dict[tuple[str, Json], dict[str, TargetPlan]] = {}
+    is_counted: set[tuple[str, Json]] = set()
+    for target in targets:
+        group = target.pruning.global_group_id
+        if group is not None:
+            key = (type(group).__name__, group)
+            groups.setdefault(key, {}).setdefault(target.pruning.budget, target)
+            if target.pruning.is_counted_small:
+                is_counted.add(key)
+        if not target.pruning.is_counted_small:
+            continue
+        problem = _problem(target)
+        if problem is not None:
+            budget = target.pruning.budget
+            draft.blame(target.origin.path, target.name, f"budget {budget!r} {problem}")
+    for key, budgets in groups.items():
+        if key in is_counted and len(budgets) > 1:
+            shown = ", ".join(f"{budget} ({one.name})" for budget, one in budgets.items())
+            draft.problems.append(
+                f"global_group_id {key[1]!r}: its members must have one budget, found {shown}"
+            )
+
+
+def _problem(target: TargetPlan) -> str | None:
+    if target.pruning.global_group_id is None:
+        return (
+            "counts what the targets of one global group remove together; give global_group_id to "
+            "all of them"
+        )
+    if target.kind != "parameter" or target.pruning.is_additive:
+        return (
+            "counts what shrinking removes, and only masks that multiply parameters let something "
+            "go; leave it out for inputs, outputs and apply_method: add"
+        )
+    if target.blocks is None or target.shape is None or _cuts_slices(target):
+        return None
+    return (
+        "counts what shrinking removes, and masks of single elements remove nothing; ask for "
+        "granularity: out_channel (or in_channel), or an algorithm that prunes channels, such as "
+        "l1_norm"
+    )
+
+
+def _cuts_slices(target: TargetPlan) -> bool:
+    assert target.blocks is not None  # the caller has asked
+    assert target.shape is not None  # as above
+    size = resolve_size(target.blocks.size, target.shape)
+    return sum(one != length for one, length in zip(size, target.shape, strict=True)) <= 1
+
+
+def is_counted(plan: Plan) -> bool:
+    """Tell whether a plan has a budget that counts what shrinking removes.
+
+    Args:
+        plan: the plan.
+    """
+    return any(
+        target.method == "pruning" and target.pruning.is_counted_small for target in plan.targets
+    )
+
+
+def need_example_to_count(plan: Plan, example_inputs: Any) -> None:
+    """Refuse a budget in parameters or operations without anything to run the model with.
+
+    Args:
+        plan: the plan.
+        example_inputs: what to run the model with, or None.
+
+    Raises:
+        PlanError: there are none.
+    """
+    if example_inputs is not None:
+        return
+    for target in plan.targets:
+        if target.method == "pruning" and target.pruning.is_counted_small:
+            raise PlanError(
+                f"{target.origin.path}: budget {target.pruning.budget!r} counts what shrinking "
+                f"removes, for which the model is run, and there are no example inputs; give "
+                f"example_inputs to tersely.attach or tersely.prune, or data.example to a job",
+                target=target.name,
+            )

@@ -1,0 +1,67 @@
+"""Group ids that stand for one group in each repeated block of a model (rule B5.6)."""
+
+from __future__ import annotations
+
+import attrs
+
+from tersely.contracts.settings import PruningSetting
+from tersely.planning.stages.draft import Draft
+
+LAYER = "{layer}"
+_KEYS = ("global_group_id", "dependency_group_id")
+
+
+def spell_layers(draft: Draft) -> None:
+    """Replace ``{layer}`` in group ids by the block that a target stands in.
+
+    Args:
+        draft: the plan so far; its targets are replaced, what is wrong is added to its problems.
+    """
+    written: dict[int, dict[str, str]] = {}
+    settings: dict[tuple[int, str], PruningSetting] = {}
+    for index, target in enumerate(draft.targets):
+        if target is None or not isinstance(setting := target.setting, PruningSetting):
+            continue
+        templates = written.get(id(setting))
+        if templates is None:
+            templates = written[id(setting)] = _templates(setting)
+        if not templates:
+            continue
+        layer = layer_of(target.module)
+        if layer is None:
+            key, value = next(iter(templates.items()))
+            draft.blame(
+                target.origin.path,
+                target.name,
+                f"{key} {value!r} stands for one group in each repeated block, and the module's "
+                f"name has no number, as in encoder.layer.0; leave it out, or write an id without "
+                f"{LAYER}",
+            )
+            continue
+        alike = (id(setting), layer)
+        if alike not in settings:
+            spelled = {key: value.replace(LAYER, layer) for key, value in templates.items()}
+            settings[alike] = PruningSetting.of({**setting.to_dict(), **spelled})
+        draft.targets[index] = attrs.evolve(target, setting=settings[alike])
+
+
+def layer_of(module: str) -> str | None:
+    """Return the repeated block that a module is or stands in, or None where it stands in none.
+
+    Args:
+        module: its full name.
+
+    Returns:
+        The name up to and with its first number: ``encoder.layer.3`` of
+        ``encoder.layer.3.attention.query``.
+    """
+    parts = module.split(".")
+    for place, part in enumerate(parts):
+        if part.isdecimal():
+            return ".".join(parts[: place + 1])
+    return None
+
+
+def _templates(setting: PruningSetting) -> dict[str, str]:
+    found = {key: getattr(setting, key) for key in _KEYS}
+    return {key: value for key, value in found.items() if isinstance(value, str) and LAYER in value}

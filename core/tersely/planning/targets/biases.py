@@ -1,0 +1,84 @@
+"""Biases that are quantized in the terms of their accumulator (rule Q1.5)."""
+
+from __future__ import annotations
+
+import math
+
+from tersely.arithmetic.blocks import count_blocks, output_blocks
+from tersely.contracts.settings import ACCUMULATOR
+from tersely.contracts.target_plan import TargetPlan
+from tersely.planning.plan import Plan
+from tersely.planning.stages.descriptors import descriptor_of
+from tersely.planning.stages.draft import Draft
+from tersely.planning.targets.addresses import parse_address
+from tersely.planning.targets.granularity import in_force
+
+
+def check_biases(plan: Plan, draft: Draft) -> None:
+    """Add every bias whose scale cannot follow from its module's input and weight to the problems.
+
+    Args:
+        plan: the resolved plan.
+        draft: where problems are collected.
+    """
+    asked = [
+        target
+        for target in plan.targets
+        if target.method == "quantization" and target.quantization.is_accumulated
+    ]
+    if not asked:
+        return
+    quantized: dict[str, list[TargetPlan]] = {}
+    for target in plan.targets:
+        if target.method == "quantization":
+            quantized.setdefault(target.module, []).append(target)
+    for target in asked:
+        problem = _problem(target, quantized[target.module], plan)
+        if problem is not None:
+            draft.blame(target.origin.path, target.name, problem)
+
+
+def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | None:
+    if bias.target != "bias" or bias.kind != "parameter":
+        return (
+            f"quant_dtype {ACCUMULATOR!r} is for a bias, which is added to products of integers; "
+            f"write int8 or another of the types up to 16 bits"
+        )
+    weight = next((one for one in siblings if one.target == "weight"), None)
+    source = next((one for one in siblings if _is_first_input(one)), None)
+    missing = [name for name, one in (("_input_", source), ("weight", weight)) if one is None]
+    if missing or weight is None or source is None:
+        return (
+            f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), and "
+            f"{' and '.join(missing)} of this module is not quantized; add it to target_names"
+        )
+    if not _has_one_scale(source, plan):
+        return (
+            f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its input has one "
+            f"scale, and {source.quantization.granularity} gives it several; write "
+            f"granularity: default for _input_, or take an algorithm whose default is the tensor"
+        )
+    if weight.blocks is not None and weight.shape is not None:
+        counts = count_blocks(weight.blocks.size, weight.shape)
+        channels = output_blocks(weight.shape, weight.output_dim, groups=weight.groups)
+        if counts != count_blocks(channels.size, weight.shape) and math.prod(counts) != 1:
+            return (
+                f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its weight "
+                f"has one scale, or one for each output channel; write granularity: per_channel"
+            )
+    return None
+
+
+def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:
+    info = descriptor_of(plan.recipe.stages[source.stage])
+    if info is None:
+        return False
+    try:
+        return in_force(source.quantization.granularity, source.kind, info).is_whole
+    except ValueError:
+        return True  # a granularity that the input cannot have is a problem of its own
+
+
+def _is_first_input(target: TargetPlan) -> bool:
+    address = parse_address(target.target)
+    return address is not None and target.kind == "input" and address.is_first

@@ -1,0 +1,144 @@
+"""How the integers of a weight share their scales, in the words that file formats have for it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+import tersely
+from tersely.contracts import IntegerWeight
+
+_MATRIX = 2
+_BITS = re.compile(r"u?int(\d+)\Z")
+
+
+@attrs.frozen
+class Grid:
+    """What of a weight shares a scale.
+
+    Attributes:
+        kind: the ``tensor``, a ``channel`` (one index of dimension 0), a ``group`` (a run of a
+            row), a ``block`` of rows and columns, or something ``other``.
+        size: elements per block along each dimension.
+    """
+
+    kind: Literal["tensor", "channel", "group", "block", "other"]
+    size: tuple[int, ...]
+
+    @property
+    def group(self) -> int:
+        """The length of a run that shares a scale: of a group, or a whole row."""
+        return self.size[-1]
+
+    def __str__(self) -> str:
+        if self.kind == "group":
+            return f"groups of {self.group}"
+        if self.kind == "tensor":
+            return "one scale for the tensor"
+        if self.kind == "channel":
+            return "one scale for each output channel"
+        return f"blocks of {' x '.join(map(str, self.size))}"
+
+
+def grid_of(weight: IntegerWeight) -> Grid:
+    """Return what of a weight shares a scale.
+
+    Args:
+        weight: a weight as integers.
+    """
+    shape, scale = tuple(weight.values.shape), weight.qparams.scale
+    if scale.numel() == 1:
+        return Grid("tensor", shape)
+    size = _size(weight)
+    if size[0] == 1 and size[1:] == shape[1:]:
+        return Grid("channel", size)
+    if len(shape) == _MATRIX:
+        return Grid("group" if size[0] == 1 else "block", size)
+    return Grid("other", size)
+
+
+def _size(weight: IntegerWeight) -> tuple[int, ...]:
+    shape, qparams = tuple(weight.values.shape), weight.qparams
+    if qparams.block_size is not None:
+        return tuple(
+            whole if one == -1 else one
+            for one, whole in zip(qparams.block_size, shape, strict=True)
+        )
+    scale = tuple(qparams.scale.shape)
+    counts = (1,) * (len(shape) - len(scale)) + scale
+    return tuple(whole // count for whole, count in zip(shape, counts, strict=True))
+
+
+def bits_of(weight: IntegerWeight) -> int | None:
+    """Return how many bits a quantized type has, or None where it is no integer.
+
+    Args:
+        weight: a weight as integers.
+    """
+    match = _BITS.match(weight.qparams.dtype)
+    return int(match[1]) if match else None
+
+
+def signed(weight: IntegerWeight, bits: int) -> tuple[Tensor, Tensor]:
+    """Return integers and zero points of which unsigned ones are half their range lower.
+
+    Args:
+        weight: a weight as integers of at most 8 bits, its zero points whole.
+        bits: how many bits they have.
+
+    Returns:
+        int8 values of the weight's shape, and int8 zero points of the scale's shape.
+    """
+    shift = 1 << (bits - 1) if weight.qparams.quant_min >= 0 else 0
+    values = weight.values if not shift else weight.values.to(torch.int16) - shift
+    zero_point = weight.qparams.zero_point.to(torch.int16) - shift
+    return values.to(torch.int8), zero_point.to(torch.int8)
+
+
+def has_zero_points(weight: IntegerWeight, bits: int) -> bool:
+    """Return whether zero points remain when unsigned integers are written as signed ones.
+
+    Args:
+        weight: a weight as integers.
+        bits: how many bits they have.
+    """
+    shift = 1 << (bits - 1) if weight.qparams.quant_min >= 0 else 0
+    return bool((weight.qparams.zero_point != shift).any())
+
+
+def refused_numbers(
+    name: str, weight: IntegerWeight, *, most_bits: int = 8
+) -> tersely.Refusal | None:
+    """Return why formats of whole, small integers with a scale cannot hold a weight, or None.
+
+    Args:
+        name: the weight's full name.
+        weight: the weight as integers.
+        most_bits: how many bits an integer may have.
+    """
+    qparams, bits = weight.qparams, bits_of(weight)
+    if bits is None or bits > most_bits:
+        return tersely.Refusal(
+            f"the format holds integers of up to {most_bits} bits, and this is {qparams.dtype}; "
+            f"quantize it to int8 or fewer bits",
+            name,
+        )
+    zero_point = qparams.zero_point
+    if zero_point.is_floating_point() and bool((zero_point != zero_point.round()).any()):
+        return tersely.Refusal(
+            "its zero points lie between integers, and the format has whole ones; quantize it "
+            "with an algorithm that chooses whole ones",
+            name,
+        )
+    if weight.input_scale is not None:
+        return tersely.Refusal(
+            "its inputs are divided by factors, which the format has no place for; let "
+            "finalize() fold them, which is possible where a norm or a linear layer comes before "
+            "it, or quantize without factors",
+            name,
+        )
+    return None

@@ -1,0 +1,166 @@
+"""Safetensors files written one tensor at a time, in as many shards as their size asks for.
+
+A model that is larger than the memory left beside it is exported so: the header is made of names,
+types and shapes alone, and each tensor is computed when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor
+
+TYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+"""What safetensors calls the types of tensors."""
+
+LARGEST_SHARD = 5 * 10**9
+"""Bytes of tensors in one file, unless it is said otherwise."""
+
+_ALIGNMENT = 8
+
+
+@attrs.frozen(eq=False)
+class StoredTensor:
+    """A tensor that is written when its turn comes.
+
+    Attributes:
+        name: its name in the file.
+        dtype: its type.
+        shape: its shape.
+        make: returns it, on any device.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> StoredTensor:
+        """Return a tensor that is there already.
+
+        Args:
+            name: its name in the file.
+            tensor: the tensor.
+        """
+        return cls(name, tensor.dtype, tuple(tensor.shape), lambda: tensor)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        count = self.dtype.itemsize
+        for length in self.shape:
+            count *= length
+        return count
+
+
+def write_shards(
+    tensors: Sequence[StoredTensor],
+    path: Path,
+    *,
+    largest: int = LARGEST_SHARD,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write tensors into one file, or into several with an index, as Transformers names them.
+
+    Args:
+        tensors: the tensors, in the order in which they are written.
+        path: the file; of several, ``model.safetensors`` becomes
+            ``model-00001-of-00003.safetensors``, and the index ``model.safetensors.index.json``.
+        largest: bytes of tensors in one file; one tensor that is larger has a file of its own.
+        metadata: texts for the header.
+
+    Returns:
+        The files, the index first where there is one.
+    """
+    shards = list(_shards(tensors, largest))
+    known = {"format": "pt", **(metadata or {})}
+    if len(shards) == 1:
+        _write(shards[0], path, known)
+        return [path]
+    places: list[Path] = []
+    weight_map: dict[str, str] = {}
+    for index, shard in enumerate(shards, 1):
+        place = path.with_name(f"{path.stem}-{index:05}-of-{len(shards):05}{path.suffix}")
+        _write(shard, place, known)
+        places.append(place)
+        weight_map |= {one.name: place.name for one in shard}
+    total = sum(one.size for one in tensors)
+    index_file = path.with_name(f"{path.name}.index.json")
+    content = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    index_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return [index_file, *places]
+
+
+def shard_files(path: Path) -> Mapping[str, Path]:
+    """Return the file of each tensor of what `write_shards` wrote.
+
+    Args:
+        path: the file that it was asked for.
+    """
+    from safetensors import safe_open  # needed by the check alone
+
+    index = path.with_name(f"{path.name}.index.json")
+    if index.exists():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: path.with_name(file) for name, file in names.items()}
+    with safe_open(path, framework="pt") as stream:
+        return dict.fromkeys(stream.keys(), path)
+
+
+def _shards(tensors: Sequence[StoredTensor], largest: int) -> Iterator[list[StoredTensor]]:
+    shard: list[StoredTensor] = []
+    size = 0
+    for tensor in tensors:
+        if shard and size + tensor.size > largest:
+            yield shard
+            shard, size = [], 0
+        shard.append(tensor)
+        size += tensor.size
+    yield shard
+
+
+def _write(tensors: Sequence[StoredTensor], path: Path, metadata: Mapping[str, str]) -> None:
+    # Large items first keep every tensor aligned, as the format's own writer does.
+    ordered = sorted(tensors, key=lambda one: -one.dtype.itemsize)
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    for tensor in ordered:
+        end = start + tensor.size
+        header[tensor.name] = {
+            "dtype": TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little"))
+        stream.write(text)
+        for tensor in ordered:
+            value = tensor.make().detach().cpu().contiguous()
+            if value.dtype != tensor.dtype or tuple(value.shape) != tensor.shape:
+                raise ValueError(
+                    f"{tensor.name} became {value.dtype} {tuple(value.shape)}, expected "
+                    f"{tensor.dtype} {tensor.shape}"
+                )
+            if value.numel():
+                stream.write(value.reshape(-1).view(torch.uint8).numpy().data)
