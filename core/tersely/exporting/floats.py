@@ -40,13 +40,18 @@ class Computed(Mapping[str, Value]):
 
 
 def floats_of(
-    model: nn.Module, integers: Mapping[nn.Module, Collection[str]]
+    model: nn.Module,
+    integers: Mapping[nn.Module, Collection[str]],
+    *,
+    norms: Mapping[nn.Module, nn.Module],
 ) -> Mapping[str, Tensor]:
     """Return the tensors of a finished model that are no integers, under the user's names.
 
     Args:
         model: the session's model, attached or finalized.
         integers: for modules that have integers, the tensors that are.
+        norms: the layers of a finished model that have taken up their batch norm, with the norm,
+            which keeps its tensors.
 
     Returns:
         Name -> detached tensor, computed when it is read: masks are multiplied in, and a folded
@@ -63,9 +68,10 @@ def floats_of(
     if sharded:
         raise ExportError(sharded)
     makers: dict[str, Callable[[], Tensor]] = {}
+    settled = set(norms.values())
     for path, module in model.named_modules(remove_duplicate=False):
         instruments = instruments_of(module) if INSTRUMENTS in module.__dict__ else Instruments()
-        if instruments.is_folded and isinstance(module, NORMS):
+        if instruments.is_folded and isinstance(module, NORMS) and module not in settled:
             continue
         skipped = {*integers.get(module, ()), *module._non_persistent_buffers_set}
         for name in (*module._parameters, *module._buffers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch.fx import Node
 from tersely.contracts.calling import call_arguments
 from tersely.errors import ExportError, TerselyError
 from tersely.exporting.dynamic import shapes_of
-from tersely.exporting.preparing import Integers, with_integers
+from tersely.exporting.preparing import with_integers
+from tersely.exporting.refusing import Integers
 from tersely.shrinking.program import evaluating
 
 
@@ -25,6 +26,7 @@ def make_program(
     example_inputs: Any,
     *,
     dynamic_shapes: Any = None,
+    norms: Mapping[nn.Module, nn.Module],
 ) -> ExportedProgram:
     """Export a session's model in evaluation mode; the model is as it was after it.
 
@@ -34,6 +36,7 @@ def make_program(
         example_inputs: what to call it with: a tensor, a tuple or list of arguments, or a mapping
             of keyword arguments.
         dynamic_shapes: which dimensions may differ; see `shapes_of`.
+        norms: the layers of a finished model that have taken up their batch norm, with the norm.
 
     Returns:
         A program that shares no memory with the model.
@@ -53,7 +56,7 @@ def make_program(
         with (
             evaluating(model),
             _without_caches(model),
-            with_integers(model, integers),
+            with_integers(model, integers, norms=norms),
             warnings.catch_warnings(),
             torch.no_grad(),
         ):

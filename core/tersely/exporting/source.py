@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ def make_source(
     *,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
+    norms: Mapping[nn.Module, nn.Module],
 ) -> ExportSource:
     """Return a session as its exporters see it.
 
@@ -42,6 +43,7 @@ def make_source(
         targets: the plan's targets.
         example_inputs: what to call the model with, or None.
         dynamic_shapes: which dimensions may differ; see `make_program`.
+        norms: the layers of a finished model that have taken up their batch norm, with the norm.
 
     Raises:
         ExportError: an exported program cannot hold a target.
@@ -53,7 +55,9 @@ def make_source(
 
     def make() -> ExportedProgram:
         computed = [(bound, make_one()) for bound, make_one in integers]
-        return make_program(model, computed, example_inputs, dynamic_shapes=dynamic_shapes)
+        return make_program(
+            model, computed, example_inputs, dynamic_shapes=dynamic_shapes, norms=norms
+        )
 
     return ExportSource(
         model=model,
@@ -61,7 +65,7 @@ def make_source(
         integers=Computed({bound.plan.name: make for bound, make in integers}),
         activations=tuple(_activations(model)),
         example_inputs=example_inputs,
-        make_floats=partial(floats_of, model, stored),
+        make_floats=partial(floats_of, model, stored, norms=norms),
         make_program=make,
         simulate=_simulator(model),
     )

@@ -56,10 +56,40 @@ class Fold:
             return output
         return _own_forward(self.activation, output)
 
+    def settled(self) -> Settled:
+        """Return what is left of it once the weights of the layer and its norm are written."""
+        return Settled(self.norm, self.activation)
+
     def factors(self) -> Tensor:
         """Return what the batch norm multiplies each channel with."""
         inverse: Tensor = torch.rsqrt(self.norm.running_var + self.norm.eps)
         return inverse if self.norm.weight is None else self.norm.weight * inverse
+
+
+@attrs.frozen(eq=False)
+class Settled:
+    """What a finished layer computes before its output is rounded.
+
+    Attributes:
+        norm: its batch norm, which adds at most the bias that the layer has no place for, or None.
+        activation: its activation, or None.
+    """
+
+    norm: Any = None
+    activation: Any = None
+
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Do nothing: statistics are settled."""
+
+    def after(self, output: Any) -> Any:
+        """Return the output, with the bias of the norm, activated.
+
+        Args:
+            output: the layer's own output.
+        """
+        for one in (self.norm, self.activation):
+            output = output if one is None else _own_forward(one, output)
+        return output
 
 
 def _plain_output(module: nn.Module, args: Any, kwargs: Any) -> Tensor:

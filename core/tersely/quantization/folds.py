@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding
@@ -108,41 +107,43 @@ def _folded(
     return {layer: attrs.evolve(own, parameters=parameters, fold=fold), **found}
 
 
-def fold_for_good(model: nn.Module, layer: nn.Module, fold: Fold) -> None:
-    """Give a layer the bias it has together with its batch norm, and take the batch norm out.
+def fold_for_good(layer: nn.Module, fold: Fold, values: Mapping[str, Tensor | None]) -> None:
+    """Write folded values into a layer, and leave a batch norm that adds at most a bias.
 
-    The folded weight is written by whoever writes the layer's targets; this removes the folding.
-
-    Args:
-        model: the model that holds both.
-        layer: the layer, whose parameters are folded already.
-        fold: what was folded into it.
-    """
-    if fold.norm is None:
-        return
-    for name in ("weight", "bias"):
-        put(layer, name, (), place=FOLD)
-    identity = nn.Identity()
-    identity.training = fold.norm.training
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child is fold.norm:
-                parent._modules[name] = identity
-
-
-def write_folded(layer: nn.Module, values: Mapping[str, torch.Tensor | None]) -> None:
-    """Write folded parameters in place; a layer without bias gets one.
+    Both keep their class and the names of their state, so that files of the finished model load
+    in the class of the model.
 
     Args:
         layer: the layer.
-        values: weight and bias as forward uses them.
+        fold: what is folded into it, a batch norm among it.
+        values: its weight and bias as forward uses them.
     """
+    norm = fold.norm
+    for name in ("weight", "bias"):
+        put(layer, name, (), place=FOLD)
     with torch.no_grad():
         for name, value in values.items():
-            if value is None:
-                continue
-            raw: Any = layer._parameters.get(name)
-            if raw is None:
-                layer._parameters[name] = nn.Parameter(value.detach().clone())
-            else:
+            raw = layer._parameters.get(name)
+            if value is not None and raw is not None:
                 raw.copy_(value)
+        bias = values.get("bias") if layer._parameters.get("bias") is None else None
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1 - norm.eps)
+        if norm.weight is not None:
+            norm.weight.fill_(1)
+            norm.bias.zero_()
+        if bias is not None and norm.bias is not None:
+            norm.bias.copy_(bias)
+        elif bias is not None:
+            norm.running_mean.copy_(-bias)
+
+
+def carried_bias(norm: nn.Module) -> Tensor:
+    """Return the bias that the batch norm of a finished layer adds.
+
+    Args:
+        norm: a batch norm that `fold_for_good` left.
+    """
+    bias, mean = norm._parameters.get("bias"), norm._buffers["running_mean"]
+    assert mean is not None  # a norm without statistics is never folded
+    return (-mean if bias is None else bias - mean).detach().clone()

@@ -27,7 +27,7 @@ from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.selecting.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of
 from tersely.quantization.factors import Folding
-from tersely.quantization.folds import fold_for_good, write_folded
+from tersely.quantization.folds import fold_for_good
 from tersely.quantization.scale_buffers import write_qparams
 
 
@@ -37,7 +37,6 @@ class FinalizeWarning(UserWarning):
 
 def bake(
     bound_targets: Sequence[BoundTarget],
-    model: nn.Module,
     folds: Mapping[nn.Module, Fold],
     *,
     foldings: Sequence[Folding] = (),
@@ -46,7 +45,6 @@ def bake(
 
     Args:
         bound_targets: all targets of a session.
-        model: the session's model.
         folds: the layers that something is folded into.
         foldings: factors that weights keep, because what makes their input takes them.
     """
@@ -59,8 +57,7 @@ def bake(
         done.add(id(bound.raw))
         _bake_one(bound)
     for layer, values in folded.items():
-        write_folded(layer, values)
-        fold_for_good(model, layer, folds[layer])
+        fold_for_good(layer, folds[layer], values)
 
 
 def _keep_factors(foldings: Sequence[Folding]) -> None:
@@ -135,13 +132,15 @@ def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, li
             _settle(bound)
             _give_back_size(bound)
         _reduce(module)
-        fold = instruments_of(module).fold
-        if isinstance(fold, Fold) and fold.activation is not None:
-            # The output is quantized after the activation, which stays inside of the layer.
-            inside = Fold(None, fold.activation)
-            replace_instruments(module, attrs.evolve(instruments_of(module), fold=inside))
-            followers[fold.activation] = []
-            _reduce(fold.activation)
+        instruments = instruments_of(module)
+        if isinstance(instruments.fold, Fold):
+            # An output is quantized after what follows the layer, which stays inside of it then.
+            inside = instruments.fold.settled() if instruments.outputs else None
+            replace_instruments(module, attrs.evolve(instruments, fold=inside))
+            for follower in (inside.norm, inside.activation) if inside is not None else ():
+                if follower is not None:
+                    followers[follower] = []
+                    _reduce(follower)
     return {**staying, **followers}
 
 

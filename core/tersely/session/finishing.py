@@ -25,9 +25,11 @@ class Finished:
 
     Attributes:
         staying: modules that stay instrumented, each with the targets it stays for.
+        norms: layers that have taken up their batch norm, with the norm.
     """
 
     staying: Mapping[nn.Module, Sequence[BoundTarget]]
+    norms: Mapping[nn.Module, nn.Module]
     _kept: Mapping[BoundTarget, Tensor]
     _qparams: Sequence[tuple[BoundTarget, QParams]]
     _integers: Sequence[tuple[BoundTarget, IntegerTensor]]
@@ -60,7 +62,7 @@ def finish(installation: Installation) -> Finished:
     Args:
         installation: a plan on its model, ready to be finished.
     """
-    engines, model = installation.engines, installation.model
+    engines = installation.engines
     foldings, _ = engines.quantization.foldings()
     kept = {bound: is_kept(bound, mask) for bound, mask in installation.masks()}
     remarks = installation.remarks()
@@ -68,14 +70,15 @@ def finish(installation: Installation) -> Finished:
     integers = finished_integers(installation.integers(), foldings)
     bound_targets = (*engines.pruning.bound_targets, *engines.quantization.bound_targets)
     folds = {layer: fold for _, layer, fold in folds_of(installation.context.binding)}
-    bake(bound_targets, model, folds, foldings=foldings)
+    bake(bound_targets, folds, foldings=foldings)
     for folding in foldings:
         folding.divide(integers)
     staying = keep_activations(bound_targets)
     for engine in engines:
         engine.stop()
     detach_instruments(installation.attachments, keep=staying)
-    return Finished(staying, kept, qparams, integers, remarks)
+    norms = {layer: fold.norm for layer, fold in folds.items() if fold.norm is not None}
+    return Finished(staying, norms, kept, qparams, integers, remarks)
 
 
 def _same(tensor: IntegerTensor) -> IntegerTensor:

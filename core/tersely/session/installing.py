@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -47,6 +47,11 @@ class Installation:
     engines: Engines
     attachments: Attachments
     places: Places
+
+    @property
+    def norms(self) -> Mapping[nn.Module, nn.Module]:
+        """Layers that have taken up their batch norm for good: none before the end."""
+        return {}
 
     def note(self, journal: Journal, *, is_step: bool = False) -> None:
         """Note what may change, so that all of it can be undone.

@@ -636,6 +636,7 @@ class Session:
             self._values.integers(),
             example_inputs,
             dynamic_shapes=dynamic_shapes,
+            norms=self._values.norms,
         )
 
     def export(
@@ -678,6 +679,7 @@ class Session:
             self.plan.targets,
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,
+            norms=self._values.norms,
         )
         return export_source(made, source, path, is_checked=check)
 

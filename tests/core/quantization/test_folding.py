@@ -78,16 +78,38 @@ def test_finalizing_folds_for_good(kind, bias, affine, attach):
     expected = model(inputs(kind))
     session.finalize()
 
-    assert torch.equal(model(inputs(kind)), expected)
-    types = [type(one) for one in model]
-    assert types[0] in (nn.Conv2d, nn.Linear)
+    torch.testing.assert_close(model(inputs(kind)), expected)
+    assert [type(one) for one in model] == [type(one) for one in build(kind)]
     assert model[0].weight is weight
-    assert nn.BatchNorm2d not in types
-    assert nn.BatchNorm1d not in types
-    if "bn" in kind or kind == "linear":
-        assert types[1] is nn.Identity
-        assert model[0].bias is not None
-    assert not any("_tersely_" in key for key in model.state_dict())
+    assert (model[0].bias is None) == (not bias)
+    fresh = build(kind, bias=bias, affine=affine).eval()
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(inputs(kind)), model(inputs(kind)))
+
+
+def test_a_finished_norm_changes_nothing_where_its_layer_has_a_bias(attach):
+    model = build("conv+bn").eval()
+    session = attach(model, "toy_range", fused(model))
+    session.compress()
+    session.finalize()
+
+    values = torch.randn(4, 2, 3, 3)
+    assert torch.equal(model[1](values), values)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_rounded_output_has_the_bias_that_only_the_norm_can_hold(affine, attach):
+    model = build("conv+bn+relu", bias=False, affine=affine).eval()
+    session = attach(model, "toy_range", fused(model, ("weight", "_output_"), "uint8"))
+    session.calibrate([X])
+    session.compress()
+    expected, scale = model(X), session.qparams()["0"]["_output_"].scale.item()
+    with pytest.warns(UserWarning, match=r"0\._output_"):
+        session.finalize()
+
+    assert (model(X) - expected).abs().max() <= scale * 1.001
+    steps = model(X) / scale
+    torch.testing.assert_close(steps, steps.round())
 
 
 @pytest.mark.parametrize(("kind", "bias", "affine"), KINDS)

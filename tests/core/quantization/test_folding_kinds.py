@@ -70,7 +70,7 @@ def test_it_computes_what_the_modules_compute_and_stays_so(kind, attach):
     # 16 bits: a step is a 32767th of the largest weight.
     torch.testing.assert_close(simulated, expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(model(inputs(model)), simulated)
-    assert type(model[1]) is nn.Identity
+    assert type(model[1]) is LAYERS[kind][1]
     assert torch.equal(model[0].weight, weight)
 
 

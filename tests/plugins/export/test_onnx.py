@@ -1,6 +1,7 @@
 """The format onnx, read by onnxruntime: integers, kernels, layers and outputs."""
 
 import numpy
+import onnx
 import onnx_ir
 import onnxruntime
 import pytest
@@ -116,9 +117,17 @@ def test_the_accuracy_level_decides_what_blocks_are_multiplied_in(quantized, lay
     assert errors[1] < 1e-5 < errors[4]
 
 
-def test_convolutions_with_folded_norms_are_integer_kernels(quantized, tmp_path):
+@pytest.mark.parametrize("is_finished", [False, True], ids=["attached", "finished"])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.filterwarnings("ignore:a plain module cannot mask or quantize")
+def test_convolutions_with_folded_norms_are_integer_kernels(
+    quantized, tmp_path, affine, is_finished
+):
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2)
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8, affine=affine),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=2),
     )
     images = torch.randn(4, 3, 8, 8)
     model(images)
@@ -130,6 +139,8 @@ def test_convolutions_with_folded_norms_are_integer_kernels(quantized, tmp_path)
         fuse_names=[["0", "1", "2"]],
         target_settings={"weight": PER_CHANNEL, "_input_": UINT8, "_output_": UINT8},
     )
+    if is_finished:
+        session.finalize()
 
     exported = session.export(
         "onnx", tmp_path / "m.onnx", example_inputs=images, dynamic_shapes="batch"
@@ -137,6 +148,16 @@ def test_convolutions_with_folded_norms_are_integer_kernels(quantized, tmp_path)
 
     assert exported.checks["kernels"] == {"QLinearConv": 2}
     assert all_within_one_step(exported.checks)
+
+
+def test_a_small_file_holds_nothing_that_its_readers_fill_in(quantized, layers, tmp_path):
+    session = quantized(layers, INPUTS, target_names=WEIGHT_AND_INPUT, target_settings=settings())
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=INPUTS)
+
+    graph = onnx.load(exported.paths[0]).graph
+    assert {one.name for one in graph.value_info} == {"0.weight", "2.weight"}  # their layout
+    assert not any(node.name for node in graph.node)
+    assert {node.op_type: len(node.attribute) for node in graph.node}["QuantizeLinear"] == 0
 
 
 def test_an_int32_bias_goes_into_the_product(quantized, layers, tmp_path):

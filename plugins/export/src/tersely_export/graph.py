@@ -8,6 +8,9 @@ from typing import Any
 import numpy
 import onnx_ir as ir
 
+_EXPORTER = "pkg."
+"""How the names of the exporter's notes begin."""
+
 
 def constant_of(value: ir.Value | None) -> numpy.ndarray | None:
     """Return what a value is in every call, or None where it depends on the inputs.
@@ -194,5 +197,6 @@ def forget_traces(graph: ir.Graph) -> None:
         node.metadata_props.clear()
         node.doc_string = None
     graph.metadata_props.clear()
-    for value in (*graph.inputs, *graph.outputs):
-        value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        for name in [name for name in value.metadata_props if name.startswith(_EXPORTER)]:
+            del value.metadata_props[name]

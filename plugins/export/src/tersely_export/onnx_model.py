@@ -21,6 +21,7 @@ from tersely_export.activations import (
 )
 from tersely_export.graph import forget_traces, remove_unused
 from tersely_export.integer_products import multiply_integers
+from tersely_export.lean import leave_out_known
 from tersely_export.translations import table
 from tersely_export.weights import (
     gather_integers,
@@ -69,6 +70,7 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
     keep_biases_apart(graph)
     remove_unused(graph)
     forget_traces(graph)
+    leave_out_known(graph, opset=opset)
     return model
 
 
