@@ -86,7 +86,7 @@ def test_the_job_that_deploys_ends_in_a_smaller_file_that_onnxruntime_reads(ran:
     report = json.loads((output / "report.json").read_text())
     sizes, metrics = report["files"], report["metrics"]
     assert sizes["model.onnx"] == (output / "exports" / "model.onnx").stat().st_size
-    assert sizes["model.onnx"] < 0.2 * sizes["dense"]
+    assert sizes["model.onnx"] < 0.1 * sizes["dense"]
     assert metrics["before.accuracy"] - metrics["after.accuracy"] <= 0.005
     measured = [[timing["name"] for timing in one["timings"]] for one in report["benchmarks"]]
     assert measured == [["dense", "finished", "model.onnx"]] * 2
