@@ -18,7 +18,7 @@ def text():
 
 @pytest.fixture(scope="module")
 def rules(text):
-    return re.findall(r"^- \*\*([A-Z]\d\.\d)\*\* ", text, flags=re.MULTILINE)
+    return re.findall(r"^- \*\*([A-Z]\d\.\d+)\*\* ", text, flags=re.MULTILINE)
 
 
 def all_cases(all_families):
@@ -57,7 +57,9 @@ def test_names_are_unique_in_their_family(all_families):
 
 def test_every_rule_is_stated_once_and_in_order(rules):
     order = {chapter: position for position, chapter in enumerate(CHAPTERS)}
-    assert rules == sorted(set(rules), key=lambda rule: (order[rule[0]], rule[1:]))
+    assert rules == sorted(
+        set(rules), key=lambda rule: (order[rule[0]], *map(int, rule[1:].split(".")))
+    )
 
 
 def test_every_heading_has_rules_and_none_is_left_out(text, rules):
