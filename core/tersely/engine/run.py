@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -23,7 +24,7 @@ Algorithm = TypeVar("Algorithm")
 
 
 @attrs.define(eq=False, slots=False)
-class Run(Generic[Algorithm]):
+class Run(ABC, Generic[Algorithm]):
     """A stage in a session; mutable because it gathers what its algorithm observes.
 
     What differs between methods is in a subclass: which targets the algorithm sees, and how.
@@ -104,9 +105,9 @@ class Run(Generic[Algorithm]):
             for name, leaf in self.learned(bound).items()
         }
 
+    @abstractmethod
     def seen_as(self, bound: BoundTarget) -> Any:
         """Return a target as the algorithm sees it while it observes the target's module."""
-        raise NotImplementedError
 
     def watches(self, bound_targets: Iterable[BoundTarget]) -> list[Watch]:
         """Return observers of the modules of some targets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import attrs
@@ -92,7 +93,8 @@ def run_job(
             record, finished = _starting_point(job, resume=resume, console=console)
             if finished is not None:
                 return finished
-            return _carry_out(job, record, calls=calls, reviewed=plan, console=console)
+            again = _command(job, output)
+            return _carry_out(job, record, calls=calls, reviewed=plan, console=console, again=again)
 
 
 def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRecord, Report | None]:
@@ -137,6 +139,7 @@ def _carry_out(
     calls: References,
     reviewed: Plan | None,
     console: Console,
+    again: str,
 ) -> Report:
     folder = partial_folder(job.output)
     steps = _steps(job, record, folder)
@@ -156,7 +159,7 @@ def _carry_out(
             except BaseException:
                 # A loop that fails has kept epochs of which this run does not know yet.
                 known = read_record(folder) or run.record
-                voice.line(_epitaph(job, phase, known), style="bold yellow")
+                voice.line(_epitaph(job, phase, known, again), style="bold yellow")
                 raise
     if run.report is None:
         raise RuntimeError("a job ended without a report")
@@ -218,12 +221,19 @@ def _work(job: Job, *, is_measured: bool) -> tuple[tuple[Phase, bool], ...]:
     )
 
 
-def _epitaph(job: Job, phase: Phase, record: RunRecord) -> str:
+def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
+    """Return what goes on with a run of a job that was interrupted."""
+    if not job.source:
+        return "run_job(..., resume=True)"
+    there = "" if output is None else f" --output {shlex.quote(os.fspath(output))}"
+    return f"tersely run {job.source}{there} --resume"
+
+
+def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:
     stopped = f"stopped while trying to {phase.title}; {partial_folder(job.output)} is kept"
     if not record.finished:
         return f"{stopped}, but no phase is finished that could be resumed"
-    command = f"tersely run {job.source} --resume" if job.source else "run_job(..., resume=True)"
-    return f"{stopped}; finished: {', '.join(record.finished)}; go on with: {command}"
+    return f"{stopped}; finished: {', '.join(record.finished)}; go on with: {again}"
 
 
 def _say(console: Console, text: str) -> None:

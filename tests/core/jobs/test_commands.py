@@ -224,6 +224,19 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
     assert status("run", workshop.file, "--resume") == 0
 
 
+def test_an_interrupted_run_names_the_folder_that_it_was_told_to_write(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workshop.folder / "interrupt").touch()
+    status("run", workshop.file, "--output", tmp_path / "other place")
+
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"go on with: tersely run {workshop.file} --output '{tmp_path}/other place' --resume"
+        in shown
+    )
+
+
 def test_a_wrong_job_exits_with_1_and_lists_its_problems(
     workshop: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
