@@ -34,7 +34,9 @@ def notify(
             each.function(*(arguments[name] for name in each.argnames))
         except TerselyError as error:
             errors.append(error)
-        except Exception as error:  # foreign code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code, which may even call sys.exit
             broken = BrokenPluginError(
                 f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}"
             )
