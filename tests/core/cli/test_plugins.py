@@ -138,7 +138,7 @@ def test_default_targets_that_the_core_overrules_are_a_finding(call, installed):
     installed.register(Core(), name="tersely")
     installed.register(Meddler(), name="meddler")
 
-    assert lines(call("list").output)[-1][5:] == (
+    assert lines(call("list").output)[-1][4:] == (
         [
             "default",
             "targets",
