@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tersely.shrinking.attentions import without_nested_tensors
 from tersely.shrinking.flow import Flow, Trace, arguments
 from tersely.shrinking.labels import varying
 from tersely.shrinking.mixing import CREATORS
@@ -250,7 +251,7 @@ def outputs_as_it_is(
 
 def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
     args, kwargs = inputs
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), without_nested_tensors(model), torch.no_grad():
         result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
     leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     return [leaf for leaf in leaves if leaf.is_floating_point()]
