@@ -17,7 +17,7 @@ from tersely.errors import (
     UnknownPluginError,
 )
 from tersely.registry.catalog import Catalog
-from tersely.registry.collect import new_manager
+from tersely.registry.collect import new_manager, notify
 from tersely.registry.descriptors import (
     DependencyTracerInfo,
     ExporterInfo,
@@ -40,7 +40,6 @@ from tersely.registry.kinds import (
 )
 from tersely.registry.loading import admit
 from tersely.registry.lookup import Snapshot
-from tersely.registry.observing import notify
 from tersely.registry.record import CORE, Plugin, PluginRecord, same_distribution
 
 _process_lock = threading.RLock()
