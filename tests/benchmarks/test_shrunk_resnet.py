@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tersely.shrinking.counting import count, total
+from tersely.shrinking.counting.counts import count, total
 from tersely.shrinking.shrink import shrink_module
 
 pytestmark = pytest.mark.benchmark

@@ -19,7 +19,7 @@ from tersely.exporting.floats import raw_tensor, value_in_force
 from tersely.exporting.steps import ReadIntegers, RoundCall, RoundFixed, block_size_of
 from tersely.instrument.folding import NORMS, Fold, Settled
 from tersely.instrument.instruments import Instruments, Transform
-from tersely.instrument.masks.masks import ActivationMask
+from tersely.instrument.masks.mask_transforms import ActivationMask
 from tersely.instrument.modules.attaching import replace_class
 from tersely.instrument.modules.classes import instrumented_class, instruments_of
 from tersely.instrument.names import INSTRUMENTS, PREFIX, TAP, full_name

@@ -17,8 +17,8 @@ from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.buffers import put_buffer
+from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
-from tersely.instrument.masks.masks import spatial_dims
 from tersely.instrument.names import mask_buffer
 from tersely.masking.counting import count_nonzero
 from tersely.planning.targets.owners import find_tensor

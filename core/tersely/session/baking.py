@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tersely.engine.binding import BoundTarget, like_raw
 from tersely.instrument.folding import Fold
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.masks.masks import ParameterMask
+from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.modules.attaching import replace_class
 from tersely.instrument.modules.classes import (
     instrumented_class,

@@ -66,6 +66,13 @@ _COMPRESSED_TENSORS = {
 }
 
 
+_SAFETENSORS = {
+    "type": "object",
+    "properties": {"shard_bytes": _SHARD_BYTES},
+    "additionalProperties": False,
+}
+
+
 @tersely.hookimpl
 def tersely_exporters() -> list[tersely.ExporterInfo]:
     """Return the formats of this distribution."""
@@ -88,6 +95,13 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             implementation="tersely_export.compressed_tensors:CompressedTensors",
             options=_COMPRESSED_TENSORS,
             summary="Packed weights in a folder, for transformers and vLLM.",
+        ),
+        tersely.ExporterInfo(
+            name="safetensors",
+            implementation="tersely_export.safetensors:Safetensors",
+            suffix=".safetensors",
+            options=_SAFETENSORS,
+            summary="Packed integers without zeros, described in the file, for any reader.",
         ),
         tersely.ExporterInfo(
             name="pt2",
