@@ -77,7 +77,7 @@ class Pruning(Engine[PruningRun]):
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
-        place_masks(self.bound_targets, self.context.model)
+        place_masks(self.context.binding, self.context.model)
         if not self.holds:
             self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
