@@ -10,7 +10,7 @@ from tersely.document.messages.misspelt import with_hidden
 from tersely.document.messages.translate import translate
 from tersely.document.presets import fill_presets
 from tersely.document.reading.positions import Document, Finding
-from tersely.document.rules.rules import check_rules
+from tersely.document.rules.checking import check_rules
 from tersely.document.schemas.alike import check_by_likeness
 from tersely.document.schemas.mismatch import mismatch_of
 from tersely.document.schemas.schema import Kind, composed_schema, validator

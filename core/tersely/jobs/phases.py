@@ -23,8 +23,7 @@ from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
 from tersely.reporting.plan_summary import summarize_plan
 from tersely.reporting.table import split_metric
-from tersely.session.kept_batches import give_batches, needs_batches
-from tersely.session.opening import attach
+from tersely.session.opening import attach, give_batches, needs_batches
 from tersely.storage.tensor_file import write_tensors
 
 LASTING = ("compress", "train")

@@ -11,8 +11,8 @@ from torch import Tensor
 from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 from tersely.errors import CalibrationError, SessionError
 from tersely.masking.budgets import bound_count, count_masked
+from tersely.masking.contest import share_budget
 from tersely.masking.counted import Removal, share_counted
-from tersely.masking.groups import share_budget
 from tersely.masking.member import Member
 from tersely.masking.rows import keep_highest
 from tersely.masking.scopes import from_rows

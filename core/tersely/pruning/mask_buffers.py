@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
+from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
-from tersely.instrument.masks.masks import spatial_dims
 from tersely.instrument.names import mask_buffer
 from tersely.masking.counting import count_nonzero
 

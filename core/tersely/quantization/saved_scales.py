@@ -12,7 +12,7 @@ from tersely.engine.saver import MOVED, Grammar, Parts
 from tersely.errors import SessionFileError
 from tersely.instrument.names import STATE_PARTS
 from tersely.instrument.scales.cutting import Cut
-from tersely.instrument.scales.scales import IN_FORCE, are_known
+from tersely.instrument.scales.target_scales import IN_FORCE, are_known
 from tersely.quantization.scale_buffers import read_buffer
 
 GRAMMAR = Grammar(

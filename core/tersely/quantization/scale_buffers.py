@@ -12,7 +12,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
-from tersely.instrument.scales.scales import Room, put_in_force, take_out_of_force
+from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force
 from tersely.planning.targets.addresses import parse_address
 from tersely.quantization.run import QuantizationRun
 

@@ -1,15 +1,18 @@
-"""How sessions begin: attached anew, or loaded from where one was saved."""
+"""How sessions begin: attached anew, or loaded from where one was saved and given its batches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from tersely.calibration.keeping import stages_that_look
 from tersely.document.recipe import Recipe
+from tersely.engine.batches import Batches
+from tersely.engine.padding import PaddingMask
 from tersely.errors import (
     AttachError,
     ConfigError,
@@ -23,7 +26,7 @@ from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
-from tersely.shrinking.recorded import cut_again
+from tersely.shrinking.cutting.recorded import cut_again
 from tersely.storage.json_file import check_shape
 from tersely.storage.session_folder import INDEX, StoredSession, read_session, read_session_data
 from tersely.storage.versions import check_versions
@@ -46,8 +49,9 @@ def attach(
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
         example_inputs: what to run the model with where a stage ends with ``shrink``, says
-            ``dependency_groups: auto``, or has a ``budget`` in parameters or operations: a
-            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+            ``dependency_groups: auto`` or ``fuse_names: auto``, or has a ``budget`` in parameters
+            or operations: a tensor, a tuple or list of arguments, or a mapping of keyword
+            arguments.
 
     Raises:
         ConfigError: the document is wrong.
@@ -265,3 +269,25 @@ def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
         raise SessionFileError(
             f"{directory}: its plan cannot be used with what is installed now: {reason}"
         ) from error
+
+
+def needs_batches(session: Session) -> bool:
+    """Tell whether something is still to be compressed that may ask for calibration batches.
+
+    Args:
+        session: a session that was restored.
+    """
+    return bool(stages_that_look(session._engines.all, session.steps))
+
+
+def give_batches(
+    session: Session, batches: Iterable[Any], *, mask: PaddingMask | None = None
+) -> None:
+    """Keep batches as `Session.calibrate` does, and leave what it has observed as it was restored.
+
+    Args:
+        session: a session that was restored.
+        batches: the batches of its calibration; read once.
+        mask: which positions of a batch are data; see `Session.calibrate`.
+    """
+    session._context.batches = Batches(tuple(batches), None, mask)

@@ -62,7 +62,7 @@ from tersely.session.periods import (
 )
 from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
-from tersely.shrinking.refusing import (
+from tersely.shrinking.cutting.refusing import (
     need_plain_model,
 )
 from tersely.shrinking.report import Shrunk

@@ -11,21 +11,22 @@ from torch import Tensor, nn
 
 from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
-from tersely.shrinking.apply import (
+from tersely.shrinking.cutting.apply import (
     Undoing,
     absorb,
     cut_tensors,
     follow_literals,
     follow_sizes,
 )
-from tersely.shrinking.attending import packed_attention
-from tersely.shrinking.cuts import cuts_of
-from tersely.shrinking.failing import Failure, failure_of_error, failure_of_mismatch
-from tersely.shrinking.flow import Trace
-from tersely.shrinking.masked_weights import MaskedWeights
-from tersely.shrinking.predict import literals_of_sizes
-from tersely.shrinking.program import Program, operator_name, read_program
-from tersely.shrinking.proof import (
+from tersely.shrinking.cutting.masked_weights import MaskedWeights
+from tersely.shrinking.graph.flow import Trace
+from tersely.shrinking.graph.program import Program, operator_name, read_program
+from tersely.shrinking.graph.solve import Solution, cuts_of, slices_lost, solve
+from tersely.shrinking.operators.attending import packed_attention
+from tersely.shrinking.operators.walk import walk
+from tersely.shrinking.proving.failing import Failure, failure_of_error, failure_of_mismatch
+from tersely.shrinking.proving.predict import literals_of_sizes
+from tersely.shrinking.proving.proof import (
     Inputs,
     compare,
     has_memory_for_copy,
@@ -34,10 +35,7 @@ from tersely.shrinking.proof import (
     outputs_in_float64,
     random_inputs,
 )
-from tersely.shrinking.report import Absorption, Stay
-from tersely.shrinking.solve import Solution, solve
-from tersely.shrinking.staying import staying_slices
-from tersely.shrinking.walk import walk
+from tersely.shrinking.report import Absorption, Stay, hint_for
 
 _ATTEMPTS = 12
 _FLOAT64_TOLERANCE = 1e-9
@@ -232,3 +230,42 @@ def _proved(
     )
     mismatch = compare(trace, solution, program, small)
     return None if mismatch is None else failure_of_mismatch(trace, solution, mismatch)
+
+
+def staying_slices(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
+    """Name the masked slices that stay, with the first reason that is known of each.
+
+    Args:
+        trace: what flows through the masked model.
+        solution: what is removed.
+    """
+    reasons: dict[int, str] = {}
+    for label, reason in sorted(trace.labels.reasons.items()):
+        reasons.setdefault(label, reason)
+    found: list[Stay] = []
+    for name, flow in trace.roots.items():
+        kept = trace.source.kept(name)
+        if kept is None or flow.ndim <= 1:
+            continue
+        for layer in flow.layers:
+            dims = [dim for dim, size in enumerate(layer.shape) if size > 1]
+            if len(dims) != 1 or dims[0] > 1:
+                continue
+            staying = slices_lost(kept, layer) & ~solution.of(layer)
+            counts: dict[str, int] = {}
+            for label in layer[staying].tolist():
+                why = _why(solution, reasons, label)
+                counts[why] = counts.get(why, 0) + 1
+            found += [
+                Stay(name, dims[0], count, why, hint_for(why)) for why, count in counts.items()
+            ]
+    return tuple(found)
+
+
+def _why(solution: Solution, reasons: Mapping[int, str], label: int) -> str:
+    component = int(solution.component[label])
+    if component in solution.why:
+        return solution.why[component]
+    if label in reasons:
+        return reasons[label]
+    return "what it is tied to stays"

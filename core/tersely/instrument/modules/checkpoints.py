@@ -18,7 +18,7 @@ from tersely.instrument.names import (
     mask_buffer,
     state_buffer,
 )
-from tersely.instrument.scales.scales import IN_FORCE, are_known, range_from_scale, settle
+from tersely.instrument.scales.target_scales import IN_FORCE, are_known, range_from_scale, settle
 
 
 def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> list[str]:

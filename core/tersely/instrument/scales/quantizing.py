@@ -17,7 +17,7 @@ from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.names import QUANTIZE, full_name, learned_buffer
 from tersely.instrument.scales.cutting import Cut
-from tersely.instrument.scales.scales import scales_of
+from tersely.instrument.scales.target_scales import scales_of
 
 
 def need_float(value: Tensor, name: str) -> None:

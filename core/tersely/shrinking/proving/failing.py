@@ -1,0 +1,101 @@
+"""Why a small model is not what was predicted, and which slices stay for that reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from torch import nn
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace, arguments
+from tersely.shrinking.graph.program import module_of
+from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.proving.proof import Mismatch
+
+
+@attrs.frozen
+class Failure:
+    """Why a small model is not what was predicted.
+
+    Attributes:
+        module: the module where that shows; empty for the root or where it is not known.
+        labels: what to keep next time, and why.
+    """
+
+    module: str
+    labels: Mapping[int, str]
+
+
+def failure_of_mismatch(trace: Trace, solution: Solution, mismatch: Mismatch) -> Failure:
+    """Keep what reaches the first operator that computes something else than was predicted.
+
+    Args:
+        trace: what flows through the masked model.
+        solution: what was removed.
+        mismatch: where the small model differs from the prediction.
+    """
+    node = mismatch.node
+    place = f"{mismatch.module or 'the model'} ({node.name})"
+    reason = f"forward of {place} depends on the size: {mismatch.message}"
+    found: dict[int, str] = {}
+    frontier = [node]
+    while frontier and not found:
+        for one in frontier:
+            found |= _going(trace, solution, one, reason)
+        frontier = [other for one in frontier for other in arguments(one)]
+    return Failure(mismatch.module, found or _all_going(trace, solution, reason))
+
+
+def _going(trace: Trace, solution: Solution, node: Node, reason: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for one in [node, *arguments(node)]:
+        flows = trace.flows.get(one, ())
+        for flow in flows if isinstance(flows, tuple) else (flows,):
+            found |= _going_of(solution, flow, reason)
+    return found
+
+
+def _going_of(solution: Solution, flow: Flow, reason: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for layer in flow.layers:
+        for label in layer[solution.of(layer)].reshape(-1).tolist():
+            found[label] = reason
+    return found
+
+
+def _all_going(trace: Trace, solution: Solution, reason: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for flow in trace.roots.values():
+        found |= _going_of(solution, flow, reason)
+    return found
+
+
+def failure_of_error(
+    model: nn.Module, error: Exception, trace: Trace, solution: Solution
+) -> Failure:
+    """Keep what the module that raised works with; everything when no module is known.
+
+    Args:
+        model: the small model.
+        error: what it raised.
+        trace: what flows through the masked model.
+        solution: what was removed.
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    place = None
+    step = error.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and paths.get(id(owner)):
+            place = paths[id(owner)]
+        step = step.tb_next
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = f"forward of {place or 'the model'} raises on the small model: {text}"
+    found: dict[int, str] = {}
+    if place:
+        for node in trace.flows:
+            own = module_of(node)
+            if node.op == "call_function" and (own == place or own.startswith(place + ".")):
+                found |= _going(trace, solution, node, reason)
+    return Failure(place or "", found or _all_going(trace, solution, reason))
