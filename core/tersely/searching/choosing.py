@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from tersely.contracts.target_plan import TargetPlan
 from tersely.document.entries import Place, stages_in, without_absent
 from tersely.document.path import spell_path
 from tersely.document.recipe import Recipe, Stage
@@ -19,8 +18,16 @@ Choices: TypeAlias = Sequence[tuple[Unit, Level]]
 """Units, each with its level; a unit that is not among them stays as it is."""
 
 _ONLY_TRAINING = ("schedule", "shrink", "hold")
-_BY_ENTRY = ("preset", "for", "dependency_groups", "exclude_op_names", "exclude_op_names_re",
-             "exclude_op_types")  # fmt: skip
+_BY_ENTRY = (
+    "preset",
+    "for",
+    "dependency_groups",
+    "fuse_names",
+    "exclude_op_names",
+    "exclude_op_names_re",
+    "exclude_op_types",
+)
+"""Keys of a stage that its entries say for themselves once the plan has resolved them."""
 
 
 def chosen_at_once(recipe: Recipe, choices: Choices) -> dict[str, Json]:
@@ -112,9 +119,8 @@ def _written(settings: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
 
 def _fused(recipe: Recipe, stage: int) -> dict[str, list[list[str]]]:
     found: dict[str, list[list[str]]] = {}
-    for entry in recipe.stages[stage].entries:
-        for names in entry.fuse_names:
-            found.setdefault(names[0], [list(names)])
+    for names in recipe.stages[stage].folded:
+        found.setdefault(names[0], [list(names)])
     return found
 
 
@@ -127,12 +133,3 @@ def _without_empty(document: dict[str, Json]) -> dict[str, Json]:
             {key: value for key, value in period.items() if value != []} for period in periods
         ]
     return found
-
-
-def targets_of(choices: Choices) -> tuple[TargetPlan, ...]:
-    """Return every target that is chosen.
-
-    Args:
-        choices: what was chosen.
-    """
-    return tuple(target for unit, _ in choices for target in unit.targets)
