@@ -224,7 +224,8 @@ def notify(
             errors.append(error)
         except Exception as error:  # foreign code
             broken = BrokenPluginError(
-                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}"
+                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}",
+                plugin=each.plugin_name,
             )
             broken.__cause__ = error
             errors.append(broken)
