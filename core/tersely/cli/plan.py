@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--example",
     metavar="MODULE:CALLABLE",
-    help="What returns example inputs, for dependency_groups: auto; a job names its own.",
+    help="What returns example inputs, for keys that are auto; a job names its own.",
 )
 @click.option(
     "--format",

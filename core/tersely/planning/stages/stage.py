@@ -97,6 +97,9 @@ class _StagePlanner:
         self.barred = draft.owners.tied_to(selection.excluded)
         if entry.fuse_names:
             draft.selected_by[entry.path] = frozenset(selection.positions)
+        if self.stage.fuse_names:
+            others = draft.selected_by.get(self.stage.path, frozenset())
+            draft.selected_by[self.stage.path] = others | frozenset(selection.positions)
         self.shared = {}
         origins = {
             selector: Origin(entry.path, selector, entry.line, entry.is_preset)
