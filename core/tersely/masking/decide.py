@@ -65,7 +65,8 @@ def _share(
         raise SessionError(
             f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, for which "
             f"the model is run, and the session has no example inputs; give example_inputs to "
-            f"tersely.attach or tersely.load_session"
+            f"tersely.attach or tersely.load_session",
+            target=group[0].name,
         )
 
     def removal(budget: Budget, rows: Sequence[Tensor]) -> Removal:

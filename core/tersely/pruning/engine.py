@@ -335,7 +335,9 @@ class Pruning(Engine[PruningRun]):
                 check_mask(bound, kept)
                 check_dense(bound, kept, saved)
             elif saved.data["is_compressed"] and bound.plan.stage not in growing:
-                raise SessionFileError(f"the saved session lacks the mask of {bound.plan.name}")
+                raise SessionFileError(
+                    f"the saved session lacks the mask of {bound.plan.name}", target=bound.plan.name
+                )
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""

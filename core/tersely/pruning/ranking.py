@@ -83,7 +83,7 @@ def rank(
     problems = pattern_problems(bound.plan.pruning, blocks)
     if problems:
         where = f"{bound.plan.origin.path}: {bound.plan.name}"
-        raise PlanError([f"{where}: {problem}" for problem in problems])
+        raise PlanError([f"{where}: {problem}" for problem in problems], **bound.plan.place)
     scope = None if blocks.scope is None else blocks.scope[1:]
     return Ranked(bound, mean, Blocks(blocks.size[1:], scope, blocks.keep))
 
