@@ -12,7 +12,7 @@ def test_the_example_fits_on_a_screen(pages):
 
 def test_there_are_exactly_two_commands(pages):
     commands = [block.text for block in pages["README.md"].blocks if block.language == "sh"]
-    assert ["requirements.txt" in text and "digits/job.yaml" in text for text in commands] == [
+    assert ["requirements.txt" in text and "digits/deploy.yaml" in text for text in commands] == [
         True,
         False,
     ]

@@ -9,7 +9,7 @@ import torch
 import tersely
 from tersely.arithmetic.affine import fake_quantize, quantized_range
 from tersely.arithmetic.qparams import QParams
-from tersely.instrument.masks.masks import ParameterMask
+from tersely.instrument.masks.mask_transforms import ParameterMask
 
 
 @pytest.mark.spec("order", expects="fake_quantize")

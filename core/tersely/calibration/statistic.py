@@ -23,7 +23,7 @@ from tersely.engine.observers import Observers
 from tersely.engine.padding import data_of, kept_positions
 from tersely.engine.processes import gather
 from tersely.errors import CalibrationError
-from tersely.instrument.masks.masks import spatial_dims
+from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.names import MASK
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.targets.granularity import meant

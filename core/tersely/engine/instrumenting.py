@@ -11,7 +11,7 @@ from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding
 from tersely.instrument.instruments import Instruments, OutputSite, Transform
-from tersely.instrument.masks.masks import ActivationMask, ParameterMask, spatial_dims
+from tersely.instrument.masks.mask_transforms import ActivationMask, ParameterMask, spatial_dims
 from tersely.instrument.names import mask_buffer
 from tersely.instrument.sites import input_site
 from tersely.planning.targets.addresses import Address, parse_address

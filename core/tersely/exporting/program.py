@@ -17,7 +17,7 @@ from tersely.errors import ExportError, TerselyError
 from tersely.exporting.dynamic import shapes_of
 from tersely.exporting.preparing import with_integers
 from tersely.exporting.refusing import Integers
-from tersely.shrinking.program import evaluating
+from tersely.shrinking.graph.program import evaluating
 
 
 def make_program(

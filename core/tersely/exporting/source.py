@@ -23,7 +23,7 @@ from tersely.instrument.scales.in_force import qparams_of
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
 from tersely.quantization.integers import IntegerTensor
-from tersely.shrinking.program import evaluating
+from tersely.shrinking.graph.program import evaluating
 
 
 def make_source(

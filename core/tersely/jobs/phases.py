@@ -23,8 +23,7 @@ from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
 from tersely.reporting.plan_summary import summarize_plan
 from tersely.reporting.table import split_metric
-from tersely.session.kept_batches import give_batches, needs_batches
-from tersely.session.opening import attach
+from tersely.session.opening import attach, give_batches, needs_batches
 from tersely.storage.tensor_file import write_tensors
 
 LASTING = ("compress", "train")
@@ -157,7 +156,10 @@ def _compress(run: Run) -> None:
         if run.calls.calibration is not None or "session.calibrate(" not in str(error):
             raise
         raise SessionError(
-            f"{error}; the job calls it when data.calibration gives the batches"
+            f"{error}; the job calls it when data.calibration gives the batches",
+            target=error.target,
+            path=error.path,
+            algorithm=error.algorithm,
         ) from error
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import attrs
 
+from tersely.contracts.pruner import Grows
 from tersely.document.job import Job
 from tersely.document.load import load_job
+from tersely.document.recipe import Recipe, Stage
+from tersely.document.rules.training import NEEDS_TRAINING
+from tersely.engine.clock import curve_of, factor_at
 from tersely.errors import SessionFileError
 from tersely.exporting.export import make_exporter
 from tersely.extras import extra
@@ -37,8 +41,9 @@ from tersely.jobs.record import (
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.shrinking import shrink_the_rest
-from tersely.jobs.start_order import is_compressed_last
 from tersely.planning.plan import Plan
+from tersely.planning.stages.algorithms import is_declared, pruner_needs
+from tersely.registry.registry import registry
 from tersely.reporting.report import Report, read_report
 from tersely.reporting.terminal import show_report
 
@@ -128,7 +133,8 @@ def _check_same(record: RunRecord, job: Job, folder: Path) -> None:
     if changed:
         raise SessionFileError(
             f"{folder} holds a run of another version of the job: {', '.join(changed)} "
-            f"changed; run it without --resume, or undo the change"
+            f"changed; run it without --resume, or undo the change",
+            path=folder,
         )
 
 
@@ -238,3 +244,25 @@ def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def is_compressed_last(recipe: Recipe) -> bool:
+    """Tell whether a job has to train before it can compress.
+
+    That is so when an algorithm learns or observes while the user trains, and wants to mask
+    something at once. One that grows from nothing, by itself or along a schedule, has its masks
+    in force while it trains.
+
+    Args:
+        recipe: the job's recipe.
+    """
+    return any(_is_late(stage) for stage in recipe.stages if stage.method == "pruning")
+
+
+def _is_late(stage: Stage) -> bool:
+    pruners = registry().pruners
+    if pruner_needs(stage.algorithm) not in NEEDS_TRAINING:
+        return False
+    if is_declared(Grows, pruners[stage.algorithm], pruners.info(stage.algorithm)):
+        return False
+    return not stage.begin and factor_at(curve_of(stage.schedule), 0) > 0

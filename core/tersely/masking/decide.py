@@ -11,8 +11,8 @@ from torch import Tensor
 from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 from tersely.errors import CalibrationError, SessionError
 from tersely.masking.budgets import bound_count, count_masked
+from tersely.masking.contest import share_budget
 from tersely.masking.counted import Removal, share_counted
-from tersely.masking.groups import share_budget
 from tersely.masking.member import Member
 from tersely.masking.rows import keep_highest
 from tersely.masking.scopes import from_rows
@@ -65,7 +65,8 @@ def _share(
         raise SessionError(
             f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, for which "
             f"the model is run, and the session has no example inputs; give example_inputs to "
-            f"tersely.attach or tersely.load_session"
+            f"tersely.attach or tersely.load_session",
+            target=group[0].name,
         )
 
     def removal(budget: Budget, rows: Sequence[Tensor]) -> Removal:
@@ -134,9 +135,11 @@ def _check_finite(member: Member) -> None:
     if len(wrong):
         index = int(wrong[0])
         value = float(importance.flatten()[index])
+        by = f" by {member.algorithm}" if member.algorithm else ""
         raise CalibrationError(
-            f"{member.name}: {len(wrong)} of its {importance.numel()} importances are not finite "
-            f"(the first is {value}, at flat index {index}); check the model's weights and the "
-            "calibration data for NaN and overflow",
+            f"{member.name}: {len(wrong)} of its {importance.numel()} importances{by} are not "
+            f"finite (the first is {value}, at flat index {index}); check the model's weights and "
+            f"the calibration data for NaN and overflow",
             target=member.name,
+            algorithm=member.algorithm or None,
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from tersely.arithmetic.blocks import resolve_size
 from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, SessionError
-from tersely.instrument.masks.masks import spatial_dims
+from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.masking.align import align_kept, place_kept
 from tersely.planning.stages.draft import claimed_address
 from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address

@@ -10,7 +10,7 @@ from tersely.contracts.pruner import Learns, ObservesGradients
 from tersely.engine.binding import BoundTarget, whole
 from tersely.errors import PlanError
 from tersely.instrument.masks.holding import HeldWeight
-from tersely.instrument.masks.masks import ParameterMask
+from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.names import HELD, MASK, mask_buffer
 from tersely.instrument.transforms import SharedPut

@@ -12,7 +12,7 @@ from tersely.engine.saver import MOVED, Grammar, Parts
 from tersely.errors import SessionFileError
 from tersely.instrument.names import STATE_PARTS
 from tersely.instrument.scales.cutting import Cut
-from tersely.instrument.scales.scales import IN_FORCE, are_known
+from tersely.instrument.scales.target_scales import IN_FORCE, are_known
 from tersely.quantization.scale_buffers import read_buffer
 
 GRAMMAR = Grammar(
@@ -129,5 +129,6 @@ def _need(bound: BoundTarget, part: str, tensor: Tensor, *, is_fine: bool, wante
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise SessionFileError(
             f"the saved {part} of {bound.plan.name} is {dtype} of shape {list(tensor.shape)}; "
-            f"expected {wanted}"
+            f"expected {wanted}",
+            target=bound.plan.name,
         )

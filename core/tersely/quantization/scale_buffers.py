@@ -12,7 +12,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
-from tersely.instrument.scales.scales import Room, put_in_force, take_out_of_force
+from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force
 from tersely.planning.targets.addresses import parse_address
 from tersely.quantization.run import QuantizationRun
 
@@ -63,6 +63,18 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
                     is_following=is_following and run.is_simulated(bound),
                 )
             room.make(module)
+
+
+def has_known_shape(run: QuantizationRun, bound: BoundTarget) -> bool:
+    """Tell whether it is known before the first batch how many scales a target has.
+
+    Args:
+        run: its stage.
+        bound: the target.
+    """
+    cut = run.quantize_step(bound).cut
+    channels = channels_of(bound) if cut.kind == "channel" else None
+    return cut.kept_shape(bound.plan.shape, channels) is not None
 
 
 _Alike: TypeAlias = tuple[int, str, tuple[int, ...] | None, int | None, torch.dtype, torch.device]

@@ -15,7 +15,7 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError
-from tersely.instrument.masks.masks import spatial_dims
+from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.quantizing import Grid
 from tersely.planning.stages.descriptors import descriptor_of

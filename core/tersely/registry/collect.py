@@ -1,4 +1,4 @@
-"""Asks one plugin what it provides, and keeps whatever goes wrong to that plugin."""
+"""Asks one plugin what it provides, tells each what happened, and isolates their failures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TypeVar
 import attrs
 import pluggy
 
+from tersely.errors import BrokenPluginError, TerselyError
 from tersely.registry import hookspecs
 from tersely.registry.descriptors import Descriptor, ModuleSetting
 from tersely.registry.hookspecs import plugin_api
 from tersely.registry.kinds import KINDS, Kind
+from tersely.registry.option_schemas import schema_problem
 from tersely.text import nearest
 
 MODULE_SETTINGS_HOOK = "tersely_module_settings"
@@ -135,6 +137,7 @@ def _call_hooks(manager: pluggy.PluginManager, face: object) -> Collected:
         if returned:
             descriptors[kind.name] = returned
             failures += _duplicates(kind, returned)
+            failures += _unusable_schemas(kind, returned)
     settings = _gather(implementations.get(MODULE_SETTINGS_HOOK, ()), ModuleSetting, failures)
     return Collected(descriptors=descriptors, module_settings=settings, failures=tuple(failures))
 
@@ -172,7 +175,9 @@ def _gather(
         name = implementation.function.__name__
         try:
             returned: object = implementation.function()
-        except Exception as error:  # foreign code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code, which may even call sys.exit
             failures.append(Failure(reason=f"{name}() raised {describe(error)}", cause=error))
             continue
         if not isinstance(returned, list | tuple):
@@ -195,3 +200,54 @@ def _duplicates(kind: Kind, descriptors: Sequence[Descriptor]) -> list[Failure]:
         for name, count in counts.items()
         if count > 1
     ]
+
+
+def _unusable_schemas(kind: Kind, descriptors: Sequence[Descriptor]) -> list[Failure]:
+    found = []
+    for descriptor in descriptors:
+        for field in ("options", "values"):
+            schema = getattr(descriptor, field, None)
+            if schema is None and field == "values":
+                continue
+            reason = schema_problem(schema)
+            if reason is not None:
+                text = f"{field} of the {kind.name} {descriptor.name!r} cannot be used: {reason}"
+                found.append(Failure(reason=text))
+    return found
+
+
+def notify(
+    manager: pluggy.PluginManager, hook_name: str, *, arguments: Mapping[str, object]
+) -> None:
+    """Call every plugin's implementation of an observing hook, then raise the first failure.
+
+    Args:
+        manager: knows the implementations.
+        hook_name: the hook.
+        arguments: the hook's arguments by name; an implementation receives those it declares.
+
+    Raises:
+        ValueError: it is not an observing hook.
+        TerselyError: a plugin raised it of its own will, such as a PlanError that vetoes a plan.
+        BrokenPluginError: a plugin raised anything else; chained.
+    """
+    if hook_name not in OBSERVING_HOOKS:
+        raise ValueError(f"{hook_name!r} is not among the hooks {', '.join(OBSERVING_HOOKS)}")
+    errors: list[TerselyError] = []
+    # pluggy calls the last registered first, and keeps implementations in the reverse order.
+    for each in reversed(getattr(manager.hook, hook_name).get_hookimpls()):
+        try:
+            each.function(*(arguments[name] for name in each.argnames))
+        except TerselyError as error:
+            errors.append(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code, which may even call sys.exit
+            broken = BrokenPluginError(
+                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}",
+                plugin=each.plugin_name,
+            )
+            broken.__cause__ = error
+            errors.append(broken)
+    if errors:
+        raise errors[0]

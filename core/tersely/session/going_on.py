@@ -17,10 +17,14 @@ from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install
 from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
-from tersely.shrinking.attentions import attend_by_heads
-from tersely.shrinking.optimizing import cut_optimizer, remember, replace_learned
-from tersely.shrinking.recorded import record_of
-from tersely.shrinking.refusing import need_example, need_sparsity_reached, need_structured_masks
+from tersely.shrinking.cutting.attentions import attend_by_heads
+from tersely.shrinking.cutting.optimizing import cut_optimizer, remember, replace_learned
+from tersely.shrinking.cutting.recorded import record_of
+from tersely.shrinking.cutting.refusing import (
+    need_example,
+    need_sparsity_reached,
+    need_structured_masks,
+)
 from tersely.shrinking.report import Shrunk
 from tersely.shrinking.shrink import Shrinking
 
@@ -142,3 +146,4 @@ def _restore_small(before: Installation, after: Installation, small: States) -> 
         for engine in after.engines:
             engine.restore(small[engine.method], after.context.steps, journal)
         after.hold()
+    after.count()

@@ -1,15 +1,18 @@
-"""How sessions begin: attached anew, or loaded from where one was saved."""
+"""How sessions begin: attached anew, or loaded from where one was saved and given its batches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from tersely.calibration.keeping import stages_that_look
 from tersely.document.recipe import Recipe
+from tersely.engine.batches import Batches
+from tersely.engine.padding import PaddingMask
 from tersely.errors import (
     AttachError,
     ConfigError,
@@ -23,7 +26,7 @@ from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
-from tersely.shrinking.recorded import cut_again
+from tersely.shrinking.cutting.recorded import cut_again
 from tersely.storage.json_file import check_shape
 from tersely.storage.session_folder import INDEX, StoredSession, read_session, read_session_data
 from tersely.storage.versions import check_versions
@@ -46,8 +49,9 @@ def attach(
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
         example_inputs: what to run the model with where a stage ends with ``shrink``, says
-            ``dependency_groups: auto``, or has a ``budget`` in parameters or operations: a
-            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+            ``dependency_groups: auto`` or ``fuse_names: auto``, or has a ``budget`` in parameters
+            or operations: a tensor, a tuple or list of arguments, or a mapping of keyword
+            arguments.
 
     Raises:
         ConfigError: the document is wrong.
@@ -107,7 +111,9 @@ def load_session(
             raise
         reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: it does not fit this model: {reason}", path=directory
+            f"{directory}: it does not fit this model: {reason}",
+            path=directory,
+            target=getattr(error, "target", None),
         ) from error
     try:
         session.restore(stored.tensors, stored.data)
@@ -116,7 +122,7 @@ def load_session(
         undoing.undo()
         index = Path(directory) / INDEX
         if isinstance(error, SessionFileError):
-            raise SessionFileError(f"{index}: {error}", path=index) from error
+            raise SessionFileError(f"{index}: {error}", path=index, target=error.target) from error
         if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
             raise SessionFileError(
                 f"{index} does not hold a state that can be restored: {_named(error)}; {_ADVICE}",
@@ -231,7 +237,8 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
     if not records:
         raise SessionFileError(
             f"{folder} holds a session that was not shrunk; call session.shrink(example_inputs) "
-            f"before session.save(), or load it with tersely.load_session"
+            f"before session.save(), or load it with tersely.load_session",
+            path=folder,
         )
     undoing = cut_again(model, records)
     try:
@@ -263,5 +270,28 @@ def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
     except (PlanError, ConfigError, PluginError, *_UNUSABLE) as error:
         reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: its plan cannot be used with what is installed now: {reason}"
+            f"{directory}: its plan cannot be used with what is installed now: {reason}",
+            path=directory,
         ) from error
+
+
+def needs_batches(session: Session) -> bool:
+    """Tell whether something is still to be compressed that may ask for calibration batches.
+
+    Args:
+        session: a session that was restored.
+    """
+    return bool(stages_that_look(session._engines.all, session.steps))
+
+
+def give_batches(
+    session: Session, batches: Iterable[Any], *, mask: PaddingMask | None = None
+) -> None:
+    """Keep batches as `Session.calibrate` does, and leave what it has observed as it was restored.
+
+    Args:
+        session: a session that was restored.
+        batches: the batches of its calibration; read once.
+        mask: which positions of a batch are data; see `Session.calibrate`.
+    """
+    session._context.batches = Batches(tuple(batches), None, mask)

@@ -16,8 +16,8 @@ from tersely.errors import SessionError
 from tersely.planning.groups.counted_budgets import is_counted
 from tersely.planning.plan import Plan
 from tersely.pruning.mask_buffers import is_kept
-from tersely.shrinking.counting import Counts, count, total
-from tersely.shrinking.removing import CountsShrunk
+from tersely.shrinking.counting.counts import Counts, count, total
+from tersely.shrinking.counting.removing import CountsShrunk
 from tersely.shrinking.report import Row, Shrunk, Smaller
 from tersely.shrinking.shrink import Shrinking, shrink_module
 

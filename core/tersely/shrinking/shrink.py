@@ -11,39 +11,42 @@ from torch import Tensor, nn
 
 from tersely.engine.cutting import Cut, Held
 from tersely.errors import SessionError
-from tersely.shrinking.apply import (
+from tersely.shrinking.cutting.apply import (
     Undoing,
     absorb,
     cut_tensors,
     follow_literals,
     follow_sizes,
 )
-from tersely.shrinking.attentions import (
+from tersely.shrinking.cutting.attentions import (
     attend_by_heads,
     follow_heads,
     held_attention,
     is_reached,
     masked_attention,
 )
-from tersely.shrinking.cuts import cuts_of
-from tersely.shrinking.failing import Failure, failure_of_error, failure_of_mismatch
-from tersely.shrinking.flow import Trace
-from tersely.shrinking.masked_weights import MaskedWeights
-from tersely.shrinking.predict import literals_of_sizes
-from tersely.shrinking.program import Program, operator_name, read_program
-from tersely.shrinking.proof import (
+from tersely.shrinking.cutting.masked_weights import MaskedWeights
+from tersely.shrinking.graph.flow import Trace
+from tersely.shrinking.graph.program import Program, operator_name, read_program
+from tersely.shrinking.graph.solve import Solution, cuts_of, solve
+from tersely.shrinking.operators.walk import walk
+from tersely.shrinking.proving.failing import (
+    Failure,
+    failure_of_error,
+    failure_of_mismatch,
+    staying_slices,
+)
+from tersely.shrinking.proving.outputs import (
     Inputs,
-    compare,
-    has_memory_for_copy,
     largest_difference,
+    masked_outputs,
     outputs_as_it_is,
     outputs_in_float64,
     random_inputs,
 )
+from tersely.shrinking.proving.predict import literals_of_sizes
+from tersely.shrinking.proving.proof import compare
 from tersely.shrinking.report import Absorption, Stay
-from tersely.shrinking.solve import Solution, solve
-from tersely.shrinking.staying import staying_slices
-from tersely.shrinking.walk import walk
 
 _ATTEMPTS = 12
 _FLOAT64_TOLERANCE = 1e-9
@@ -169,7 +172,7 @@ class _Task:
     def masked_outputs(self) -> tuple[bool, list[list[Tensor]]]:
         """Return whether outputs are compared in double precision, and the masked model's."""
         if not self._outputs:
-            self._outputs.append(_masked_outputs(self.model, self.source.masked(), self.inputs))
+            self._outputs.append(masked_outputs(self.model, self.source.masked(), self.inputs))
         return self._outputs[0]
 
     def program(self) -> Program:
@@ -236,18 +239,6 @@ def _shrunk(task: _Task, held: Held) -> Shrinking:
 
 def _is_around(first: str, second: str) -> bool:
     return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
-
-
-def _masked_outputs(
-    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
-) -> tuple[bool, list[list[Tensor]]]:
-    """Return whether the outputs could be computed in double precision, and the outputs."""
-    if has_memory_for_copy(model):
-        try:
-            return True, outputs_in_float64(model, values, inputs)
-        except (RuntimeError, TypeError):  # an operator without double precision
-            pass
-    return False, outputs_as_it_is(model, values, inputs)
 
 
 def _absorptions(

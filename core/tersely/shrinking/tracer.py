@@ -14,11 +14,11 @@ from tersely.contracts.calling import call_arguments
 from tersely.contracts.tracer import SharedChannels
 from tersely.errors import PlanError
 from tersely.registry.collect import describe
-from tersely.shrinking.members import members_of, share
-from tersely.shrinking.program import Program, read_program
-from tersely.shrinking.runs import Runs
-from tersely.shrinking.ties import Ties
-from tersely.shrinking.walk import walk
+from tersely.shrinking.graph.members import members_of, share
+from tersely.shrinking.graph.program import Program, read_program
+from tersely.shrinking.graph.runs import Runs
+from tersely.shrinking.graph.ties import Ties
+from tersely.shrinking.operators.walk import walk
 
 
 class ExportedGraphTracer:

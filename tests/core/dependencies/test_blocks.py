@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from tersely.contracts.tracer import ChannelBlocks
-from tersely.shrinking.alike import cut_alike
+from tersely.shrinking.graph.members import cut_alike
 
 
 class Between(nn.Module):

@@ -8,7 +8,7 @@ import torch
 
 import tersely
 from tersely.errors import CalibrationError, ConfigError
-from tersely.jobs.labels import WithoutLabels
+from tersely.jobs.calibrating import WithoutLabels
 from tersely.jobs.progress import length_of
 
 RECIPE = {

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tersely.shrinking.functional import without_writes
-from tersely.shrinking.program import operator_name
+from tersely.shrinking.graph.functional import without_writes
+from tersely.shrinking.graph.program import operator_name
 
 # torch's own decompositions use what torch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tersely.document.path import Path
 from tersely.document.reading.json_text import read_json
-from tersely.document.reading.reading import Reading
+from tersely.document.reading.record import Reading
 from tersely.document.reading.yaml_nodes import compose
 from tersely.document.reading.yaml_text import read_yaml
 from tersely.errors import ConfigError, Fix

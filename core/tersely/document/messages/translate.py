@@ -13,8 +13,7 @@ from tersely.document.messages.names import about_name, catalog_of
 from tersely.document.messages.synonyms import meaning_of_value
 from tersely.document.messages.wording import join_words, show
 from tersely.document.reading.positions import Finding
-from tersely.document.schemas.alternatives import is_only_required, meant_branch
-from tersely.document.schemas.mismatch import Mismatch
+from tersely.document.schemas.mismatch import Mismatch, is_only_required, meant_branch
 from tersely.errors import Fix
 from tersely.json_value import Json
 from tersely.text import did_you_mean, nearest, unmistakable
@@ -44,7 +43,7 @@ def _value(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     if expected == "another value":
         expected = f"a value that meets {mismatch.keyword}: {show(mismatch.rule)}"
     hint, fix = None, None
-    if mismatch.keyword == "type":
+    if mismatch.keyword in ("type", "pattern"):
         hint = hint_for_type(mismatch.value, schema, path=mismatch.path)
         fix = fix_for_type(mismatch.value, schema, path=mismatch.path)
     elif mismatch.keyword in _RANGES:

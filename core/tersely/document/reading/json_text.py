@@ -8,7 +8,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed la
 
 from tersely.document.path import Path
 from tersely.document.reading.positions import Document, Mark
-from tersely.document.reading.reading import Reading
+from tersely.document.reading.record import Reading
 from tersely.json_value import Json
 
 _BLANK = re.compile(r"[ \t\n\r]*")

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from tersely.document.messages.wording import show
 from tersely.document.path import Path
 from tersely.document.reading.positions import LARGEST, Document
-from tersely.document.reading.reading import Reading
+from tersely.document.reading.record import Reading
 from tersely.json_value import Json
 
 _LONG = 1000  # characters

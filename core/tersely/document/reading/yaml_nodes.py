@@ -15,7 +15,7 @@ from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
 from tersely.document.reading.positions import Mark
-from tersely.document.reading.reading import Reading
+from tersely.document.reading.record import Reading
 from tersely.document.reading.yaml_words import complaint
 from tersely.errors import ConfigError
 

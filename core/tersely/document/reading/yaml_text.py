@@ -9,7 +9,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from tersely.document.messages.wording import show
 from tersely.document.path import Path
 from tersely.document.reading.positions import Document
-from tersely.document.reading.reading import Reading
+from tersely.document.reading.record import Reading
 from tersely.document.reading.yaml_nodes import PATTERNS, TAG, compose, place
 from tersely.json_value import Json
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from tersely.instrument.instruments import Instruments
+from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.masks.mask_values import is_decided
-from tersely.instrument.masks.masks import ParameterMask
 from tersely.instrument.names import HELD, INSTRUMENTS, mask_buffer
 
 

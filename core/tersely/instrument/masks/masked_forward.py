@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersely.instrument.masks import masked_linear
+from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.masks.mask_values import need_whole_as_written
-from tersely.instrument.masks.masks import ParameterMask
 from tersely.instrument.modules.eager import are_plain, is_eager
 from tersely.instrument.names import INSTRUMENTS, LOST
 from tersely.instrument.shown.lost_writes import need_no_lost_write

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Callable, Iterable, Mapping
+from types import CodeType
 from typing import Any
 
 import torch
@@ -13,7 +15,6 @@ from tersely.errors import AttachError
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.modules.classes import instrumented_class
 from tersely.instrument.modules.fused import remove_hooks
-from tersely.instrument.modules.own_super import method_with_super_of_self
 from tersely.instrument.names import INSTRUMENTS, NAME, PREFIX
 from tersely.planning.selecting.classes import ORIGINAL
 
@@ -56,7 +57,8 @@ def attach_instruments(
         detach_instruments(done)
         raise AttachError(
             f"{_shown(name_of(module))} cannot take another class: {type(error).__name__}: "
-            f"{error}; leave it out with exclude_op_names"
+            f"{error}; leave it out with exclude_op_names",
+            target=name_of(module),
         ) from error
     except BaseException:
         detach_instruments(done)
@@ -89,7 +91,7 @@ def _refuse_problems(
             of_class[key] = _class_problem(*key)
         problem = of_class[key] or _problem(module, has_sites=has_sites)
         if problem:
-            raise AttachError(f"{_shown(name_of(module))} {problem}")
+            raise AttachError(f"{_shown(name_of(module))} {problem}", target=name_of(module))
 
 
 def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
@@ -171,3 +173,34 @@ def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> typ
     metaclass: Any = type(current)
     made: type[nn.Module] = metaclass(current.__name__, bases, body)
     return made
+
+
+def method_with_super_of_self(cls: type[nn.Module]) -> str | None:
+    """Return the qualified name of a method that asks for the class above an object's own.
+
+    ``__init__`` may do so: an object that exists is not made again.
+
+    Args:
+        cls: the user's class.
+    """
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == "torch" or base is object:
+            continue
+        for name, value in base.__dict__.items():
+            code = getattr(value, "__code__", None)
+            if name != "__init__" and isinstance(code, CodeType) and _asks_for_super_of_self(code):
+                return f"{base.__name__}.{name}"
+    return None
+
+
+def _asks_for_super_of_self(code: CodeType) -> bool:
+    if "super" not in code.co_names or not {"__class__", "type"}.intersection(code.co_names):
+        return False
+    names = [
+        one.argval
+        for one in dis.get_instructions(code)
+        if one.opname.startswith(("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_SUPER"))
+    ]
+    self = code.co_varnames[0] if code.co_argcount else "self"
+    starts = [place for place, name in enumerate(names) if name == "super"]
+    return any(names[at + 1 : at + 3] in ([self, "__class__"], ["type", self]) for at in starts)

@@ -16,7 +16,7 @@ from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Quantize, need_float
-from tersely.instrument.scales.scales import START, are_known, put_in_force
+from tersely.instrument.scales.target_scales import START, are_known, put_in_force
 
 
 @attrs.frozen(eq=False)

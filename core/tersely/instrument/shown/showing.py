@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tersely.errors import SessionError
 from tersely.instrument.names import full_name
 from tersely.instrument.shown import tensor_methods
-from tersely.instrument.shown.shown import (
+from tersely.instrument.shown.sources import Step, merged
+from tersely.instrument.shown.tensor_class import (
     Shown,
     Version,
     WatchedShown,
@@ -20,7 +21,6 @@ from tersely.instrument.shown.shown import (
     raw_parameter,
     refresh,
 )
-from tersely.instrument.shown.sources import Step, merged
 
 
 def show(module: nn.Module, name: str, value: Tensor) -> None:

@@ -1,0 +1,234 @@
+"""The scales of a target: there from attach on, and in force once something is chosen.
+
+A copy of a model that is made early has the same buffers as the model later, so averages can go
+from one to the other. What each buffer holds, for a target of n blocks:
+
+==============  ==========  =====================================================================
+buffer          shape       before there is a scale, and afterwards
+==============  ==========  =====================================================================
+`scale`         (n ...)     0, then value units per integer step
+`zero_point`    (n ...)     0, then whole numbers as floats, which are rounded where an average
+                            left others; only where it can be other than zero
+`low`, `high`   (n ...)     0, then the range that follows training; only where one does
+`in_force`      ()          0, then 1
+==============  ==========  =====================================================================
+
+In an average `in_force` is the share of what was averaged that had a scale. The others added 0, so
+what was averaged, divided by the share, is the average of the scales that were there.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from tersely.errors import SessionFileError
+from tersely.instrument.names import full_name, known_flag, state_buffer
+
+START = ("start_low", "start_high")
+"""Parts that hold the range from before a step; no checkpoint holds them."""
+
+IN_FORCE = "in_force"
+
+Scales: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None]"
+"""Scale, zero point or None, and the share where compiled code cannot look at it, else None."""
+
+
+@attrs.frozen(eq=False)
+class Room:
+    """The buffers of a target that has no scale yet, the same for all targets alike.
+
+    Attributes:
+        buffers: name and zeros of each; every module gets tensors of its own, made like these.
+        transient: names of those that no checkpoint holds.
+    """
+
+    buffers: tuple[tuple[str, Tensor], ...]
+    transient: tuple[str, ...]
+
+    @classmethod
+    def of(cls, target: str, empty: Tensor, *, has_zero_point: bool, is_following: bool) -> Room:
+        """Return the room that a target needs.
+
+        Args:
+            target: the parameter's name or the address of the input or output.
+            empty: zeros of the scale's shape, dtype and device; of shape (0,) while that is
+                unknown.
+            has_zero_point: whether the zero point can be other than zero.
+            is_following: whether the range follows training.
+        """
+        parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
+        if is_following:
+            parts = (*parts, "low", "high", *START)
+        single = empty.float()
+        zeros = {"scale": empty, **dict.fromkeys(parts, single), IN_FORCE: single.new_zeros(())}
+        return cls(
+            tuple((state_buffer(target, part), like) for part, like in zeros.items()),
+            tuple(state_buffer(target, part) for part in START if is_following),
+        )
+
+    def make(self, module: nn.Module) -> None:
+        """Give a module these buffers.
+
+        Args:
+            module: the module.
+        """
+        buffers = module._buffers
+        for name, like in self.buffers:
+            buffers[name] = torch.zeros_like(like)
+        if self.transient:
+            module._non_persistent_buffers_set.update(self.transient)
+
+
+def are_known(module: nn.Module, target: str) -> bool:
+    """Tell whether a target has scales, as far as a compiled forward may look.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+    """
+    if getattr(module, known_flag(target), False):
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    share = _share(module, target)
+    if not share:
+        return False
+    if share != 1:
+        settle(module, target)
+    setattr(module, known_flag(target), True)
+    return True
+
+
+def _share(module: nn.Module, target: str) -> float:
+    """Return the share of averaged models that had scales: 1 in a model that is no average."""
+    buffers = module._buffers
+    scale, share = (buffers.get(state_buffer(target, part)) for part in ("scale", IN_FORCE))
+    if scale is None or (share is not None and share.is_meta):
+        return 0.0
+    return 1.0 if share is None else float(share)
+
+
+def scales_of(module: nn.Module, target: str) -> Scales | None:
+    """Return what quantizes a target, or None while nothing does.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+    """
+    buffers = module._buffers
+    scale = buffers.get(state_buffer(target, "scale"))
+    if scale is None:
+        return None
+    zero_point = buffers.get(state_buffer(target, "zero_point"))
+    if getattr(module, known_flag(target), False):
+        return scale, zero_point, None
+    if torch.compiler.is_compiling():
+        return _compiled(buffers.get(state_buffer(target, IN_FORCE)), scale, zero_point)
+    share = _share(module, target)
+    if share == 1:
+        setattr(module, known_flag(target), True)
+        return scale, zero_point, None
+    # A copy that averages goes on averaging, so nothing of it is changed here.
+    mean = None if zero_point is None or not share else zero_point / share
+    return (scale / share, mean, None) if share else None
+
+
+def _compiled(share: Tensor | None, scale: Tensor, zero_point: Tensor | None) -> Scales | None:
+    if share is None:
+        return scale, zero_point, None
+    if not scale.numel():
+        return None
+    part = torch.where(share > 0, share, 1)
+    mean = None if zero_point is None else zero_point / part
+    return torch.where(share > 0, scale / part, 1), mean, share
+
+
+def put_in_force(module: nn.Module, target: str) -> None:
+    """Let forward quantize with what the buffers of a target hold.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+    """
+    share = module._buffers.get(state_buffer(target, IN_FORCE))
+    if share is not None:
+        share.fill_(1)
+    setattr(module, known_flag(target), True)
+
+
+def take_out_of_force(module: nn.Module, target: str) -> None:
+    """Let a target be as it was before it had a scale.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+    """
+    buffers = module._buffers
+    share = buffers.get(state_buffer(target, IN_FORCE))
+    for part in ("scale", "zero_point", "low", "high"):
+        name = state_buffer(target, part)
+        tensor = buffers.get(name)
+        if share is None or tensor is None:
+            buffers.pop(name, None)
+        else:
+            tensor.zero_()
+    if share is not None:
+        share.zero_()
+    module.__dict__.pop(known_flag(target), None)
+
+
+@torch.no_grad()
+def settle(module: nn.Module, target: str) -> None:
+    """Turn what an average left in the buffers of a target into scales.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+
+    Raises:
+        SessionFileError: there is no average, because something is not finite or not positive.
+    """
+    buffers, share = module._buffers, _share(module, target)
+    if share and share != 1:
+        names = [state_buffer(target, part) for part in ("scale", "low", "high", "zero_point")]
+        for name in names:
+            tensor = buffers.get(name)
+            if tensor is not None:
+                tensor.div_(share)
+        tensor = buffers.get(state_buffer(target, IN_FORCE))
+        if tensor is not None:
+            tensor.fill_(1)
+    zero_point = buffers.get(state_buffer(target, "zero_point"))
+    if zero_point is not None and zero_point.is_floating_point():
+        zero_point.round_()
+    scale = buffers.get(state_buffer(target, "scale"))
+    if share and scale is not None and not bool((scale.isfinite() & (scale > 0)).all()):
+        raise SessionFileError(
+            f"{full_name(module, target)}: its scale is {float(scale.flatten()[0]):g}, and a scale "
+            f"is finite and above 0; average scales with weights that are positive and sum to 1",
+            target=full_name(module, target),
+        )
+
+
+@torch.no_grad()
+def range_from_scale(module: nn.Module, target: str, quant_min: int, quant_max: int) -> None:
+    """Let the range that follows training be what a scale can express.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+        quant_min: the smallest integer.
+        quant_max: the largest integer.
+    """
+    buffers = module._buffers
+    scale = buffers.get(state_buffer(target, "scale"))
+    zero_point = buffers.get(state_buffer(target, "zero_point"))
+    for part, end in (("low", quant_min), ("high", quant_max)):
+        name = state_buffer(target, part)
+        if buffers.get(name) is not None and scale is not None:
+            offset = torch.zeros_like(scale) if zero_point is None else zero_point
+            buffers[name] = ((end - offset) * scale).to(torch.float32)

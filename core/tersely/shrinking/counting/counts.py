@@ -1,0 +1,124 @@
+"""Counting what a model holds and computes, as a whole and module by module."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from tersely.instrument.names import PREFIX
+from tersely.shrinking.graph.program import evaluating
+
+Shape = Sequence[int]
+
+
+@attrs.frozen
+class Counts:
+    """What a module has and does by itself, without the modules in it.
+
+    Attributes:
+        parameters: elements of its parameters; a shared one counts where it is met first.
+        macs: multiply-accumulate operations of one call of the model, as torch counts them.
+        bytes: what its parameters and buffers take.
+    """
+
+    parameters: int
+    macs: int
+    bytes: int
+
+
+def count(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Counts]:
+    """Return what every module of a model has and does by itself.
+
+    Args:
+        model: the model.
+        args: positional arguments of a call.
+        kwargs: keyword arguments of the call.
+
+    Returns:
+        Full name of a module, empty for the root -> its counts.
+
+    Raises:
+        Exception: whatever the model raises when it is called.
+    """
+    macs = _macs(model, args, kwargs)
+    met: set[int] = set()
+    found: dict[str, Counts] = {}
+    for name, module in model.named_modules():
+        parameters = {id(one): one for one in module._parameters.values() if one is not None}
+        buffers = {
+            id(one): one
+            for key, one in module._buffers.items()
+            if one is not None and not key.startswith(PREFIX)
+        }
+        own = {key: one for key, one in parameters.items() if key not in met}
+        held = {key: one for key, one in {**buffers, **own}.items() if key not in met}
+        met |= {*parameters, *buffers}
+        found[name] = Counts(
+            parameters=sum(one.numel() for one in own.values()),
+            macs=macs.get(name, 0),
+            bytes=sum(one.numel() * one.element_size() for one in held.values()),
+        )
+    return found
+
+
+def total(counts: Mapping[str, Counts]) -> Counts:
+    """Return the counts of the whole model.
+
+    Args:
+        counts: what `count` returned.
+    """
+    return Counts(
+        parameters=sum(one.parameters for one in counts.values()),
+        macs=sum(one.macs for one in counts.values()),
+        bytes=sum(one.bytes for one in counts.values()),
+    )
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    count: Callable[..., int] = sdpa_flop_count  # torch does not type it
+    return count(query, key, value)
+
+
+_MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""What torch's counter passes over: it knows the kernels of accelerators."""
+
+
+@contextlib.contextmanager
+def _without_fused_layers() -> Iterator[None]:
+    """Let encoder layers run the operators that the counter knows, rather than one for all."""
+    is_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_enabled)
+
+
+def _macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
+    """Return what each module computes outside of those in it."""
+    counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
+    with evaluating(model), _without_fused_layers(), torch.no_grad(), counter:
+        model(*args, **kwargs)
+    root = type(model).__name__
+    within = {
+        name.removeprefix(root).removeprefix("."): sum(by_operator.values()) // 2
+        for name, by_operator in counter.get_flop_counts().items()
+        if name == root or name.startswith(f"{root}.")
+    }
+    within[""] = int(counter.get_total_flops()) // 2
+    own = dict(within)
+    for name, macs in within.items():
+        around = name
+        while around:
+            # What is called around its parent is taken from whichever module called it.
+            around = around.rpartition(".")[0]
+            if around in within:
+                own[around] -= macs
+                break
+    return own

@@ -1,0 +1,235 @@
+"""Cutting a model in place, and putting it back bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tersely.engine.cutting import Cut
+from tersely.shrinking.graph.flow import Absorbed
+from tersely.shrinking.graph.program import module_of
+from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.proving.predict import Literal
+
+
+class Undoing:
+    """Remembers tensors and attributes, to put them back (mutable: it is a record).
+
+    The tensors that were there are kept, not copies of them.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._attributes: list[tuple[Any, str, Any]] = []
+
+    def set_data(self, tensor: Tensor, data: Tensor, grad: Tensor | None = None) -> None:
+        """Give a parameter or buffer other data, and a parameter another gradient."""
+        self._tensors.append((tensor, tensor.data, tensor.grad))
+        _replace(tensor, data, grad)
+
+    def set_attribute(self, owner: Any, name: str, value: Any) -> None:
+        """Set an attribute."""
+        self._attributes.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def after(self, earlier: Undoing) -> Undoing:
+        """Return what puts back first what is remembered here, then what was changed earlier."""
+        both = Undoing()
+        both._tensors = [*earlier._tensors, *self._tensors]
+        both._attributes = [*earlier._attributes, *self._attributes]
+        return both
+
+    def attributes(self) -> list[tuple[Any, str, Any]]:
+        """Return each attribute that was set, with its owner and its value now; no classes."""
+        return [
+            (owner, name, getattr(owner, name))
+            for owner, name, _ in self._attributes
+            if name != "__class__"
+        ]
+
+    def undo(self) -> None:
+        """Put everything back, last change first."""
+        for tensor, data, grad in reversed(self._tensors):
+            _replace(tensor, data, grad)
+        for owner, name, value in reversed(self._attributes):
+            setattr(owner, name, value)
+        self._tensors.clear()
+        self._attributes.clear()
+
+
+def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
+    tensor.grad = None
+    # While a loss of before is alive, autograd remembers the old shape of a parameter; it forgets
+    # that only when data of another dtype comes.
+    other = torch.float32 if data.dtype == torch.float64 else torch.float64
+    tensor.data = torch.empty(0, dtype=other, device=data.device)
+    tensor.data = data
+    tensor.grad = grad
+
+
+def absorb(
+    tensors: Mapping[str, Tensor],
+    absorbed: Iterable[Absorbed],
+    solution: Solution,
+    undoing: Undoing,
+) -> dict[str, Tensor]:
+    """Add to biases what the positions that go would have added.
+
+    Args:
+        tensors: parameters by name, not cut yet.
+        absorbed: what biases take over.
+        solution: what goes.
+        undoing: remembers the biases.
+
+    Returns:
+        bias -> its exact value, float64, not cut yet.
+    """
+    found: dict[str, Tensor] = {}
+    for one in absorbed:
+        gone = solution.of(one.labels)
+        shares = torch.where(one.shares.isnan(), 0.0, one.shares)[:, gone]
+        if not one.count(gone):
+            continue
+        bias = tensors[one.bias]
+        total = bias.data.to(torch.float64) + shares.sum(1).to(bias.device)
+        undoing.set_data(bias, total.to(bias.dtype), bias.grad)
+        found[one.bias] = total
+    return found
+
+
+def cut_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing: Undoing) -> None:
+    """Make parameters and buffers smaller; the objects stay the same.
+
+    Args:
+        tensors: parameters and buffers by name.
+        cuts: what stays of each that loses something.
+        undoing: remembers them.
+    """
+    for name, cut in cuts.items():
+        tensor = tensors[name]
+        grad = None if tensor.grad is None else cut(tensor.grad)
+        undoing.set_data(tensor, cut(tensor.data), grad)
+
+
+def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) -> None:
+    """Let attributes that state sizes say the new ones, for the layers of torch.nn.
+
+    Args:
+        model: the model, with its tensors cut.
+        cuts: what was cut.
+        undoing: remembers the attributes.
+    """
+    owners = {name.rpartition(".")[0] for name in cuts}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path in owners or isinstance(module, nn.MultiheadAttention):
+            for name, value in _sizes(module).items():
+                if getattr(module, name, value) != value:
+                    undoing.set_attribute(module, name, value)
+
+
+def _sizes(module: nn.Module) -> dict[str, Any]:
+    held = {**module._parameters, **module._buffers}
+    shapes = {name: tuple(one.shape) for name, one in held.items() if one is not None}
+    weight = shapes.get("weight", ())
+    found: dict[str, Any] = {}
+    match module:
+        case nn.Linear():
+            found = {"out_features": weight[0], "in_features": weight[1]}
+        case nn.modules.conv._ConvNd():
+            sides = (weight[0], weight[1] * module.groups)
+            names = ("out_channels", "in_channels")
+            found = dict(zip(names[::-1] if module.transposed else names, sides, strict=True))
+        case nn.modules.batchnorm._NormBase():
+            found = {"num_features": next(shape[0] for shape in shapes.values() if shape)}
+        case nn.GroupNorm():
+            found = {"num_channels": weight[0]}
+        case nn.Embedding():
+            found = {"embedding_dim": weight[1]}
+        case nn.PReLU():
+            found = {"num_parameters": weight[0]}
+        case nn.MultiheadAttention():
+            found = _sizes_of_attention(module, shapes)
+        case nn.RNNBase():
+            found = {
+                "input_size": shapes["weight_ih_l0"][1],
+                "hidden_size": shapes["weight_hh_l0"][1],
+            }
+    if _is_conv1d(module):
+        found = {"nf": weight[1], "nx": weight[0]}
+    return found
+
+
+def _sizes_of_attention(
+    module: nn.MultiheadAttention, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    packed = shapes.get("in_proj_weight")
+    rows, keys, values = (
+        (packed[0] // 3, packed[1], packed[1])
+        if packed
+        else (
+            shapes["q_proj_weight"][0],
+            shapes["k_proj_weight"][1],
+            shapes["v_proj_weight"][1],
+        )
+    )
+    return {
+        "num_heads": rows // module.head_dim,
+        "embed_dim": module.out_proj.weight.shape[0],
+        "kdim": keys,
+        "vdim": values,
+    }
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether it is the linear layer of ``transformers`` that GPT-2 uses."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def follow_literals(
+    model: nn.Module,
+    literals: Sequence[Literal],
+    undoing: Undoing,
+    *,
+    skipped: Collection[str] = (),
+) -> set[str]:
+    """Let attributes say the sizes that forward reads from them as numbers.
+
+    An integer of the module that runs the operator, with the value of a literal that has to
+    change, takes the new value; the proof tells whether that was right.
+
+    Args:
+        model: the model.
+        literals: numbers of the program that follow sizes.
+        undoing: remembers the attributes.
+        skipped: modules whose attributes stay.
+
+    Returns:
+        The modules of which attributes were written.
+    """
+    written = set()
+    stated = (nn.RNNBase, nn.MultiheadAttention)  # which `follow_sizes` knows
+    wanted: dict[tuple[str, int], set[int]] = {}
+    for literal in literals:
+        if module_of(literal.node) in skipped:
+            continue
+        wanted.setdefault((module_of(literal.node), literal.old), set()).add(literal.new)
+    for (path, old), new in wanted.items():
+        module = model.get_submodule(path)
+        # A number that also stands for something that stays does not tell which attribute it is.
+        if len(new) > 1 or old in new or isinstance(module, stated) or _is_conv1d(module):
+            continue
+        is_convolution = isinstance(module, nn.modules.conv._ConvNd)
+        is_grouped = isinstance(module, nn.GroupNorm)
+        own = "groups" if is_convolution else "num_groups" if is_grouped else None
+        for name, value in list(vars(module).items()):
+            if type(value) is not int or value != old:
+                continue
+            if own is not None and name != own:
+                continue
+            undoing.set_attribute(module, name, next(iter(new)))
+            if own is None:
+                written.add(path)
+    return written

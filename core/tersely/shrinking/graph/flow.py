@@ -1,0 +1,228 @@
+"""Flow: what is known of one tensor of a program, and the walk that collects it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.graph.labels import Labels, Layer, reduced
+
+_SMALL = 1 << 22
+"""Elements up to which the values of what forward makes of weights are looked at."""
+
+
+@attrs.frozen(eq=False)
+class Flow:
+    """What is known of one tensor.
+
+    Attributes:
+        shape: its shape.
+        layers: the labels of its elements; none when nothing of it can go.
+        constant: float64, NaN where the value depends on the input; broadcasts to the tensor.
+            None when nothing is known.
+        read: returns all values as the masks leave them, for weights and what is made of them.
+        name: the parameter or buffer that it is, unchanged.
+    """
+
+    shape: tuple[int, ...]
+    layers: tuple[Layer, ...] = ()
+    constant: Tensor | None = None
+    read: Callable[[], Tensor] | None = None
+    name: str | None = None
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions the tensor has."""
+        return len(self.shape)
+
+    def values(self) -> Tensor:
+        """Return all values, of a tensor that can be read."""
+        if self.read is None:
+            raise TypeError("values that depend on the input cannot be read")
+        return self.read()
+
+    def known(self) -> Tensor:
+        """Return the constant, or one NaN that broadcasts."""
+        if self.constant is not None:
+            return self.constant
+        if self.read is not None and _size(self.shape) <= _SMALL:
+            values = self.read()
+            if not values.is_complex():
+                return values.to(torch.float64)
+        return torch.full((1,) * self.ndim, torch.nan, dtype=torch.float64)
+
+
+@attrs.frozen(eq=False)
+class Absorbed:
+    """What a reader's bias takes over when positions that it reads are removed.
+
+    Attributes:
+        bias: name of the bias.
+        weight: name of the weight.
+        labels: one for each of the weight's input positions.
+        values: the constants that the positions hold, float64; zero or NaN where none is held.
+        shares: what each position adds to the bias, float64, shape (outputs, positions).
+    """
+
+    bias: str
+    weight: str
+    labels: Layer
+    values: Tensor
+    shares: Tensor
+
+    def count(self, gone: Tensor) -> int:
+        """Return how many constants that are not zero are taken over.
+
+        Args:
+            gone: which positions go, bool.
+        """
+        return int((self.values[gone].nan_to_num(0.0) != 0).sum())
+
+
+class Source(Protocol):
+    """Where the walk takes values of parameters from."""
+
+    def read(self, name: str) -> Tensor:
+        """Return a parameter or buffer as its mask leaves it."""
+        ...
+
+    def dense(self, name: str) -> Tensor:
+        """Return a parameter or buffer as training moves it, without its mask."""
+        ...
+
+    def kept(self, name: str) -> Tensor | None:
+        """Return what a mask keeps (bool, the parameter's shape), or None without a mask."""
+        ...
+
+
+class Trace:
+    """What the walk over a program has found so far (mutable: filled in one walk).
+
+    Attributes:
+        labels: all labels and what ties them.
+        flows: node -> what is known of its tensor, or of each of its tensors.
+        roots: parameter or buffer -> its labels.
+        absorbed: what biases take over.
+        magnitudes: weight -> the largest magnitude of each kernel, kept while the walk lasts.
+        scored: product of activations, and what is made of it -> the labels that it was summed
+            over; noted without values alone.
+        source: values of parameters.
+        has_values: whether values are looked at; without, only what goes together is found.
+        is_training: whether constants are those that batch norms make of them in training.
+        is_approximate: whether constants go that no bias takes over exactly.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        labels: Labels | None = None,
+        is_training: bool = False,
+        is_approximate: bool = False,
+    ) -> None:
+        self.is_training = is_training
+        self.is_approximate = is_approximate
+        self.labels = labels or Labels()
+        self.has_values = labels is None
+        self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
+        self.roots: dict[str, Flow] = {}
+        self.absorbed: list[Absorbed] = []
+        self.magnitudes: dict[str | None, Tensor] = {}
+        self.scored: dict[Any, Layer] = {}
+        self.source = source
+
+    def flow(self, argument: Any) -> Flow | None:
+        """Return what is known of an operator's argument; None when it is no tensor."""
+        found = self.flows.get(argument) if isinstance(argument, Node) else None
+        return found if isinstance(found, Flow) else None
+
+    def tensor(self, argument: Any) -> Flow:
+        """Return what is known of an argument that is a tensor."""
+        found = self.flow(argument)
+        if found is None:
+            raise TypeError(f"{argument} is no tensor")
+        return found
+
+    def root(self, name: str, shape: tuple[int, ...]) -> Flow:
+        """Return the labels of a parameter or buffer, made when it is first met."""
+        if name not in self.roots:
+            layers = tuple(
+                self.labels.new([size if d == dim else 1 for d in range(len(shape))])
+                for dim, size in enumerate(shape)
+                if size > 1 and name not in self.labels.unlabelled
+            )
+            self.roots[name] = Flow(shape, layers, read=lambda: self.source.read(name), name=name)
+        return self.roots[name]
+
+    def doubt(self, flow: Flow, reason: str) -> None:
+        """Keep all of a tensor, since it is not known what goes together."""
+        for layer in flow.layers:
+            self.labels.doubt(layer, reason)
+
+    def pin(self, flow: Flow, reason: str, dims: tuple[int, ...] | None = None) -> None:
+        """Keep all of a tensor, or what varies along dimensions."""
+        for layer in flow.layers:
+            if dims is None or any(layer.shape[dim] > 1 for dim in dims):
+                self.labels.pin(layer, reason)
+
+
+def aligned(layer: Tensor, ndim: int) -> Tensor:
+    """Return a layer or constant with as many dimensions as the tensor that it broadcasts to.
+
+    Args:
+        layer: the layer.
+        ndim: how many.
+    """
+    return layer.reshape((1,) * (ndim - layer.ndim) + tuple(layer.shape))
+
+
+def settle(constant: Tensor | None) -> Tensor | None:
+    """Return a constant in its smallest form; None when it is unknown all over.
+
+    Args:
+        constant: float64, or None.
+    """
+    if constant is None:
+        return None
+    small = reduced(constant.to(torch.float64))
+    return None if bool(small.isnan().all()) else small
+
+
+def arguments(node: Node) -> list[Node]:
+    """Return the nodes among an operator's arguments, in order, those in lists included.
+
+    Args:
+        node: the operator.
+    """
+    found: list[Node] = []
+
+    def note(one: Node) -> Node:
+        found.append(one)
+        return one
+
+    torch.fx.node.map_arg((node.args, node.kwargs), note)
+    return found
+
+
+def call(node: Node, replaced: Mapping[Node, Any]) -> Any:
+    """Run a node's operator with values in place of nodes.
+
+    Args:
+        node: the operator.
+        replaced: node -> its value.
+    """
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: replaced[n])
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("memory_format", "device", "pin_memory")}
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,146 @@
+"""A model as the graph of ``torch.export``, which shrinking reads and its proof reads again."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from tersely.shrinking.graph.functional import without_writes
+
+
+@attrs.frozen(eq=False)
+class Program:
+    """The operators that a model runs, in order.
+
+    Attributes:
+        nodes: placeholders, operators and the output, in the order in which they run.
+        parameters: placeholder -> name of the parameter or buffer that it stands for.
+        constants: placeholder -> value of a tensor that forward makes from literals.
+    """
+
+    nodes: tuple[Node, ...]
+    parameters: Mapping[Node, str]
+    constants: Mapping[Node, Tensor]
+
+
+def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
+    """Export a model in evaluation mode; its training flags and weights stay as they are.
+
+    Args:
+        model: the model.
+        args: positional arguments of forward.
+        kwargs: keyword arguments of forward.
+
+    Raises:
+        Exception: whatever ``torch.export`` or the model raises.
+    """
+    # Recurrent modules write a list of weights while they are exported.
+    flat = {m: list(m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)}
+    try:
+        with evaluating(model), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(model, tuple(args), dict(kwargs), strict=False)
+            exported = without_writes(exported)
+    finally:
+        for module, weights in flat.items():
+            module._flat_weights = weights
+    signature = exported.graph_signature
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    lifted = signature.inputs_to_lifted_tensor_constants
+    nodes = tuple(exported.graph.nodes)
+    held = [node for node in nodes if node.op == "placeholder"]
+    return Program(
+        nodes=nodes,
+        parameters={node: named[node.name] for node in held if node.name in named},
+        constants={
+            node: exported.constants[lifted[node.name]] for node in held if node.name in lifted
+        },
+    )
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode for a while.
+
+    Args:
+        model: the model.
+    """
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def modules_around(node: Node) -> tuple[str, ...]:
+    """Return the full names of the modules whose forward an operator runs in, outermost first.
+
+    Args:
+        node: the operator.
+    """
+    stack = node.meta.get("nn_module_stack") or {}
+    # A module that is called again has its name with @ and a number.
+    return tuple(str(name).partition("@")[0] for name, _ in stack.values())
+
+
+def module_of(node: Node) -> str:
+    """Return the full name of the module whose forward runs an operator; empty for the root.
+
+    Args:
+        node: the operator.
+    """
+    return (modules_around(node) or ("",))[-1]
+
+
+def given(node: Node) -> tuple[Any, ...]:
+    """Return an operator's positional arguments.
+
+    Args:
+        node: the operator.
+    """
+    return tuple(node.args)
+
+
+def argument(node: Node, index: int, name: str = "", default: Any = None) -> Any:
+    """Return one argument of an operator, by position or name.
+
+    Args:
+        node: the operator.
+        index: its position.
+        name: its name.
+        default: what it is when it is left out.
+    """
+    if len(node.args) > index:
+        return node.args[index]
+    return node.kwargs.get(name, default)
+
+
+def operator_name(node: Node) -> str:
+    """Return an operator's name without namespace and overload, as in ``conv2d``.
+
+    Args:
+        node: the operator.
+    """
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.split("::")[-1]
+    return getattr(target, "__name__", str(target))
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Return the shape of what a node makes; empty when it is no tensor.
+
+    Args:
+        node: the node.
+    """
+    value = node.meta.get("val")
+    return tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else ()

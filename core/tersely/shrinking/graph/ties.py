@@ -1,0 +1,110 @@
+"""Labels of which nothing is removed: what goes together is collected, whatever is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from tersely.shrinking.graph.labels import Labels, Layer, spread, varying
+
+
+class Ties(Labels):
+    """Labels that tell which channels belong together (mutable: filled in one walk).
+
+    What keeps a channel from being removed is no tie, so nothing is pinned here. Several layers of
+    one tensor, and all that one position stands for, go together.
+
+    Args:
+        buffers: names of tensors that tie nothing, as tables of positions that many layers read.
+
+    Attributes:
+        doubts: label -> why it is not known what goes with it.
+        sources: channels in the order in which a view cut them, shape (channels,).
+    """
+
+    def __init__(self, buffers: Iterable[str]) -> None:
+        super().__init__()
+        self.unlabelled = frozenset(buffers)
+        self.doubts: dict[int, str] = {}
+        self.sources: list[Layer] = []
+
+    def pin(self, layer: Layer, reason: str) -> None:
+        """Do nothing: what stays is tied to nothing for that."""
+
+    def doubt(self, layer: Layer, reason: str) -> None:
+        """Note why it is not known what goes with some elements."""
+        for label in torch.unique(layer).tolist():
+            self.doubts.setdefault(label, reason)
+
+    def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
+        """Let all that lies along dimensions go together."""
+        return self.tie_along(layer, dims)
+
+    def joined(self, layers: Sequence[Layer]) -> Layer | None:
+        """Let several layers of a tensor go together, and return the first."""
+        if not layers:
+            return None
+        first, *others = spread(layers)
+        for other in others:
+            self.tie(first, other)
+        return first if others else layers[0]
+
+    def columns(
+        self, shapes: Sequence[Sequence[int]], layers: Sequence[Sequence[Layer]]
+    ) -> list[list[Layer]]:
+        """Return lists of one layer for each operand of an operator that puts them together.
+
+        Args:
+            shapes: the shape of each operand.
+            layers: the layers of each.
+
+        Returns:
+            One list for each set of dimensions that some layer depends on; an operand without such
+            a layer gets one of its own, so that its positions count.
+        """
+        signatures = sorted({varying(layer) for own in layers for layer in own})
+        found = []
+        for signature in signatures:
+            column = []
+            for shape, own in zip(shapes, layers, strict=True):
+                layer = self.joined([one for one in own if varying(one) == signature])
+                if layer is None:
+                    sizes = [size if d in signature else 1 for d, size in enumerate(shape)]
+                    layer = self.new(sizes)
+                column.append(layer)
+            found.append(column)
+        return found
+
+    def moved(self, before: Layer, after: Layer) -> bool:
+        """Look at what a view cuts or merges; tell whether it cuts channels.
+
+        Channels that were cut into heads and merged in the same order may lose others in each head.
+        Merged in another order, as by a channel shuffle, they only stay in order if all parts lose
+        the same.
+
+        Args:
+            before: a layer of its operand.
+            after: the same of its result.
+        """
+        was, now = varying(before), varying(after)
+        if len(was) < len(now):
+            self.sources.append(before.reshape(-1))
+            return True
+        is_merged = len(was) > len(now) and before.numel() == after.numel()
+        if is_merged and not self._is_in_order(after, before.shape[was[-1]]):
+            largest = max(was, key=lambda dim: (before.shape[dim], -dim))
+            self.tie_along(before, [dim for dim in was if dim != largest])
+        return False
+
+    def _is_in_order(self, merged: Layer, length: int) -> bool:
+        """Whether runs of a length are runs of what a view cut, so that order stays."""
+        rows = merged.reshape(-1, length)
+        for source in self.sources:
+            place = torch.full((self.count,), -1)
+            place[source] = torch.arange(source.numel())
+            found = place[rows]
+            steps = found - found[:, :1]
+            if bool((found >= 0).all()) and bool((steps == torch.arange(length)).all()):
+                return True
+        return False

@@ -1,0 +1,98 @@
+"""The rule of scaled dot product attention: heads go whole on all sides."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace, settle
+from tersely.shrinking.graph.labels import Layer, are_alike, varying
+from tersely.shrinking.graph.program import argument, given, shape_of
+from tersely.shrinking.operators.pointwise import tie_operands
+
+
+def trace_attention(trace: Trace, node: Node) -> Flow:
+    """Let a head of query, key and value go when all of the head's output goes."""
+    if not trace.has_values:
+        return _tied(trace, node)
+    labels = trace.labels
+    query, key, value = (trace.tensor(one) for one in given(node)[:3])
+    ndim = query.ndim
+    shape = shape_of(node)
+    repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
+    heads = []
+    for flow, inner in ((query, ndim - 1), (key, ndim - 1)):
+        layers: list[Layer] = []
+        for layer in flow.layers:
+            if varying(layer) == (inner,) or (flow is not query and varying(layer) == (ndim - 2,)):
+                labels.pin(layer, "attention sums over it")
+                continue
+            # Keys of several origins, as one that is appended to all, lose the same heads.
+            tied = labels.tie_along(layer, [inner] if flow is query else [ndim - 2, inner])
+            layers.append(labels.whole(tied, [ndim - 2]))
+        layers = [_repeated(one, repeats if flow is key else 1) for one in layers]
+        heads.append(Flow((*query.shape[:-2], 1, 1), tuple(layers)))
+    outs = []
+    for layer in value.layers:
+        if varying(layer) == (ndim - 2,):
+            labels.pin(layer, "attention sums over it")
+            continue
+        outs.append(_repeated(labels.tie_along(layer, [ndim - 2]), repeats))
+    covered = [x for x in outs if len(varying(x)) > 1]
+    over = tuple(labels.whole(x, [ndim - 1]) for x in outs if varying(x) != (ndim - 1,))
+    heads.append(Flow((*query.shape[:-2], 1, 1), over))
+    mask = trace.flow(argument(node, 3, "attn_mask"))
+    if mask is not None:
+        heads.append(_masking(trace, mask))
+    met = tie_operands(trace, heads, (*query.shape[:-2], 1, 1), "attention")
+    rows = [x for x in query.layers if varying(x) == (ndim - 2,)]
+    return Flow(shape, (*outs, *rows, *(() if covered else met)), _constant(node, value, repeats))
+
+
+def _tied(trace: Trace, node: Node) -> Flow:
+    """Tie the channels of query, key and value head by head, or whole heads."""
+    query, key, value = (trace.tensor(one) for one in given(node)[:3])
+    repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
+    channels = [
+        [_repeated(layer, times) for layer in flow.layers if layer.shape[-2] == 1]
+        for flow, times in ((query, 1), (key, repeats), (value, repeats))
+    ]
+    met = [trace.labels.joined(layers) for layers in channels]
+    for other in met[1:]:
+        if met[0] is not None and other is not None and are_alike(met[0], other):
+            trace.labels.tie(met[0], other)
+    out = met[2]
+    return Flow(shape_of(node), () if out is None else (out,))
+
+
+def _masking(trace: Trace, mask: Flow) -> Flow:
+    """A mask, or a bias for each head, as it meets the heads."""
+    kept = []
+    for layer in mask.layers:
+        if max(layer.shape[-2:]) > 1:
+            trace.labels.pin(layer, "attention sums over it")
+        else:
+            kept.append(layer)
+    return Flow((*mask.shape[:-2], 1, 1), tuple(kept))
+
+
+def _repeated(layer: Layer, repeats: int) -> Layer:
+    """A layer of key or value heads, each serving several query heads in a row."""
+    if repeats == 1 or layer.shape[-3] == 1:
+        return layer
+    return layer.repeat_interleave(repeats, layer.ndim - 3)
+
+
+def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
+    """What is the same for all keys is what attention returns, and zero is zero under a mask."""
+    if value.constant is None:
+        return None
+    constant = value.constant
+    same = (constant == constant.narrow(-2, 0, 1)).all(-2, keepdim=True)
+    held = torch.where(same, constant.narrow(-2, 0, 1), torch.nan)
+    if argument(node, 3, "attn_mask") is not None:
+        held = torch.where(held == 0, 0.0, torch.nan)
+    if repeats > 1 and held.shape[-3] > 1:
+        held = held.repeat_interleave(repeats, held.ndim - 3)
+    return settle(held)

@@ -1,0 +1,261 @@
+"""Rules of convolutions: plain, grouped, depthwise and transposed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace, settle
+from tersely.shrinking.graph.labels import EqualParts, Layer, varying
+from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
+from tersely.shrinking.operators.moving import passed
+from tersely.shrinking.operators.reading import (
+    Reader,
+    largest,
+    read_positions,
+    values_along,
+    vector,
+)
+
+NAME = re.compile(r"conv(_transpose)?([123])d\Z")
+
+
+def spatial_of(node: Node) -> int:
+    """Return how many dimensions follow the channels of a convolution.
+
+    Args:
+        node: the operator.
+    """
+    return next(number for number in (1, 2, 3) if f"{number}d" in operator_name(node))
+
+
+def groups_of(node: Node) -> int:
+    """Return the groups of a convolution.
+
+    Args:
+        node: the operator.
+    """
+    index = 7 if "transpose" in operator_name(node) else 6
+    return int(argument(node, index, "groups", 1))
+
+
+def trace_convolution(trace: Trace, node: Node) -> Flow:
+    """Tie rows with outputs and columns with inputs; groups go whole or lose equally many."""
+    x, weight = trace.tensor(given(node)[0]), trace.tensor(given(node)[1])
+    bias = trace.flow(argument(node, 2, "bias"))
+    shape, groups = shape_of(node), groups_of(node)
+    spatial = spatial_of(node)
+    channel = x.ndim - spatial - 1
+    layers = passed(trace, node, x, range(channel + 1, x.ndim), "a convolution mixes positions")
+    x = attrs.evolve(x, layers=layers)
+    trace.pin(weight, "a convolution's kernel", tuple(range(2, weight.ndim)))
+    inputs = vector(trace, Flow(x.shape, _on(x, channel)), channel)
+    if weight.read is None:
+        for one in (x, weight):
+            trace.doubt(one, "a convolution's weight is computed from the input")
+        return Flow(shape)
+    transposed = "transpose" in operator_name(node)
+    if groups == 1:
+        outputs = _plain(trace, node, x, weight, bias, inputs, channel, transposed=transposed)
+    else:
+        outputs = _grouped(trace, node, x, weight, bias, inputs, channel, groups)
+    if bias is not None:
+        trace.labels.tie(outputs, vector(trace, bias, 0))
+    out_channel = len(shape) - spatial - 1
+    own = outputs.reshape([-1 if d == out_channel else 1 for d in range(len(shape))])
+    batch = [layer for layer in x.layers if layer.shape[channel] == 1]
+    batch = [x for x in batch if all(x.shape[d] == 1 for d in range(channel, x.ndim))]
+    constant = _constant(trace, node, x, weight, bias, channel) if trace.has_values else None
+    if constant is not None:
+        constant = settle(constant.reshape(own.shape))
+    layers = (*batch, own) if bool((own != 0).any()) else tuple(batch)
+    return Flow(shape, layers, constant)
+
+
+def _on(flow: Flow, channel: int) -> tuple[Layer, ...]:
+    return tuple(x for x in flow.layers if x.shape[channel] > 1)
+
+
+def _plain(
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    *,
+    transposed: bool,
+) -> Layer:
+    rows, columns = (1, 0) if transposed else (0, 1)
+    trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, columns)), columns))
+    outputs = vector(trace, Flow(weight.shape, _only(weight, rows)), rows)
+    for layer in weight.layers:
+        if len(varying(layer)) > 1:
+            trace.labels.pin(layer, "its rows and columns are cut together")
+    if not trace.has_values:
+        return outputs
+    reader = Reader(
+        _name(weight, node),
+        weight,
+        bias,
+        lambda: _sums(weight),
+        largest(_magnitudes(trace, weight), rows) == 0,
+        sees_alike=not transposed and is_unpadded(node),
+    )
+    read_positions(trace, reader, inputs, values_along(x, channel))
+    return outputs
+
+
+def _grouped(
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    groups: int,
+) -> Layer:
+    transposed = "transpose" in operator_name(node)
+    per_group = inputs.numel() // groups
+    if not trace.has_values:
+        return _equally(trace, weight, inputs, groups, transposed=transposed)
+    if per_group > 1 and not transposed and weight.name is not None:
+        return _fibres(trace, node, x, weight, bias, inputs, channel, groups)
+    first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
+    trace.labels.pin(
+        vector(trace, Flow(weight.shape, _only(weight, 1)), 1), "columns that groups share"
+    )
+    labels = trace.labels
+    own = labels.tie_along(inputs.view(groups, -1), [1])
+    labels.tie(own, labels.tie_along(first.view(groups, -1), [1]))
+    if transposed:
+        return own.expand(groups, weight.shape[1]).reshape(-1)
+    return first
+
+
+def _equally(trace: Trace, weight: Flow, inputs: Layer, groups: int, *, transposed: bool) -> Layer:
+    """Tie one channel of each group with it; larger groups lose equally many on both sides."""
+    labels = trace.labels
+    first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
+    second = vector(trace, Flow(weight.shape, _only(weight, 1)), 1)
+    outputs = labels.new([groups * second.numel()]) if transposed else first
+    if outputs.numel() == inputs.numel() == groups:
+        labels.tie(outputs, inputs)
+        return outputs
+    if transposed:  # every group has rows of its own, and columns that all groups share
+        labels.tie(outputs.view(groups, -1), second.view(1, -1))
+        labels.tie(inputs, first)
+    for channels in (inputs, outputs):
+        labels.constraints.append(EqualParts(channels.view(groups, -1), may_vanish=False))
+    return outputs
+
+
+def _fibres(
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    groups: int,
+) -> Layer:
+    """Let each group lose inputs and outputs of its own, equally many in all groups."""
+    labels = trace.labels
+    rows = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
+    labels.constraints.append(EqualParts(rows.view(groups, -1), may_vanish=False))
+    labels.constraints.append(EqualParts(inputs.view(groups, -1), may_vanish=False))
+    per_row = inputs.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
+    per_row = per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
+    # The columns of each group are removed from its own rows.
+    name = weight.name or ""
+    known = trace.roots[name]
+    old = [layer for layer in known.layers if varying(layer) == (1,)]
+    others = [layer for layer in known.layers if len(varying(layer)) > 1]
+    for layer in others:
+        labels.tie(layer, per_row)
+    if not others:
+        rest = tuple(layer for layer in known.layers if id(layer) not in {id(one) for one in old})
+        trace.roots[name] = Flow(known.shape, (*rest, per_row), read=known.read, name=known.name)
+        for user, flow in list(trace.flows.items()):
+            if isinstance(flow, Flow) and flow.name == weight.name:
+                trace.flows[user] = trace.roots[name]
+    width = inputs.numel() // groups
+    zeros = largest(_magnitudes(trace, weight).view(groups, -1, width), 1).reshape(-1) == 0
+
+    def sums() -> Tensor:
+        found = torch.zeros(groups, weight.shape[0] // groups, groups, width, dtype=torch.float64)
+        index = torch.arange(groups)
+        found[index, :, index] = _sums(weight).view(groups, -1, width)
+        return found.flatten(2).flatten(0, 1)
+
+    reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=is_unpadded(node))
+    read_positions(trace, reader, inputs, values_along(x, channel))
+    return rows
+
+
+def _magnitudes(trace: Trace, weight: Flow) -> Tensor:
+    """The largest magnitude of each kernel, shape of the weight without its positions."""
+    if weight.name not in trace.magnitudes:
+        trace.magnitudes[weight.name] = largest(weight.values().flatten(2), 2)
+    return trace.magnitudes[weight.name]
+
+
+def _sums(weight: Flow) -> Tensor:
+    """The sum of each kernel, float64."""
+    return weight.values().flatten(2).sum(2, dtype=torch.float64)
+
+
+def _only(flow: Flow, dim: int) -> tuple[Layer, ...]:
+    return tuple(layer for layer in flow.layers if varying(layer) == (dim,))
+
+
+def is_unpadded(node: Node) -> bool:
+    """Tell whether a convolution sees every position alike, that is without padding.
+
+    Args:
+        node: the operator.
+    """
+    padding = argument(node, 4, "padding", 0)
+    if isinstance(padding, str):
+        return padding == "valid"
+    return not any(padding) if isinstance(padding, Sequence) else padding == 0
+
+
+def _constant(
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    channel: int,
+) -> Tensor | None:
+    """Return what each output channel holds when it does not depend on the input."""
+    groups, transposed = groups_of(node), "transpose" in operator_name(node)
+    held = values_along(x, channel)
+    if transposed or not is_unpadded(node):
+        held = torch.where(held == 0, 0.0, torch.nan)
+    used = _magnitudes(trace, weight) != 0
+    if transposed:
+        used = used.reshape(groups, -1, used.shape[1]).transpose(1, 2).flatten(0, 1)
+    per_row = held.view(groups, -1).repeat_interleave(used.shape[0] // groups, 0)
+    fixed = ~(used & per_row.isnan()).any(1)
+    if not bool(fixed.any()):
+        return None
+    result = torch.zeros(used.shape[0], dtype=torch.float64)
+    if bool((held.nan_to_num(0.0) != 0).any()):
+        result = (_sums(weight) * per_row.nan_to_num(0.0)).sum(1)
+    if bias is not None:
+        result = result + bias.known().reshape(-1)
+    return torch.where(fixed, result, torch.nan)
+
+
+def _name(weight: Flow, node: Node) -> str:
+    return weight.name.rpartition(".")[0] if weight.name else operator_name(node)

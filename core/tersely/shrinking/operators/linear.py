@@ -1,0 +1,185 @@
+"""Rules of linear layers and matrix products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace, aligned, settle
+from tersely.shrinking.graph.labels import Layer, are_alike, varying
+from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
+from tersely.shrinking.operators.pointwise import tie_operands
+from tersely.shrinking.operators.reading import (
+    Reader,
+    largest,
+    read_positions,
+    values_along,
+    vector,
+)
+
+NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_", "dot", "mv"])
+
+
+def trace_product(trace: Trace, node: Node) -> Flow:
+    """Sum over the last dimension of the first operand."""
+    name = operator_name(node)
+    flows = [flow for one in given(node) if (flow := trace.flow(one)) is not None]
+    if name == "linear" and flows[1].read is not None:
+        return _linear(trace, node, flows[0], flows[1], trace.flow(argument(node, 2)), rows=0)
+    scaled = node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("beta", 1) != 1
+    if name == "addmm" and flows[2].read is not None and not scaled:
+        return _linear(trace, node, flows[1], flows[2], flows[0], rows=1)
+    if name in ("mm", "matmul", "bmm"):
+        first, second = flows
+        if _is_weight(second) and first.ndim and first.read is None:
+            return _linear(trace, node, first, second, None, rows=1)
+        if min(first.ndim, second.ndim) > 1:
+            return _activations(trace, node, first, second)
+    for flow in flows:
+        trace.doubt(flow, f"there is no rule for {name} of these operands")
+    return Flow(shape_of(node))
+
+
+def _is_weight(flow: Flow) -> bool:
+    return flow.read is not None and len(flow.shape[:-1]) == 1
+
+
+def _linear(
+    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, *, rows: int
+) -> Flow:
+    columns = 1 - rows
+    both = [layer for layer in weight.layers if len(varying(layer)) > 1]
+    for layer in both:
+        trace.labels.pin(layer, "its rows and columns are cut together")
+    positions = vector(trace, x, x.ndim - 1)
+    trace.labels.tie(positions, _own(trace, weight, columns))
+    outputs = _own(trace, weight, rows)
+    constant = None
+    shape = shape_of(node)
+    if trace.has_values:
+        values = weight.values()
+        values = values if rows == 0 else values.T
+        held = values_along(x, x.ndim - 1)
+        zeros = largest(values, 0) == 0
+        what = _reader_name(weight, node)
+        reader = Reader(what, weight, bias, values.double, zeros, sees_alike=True)
+        read_positions(trace, reader, positions, held)
+        constant = _linear_constant(values, held, bias, len(shape))
+    if bias is not None:
+        if bias.ndim > 1:
+            trace.pin(bias, "it is added to a product")
+        trace.labels.tie(outputs, _own(trace, bias, bias.ndim - 1))
+    passing = [layer for layer in x.layers if layer.shape[-1] == 1]
+    own = outputs.reshape((1,) * (len(shape) - 1) + (-1,))
+    layers = [*passing, own] if bool((own != 0).any()) else passing
+    return Flow(shape, tuple(layers), constant)
+
+
+def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
+    """Labels along one dimension of a weight; zeros when it has none there."""
+    own = [layer for layer in flow.layers if varying(layer) == (dim,)]
+    found = trace.labels.joined(own)
+    if found is None:
+        return torch.zeros(flow.shape[dim], dtype=torch.int64)
+    return found.reshape(-1)
+
+
+def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int) -> Tensor | None:
+    unknown = held.isnan()
+    fixed = largest(values[:, unknown], 1) == 0
+    if not bool(fixed.any()):
+        return None
+    known = ~unknown & (held != 0)
+    result = values[:, known].to(torch.float64) @ held[known]
+    if bias is not None:
+        result = result + bias.known().reshape(-1)
+    result = torch.where(fixed, result, torch.nan)
+    return settle(aligned(result, ndim))
+
+
+def _activations(trace: Trace, node: Node, first: Flow, second: Flow) -> Flow:
+    """Multiply activations: dimensions before the last two meet elementwise (heads)."""
+    shape = shape_of(node)
+    ndim = len(shape)
+    if not trace.has_values:
+        return _tied(trace, node, first, second, shape)
+    for flow, dim in ((first, first.ndim - 1), (second, second.ndim - 2)):
+        trace.pin(Flow(flow.shape, _single(flow, dim)), "a product of activations sums over it")
+    left = _batched(trace, first, ndim, ndim - 1)
+    right = _batched(trace, second, ndim, ndim - 2)
+    sums = _meeting(trace, left, right, ndim)
+    outer_left = [x for x in left.layers if x.shape[-2] > 1]
+    outer_right = [x for x in right.layers if x.shape[-1] > 1]
+    return Flow(shape, (*sums, *outer_left, *outer_right), _product_constant(first, second, ndim))
+
+
+def _tied(trace: Trace, node: Node, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:
+    """Tie what is summed over on both sides; what a score was summed over also to its values."""
+    ndim = len(shape)
+    left, right = ([aligned(layer, ndim) for layer in flow.layers] for flow in (first, second))
+    summed = trace.labels.joined([layer for layer in left if layer.shape[-2] == 1])
+    other = trace.labels.joined([layer for layer in right if layer.shape[-1] == 1])
+    if summed is not None and other is not None:
+        trace.labels.tie(summed, other.transpose(-1, -2))
+        trace.scored[node] = summed
+    values = trace.labels.joined([layer for layer in right if layer.shape[-2] == 1])
+    scored = trace.scored.get(given(node)[0])
+    if values is not None and scored is not None and are_alike(scored, values):
+        trace.labels.tie(scored, values)
+    rows = [layer for layer in left if layer.shape[-2] > 1]
+    columns = [] if values is None else [values]
+    return Flow(shape, (*(x for x in rows if x.shape[-1] == 1), *columns))
+
+
+def _single(flow: Flow, dim: int) -> tuple[Layer, ...]:
+    return tuple(x for x in flow.layers if varying(x) == (dim,))
+
+
+def _batched(trace: Trace, flow: Flow, ndim: int, summed: int) -> Flow:
+    """A flow with as many dimensions as the product, in which the summed dimension goes whole."""
+    shape = (1,) * (ndim - flow.ndim) + flow.shape
+    layers = []
+    for layer in flow.layers:
+        spread = aligned(layer, ndim)
+        if varying(spread) != (summed,):
+            layers.append(trace.labels.tie_along(spread, [summed]))
+    return Flow(shape, tuple(layers))
+
+
+def _meeting(trace: Trace, left: Flow, right: Flow, ndim: int) -> tuple[Layer, ...]:
+    """Tie the batch dimensions of two operands.
+
+    One that also depends on an outer dimension loses a batch position with all of it.
+    """
+    batch = list(range(ndim - 2))
+    flows = []
+    covered = False
+    for flow in (left, right):
+        layers = []
+        for layer in flow.layers:
+            inner = [d for d in (ndim - 2, ndim - 1) if layer.shape[d] > 1]
+            if not any(layer.shape[d] > 1 for d in batch):
+                continue
+            covered |= bool(inner)
+            layers.append(trace.labels.whole(layer, inner))
+        flows.append(Flow((*flow.shape[: ndim - 2], 1, 1), tuple(layers)))
+    size = tuple(max(a.shape[d], b.shape[d]) for a, b in [flows] for d in range(ndim - 2))
+    met = tie_operands(trace, flows, (*size, 1, 1), "a product of activations")
+    return () if covered else met
+
+
+def _product_constant(first: Flow, second: Flow, ndim: int) -> Tensor | None:
+    """Zero where one factor of every term is zero."""
+    if first.constant is None and second.constant is None:
+        return None
+    left, right = (first.known() != 0), (second.known() != 0)
+    size = max(left.shape[-1], right.shape[-2])
+    left = left.expand(*left.shape[:-1], size).to(torch.float32)
+    right = right.expand(*right.shape[:-2], size, right.shape[-1]).to(torch.float32)
+    result = torch.where(torch.matmul(left, right) == 0, 0.0, torch.nan)
+    return settle(aligned(result, ndim))
+
+
+def _reader_name(weight: Flow, node: Node) -> str:
+    return weight.name.rpartition(".")[0] if weight.name else operator_name(node)

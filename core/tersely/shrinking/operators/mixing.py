@@ -1,0 +1,180 @@
+"""Rules of operators that mix or pick along dimensions: sums, softmax, pools, gates, embeddings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace, arguments, call, settle
+from tersely.shrinking.graph.labels import Layer, varying
+from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
+from tersely.shrinking.operators.moving import passed, without
+
+REDUCTIONS = frozenset(
+    [
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "var",
+        "std",
+        "prod",
+        "logsumexp",
+        "norm",
+        "any",
+        "all",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+    ]
+)
+ALONG = frozenset(
+    ["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp"]
+)
+LOCAL = re.compile(
+    r"(adaptive_)?(max|avg)_pool([123])d(_with_indices)?\Z|upsample_.*([123])d\w*\Z|"
+    r"(reflection|replication)_pad([123])d\Z|_upsample_.*([12])d_aa\Z"
+)
+CREATORS = frozenset(["zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty_"])
+
+
+def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
+    """Reduce dimensions, all of which stay."""
+    name = operator_name(node)
+    x = trace.tensor(given(node)[0])
+    dims, keep = _reduced_dims(node, x.ndim)
+    layers = passed(trace, node, x, dims, f"{name} reduces them")
+    layers = tuple(without(layer, dims, keep=keep) for layer in layers)
+    constant = None
+    if x.constant is not None and name in ("mean", "sum", "amax", "amin"):
+        known = x.constant.expand(
+            [x.shape[d] if d in dims else x.constant.shape[d] for d in range(x.ndim)]
+        )
+        constant = settle(call(node, {given(node)[0]: known}))
+    values = node.meta["val"]
+    if isinstance(values, list | tuple):
+        return tuple(Flow(tuple(v.shape), layers) for v in values)
+    return Flow(shape_of(node), layers, constant)
+
+
+def _reduced_dims(node: Node, ndim: int) -> tuple[list[int], bool]:
+    schema = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
+    dims = given.get("dim")
+    keep = bool(given.get("keepdim", False))
+    if dims is None or dims == []:
+        dims = list(range(ndim))
+    if isinstance(dims, int):
+        dims = [dims]
+    return [dim % ndim for dim in dims], keep
+
+
+def trace_along(trace: Trace, node: Node) -> Flow:
+    """Mix along one dimension, which stays."""
+    x = trace.tensor(given(node)[0])
+    if not trace.has_values:
+        return Flow(x.shape, x.layers)
+    dim = int(argument(node, 1, "dim")) % x.ndim
+    return Flow(x.shape, passed(trace, node, x, [dim], f"{operator_name(node)} mixes them"))
+
+
+def trace_local(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
+    """Mix neighbouring positions, of which all stay; channels pass."""
+    spatial = next(number for number in (1, 2, 3) if f"{number}d" in operator_name(node))
+    x = trace.tensor(given(node)[0])
+    dims = list(range(x.ndim - spatial, x.ndim))
+    layers = passed(trace, node, x, dims, f"{operator_name(node)} mixes positions")
+    constant = None
+    if x.constant is not None:
+        known = x.constant.expand([*x.constant.shape[: x.ndim - spatial], *x.shape[-spatial:]])
+        result = call(node, {given(node)[0]: known})
+        constant = settle(result[0] if isinstance(result, tuple) else result)
+    values = node.meta["val"]
+    if isinstance(values, list | tuple):
+        first, *rest = values
+        return (
+            Flow(tuple(first.shape), layers, constant),
+            *(Flow(tuple(v.shape), layers) for v in rest),
+        )
+    return Flow(shape_of(node), layers, constant)
+
+
+def trace_embedding(trace: Trace, node: Node) -> Flow:
+    """Look rows up, all of which stay; columns pass."""
+    weight, shape = trace.tensor(given(node)[0]), shape_of(node)
+    trace.pin(weight, "rows are looked up by the input", (0,))
+    own = [layer for layer in weight.layers if varying(layer) == (1,)]
+    layers = tuple(layer.reshape((1,) * (len(shape) - 1) + (-1,)) for layer in own)
+    if not trace.has_values:
+        return Flow(shape, layers)
+    values = weight.values()
+    same = (values == values[:1]).all(0)
+    held = torch.where(same, values[0].to(torch.float64), torch.nan)
+    return Flow(shape, layers, settle(held.reshape((1,) * (len(shape) - 1) + (-1,))))
+
+
+def trace_creator(trace: Trace, node: Node) -> Flow:
+    """Make a tensor of one value: it fits whatever size is asked for."""
+    shape = shape_of(node)
+    if not trace.has_values:
+        return Flow(shape)
+    layers: list[Layer] = [
+        trace.labels.new([size if d == dim else 1 for d in range(len(shape))])
+        for dim, size in enumerate(shape)
+        if size > 1
+    ]
+    value: Any = {"zeros": 0, "ones": 1, "new_zeros": 0, "new_ones": 1}.get(operator_name(node))
+    if value is None:
+        value = given(node)[2] if operator_name(node) == "new_full" else given(node)[1]
+    constant: Tensor | None = None
+    if isinstance(value, int | float):
+        constant = torch.full((1,) * len(shape), float(value), dtype=torch.float64)
+    return Flow(shape, tuple(layers), constant)
+
+
+def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
+    """Keep all that an operator without a rule reads."""
+    flows = [flow for one in arguments(node) if (flow := trace.flow(one)) is not None]
+    for flow in flows:
+        trace.doubt(flow, f"there is no rule for the operator {operator_name(node)}")
+    values = node.meta.get("val")
+    if isinstance(values, list | tuple):
+        return tuple(Flow(tuple(v.shape)) if isinstance(v, Tensor) else Flow(()) for v in values)
+    read = None
+    fixed = all(flow.read is not None for flow in flows) and "rand" not in operator_name(node)
+    if fixed and isinstance(values, Tensor):
+
+        def read() -> Tensor:
+            values = {one: trace.tensor(one).values() for one in arguments(node)}
+            result: Tensor = call(node, values)
+            return result
+
+    return Flow(shape_of(node), read=read)
+
+
+def trace_glu(trace: Trace, node: Node) -> Flow:
+    """Let position i of the first half, the values, go with position i of the second, the gates."""
+    x = trace.tensor(given(node)[0])
+    dim = int(argument(node, 1, "dim", -1)) % x.ndim
+    layers = []
+    for layer in x.layers:
+        values, gates = _halves(layer, dim)
+        trace.labels.tie(values, gates)
+        layers.append(values)
+    if not trace.has_values:
+        return Flow(shape_of(node), tuple(layers))
+    values, gates = _halves(x.known(), dim)
+    held = torch.where(values == 0, 0.0, values * gates.sigmoid())
+    return Flow(shape_of(node), tuple(layers), settle(held))
+
+
+def _halves(tensor: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    if tensor.shape[dim] == 1:
+        return tensor, tensor
+    first, second = tensor.chunk(2, dim)
+    return first, second

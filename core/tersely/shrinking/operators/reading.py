@@ -1,0 +1,142 @@
+"""Readers: operators that sum over positions, and the condition on which one lets a position go.
+
+A position goes when the reader's weights there are zero, or the value there is zero, or it is a
+constant that the reader's bias takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
+from tersely.shrinking.graph.labels import Layer
+
+
+def vector(trace: Trace, flow: Flow, dim: int) -> Layer:
+    """Return one label for each position along a dimension; what varies otherwise goes together.
+
+    Args:
+        trace: the walk.
+        flow: the tensor.
+        dim: the dimension, not negative.
+
+    Returns:
+        Shape (positions,), zeros where nothing can go.
+    """
+    layer = trace.labels.joined([x for x in flow.layers if x.shape[dim] > 1])
+    if layer is None:
+        return torch.zeros(flow.shape[dim], dtype=torch.int64)
+    others = [d for d in range(flow.ndim) if d != dim]
+    return trace.labels.tie_along(layer, others).reshape(-1)
+
+
+def values_along(flow: Flow, dim: int) -> Tensor:
+    """Return the constant that each position along a dimension holds, NaN where it holds none.
+
+    Args:
+        flow: the tensor.
+        dim: the dimension, not negative.
+
+    Returns:
+        float64, shape (positions,).
+    """
+    known = flow.known().movedim(dim, 0).flatten(1)
+    same = (known == known[:, :1]).all(1)
+    held = torch.where(same, known[:, 0], torch.nan)
+    return held.expand(flow.shape[dim]).clone()
+
+
+def largest(values: Tensor, dim: int) -> Tensor:
+    """Return the largest magnitude along a dimension; several times faster than ``any``.
+
+    Args:
+        values: weights.
+        dim: the dimension.
+    """
+    if not values.shape[dim]:
+        return torch.zeros(values.shape[:dim] + values.shape[dim + 1 :])
+    found: Tensor = torch.linalg.vector_norm(values, ord=torch.inf, dim=dim)
+    return found
+
+
+@attrs.frozen(eq=False)
+class Reader:
+    """An operator that sums over positions.
+
+    Attributes:
+        what: its name, for reasons.
+        weight: its weight.
+        bias: its bias, or None.
+        sums: returns what one unit at a position adds to each output, float64, shape
+            (outputs, positions); asked for when a constant is read.
+        zeros: whether the weights of a position are zero, bool, shape (positions,).
+        sees_alike: whether it sees a position alike everywhere, that is without padding.
+    """
+
+    what: str
+    weight: Flow
+    bias: Flow | None
+    sums: Callable[[], Tensor]
+    zeros: Tensor
+    sees_alike: bool
+
+
+def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) -> None:
+    """Keep the positions that a reader needs, and note what its bias takes over of others.
+
+    Args:
+        trace: the walk.
+        reader: the reader.
+        labels: one for each position, shape (positions,).
+        values: what each holds, float64, NaN where it depends on the input.
+    """
+    free = reader.zeros | (values == 0)
+    unknown = ~free & values.isnan()
+    _pin(trace, labels, unknown, f"{reader.what} reads values there that depend on the input")
+    constant = ~free & ~unknown
+    if not bool(constant.any()):
+        return
+    bias = reader.bias.name if reader.bias is not None else None
+    weight = reader.weight.name
+    if bias is None or weight is None:
+        why = "reads a constant there that is not zero and has no bias to take it over"
+    elif not reader.sees_alike and not trace.is_approximate:
+        why = "reads a constant there that is not zero at a padded border"
+    else:
+        shares = reader.sums() * torch.where(constant, values, 0.0)
+        kept = trace.source.kept(bias)
+        lost = torch.zeros_like(constant)
+        if kept is not None:
+            lost = ((shares != 0) & ~kept.reshape(-1, 1)).any(0)
+        _note(trace, Absorbed(bias, weight, labels, values, shares))
+        constant &= lost
+        why = "reads a constant there that its masked bias cannot take over"
+    if not trace.is_approximate:
+        _pin(trace, labels, constant, f"{reader.what} {why}")
+
+
+def _pin(trace: Trace, labels: Layer, where: Tensor, reason: str) -> None:
+    if bool(where.any()):
+        trace.labels.pin(labels[where], reason)
+
+
+def _note(trace: Trace, new: Absorbed) -> None:
+    """Note what a bias takes over; of several calls of one reader, only what they agree on."""
+    for old in trace.absorbed:
+        if old.bias != new.bias:
+            continue
+        if old.weight != new.weight or old.labels.shape != new.labels.shape:
+            trace.labels.pin(new.labels, f"{new.bias} is the bias of several readers")
+            trace.labels.pin(old.labels, f"{new.bias} is the bias of several readers")
+            return
+        differs = (old.shares != new.shares).any(0)
+        _pin(trace, new.labels, differs, f"the calls that use {new.bias} read different constants")
+        return
+    for old in trace.absorbed:
+        if old.weight == new.weight:
+            trace.labels.pin(new.labels, f"{new.weight} is read with several biases")
+    trace.absorbed.append(new)

@@ -1,0 +1,182 @@
+"""The walk over a program: which rule serves which operator."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Container
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.engine.cutting import Held
+from tersely.shrinking.graph.flow import Flow, Source, Trace, arguments
+from tersely.shrinking.graph.labels import Labels
+from tersely.shrinking.graph.program import (
+    Program,
+    argument,
+    given,
+    modules_around,
+    operator_name,
+    shape_of,
+)
+from tersely.shrinking.operators.attending import trace_attention
+from tersely.shrinking.operators.convolution import NAME, trace_convolution
+from tersely.shrinking.operators.linear import NAMES as PRODUCTS
+from tersely.shrinking.operators.linear import trace_product
+from tersely.shrinking.operators.mixing import (
+    ALONG,
+    CREATORS,
+    LOCAL,
+    REDUCTIONS,
+    trace_along,
+    trace_creator,
+    trace_embedding,
+    trace_glu,
+    trace_local,
+    trace_reduction,
+    trace_unknown,
+)
+from tersely.shrinking.operators.moving import is_moving, trace_moving
+from tersely.shrinking.operators.normalizing import NAMES as NORMS
+from tersely.shrinking.operators.normalizing import trace_norm
+from tersely.shrinking.operators.pointwise import is_pointwise, trace_pointwise
+from tersely.shrinking.operators.recurring import is_recurrent, trace_recurrent
+
+
+def walk(
+    program: Program,
+    source: Source,
+    *,
+    held: Held | None = None,
+    labels: Labels | None = None,
+    is_training: bool = False,
+    is_approximate: bool = False,
+) -> Trace:
+    """Collect labels, constants and conditions of every tensor of a program.
+
+    Args:
+        program: the program.
+        source: values of its parameters.
+        held: what keeps its shape, and why.
+        labels: where to collect what goes together, without looking at values; usual: labels of
+            what can be removed.
+        is_training: whether constants are those that batch norms make of them in training.
+        is_approximate: whether constants go that no bias takes over exactly.
+    """
+    trace = Trace(source, labels=labels, is_training=is_training, is_approximate=is_approximate)
+    for node in program.nodes:
+        if node.op == "placeholder":
+            trace.flows[node] = _placeholder(trace, program, node)
+        elif node.op == "output":
+            for one in arguments(node):
+                if (flow := trace.flow(one)) is not None:
+                    trace.pin(flow, "it is an output of the model")
+        else:
+            trace.flows[node] = _operator(trace, node)
+    _hold(trace, program, held or {})
+    trace.magnitudes.clear()  # of 1x1 kernels they are as large as the weights
+    return trace
+
+
+def _hold(trace: Trace, program: Program, held: Held) -> None:
+    for name, flow in trace.roots.items():
+        module, _, target = name.rpartition(".")
+        if (module, target) in held:
+            trace.pin(flow, held[module, target])
+    for node in program.nodes:
+        if node.op != "call_function":
+            continue
+        for path in modules_around(node):
+            if (path, "input") in held:
+                for one in arguments(node):
+                    if path not in modules_around(one):
+                        _pin_activation(trace, one, held[path, "input"])
+            leaves = any(path not in modules_around(one) for one in node.users)
+            if leaves and (path, "output") in held:
+                _pin_activation(trace, node, held[path, "output"])
+
+
+def _pin_activation(trace: Trace, node: Node, reason: str) -> None:
+    flow = trace.flow(node)
+    if flow is not None and flow.read is None:
+        trace.pin(flow, reason)
+
+
+def _placeholder(trace: Trace, program: Program, node: Node) -> Flow:
+    shape = shape_of(node)
+    if node in program.parameters:
+        return trace.root(program.parameters[node], shape)
+    if node in program.constants:
+        value = program.constants[node]
+        return Flow(shape, read=lambda: value)
+    return Flow(shape)
+
+
+Rule = Callable[[Trace, Node], "Flow | tuple[Flow, ...]"]
+
+
+def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
+    if node.target is operator.getitem:
+        several = trace.flows[given(node)[0]]
+        return several[given(node)[1]] if isinstance(several, tuple) else several
+    if operator_name(node).startswith("_assert"):  # the proof compares what it asserts
+        return Flow(())
+    if isinstance(node.meta.get("val"), Tensor | list | tuple):
+        for is_served, rule in RULES:
+            if is_served(trace, node):
+                found = rule(trace, node)
+                _pass_scores(trace, node)
+                return found
+    return trace_unknown(trace, node)
+
+
+def _pass_scores(trace: Trace, node: Node) -> None:
+    """Scores that are scaled, masked or normalized are scores of the same product."""
+    if node in trace.scored:
+        return
+    for one in arguments(node):
+        if one in trace.scored and shape_of(one) == shape_of(node):
+            trace.scored[node] = trace.scored[one]
+
+
+def _named(names: Container[str]) -> Callable[[Trace, Node], bool]:
+    """Serve operators of some names that read a tensor first."""
+
+    def is_served(trace: Trace, node: Node) -> bool:
+        first = argument(node, 0)
+        return operator_name(node) in names and trace.flow(first) is not None
+
+    return is_served
+
+
+def _is_reduction(trace: Trace, node: Node) -> bool:
+    is_elementwise = str(node.target).endswith((".other", ".Tensor")) or is_pointwise(node)
+    return _named(REDUCTIONS)(trace, node) and not is_elementwise
+
+
+def _moves(trace: Trace, node: Node) -> bool:
+    is_operator = isinstance(node.target, torch._ops.OpOverload)
+    return is_operator and bool(arguments(node)) and is_moving(trace, node)
+
+
+def _is_elementwise(trace: Trace, node: Node) -> bool:
+    return bool(arguments(node)) and is_pointwise(node) and isinstance(node.meta["val"], Tensor)
+
+
+RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
+    (lambda trace, node: operator_name(node) in CREATORS, trace_creator),
+    (lambda trace, node: operator_name(node) in PRODUCTS, trace_product),
+    (lambda trace, node: NAME.match(operator_name(node)) is not None, trace_convolution),
+    (_named(["scaled_dot_product_attention"]), trace_attention),
+    (lambda trace, node: is_recurrent(node), trace_recurrent),
+    (_named(["glu"]), trace_glu),
+    (_named(NORMS), trace_norm),
+    (_named(["embedding"]), trace_embedding),
+    (_is_reduction, trace_reduction),
+    (_named(ALONG), trace_along),
+    (lambda trace, node: LOCAL.match(operator_name(node)) is not None, trace_local),
+    (_moves, trace_moving),
+    (_is_elementwise, trace_pointwise),
+)
+"""Which operators each rule serves; the first that fits."""

@@ -1,0 +1,124 @@
+"""What the small model's program has to be: shapes, and the literals that follow sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace
+from tersely.shrinking.graph.program import argument, given, operator_name
+from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.operators import convolution, normalizing
+from tersely.shrinking.operators.mixing import CREATORS
+
+
+@attrs.frozen
+class Literal:
+    """A number in the program that follows a size.
+
+    Attributes:
+        node: the operator that it is an argument of.
+        old: the number.
+        new: what it has to become.
+    """
+
+    node: Node
+    old: int
+    new: int
+
+
+def shape_after(solution: Solution, flow: Flow) -> tuple[int, ...]:
+    """Return a tensor's shape without what goes.
+
+    Args:
+        solution: what goes.
+        flow: the tensor.
+    """
+    kept = solution.kept_indices(flow)
+    return tuple(
+        size if positions is None else positions.numel()
+        for size, positions in zip(flow.shape, kept, strict=True)
+    )
+
+
+def literals_of_sizes(trace: Trace, solution: Solution) -> Iterator[Literal]:
+    """Return the literals that follow sizes, also those that stay as they are.
+
+    Args:
+        trace: what the walk found.
+        solution: what goes.
+    """
+    for node, flow in trace.flows.items():
+        if node.op != "call_function":
+            continue
+        name = operator_name(node)
+        if isinstance(flow, tuple):
+            if name == "split":
+                yield from _differing(
+                    node, [given(node)[1]], flow, solution, (given(node)[2:] or [0])[0]
+                )
+            continue
+        if name in ("view", "_unsafe_view", "reshape", "expand") or name in CREATORS:
+            index = 0 if name in ("zeros", "ones", "full") else 1
+            after = shape_after(solution, flow)
+            lead = len(after) - len(given(node)[index])
+            for old, size, new in zip(
+                given(node)[index], flow.shape[lead:], after[lead:], strict=True
+            ):
+                if old == size and size > 1:
+                    yield Literal(node, old, new)
+        elif name == "slice" and argument(node, 3, "end") is not None:
+            dim, start, end = given(node)[1], given(node)[2] or 0, argument(node, 3, "end")
+            source = trace.tensor(given(node)[0])
+            kept = solution.kept_indices(source)[dim]
+            if kept is not None and 0 < end < source.shape[dim]:
+                yield Literal(node, end, int((kept < end).sum()))
+            if kept is not None and 0 < start < source.shape[dim]:
+                yield Literal(node, start, int((kept < start).sum()))
+        else:
+            groups = groups_after(trace, solution, node)
+            if groups is not None and groups != groups_before(node):
+                yield Literal(node, groups_before(node), groups)
+
+
+def _differing(
+    node: Node, sizes: list[Any], flows: tuple[Flow, ...], solution: Solution, dim: int
+) -> Iterator[Literal]:
+    after = shape_after(solution, flows[0])[dim]
+    if flows[0].shape[dim] == sizes[0] and after != sizes[0]:
+        yield Literal(node, sizes[0], after)
+
+
+def groups_before(node: Node) -> int:
+    """Return the groups of a convolution or group norm.
+
+    Args:
+        node: the operator.
+    """
+    if operator_name(node) == "group_norm":
+        return normalizing.groups_of(node)
+    return convolution.groups_of(node)
+
+
+def groups_after(trace: Trace, solution: Solution, node: Node) -> int | None:
+    """Return how many groups of a convolution or group norm stay; None for other operators.
+
+    Args:
+        trace: what the walk found.
+        solution: what goes.
+        node: the operator.
+    """
+    name = operator_name(node)
+    if name != "group_norm" and not convolution.NAME.match(name):
+        return None
+    flow = trace.tensor(node)
+    dim = 1 if name == "group_norm" else flow.ndim - convolution.spatial_of(node) - 1
+    groups = groups_before(node)
+    kept = solution.kept_indices(flow)[dim]
+    if kept is None:
+        return groups
+    return int(torch.unique(kept // (flow.shape[dim] // groups)).numel())

@@ -1,0 +1,57 @@
+"""Integers of any number of bits, one after the other in bytes, the lowest bit first."""
+
+from __future__ import annotations
+
+import numpy
+
+_PIECE = 1 << 20
+"""Integers taken at a time, a multiple of 8: unpacked, each of their bits takes a byte."""
+
+_WORD = 32
+
+
+def pack_bits(values: numpy.ndarray, bits: int) -> numpy.ndarray:
+    """Return integers as a stream of bits.
+
+    Args:
+        values: shape (n,), integers from 0 to 2**bits - 1.
+        bits: how many bits each one takes, 1 to 32.
+
+    Returns:
+        uint8, shape (ceil(n * bits / 8),): bit i of value k is bit (k * bits + i) % 8 of byte
+        (k * bits + i) // 8. The last byte is filled with zeros.
+    """
+    pieces = [
+        numpy.packbits(_bits_of(values[start : start + _PIECE], bits), bitorder="little")
+        for start in range(0, len(values), _PIECE)
+    ]
+    return numpy.concatenate(pieces) if pieces else numpy.empty(0, numpy.uint8)
+
+
+def unpack_bits(stream: numpy.ndarray, bits: int, count: int) -> numpy.ndarray:
+    """Return the integers of a stream of bits.
+
+    Args:
+        stream: uint8, as `pack_bits` returns it.
+        bits: how many bits each integer takes.
+        count: how many there are.
+
+    Returns:
+        int64, shape (count,).
+    """
+    found = numpy.empty(count, numpy.int64)
+    for start in range(0, count, _PIECE):
+        length = min(_PIECE, count - start)
+        part = stream[start * bits // 8 :]
+        flat = numpy.unpackbits(part[: -(-length * bits // 8)], bitorder="little")
+        words = numpy.zeros((length, _WORD), numpy.uint8)
+        words[:, :bits] = flat[: length * bits].reshape(length, bits)
+        packed = numpy.packbits(words, axis=1, bitorder="little")
+        found[start : start + length] = packed.view("<u4").reshape(-1)
+    return found
+
+
+def _bits_of(values: numpy.ndarray, bits: int) -> numpy.ndarray:
+    rows = values.astype("<u4").view(numpy.uint8).reshape(-1, _WORD // 8)
+    found: numpy.ndarray = numpy.unpackbits(rows, axis=1, count=bits, bitorder="little")
+    return found.reshape(-1)

@@ -1,0 +1,220 @@
+"""A reader of what the format ``safetensors`` holds: with NumPy and without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from tersely_export.bit_streams import unpack_bits
+
+SCHEMA_VERSION = 1
+"""The version of the description in the metadata."""
+
+_TYPES = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "BF16": "<u2",
+    "F8_E4M3": "u1",
+    "F8_E5M2": "u1",
+}
+"""How NumPy reads the types of safetensors; the last three have no type of NumPy."""
+
+
+class StoredWeights(Mapping[str, numpy.ndarray]):
+    """The tensors of a file by their names in the model, each read when it is asked for.
+
+    A value is what the model computes with: dequantized, with its zeros, under every name of a
+    tied tensor. bfloat16 and float8 are float32.
+
+    Args:
+        places: stored name -> its file, and its entry in the header of that file.
+        description: what the metadata says of them.
+    """
+
+    def __init__(
+        self, places: Mapping[str, tuple[Path, Mapping[str, Any]]], description: Mapping[str, Any]
+    ) -> None:
+        self._places = places
+        self._entries: Mapping[str, Mapping[str, Any]] = description["tensors"]
+        self._tied: Mapping[str, str] = description["tied"]
+        self.activations: tuple[Mapping[str, Any], ...] = tuple(description["activations"])
+        """How inputs and outputs are quantized, as the metadata says it."""
+
+    def __getitem__(self, name: str) -> numpy.ndarray:
+        name = self._tied.get(name, name)
+        entry = self._entries.get(name)
+        if entry is None:
+            return self._read(name)
+        if "scale" not in entry:
+            return self.integers(name)
+        values = self.integers(name)
+        precise = numpy.promote_types(self._read(entry["scale"]).dtype, numpy.float32)
+        levels = values.astype(precise)
+        if "zero_point" in entry:
+            levels -= self._expanded(entry["zero_point"], values.shape).astype(precise)
+        levels *= self._expanded(entry["scale"], values.shape).astype(precise)
+        found = _rounded(levels, entry["dtype"])
+        if entry.get("input_scale_divides") == "weight":
+            shape = [1] * found.ndim
+            shape[entry["input_dim"]] = -1
+            found = _rounded(
+                found / self._read(entry["input_scale"]).reshape(shape), entry["dtype"]
+            )
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        parts = {part for entry in self._entries.values() for part in _parts(entry)}
+        parts |= {part for one in self.activations for part in _parts(one)}
+        yield from (name for name in self._places if name not in parts)
+        yield from self._entries
+        yield from self._tied
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def integers(self, name: str) -> numpy.ndarray:
+        """Return the integers of a quantized weight, or another tensor as it is.
+
+        Args:
+            name: its name in the model.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            return self._read(name)
+        shape = tuple(entry["shape"])
+        kept = self._kept(entry, shape)
+        count = int(kept.sum()) if kept is not None else int(numpy.prod(shape, dtype=numpy.int64))
+        values = self._read(entry["values"])
+        if "bits" in entry:
+            values = unpack_bits(values, entry["bits"], count) + entry["offset"]
+        if kept is None:
+            return values.reshape(shape)
+        found = numpy.zeros(shape, values.dtype)
+        if "zero_point" in entry:
+            found[...] = self._expanded(entry["zero_point"], shape)
+        found[kept] = values
+        return found
+
+    def size_of(self, name: str) -> int:
+        """Return the bytes that a tensor takes in the file, with scales and all.
+
+        Args:
+            name: its name in the model.
+        """
+        entry = self._entries.get(name)
+        parts = [name] if entry is None else _parts(entry)
+        total = 0
+        for part in parts:
+            start, end = self._places[part][1]["data_offsets"]
+            total += end - start
+        return total
+
+    def _kept(self, entry: Mapping[str, Any], shape: tuple[int, ...]) -> numpy.ndarray | None:
+        if "kept" not in entry:
+            return None
+        count = int(numpy.prod(shape, dtype=numpy.int64))
+        flat = numpy.unpackbits(self._read(entry["kept"]), count=count, bitorder="little")
+        return flat.astype(bool).reshape(shape)
+
+    def _expanded(self, name: str, shape: tuple[int, ...]) -> numpy.ndarray:
+        value = self._read(name)
+        for dim, (count, length) in enumerate(zip(value.shape, shape, strict=True)):
+            if count not in (1, length):
+                value = numpy.repeat(value, length // count, dim)
+        return value
+
+    def _read(self, name: str) -> numpy.ndarray:
+        path, entry = self._places[name]
+        start, end = entry["data_offsets"]
+        with path.open("rb") as stream:
+            stream.seek(8 + int.from_bytes(stream.read(8), "little") + start)
+            data = stream.read(end - start)
+        values = numpy.frombuffer(data, _TYPES[entry["dtype"]])
+        return _as_float(values, entry["dtype"]).reshape(entry["shape"]).copy()
+
+
+def read_stored(path: Path) -> StoredWeights:
+    """Open what the format ``safetensors`` wrote.
+
+    Args:
+        path: the file; of shards, the path that was asked for or the index.
+
+    Raises:
+        ValueError: nothing says how its tensors are stored, or a later version does.
+    """
+    path = Path(path)
+    index = path if path.suffix == ".json" else path.with_name(f"{path.name}.index.json")
+    files = [path]
+    if index.exists():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [index.with_name(name) for name in dict.fromkeys(names)]
+    places: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    description: Mapping[str, Any] = {}
+    for file in files:
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        metadata = header.pop("__metadata__", {})
+        if "tersely" not in metadata:
+            raise ValueError(
+                f"{file} does not say how its tensors are stored: its metadata has no 'tersely'; "
+                f"read it with safetensors itself"
+            )
+        description = json.loads(metadata["tersely"])
+        if description["version"] > SCHEMA_VERSION:
+            raise ValueError(
+                f"{file} is of version {description['version']}, and this reads up to "
+                f"{SCHEMA_VERSION}; update tersely-export"
+            )
+        places |= {name: (file, entry) for name, entry in header.items()}
+    return StoredWeights(places, description)
+
+
+def _parts(entry: Mapping[str, Any]) -> list[str]:
+    keys = ("values", "kept", "scale", "zero_point", "input_scale")
+    return [entry[key] for key in keys if key in entry]
+
+
+def _as_float(values: numpy.ndarray, kind: str) -> numpy.ndarray:
+    found = values
+    if kind == "BF16":
+        found = (values.astype("<u4") << 16).view("<f4")
+    elif kind == "F8_E5M2":  # the upper half of a float16
+        found = (values.astype("<u2") << 8).view("<f2").astype("<f4")
+    elif kind == "F8_E4M3":
+        found = _FLOAT8[values]
+    return found
+
+
+def _float8() -> numpy.ndarray:
+    codes = numpy.arange(128)
+    exponent, fraction = codes >> 3, codes & 7
+    value = numpy.where(
+        exponent > 0, (1 + fraction / 8) * 2.0 ** (exponent - 7), fraction * 2.0**-9
+    )
+    value[-1] = numpy.nan
+    found: numpy.ndarray = numpy.concatenate([value, -value]).astype("<f4")
+    return found
+
+
+_FLOAT8 = _float8()
+
+
+def _rounded(values: numpy.ndarray, dtype: str) -> numpy.ndarray:
+    if dtype != "bfloat16":
+        return values.astype(dtype)
+    # Ties to even, as torch rounds.
+    words = values.astype("<f4").view("<u4").astype("<u8")
+    words = (words + 0x7FFF + ((words >> 16) & 1)) & 0xFFFF0000
+    found: numpy.ndarray = words.astype("<u4").view("<f4")
+    return found
