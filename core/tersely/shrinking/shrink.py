@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut, Held
+from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.shrinking.cutting.apply import (
     Undoing,
@@ -70,7 +70,7 @@ def shrink_module(
     kept: Mapping[str, Tensor],
     *,
     round_to: int = 1,
-    held: Held | None = None,
+    fixed: FixedShapes | None = None,
     approximate: bool = False,
 ) -> Shrinking:
     """Remove in place what masks leave without effect.
@@ -80,9 +80,9 @@ def shrink_module(
         args: positional arguments of an example call.
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
-        round_to: row and column counts of weights that lose some stay multiples.
-        held: what keeps its shape, and why.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: row and column counts of weights that lose some stay multiples of it.
+        fixed: what keeps its shape, and why.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
@@ -97,14 +97,14 @@ def shrink_module(
         program,
         parameters={node: names[id(tensors[name])] for node, name in program.parameters.items()},
     )
-    held = {**packed_attention(model), **(held or {})}
+    fixed = {**packed_attention(model), **(fixed or {})}
     inputs = [(args, kwargs), random_inputs((args, kwargs), seed=0)]
     pinned: dict[int, str] = {}
     skipped: set[str] = set()
     before: list[list[Tensor]] = []
     in_float64 = False
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source, held=held, is_approximate=approximate)
+        trace = walk(program, source, fixed=fixed, is_approximate=approximate)
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from tersely.engine.cutting import Held
+from tersely.engine.cutting import FixedShapes
 from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, shape_of
@@ -98,7 +98,7 @@ def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
     return settle(held)
 
 
-def packed_attention(model: nn.Module) -> Held:
+def packed_attention(model: nn.Module) -> FixedShapes:
     """Return what keeps its shape since the forward of an attention module computes with it.
 
     Args:
