@@ -135,9 +135,11 @@ def _check_finite(member: Member) -> None:
     if len(wrong):
         index = int(wrong[0])
         value = float(importance.flatten()[index])
+        by = f" by {member.algorithm}" if member.algorithm else ""
         raise CalibrationError(
-            f"{member.name}: {len(wrong)} of its {importance.numel()} importances are not finite "
-            f"(the first is {value}, at flat index {index}); check the model's weights and the "
-            "calibration data for NaN and overflow",
+            f"{member.name}: {len(wrong)} of its {importance.numel()} importances{by} are not "
+            f"finite (the first is {value}, at flat index {index}); check the model's weights and "
+            f"the calibration data for NaN and overflow",
             target=member.name,
+            algorithm=member.algorithm or None,
         )

@@ -19,7 +19,7 @@ from tersely.instrument.modules.classes import (
     instruments_of,
     replace_instruments,
 )
-from tersely.instrument.names import PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
+from tersely.instrument.names import LAYOUT, PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Learned
@@ -174,6 +174,7 @@ def _settle(bound: BoundTarget) -> None:
 def _reduce(module: nn.Module) -> None:
     instruments = instruments_of(module)
     needed = _input_factors(instruments)
+    module._buffers.pop(LAYOUT, None)
     for attribute in instruments.parameters:
         start = f"{PREFIX}{attribute}_"
         for name in [name for name in module._buffers if name.startswith(start)]:

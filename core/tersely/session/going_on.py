@@ -143,3 +143,4 @@ def _restore_small(before: Installation, after: Installation, small: States) -> 
         for engine in after.engines:
             engine.restore(small[engine.method], after.context.steps, journal)
         after.hold()
+    after.count()
