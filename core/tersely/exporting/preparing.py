@@ -1,6 +1,6 @@
-"""A session's model with integers in the place of weights for a while, and as it was after it.
+"""A session's model with integers in place of its weights inside a block, and restored after it.
 
-The user's own Parameter objects come back after it, bit for bit.
+The user's own Parameter objects come back, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tersely.quantization.integers import IntegerTensor
 def with_integers(
     model: nn.Module, integers: Integers, *, norms: Mapping[nn.Module, nn.Module]
 ) -> Iterator[Mapping[nn.Module, Collection[str]]]:
-    """Give a model integers in the place of its quantized parameters inside the block.
+    """Put integers in place of the quantized parameters of a model inside the block.
 
     It yields, for modules that have integers, the buffers that are integers or read them.
 
@@ -39,18 +39,26 @@ def with_integers(
     for bound, tensor in integers:
         for module, name in bound.owners:
             stored.setdefault(module, {})[name] = tensor
-    touched = {*norms, *norms.values()}
+    taken_up = set(norms.values())
+    touched = {*stored, *norms, *taken_up}
     modules = [
-        module
-        for module in model.modules()
-        if INSTRUMENTS in module.__dict__ or module in stored or module in touched
+        module for module in model.modules() if INSTRUMENTS in module.__dict__ or module in touched
     ]
     before = [_Before.of(module) for module in modules]
     # By what they were: a tied parameter stays one.
     made: dict[tuple[int, str], Tensor] = {}
     try:
         # All values first: a folded layer reads its norm, whose own are taken away below.
-        changes = [changed(module, stored.get(module, {}), made, norms=norms) for module in modules]
+        changes = [
+            changed(
+                module,
+                stored.get(module, {}),
+                made,
+                norm=norms.get(module),
+                is_taken_up=module in taken_up,
+            )
+            for module in modules
+        ]
         for change in changes:
             change.put()
         yield {change.module: change.stored for change in changes}

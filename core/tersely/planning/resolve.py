@@ -14,6 +14,7 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
+from tersely.planning.fusing.automatic import fuse_automatically
 from tersely.planning.groups.auto_groups import group_automatically
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.layer_ids import spell_layers
@@ -45,8 +46,9 @@ def plan(
         model: the model to compress; its parameters may be on the meta device.
         recipe: a loaded recipe, its data, or the path of its file.
         teacher: the teacher that distillation links to; without it links are not checked.
-        example_inputs: what to run the model with where a stage says ``dependency_groups: auto``: a
-            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+        example_inputs: what to run the model with where a stage says ``dependency_groups: auto``
+            or ``fuse_names: auto``: a tensor, a tuple or list of arguments, or a mapping of keyword
+            arguments.
 
     Returns:
         One TargetPlan per target, and everything that matched nothing or lost to another entry.
@@ -68,7 +70,7 @@ def resolve(
     teacher: nn.Module | None = None,
     example_inputs: Any = None,
 ) -> tuple[Plan, Owners]:
-    """Resolve a recipe as `plan` does, without a word on what has no effect.
+    """Resolve a recipe as `plan` does, without warnings about what has no effect.
 
     Args:
         model: as for `plan`.
@@ -96,18 +98,18 @@ def resolve(
         plan_stage(draft, number)
     spell_layers(draft)
     group_automatically(draft, example_inputs)
+    fuse_automatically(draft, example_inputs)
     resolved = draft.finish()
     check_plan(resolved, draft, teacher)
     if recipe.strict:
         draft.problems.extend(str(one) for one in resolved.unmatched)
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
     return follow_channels(resolved, draft), owners
 
 
 def announce(resolved: Plan) -> None:
-    """Warn the caller's caller of a plan's remarks, and show the plan to who observes plans.
+    """Warn the caller's caller of a plan's remarks, and pass it to the hooks that observe.
 
     Args:
         resolved: the plan.
@@ -117,11 +119,11 @@ def announce(resolved: Plan) -> None:
 
 
 def warn_of_remarks(resolved: Plan, *, stacklevel: int = 3) -> None:
-    """Warn the caller's caller of what in a plan has no effect, or hardly the one that was meant.
+    """Warn the caller's caller of what in a plan has no effect, or probably not the one intended.
 
     Args:
         resolved: the plan.
-        stacklevel: whom the warning names, as for `warnings.warn`.
+        stacklevel: which caller the warning names, as for `warnings.warn`.
     """
     for remarks, what in (
         (resolved.unmatched, "matched nothing"),

@@ -22,24 +22,26 @@ def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
     """Yield every layer that something is folded into, with what it is and by which stage.
 
     Args:
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
 
     Raises:
         AttachError: a batch norm keeps no running statistics.
     """
     universe = binding.owners.universe
     for stage in binding.plan.recipe.stages:
-        for entry in stage.entries:
-            for names in entry.fuse_names:
-                layer, *rest = (universe.modules[universe.index[name]] for name in names)
-                norm = next((one for one in rest if isinstance(one, NORMS)), None)
-                activation = next((one for one in rest if not isinstance(one, NORMS)), None)
-                if norm is not None and norm.running_var is None:
-                    raise AttachError(
-                        f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
-                        f"{names[0]!r}; leave it out of fuse_names"
-                    )
-                yield stage, layer, Fold(norm, activation)
+        for names in stage.folded:
+            layer, *rest = (universe.modules[universe.index[name]] for name in names)
+            norm = next((one for one in rest if isinstance(one, NORMS)), None)
+            activation = next((one for one in rest if not isinstance(one, NORMS)), None)
+            if norm is not None and norm.running_var is None:
+                raise AttachError(
+                    f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
+                    f"{names[0]!r}; leave it out of fuse_names",
+                    target=names[1],
+                    path=stage.path,
+                    algorithm=stage.algorithm,
+                )
+            yield stage, layer, Fold(norm, activation)
 
 
 def with_folds(
@@ -49,7 +51,7 @@ def with_folds(
 
     Args:
         wanted: what each module does without folding.
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
     """
     found = dict(wanted)
     for stage, layer, fold in folds_of(binding):
@@ -68,7 +70,7 @@ def begin_folds(binding: Binding, stage: Stage) -> None:
     """Fold what a stage folds that begins after the session was attached.
 
     Args:
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
         stage: the stage.
     """
     if not stage.begin:

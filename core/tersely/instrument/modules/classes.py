@@ -24,7 +24,7 @@ from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.moving import apply_to_learned
-from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, PREFIX, is_moved_flag
+from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, is_moved_flag
 from tersely.instrument.shown.lost_writes import need_no_lost_write
 from tersely.instrument.shown.showing import show
 from tersely.instrument.sites import process_inputs, process_output
@@ -193,7 +193,8 @@ def _reduce(
         if isinstance(reduced, str) or reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]  # exists
             raise AttachError(
                 f"{cls.__name__} defines its own pickling, which tersely cannot extend; copy or "
-                f"save it after session.finalize() or session.detach()"
+                f"save it after session.finalize() or session.detach()",
+                target=self.__dict__.get(NAME),
             )
         arguments = (cls, tuple(sorted(parameters)), has_sites, *reduced[1][1:])
         return (rebuild, arguments, *reduced[2:])
