@@ -74,6 +74,23 @@ def provided_by(installed: Registry, name: str) -> tuple[tuple[Kind, Registratio
     )
 
 
+def loading_text(record: PluginRecord) -> str:
+    """Return how long a plugin's face took to load, with what it should not have done.
+
+    Args:
+        record: the plugin.
+    """
+    if record.loading is None:
+        return ""
+    seconds = record.loading.seconds
+    remarks = [f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"]
+    if record.loading.imports_torch:
+        remarks.append("imports torch")
+    if record.loading.printed:
+        remarks.append("prints")
+    return ", ".join(remarks)
+
+
 def unknown(installed: Registry, name: str) -> UnknownPluginError:
     """Return the error for a name that is neither a plugin nor provided by one.
 
@@ -87,5 +104,6 @@ def unknown(installed: Registry, name: str) -> UnknownPluginError:
     hint = f"; did you mean {' or '.join(repr(each) for each in near)}?" if near else ""
     return UnknownPluginError(
         f"neither a plugin nor anything that a plugin provides is called {name!r}{hint}\n"
-        f"  'tersely plugins list' shows what is installed"
+        f"  'tersely plugins list' shows what is installed",
+        plugin=name,
     )

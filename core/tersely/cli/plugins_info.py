@@ -9,7 +9,7 @@ from textwrap import indent
 import attrs
 import click
 
-from tersely.cli.plugins_find import KIND_NAMES, find_names, find_plugins, unknown
+from tersely.cli.plugins_find import KIND_NAMES, find_names, find_plugins, loading_text, unknown
 from tersely.json_value import Json
 from tersely.registry.kinds import Kind
 from tersely.registry.record import PluginRecord, Registration
@@ -43,6 +43,8 @@ def show_plugin(name: str, kind_name: str | None, format_: str) -> None:
     if format_ == "json":
         click.echo(json.dumps(data, indent=2))
     else:
+        for record, each in zip(records, data[len(found) :], strict=True):
+            each["loading"] = loading_text(record)
         click.echo("\n\n".join(_text(each) for each in data))
 
 
@@ -55,6 +57,7 @@ def _plugin_data(record: PluginRecord) -> dict[str, Json]:
         "state": record.state,
         "reason": record.reason,
         "provides": [f"{kind} {name}" for kind, name in record.provides],
+        "loading": None if record.loading is None else attrs.asdict(record.loading),
     }
 
 

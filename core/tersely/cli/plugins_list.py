@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import attrs
 import click
 
+from tersely.cli.plugins_find import loading_text
 from tersely.extras import extra
 from tersely.registry.kinds import KINDS
 from tersely.registry.record import PluginRecord
@@ -33,6 +34,7 @@ class Row:
         distribution: where it comes from.
         version: the distribution's version.
         state: the plugin's state.
+        loading: how long its face took to load, with what it should not have done.
         summary: what it does, or why it cannot be used.
     """
 
@@ -41,6 +43,7 @@ class Row:
     distribution: str
     version: str
     state: str
+    loading: str
     summary: str
 
 
@@ -59,7 +62,10 @@ def list_plugins(format_: str) -> None:
     rows = rows_of(installed)
     if format_ == "json":
         data = {
-            "plugins": [_plugin_data(record) for record in installed.plugins()],
+            "plugins": [
+                _plugin_data(record) | {"overruled": installed.overruled().get(record.name, ())}
+                for record in installed.plugins()
+            ],
             "names": [attrs.asdict(row) for row in rows if row.kind],
         }
         click.echo(json.dumps(data, indent=2))
@@ -74,6 +80,7 @@ def rows_of(installed: Registry) -> tuple[Row, ...]:
         installed: the registry.
     """
     rows = []
+    loading = {record.title: loading_text(record) for record in installed.plugins()}
     for kind in KINDS:
         catalog = getattr(installed, kind.catalog)
         for name in catalog:
@@ -84,11 +91,13 @@ def rows_of(installed: Registry) -> tuple[Row, ...]:
                 distribution=found.distribution,
                 version=found.version,
                 state="ok",
+                loading=loading.get(found.title, ""),
                 summary=found.descriptor.summary,
             )
             rows.append(row)
+    overruled = installed.overruled()
     for record in installed.plugins():
-        if record.state == "ok" and record.provides:
+        if record.state == "ok" and record.provides and record.name not in overruled:
             continue
         row = Row(
             name=record.name,
@@ -96,10 +105,17 @@ def rows_of(installed: Registry) -> tuple[Row, ...]:
             distribution=record.distribution,
             version=record.version,
             state=record.state,
-            summary=record.reason or "provides no name: it observes, or sets default targets",
+            loading=loading_text(record),
+            summary=_remark(record, overruled.get(record.name, ())),
         )
         rows.append(row)
     return tuple(rows)
+
+
+def _remark(record: PluginRecord, overruled: Sequence[str]) -> str:
+    if overruled:
+        return f"default targets that do not count: {', '.join(overruled)}"
+    return record.reason or "provides no name: it observes, or sets default targets"
 
 
 def _plugin_data(record: PluginRecord) -> dict[str, object]:
@@ -112,11 +128,12 @@ def _print_table(rows: Sequence[Row]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("name", "kind", "distribution", "version", "state"):
         table.add_column(heading, no_wrap=True)
+    table.add_column("loading", no_wrap=True)
     table.add_column("summary")
     for row in rows:
         state = Text(row.state, style=_STYLES[row.state])
         texts = [Text(text) for text in (row.name, row.kind, row.distribution, row.version)]
-        table.add_row(*texts, state, Text(row.summary))
+        table.add_row(*texts, state, Text(row.loading), Text(row.summary))
     # A pipe has no width of its own, and a name cut to fit 80 columns would be no name.
     width = None if sys.stdout.isatty() else _WIDTH_OF_PIPES
     Console(width=width).print(table)

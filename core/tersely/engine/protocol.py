@@ -8,6 +8,8 @@ call            pruning                     quantization                      di
 ==============  ==========================  ================================  ====================
 `start`         learned tensors into the    the steps that quantize, and      taps into student
                 modules, gradients heard    what is folded                    and teacher
+`gaining`       of learned masks, masks     of learned scales, factors,       nothing
+                of one element              scales of unknown shape
 `observers`     inputs and outputs to rank  ranges of inputs and outputs,
                 by, modules                 modules
 `compress`      masks, solved weights       scales, solved weights            nothing
@@ -36,9 +38,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
@@ -74,7 +77,6 @@ class Engine(ABC, Generic[AnyRun]):
         method: the method.
         grammar: how its saved tensors are named.
         context: what it shares with the session and the other engines.
-        bound_targets: all targets of the method, in plan order.
         runs: the stages under way.
         originals: target -> its values before an algorithm changed them.
         is_compressed: whether `compress` has put something in force.
@@ -87,12 +89,17 @@ class Engine(ABC, Generic[AnyRun]):
     def __init__(self, context: Context, runs: tuple[AnyRun, ...] = ()) -> None:
         self.context = context
         self.runs = runs
-        self.bound_targets: tuple[BoundTarget, ...] = tuple(
-            one for one in context.binding.bound_targets if one.plan.method == self.method
-        )
         self.originals: dict[BoundTarget, Tensor] = {}
         self.is_compressed = False
         self.is_handed_over = False
+
+    @cached_property
+    def bound_targets(self) -> tuple[BoundTarget, ...]:
+        """All targets of the method, in plan order; made when first asked for."""
+        binding = self.context.binding
+        if all(stage.method != self.method for stage in binding.plan.recipe.stages):
+            return ()
+        return tuple(one for one in binding.bound_targets if one.plan.method == self.method)
 
     @property
     def begun(self) -> tuple[AnyRun, ...]:
@@ -122,6 +129,10 @@ class Engine(ABC, Generic[AnyRun]):
         Args:
             steps: optimizer steps so far.
         """
+
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield the modules that get further entries after they were instrumented."""
+        yield from ()
 
     def observers(self, runs: Sequence[AnyRun]) -> list[Observers]:
         """Return fresh observers of what some stages look at in calibration.

@@ -103,8 +103,7 @@ def resolve(
     check_plan(resolved, draft, teacher)
     if recipe.strict:
         draft.problems.extend(str(one) for one in resolved.unmatched)
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
     return follow_channels(resolved, draft), owners
 

@@ -36,7 +36,10 @@ def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
             if norm is not None and norm.running_var is None:
                 raise AttachError(
                     f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
-                    f"{names[0]!r}; leave it out of fuse_names"
+                    f"{names[0]!r}; leave it out of fuse_names",
+                    target=names[1],
+                    path=stage.path,
+                    algorithm=stage.algorithm,
                 )
             yield stage, layer, Fold(norm, activation)
 

@@ -14,6 +14,7 @@ from tersely.registry import hookspecs
 from tersely.registry.descriptors import Descriptor, ModuleSetting
 from tersely.registry.hookspecs import plugin_api
 from tersely.registry.kinds import KINDS, Kind
+from tersely.registry.option_schemas import schema_problem
 from tersely.text import nearest
 
 MODULE_SETTINGS_HOOK = "tersely_module_settings"
@@ -136,6 +137,7 @@ def _call_hooks(manager: pluggy.PluginManager, face: object) -> Collected:
         if returned:
             descriptors[kind.name] = returned
             failures += _duplicates(kind, returned)
+            failures += _unusable_schemas(kind, returned)
     settings = _gather(implementations.get(MODULE_SETTINGS_HOOK, ()), ModuleSetting, failures)
     return Collected(descriptors=descriptors, module_settings=settings, failures=tuple(failures))
 
@@ -173,7 +175,9 @@ def _gather(
         name = implementation.function.__name__
         try:
             returned: object = implementation.function()
-        except Exception as error:  # foreign code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code, which may even call sys.exit
             failures.append(Failure(reason=f"{name}() raised {describe(error)}", cause=error))
             continue
         if not isinstance(returned, list | tuple):
@@ -196,6 +200,20 @@ def _duplicates(kind: Kind, descriptors: Sequence[Descriptor]) -> list[Failure]:
         for name, count in counts.items()
         if count > 1
     ]
+
+
+def _unusable_schemas(kind: Kind, descriptors: Sequence[Descriptor]) -> list[Failure]:
+    found = []
+    for descriptor in descriptors:
+        for field in ("options", "values"):
+            schema = getattr(descriptor, field, None)
+            if schema is None and field == "values":
+                continue
+            reason = schema_problem(schema)
+            if reason is not None:
+                text = f"{field} of the {kind.name} {descriptor.name!r} cannot be used: {reason}"
+                found.append(Failure(reason=text))
+    return found
 
 
 def notify(
@@ -222,9 +240,12 @@ def notify(
             each.function(*(arguments[name] for name in each.argnames))
         except TerselyError as error:
             errors.append(error)
-        except Exception as error:  # foreign code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code, which may even call sys.exit
             broken = BrokenPluginError(
-                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}"
+                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}",
+                plugin=each.plugin_name,
             )
             broken.__cause__ = error
             errors.append(broken)

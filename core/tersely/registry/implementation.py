@@ -34,7 +34,9 @@ def load_implementation(kind: Kind, registration: Registration) -> Callable[...,
     }
     try:
         value: object = import_module(module_name)
-    except (Exception, SystemExit) as error:  # foreign code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # foreign code, which may even call sys.exit
         raise BrokenPluginError(
             f"{head}: importing {module_name} raised {describe(error)}; repair or reinstall "
             f"{registration.distribution}",

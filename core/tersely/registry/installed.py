@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+import attrs
 import pluggy
 
 from tersely.registry.discovery import ALLOW, Policy, announcements, denial, read_policy
 from tersely.registry.loading import admit, deny, failure, load_face
-from tersely.registry.record import CORE, Plugin, PluginRecord, normalized
+from tersely.registry.record import CORE, Plugin, PluginRecord, normalized, same_distribution
 
 
 def load_plugins(
@@ -41,12 +42,39 @@ def load_plugins(
         if reason is not None:
             plugins.append(deny(announcement, reason))
             continue
-        plugin = load_face(manager, announcement)
+        plugin = _without_doubles(manager, load_face(manager, announcement), plugins)
         if policy.strict and plugin.record.state != "ok":
             raise failure(plugin)
         plugins.append(plugin)
     _warn_of_absentees(policy, plugins)
     return tuple(plugins)
+
+
+def _without_doubles(
+    manager: pluggy.PluginManager, new: Plugin, plugins: Sequence[Plugin]
+) -> Plugin:
+    """Return the plugin, broken where another face of its distribution has one of its names.
+
+    A qualified name has to mean one thing, so the face that comes first keeps it.
+    """
+    for plugin in plugins if new.record.state == "ok" else ():
+        if not same_distribution(plugin.record.distribution, new.record.distribution):
+            continue
+        both = [each for each in new.record.provides if each in plugin.record.provides]
+        if both and plugin.record.state == "ok":
+            kind, name = both[0]
+            manager.unregister(new.face)
+            reason = (
+                f"its face {new.record.name} provides the {kind} {name!r}, as the face "
+                f"{plugin.record.name} of the same distribution does"
+            )
+            return attrs.evolve(
+                new,
+                record=attrs.evolve(new.record, state="broken", reason=reason),
+                face=None,
+                module_settings=(),
+            )
+    return new
 
 
 def _load_core(manager: pluggy.PluginManager) -> Plugin:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
+
 import attrs
 import pluggy
 
@@ -16,6 +18,7 @@ from tersely.registry.collect import (
 )
 from tersely.registry.discovery import DENY, Announcement
 from tersely.registry.record import Plugin, PluginRecord, State, provided
+from tersely.registry.watched import watched_loading
 
 
 def load_face(manager: pluggy.PluginManager, announcement: Announcement) -> Plugin:
@@ -28,13 +31,22 @@ def load_face(manager: pluggy.PluginManager, announcement: Announcement) -> Plug
     record = _record(announcement)
     if announcement.entry_point is None:
         return _unusable(record, "broken", Failure(reason=announcement.problem or ""))
-    value = announcement.entry_point.value
+    with watched_loading() as seen:
+        plugin = _import_face(manager, announcement.entry_point, record)
+    return attrs.evolve(plugin, record=attrs.evolve(plugin.record, loading=seen()))
+
+
+def _import_face(
+    manager: pluggy.PluginManager, entry_point: EntryPoint, record: PluginRecord
+) -> Plugin:
     try:
-        face = announcement.entry_point.load()
-    except (Exception, SystemExit) as error:  # foreign code, which may even call sys.exit
-        reason = f"importing its face {value} raised {describe(error)}"
+        face = entry_point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # foreign code, which may even call sys.exit
+        reason = f"importing its face {entry_point.value} raised {describe(error)}"
         return _unusable(record, "broken", Failure(reason=reason, cause=error))
-    key = f"{announcement.distribution}:{announcement.name}"
+    key = f"{record.distribution}:{record.name}"
     return admit(manager, face, record=record, key=key, must_state_api=True)
 
 

@@ -18,6 +18,21 @@ State = Literal["ok", "broken", "refused", "denied"]
 
 
 @attrs.frozen(kw_only=True)
+class Loading:
+    """What loading a face took.
+
+    Attributes:
+        seconds: how long importing it and calling its hooks took.
+        imports_torch: whether it imported torch, which makes listing and validation slow.
+        printed: what it wrote to standard output, which nobody else sees.
+    """
+
+    seconds: float = 0.0
+    imports_torch: bool = False
+    printed: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class PluginRecord:
     """One plugin: where it comes from and whether it can be used.
 
@@ -30,6 +45,7 @@ class PluginRecord:
             it is written for another plugin API; ``denied`` when the environment excludes it.
         reason: why it is not ok, in one sentence; empty when it is.
         provides: (kind, name) of everything it describes, as far as that is known.
+        loading: what loading its face took; None where nothing was imported for it.
     """
 
     name: str
@@ -38,6 +54,7 @@ class PluginRecord:
     state: State = "ok"
     reason: str = ""
     provides: tuple[tuple[str, str], ...] = ()
+    loading: Loading | None = None
 
     @property
     def title(self) -> str:

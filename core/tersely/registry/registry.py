@@ -40,6 +40,7 @@ from tersely.registry.kinds import (
 )
 from tersely.registry.loading import admit
 from tersely.registry.lookup import Snapshot
+from tersely.registry.overruling import overruled
 from tersely.registry.record import CORE, Plugin, PluginRecord, same_distribution
 
 _process_lock = threading.RLock()
@@ -142,6 +143,13 @@ class Registry:
         """Return all plugins in whatever state, the core's own first."""
         return tuple(plugin.record for plugin in self._snapshot.plugins)
 
+    def overruled(self) -> Mapping[str, tuple[str, ...]]:
+        """Return what plugins set in vain: plugin name -> ``module type by whose setting counts``.
+
+        Of two settings for one type and method the one that `module_settings` lists later counts.
+        """
+        return overruled(_by_precedence(self._snapshot))
+
     def module_settings(self) -> tuple[ModuleSetting, ...]:
         """Return the default targets of module types; of two for one type the later counts.
 
@@ -149,9 +157,8 @@ class Registry:
         to those that the core knows, and changes none of them for everybody.
         """
         snapshot = self._snapshot
-        usable = [plugin for plugin in snapshot.plugins if plugin.record.state == "ok"]
-        ordered = sorted(usable, key=lambda plugin: plugin.record.distribution == CORE)
-        provided = (setting for plugin in ordered for setting in plugin.module_settings)
+        plugins = _by_precedence(snapshot)
+        provided = (setting for plugin in plugins for setting in plugin.module_settings)
         return (*provided, *snapshot.user_settings)
 
     def register_module_setting(self, setting: ModuleSetting) -> None:
@@ -256,6 +263,12 @@ class Registry:
                     plugin=name,
                     distribution=record.distribution,
                 )
+
+
+def _by_precedence(snapshot: Snapshot) -> list[Plugin]:
+    # Of two settings for one module type the later counts.
+    usable = [plugin for plugin in snapshot.plugins if plugin.record.state == "ok"]
+    return sorted(usable, key=lambda plugin: plugin.record.distribution == CORE)
 
 
 def _name_of(plugin: object) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.settings import DEFAULT_GRANULARITY
 from tersely.errors import SessionFileError
-from tersely.instrument.names import SCALE, UNSCALE, state_buffer
-from tersely.instrument.scales.input_scales import ScaleInput
+from tersely.instrument.names import state_buffer
+from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
@@ -79,9 +79,9 @@ def _put_factors(module: nn.Module, row: _Rounded, factors: Tensor) -> None:
     buffer = state_buffer(row.target, "input_scale")
     device = next((one.device for one in module.parameters()), None)
     module.register_buffer(buffer, factors.to(device), persistent=False)
-    for place, is_inverse in ((SCALE, False), (UNSCALE, True)):
-        step = ScaleInput(buffer, row.channel_dim, is_inverse)
-        put(module, row.target, (step,), place=place)
+    divided = ScaleChannels(buffer, row.channel_dim, divides=True)
+    for step in (divided, divided.undone()):
+        put(module, row.target, (step,), place=step.place)
 
 
 @attrs.frozen

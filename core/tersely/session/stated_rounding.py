@@ -8,7 +8,8 @@ from torch import nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
-from tersely.instrument.scales.input_scales import ScaleInput
+from tersely.instrument.names import SCALE
+from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import chain_of
 from tersely.json_value import Json
 
@@ -59,8 +60,8 @@ def _row(bound: BoundTarget, qparams: QParams | None) -> dict[str, Json] | None:
     if qparams is not None:
         row |= {"scale": qparams.scale.tolist(), "zero_point": qparams.zero_point.tolist()}
     for step in chain_of(bound.module, plan.target):
-        if isinstance(step, ScaleInput) and not step.is_inverse:
+        if isinstance(step, ScaleChannels) and step.place == SCALE:
             factors = bound.module._buffers.get(step.buffer)
             if factors is not None:
-                row |= {"factors": factors.tolist(), "channel_dim": step.channel_dim}
+                row |= {"factors": factors.tolist(), "channel_dim": step.dim}
     return row

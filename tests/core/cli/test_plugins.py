@@ -70,7 +70,7 @@ def test_the_list_is_a_table(call):
 
     assert result.exit_code == 0
     assert lines(result.output) == [
-        ["name", "kind", "distribution", "version", "state", "summary"],
+        ["name", "kind", "distribution", "version", "state", "loading", "summary"],
         ["thin", "pruner", "acme", "1.2", "ok", "Removes", "what", "is", "thin."],
         ["steady", "schedule", "acme", "1.2", "ok"],
     ]
@@ -104,6 +104,8 @@ def test_the_list_is_data_on_request(call):
                 {"kind": "pruner", "name": "thin"},
                 {"kind": "schedule", "name": "steady"},
             ],
+            "loading": None,
+            "overruled": [],
         }
     ]
     assert data["names"][0] == {
@@ -112,8 +114,49 @@ def test_the_list_is_data_on_request(call):
         "distribution": "acme",
         "version": "1.2",
         "state": "ok",
+        "loading": "",
         "summary": "Removes what is thin.",
     }
+
+
+def test_default_targets_that_the_core_overrules_are_a_finding(call, installed):
+    class Core:
+        @tersely.hookimpl
+        def tersely_module_settings(self):
+            return [tersely.ModuleSetting(module_type="torch.nn.Linear", pruning={"weight": {}})]
+
+    class Meddler:
+        @tersely.hookimpl
+        def tersely_module_settings(self):
+            own = {"weight": {}, "bias": {}}
+            return [
+                tersely.ModuleSetting(module_type="Linear", pruning=own),
+                tersely.ModuleSetting(module_type="mine.Linear", pruning=own),
+                tersely.ModuleSetting(module_type="torch.nn.Linear", distillation=own),
+            ]
+
+    installed.register(Core(), name="tersely")
+    installed.register(Meddler(), name="meddler")
+
+    assert lines(call("list").output)[-1][4:] == (
+        [
+            "default",
+            "targets",
+            "that",
+            "do",
+            "not",
+            "count:",
+            "Linear",
+            "(that",
+            "of",
+            "tersely",
+            "0+local",
+            "counts)",
+        ]
+    )
+    assert json.loads(call("list", "--format", "json").output)["plugins"][-1]["overruled"] == [
+        "Linear (that of tersely 0+local counts)"
+    ]
 
 
 def test_a_broken_plugin_is_listed_with_its_reason(tmp_path):

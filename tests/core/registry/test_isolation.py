@@ -35,6 +35,21 @@ BAD_FACES = {
         "raise SystemExit(3)",
         "importing its face bad raised SystemExit: 3",
     ),
+    "a hook that calls sys.exit": (
+        face("@tersely.hookimpl\ndef tersely_pruners():\n    raise SystemExit(3)\n"),
+        "tersely_pruners() raised SystemExit: 3",
+    ),
+    "an exception of a kind of its own": (
+        "class Stop(BaseException): ...\nraise Stop('now')",
+        "importing its face bad raised Stop: now",
+    ),
+    "options that are no mapping": (
+        face(
+            "@tersely.hookimpl\ndef tersely_pruners():\n"
+            "    return [tersely.PrunerInfo(name='a', implementation='a:b', options=None)]\n"
+        ),
+        "options of the pruner 'a' cannot be used: it is of type NoneType, expected a mapping",
+    ),
     "a hook that raises": (
         face("@tersely.hookimpl\ndef tersely_pruners():\n    raise KeyError('seven')\n"),
         "tersely_pruners() raised KeyError: 'seven'",
@@ -198,6 +213,116 @@ def tersely_pruners():
     load().observe("tersely_finalized", session=seen)
 
     assert seen == []
+
+
+REFERENCES = {
+    "a pointer that leads nowhere": (
+        {"properties": {"a": {"$ref": "#/$defs/missing"}}},
+        "#/properties/a/$ref is '#/$defs/missing', and nothing is there",
+    ),
+    "an anchor that nothing has": (
+        {"allOf": [{"$ref": "#missing"}]},
+        "#/allOf/0/$ref is '#missing', and nothing is there",
+    ),
+    "another document": (
+        {"properties": {"a": {"$ref": "https://example.org/a.json"}}},
+        "#/properties/a/$ref is 'https://example.org/a.json', which lies outside of the schema",
+    ),
+    "itself": (
+        {"$defs": {"a": {"$ref": "#/$defs/a"}}},
+        "#/$defs/a/$ref is '#/$defs/a', which refers to itself",
+    ),
+    "a number": ({"items": {"$ref": 1}}, "#/items/$ref is of type int, expected text"),
+}
+
+
+@pytest.mark.parametrize(("schema", "reason"), REFERENCES.values(), ids=list(REFERENCES))
+def test_options_that_refer_to_what_is_not_there_break_their_plugin_alone(
+    install, load, schema, reason
+):
+    source = (
+        "@tersely.hookimpl\ndef tersely_pruners():\n"
+        f"    return [tersely.PrunerInfo(name='a', implementation='a:b', options={schema!r})]\n"
+    )
+    install("bad", face=face(source))
+    install("zoo", face=GOOD)
+    registry = load()
+
+    assert registry.plugins()[1].reason == f"options of the pruner 'a' cannot be used: {reason}"
+    assert registry.pruners.names() == ("good",)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"a~/%": {}}, "properties": {"a": {"$ref": "#/$defs/a~0~1%25"}}},
+        {"properties": {"a": {"$anchor": "here"}, "b": {"$ref": "#here"}}},
+        {"allOf": [{"type": "object"}, {"properties": {"a": {"$ref": "#/allOf/0"}}}]},
+        {"properties": {"a": {"$ref": "#"}}},
+    ],
+)
+def test_references_that_lead_somewhere_are_fine(install, load, schema):
+    source = (
+        "@tersely.hookimpl\ndef tersely_pruners():\n"
+        f"    return [tersely.PrunerInfo(name='a', implementation='a:b', options={schema!r})]\n"
+    )
+    install("fine", face=face(source))
+
+    assert load().plugins()[1].state == "ok"
+
+
+def test_of_two_faces_of_one_distribution_with_one_name_the_second_is_broken(install, load):
+    body = "    return [tersely.PrunerInfo(name='same', implementation='a:b')]\n"
+    source = face("@tersely.hookimpl\ndef tersely_pruners():\n" + body)
+    install(
+        "acme",
+        face=source,
+        modules={"acme_other": source},
+        entry_points="[tersely]\na = acme\nb = acme_other\n",
+    )
+    install("zoo", face=GOOD)
+    registry = load()
+
+    assert [record.state for record in registry.plugins()[1:]] == ["ok", "broken", "ok"]
+    assert registry.plugins()[2].reason == (
+        "its face b provides the pruner 'same', as the face a of the same distribution does"
+    )
+    assert registry.pruners.names() == ("good", "same")
+    assert registry.pruners.record("acme:same").distribution == "acme"
+
+
+def test_what_a_face_prints_is_kept_to_itself(install, load, capsys):
+    hook = "@tersely.hookimpl\ndef tersely_pruners():\n    print('two')\n    return []\n"
+    install("loud", face=face(f"print('one')\n{hook}"))
+
+    record = load().plugins()[1]
+
+    assert capsys.readouterr().out == ""
+    assert (record.state, record.loading.printed) == ("ok", "one\ntwo\n")
+
+
+def test_every_face_that_imports_torch_is_known(install, load):
+    hook = "@tersely.hookimpl\ndef tersely_pruners(): return []\n"
+    install("heavy", face=face(f"import torch\n{hook}"))
+    install("heavy-too", face=face(f"from torch.nn import Linear\n{hook}"))
+    install("light", face=face(hook))
+
+    records = load().plugins()[1:]
+
+    assert [record.loading.imports_torch for record in records] == [True, True, False]
+
+
+def test_how_long_a_face_takes_is_known(install, load):
+    hook = "@tersely.hookimpl\ndef tersely_pruners(): return []\n"
+    install("slow", face=face(f"import time\ntime.sleep(0.05)\n{hook}"))
+
+    assert load().plugins()[1].loading.seconds >= 0.05
+
+
+def test_what_is_denied_is_not_loaded(install, load):
+    install("acme", face=GOOD)
+
+    assert load(TERSELY_NO_PLUGINS="acme").plugins()[1].loading is None
 
 
 def test_keyboard_interrupts_are_not_swallowed(install, load):

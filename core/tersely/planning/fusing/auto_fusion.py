@@ -67,8 +67,7 @@ def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]
     draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
     plan_stage(draft, 0, info=_ANY)
     resolved = draft.finish()
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     return resolved, universe
 
 

@@ -89,7 +89,7 @@ class _StagePlanner:
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
         selection = select(draft.universe, entry, suggest=draft.suggest)
-        draft.unmatched.extend(_worth_telling(selection.unmatched, entry))
+        draft.unmatched.extend(_worth_telling(selection.unmatched, entry, self.stage))
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
         self.selected.update(selection.positions)
@@ -102,7 +102,7 @@ class _StagePlanner:
             draft.selected_by[self.stage.path] = others | frozenset(selection.positions)
         self.shared = {}
         origins = {
-            selector: Origin(entry.path, selector, entry.line)
+            selector: Origin(entry.path, selector, entry.line, entry.is_preset)
             for selector in dict.fromkeys(selection.selectors)
         }
         classes: dict[type[nn.Module], type[nn.Module]] = {}
@@ -159,7 +159,7 @@ class _StagePlanner:
             shape: tuple[int, ...] | None = None
             kind: TargetKind
             if row.address is None:
-                located = self._locate(shared, module, name, origin)
+                located = shared.ordinary(module) or self._locate(shared, module, name, origin)
                 if located is None:
                     continue
                 kind, tensor = located
@@ -319,19 +319,18 @@ _UNKNOWN: Blocks = Blocks(())
 """Stands for a shape that was not met before; None is what aligned targets have."""
 
 
-def _worth_telling(unmatched: Sequence[Unmatched], entry: Entry) -> list[Unmatched]:
+def _worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:
     """Leave out what a preset names and the model lacks; its excludes are the user's own."""
     if not entry.is_preset:
         return list(unmatched)
-    stage, _, number = entry.path.rpartition(".preset[")
-    if number != "0]":
+    if entry is not stage.entries[0]:
         return []  # every entry of a preset has the same excludes
     found = [one for one in unmatched if ".exclude_" in one.path]
     return [
         attrs.evolve(
             one,
-            path=one.path.replace(entry.path, stage, 1),
-            message=one.message.replace(entry.path, stage, 1),
+            path=one.path.replace(entry.path, stage.path, 1),
+            message=one.message.replace(entry.path, stage.path, 1),
         )
         for one in found
     ]

@@ -1,0 +1,39 @@
+"""Finds default targets that a plugin states in vain, since others that count more do as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tersely.registry.descriptors import METHODS, ModuleSetting
+from tersely.registry.record import Plugin
+
+
+def overruled(plugins: Sequence[Plugin]) -> Mapping[str, tuple[str, ...]]:
+    """Return, by plugin name, the module types that it sets in vain, each with who overrules it.
+
+    Args:
+        plugins: usable plugins; what a later one sets counts.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for position, plugin in enumerate(plugins):
+        lost = [
+            f"{setting.module_type} (that of {winner.record.title} counts)"
+            for setting in plugin.module_settings
+            for winner in plugins[position + 1 :]
+            if any(_is_taken(setting, other) for other in winner.module_settings)
+        ]
+        if lost:
+            found[plugin.record.name] = tuple(lost)
+    return found
+
+
+def _is_taken(setting: ModuleSetting, other: ModuleSetting) -> bool:
+    shares = any(getattr(setting, method) and getattr(other, method) for method in METHODS)
+    return shares and _is_one_type(setting.module_type, other.module_type)
+
+
+def _is_one_type(first: str, second: str) -> bool:
+    # A bare name means a class of that name wherever it is.
+    if "." in first and "." in second:
+        return first == second
+    return first.rpartition(".")[2] == second.rpartition(".")[2]
