@@ -145,7 +145,7 @@ class Distillation(Engine[Run[Any]]):
         for pair in pairs:
             missing = pair.missing()
             if missing is not None:
-                raise SessionError(missing)
+                raise SessionError(missing, **pair.plan.place)
         return [pair.compute(self.projections) for pair in pairs]
 
     def _read_parameters(self, pairs: Sequence[Pair]) -> None:
@@ -177,12 +177,13 @@ class Distillation(Engine[Run[Any]]):
         Raises:
             SessionError: a projection is not made yet, because no batch was seen.
         """
-        waiting = [pair.plan.name for pair in self.pairs if self._is_waiting(pair)]
+        waiting = [pair for pair in self.pairs if self._is_waiting(pair)]
         if waiting and not self.projections.tensors:
             raise SessionError(
-                f"the projection of {waiting[0]} is made when the first batch shows both widths; "
-                f"run the model, session.teacher_forward(...) and session.loss() once before "
-                f"session.parameters()"
+                f"the projection of {waiting[0].plan.name} is made when the first batch shows both "
+                f"widths; run the model, session.teacher_forward(...) and session.loss() once "
+                f"before session.parameters()",
+                **waiting[0].plan.place,
             )
         return self.projections.hand_over()
 
@@ -225,7 +226,9 @@ class Distillation(Engine[Run[Any]]):
         for key in saved.data["projections"]:
             weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
             if weight is None or bias is None or weight.shape[:1] != bias.shape:
-                raise SessionFileError(f"the saved session lacks the projection {key}, or a part")
+                raise SessionFileError(
+                    f"the saved session lacks the projection {key}, or a part", target=key
+                )
             learned |= {(key, WEIGHT): weight, (key, BIAS): bias}
         check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)
 
@@ -238,7 +241,7 @@ class Distillation(Engine[Run[Any]]):
         for key in saved.data["projections"]:
             weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
             if weight is None or bias is None:
-                raise SessionFileError(f"the saved session lacks the projection {key}")
+                raise SessionFileError(f"the saved session lacks the projection {key}", target=key)
             device = first_device(self.context.model)
             projections.add(key, weight.to(device), bias.to(device))
         restore_moments(projections.optimizer, projections.learned(), saved)
@@ -261,7 +264,8 @@ class Distillation(Engine[Run[Any]]):
                 if value is None:
                     raise SessionError(
                         f"{pair.teacher_name(link)} of the teacher was not seen: no batch reached "
-                        f"it, or something calls its module's forward without calling the module"
+                        f"it, or something calls its module's forward without calling the module",
+                        **pair.plan.place,
                     )
                 found[f"{pair.plan.name}>{link}"] = value
         return found

@@ -121,16 +121,20 @@ class Pair:
         except TerselyError:
             raise
         except ValueError as error:
-            raise SessionError(f"{where}: {error}") from error
+            raise SessionError(f"{where}: {error}", **self.plan.place) from error
         except Exception as error:  # foreign code: whatever it raises belongs in the message
             shapes = f"shapes {tuple(student.shape)} and {tuple(teacher.shape)}"
             raise PluginError(
-                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}"
+                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}",
+                plugin=name,
+                target=self.plan.name,
             ) from error
         if not isinstance(found, Tensor) or found.ndim:
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise PluginError(
-                f"the loss {name} returned {shape} for {where}; expected a 0-dim tensor"
+                f"the loss {name} returned {shape} for {where}; expected a 0-dim tensor",
+                plugin=name,
+                target=self.plan.name,
             )
         return found
 

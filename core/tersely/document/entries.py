@@ -44,7 +44,7 @@ def without_absent(data: Json, kind: Kind) -> Json:
         kind: what the document is.
     """
     data = _without_nulls(data)
-    for entry in entries_of(data, kind):
+    for entry in (*entries_of(data, kind), *stages_of(data, kind)):
         for key in _ABSENT_WHEN_EMPTY:
             if entry.data.get(key) == []:
                 del entry.data[key]
@@ -123,6 +123,19 @@ def entries_of(data: Json, kind: Kind) -> Iterator[Place]:
     for stage in stages_of(data, kind):
         path = (*stage.path, "config_list")
         yield from _entries(stage.method, path, stage.data.get("config_list"))
+
+
+def levels_of(entry: Place) -> Iterator[Place]:
+    """Yield an entry and the settings of its targets, which take the same keys.
+
+    Args:
+        entry: an entry of a config list.
+    """
+    yield entry
+    settings = entry.data.get("target_settings")
+    for name, setting in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(setting, dict):
+            yield Place(entry.method, (*entry.path, "target_settings", name), setting)
 
 
 def _entries(method: Method, path: Path, config_list: Json) -> Iterator[Place]:

@@ -169,7 +169,10 @@ def bind(plan: Plan, model: nn.Module, *, owners: Owners | None = None) -> Bindi
         if position is None:
             raise AttachError(
                 f"the plan has module {target.module!r}, which the model has not; plan again with "
-                f"tersely.plan(model, recipe)"
+                f"tersely.plan(model, recipe)",
+                target=target.name,
+                path=target.origin.path,
+                algorithm=target.algorithm,
             )
         module = modules[position]
         found.append(module)

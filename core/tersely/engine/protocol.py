@@ -8,6 +8,8 @@ call            pruning                     quantization                      di
 ==============  ==========================  ================================  ====================
 `start`         learned tensors into the    the steps that quantize, and      taps into student
                 modules, gradients heard    what is folded                    and teacher
+`gaining`       of learned masks, masks     of learned scales, factors,       nothing
+                of one element              scales of unknown shape
 `observers`     inputs and outputs to rank  ranges of inputs and outputs,
                 by, modules                 modules
 `compress`      masks, solved weights       scales, solved weights            nothing
@@ -39,7 +41,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
@@ -127,6 +129,10 @@ class Engine(ABC, Generic[AnyRun]):
         Args:
             steps: optimizer steps so far.
         """
+
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield the modules that get further entries after they were instrumented."""
+        yield from ()
 
     def observers(self, runs: Sequence[AnyRun]) -> list[Observers]:
         """Return fresh observers of what some stages look at in calibration.

@@ -217,7 +217,8 @@ def check_moments(
             ):
                 raise SessionFileError(
                     f"the saved session has {sorted(found)} of what moves {name} of {target}, and "
-                    f"{moment!r} is missing, of another shape, or not finite"
+                    f"{moment!r} is missing, of another shape, or not finite",
+                    target=target,
                 )
 
 
@@ -236,5 +237,6 @@ def need_shape(kind: str, bound: BoundTarget, tensor: Tensor, shape: tuple[int, 
     if tuple(tensor.shape) != tuple(shape):
         raise SessionFileError(
             f"the saved {kind} tensor of {bound.plan.name} has shape {list(tensor.shape)}, "
-            f"expected {list(shape)}"
+            f"expected {list(shape)}",
+            target=bound.plan.name,
         )

@@ -130,7 +130,7 @@ def export_source(
         main = scratch / place.name
         with _foreign(made.record, "write()"):
             written = [Path(one) for one in made.exporter.write(source, main)]
-        need_inside(written, scratch, made.record.title)
+        need_inside(written, scratch, made.record)
         checks: Mapping[str, Json] = {}
         if is_checked:
             with _foreign(made.record, "check()"):

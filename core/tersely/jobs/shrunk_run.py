@@ -62,7 +62,7 @@ def shrink_run(
         )
     if not shrunk.rows:
         reasons = "".join(f"\n  {stay}" for stay in shrunk.stays)
-        raise SessionError(f"nothing of the run in {run} can be removed:{reasons}")
+        raise SessionError(f"nothing of the run in {run} can be removed:{reasons}", path=str(run))
     _write(place, session, shrunk)
     return shrunk, place
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
@@ -35,7 +35,13 @@ from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
 from tersely.pruning.holding import hold, place_holds, release
 from tersely.pruning.learned_masks import restore_learned
-from tersely.pruning.mask_buffers import mask_of, place_masks, remove_mask, write_mask
+from tersely.pruning.mask_buffers import (
+    is_one_element,
+    mask_of,
+    place_masks,
+    remove_mask,
+    write_mask,
+)
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
@@ -82,6 +88,13 @@ class Pruning(Engine[PruningRun]):
             self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
             run.start()
+
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield modules with masks of one element, which fit any place, and what is learned."""
+        for run in self.runs:
+            for bound in run.all_bound_targets:
+                if run.is_learning or is_one_element(bound):
+                    yield from (module for module, _ in bound.owners)
 
     def hold(self) -> None:
         """Zero the masked elements of parameters of stages with ``hold: step``."""
@@ -322,7 +335,9 @@ class Pruning(Engine[PruningRun]):
                 check_mask(bound, kept)
                 check_dense(bound, kept, saved)
             elif saved.data["is_compressed"] and bound.plan.stage not in growing:
-                raise SessionFileError(f"the saved session lacks the mask of {bound.plan.name}")
+                raise SessionFileError(
+                    f"the saved session lacks the mask of {bound.plan.name}", target=bound.plan.name
+                )
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""

@@ -8,12 +8,13 @@ of a shape that no mask fits into, so averaging such a copy is an error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
+from tersely.arithmetic.blocks import count_blocks, expand_blocks, is_broadcastable
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.buffers import put_buffer
@@ -66,6 +67,20 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
         if not is_plain:
             for other, attribute in binding.others(target, module):
                 other._buffers[mask_buffer(attribute)] = place
+
+
+def is_one_element(bound: BoundTarget) -> bool:
+    """Tell whether a target's mask may have one element alone.
+
+    Args:
+        bound: the target.
+    """
+    shape, blocks = bound.plan.shape, bound.plan.blocks
+    if bound.is_activation or shape is None:
+        return True  # a batch tells
+    # Without blocks of its own it is aligned, element by element.
+    counts = shape if blocks is None else count_blocks(blocks.size, shape)
+    return math.prod(counts) <= 1
 
 
 def _kind_of_mask(

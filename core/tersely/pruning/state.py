@@ -59,7 +59,8 @@ def check_mask(bound: BoundTarget, kept: Tensor) -> None:
         dtype = str(kept.dtype).removeprefix("torch.")
         raise SessionFileError(
             f"the saved mask of {bound.plan.name} is {dtype} of shape {list(kept.shape)}, "
-            f"expected bool that fits the model's {list(shape or ())}"
+            f"expected bool that fits the model's {list(shape or ())}",
+            target=bound.plan.name,
         )
 
 

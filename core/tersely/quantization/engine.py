@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -59,7 +59,12 @@ from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
 from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
 from tersely.quantization.run import QuantizationRun, start_runs
 from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
-from tersely.quantization.scale_buffers import device_of, make_room, restore_scales
+from tersely.quantization.scale_buffers import (
+    device_of,
+    has_known_shape,
+    make_room,
+    restore_scales,
+)
 from tersely.quantization.seen import restored_seen, unseen
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
@@ -119,6 +124,14 @@ class Quantization(Engine[QuantizationRun]):
                 make_room(run, self.context.model)
             self.has_room = True
         self._install(self.begun_at(steps), steps)
+
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield modules whose inputs are scaled, or whose scales are learned or not counted yet."""
+        for run in self.runs:
+            is_all = run.is_learning or run.is_equalizing
+            for bound in run.all_bound_targets if is_all else run.activations:
+                if is_all or not has_known_shape(run, bound):
+                    yield from (module for module, _ in bound.owners)
 
     def _install(self, runs: Sequence[QuantizationRun], steps: int) -> None:
         for run in runs:

@@ -129,5 +129,6 @@ def _need(bound: BoundTarget, part: str, tensor: Tensor, *, is_fine: bool, wante
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise SessionFileError(
             f"the saved {part} of {bound.plan.name} is {dtype} of shape {list(tensor.shape)}; "
-            f"expected {wanted}"
+            f"expected {wanted}",
+            target=bound.plan.name,
         )

@@ -244,7 +244,8 @@ def notify(
             raise
         except BaseException as error:  # foreign code, which may even call sys.exit
             broken = BrokenPluginError(
-                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}"
+                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}",
+                plugin=each.plugin_name,
             )
             broken.__cause__ = error
             errors.append(broken)

@@ -17,6 +17,7 @@ from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
 from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
 from tersely.instrument.modules.fused import keep_fused_layers_off
+from tersely.instrument.modules.layout import place_layout, renew_layout
 from tersely.instrument.modules.suspending import suspended
 from tersely.planning.plan import Plan
 from tersely.planning.targets.owners import Owners
@@ -39,6 +40,7 @@ class Installation:
         engines: the engines.
         attachments: the instrumented modules.
         places: where these are in the model.
+        gaining: the modules of which copies from before and after are not averaged.
     """
 
     plan: Plan
@@ -47,6 +49,7 @@ class Installation:
     engines: Engines
     attachments: Attachments
     places: Places
+    gaining: tuple[nn.Module, ...] = ()
 
     @property
     def norms(self) -> Mapping[nn.Module, nn.Module]:
@@ -68,6 +71,10 @@ class Installation:
         """Mask in place what stages keep masked there."""
         for engine in self.engines:
             engine.hold()
+
+    def count(self) -> None:
+        """Count the entries of modules again, after some may have come or gone."""
+        renew_layout(self.gaining)
 
     def masks(self) -> Iterator[tuple[BoundTarget, Tensor]]:
         """Yield each target that has a mask, with its buffer."""
@@ -183,7 +190,8 @@ def install(
         keep_fused_layers_off(binding.owners.universe.modules, attachments)
         for engine in engines:
             engine.start(0)
+        gaining = place_layout(one for engine in engines for one in engine.gaining())
     except BaseException:
         found.remove()
         raise
-    return found
+    return attrs.evolve(found, gaining=gaining)

@@ -243,6 +243,7 @@ class Session:
                     engine.outdate()
                 is_outdated = engine.compress(journal) or is_outdated
             self._installation.hold()
+        self._installation.count()
         warn_of_misses(self, self._record("compress"))
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -276,6 +277,7 @@ class Session:
             changed = [engine.step(steps, journal) for engine in self._engines]
             if is_beginning:
                 self._installation.hold()
+        self._installation.count()
         self._context.steps = steps
         if is_beginning:
             release_batches(self._engines.all, self._context)
@@ -395,6 +397,7 @@ class Session:
         with Journal() as journal:
             self._installation.note(journal)
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
+        self._installation.count()
         self._record("set_masks")
 
     def set_qparams(
@@ -419,6 +422,7 @@ class Session:
         with Journal() as journal:
             self._installation.note(journal)
             self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
+        self._installation.count()
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -792,6 +796,7 @@ class Session:
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)
             self._installation.hold()
+        self._installation.count()
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts

@@ -57,6 +57,7 @@ def trace_channels(
     if not parameters:
         return ()
     head = f"tracer {record.descriptor.name!r} of {record.title} is broken"
+    named = {"plugin": record.descriptor.name, "distribution": record.distribution}
     implementation: Callable[..., Any] = load_implementation(TRACER, record)
     try:
         tracer: DependencyTracer = implementation()
@@ -65,11 +66,12 @@ def trace_channels(
     except TerselyError:
         raise
     except Exception as error:  # foreign code
-        raise BrokenPluginError(f"{head}: trace() raised {describe(error)}") from error
+        raise BrokenPluginError(f"{head}: trace() raised {describe(error)}", **named) from error
     if sorted(placed) != sorted(parameters):
         raise BrokenPluginError(
             f"{head}: trace() has to place each of {', '.join(parameters)} once, but it placed "
-            f"{', '.join(placed) or 'none'}"
+            f"{', '.join(placed) or 'none'}",
+            **named,
         )
     return found
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from tersely.document.load import parse_config_list
 from tersely.document.recipe import Entry, Recipe, Stage
-from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.groups.channel_ties import (
     is_of_channels,
@@ -92,6 +91,5 @@ def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]
     plan_stage(draft, 0, info=_ANY_STRUCTURED)
     spell_layers(draft)
     resolved = draft.finish()
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     return resolved, universe

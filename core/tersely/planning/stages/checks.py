@@ -17,6 +17,7 @@ from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft, and_more
 from tersely.planning.targets.biases import check_biases
 from tersely.planning.targets.losses import check_losses
+from tersely.planning.targets.one_block_short import blocks_just_missed
 from tersely.planning.targets.owners import find_tensor
 from tersely.planning.targets.pattern import pattern_problems
 
@@ -41,6 +42,7 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     check_counted([one for group in ranked if is_budgeted(group[0]) for one in group], draft)
     for group in pruning:
         _check_requests(group, draft)
+        _check_ratio(group, draft)
     _check_shrinks(plan, draft)
     check_fusions(plan, draft)
     check_biases(plan, draft)
@@ -99,6 +101,13 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
         where = f"{group[0].origin.path}: {group[0].name}{and_more(len(group) - 1)}"
         _check_internal_blocks(group[0], where, draft)
         _check_pattern(group[0], where, draft)
+
+
+def _check_ratio(alike: Sequence[TargetPlan], draft: Draft) -> None:
+    draft.hints.extend(
+        f"{targets[0].origin.path}: {targets[0].name}{and_more(len(targets) - 1)}: {remark}"
+        for remark, targets in blocks_just_missed(alike).items()
+    )
 
 
 def _is_idle(target: TargetPlan) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tersely.contracts.kinds import Method
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import OnConflict, Recipe
+from tersely.errors import PlanError
 from tersely.planning.plan import Plan
 from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selecting.selection import Universe
@@ -36,7 +37,8 @@ class Draft:
         claims: for each method and address the identity of a module -> the index in ``targets`` of
             its input or output there; under None the identity of a parameter or buffer -> its.
         selected: positions of all selected modules.
-        selected_by: path of an entry that folds modules -> positions of those it selects.
+        selected_by: path of an entry, or of a stage, that folds modules -> positions of those it
+            selects.
     """
 
     universe: Universe
@@ -70,6 +72,29 @@ class Draft:
         else:
             self.problems.append(text)
         self._blamed[path, problem] = place, first, count + 1
+
+    def refuse_problems(self) -> None:
+        """Raise what is wrong, with the target and its place where that is one target alone.
+
+        Raises:
+            PlanError: there are problems.
+        """
+        if not self.problems:
+            return
+        if len(self.problems) > 1 or not self._blamed:
+            raise PlanError(self.problems)
+        ((path, _), (_, name, count)), *_ = self._blamed.items()
+        algorithm = next(
+            (
+                one.algorithm or None
+                for one in self.recipe.stages
+                if path.startswith(f"{one.path}.")
+            ),
+            None,
+        )
+        raise PlanError(
+            self.problems, target=name if count == 1 else None, path=path, algorithm=algorithm
+        )
 
     def suggest(self, word: str, candidates: Iterable[str]) -> tuple[str, ...]:
         """Return the candidates that look most like a word, for the first few words asked for.

@@ -170,12 +170,16 @@ def divide(
     except Exception as error:  # foreign code may raise anything
         raise BrokenPluginError(
             f"granularity {_shown(value)} failed on {target.name} of shape {list(shape)}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}",
+            plugin=understand(value).name,
+            target=target.name,
         ) from error
     if not isinstance(blocks, Blocks):
         raise BrokenPluginError(
             f"granularity {_shown(value)} returned {type(blocks).__name__} for {target.name} of "
-            f"shape {list(shape)}, expected tersely.Blocks"
+            f"shape {list(shape)}, expected tersely.Blocks",
+            plugin=understand(value).name,
+            target=target.name,
         )
     _check(blocks, shape, value)
     return blocks
@@ -318,7 +322,8 @@ def _implementation(encoded: str, plugins: Registry, revision: int) -> Granulari
         raise
     except Exception as error:  # foreign code may raise anything
         raise BrokenPluginError(
-            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}"
+            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}",
+            plugin=spelling.name,
         ) from error
 
 
