@@ -90,14 +90,11 @@ def decide(
     ranked = [rank(bound, statistics, stages) for bound in bound_targets]
     _need_observations(run, bound_targets)
     run.need_the_same_everywhere(bound_targets)
-    targets = [
-        target_of(
-            one,
-            observed=_observed(run, one.bound),
-            learned=run.learned(one.bound),
-        )
+    # One at a time, so that nothing is held for all of a large model's targets.
+    targets = (
+        target_of(one, observed=_observed(run, one.bound), learned=run.learned(one.bound))
         for one in ranked
-    ]
+    )
     pruner = run.algorithm
     if isinstance(pruner, Solves):
         decision = Decision()
