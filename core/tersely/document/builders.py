@@ -58,7 +58,8 @@ class PruningEntry(_Entry):
         exclude_op_types: types to take out again.
         target_names: the targets of each module; by default those that suit its type.
         target_settings: target name -> keys of that target alone.
-        sparse_ratio: the share of each target, or of its group, that is masked.
+        sparse_ratio: the share of each target, or of its group, that is masked; a number, or a
+            fraction such as ``"1/6"``, as for the other two ratios.
         max_sparse_ratio: the largest share of each target that may be masked.
         min_sparse_ratio: the smallest share of each target that is masked.
         sparse_threshold: what scores below this number is masked.
@@ -73,9 +74,9 @@ class PruningEntry(_Entry):
         mask_value: what ``add`` adds where the mask removes.
     """
 
-    sparse_ratio: float | None = None
-    max_sparse_ratio: float | None = None
-    min_sparse_ratio: float | None = None
+    sparse_ratio: float | str | None = None
+    max_sparse_ratio: float | str | None = None
+    min_sparse_ratio: float | str | None = None
     sparse_threshold: float | None = None
     global_group_id: Group | None = None
     budget: Literal["elements", "parameters", "macs"] | None = None

@@ -125,6 +125,19 @@ def entries_of(data: Json, kind: Kind) -> Iterator[Place]:
         yield from _entries(stage.method, path, stage.data.get("config_list"))
 
 
+def levels_of(entry: Place) -> Iterator[Place]:
+    """Yield an entry and the settings of its targets, which take the same keys.
+
+    Args:
+        entry: an entry of a config list.
+    """
+    yield entry
+    settings = entry.data.get("target_settings")
+    for name, setting in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(setting, dict):
+            yield Place(entry.method, (*entry.path, "target_settings", name), setting)
+
+
 def _entries(method: Method, path: Path, config_list: Json) -> Iterator[Place]:
     for index, entry in enumerate(config_list if isinstance(config_list, list) else []):
         if isinstance(entry, dict):

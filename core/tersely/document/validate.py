@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tersely.document.entries import without_absent
+from tersely.document.entries import entries_of, levels_of, without_absent
+from tersely.document.fractions import fill_fractions
 from tersely.document.messages.broken import broken_schemas
 from tersely.document.messages.misspelt import with_hidden
 from tersely.document.messages.translate import translate
@@ -31,6 +32,7 @@ def find_problems(document: Document, kind: Kind) -> tuple[Problem, ...]:
 def _completed(document: Document, kind: Kind) -> Json:
     data = without_absent(document.data, kind)
     fill_presets(data, kind)
+    fill_fractions(level for entry in entries_of(data, kind) for level in levels_of(entry))
     return data
 
 

@@ -43,7 +43,7 @@ def _value(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     if expected == "another value":
         expected = f"a value that meets {mismatch.keyword}: {show(mismatch.rule)}"
     hint, fix = None, None
-    if mismatch.keyword == "type":
+    if mismatch.keyword in ("type", "pattern"):
         hint = hint_for_type(mismatch.value, schema, path=mismatch.path)
         fix = fix_for_type(mismatch.value, schema, path=mismatch.path)
     elif mismatch.keyword in _RANGES:

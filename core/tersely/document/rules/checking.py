@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from tersely.document.entries import Place, entries_of
+from tersely.document.entries import Place, entries_of, levels_of
 from tersely.document.migration.legacy import LEGACY_ANY_TYPE, LEGACY_TYPE_HINT
 from tersely.document.presets import check_presets
 from tersely.document.reading.positions import Finding
@@ -35,7 +35,7 @@ def check_rules(data: Json, kind: Kind) -> Iterator[Finding]:
         yield from _check_patterns(entry)
         yield from _check_types(entry)
         yield from _check_spellings(entry)
-        for level in _levels(entry):
+        for level in levels_of(entry):
             yield from _check_bounds(level)
     yield from check_periods(data, kind)
     yield from check_shrinks(data, kind)
@@ -44,14 +44,6 @@ def check_rules(data: Json, kind: Kind) -> Iterator[Finding]:
     yield from check_training(data, kind)
     yield from check_loop(data, kind)
     yield from check_example(data, kind)
-
-
-def _levels(entry: Place) -> Iterator[Place]:
-    yield entry
-    settings = entry.data.get("target_settings")
-    for name, setting in settings.items() if isinstance(settings, dict) else ():
-        if isinstance(setting, dict):
-            yield Place(entry.method, (*entry.path, "target_settings", name), setting)
 
 
 def _check_patterns(entry: Place) -> Iterator[Finding]:

@@ -11,12 +11,13 @@ from tersely.arithmetic.blocks import count_blocks, resolve_size
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.fusing.fusion import check_fusions
 from tersely.planning.groups.aligning import check_aligns
-from tersely.planning.groups.counted_budgets import check_counted
+from tersely.planning.groups.counted_budgets import check_counted, is_budgeted
 from tersely.planning.groups.grouping import check_groups
 from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft, and_more
 from tersely.planning.targets.biases import check_biases
 from tersely.planning.targets.losses import check_losses
+from tersely.planning.targets.one_block_short import blocks_just_missed
 from tersely.planning.targets.owners import find_tensor
 from tersely.planning.targets.pattern import pattern_problems
 
@@ -37,9 +38,11 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     distillation = [group for group in alike.values() if group[0].method == "distillation"]
     check_aligns([one for group in pruning if group[0].align is not None for one in group], draft)
     check_groups([one for group in pruning if group[0].pruning.is_grouped for one in group], draft)
-    check_counted([one for group in pruning if group[0].align is None for one in group], draft)
+    ranked = [group for group in pruning if group[0].align is None]
+    check_counted([one for group in ranked if is_budgeted(group[0]) for one in group], draft)
     for group in pruning:
         _check_requests(group, draft)
+        _check_ratio(group, draft)
     _check_shrinks(plan, draft)
     check_fusions(plan, draft)
     check_biases(plan, draft)
@@ -98,6 +101,13 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
         where = f"{group[0].origin.path}: {group[0].name}{and_more(len(group) - 1)}"
         _check_internal_blocks(group[0], where, draft)
         _check_pattern(group[0], where, draft)
+
+
+def _check_ratio(alike: Sequence[TargetPlan], draft: Draft) -> None:
+    draft.hints.extend(
+        f"{targets[0].origin.path}: {targets[0].name}{and_more(len(targets) - 1)}: {remark}"
+        for remark, targets in blocks_just_missed(alike).items()
+    )
 
 
 def _is_idle(target: TargetPlan) -> bool:
