@@ -66,7 +66,8 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
         exported.optimize()
     model: ir.Model = exported.model
     graph = model.graph
-    _name_as_in(graph, layers_of(program), layers_of(exported.exported_program))
+    if exported.exported_program is not None:
+        _name_as_in(graph, layers_of(program), layers_of(exported.exported_program))
     shift_to_unsigned(graph)
     gather_integers(graph)
     multiply_integers(graph)
