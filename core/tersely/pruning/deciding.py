@@ -66,7 +66,7 @@ def decide(
         statistics: what calibration saw of inputs and outputs.
         factor: the share of the configured sparsity that is due now, in [0, 1].
         bound_targets: the targets.
-        count: counts what masks remove, where a ratio is counted so.
+        count: counts what masks remove, for ratios that are counted so.
 
     Raises:
         SessionError: something must be called first, and the text says what.
