@@ -15,7 +15,7 @@ from tersely.distillation.projection import BIAS, WEIGHT, Projections
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget, first_device
 from tersely.engine.context import Context
-from tersely.engine.cutting import Held, place_of
+from tersely.engine.cutting import FixedShapes, place_of
 from tersely.engine.instrumenting import with_site
 from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
@@ -100,7 +100,7 @@ class Distillation(Engine[Run[Any]]):
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Let taps hold after the block what they held before, whatever runs inside."""
+        """Restore what taps hold after the block, whatever runs inside."""
         held = [(tap, tap.value, tap.problem) for tap in self._taps()]
         try:
             yield
@@ -113,7 +113,7 @@ class Distillation(Engine[Run[Any]]):
             yield from (pair.student, *pair.teachers.values(), *pair.inputs.values())
 
     def stop(self) -> None:
-        """Stop listening and forget what was heard."""
+        """Stop listening and drop what was recorded."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -126,14 +126,14 @@ class Distillation(Engine[Run[Any]]):
 
     @property
     def is_running(self) -> bool:
-        """Whether a stage is at work."""
+        """Whether a stage is active."""
         return bool(self._running())
 
     def _running(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.stage.is_running(self.context.steps)]
 
     def losses(self) -> list[Tensor]:
-        """Return lambda times loss of every pair whose stage is at work.
+        """Return lambda times loss of every pair whose stage is active.
 
         Raises:
             SessionError: a side of a pair was not seen since the last loss, or the tensors do not
@@ -208,7 +208,7 @@ class Distillation(Engine[Run[Any]]):
         data = {"projections": list(projections.tensors), "handed_over": projections.is_handed_over}
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of what is compared with the teacher."""
         return {
             place_of(one): f"{one.plan.name} is compared with the teacher"
@@ -233,7 +233,7 @@ class Distillation(Engine[Run[Any]]):
         check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
-        """Put saved projections in the place of those that are there."""
+        """Replace the projections by the saved ones."""
         projections = self.projections
         projections.tensors = {}
         projections.optimizer = None

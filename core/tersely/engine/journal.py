@@ -1,4 +1,4 @@
-"""What was before a change, noted piece by piece, so that an error can take all of it back."""
+"""The state before a change, noted piece by piece, so that an error can undo all of it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tersely.instrument.names import PREFIX, is_known_flag
 class Journal:
     """Notes of what is about to change; mutable, because every note adds to it.
 
-    Used as a context manager around the change: where the block fails, everything that was noted
-    is put back, the last note first, and the error goes on. Tensors come back as the very same
+    Used as a context manager around the change: if the block raises, everything that was noted is
+    put back, the last note first, and the error propagates. Tensors come back as the very same
     objects with their old values: an optimizer knows those that learn, compiled graphs all.
     """
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
         self._values: dict[BoundTarget, Tensor] = {}
-        self._buffers: set[tuple[nn.Module, str]] = set()
+        self._buffers: set[tuple[int, str]] = set()
 
     def __enter__(self) -> Journal:
         return self
@@ -47,7 +47,7 @@ class Journal:
             self._undo.pop()()
 
     def on_undo(self, act: Callable[[], None]) -> None:
-        """Do something when the change is taken back.
+        """Do something when the change is undone.
 
         Args:
             act: what to do.
@@ -55,7 +55,7 @@ class Journal:
         self._undo.append(act)
 
     def note_attributes(self, owner: Any, *names: str) -> None:
-        """Note attributes; of mappings and sets what they hold, but not whether that changes.
+        """Note attributes; of mappings and sets the items, but not changes inside of them.
 
         Args:
             owner: the object.
@@ -96,18 +96,21 @@ class Journal:
             name: its name there.
             is_binary: whether it holds 0 and 1 only, which take an eighth of the memory or less.
         """
-        if (module, name) in self._buffers:
+        key = (id(module), name)  # what is noted keeps the module
+        if key in self._buffers:
             return
-        self._buffers.add((module, name))
+        self._buffers.add(key)
         buffer = module._buffers.get(name)
         if buffer is None:
             self._undo.append(partial(_remove, module, name))
-            return
-        self._undo.append(partial(_put_back, module, name, buffer))
-        self.note_tensor(buffer, is_binary=is_binary)
+        elif not buffer.numel():  # the place of a mask, of which a large model has many
+            self._undo.append(partial(_put_back, module, name, buffer))
+        else:
+            values = _values_of(buffer, is_binary=is_binary)
+            self._undo.append(partial(_put_back, module, name, buffer, values))
 
     def note_module(self, module: nn.Module) -> None:
-        """Note everything of ours in an instrumented module: its steps and reserved buffers.
+        """Note everything that tersely added to a module: its steps and reserved buffers.
 
         Args:
             module: the module.
@@ -130,7 +133,7 @@ class Journal:
             self.note_buffer(module, name)
 
     def note_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note what an optimizer knows, and the tensors that it moves.
+        """Note the state of an optimizer, and the tensors that it moves.
 
         Args:
             optimizer: moves what one stage learns.
@@ -150,17 +153,22 @@ class Journal:
             tensor: the tensor.
             is_binary: whether it holds 0 and 1 only.
         """
-        plain = tensor.detach()
-        values = plain.to(torch.bool, copy=True) if is_binary else plain.clone()
-        self._undo.append(partial(_write, tensor, values))
+        self._undo.append(partial(_write, tensor, _values_of(tensor, is_binary=is_binary)))
 
 
 def _remove(module: nn.Module, name: str) -> None:
     module._buffers.pop(name, None)
 
 
-def _put_back(module: nn.Module, name: str, buffer: Tensor) -> None:
+def _put_back(module: nn.Module, name: str, buffer: Tensor, values: Tensor | None = None) -> None:
+    if values is not None:
+        _write(buffer, values)
     module._buffers[name] = buffer
+
+
+def _values_of(tensor: Tensor, *, is_binary: bool) -> Tensor:
+    plain = tensor.detach()
+    return plain.to(torch.bool, copy=True) if is_binary else plain.clone()
 
 
 def _write(tensor: Tensor, values: Tensor) -> None:

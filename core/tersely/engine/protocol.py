@@ -19,7 +19,7 @@ call            pruning                     quantization                      di
 `hand_over`     learned masks               learned scales                    projections
 `note`          masks, sums, learned        steps and buffers, learned        projections
 `save`          masks, sums, values         scales, statistics, values        projections
-`held`          masked inputs and outputs   inputs and outputs with scales    what is compared
+`fixed_shapes`  masked inputs and outputs   inputs and outputs with scales    what is compared
                                             for each channel
 `cut`           masks, sums, values;        scales, values                    nothing
                 targets are frozen
@@ -47,7 +47,7 @@ from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, Held, cut_saved, move_along
+from tersely.engine.cutting import Cut, FixedShapes, cut_saved, move_along
 from tersely.engine.gathering import (
     check_learned_moments,
     check_names,
@@ -77,7 +77,7 @@ class Engine(ABC, Generic[AnyRun]):
         method: the method.
         grammar: how its saved tensors are named.
         context: what it shares with the session and the other engines.
-        runs: the stages under way.
+        runs: the running stages.
         originals: target -> its values before an algorithm changed them.
         is_compressed: whether `compress` has put something in force.
         is_handed_over: whether the user's optimizer moves what is learned.
@@ -122,7 +122,7 @@ class Engine(ABC, Generic[AnyRun]):
 
     @abstractmethod
     def start(self, steps: int) -> None:
-        """Put into the instrumented modules what the stages need that have begun.
+        """Put what the stages that have begun need into the instrumented modules.
 
         Called once the model is instrumented, and when a saved state is restored.
 
@@ -143,7 +143,7 @@ class Engine(ABC, Generic[AnyRun]):
         return []
 
     def outdate(self) -> None:  # most engines have nothing to do
-        """Take note that an engine before this one has changed what calibration showed."""
+        """Note that an earlier engine has changed what calibration showed."""
 
     def compress(self, journal: Journal) -> bool:
         """Decide for all stages that have begun, and put it in force.
@@ -186,7 +186,7 @@ class Engine(ABC, Generic[AnyRun]):
         """
 
     def losses(self) -> list[Tensor]:
-        """Return what the stages at work add to the loss, 0-dim each."""
+        """Return what the active stages add to the loss, 0-dim each."""
         return []
 
     def forget(self) -> None:  # most engines have nothing to do
@@ -251,12 +251,12 @@ class Engine(ABC, Generic[AnyRun]):
             run.note(journal, is_step=is_step)
 
     def change(self, bound: BoundTarget, values: Tensor, journal: Journal) -> None:
-        """Give a target other raw values; `give_back` takes them back.
+        """Write other raw values to a target; `give_back` restores the old ones.
 
         Args:
             bound: the target.
             values: the target's shape.
-            journal: notes the values of before.
+            journal: notes the previous values.
         """
         before = journal.note_values(bound)
         self.originals.setdefault(bound, dense_values(bound.module, bound.plan.target, before))
@@ -266,7 +266,7 @@ class Engine(ABC, Generic[AnyRun]):
         """Mask in place what stages keep masked there; others may have written to it since."""
 
     def release(self) -> None:  # most engines have nothing to do
-        """Give what is masked in place its dense values back, before `give_back`."""
+        """Restore the dense values of what is masked in place, before `give_back`."""
 
     def stop(self) -> None:  # most engines have nothing to do
         """Stop listening to the model."""
@@ -277,7 +277,7 @@ class Engine(ABC, Generic[AnyRun]):
         for bound, values in reversed(self.originals.items()):
             bound.write(values)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Return what has to keep its shape when the model is shrunk, and why.
 
         Args:

@@ -26,7 +26,7 @@ Parts: TypeAlias = "dict[tuple[str, str], dict[str, Tensor]]"
 """(kind, target) -> part -> tensor; the part is empty where there is one tensor a target."""
 
 MOVED = "moved"
-"""The kind of what an optimizer remembers."""
+"""The kind of optimizer state."""
 
 
 @attrs.frozen(eq=False)
@@ -131,7 +131,7 @@ def sort_tensors(
 def moments_of(
     optimizer: torch.optim.Optimizer | None, learned: Mapping[tuple[str, str], Tensor]
 ) -> Parts:
-    """Return what an optimizer remembers of each learned tensor.
+    """Return an optimizer's state of each learned tensor.
 
     Args:
         optimizer: what moves them, or None.
@@ -153,7 +153,7 @@ def restore_moments(
     learned: Mapping[tuple[str, str], Tensor],
     saved: Saved,
 ) -> None:
-    """Let an optimizer remember what was saved of each learned tensor.
+    """Restore an optimizer's state of each learned tensor.
 
     Args:
         optimizer: what moves them, or None.
@@ -179,9 +179,9 @@ def check_moments(
     learned: Mapping[tuple[str, str], Tensor],
     saved: Saved,
 ) -> None:
-    """Refuse what an optimizer cannot have remembered of the learned tensors.
+    """Refuse optimizer state that does not fit the learned tensors.
 
-    An optimizer of the same kind makes one step of copies, and tells what it remembers.
+    An optimizer of the same kind makes one step on copies, which shows the state to expect.
 
     Args:
         make: makes the optimizer of some learned tensors.

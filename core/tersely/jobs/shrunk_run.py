@@ -40,7 +40,7 @@ def shrink_run(
         example: ``module:callable`` returning example inputs; by default the job's
             ``data.example``, else the first batch of its ``data.calibration``.
         round_to: row and column counts of weights that lose some stay multiples of this.
-        approximate: whether constants go that no bias takes over exactly.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Returns:
         What was removed, and where the small model is.

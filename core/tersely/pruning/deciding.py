@@ -67,7 +67,7 @@ def decide(
         statistics: what calibration saw of inputs and outputs.
         factor: the share of the configured sparsity that is due now, in [0, 1].
         bound_targets: the targets.
-        count: counts what masks remove, where a ratio is counted so.
+        count: counts what masks remove, for ratios that are counted so.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -90,14 +90,11 @@ def decide(
     ranked = [rank(bound, statistics, stages) for bound in bound_targets]
     _need_observations(run, bound_targets)
     run.need_the_same_everywhere(bound_targets)
-    targets = [
-        target_of(
-            one,
-            observed=_observed(run, one.bound),
-            learned=run.learned(one.bound),
-        )
+    # One at a time, so that nothing is held for all of a large model's targets.
+    targets = (
+        target_of(one, observed=_observed(run, one.bound), learned=run.learned(one.bound))
         for one in ranked
-    ]
+    )
     pruner = run.algorithm
     if isinstance(pruner, Solves):
         decision = Decision()

@@ -1,4 +1,4 @@
-"""The pruning of a session: its stages, what they decided, and how to take it back."""
+"""The pruning of a session: its stages, what they decided, and how to undo it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tersely.contracts.settings import Budget
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, Held, place_of
+from tersely.engine.cutting import Cut, FixedShapes, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.observers import Observers
 from tersely.engine.protocol import Engine
@@ -101,7 +101,7 @@ class Pruning(Engine[PruningRun]):
         hold(self.holds)
 
     def release(self) -> None:
-        """Give these elements their dense values back."""
+        """Give these elements back their dense values."""
         release(self.holds)
 
     def stop(self) -> None:
@@ -233,7 +233,7 @@ class Pruning(Engine[PruningRun]):
         self.is_compressed = True
 
     def losses(self) -> list[Tensor]:
-        """Return the penalties of the stages at work."""
+        """Return the penalties of the active stages."""
         found = [run.penalty(self.context.steps) for run in self.runs]
         return [one for one in found if one is not None]
 
@@ -301,7 +301,7 @@ class Pruning(Engine[PruningRun]):
         }
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of what has a mask of its own beside the parameters."""
         return {
             place_of(bound): f"{bound.plan.name} has a mask"
@@ -310,7 +310,7 @@ class Pruning(Engine[PruningRun]):
         }
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
-        """Cut masks and sums; no algorithm prunes what is left once more."""
+        """Cut masks and sums; no algorithm prunes what is left again."""
         saved = Saved({**saved.parts, **spread_dense(self.holds)}, saved.data)
         found = super().cut(saved, cuts)
         gather_dense(found)

@@ -1,8 +1,8 @@
 """Masks in force: written to and read from the buffers of every module that holds a target.
 
 Each target has a buffer from attach on, so that a copy of the model that is made early has as many
-as the model later. Code that averages copies pairs buffers by their order, and pairs in silence
-what does not belong together where one is missing. Until there is a mask the buffer is empty and
+as the model later. Code that averages copies pairs buffers by their order, and silently pairs the
+wrong ones where one is missing . Until there is a mask the buffer is empty and
 of a shape that no mask fits into, so averaging such a copy is an error.
 """
 
@@ -42,7 +42,7 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
     """Give every pruning target a buffer for its mask.
 
     Args:
-        binding: the plan laid over the model, whose modules are instrumented.
+        binding: the plan, bound to the model, whose modules are instrumented.
         model: the session's model.
     """
     activation_dtype = _activation_dtype(model)
@@ -188,7 +188,7 @@ def masked_share(bound: BoundTarget, mask: Tensor) -> float:
 def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
     """Return the fraction of each target that its mask masks, as `masked_share` does.
 
-    Small masks alike are counted together, because a call costs more than what it counts.
+    Small masks of one kind are counted together, because a call costs more than the counting.
 
     Args:
         masks: each target with its buffer, or bool, True = kept.
@@ -204,7 +204,8 @@ def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
     for indices in alike.values():
         (bound, first), total = masks[indices[0]], masks[indices[0]][1].numel()
         is_offset = bound.is_additive and first.dtype != torch.bool
-        rows = torch.stack([masks[index][1].detach() for index in indices])
+        with torch.no_grad():
+            rows = torch.stack([masks[index][1] for index in indices])
         counts = rows.reshape(len(indices), -1).count_nonzero(1).tolist()
         for index, count in zip(indices, counts, strict=True):
             found[index] = (count if is_offset else total - count) / total

@@ -1,4 +1,4 @@
-"""Small targets alike, decided on in one go: calls cost more than what they compute there.
+"""Small targets of one kind, decided together: a call costs more than what it computes.
 
 One tensor with a row per target, in which each row is a scope of its own, asks the budget code for
 the same decisions as the targets one after the other do.
@@ -65,7 +65,7 @@ def stacks_of(
         if scores.numel() > SMALL or setting.is_grouped or is_divided:
             alone.append(index)
             continue
-        # Targets alike share their setting and blocks.
+        # Equal targets share their setting and blocks.
         kind = (id(setting), id(one.blocks), one.tensor.shape)
         alike.setdefault((kind, scores.dtype, scores.device), []).append(index)
     stacks = []
@@ -96,7 +96,8 @@ def decide_stack(stack: Stack, factor: float | Fraction) -> dict[BoundTarget, Te
         For each target bool, True = kept, in the smallest shape that broadcasts to it; None when
         an importance is not finite, which has to be told of the target that it belongs to.
     """
-    everything = torch.stack([scores.detach() for scores in stack.importances])
+    with torch.no_grad():  # once, and not a detach for each small target
+        everything = torch.stack(stack.importances)
     if not bool(everything.isfinite().all()):
         return None
     first = stack.ranked[0]

@@ -107,7 +107,7 @@ def gather_dense(saved: Saved) -> None:
 
 
 def restore_dense(holds: Mapping[BoundTarget, HeldWeight], saved: Saved, journal: Journal) -> None:
-    """Give what is masked in place the dense values that were saved.
+    """Restore the saved dense values of what is masked in place.
 
     Args:
         holds: what keeps them.

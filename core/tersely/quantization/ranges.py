@@ -192,7 +192,7 @@ def rebuilt_seen(fresh: Seen, statistics: Mapping[str, Tensor], about: Mapping[s
 
 
 def values_of(bound: BoundTarget) -> Tensor:
-    """Return a parameter as it will be deployed but for rounding: masked, folded and scaled.
+    """Return a parameter as it will be deployed, except for rounding: masked, folded and scaled.
 
     Args:
         bound: a parameter or buffer target.

@@ -61,7 +61,7 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
         parts: what was saved of it, by part.
 
     Raises:
-        SessionFileError: a shape, dtype or value is none that a session has.
+        SessionFileError: a shape, dtype or value cannot come from a session.
     """
     scale = parts.get("scale")
     for part, tensor in parts.items():

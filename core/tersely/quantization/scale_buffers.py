@@ -82,7 +82,7 @@ _Alike: TypeAlias = tuple[int, str, tuple[int, ...] | None, int | None, torch.dt
 
 
 def channels_of(bound: BoundTarget) -> int | None:
-    """Return how many channels an input or output has, or None where only a batch tells.
+    """Return how many channels an input or output has, or None where only a batch shows it.
 
     Args:
         bound: the target.

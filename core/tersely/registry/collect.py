@@ -29,7 +29,7 @@ class Failure:
 
     Attributes:
         reason: one sentence without the plugin's name.
-        cause: the plugin's own exception, or None when it broke a rule of ours.
+        cause: the plugin's own exception, or None when it broke a rule of the plugin API.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""Finalizing: what forward computes with is written into the parameters, and what cannot be."""
+"""Finalizing: writes what forward computes with into parameters, and keeps what cannot be."""
 
 from __future__ import annotations
 
@@ -141,7 +141,16 @@ def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, li
                 if follower is not None:
                     followers[follower] = []
                     _reduce(follower)
+    for module in staying:
+        _keep_out_of_files(module)
     return {**staying, **followers}
+
+
+def _keep_out_of_files(module: nn.Module) -> None:
+    """Let a finished model's state be that of its class, which looks for no other names."""
+    module._non_persistent_buffers_set.update(
+        name for name in module._buffers if name.startswith(PREFIX)
+    )
 
 
 def _is_processed(bound: BoundTarget) -> bool:
@@ -158,7 +167,7 @@ def _give_back_size(bound: BoundTarget) -> None:
 
 
 def _settle(bound: BoundTarget) -> None:
-    """Replace what moves in training by what is in force now."""
+    """Replace what training moves by its current value."""
     for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, Learned):
             found = step.meaning(bound.module)
@@ -196,7 +205,7 @@ def _input_factors(instruments: Instruments) -> set[str]:
 
 
 def warn_of_staying(staying: Mapping[nn.Module, Sequence[BoundTarget]]) -> None:
-    """Say which modules are not plain after all.
+    """Warn of the modules that stay instrumented.
 
     Args:
         staying: what `keep_activations` returned.

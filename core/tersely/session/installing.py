@@ -1,4 +1,4 @@
-"""A plan put on its model: the engines, the instruments, and what they share."""
+"""A plan installed on its model: the engines, the instruments, and what they share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tersely.session.shrinking import counts_of
 
 @attrs.frozen(eq=False)
 class Installation:
-    """A plan put on its model; shrinking makes another one.
+    """A plan installed on its model; shrinking makes another one.
 
     Attributes:
         plan: the plan.
@@ -111,7 +111,7 @@ class Installation:
         return tuple(one for engine in self.engines for one in engine.growing(steps))
 
     def loss(self) -> Tensor:
-        """Return what the stages at work add to the loss, and forget the forward pass."""
+        """Return what the active stages add to the loss, and forget the forward pass."""
         zero = torch.zeros((), device=first_device(self.model))
         try:
             found = [one for engine in self.engines for one in engine.losses()]
@@ -145,7 +145,7 @@ class Installation:
             self.hold()
 
     def remove(self) -> None:
-        """Take everything off the model, which is dense then, bit for bit."""
+        """Remove everything from the model, which is dense again, bit for bit."""
         for engine in self.engines:
             engine.stop()
             engine.release()
@@ -175,7 +175,7 @@ def install(
     Raises:
         AttachError: a module cannot be instrumented.
         BrokenPluginError: a plugin cannot be imported.
-        PlanError: a stage asks of its algorithm what it cannot do.
+        PlanError: a stage asks its algorithm for something that it cannot do.
     """
     binding = bind(plan, model, owners=owners)
     context = Context(model, binding, teacher, count=counts_of(plan, model, example_inputs))

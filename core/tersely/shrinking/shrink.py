@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut, Held
+from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.shrinking.cutting.apply import (
     Undoing,
@@ -20,8 +20,8 @@ from tersely.shrinking.cutting.apply import (
 )
 from tersely.shrinking.cutting.attentions import (
     attend_by_heads,
+    fixed_attention,
     follow_heads,
-    held_attention,
     is_reached,
     masked_attention,
 )
@@ -83,7 +83,7 @@ def shrink_module(
     kept: Mapping[str, Tensor],
     *,
     round_to: int = 1,
-    held: Held | None = None,
+    fixed: FixedShapes | None = None,
     approximate: bool = False,
 ) -> Shrinking:
     """Remove in place what masks leave without effect.
@@ -93,9 +93,9 @@ def shrink_module(
         args: positional arguments of an example call.
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
-        round_to: row and column counts of weights that lose some stay multiples.
-        held: what keeps its shape, and why.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: row and column counts of weights that lose some stay multiples of it.
+        fixed: what keeps its shape, and why.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
@@ -123,7 +123,7 @@ def shrink_module(
         try:
             for module in tried.values():
                 attend_by_heads(module, attending)
-            found = _shrunk(task, {**held_attention(model, reasons), **(held or {})})
+            found = _shrunk(task, {**fixed_attention(model, reasons), **(fixed or {})})
         except BaseException:
             attending.undo()
             raise
@@ -187,13 +187,13 @@ class _Task:
         return attrs.evolve(program, parameters=parameters)
 
 
-def _shrunk(task: _Task, held: Held) -> Shrinking:
+def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
     model, source, tensors = task.model, task.source, task.tensors
     program = task.program()
     pinned: dict[int, str] = {}
     skipped: set[str] = set()
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source, held=held, is_approximate=task.approximate)
+        trace = walk(program, source, fixed=fixed, is_approximate=task.approximate)
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")

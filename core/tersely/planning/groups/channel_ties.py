@@ -1,4 +1,4 @@
-"""Which pruning targets share output channels, and what they have to say of it."""
+"""Which pruning targets share output channels, and the keys that tie them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def is_of_channels(target: TargetPlan) -> bool:
 def ties_of(
     found: Sequence[SharedChannels], targets: Mapping[str, TargetPlan], *, taken: set[Json]
 ) -> tuple[dict[str, Tie], str | None]:
-    """Return what each target has to say of the channels that it shares.
+    """Return the keys that each target needs for the channels that it shares.
 
     Args:
         found: what the tracer found.

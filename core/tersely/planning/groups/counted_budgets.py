@@ -74,7 +74,7 @@ def _problem(target: TargetPlan) -> str | None:
 
 
 def _cuts_slices(target: TargetPlan) -> bool:
-    assert target.blocks is not None  # the caller has asked
+    assert target.blocks is not None  # the caller has checked
     assert target.shape is not None  # as above
     size = resolve_size(target.blocks.size, target.shape)
     return sum(one != length for one, length in zip(size, target.shape, strict=True)) <= 1

@@ -34,7 +34,7 @@ _ANY_STRUCTURED = PrunerInfo(
     implementation="tersely.contracts.pruner:Pruner",
     default_granularity="output_channel",
 )
-"""Stands for the algorithm, which the caller has not named yet."""
+"""A placeholder for the algorithm, which the caller has not named yet."""
 
 
 def auto_dependency_groups(
@@ -70,7 +70,7 @@ def auto_dependency_groups(
         UnknownPluginError: no installed plugin provides the tracer.
         BrokenPluginError: the tracer fails.
     """
-    # First of all, so that a missing plugin is told before anything else is wrong.
+    # First, so that a missing plugin is reported before anything else.
     record = tracer_record(tracer)
     entries = parse_config_list("pruning", list(config_list))
     resolved, universe = _plan(model, entries)

@@ -115,7 +115,7 @@ class Draft:
         return "last" if method == "quantization" else "first"
 
     def winner_over(self, taken: int, stage: int, origin: Origin) -> Origin | None:
-        """Return the entry that keeps a claim from a later one, if that is all to say of it.
+        """Return the entry that keeps a claim from a later one, if nothing else has to be reported.
 
         Args:
             taken: index of the target that has the claim; the first one keeps it.
@@ -243,7 +243,7 @@ def claimed_address(address: Address, signature: Signature) -> Address:
 
 
 def and_more(count: int) -> str:
-    """Return how a message says that further names share what it tells of the first.
+    """Return the words for further names that share a message with the first one.
 
     Args:
         count: how many further names there are.

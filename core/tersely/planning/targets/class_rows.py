@@ -34,7 +34,7 @@ class ClassRow:
         problem: why no module of the class can have it, or None.
         follows: the target of the same module that the type's template aligns it with, or None.
         may_lose: whether an entry before this one may keep such a target from it.
-        shapes: a tensor's size -> the same as a tuple, which targets alike share.
+        shapes: a tensor's size -> the same as a tuple, which equal targets share.
         blocks: shape -> the blocks it is cut into, found once for each shape.
         refused: shape -> why it cannot be cut, for the shapes that cannot.
     """

@@ -19,7 +19,7 @@ Shape = Sequence[int]
 
 @attrs.frozen
 class Counts:
-    """What a module has and does by itself, without the modules in it.
+    """What a module holds and computes by itself, without the modules in it.
 
     Attributes:
         parameters: elements of its parameters; a shared one counts where it is met first.
@@ -33,7 +33,7 @@ class Counts:
 
 
 def count(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Counts]:
-    """Return what every module of a model has and does by itself.
+    """Return what every module of a model holds and computes by itself.
 
     Args:
         model: the model.

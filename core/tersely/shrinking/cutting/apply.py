@@ -62,7 +62,7 @@ class Undoing:
 
 def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     tensor.grad = None
-    # While a loss of before is alive, autograd remembers the old shape of a parameter; it forgets
+    # While an earlier loss is alive, autograd remembers the old shape of a parameter; it forgets
     # that only when data of another dtype comes.
     other = torch.float32 if data.dtype == torch.float64 else torch.float64
     tensor.data = torch.empty(0, dtype=other, device=data.device)
@@ -115,7 +115,7 @@ def cut_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing:
 
 
 def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) -> None:
-    """Let attributes that state sizes say the new ones, for the layers of torch.nn.
+    """Update attributes that state sizes, for the layers of torch.nn.
 
     Args:
         model: the model, with its tensors cut.
@@ -195,10 +195,10 @@ def follow_literals(
     *,
     skipped: Collection[str] = (),
 ) -> set[str]:
-    """Let attributes say the sizes that forward reads from them as numbers.
+    """Update attributes from which forward reads sizes as numbers.
 
     An integer of the module that runs the operator, with the value of a literal that has to
-    change, takes the new value; the proof tells whether that was right.
+    change, takes the new value; the proof shows whether that was right.
 
     Args:
         model: the model.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Iterator, Mapping
 
 from torch import nn
 
-from tersely.engine.cutting import Held
+from tersely.engine.cutting import FixedShapes
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.heads import FewerHeads
 
@@ -39,7 +39,7 @@ def is_reached(path: str, names: Container[str]) -> bool:
     return any((f"{path}.{weight}" if path else weight) in names for weight in _WEIGHTS)
 
 
-def held_attention(model: nn.Module, reasons: Mapping[str, str]) -> Held:
+def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes:
     """Return what keeps its shape since the forward of an attention module computes with it.
 
     Args:

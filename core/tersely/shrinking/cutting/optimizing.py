@@ -1,4 +1,4 @@
-"""Cutting what an optimizer remembers of each parameter."""
+"""Cutting an optimizer's state of each parameter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cut_optimizer(
         cuts: parameter -> its cut.
 
     Raises:
-        SessionError: it remembers something whose shape does not follow the parameter's.
+        SessionError: it holds a tensor whose shape does not follow the parameter's.
     """
     for name, parameter in model.named_parameters():
         if name in cuts and parameter in optimizer.state:

@@ -45,7 +45,7 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
         What puts the model back.
 
     Raises:
-        SessionFileError: the model has neither the shapes of before nor those of now; it is as it
+        SessionFileError: the model has neither the original shapes nor the cut ones; it is as it
             was.
     """
     undoing = Undoing()

@@ -76,7 +76,7 @@ def need_example(example_inputs: Any) -> Any:
 
 
 def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> None:
-    """Refuse while a schedule is on its way: what it asks for counts the model before.
+    """Refuse while a schedule is unfinished: its sparsity counts the original model.
 
     Args:
         growing: indices of the stages whose sparsity still grows.
