@@ -116,6 +116,12 @@ def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
     for key, words in (("kind", KINDS), ("method", METHODS)):
         if data[key] not in words:
             raise ValueError(f"{key} is {data[key]!r}, expected one of {', '.join(words)}")
+    if not isinstance(data["has_experts"], bool):
+        raise TypeError(f"has_experts is {data['has_experts']!r}, expected true or false")
+    for key in ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio", "sparse_threshold"):
+        number = data["setting"].get(key)
+        if isinstance(number, bool) or not isinstance(number, (int, float, type(None))):
+            raise TypeError(f"{key} is {number!r}, expected a number")
     for key in ("internal_metric_block", "dependency_parts"):
         number = data["setting"].get(key, 1)
         if not isinstance(number, (int, type(None))):

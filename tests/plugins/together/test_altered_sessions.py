@@ -174,10 +174,19 @@ def test_a_setting_of_another_type_is_refused(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("kind", -0.5), ("kind", "weight"), ("method", "prune")]
+    ("key", "value"),
+    [("kind", -0.5), ("kind", "weight"), ("method", "prune"), ("has_experts", [1])],
 )
 def test_a_word_that_no_plan_has_is_refused(saved, tmp_path, key, value):
     def change(document, tensors):
         document["plan"]["targets"][0][key] = value
 
     refused(saved, tmp_path, "ptq", change)
+
+
+@pytest.mark.parametrize("key", ["sparse_ratio", "min_sparse_ratio"])
+def test_a_ratio_that_is_no_number_is_refused(saved, tmp_path, key):
+    def change(document, tensors):
+        document["plan"]["targets"][0]["setting"][key] = {"0.weight": 0}
+
+    refused(saved, tmp_path, "movement", change)
