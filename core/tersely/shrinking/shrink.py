@@ -25,16 +25,16 @@ from tersely.shrinking.graph.solve import Solution, cuts_of, slices_lost, solve
 from tersely.shrinking.operators.attending import packed_attention
 from tersely.shrinking.operators.walk import walk
 from tersely.shrinking.proving.failing import Failure, failure_of_error, failure_of_mismatch
-from tersely.shrinking.proving.predict import literals_of_sizes
-from tersely.shrinking.proving.proof import (
+from tersely.shrinking.proving.outputs import (
     Inputs,
-    compare,
     has_memory_for_copy,
     largest_difference,
     outputs_as_it_is,
     outputs_in_float64,
     random_inputs,
 )
+from tersely.shrinking.proving.predict import literals_of_sizes
+from tersely.shrinking.proving.proof import compare
 from tersely.shrinking.report import Absorption, Stay, hint_for
 
 _ATTEMPTS = 12

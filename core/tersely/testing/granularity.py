@@ -14,7 +14,7 @@ from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
-from tersely.planning.targets.granularity import implementation, understand
+from tersely.planning.targets.spelling import implementation, understand
 from tersely.registry.descriptors import GranularityInfo
 from tersely.registry.registry import registry
 from tersely.testing.contract import (
