@@ -32,15 +32,14 @@ class CalibrationData:
     mask: PaddingMask | None = None
 
 
-@contextlib.contextmanager
-def compressed(
+def compress(
     model: nn.Module,
     recipe: Mapping[str, Json],
     data: CalibrationData,
     *,
     example_inputs: Any = None,
-) -> Iterator[Session]:
-    """Compress a model as a recipe says, and give the dense model back at the end.
+) -> Session:
+    """Compress a model as a recipe says; after an error it is as it was.
 
     What the session warns of is left out: a search tries much that is too much.
 
@@ -50,12 +49,30 @@ def compressed(
         data: what algorithms observe.
         example_inputs: as for `tersely.attach`.
     """
-    with contextlib.ExitStack() as stack:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            session = attach(model, recipe, example_inputs=example_inputs)
-            stack.callback(session.detach)
-            if data.batches:
-                session.calibrate(data.batches, forward=data.forward, mask=data.mask)
-            session.compress()
+    with contextlib.ExitStack() as undoing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session = attach(model, recipe, example_inputs=example_inputs)
+        undoing.callback(session.detach)
+        if data.batches:
+            session.calibrate(data.batches, forward=data.forward, mask=data.mask)
+        session.compress()
+        undoing.pop_all()
+    return session
+
+
+@contextlib.contextmanager
+def compressed(
+    model: nn.Module, recipe: Mapping[str, Json], data: CalibrationData
+) -> Iterator[Session]:
+    """Compress a model as a recipe says, and give the dense model back at the end.
+
+    Args:
+        model: the dense model.
+        recipe: what to do, without training.
+        data: what algorithms observe.
+    """
+    session = compress(model, recipe, data)
+    try:
         yield session
+    finally:
+        session.detach()

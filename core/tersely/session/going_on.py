@@ -17,6 +17,7 @@ from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install
 from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
+from tersely.shrinking.cutting.attentions import attend_by_heads
 from tersely.shrinking.cutting.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.cutting.recorded import record_of
 from tersely.shrinking.cutting.refusing import (
@@ -115,6 +116,8 @@ def _put_on_small_model(
         if optimizer is not None:
             cut_optimizer(optimizer, model, cuts)
         detach_instruments(before.attachments)
+        for module in found.by_heads:
+            attend_by_heads(module, found.undoing)
         teacher = before.context.teacher
         after = install(plan, model, teacher, example_inputs=example_inputs)
         _restore_small(before, after, small)

@@ -12,6 +12,7 @@ from tersely.engine.cutting import Cut
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.shrinking.cutting.apply import Undoing, cut_tensors
+from tersely.shrinking.cutting.attentions import attend_as_cut
 from tersely.shrinking.shrink import named_tensors
 
 
@@ -56,6 +57,7 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
             cuts = {str(one["name"]): _cut_of(one) for one in record["tensors"]}
             for name, cut in cuts.items():
                 _need_shape(tensors.get(name), cut)
+            attend_as_cut(model, cuts, undoing)
             cut_tensors(tensors, cuts, undoing)
             for path, name, value in record["attributes"]:
                 known = getattr(model.get_submodule(path), name, None)

@@ -1,4 +1,4 @@
-"""Outputs of the masked and of the small model, in numbers: run on the same inputs and compared."""
+"""The check by numbers: outputs of the masked and of the small model, in double precision."""
 
 from __future__ import annotations
 
@@ -11,11 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tersely.shrinking.graph.program import (
-    evaluating,
-)
+from tersely.shrinking.cutting.attentions import without_nested_tensors
+from tersely.shrinking.graph.program import evaluating
 
 Inputs = tuple[Sequence[Any], Mapping[str, Any]]
+
+
+def masked_outputs(
+    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
+) -> tuple[bool, list[list[Tensor]]]:
+    """Return whether the outputs could be computed in double precision, and the outputs.
+
+    Args:
+        model: the model.
+        values: its parameters as masks leave them.
+        inputs: arguments and keyword arguments of each call.
+    """
+    if has_memory_for_copy(model):
+        try:
+            return True, outputs_in_float64(model, values, inputs)
+        except (RuntimeError, TypeError):  # an operator without double precision
+            pass
+    return False, outputs_as_it_is(model, values, inputs)
 
 
 def outputs_in_float64(
@@ -58,7 +75,7 @@ def outputs_as_it_is(
 
 def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
     args, kwargs = inputs
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), without_nested_tensors(model), torch.no_grad():
         result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
     leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     return [leaf for leaf in leaves if leaf.is_floating_point()]

@@ -1,4 +1,4 @@
-"""The proof: the small model's program compared with what was predicted, and outputs in numbers."""
+"""The proof: the small model's program compared with what was predicted."""
 
 from __future__ import annotations
 
