@@ -815,13 +815,12 @@ class Session:
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
         masks = list(self._masks(event))
-        shares = [
-            (bound, share) for (bound, _), share in zip(masks, masked_shares(masks), strict=True)
-        ]
-        self.history.append(
-            {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
-        )
-        sparsity = by_target((bound.plan, share) for bound, share in shares)
+        bound_targets = [bound for bound, _ in masks]
+        shares = masked_shares(masks)
+        total = total_sparsity(zip(bound_targets, shares, strict=True))
+        self.history.append({"step": self.steps, "event": event, "sparsity": total})
+        plans = (bound.plan for bound in bound_targets)
+        sparsity = by_target(zip(plans, shares, strict=True))
         is_by_hand = event == "set_masks"
         self._emptied = warn_of_emptied(
             self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand
