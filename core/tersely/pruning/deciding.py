@@ -26,6 +26,7 @@ from tersely.contracts.pruner import (
     Solves,
 )
 from tersely.engine.binding import BoundTarget
+from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact
@@ -97,7 +98,8 @@ def decide(
     pruner = run.algorithm
     if isinstance(pruner, Solves):
         decision = Decision()
-        for one, target in zip(ranked, targets, strict=True):
+        pairs = list(zip(ranked, targets, strict=True))
+        for one, target in told(pairs, "weights solved"):
             parts = split(one, target) if target.plan.has_experts else [(one, target)]
             solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
             kept = [solution.kept for solution in solutions]

@@ -61,6 +61,7 @@ from tersely.session.periods import (
     waiting_stages,
 )
 from tersely.session.state import SavedState, complete_state, understand
+from tersely.session.stated_rounding import state_rounding
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.cutting.refusing import (
     need_plain_model,
@@ -713,6 +714,8 @@ class Session:
         self._installation.need_to_finish("finalize")
         self._values = finished = finish(self._installation)
         self._end("finalized")
+        rounded = [bound for targets in finished.staying.values() for bound in targets]
+        state_rounding(self.model, rounded, finished.qparams())
         warn_of_staying(finished.staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
