@@ -138,7 +138,7 @@ def announce(site: Path, distribution: str, package: str) -> None:
 
 @pytest.mark.slow
 def test_what_new_writes_passes_its_own_tests(tmp_path):
-    kinds = ("pruner", "quantizer", "granularity", "loss")
+    kinds = ("pruner", "quantizer", "granularity", "loss", "exporter")
     paths = [str(tmp_path / "site")]
     for kind in kinds:
         folder = tmp_path / kind
@@ -158,4 +158,4 @@ def test_what_new_writes_passes_its_own_tests(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
 
-    assert "4 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "5 passed" in ran.stdout, ran.stdout + ran.stderr
