@@ -251,9 +251,3 @@ def test_a_causal_hint_needs_the_mask_that_it_is_about():
 
     with pytest.raises(ValueError, match="give attn_mask as well"):
         module(X, X, X, is_causal=True)
-
-
-def test_stacked_experts_have_a_hint():
-    reason = "there is no rule for the operator grouped_mm_fallback"
-
-    assert hint_for(reason) == "leave stacked experts out, or ask for a pattern such as 2:4"
