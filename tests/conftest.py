@@ -36,10 +36,7 @@ class Golden:
 
     @functools.cached_property
     def models(self) -> ModuleType:
-        spec = importlib.util.spec_from_file_location("golden_models", FOLDER / "models.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return _module(FOLDER / "models.py")
 
     def model(self, case: dict[str, Any]) -> Any:
         """The case's model with its stored weights."""
@@ -47,6 +44,13 @@ class Golden:
         if "state_dict" in case:
             model.load_state_dict(case["state_dict"])
         return model.eval()
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tests_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 GOLDEN = Golden()
@@ -80,6 +84,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def resnet() -> ModuleType:
+    """The module ``resnet.py``: convolutional networks of the size that people compress."""
+    return _module(Path(__file__).parent / "resnet.py")
 
 
 SECONDS = 480

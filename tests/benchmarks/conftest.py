@@ -86,12 +86,6 @@ def minilm() -> ModuleType:
     return _beside("minilm")
 
 
-@pytest.fixture(scope="session")
-def resnet() -> ModuleType:
-    """The module ``resnet.py``: a convolutional network of usual size."""
-    return _beside("resnet")
-
-
 def _beside(name: str) -> ModuleType:
     path = Path(__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)

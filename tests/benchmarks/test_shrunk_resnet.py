@@ -12,38 +12,10 @@ from tersely.shrinking.shrink import shrink_module
 pytestmark = pytest.mark.benchmark
 
 
-class Bottleneck(nn.Module):
-    """Three convolutions and a way around them."""
-
-    def __init__(self, inputs, width, *, stride=1, is_first=False):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3, self.around = nn.BatchNorm2d(4 * width), nn.Identity()
-        if is_first:
-            projection = nn.Conv2d(inputs, 4 * width, 1, stride, bias=False)
-            self.around = nn.Sequential(projection, nn.BatchNorm2d(4 * width))
-
-    def forward(self, x):
-        inner = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
-        return (self.bn3(self.conv3(inner)) + self.around(x)).relu()
-
-
-def resnet50():
-    """25.6 M parameters (He et al., 2016)."""
+@pytest.fixture
+def dense(resnet):
     torch.manual_seed(0)
-    stages, inputs = [], 64
-    for width, depth in ((64, 3), (128, 4), (256, 6), (512, 3)):
-        stride = 1 if width == 64 else 2
-        blocks = [Bottleneck(inputs, width, stride=stride, is_first=True)]
-        inputs = 4 * width
-        blocks += [Bottleneck(inputs, width) for _ in range(depth - 1)]
-        stages.append(nn.Sequential(*blocks))
-    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
-    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *stages, *tail).eval()
+    return resnet.resnet50().eval()
 
 
 def shrunk(model, image):
@@ -74,9 +46,8 @@ def of_the_peer(model, image):
     return model
 
 
-def test_half_of_resnet_50_is_what_the_peer_leaves(record_property):
+def test_half_of_resnet_50_is_what_the_peer_leaves(dense, record_property):
     image = torch.randn(1, 3, 64, 64)
-    dense = resnet50()
     theirs = of_the_peer(copy.deepcopy(dense), image)
     ours = shrunk(dense, image)
     own, other = (total(count(model, (image,), {})) for model in (ours, theirs))
@@ -89,8 +60,7 @@ def test_half_of_resnet_50_is_what_the_peer_leaves(record_property):
 
 @pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize(("batch", "bar"), [(16, 0.30), (1, 0.45)])
-def test_half_of_resnet_50_runs_in_a_fraction_of_the_time(least_ratio, batch, bar):
-    dense = resnet50()
+def test_half_of_resnet_50_runs_in_a_fraction_of_the_time(dense, least_ratio, batch, bar):
     small = shrunk(copy.deepcopy(dense), torch.randn(1, 3, 64, 64))
     images = torch.randn(batch, 3, 224, 224)
     with torch.inference_mode():

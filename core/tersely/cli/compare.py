@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tersely.cli.writing import write_file
 from tersely.errors import SessionFileError
-from tersely.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from tersely.reporting.comparison import ComparedRun
@@ -44,11 +44,7 @@ def command(runs: tuple[Path, ...], *, html: Path | None, layout: str) -> None:
     if html is not None:
         from tersely.reporting.comparison_page import render_comparison  # needs an extra
 
-        try:
-            write_whole(html, render_comparison(comparison))
-        except OSError as error:
-            raise click.ClickException(f"{html} cannot be written: {error.strerror}") from error
-        click.echo(f"wrote {html}", err=True)
+        write_file(html, render_comparison(comparison))
 
 
 def _names(runs: tuple[Path, ...]) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-import click
-
 from tersely.cli.problems import Checked
+from tersely.cli.writing import write_quietly
 from tersely.document.messages.fixing import fix_text
 from tersely.document.reading.json_text import read_json
 from tersely.document.reading.source import read_text
@@ -15,7 +14,6 @@ from tersely.document.reading.yaml_text import read_yaml
 from tersely.document.schemas.schema import Kind
 from tersely.document.validate import find_problems
 from tersely.errors import Problem
-from tersely.storage.durable import write_whole
 
 _ROUNDS = 10  # a mended key may show what is wrong below it
 
@@ -39,10 +37,7 @@ def fix_file(checked: Checked) -> tuple[Problem, ...]:
     encoded = mended.replace("\n", "\r\n").encode() if b"\r\n" in data else mended.encode()
     if data.startswith(codecs.BOM_UTF8):
         encoded = codecs.BOM_UTF8 + encoded
-    try:
-        write_whole(checked.file, encoded)
-    except OSError as error:
-        raise click.ClickException(f"{checked.file} cannot be written: {error.strerror}") from error
+    write_quietly(checked.file, encoded)
     return done
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 import click
 import yaml
 
+from tersely.cli.writing import write_file
 from tersely.document.migration.migrate import migrate_document
 from tersely.document.reading.source import read_file
 from tersely.json_value import Json
-from tersely.storage.durable import write_whole
 
 
 @click.command(name="migrate")
@@ -39,12 +39,8 @@ def command(file: str, output: Path | None, format_: Literal["yaml", "json"] | N
     text = _as_json(entries) if is_json else _as_yaml(entries)
     if output is None:
         click.echo(text, nl=False)
-        return
-    try:
-        write_whole(output, text)
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
-    click.echo(f"wrote {output}", err=True)
+    else:
+        write_file(output, text)
 
 
 def _as_json(entries: list[dict[str, Json]]) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from tersely.cli.writing import write_file
 from tersely.document.reading.source import read_document
-from tersely.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--example",
     metavar="MODULE:CALLABLE",
-    help="What returns example inputs, for dependency_groups: auto; a job names its own.",
+    help="What returns example inputs, for keys that are auto; a job names its own.",
 )
 @click.option(
     "--format",
@@ -81,18 +81,10 @@ def command(
         if rows:
             click.echo("\n".join(plan_rows(resolved)))
     if out is not None:
-        _write(out, data)
+        write_file(out, data + "\n")
 
 
 _WIDEST = 120  # longer lines are hard to read
-
-
-def _write(out: Path, data: str) -> None:
-    try:
-        write_whole(out, data + "\n")
-    except OSError as error:
-        raise click.ClickException(f"{out} cannot be written: {error.strerror}") from error
-    click.echo(f"wrote {out}", err=True)
 
 
 def _ingredients(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.writing import write_file
 from tersely.document.schemas.schema import KINDS, Kind, schema
-from tersely.storage.durable import write_whole
 
 
 @click.command(name="schema")
@@ -33,9 +33,5 @@ def command(output: Path | None, kind: Kind) -> None:
     text = json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         click.echo(text, nl=False)
-        return
-    try:
-        write_whole(output, text)
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
-    click.echo(f"wrote {output}", err=True)
+    else:
+        write_file(output, text)

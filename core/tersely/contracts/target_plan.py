@@ -23,16 +23,13 @@ class Origin:
         path: the entry, as in ``pruning.config_list[0]``.
         selector: the key and value that selected the module, as in ``op_types: Conv2d``.
         line: the entry's 1-based line in its file, or None.
+        is_preset: whether it is an entry of a preset.
     """
 
     path: str
     selector: str = ""
     line: int | None = None
-
-    @property
-    def is_preset(self) -> bool:
-        """Whether it is an entry of a preset."""
-        return ".preset[" in self.path
+    is_preset: bool = False
 
     def __str__(self) -> str:
         return f"{self.path} ({self.selector})" if self.selector else self.path

@@ -14,7 +14,7 @@ from tersely.document.path import spell_path
 from tersely.document.presets import PRESET, preset_entries, preset_note
 from tersely.document.reading.integers import integers_by_schema, whole_numbers
 from tersely.document.reading.positions import Document
-from tersely.document.recipe import Entry, Recipe, Schedule, Stage
+from tersely.document.recipe import AUTO, Entry, FuseNames, Recipe, Schedule, Stage
 from tersely.document.rules.loop import build_loop
 from tersely.document.rules.periods import Period, periods_of
 from tersely.document.rules.shrinking import shrink_of
@@ -153,6 +153,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         unreached=data.get("unreached", "error"),
         hold=data.get("hold", "read"),
         dependency_groups=data.get("dependency_groups"),
+        fuse_names=_build_fuse_names(data.get("fuse_names", ())),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 
@@ -208,11 +209,15 @@ def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Ent
         shortcuts=_build_setting(
             {key: value for key, value in data.items() if key not in _ENTRY_FIELDS}
         ),
-        fuse_names=tuple(tuple(group) for group in data.get("fuse_names", ())),
+        fuse_names=_build_fuse_names(data.get("fuse_names", ())),
         line=site.line(path),
         is_preset=False,
         **names,
     )
+
+
+def _build_fuse_names(written: Json) -> FuseNames:
+    return AUTO if written == AUTO else tuple(tuple(group) for group in written)
 
 
 def _build_setting(data: Mapping[str, Json]) -> dict[str, Json]:

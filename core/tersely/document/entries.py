@@ -44,7 +44,7 @@ def without_absent(data: Json, kind: Kind) -> Json:
         kind: what the document is.
     """
     data = _without_nulls(data)
-    for entry in entries_of(data, kind):
+    for entry in (*entries_of(data, kind), *stages_of(data, kind)):
         for key in _ABSENT_WHEN_EMPTY:
             if entry.data.get(key) == []:
                 del entry.data[key]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
 from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
+AUTO: Final = "auto"
+"""Written where the graph of the model decides."""
+
 OnConflict = Literal["first", "last", "error"]
 Hold = Literal["read", "step"]
 Unreached = Literal["error", "dense", "magnitude", "rtn"]
+FuseNames: TypeAlias = tuple[tuple[str, ...], ...] | Literal["auto"]
+"""Tuples of module names, each folded into its first; ``auto`` until a model shows them."""
 Written: TypeAlias = Mapping[str, Json] | Sequence[Mapping[str, Json]]
 """A stage as a document has it, or a list of stages."""
 
@@ -32,7 +37,8 @@ class Entry:
         target_names: the targets of each selected module, or None for the type's template.
         target_settings: target name -> setting keys of that target alone.
         shortcuts: every other key; reaches the targets whose template has it.
-        fuse_names: tuples of module names that fold into the first (quantization only).
+        fuse_names: tuples of module names that fold into the first (quantization only), or
+            ``auto``, which planning replaces.
         line: the 1-based line it starts at, or None for Python data.
         is_preset: whether it is part of a preset, which is made for models of all kinds.
     """
@@ -47,7 +53,7 @@ class Entry:
     target_names: tuple[str, ...] | None = None
     target_settings: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
     shortcuts: Mapping[str, Json] = attrs.field(factory=dict)
-    fuse_names: tuple[tuple[str, ...], ...] = ()
+    fuse_names: FuseNames = ()
     line: int | None = attrs.field(default=None, eq=False)
     is_preset: bool = False
 
@@ -111,6 +117,8 @@ class Stage:
         dependency_groups: ``auto`` where targets that share channels are found in the model's graph
             and pruned together (pruning only), or None.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
+        fuse_names: what folds into modules that any of the entries selects, as in an `Entry`
+            (quantization only).
         hold: where masks take effect (pruning only): on each ``read`` of a target, or, with
             ``step``, in the parameter itself, which every step of the session zeroes.
     """
@@ -128,7 +136,20 @@ class Stage:
     preset: str = ""
     dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
+    fuse_names: FuseNames = ()
     hold: Hold = "read"
+
+    @property
+    def holders(self) -> tuple[Stage | Entry, ...]:
+        """The stage and its entries: what can say ``fuse_names``."""
+        return (self, *self.entries)
+
+    @property
+    def folded(self) -> Iterator[tuple[str, ...]]:
+        """Every tuple of module names that the stage folds; none where ``auto`` is unresolved."""
+        for holder in self.holders:
+            if holder.fuse_names != AUTO:
+                yield from holder.fuse_names
 
     def has_begun(self, steps: int) -> bool:
         """Tell whether the stage's period has begun after ``steps`` optimizer steps."""

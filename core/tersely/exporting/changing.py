@@ -22,9 +22,9 @@ from tersely.instrument.instruments import Instruments, Transform
 from tersely.instrument.masks.mask_transforms import ActivationMask
 from tersely.instrument.modules.attaching import replace_class
 from tersely.instrument.modules.classes import instrumented_class, instruments_of
-from tersely.instrument.names import INSTRUMENTS, PREFIX, TAP, full_name
+from tersely.instrument.names import INSTRUMENTS, PREFIX, TAP, UNSCALE, full_name
 from tersely.instrument.scales.in_force import qparams_of
-from tersely.instrument.scales.input_scales import ScaleInput
+from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
 from tersely.planning.selecting.classes import ORIGINAL
@@ -71,7 +71,8 @@ def changed(
     stored: Mapping[str, IntegerTensor],
     made: dict[tuple[int, str], Tensor],
     *,
-    norms: Mapping[nn.Module, nn.Module],
+    norm: nn.Module | None,
+    is_taken_up: bool,
 ) -> Change:
     """Return what a module becomes.
 
@@ -79,10 +80,11 @@ def changed(
         module: a module of the session's model.
         stored: its parameters that are quantized.
         made: what tensors have become so far, by their identity; a tied one becomes one tensor.
-        norms: the layers of a finished model that have taken up their batch norm.
+        norm: the batch norm that the module, a layer of a finished model, has taken up, or None.
+        is_taken_up: whether the module is such a batch norm.
     """
     instruments = instruments_of(module) if INSTRUMENTS in module.__dict__ else Instruments()
-    if module in norms.values():
+    if is_taken_up:
         return Change(module, {}, {}, attrs.evolve(instruments, parameters={}, is_folded=True))
     if instruments.is_folded and isinstance(module, NORMS):
         return Change(module, {}, {}, attrs.evolve(instruments, parameters={}))
@@ -97,8 +99,8 @@ def changed(
         else:
             _put_values(module, name, parameters, buffers, made)
             steps[name] = ()
-    if module in norms and parameters.get("bias") is None:
-        bias = carried_bias(norms[module])
+    if norm is not None and parameters.get("bias") is None:
+        bias = carried_bias(norm)
         parameters["bias"] = nn.Parameter(bias, requires_grad=False)
     own = (set(buffers) - plain) | (set(stored) & plain)
     fold = instruments.fold
@@ -116,7 +118,7 @@ def changed(
     }
     for chain in (*inputs.values(), *outputs.values()):
         for step in chain:
-            if isinstance(step, (ActivationMask, ScaleInput)):
+            if isinstance(step, (ActivationMask, ScaleChannels)):
                 buffer = module._buffers.get(step.buffer)
                 if buffer is not None:
                     buffers[step.buffer] = buffer
@@ -206,7 +208,7 @@ def _site_steps(
     for step in chain:
         if step.place == TAP:
             continue
-        if isinstance(step, ScaleInput) and step.is_inverse and is_divided:
+        if isinstance(step, ScaleChannels) and step.place == UNSCALE and is_divided:
             continue
         if isinstance(step, Dynamic):
             found.append(RoundCall(step, name))

@@ -39,18 +39,26 @@ def with_integers(
     for bound, tensor in integers:
         for module, name in bound.owners:
             stored.setdefault(module, {})[name] = tensor
-    touched = {*norms, *norms.values()}
+    taken_up = set(norms.values())
+    touched = {*stored, *norms, *taken_up}
     modules = [
-        module
-        for module in model.modules()
-        if INSTRUMENTS in module.__dict__ or module in stored or module in touched
+        module for module in model.modules() if INSTRUMENTS in module.__dict__ or module in touched
     ]
     before = [_Before.of(module) for module in modules]
     # By what they were: a tied parameter stays one.
     made: dict[tuple[int, str], Tensor] = {}
     try:
         # All values first: a folded layer reads its norm, whose own are taken away below.
-        changes = [changed(module, stored.get(module, {}), made, norms=norms) for module in modules]
+        changes = [
+            changed(
+                module,
+                stored.get(module, {}),
+                made,
+                norm=norms.get(module),
+                is_taken_up=module in taken_up,
+            )
+            for module in modules
+        ]
         for change in changes:
             change.put()
         yield {change.module: change.stored for change in changes}

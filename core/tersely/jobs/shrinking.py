@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersely.document.recipe import Entry, Recipe
+from tersely.document.recipe import AUTO, Entry, Recipe
 from tersely.document.rules.shrinking import COUNTED
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
@@ -32,7 +32,10 @@ def needs_example(recipe: Recipe) -> bool:
         recipe: the recipe.
     """
     return any(
-        stage.shrink or stage.dependency_groups or any(_counts(one) for one in stage.entries)
+        stage.shrink
+        or stage.dependency_groups
+        or any(one.fuse_names == AUTO for one in stage.holders)
+        or any(_counts(one) for one in stage.entries)
         for stage in recipe.stages
     )
 

@@ -14,6 +14,7 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
+from tersely.planning.fusing.automatic import fuse_automatically
 from tersely.planning.groups.auto_groups import group_automatically
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.layer_ids import spell_layers
@@ -45,8 +46,9 @@ def plan(
         model: the model to compress; its parameters may be on the meta device.
         recipe: a loaded recipe, its data, or the path of its file.
         teacher: the teacher that distillation links to; without it links are not checked.
-        example_inputs: what to run the model with where a stage says ``dependency_groups: auto``: a
-            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+        example_inputs: what to run the model with where a stage says ``dependency_groups: auto``
+            or ``fuse_names: auto``: a tensor, a tuple or list of arguments, or a mapping of keyword
+            arguments.
 
     Returns:
         One TargetPlan per target, and everything that matched nothing or lost to another entry.
@@ -96,6 +98,7 @@ def resolve(
         plan_stage(draft, number)
     spell_layers(draft)
     group_automatically(draft, example_inputs)
+    fuse_automatically(draft, example_inputs)
     resolved = draft.finish()
     check_plan(resolved, draft, teacher)
     if recipe.strict:

@@ -29,17 +29,16 @@ def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
     """
     universe = binding.owners.universe
     for stage in binding.plan.recipe.stages:
-        for entry in stage.entries:
-            for names in entry.fuse_names:
-                layer, *rest = (universe.modules[universe.index[name]] for name in names)
-                norm = next((one for one in rest if isinstance(one, NORMS)), None)
-                activation = next((one for one in rest if not isinstance(one, NORMS)), None)
-                if norm is not None and norm.running_var is None:
-                    raise AttachError(
-                        f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
-                        f"{names[0]!r}; leave it out of fuse_names"
-                    )
-                yield stage, layer, Fold(norm, activation)
+        for names in stage.folded:
+            layer, *rest = (universe.modules[universe.index[name]] for name in names)
+            norm = next((one for one in rest if isinstance(one, NORMS)), None)
+            activation = next((one for one in rest if not isinstance(one, NORMS)), None)
+            if norm is not None and norm.running_var is None:
+                raise AttachError(
+                    f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
+                    f"{names[0]!r}; leave it out of fuse_names"
+                )
+            yield stage, layer, Fold(norm, activation)
 
 
 def with_folds(

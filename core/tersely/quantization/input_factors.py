@@ -11,7 +11,7 @@ from tersely.engine.cutting import Cut
 from tersely.engine.saver import Saved
 from tersely.errors import SessionError
 from tersely.instrument.names import SCALE, UNSCALE, state_buffer
-from tersely.instrument.scales.input_scales import ScaleInput, ScaleWeight
+from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
 from tersely.planning.targets.addresses import parse_address
 
@@ -45,12 +45,13 @@ def place_factors(bound_targets: Sequence[BoundTarget], bound: BoundTarget) -> N
     source = None if bound.others else input_of(bound_targets, bound.module)
     for module, attribute in bound.owners:
         buffer = state_buffer(attribute, "input_scale")
-        put(module, attribute, (ScaleWeight(buffer, plan.input_dim),), place=SCALE)
+        scaled = ScaleChannels(buffer, plan.input_dim)
+        put(module, attribute, (scaled,), place=SCALE)
         if source is None:
-            back = ScaleWeight(buffer, plan.input_dim, True)
-            put(module, attribute, (back,), place=UNSCALE)
+            put(module, attribute, (scaled.undone(),), place=UNSCALE)
         else:
-            put(module, source, (ScaleInput(buffer, plan.channel_dim),), place=SCALE)
+            divided = ScaleChannels(buffer, plan.channel_dim, divides=True)
+            put(module, source, (divided,), place=SCALE)
 
 
 def cut_factors(

@@ -20,7 +20,7 @@ from tersely.instrument.modules.classes import (
     replace_instruments,
 )
 from tersely.instrument.names import PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
-from tersely.instrument.scales.input_scales import ScaleInput, ScaleWeight
+from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Learned
 from tersely.instrument.transforms import chain_of, processed, put
@@ -65,9 +65,9 @@ def _keep_factors(foldings: Sequence[Folding]) -> None:
     for bound in [bound for one in foldings for bound in one.targets]:
         put(bound.module, bound.plan.target, (), place=UNSCALE)
         scaled = chain_of(bound.module, bound.plan.target)
-        buffers = {step.buffer for step in scaled if isinstance(step, ScaleWeight)}
+        buffers = {step.buffer for step in scaled if isinstance(step, ScaleChannels)}
         for site, steps in instruments_of(bound.module).inputs.items():
-            if any(isinstance(step, ScaleInput) and step.buffer in buffers for step in steps):
+            if any(isinstance(step, ScaleChannels) and step.buffer in buffers for step in steps):
                 put(bound.module, site.target, (), place=SCALE)
 
 
@@ -96,18 +96,18 @@ def _bake_one(bound: BoundTarget) -> None:
             return
         dense = bound.dense()
         value = processed(bound.module, bound.plan.target, dense)
-        scaled = [step for step in steps if isinstance(step, ScaleWeight)]
+        scaled = [step for step in steps if isinstance(step, ScaleChannels)]
         if _is_input_scaled(bound, scaled):
             # The input divides by these factors, and a plain input of this class would not.
-            value = attrs.evolve(scaled[0], is_inverse=True)(bound.module, value)
+            value = scaled[0].undone()(bound.module, value)
         if value is not dense:
             bound.write(value)
 
 
-def _is_input_scaled(bound: BoundTarget, scaled: Sequence[ScaleWeight]) -> bool:
+def _is_input_scaled(bound: BoundTarget, scaled: Sequence[ScaleChannels]) -> bool:
     buffers = {step.buffer for step in scaled}
     return any(
-        isinstance(step, ScaleInput) and step.buffer in buffers
+        isinstance(step, ScaleChannels) and step.buffer in buffers
         for steps in instruments_of(bound.module).inputs.values()
         for step in steps
     )
@@ -153,9 +153,8 @@ def _is_processed(bound: BoundTarget) -> bool:
 def _give_back_size(bound: BoundTarget) -> None:
     """Multiply an input by the factors it was divided by, which its weight no longer has."""
     for step in chain_of(bound.module, bound.plan.target):
-        if isinstance(step, ScaleInput) and not step.is_inverse:
-            back = attrs.evolve(step, is_inverse=True)
-            put(bound.module, bound.plan.target, (back,), place=UNSCALE)
+        if isinstance(step, ScaleChannels) and step.place == SCALE:
+            put(bound.module, bound.plan.target, (step.undone(),), place=UNSCALE)
 
 
 def _settle(bound: BoundTarget) -> None:
@@ -191,7 +190,7 @@ def _input_factors(instruments: Instruments) -> set[str]:
         step.buffer
         for steps in instruments.inputs.values()
         for step in steps
-        if isinstance(step, ScaleInput)
+        if isinstance(step, ScaleChannels)
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -60,9 +60,11 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
     runtime: str | None = None,
     algorithm: str | None = None,
     options: Mapping[str, Json] | None = None,
+    fuse_names: Sequence[Sequence[str]] | Literal["auto"] | None = None,
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
     mask: PaddingMask | None = None,
+    example_inputs: Any = None,
 ) -> Session:
     """Quantize a model at once and return the session whose scales are in force.
 
@@ -73,9 +75,12 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         runtime: the runtime that the preset is made for.
         algorithm: the quantizer's name; by default the preset's, else that of ``ptq``.
         options: the quantizer's options.
+        fuse_names: groups of module names, each folded into its first module, or ``auto``.
         data: batches for calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
         mask: which positions of a batch are data; see `Session.calibrate`.
+        example_inputs: what to run the model with where ``fuse_names`` is ``auto``; by default the
+            first batch, if ``data`` is a list and ``forward`` is not given. See `attach`.
 
     Raises:
         ConfigError: the config list, algorithm or options are wrong.
@@ -89,7 +94,11 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         stage |= {"preset": preset, "for": runtime}
     elif runtime is not None:
         stage["for"] = runtime  # an error that says so
-    return _run(model, "quantization", stage, data, forward, mask)
+    if fuse_names is not None:
+        stage["fuse_names"] = fuse_names
+    if example_inputs is None and forward is None and isinstance(data, Sequence) and data:
+        example_inputs = data[0]
+    return _run(model, "quantization", stage, data, forward, mask, example_inputs=example_inputs)
 
 
 def distill(

@@ -49,8 +49,9 @@ def attach(
         recipe: a plan, a loaded recipe, its data, or the path of its file.
         teacher: the teacher of distillation stages.
         example_inputs: what to run the model with where a stage ends with ``shrink``, says
-            ``dependency_groups: auto``, or has a ``budget`` in parameters or operations: a
-            tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+            ``dependency_groups: auto`` or ``fuse_names: auto``, or has a ``budget`` in parameters
+            or operations: a tensor, a tuple or list of arguments, or a mapping of keyword
+            arguments.
 
     Raises:
         ConfigError: the document is wrong.

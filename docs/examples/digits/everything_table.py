@@ -4,14 +4,12 @@ From the root of the repository: ``python docs/examples/digits/everything_table.
 two and a half minutes of one core.
 """
 
-import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-import torch
-from measure import Row, accuracy, dense_network, train
+from measure import Row, accuracy, dense_network, for_each_seed, train
 
 import tersely
 
@@ -83,16 +81,7 @@ def markdown(found: Sequence[Both]) -> str:
 
 def main() -> None:
     """Print the table."""
-    torch.set_num_threads(1)  # images of 8 x 8 are too small to be worth a second one
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds (5)")
-    parser.add_argument("--epochs", type=int, default=12, help="of the dense network (12)")
-    parser.add_argument("--fine-tuning", type=int, default=30, help="epochs after that (30)")
-    given = parser.parse_args()
-    found = [
-        measure(seed=seed, epochs=given.epochs, fine_tuning=given.fine_tuning)
-        for seed in range(given.seeds)
-    ]
+    found = for_each_seed(measure, description=__doc__)
     print(markdown(found))
 
 

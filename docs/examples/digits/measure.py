@@ -1,7 +1,9 @@
 """What the measured tables share: training by a seed, accuracy in percent, rows of a table."""
 
-from collections.abc import Iterable, Sequence
+import argparse
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from typing import TypeVar
 
 import attrs
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 import tersely
 
 Batch = Sequence[Tensor]
+Found = TypeVar("Found")
 
 
 @attrs.frozen
@@ -110,6 +113,25 @@ def take_steps(
 def accuracy(model: nn.Module) -> float:
     """Return the share of the test images that are read rightly, in percent."""
     return 100 * evaluate(model)["accuracy"]
+
+
+def for_each_seed(measure: Callable[..., Found], *, description: str | None) -> list[Found]:
+    """Measure as many seeds as the command line asks for, and return what was found.
+
+    Args:
+        measure: measures one seed; called with ``seed``, ``epochs`` and ``fine_tuning``.
+        description: what ``--help`` says first.
+    """
+    torch.set_num_threads(1)  # images of 8 x 8 are too small to be worth a second one
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds (5)")
+    parser.add_argument("--epochs", type=int, default=12, help="of the dense network (12)")
+    parser.add_argument("--fine-tuning", type=int, default=30, help="epochs after that (30)")
+    given = parser.parse_args()
+    return [
+        measure(seed=seed, epochs=given.epochs, fine_tuning=given.fine_tuning)
+        for seed in range(given.seeds)
+    ]
 
 
 def markdown(rows: Sequence[Row], *, compressed: str, share: str) -> str:

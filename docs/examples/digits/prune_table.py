@@ -4,12 +4,8 @@ From the root of the repository: ``python docs/examples/digits/prune_table.py``.
 and a half of one core.
 """
 
-import argparse
-from collections.abc import Iterator
-
-import torch
 from data import training_batches
-from measure import Row, accuracy, dense_network, markdown, train
+from measure import Row, accuracy, dense_network, for_each_seed, markdown, train
 from torch import nn
 
 import tersely
@@ -69,21 +65,9 @@ def zeros(model: nn.Module) -> float:
     return 100 * count / sum(weight.numel() for weight in weights)
 
 
-def rows(*, seeds: int, epochs: int, fine_tuning: int) -> Iterator[Row]:
-    """Yield a row for each of the first seeds."""
-    for seed in range(seeds):
-        yield measure(seed=seed, epochs=epochs, fine_tuning=fine_tuning)
-
-
 def main() -> None:
     """Print the table."""
-    torch.set_num_threads(1)  # images of 8 x 8 are too small to be worth a second one
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds (5)")
-    parser.add_argument("--epochs", type=int, default=12, help="of the dense network (12)")
-    parser.add_argument("--fine-tuning", type=int, default=30, help="epochs after that (30)")
-    given = parser.parse_args()
-    found = list(rows(seeds=given.seeds, epochs=given.epochs, fine_tuning=given.fine_tuning))
+    found = for_each_seed(measure, description=__doc__)
     print(markdown(found, compressed="pruned", share="weights of convolutions gone"))
 
 

@@ -10,7 +10,7 @@ from tersely.document.entries import PERIODS, Place, holder_of, recipe_of, recip
 from tersely.document.path import Path, spell_path
 from tersely.document.reading.integers import whole_numbers
 from tersely.document.reading.positions import Finding
-from tersely.document.recipe import Schedule, Shrink
+from tersely.document.recipe import AUTO, Schedule, Shrink
 from tersely.document.rules.periods import UNTIL, Period, step_of
 from tersely.document.schemas.schema import Kind
 from tersely.json_value import Json
@@ -208,7 +208,18 @@ def _asking(holder: Json, kind: Kind) -> Iterator[Path]:
             yield (*path, SHRINK)
         for stage in stages_in(item, path):
             yield from ((*stage.path, key) for key in (_GROUPS, SHRINK) if stage.data.get(key))
+            yield from _fuses(stage)
             yield from _budgets(stage)
+
+
+def _fuses(stage: Place) -> Iterator[Path]:
+    entries = stage.data.get("config_list")
+    places: list[tuple[Path, Json]] = [(stage.path, stage.data)]
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        places.append(((*stage.path, "config_list", index), entry))
+    for path, data in places:
+        if isinstance(data, dict) and data.get("fuse_names") == AUTO:
+            yield (*path, "fuse_names")
 
 
 def _budgets(stage: Place) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Input channels divided by factors, and the weights that take them: transforms."""
+"""Input channels divided by factors, and the weights that take them: one transform for both."""
 
 from __future__ import annotations
 
@@ -9,72 +9,44 @@ from tersely.instrument.names import SCALE, UNSCALE
 
 
 @attrs.frozen
-class ScaleInput:
-    """Divides (before quantization) or multiplies (after it) the input channels of a module.
+class ScaleChannels:
+    """Multiplies the input channels of a weight by factors, or divides the input by them.
 
-    In a session its weight is multiplied for it; in a finished model, whose weight is that of its
-    class, the input gets its size back.
+    In a session the one goes with the other. A finished weight is that of its class, so what was
+    multiplied is divided again: by `undone`, which comes after quantization.
 
     Attributes:
         buffer: name of the buffer with one factor for each input channel.
-        channel_dim: where channels lie: 1 or -1.
-        is_inverse: whether to multiply.
+        dim: the dimension of input channels.
+        divides: whether to divide rather than multiply.
+        place: before quantization, or after it.
     """
 
     buffer: str
-    channel_dim: int = -1
-    is_inverse: bool = False
+    dim: int
+    divides: bool = False
+    place: int = SCALE
 
-    @property
-    def place(self) -> int:
-        """Before or after quantization."""
-        return UNSCALE if self.is_inverse else SCALE
+    def undone(self) -> ScaleChannels:
+        """Return what takes the factors back after quantization."""
+        return attrs.evolve(self, divides=not self.divides, place=UNSCALE)
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the scaled tensor, or the tensor itself while there are no factors."""
         factors = module._buffers.get(self.buffer)
         if factors is None:
             return value
-        if self.channel_dim == 1:
-            factors = factors.view(-1, *(1,) * (value.ndim - 2))
-        factors = factors.to(value.dtype)
-        return value * factors if self.is_inverse else value / factors
-
-
-@attrs.frozen
-class ScaleWeight:
-    """Multiplies (before quantization) or divides (after it) the input channels of a weight.
-
-    Attributes:
-        buffer: name of the buffer with one factor for each input channel.
-        input_dim: the weight's dimension of input channels.
-        is_inverse: whether to divide.
-    """
-
-    buffer: str
-    input_dim: int
-    is_inverse: bool = False
-
-    @property
-    def place(self) -> int:
-        """Before or after quantization."""
-        return UNSCALE if self.is_inverse else SCALE
-
-    def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the scaled tensor, or the tensor itself while there are no factors."""
-        factors = module._buffers.get(self.buffer)
-        if factors is None:
-            return value
-        factors = along_inputs(factors, value, self.input_dim)
-        return value / factors if self.is_inverse else value * factors
+        factors = along_inputs(factors, value, self.dim)
+        return value / factors if self.divides else value * factors
 
 
 def along_inputs(factors: Tensor, weight: Tensor, input_dim: int) -> Tensor:
-    """Return one factor for each input channel in a shape that goes with a weight.
+    """Return one factor for each input channel in a shape that goes with a tensor.
 
     Args:
         factors: shape (inputs,).
-        weight: the weight; that of a grouped convolution has the inputs of one group.
+        weight: a weight or an input; the weight of a grouped convolution has the inputs of one
+            group.
         input_dim: its dimension of input channels.
     """
     shape = [1] * weight.ndim

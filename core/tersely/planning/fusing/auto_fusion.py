@@ -9,9 +9,10 @@ from torch import nn
 
 from tersely.document.load import parse_config_list
 from tersely.document.reading.source import read_document
-from tersely.document.recipe import Entry, Recipe, Stage
+from tersely.document.recipe import AUTO, Entry, Recipe, Stage
 from tersely.errors import PlanError
 from tersely.json_value import Json
+from tersely.planning.data import PlanData
 from tersely.planning.fusing.consumers import sole_consumers
 from tersely.planning.fusing.fusion import FOLLOWERS, HEADS, is_foldable
 from tersely.planning.plan import Plan
@@ -53,9 +54,9 @@ def auto_fuse_names(
     entries = parse_config_list("quantization", list(config_list))
     resolved, universe = _plan(model, entries)
     written: list[dict[str, Json]] = list(read_document(list(config_list)).data)
-    for path, chains in _chains(model, resolved, universe, example_inputs).items():
+    for path, chains in fold_chains(model, resolved, universe, example_inputs).items():
         index = [entry.path for entry in entries].index(path)
-        known = written[index].get("fuse_names") or []
+        known = [] if entries[index].fuse_names == AUTO else written[index].get("fuse_names") or []
         written[index] = {**written[index], "fuse_names": [*known, *map(list, chains)]}
     return written
 
@@ -71,19 +72,28 @@ def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]
     return resolved, universe
 
 
-def _chains(
-    model: nn.Module, resolved: Plan, universe: Universe, example_inputs: Any
+def fold_chains(
+    model: nn.Module, resolved: PlanData, universe: Universe, example_inputs: Any
 ) -> dict[str, list[tuple[str, ...]]]:
-    """Return the tuples of names to fold, by the path of the entry that decides on the first."""
+    """Return the tuples of names to fold, by the path of the entry that decides on the first.
+
+    Args:
+        model: the model, which is run once and not changed.
+        resolved: its plan; what its recipe folds already is left out.
+        universe: its modules.
+        example_inputs: what to run it with.
+
+    Raises:
+        PlanError: the model does not run with these inputs.
+    """
     entry_of: dict[nn.Module, str] = {}
-    for target in resolved:
+    for target in resolved.targets:
+        if target.method != "quantization":
+            continue
         module = universe.modules[universe.index[target.module]]
         if target.target == "weight" or module not in entry_of:
             entry_of[module] = target.origin.path
-    taken = {
-        name for stage in resolved.recipe.stages for entry in stage.entries
-        for names in entry.fuse_names for name in names
-    }  # fmt: skip
+    taken = {name for one in resolved.recipe.stages for names in one.folded for name in names}
     names = {
         module: name
         for name, module in zip(reversed(universe.names), reversed(universe.modules), strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tersely.document.recipe import AUTO, Entry
 from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft
 
@@ -58,31 +59,31 @@ def check_fusions(plan: Plan, draft: Draft) -> None:
         if target.method == "quantization"
     }
     folded: dict[int, str] = {}
-    for stage in plan.recipe.stages:
-        for entry in stage.entries:
-            for number, names in enumerate(entry.fuse_names):
-                path = f"{entry.path}.fuse_names[{number}]"
-                positions = [draft.universe.canonical(name) for name in names]
-                problems = [
-                    _missing(name, draft)
-                    for name, position in zip(names, positions, strict=True)
-                    if position is None
+    for holder in [one for stage in plan.recipe.stages for one in stage.holders]:
+        for number, names in enumerate(() if holder.fuse_names == AUTO else holder.fuse_names):
+            path = f"{holder.path}.fuse_names[{number}]"
+            positions = [draft.universe.canonical(name) for name in names]
+            problems = [
+                _missing(name, draft)
+                for name, position in zip(names, positions, strict=True)
+                if position is None
+            ]
+            known = [position for position in positions if position is not None]
+            if not problems:
+                if known[0] not in draft.selected_by[holder.path]:
+                    what = "entry" if isinstance(holder, Entry) else "stage"
+                    problems.append(
+                        f"{names[0]!r} is not among the modules this {what} selects; the first "
+                        f"name must be the module that is quantized"
+                    )
+                problems += _problems(names, known, configured, draft=draft)
+                problems += [
+                    f"{name!r} is in {folded[position]} too; a module folds once"
+                    for name, position in zip(names, known, strict=True)
+                    if position in folded
                 ]
-                known = [position for position in positions if position is not None]
-                if not problems:
-                    if known[0] not in draft.selected_by[entry.path]:
-                        problems.append(
-                            f"{names[0]!r} is not among the modules this entry selects; the first "
-                            f"name must be the module that is quantized"
-                        )
-                    problems += _problems(names, known, configured, draft=draft)
-                    problems += [
-                        f"{name!r} is in {folded[position]} too; a module folds once"
-                        for name, position in zip(names, known, strict=True)
-                        if position in folded
-                    ]
-                    folded.update((position, path) for position in known)
-                draft.problems.extend(f"{path}: {problem}" for problem in problems)
+                folded.update((position, path) for position in known)
+            draft.problems.extend(f"{path}: {problem}" for problem in problems)
 
 
 def _missing(name: str, draft: Draft) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
-from tersely.document.recipe import Stage
+from tersely.document.recipe import AUTO, Stage
 from tersely.errors import PlanError
 from tersely.planning.groups.channel_ties import (
     is_of_channels,
@@ -19,8 +19,6 @@ from tersely.planning.groups.channel_ties import (
     tracer_record,
 )
 from tersely.planning.stages.draft import Draft
-
-AUTO = "auto"
 
 
 def group_automatically(draft: Draft, example_inputs: Any) -> None:

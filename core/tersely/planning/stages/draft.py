@@ -36,7 +36,8 @@ class Draft:
         claims: for each method and address the identity of a module -> the index in ``targets`` of
             its input or output there; under None the identity of a parameter or buffer -> its.
         selected: positions of all selected modules.
-        selected_by: path of an entry that folds modules -> positions of those it selects.
+        selected_by: path of an entry, or of a stage, that folds modules -> positions of those it
+            selects.
     """
 
     universe: Universe

@@ -89,7 +89,7 @@ class _StagePlanner:
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
         selection = select(draft.universe, entry, suggest=draft.suggest)
-        draft.unmatched.extend(_worth_telling(selection.unmatched, entry))
+        draft.unmatched.extend(_worth_telling(selection.unmatched, entry, self.stage))
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
         self.selected.update(selection.positions)
@@ -97,9 +97,12 @@ class _StagePlanner:
         self.barred = draft.owners.tied_to(selection.excluded)
         if entry.fuse_names:
             draft.selected_by[entry.path] = frozenset(selection.positions)
+        if self.stage.fuse_names:
+            others = draft.selected_by.get(self.stage.path, frozenset())
+            draft.selected_by[self.stage.path] = others | frozenset(selection.positions)
         self.shared = {}
         origins = {
-            selector: Origin(entry.path, selector, entry.line)
+            selector: Origin(entry.path, selector, entry.line, entry.is_preset)
             for selector in dict.fromkeys(selection.selectors)
         }
         classes: dict[type[nn.Module], type[nn.Module]] = {}
@@ -316,19 +319,18 @@ _UNKNOWN: Blocks = Blocks(())
 """Stands for a shape that was not met before; None is what aligned targets have."""
 
 
-def _worth_telling(unmatched: Sequence[Unmatched], entry: Entry) -> list[Unmatched]:
+def _worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:
     """Leave out what a preset names and the model lacks; its excludes are the user's own."""
     if not entry.is_preset:
         return list(unmatched)
-    stage, _, number = entry.path.rpartition(".preset[")
-    if number != "0]":
+    if entry is not stage.entries[0]:
         return []  # every entry of a preset has the same excludes
     found = [one for one in unmatched if ".exclude_" in one.path]
     return [
         attrs.evolve(
             one,
-            path=one.path.replace(entry.path, stage, 1),
-            message=one.message.replace(entry.path, stage, 1),
+            path=one.path.replace(entry.path, stage.path, 1),
+            message=one.message.replace(entry.path, stage.path, 1),
         )
         for one in found
     ]

@@ -35,6 +35,19 @@ _ONNX = {
 }
 
 
+_LEAST_COSINE = {
+    "description": "How alike the outputs of the runtime and of the session have to be.",
+    "type": "number",
+    "minimum": 0,
+    "maximum": 1,
+}
+
+_TORCHAO = {
+    "type": "object",
+    "properties": {"least_cosine": _LEAST_COSINE},
+    "additionalProperties": False,
+}
+
 _SHARD_BYTES = {
     "description": "Bytes of tensors in one file; more are written as shards with an index.",
     "type": "integer",
@@ -102,6 +115,13 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             suffix=".safetensors",
             options=_SAFETENSORS,
             summary="Packed integers without zeros, described in the file, for any reader.",
+        ),
+        tersely.ExporterInfo(
+            name="torchao",
+            implementation="tersely_export.torchao:Torchao",
+            suffix=".pt",
+            options=_TORCHAO,
+            summary="A state dict of torchao's tensors, for PyTorch itself.",
         ),
         tersely.ExporterInfo(
             name="pt2",

@@ -90,10 +90,7 @@ def dequantize_per_channel(
     out_dtype: int = -1,
 ) -> Any:
     """Translate one scale for each index of a dimension."""
-    found = op.DequantizeLinear(
-        input, op.Cast(scales, to=_FLOAT), op.Cast(zero_points, to=dtype), axis=axis
-    )
-    return _as(found, out_dtype)
+    return _read(input, scales, zero_points, dtype, out_dtype, axis=axis)
 
 
 def dequantize_per_channel_group(
@@ -107,14 +104,7 @@ def dequantize_per_channel_group(
     output_dtype: int = _FLOAT,
 ) -> Any:
     """Translate runs along the last dimension: blocks of axis 1."""
-    found = op.DequantizeLinear(
-        input,
-        op.Cast(scales, to=_FLOAT),
-        op.Cast(zero_points, to=dtype),
-        axis=1,
-        block_size=group_size,
-    )
-    return _as(found, output_dtype)
+    return _read(input, scales, zero_points, dtype, output_dtype, axis=1, block_size=group_size)
 
 
 def quantize_per_token(
@@ -154,6 +144,15 @@ def addmm(bias: Any, first: Any, second: Any, beta: float = 1.0, alpha: float = 
     if beta != 1.0:
         bias = op.Mul(bias, _constant(beta, _FLOAT))
     return op.Add(found, bias)
+
+
+def _read(
+    input: Any, scales: Any, zero_points: Any, dtype: int, out_dtype: int, **where: int
+) -> Any:
+    found = op.DequantizeLinear(
+        input, op.Cast(scales, to=_FLOAT), op.Cast(zero_points, to=dtype), **where
+    )
+    return _as(found, out_dtype)
 
 
 def _as(value: Any, dtype: int | None) -> Any:

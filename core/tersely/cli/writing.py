@@ -1,0 +1,39 @@
+"""Where commands put what they make: a file, whole or not at all, or standard output."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from tersely.storage.durable import write_whole
+
+
+def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write a file, and say so.
+
+    Args:
+        path: the file.
+        data: its whole content.
+
+    Raises:
+        click.ClickException: it cannot be written.
+    """
+    write_quietly(path, data)
+    click.echo(f"wrote {path}", err=True)
+
+
+def write_quietly(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write a file that the command's own output names.
+
+    Args:
+        path: the file.
+        data: its whole content.
+
+    Raises:
+        click.ClickException: it cannot be written.
+    """
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
