@@ -28,6 +28,7 @@ from tersely.jobs.folders import (
     start_over,
     written_files,
 )
+from tersely.jobs.layers import has_inputs, look_at_layers
 from tersely.jobs.lock import only_run
 from tersely.jobs.optimizing import check_optimizer
 from tersely.jobs.progress import watch
@@ -195,6 +196,7 @@ def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
         (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
         (Phase("save the session", phases.save), True),
         (Phase("export", export), bool(job.export)),
+        (Phase("compare the layers", look_at_layers), has_inputs(job)),
         (Phase("finalize", phases.finalize), True),
         (Phase("benchmark", benchmark_all), job.benchmark is not None),
         (Phase("write the report", phases.write_report), True),
