@@ -112,6 +112,24 @@ def largest_weights(names: Sequence[tuple[str, str, int]]) -> dict[str, str]:
     return {module: target for module, (target, _) in largest.items()}
 
 
+def merged_weights(layers: Sequence[Layer]) -> Layer:
+    """Return the weights of several layers as those of one.
+
+    Args:
+        layers: at least one, each with a histogram; their intervals are counted at their middles.
+    """
+    low, high = min(one.low for one in layers), max(one.high for one in layers)
+    before, after = [0] * BINS, [0] * BINS
+    for one in layers:
+        width = (one.high - one.low) / BINS
+        for index in range(BINS):
+            middle = one.low + (index + 0.5) * width
+            place = int((middle - low) / (high - low) * BINS) if high > low else 0
+            before[place] += one.before[index]
+            after[place] += one.after[index]
+    return attrs.evolve(layers[0], low=low, high=high, before=before, after=after)
+
+
 class _Evaluating:
     """Evaluation mode without gradients for a while; every module's own mode comes back."""
 
