@@ -97,6 +97,8 @@ if TYPE_CHECKING:
     from tersely.reporting.plan_summary import summarize_plan as summarize_plan
     from tersely.reporting.report import Report as Report
     from tersely.reporting.timings import Benchmark as Benchmark
+    from tersely.searching.found_sensitivity import Sensitivity as Sensitivity
+    from tersely.searching.sensitivity import sensitivity as sensitivity
     from tersely.session.oneshot import distill as distill
     from tersely.session.oneshot import prune as prune
     from tersely.session.oneshot import quantize as quantize
@@ -158,6 +160,7 @@ _WHERE = {
     "Refusal": "tersely.errors",
     "Report": "tersely.reporting.report",
     "ScheduleInfo": "tersely.registry.descriptors",
+    "Sensitivity": "tersely.searching.found_sensitivity",
     "Session": "tersely.session.session",
     "SessionError": "tersely.errors",
     "SessionFileError": "tersely.errors",
@@ -198,6 +201,7 @@ _WHERE = {
     "register_module_setting": "tersely.registry.registry",
     "registry": "tersely.registry.registry",
     "schema": "tersely.document.schemas.schema",
+    "sensitivity": "tersely.searching.sensitivity",
     "summarize_plan": "tersely.reporting.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",

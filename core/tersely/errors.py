@@ -304,8 +304,16 @@ class SessionFileError(TerselyError, OSError):
     Args:
         message: what was found, what was expected, and what to do.
         path: the file or folder, or None.
+        target: full name of the target or tensor that does not fit, or None.
     """
 
-    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        target: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.path = None if path is None else os.fspath(path)
+        self.target = target

@@ -10,6 +10,7 @@ from tersely.errors import MissingExtraError
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "cli": ("click", "rich"),
     "report": ("jinja2", "markupsafe", "matplotlib"),
+    "search": ("optuna",),
 }
 """Extra of the core -> the packages that are imported from what it installs."""
 

@@ -26,6 +26,7 @@ FLOORS = (
     {"reporting"},
     {"session"},
     {"jobs"},
+    {"searching"},
     {"testing"},
     {"cli"},
 )

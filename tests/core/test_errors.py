@@ -69,10 +69,11 @@ def test_an_error_about_a_plugin_carries_its_name_and_distribution(kind) -> None
 
 
 def test_an_error_about_a_file_carries_its_path(tmp_path) -> None:
-    error = SessionFileError("it is damaged", path=tmp_path)
+    error = SessionFileError("it is damaged", path=tmp_path, target="fc.weight")
 
     for each in (error, *copies(error)):
         assert (str(each), each.path) == ("it is damaged", str(tmp_path))
+        assert each.target == "fc.weight"
 
 
 def test_several_problems_of_a_plan_survive_copying() -> None:

@@ -64,7 +64,7 @@ def installed(built, tmp_path_factory) -> Installed:
     environment = Installed(folder, tmp_path_factory.mktemp("elsewhere"))
     wheels = [str(wheel) for wheel in sorted(built.glob("*.whl"))]
     core = wheels.index(str(_wheel_of_the_core(built)))
-    wheels[core] += "[cli,report]"
+    wheels[core] += "[cli,report,search]"
     environment.install(*wheels)
     return environment
 

@@ -102,5 +102,5 @@ def test_requirements_install_the_core_and_every_family():
     families = [f"./plugins/{file.parent.name}" for file in PROJECTS[1:]]
     assert lines[1:2] == ["-c constraints.txt"]
     without_extras = {line.partition("[")[0] for line in lines[3 : 3 + len(families)]}
-    assert lines[2] == ".[cli,report]"
+    assert lines[2] == ".[cli,report,search]"
     assert without_extras == set(families)

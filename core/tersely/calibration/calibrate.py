@@ -1,4 +1,4 @@
-"""Passes of the user's batches, in which every stage at work observes what it needs."""
+"""Passes of the user's batches, in which every active stage observes what it needs."""
 
 from __future__ import annotations
 

@@ -43,8 +43,16 @@ def check_plugin(context: click.Context, name: str, kind_name: str | None) -> No
 def _nothing_to_check(installed: Registry, name: str) -> PluginError:
     for record in find_plugins(installed, name):
         if record.state != "ok":
-            return BrokenPluginError(f"{record.title} is {record.state}: {record.reason}")
-        return UnknownPluginError(f"{record.title} provides nothing that has a contract")
+            return BrokenPluginError(
+                f"{record.title} is {record.state}: {record.reason}",
+                plugin=record.name,
+                distribution=record.distribution,
+            )
+        return UnknownPluginError(
+            f"{record.title} provides nothing that has a contract",
+            plugin=record.name,
+            distribution=record.distribution,
+        )
     return unknown(installed, name)
 
 

@@ -46,7 +46,7 @@ class TargetPlan:
         method: pruning, quantization or distillation.
         algorithm: the algorithm's short name; for distillation the loss's.
         setting: what is asked of it after template, shortcuts and target_settings, defaults
-            filled; targets alike share one object.
+            filled; equal targets share one object.
         origin: the entry that decided.
         shared_with: other names of the same tensor, as in ``decoder.weight`` (tied parameters)
             or ``alias.weight`` (shared modules).

@@ -15,7 +15,7 @@ from tersely.distillation.projection import BIAS, WEIGHT, Projections
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget, first_device
 from tersely.engine.context import Context
-from tersely.engine.cutting import Held, place_of
+from tersely.engine.cutting import FixedShapes, place_of
 from tersely.engine.instrumenting import with_site
 from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
@@ -100,7 +100,7 @@ class Distillation(Engine[Run[Any]]):
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Let taps hold after the block what they held before, whatever runs inside."""
+        """Restore what taps hold after the block, whatever runs inside."""
         held = [(tap, tap.value, tap.problem) for tap in self._taps()]
         try:
             yield
@@ -113,7 +113,7 @@ class Distillation(Engine[Run[Any]]):
             yield from (pair.student, *pair.teachers.values(), *pair.inputs.values())
 
     def stop(self) -> None:
-        """Stop listening and forget what was heard."""
+        """Stop listening and drop what was recorded."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -126,14 +126,14 @@ class Distillation(Engine[Run[Any]]):
 
     @property
     def is_running(self) -> bool:
-        """Whether a stage is at work."""
+        """Whether a stage is active."""
         return bool(self._running())
 
     def _running(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.stage.is_running(self.context.steps)]
 
     def losses(self) -> list[Tensor]:
-        """Return lambda times loss of every pair whose stage is at work.
+        """Return lambda times loss of every pair whose stage is active.
 
         Raises:
             SessionError: a side of a pair was not seen since the last loss, or the tensors do not
@@ -145,7 +145,7 @@ class Distillation(Engine[Run[Any]]):
         for pair in pairs:
             missing = pair.missing()
             if missing is not None:
-                raise SessionError(missing)
+                raise SessionError(missing, **pair.plan.place)
         return [pair.compute(self.projections) for pair in pairs]
 
     def _read_parameters(self, pairs: Sequence[Pair]) -> None:
@@ -177,12 +177,13 @@ class Distillation(Engine[Run[Any]]):
         Raises:
             SessionError: a projection is not made yet, because no batch was seen.
         """
-        waiting = [pair.plan.name for pair in self.pairs if self._is_waiting(pair)]
+        waiting = [pair for pair in self.pairs if self._is_waiting(pair)]
         if waiting and not self.projections.tensors:
             raise SessionError(
-                f"the projection of {waiting[0]} is made when the first batch shows both widths; "
-                f"run the model, session.teacher_forward(...) and session.loss() once before "
-                f"session.parameters()"
+                f"the projection of {waiting[0].plan.name} is made when the first batch shows both "
+                f"widths; run the model, session.teacher_forward(...) and session.loss() once "
+                f"before session.parameters()",
+                **waiting[0].plan.place,
             )
         return self.projections.hand_over()
 
@@ -207,7 +208,7 @@ class Distillation(Engine[Run[Any]]):
         data = {"projections": list(projections.tensors), "handed_over": projections.is_handed_over}
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of what is compared with the teacher."""
         return {
             place_of(one): f"{one.plan.name} is compared with the teacher"
@@ -225,12 +226,14 @@ class Distillation(Engine[Run[Any]]):
         for key in saved.data["projections"]:
             weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
             if weight is None or bias is None or weight.shape[:1] != bias.shape:
-                raise SessionFileError(f"the saved session lacks the projection {key}, or a part")
+                raise SessionFileError(
+                    f"the saved session lacks the projection {key}, or a part", target=key
+                )
             learned |= {(key, WEIGHT): weight, (key, BIAS): bias}
         check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
-        """Put saved projections in the place of those that are there."""
+        """Replace the projections by the saved ones."""
         projections = self.projections
         projections.tensors = {}
         projections.optimizer = None
@@ -238,7 +241,7 @@ class Distillation(Engine[Run[Any]]):
         for key in saved.data["projections"]:
             weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
             if weight is None or bias is None:
-                raise SessionFileError(f"the saved session lacks the projection {key}")
+                raise SessionFileError(f"the saved session lacks the projection {key}", target=key)
             device = first_device(self.context.model)
             projections.add(key, weight.to(device), bias.to(device))
         restore_moments(projections.optimizer, projections.learned(), saved)
@@ -261,7 +264,8 @@ class Distillation(Engine[Run[Any]]):
                 if value is None:
                     raise SessionError(
                         f"{pair.teacher_name(link)} of the teacher was not seen: no batch reached "
-                        f"it, or something calls its module's forward without calling the module"
+                        f"it, or something calls its module's forward without calling the module",
+                        **pair.plan.place,
                     )
                 found[f"{pair.plan.name}>{link}"] = value
         return found

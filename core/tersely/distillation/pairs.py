@@ -35,7 +35,7 @@ class Pair:
         projected_dim: the dimension in which a learned linear map leads from the student's width to
             the teacher's, or None.
         inputs: option of the loss -> the tap of the model's input that it names.
-        stage: the stage it belongs to, which may be at work for a part of the training only.
+        stage: the stage it belongs to, which may be active for a part of the training only.
     """
 
     bound: BoundTarget
@@ -92,7 +92,7 @@ class Pair:
         """
         given = {option: tap.take() for option, tap in self.inputs.items()}
         student = self.student.take()
-        assert student is not None  # the caller has asked what is missing
+        assert student is not None  # the caller has checked what is missing
         losses = [
             self._one(student, tap.take(), link, projections=projections, given=given)
             for link, tap in self.teachers.items()
@@ -109,7 +109,7 @@ class Pair:
         projections: Projections,
         given: Mapping[str, Tensor | None],
     ) -> Tensor:
-        assert teacher is not None  # the caller has asked what is missing
+        assert teacher is not None  # the caller has checked what is missing
         teacher = teacher.to(student.device)
         if self.projected_dim is not None:
             student = projections.apply(
@@ -121,16 +121,20 @@ class Pair:
         except TerselyError:
             raise
         except ValueError as error:
-            raise SessionError(f"{where}: {error}") from error
+            raise SessionError(f"{where}: {error}", **self.plan.place) from error
         except Exception as error:  # foreign code: whatever it raises belongs in the message
             shapes = f"shapes {tuple(student.shape)} and {tuple(teacher.shape)}"
             raise PluginError(
-                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}"
+                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}",
+                plugin=name,
+                target=self.plan.name,
             ) from error
         if not isinstance(found, Tensor) or found.ndim:
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise PluginError(
-                f"the loss {name} returned {shape} for {where}; expected a 0-dim tensor"
+                f"the loss {name} returned {shape} for {where}; expected a 0-dim tensor",
+                plugin=name,
+                target=self.plan.name,
             )
         return found
 

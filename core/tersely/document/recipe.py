@@ -88,7 +88,7 @@ class Shrink:
 
     Attributes:
         round_to: row and column counts of weights that lose some stay multiples of this.
-        approximate: whether constants go that no bias takes over exactly.
+        approximate: whether to remove constants that no bias takes over exactly.
     """
 
     round_to: int = 1

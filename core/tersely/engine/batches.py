@@ -42,7 +42,7 @@ class Batches:
 def run_batch(
     model: nn.Module, batch: Any, *, forward: Forward | None, mask: PaddingMask | None
 ) -> None:
-    """Run a batch while everything that observes leaves its padding out.
+    """Run a batch; whatever observes it leaves its padding out.
 
     Args:
         model: the model to run.

@@ -95,7 +95,7 @@ class BoundTarget:
 
 @attrs.frozen(eq=False, slots=False)
 class Binding:
-    """A plan laid over a model, each target checked against what is there.
+    """A plan bound to a model, each target checked against it.
 
     Attributes:
         plan: a plan of this model, or of one of the same structure.
@@ -126,8 +126,8 @@ class Binding:
 
     @cached_property
     def bound_targets(self) -> tuple[BoundTarget, ...]:
-        """Every target of the plan, bound, in plan order; made when first asked for."""
-        if self.owners.is_plain:  # nothing is tied, so nobody needs to be asked for each target
+        """Every target of the plan, bound, in plan order; made on first use."""
+        if self.owners.is_plain:  # nothing is tied, so no target needs a lookup
             return tuple(map(BoundTarget, self.plan.targets, self.modules))
         return tuple(
             BoundTarget(target, module, self.others(target, module))
@@ -145,13 +145,13 @@ class Binding:
 
 
 def bind(plan: Plan, model: nn.Module, *, owners: Owners | None = None) -> Binding:
-    """Lay a plan over a model.
+    """Bind a plan to a model.
 
     Args:
         plan: a plan of this model, or of one of the same structure.
         model: the model to bind to.
-        owners: what the plan was made with, if it was just made of this very model: then they are
-            as the plan says, and nothing is checked again.
+        owners: what the plan was made with, if it was just made from this very model; nothing is
+            checked again then.
 
     Raises:
         AttachError: a module or tensor of the plan is not in the model, or has another shape.
@@ -169,7 +169,10 @@ def bind(plan: Plan, model: nn.Module, *, owners: Owners | None = None) -> Bindi
         if position is None:
             raise AttachError(
                 f"the plan has module {target.module!r}, which the model has not; plan again with "
-                f"tersely.plan(model, recipe)"
+                f"tersely.plan(model, recipe)",
+                target=target.name,
+                path=target.origin.path,
+                algorithm=target.algorithm,
             )
         module = modules[position]
         found.append(module)
@@ -206,7 +209,7 @@ def _checked_tensor(target: TargetPlan, module: nn.Module) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return all values of a tensor, which every process has to ask for when it is sharded.
+    """Return all values of a tensor, which every process has to request when it is sharded.
 
     Args:
         tensor: plain, or a sharded DTensor.

@@ -1,4 +1,4 @@
-"""Buffers of ours in the user's modules, written in place wherever that is possible."""
+"""Buffers that tersely adds to the user's modules, written in place wherever that is possible."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def find_bound_target(
         full = f"{module}.{target}" if module else target
         near = nearest(full, names)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise SessionError(f"the plan has no target {full}{hint}")
+        raise SessionError(f"the plan has no target {full}{hint}", target=full)
     return bound
 
 

@@ -19,13 +19,13 @@ CountsShrinking: TypeAlias = Callable[[Budget, Mapping[str, Tensor]], Removal]
 
 @attrs.define(eq=False)
 class Context:
-    """The ground all engines of a session stand on; mutable, because the clock advances.
+    """What all engines of a session share; mutable, because the clock advances.
 
     Only the session writes to it; engines read.
 
     Attributes:
         model: the user's model.
-        binding: the plan laid over the model.
+        binding: the plan, bound to the model.
         teacher: the teacher of distillation stages, or None.
         steps: optimizer steps so far. During `Engine.step` it is still the number before that step.
         batches: the calibration batches, while a stage will look at them again.

@@ -13,7 +13,7 @@ from tersely.engine.saver import Parts, Saved
 from tersely.errors import SessionError
 from tersely.json_value import Json
 
-Held: TypeAlias = "Mapping[tuple[str, str], str]"
+FixedShapes: TypeAlias = "Mapping[tuple[str, str], str]"
 """What keeps its shape: (module, ``input``, ``output`` or the name of a parameter) -> why."""
 
 
@@ -150,7 +150,7 @@ def cut_saved(saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
 
 
 def move_along(saved: Saved, name: str, kinds: tuple[str, str], now: Tensor) -> None:
-    """Let saved values of a tensor follow what it took over, and its values of before with them.
+    """Let saved values of a tensor follow what it took over, and its previous values with them.
 
     Args:
         saved: a cut state; changed.

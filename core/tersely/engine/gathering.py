@@ -24,10 +24,10 @@ from tersely.engine.saver import (
 
 
 def gather_runs(runs: Iterable[Run[Any]]) -> Parts:
-    """Return what stages have observed and learned, and what moves that remembers.
+    """Return what stages have observed and learned, and the state of their optimizers.
 
     Args:
-        runs: the stages under way.
+        runs: the running stages.
     """
     found: Parts = {}
     for run in runs:
@@ -42,7 +42,7 @@ def gather_runs(runs: Iterable[Run[Any]]) -> Parts:
 
 
 def gather_originals(originals: Mapping[BoundTarget, Tensor]) -> Parts:
-    """Return values that an algorithm changed, and those of before.
+    """Return values that an algorithm changed, and their previous values.
 
     Args:
         originals: target -> its values before.
@@ -58,7 +58,7 @@ def restore_observed(runs: Iterable[Run[Any]], saved: Saved) -> None:
     """Give stages back what they had observed.
 
     Args:
-        runs: the stages under way.
+        runs: the running stages.
         saved: a checked state.
     """
     for run in runs:
@@ -127,10 +127,10 @@ def check_originals(bound_targets: Iterable[BoundTarget], saved: Saved) -> None:
 
 
 def check_learned_moments(runs: Iterable[Run[Any]], saved: Saved) -> None:
-    """Refuse what no optimizer can have remembered of what stages learn.
+    """Refuse optimizer state that does not fit what stages learn.
 
     Args:
-        runs: the stages under way.
+        runs: the running stages.
         saved: the state.
 
     Raises:

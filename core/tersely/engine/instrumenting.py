@@ -1,4 +1,4 @@
-"""From a plan laid over a model to the instruments of each module."""
+"""From a bound plan to the instruments of each module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tersely.planning.targets.signature import signature_of
 
 @attrs.frozen
 class _Wish:
-    """One tensor of a module to process, without the module: what modules alike have in common.
+    """One tensor of a module to process, without the module: what equal modules have in common.
 
     Only pruning knows here what to do with it; the other methods put in their steps later.
     """
@@ -76,16 +76,16 @@ _Key = tuple[int, str, str, int]
 
 
 def wire(binding: Binding) -> dict[nn.Module, Instruments]:
-    """Return what every module shall do.
+    """Return what every module has to do.
 
     Args:
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
     """
     nothing = _Profile()
     profiles: dict[nn.Module, _Profile] = {}
     is_plain = binding.owners.is_plain
     for target, module in zip(binding.plan.targets, binding.modules, strict=True):
-        # Targets alike share their setting, and with it what is wished of their modules.
+        # Equal targets share their setting, and with it what is wished of their modules.
         key = (id(target.setting), target.target, target.module_type, target.channel_dim)
         profiles[module] = profiles.get(module, nothing).extended(key, target)
         if not is_plain:

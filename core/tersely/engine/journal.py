@@ -1,4 +1,4 @@
-"""What was before a change, noted piece by piece, so that an error can take all of it back."""
+"""The state before a change, noted piece by piece, so that an error can undo all of it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tersely.instrument.names import PREFIX, is_known_flag
 class Journal:
     """Notes of what is about to change; mutable, because every note adds to it.
 
-    Used as a context manager around the change: where the block fails, everything that was noted
-    is put back, the last note first, and the error goes on. Tensors come back as the very same
+    Used as a context manager around the change: if the block raises, everything that was noted is
+    put back, the last note first, and the error propagates. Tensors come back as the very same
     objects with their old values: an optimizer knows those that learn, compiled graphs all.
     """
 
@@ -47,7 +47,7 @@ class Journal:
             self._undo.pop()()
 
     def on_undo(self, act: Callable[[], None]) -> None:
-        """Do something when the change is taken back.
+        """Do something when the change is undone.
 
         Args:
             act: what to do.
@@ -55,7 +55,7 @@ class Journal:
         self._undo.append(act)
 
     def note_attributes(self, owner: Any, *names: str) -> None:
-        """Note attributes; of mappings and sets what they hold, but not whether that changes.
+        """Note attributes; of mappings and sets the items, but not changes inside of them.
 
         Args:
             owner: the object.
@@ -107,7 +107,7 @@ class Journal:
         self.note_tensor(buffer, is_binary=is_binary)
 
     def note_module(self, module: nn.Module) -> None:
-        """Note everything of ours in an instrumented module: its steps and reserved buffers.
+        """Note everything that tersely added to a module: its steps and reserved buffers.
 
         Args:
             module: the module.
@@ -130,7 +130,7 @@ class Journal:
             self.note_buffer(module, name)
 
     def note_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note what an optimizer knows, and the tensors that it moves.
+        """Note the state of an optimizer, and the tensors that it moves.
 
         Args:
             optimizer: moves what one stage learns.

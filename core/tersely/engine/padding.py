@@ -1,4 +1,4 @@
-"""Padding: which positions of a batch are data, known to everything that observes while it runs.
+"""Padding: which positions of a batch are data, known to whatever observes it.
 
 What becomes of a value (batch B, positions L, features F) whose positions a mask of shape (B, L)
 marks; a value of any other shape has no positions of the batch and is observed whole.
@@ -82,7 +82,7 @@ def _has_decoder(batch: Mapping[Any, Any]) -> bool:
 
 @contextlib.contextmanager
 def leaving_out(is_data: Tensor | None) -> Iterator[None]:
-    """Let everything that observes inside the block see data alone.
+    """Let whatever observes inside the block see data only.
 
     Args:
         is_data: bool, shape (batch, positions); None when there is no padding.

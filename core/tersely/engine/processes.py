@@ -25,7 +25,7 @@ def is_distributed() -> bool:
 
 @attrs.frozen
 class _Failure:
-    """What a process says that cannot go on.
+    """What a process sends when it cannot go on.
 
     Attributes:
         reason: the class and the text of its error.
@@ -35,10 +35,10 @@ class _Failure:
 
 
 def gather(own: Value) -> list[Value]:
-    """Return what every process says, this one's alone where there are no others.
+    """Return the values of all processes; this one's alone if there are no others.
 
     Args:
-        own: what this process says; any picklable value.
+        own: this process's value; anything that pickles.
 
     Raises:
         CalibrationError: another process failed in `failing_together`; names it and its error.
@@ -60,8 +60,8 @@ def gather(own: Value) -> list[Value]:
 def failing_together(model: nn.Module) -> Iterator[None]:
     """Let work that ends with `gather` fail in every process when it fails in one.
 
-    The others would wait for the one that failed until their time is up. Where parameters are
-    sharded they wait inside the model already, where nothing can reach them.
+    The others would wait for the one that failed until they time out. Where parameters are sharded
+    they already wait inside the model, where nothing reaches them.
 
     Args:
         model: the model that the work runs.
@@ -114,7 +114,7 @@ def average_gradients(tensors: Sequence[Tensor]) -> None:
 
 
 def is_equal_everywhere(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether tensors have the same values in all processes; all of them answer alike.
+    """Tell in all processes alike whether tensors have the same values in all of them.
 
     Args:
         tensors: of the same number, order and shapes everywhere.

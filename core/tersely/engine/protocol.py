@@ -8,6 +8,8 @@ call            pruning                     quantization                      di
 ==============  ==========================  ================================  ====================
 `start`         learned tensors into the    the steps that quantize, and      taps into student
                 modules, gradients heard    what is folded                    and teacher
+`gaining`       of learned masks, masks     of learned scales, factors,       nothing
+                of one element              scales of unknown shape
 `observers`     inputs and outputs to rank  ranges of inputs and outputs,
                 by, modules                 modules
 `compress`      masks, solved weights       scales, solved weights            nothing
@@ -17,7 +19,7 @@ call            pruning                     quantization                      di
 `hand_over`     learned masks               learned scales                    projections
 `note`          masks, sums, learned        steps and buffers, learned        projections
 `save`          masks, sums, values         scales, statistics, values        projections
-`held`          masked inputs and outputs   inputs and outputs with scales    what is compared
+`fixed_shapes`  masked inputs and outputs   inputs and outputs with scales    what is compared
                                             for each channel
 `cut`           masks, sums, values;        scales, values                    nothing
                 targets are frozen
@@ -36,15 +38,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, Held, cut_saved, move_along
+from tersely.engine.cutting import Cut, FixedShapes, cut_saved, move_along
 from tersely.engine.gathering import (
     check_learned_moments,
     check_names,
@@ -74,8 +77,7 @@ class Engine(ABC, Generic[AnyRun]):
         method: the method.
         grammar: how its saved tensors are named.
         context: what it shares with the session and the other engines.
-        bound_targets: all targets of the method, in plan order.
-        runs: the stages under way.
+        runs: the running stages.
         originals: target -> its values before an algorithm changed them.
         is_compressed: whether `compress` has put something in force.
         is_handed_over: whether the user's optimizer moves what is learned.
@@ -87,12 +89,17 @@ class Engine(ABC, Generic[AnyRun]):
     def __init__(self, context: Context, runs: tuple[AnyRun, ...] = ()) -> None:
         self.context = context
         self.runs = runs
-        self.bound_targets: tuple[BoundTarget, ...] = tuple(
-            one for one in context.binding.bound_targets if one.plan.method == self.method
-        )
         self.originals: dict[BoundTarget, Tensor] = {}
         self.is_compressed = False
         self.is_handed_over = False
+
+    @cached_property
+    def bound_targets(self) -> tuple[BoundTarget, ...]:
+        """All targets of the method, in plan order; made when first asked for."""
+        binding = self.context.binding
+        if all(stage.method != self.method for stage in binding.plan.recipe.stages):
+            return ()
+        return tuple(one for one in binding.bound_targets if one.plan.method == self.method)
 
     @property
     def begun(self) -> tuple[AnyRun, ...]:
@@ -115,13 +122,17 @@ class Engine(ABC, Generic[AnyRun]):
 
     @abstractmethod
     def start(self, steps: int) -> None:
-        """Put into the instrumented modules what the stages need that have begun.
+        """Put what the stages that have begun need into the instrumented modules.
 
         Called once the model is instrumented, and when a saved state is restored.
 
         Args:
             steps: optimizer steps so far.
         """
+
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield the modules that get further entries after they were instrumented."""
+        yield from ()
 
     def observers(self, runs: Sequence[AnyRun]) -> list[Observers]:
         """Return fresh observers of what some stages look at in calibration.
@@ -132,7 +143,7 @@ class Engine(ABC, Generic[AnyRun]):
         return []
 
     def outdate(self) -> None:  # most engines have nothing to do
-        """Take note that an engine before this one has changed what calibration showed."""
+        """Note that an earlier engine has changed what calibration showed."""
 
     def compress(self, journal: Journal) -> bool:
         """Decide for all stages that have begun, and put it in force.
@@ -175,7 +186,7 @@ class Engine(ABC, Generic[AnyRun]):
         """
 
     def losses(self) -> list[Tensor]:
-        """Return what the stages at work add to the loss, 0-dim each."""
+        """Return what the active stages add to the loss, 0-dim each."""
         return []
 
     def forget(self) -> None:  # most engines have nothing to do
@@ -240,12 +251,12 @@ class Engine(ABC, Generic[AnyRun]):
             run.note(journal, is_step=is_step)
 
     def change(self, bound: BoundTarget, values: Tensor, journal: Journal) -> None:
-        """Give a target other raw values; `give_back` takes them back.
+        """Write other raw values to a target; `give_back` restores the old ones.
 
         Args:
             bound: the target.
             values: the target's shape.
-            journal: notes the values of before.
+            journal: notes the previous values.
         """
         before = journal.note_values(bound)
         self.originals.setdefault(bound, dense_values(bound.module, bound.plan.target, before))
@@ -255,7 +266,7 @@ class Engine(ABC, Generic[AnyRun]):
         """Mask in place what stages keep masked there; others may have written to it since."""
 
     def release(self) -> None:  # most engines have nothing to do
-        """Give what is masked in place its dense values back, before `give_back`."""
+        """Restore the dense values of what is masked in place, before `give_back`."""
 
     def stop(self) -> None:  # most engines have nothing to do
         """Stop listening to the model."""
@@ -266,7 +277,7 @@ class Engine(ABC, Generic[AnyRun]):
         for bound, values in reversed(self.originals.items()):
             bound.write(values)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Return what has to keep its shape when the model is shrunk, and why.
 
         Args:

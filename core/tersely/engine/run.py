@@ -1,4 +1,4 @@
-"""A stage under way: its algorithm, with everything it has gathered and learned."""
+"""A running stage: its algorithm, and everything it has gathered and learned."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Run(ABC, Generic[Algorithm]):
         number: index of the stage in the recipe.
         stage: the stage.
         algorithm: the algorithm, made with the stage's options.
-        binding: the plan laid over the model.
+        binding: the plan, bound to the model.
         observed: target -> sums of what the algorithm observed.
-        optimizer: moves what is learned; None when there is nothing, or the user does it.
+        optimizer: moves what is learned; None when nothing is, or the user's optimizer does.
         unranked: targets of which calibration showed nothing, so that their weights alone decided.
-        told: those of which a warning has told.
+        told: those that a warning has named.
     """
 
     number: int
@@ -78,12 +78,12 @@ class Run(ABC, Generic[Algorithm]):
 
     @property
     def is_optional_calibration(self) -> bool:
-        """Whether training shows the same, where calibration has never shown a batch."""
+        """Whether training provides the same if calibration never ran."""
         return False
 
     @property
     def is_looking_again(self) -> bool:
-        """Whether every `compress` looks at the calibration batches anew."""
+        """Whether every `compress` runs the calibration batches again."""
         return self.is_sequential
 
     @property
@@ -124,11 +124,11 @@ class Run(ABC, Generic[Algorithm]):
             step_optimizer(self.optimizer)
 
     def make_optimizer(self) -> None:
-        """Make what moves everything that is learned."""
+        """Make the optimizer of everything that is learned."""
         self.optimizer = make_optimizer(self.algorithm, self.all_learned())
 
     def need_the_same_everywhere(self, bound_targets: Iterable[BoundTarget]) -> None:
-        """Refuse what the user's optimizer moved apart; the session averages by itself.
+        """Refuse learned tensors that the user's optimizer let differ between processes.
 
         Args:
             bound_targets: targets of the stage, in the same order everywhere.

@@ -26,7 +26,7 @@ Parts: TypeAlias = "dict[tuple[str, str], dict[str, Tensor]]"
 """(kind, target) -> part -> tensor; the part is empty where there is one tensor a target."""
 
 MOVED = "moved"
-"""The kind of what an optimizer remembers."""
+"""The kind of optimizer state."""
 
 
 @attrs.frozen(eq=False)
@@ -131,7 +131,7 @@ def sort_tensors(
 def moments_of(
     optimizer: torch.optim.Optimizer | None, learned: Mapping[tuple[str, str], Tensor]
 ) -> Parts:
-    """Return what an optimizer remembers of each learned tensor.
+    """Return an optimizer's state of each learned tensor.
 
     Args:
         optimizer: what moves them, or None.
@@ -153,7 +153,7 @@ def restore_moments(
     learned: Mapping[tuple[str, str], Tensor],
     saved: Saved,
 ) -> None:
-    """Let an optimizer remember what was saved of each learned tensor.
+    """Restore an optimizer's state of each learned tensor.
 
     Args:
         optimizer: what moves them, or None.
@@ -179,9 +179,9 @@ def check_moments(
     learned: Mapping[tuple[str, str], Tensor],
     saved: Saved,
 ) -> None:
-    """Refuse what an optimizer cannot have remembered of the learned tensors.
+    """Refuse optimizer state that does not fit the learned tensors.
 
-    An optimizer of the same kind makes one step of copies, and tells what it remembers.
+    An optimizer of the same kind makes one step on copies, which shows the state to expect.
 
     Args:
         make: makes the optimizer of some learned tensors.
@@ -217,7 +217,8 @@ def check_moments(
             ):
                 raise SessionFileError(
                     f"the saved session has {sorted(found)} of what moves {name} of {target}, and "
-                    f"{moment!r} is missing, of another shape, or not finite"
+                    f"{moment!r} is missing, of another shape, or not finite",
+                    target=target,
                 )
 
 
@@ -236,5 +237,6 @@ def need_shape(kind: str, bound: BoundTarget, tensor: Tensor, shape: tuple[int, 
     if tuple(tensor.shape) != tuple(shape):
         raise SessionFileError(
             f"the saved {kind} tensor of {bound.plan.name} has shape {list(tensor.shape)}, "
-            f"expected {list(shape)}"
+            f"expected {list(shape)}",
+            target=bound.plan.name,
         )

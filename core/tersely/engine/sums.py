@@ -12,7 +12,7 @@ from tersely.engine.processes import gather, summed
 
 
 def is_blank(observed: Mapping[str, Tensor]) -> bool:
-    """Tell whether nothing was observed: no sums, or zeros alone.
+    """Tell whether nothing was observed: no sums, or only zeros.
 
     Args:
         observed: sums by name.
@@ -45,7 +45,7 @@ def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
 def merged_over_processes(
     total: Mapping[str, Tensor], algorithm: MergesObservations
 ) -> dict[str, Tensor]:
-    """Return what all processes observed together, where it is no sum.
+    """Return what all processes observed together, of observations that are not sums.
 
     Args:
         total: what this process observed.

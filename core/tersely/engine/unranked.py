@@ -1,4 +1,4 @@
-"""Targets of which calibration showed nothing, so that their own weights alone decided."""
+"""Targets of which calibration showed nothing: their own weights alone decided."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def warn_of_unranked(runs: Iterable[Run[Any]], outcome: str) -> None:
     """Warn once of all targets whose inputs were zero, or that no row reached.
 
     Args:
-        runs: the stages; what they have told already is left out.
+        runs: the stages; targets that an earlier warning named are left out.
         outcome: what became of the targets.
     """
     names = []

@@ -51,7 +51,7 @@ class Change:
     stored: Collection[str] = ()
 
     def put(self) -> None:
-        """Make it so."""
+        """Apply the change."""
         module, current = self.module, type(self.module)
         original = getattr(current, ORIGINAL, current)
         made = instrumented_class(

@@ -1,4 +1,4 @@
-"""Dimensions that may differ from call to call, as ``torch.export`` wants them said."""
+"""Dimensions that may differ from call to call, in the form that ``torch.export`` takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shapes_of(example_inputs: Any, dynamic_shapes: Any) -> Any:
         example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
         dynamic_shapes: None; the name ``batch`` for the first dimension of every tensor; names of
             the dimensions of each argument, such as ``{"tokens": ["batch", "time"]}`` with None
-            for one that is fixed, alike names meaning alike lengths; or whatever ``torch.export``
+            for one that is fixed, equal names meaning equal lengths; or whatever ``torch.export``
             takes, for one tensor also its dimensions alone.
     """
     if dynamic_shapes is None:

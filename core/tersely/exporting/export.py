@@ -31,7 +31,7 @@ class Exported:
         paths: the files and folders, the main one first.
         bytes: their size on disk, together.
         checks: what the exporter compared in the format's consumer, and how well it agrees; empty
-            where it was told not to.
+            where it was not asked to.
     """
 
     format: str
@@ -107,7 +107,7 @@ def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> Mad
 def export_source(
     made: MadeExporter, source: ExportSource, path: str | os.PathLike[str], *, is_checked: bool
 ) -> Exported:
-    """Write a session in a format; what was there before stays until all of it is right.
+    """Write a session in a format; what was there before stays until all of it is checked.
 
     Args:
         made: the exporter.
@@ -130,7 +130,7 @@ def export_source(
         main = scratch / place.name
         with _foreign(made.record, "write()"):
             written = [Path(one) for one in made.exporter.write(source, main)]
-        need_inside(written, scratch, made.record.title)
+        need_inside(written, scratch, made.record)
         checks: Mapping[str, Json] = {}
         if is_checked:
             with _foreign(made.record, "check()"):

@@ -1,4 +1,4 @@
-"""What a finished model has besides its integers, each tensor computed when it is asked for."""
+"""What a finished model has besides its integers, each tensor computed when it is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 
 class Computed(Mapping[str, Value]):
-    """Values that are computed each time they are read, so that they need no memory together.
+    """Values that are computed each time they are read, so that they are never all in memory.
 
     Args:
         makers: what computes each.

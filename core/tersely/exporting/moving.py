@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tersely.errors import BrokenPluginError
+from tersely.registry.record import Registration
 
 _PREFIX = ".tersely-export-"
 
@@ -29,24 +30,28 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def need_inside(written: Sequence[Path], scratch: Path, title: str) -> None:
+def need_inside(written: Sequence[Path], scratch: Path, record: Registration) -> None:
     """Refuse what an exporter wrote elsewhere, or did not write.
 
     Args:
         written: what it says that it wrote.
         scratch: the folder that it was given.
-        title: who provides the exporter.
+        record: the exporter and who provides it.
 
     Raises:
         BrokenPluginError: there is nothing, or something is elsewhere.
     """
+    named = {"plugin": record.descriptor.name, "distribution": record.distribution}
     if not written:
-        raise BrokenPluginError(f"the exporter of {title} says that it wrote nothing")
+        raise BrokenPluginError(
+            f"the exporter of {record.title} says that it wrote nothing", **named
+        )
     for path in written:
         if path.parent != scratch or not path.exists():
             raise BrokenPluginError(
-                f"the exporter of {title} says that it wrote {path}, which is not there; expected "
-                f"a file or folder in {scratch}, where its main file goes"
+                f"the exporter of {record.title} says that it wrote {path}, which is not there; "
+                f"expected a file or folder in {scratch}, where its main file goes",
+                **named,
             )
 
 

@@ -1,6 +1,6 @@
-"""A session's model with integers in the place of weights for a while, and as it was after it.
+"""A session's model with integers in place of its weights inside a block, and restored after it.
 
-The user's own Parameter objects come back after it, bit for bit.
+The user's own Parameter objects come back, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tersely.quantization.integers import IntegerTensor
 def with_integers(
     model: nn.Module, integers: Integers, *, norms: Mapping[nn.Module, nn.Module]
 ) -> Iterator[Mapping[nn.Module, Collection[str]]]:
-    """Give a model integers in the place of its quantized parameters inside the block.
+    """Put integers in place of the quantized parameters of a model inside the block.
 
     It yields, for modules that have integers, the buffers that are integers or read them.
 

@@ -28,7 +28,7 @@ def make_program(
     dynamic_shapes: Any = None,
     norms: Mapping[nn.Module, nn.Module],
 ) -> ExportedProgram:
-    """Export a session's model in evaluation mode; the model is as it was after it.
+    """Export a session's model in evaluation mode; the model is restored afterwards.
 
     Args:
         model: the session's model, attached or finalized.
@@ -96,7 +96,7 @@ def _without_caches(model: nn.Module) -> Iterator[None]:
 
 
 def _own(program: ExportedProgram) -> None:
-    """Give a program memory of its own; what it holds twice it still holds once."""
+    """Give a program its own memory; tensors that are shared stay shared."""
     copies: dict[int, Tensor] = {}
     for held in (program._state_dict, program._constants):
         for name, tensor in held.items():

@@ -1,4 +1,4 @@
-"""What instruments do while a program is made of them: integers are read, inputs are rounded."""
+"""What instruments do while a model is exported: integers are read, inputs are rounded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tersely.instrument.scales.quantizing import Dynamic, Quantize, need_float
 
 @attrs.frozen(eq=False)
 class ReadIntegers:
-    """Reads a parameter whose integers stand in its place.
+    """Reads a parameter that its integers replace.
 
     Attributes:
         scale: the number, or the name of the buffer with one scale per block, shape (blocks,).

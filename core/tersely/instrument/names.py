@@ -12,6 +12,7 @@ NAME = RESERVED + "name"
 LOST = RESERVED + "lost_write"
 HELD = RESERVED + "held"
 WHOLE = RESERVED + "whole_masks"
+LAYOUT = RESERVED + "layout"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""

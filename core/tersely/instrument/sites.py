@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionError
 from tersely.instrument.instruments import InputSite, OutputSite, Transform
+from tersely.instrument.names import full_name
 from tersely.instrument.nested import fields_of, place_in, replace_nested, with_item
 from tersely.instrument.tapping import Tap
 from tersely.planning.targets.addresses import OUTPUT, Address
@@ -80,7 +81,7 @@ def process_inputs(
             place[key] = place = copy.copy(value)
             key, value = inner, value[inner]
         if not isinstance(value, Tensor):
-            raise SessionError(_not_a_tensor(module, "input", site.target, value))
+            raise _error(module, site, _not_a_tensor(module, "input", site.target, value))
         for transform in transforms:
             value = transform(module, value)
         place[key] = value
@@ -93,7 +94,7 @@ def _key_of_tensor(
     """Return the key of the one tensor that a mapping holds, or None without any (rule T1.4)."""
     keys = [key for key, value in mapping.items() if isinstance(value, Tensor)]
     if len(keys) > 1:
-        raise SessionError(_several_tensors(module, site, keys))
+        raise _error(module, site, _several_tensors(module, site, keys))
     return keys[0] if keys else None
 
 
@@ -158,13 +159,13 @@ def _process_one(
             return output
     if isinstance(output, Tensor):
         if key not in (None, 0):
-            raise SessionError(_no_element(module, site, output))
+            raise _error(module, site, _no_element(module, site, output))
         return apply(output)
     if fields is not None:
         return _replace_named(module, site, output, fields, apply)
     place = place_in(output, 0 if key is None else key)
     if place is None:
-        raise SessionError(_no_element(module, site, output))
+        raise _error(module, site, _no_element(module, site, output))
     return with_item(output, place, apply)
 
 
@@ -202,13 +203,17 @@ def _replace_nested(
             return apply(item)
         key = _key_of_tensor(module, site, fields)
         if key is None:
-            raise SessionError(_no_element(module, site, item))
+            raise _error(module, site, _no_element(module, site, item))
         return with_item(item, key, apply)
 
     def missing(container: Any) -> SessionError:
-        return SessionError(_no_element(module, site, container))
+        return _error(module, site, _no_element(module, site, container))
 
     return replace_nested(value, path, inner, missing=missing)
+
+
+def _error(module: nn.Module, site: InputSite | OutputSite, message: str) -> SessionError:
+    return SessionError(message, target=full_name(module, site.target))
 
 
 def _refuse(transforms: tuple[Transform, ...], problem: str) -> None:
@@ -225,7 +230,7 @@ def _steps(
             return None
         if not isinstance(value, Tensor):
             side = "output" if isinstance(site, OutputSite) else "input"
-            raise SessionError(_not_a_tensor(module, side, site.target, value))
+            raise _error(module, site, _not_a_tensor(module, side, site.target, value))
         for transform in transforms:
             value = transform(module, value)
         return value
@@ -249,7 +254,7 @@ def _replace_named(
         return with_item(output, place, apply)
     nested = _element_of(key, fields)
     if nested is None:
-        raise SessionError(_no_element(module, site, output))
+        raise _error(module, site, _no_element(module, site, output))
     return _replace_nested(module, site, output, nested, apply)
 
 

@@ -54,7 +54,9 @@ def save_checkpoint(
         place, digest = write_tensors(folder / WEIGHTS, {name: state[name] for name in names})
         _write_index(folder, {WEIGHTS: seal_of(place, digest=digest)})
     except (OSError, TypeError) as error:
-        raise SessionFileError(f"{folder / WEIGHTS} was not written: {error}") from error
+        raise SessionFileError(
+            f"{folder / WEIGHTS} was not written: {error}", path=folder / WEIGHTS
+        ) from error
 
 
 def add_to_checkpoint(folder: Path, name: str) -> None:
@@ -139,7 +141,8 @@ def load_checkpoint(
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise SessionFileError(
-            f"{place} does not fit the model that the job builds now; {_ADVICE}: {error}"
+            f"{place} does not fit the model that the job builds now; {_ADVICE}: {error}",
+            path=place,
         ) from error
     return load_session(model, folder, teacher=teacher, example_inputs=example_inputs)
 

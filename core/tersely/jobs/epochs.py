@@ -92,7 +92,7 @@ def restore_training(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int)
         moments, generators = state["optimizer"], state["generators"]
     except _UNREADABLE as error:
         raise SessionFileError(
-            f"{place} cannot be read ({error}); run the job again without --resume"
+            f"{place} cannot be read ({error}); run the job again without --resume", path=place
         ) from error
     try:
         optimizer.load_state_dict(moments)
@@ -100,7 +100,8 @@ def restore_training(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int)
     except _UNREADABLE as error:
         raise SessionFileError(
             f"{place} does not fit the model that the job builds now; run the job again without "
-            f"--resume: {error}"
+            f"--resume: {error}",
+            path=place,
         ) from error
 
 
@@ -111,7 +112,7 @@ def _write_training(place: Path, optimizer: torch.optim.Optimizer) -> None:
         move_whole(partial, place)
     except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         discard(partial)
-        raise SessionFileError(f"{place} was not written: {error}") from error
+        raise SessionFileError(f"{place} was not written: {error}", path=place) from error
     except BaseException:
         discard(partial)
         raise

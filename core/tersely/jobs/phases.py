@@ -156,7 +156,10 @@ def _compress(run: Run) -> None:
         if run.calls.calibration is not None or "session.calibrate(" not in str(error):
             raise
         raise SessionError(
-            f"{error}; the job calls it when data.calibration gives the batches"
+            f"{error}; the job calls it when data.calibration gives the batches",
+            target=error.target,
+            path=error.path,
+            algorithm=error.algorithm,
         ) from error
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from tersely.extras import extra
+from tersely.jobs.pace import Pace
 
 with extra("cli", purpose="a job"):
     from rich.console import Console
@@ -19,10 +20,15 @@ with extra("cli", purpose="a job"):
         Task,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
     )
     from rich.text import Text
 
 T = TypeVar("T")
+
+
+Gauge: TypeAlias = Callable[[int, int], None]
+"""Called with how much is done and how much there is."""
 
 
 class Voice(Protocol):
@@ -68,6 +74,14 @@ class Voice(Protocol):
         """
         ...
 
+    def gauge(self, *, title: str) -> contextlib.AbstractContextManager[Gauge]:
+        """Show how far something is that counts by itself, while the context lasts.
+
+        Args:
+            title: what is counted.
+        """
+        ...
+
 
 def length_of(batches: Iterable[object]) -> int | None:
     """Return how many batches there are, or None where they do not tell.
@@ -98,6 +112,7 @@ def watch(console: Console, *, phases: int) -> Iterator[Voice]:
         BarColumn(),
         AmountColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
         refresh_per_second=4,  # the display shares its cores with the training
@@ -135,10 +150,14 @@ class PlainVoice:
         self, batches: Iterable[T], *, title: str, note: Callable[[], str] | None = None
     ) -> Iterator[T]:
         """Yield the batches, then print how many there were, or the note."""
-        count = 0
+        count, total, pace = 0, length_of(batches), Pace()
         for batch in batches:
             yield batch
             count += 1
+            pace.note(count)
+            if pace.is_due():
+                said = pace.sentence(title, done=count, total=total)
+                self.line(f"  {said}" if note is None else f"  {said}: {note()}")
         self.line(f"  {count} {title}" if note is None else f"  {title}: {note()}")
 
     @contextlib.contextmanager
@@ -146,6 +165,21 @@ class PlainVoice:
         """Print the number at the end."""
         yield
         self.line(f"  {current()} {title}")
+
+    @contextlib.contextmanager
+    def gauge(self, *, title: str) -> Iterator[Gauge]:
+        """Print how far it is, at most every ten seconds, and the number at the end."""
+        pace, latest = Pace(), 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal latest
+            latest = done
+            pace.note(done)
+            if done < total and pace.is_due():
+                self.line(f"  {pace.sentence(title, done=done, total=total)}")
+
+        yield tell
+        self.line(f"  {latest} {title}")
 
 
 class BarVoice:
@@ -197,6 +231,15 @@ class BarVoice:
         task = self._bars.add_task(f"  {title}", total=None, current=current)
         try:
             yield
+        finally:
+            self._bars.remove_task(task)
+
+    @contextlib.contextmanager
+    def gauge(self, *, title: str) -> Iterator[Gauge]:
+        """Show a bar of its own."""
+        task = self._bars.add_task(f"  {title}", total=None)
+        try:
+            yield lambda done, total: self._bars.update(task, completed=done, total=total)
         finally:
             self._bars.remove_task(task)
 

@@ -138,7 +138,8 @@ def read_record(folder: Path) -> RunRecord | None:
     if data.get("version") != VERSION:
         raise SessionFileError(
             f"{place} has run format {data.get('version')!r}, this tersely reads {VERSION}; remove "
-            f"{folder} or install the version that wrote it"
+            f"{folder} or install the version that wrote it",
+            path=place,
         )
     check_shape(data, _SHAPE, place=place, advice=advice)
     check_digest(data, place=place, advice=advice)

@@ -40,7 +40,7 @@ def shrink_run(
         example: ``module:callable`` returning example inputs; by default the job's
             ``data.example``, else the first batch of its ``data.calibration``.
         round_to: row and column counts of weights that lose some stay multiples of this.
-        approximate: whether constants go that no bias takes over exactly.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Returns:
         What was removed, and where the small model is.
@@ -62,7 +62,7 @@ def shrink_run(
         )
     if not shrunk.rows:
         reasons = "".join(f"\n  {stay}" for stay in shrunk.stays)
-        raise SessionError(f"nothing of the run in {run} can be removed:{reasons}")
+        raise SessionError(f"nothing of the run in {run} can be removed:{reasons}", path=str(run))
     _write(place, session, shrunk)
     return shrunk, place
 

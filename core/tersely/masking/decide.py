@@ -65,7 +65,8 @@ def _share(
         raise SessionError(
             f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, for which "
             f"the model is run, and the session has no example inputs; give example_inputs to "
-            f"tersely.attach or tersely.load_session"
+            f"tersely.attach or tersely.load_session",
+            target=group[0].name,
         )
 
     def removal(budget: Budget, rows: Sequence[Tensor]) -> Removal:
@@ -134,9 +135,11 @@ def _check_finite(member: Member) -> None:
     if len(wrong):
         index = int(wrong[0])
         value = float(importance.flatten()[index])
+        by = f" by {member.algorithm}" if member.algorithm else ""
         raise CalibrationError(
-            f"{member.name}: {len(wrong)} of its {importance.numel()} importances are not finite "
-            f"(the first is {value}, at flat index {index}); check the model's weights and the "
-            "calibration data for NaN and overflow",
+            f"{member.name}: {len(wrong)} of its {importance.numel()} importances{by} are not "
+            f"finite (the first is {value}, at flat index {index}); check the model's weights and "
+            f"the calibration data for NaN and overflow",
             target=member.name,
+            algorithm=member.algorithm or None,
         )

@@ -34,6 +34,7 @@ class Member:
         budget: what the ratio of the global group counts.
         internal_blocks: number of equal runs in which the ratio is met, or None.
         parts: equal parts of the blocks, of which block i of all shares one decision.
+        algorithm: what ranked it, for errors.
         is_expendable: whether nobody else reads the importance, so that the decision may take its
             place in memory.
     """
@@ -51,6 +52,7 @@ class Member:
     budget: Budget = DEFAULT_BUDGET
     internal_blocks: int | None = None
     parts: int = 1
+    algorithm: str = ""
     is_expendable: bool = False
 
     def __attrs_post_init__(self) -> None:

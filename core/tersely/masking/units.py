@@ -89,7 +89,7 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
     _check_counts(members, name)
     scope = _common_scope(members, name)
     runs = math.lcm(*(member.runs for member in members))
-    _check_runs(name, runs, first.decisions, has_scope=scope is not None)
+    _check_runs(name, runs, first.decisions, has_scope=scope is not None, target=first.name)
     # Planning has refused members that state different ratios, thresholds or global groups; what
     # one of them states holds for those that state nothing.
     ratio: Ratio | None = _first(member.ratio for member in members)
@@ -129,12 +129,14 @@ def _check_parts(members: Sequence[Member], name: str) -> None:
         if member.blocks.scope is not None:
             raise PlanError(
                 f"{name}: dependency_parts {member.parts} cannot tie blocks whose granularity "
-                f"counts the ratio in scopes; drop one of the two"
+                f"counts the ratio in scopes; drop one of the two",
+                target=member.name,
             )
         if blocks % member.parts:
             raise PlanError(
                 f"{name}: dependency_parts {member.parts} does not divide the {blocks} blocks of "
-                f"{member.name} into equal parts"
+                f"{member.name} into equal parts",
+                target=member.name,
             )
 
 
@@ -152,30 +154,33 @@ def _check_counts(members: Sequence[Member], name: str) -> None:
         counts = ", ".join(f"{member.name} has {member.decisions}" for member in members)
         raise PlanError(
             f"{name}: members share one decision per block, so they need the same number of "
-            f"blocks: {counts}; change their granularity or their dependency_group_id"
+            f"blocks: {counts}; change their granularity or their dependency_group_id",
+            target=members[0].name,
         )
 
 
-def _check_runs(name: str, runs: int, blocks: int, *, has_scope: bool) -> None:
+def _check_runs(name: str, runs: int, blocks: int, *, has_scope: bool, target: str) -> None:
     if runs == 1:
         return
     if has_scope:
         raise PlanError(
             f"{name}: internal_metric_block {runs} cannot split blocks whose granularity already "
-            "counts the ratio in scopes; drop one of the two"
+            "counts the ratio in scopes; drop one of the two",
+            target=target,
         )
     if blocks % runs:
         fitting = [count for count in range(1, min(blocks, 64) + 1) if blocks % count == 0]
         raise PlanError(
             f"{name}: internal_metric_block {runs} does not divide its {blocks} blocks; what does: "
-            f"{', '.join(map(str, fitting))}"
+            f"{', '.join(map(str, fitting))}",
+            target=target,
         )
 
 
 def _common_scope(members: Sequence[Member], name: str) -> tuple[int, ...] | None:
     problem = scopes_problem([(member.blocks, member.shape) for member in members])
     if problem is not None:
-        raise PlanError(f"{name}: {problem}")
+        raise PlanError(f"{name}: {problem}", target=members[0].name)
     return scope_in_blocks(members[0].blocks, members[0].shape)
 
 

@@ -94,7 +94,7 @@ def _encode_target(target: TargetPlan) -> dict[str, Json]:
 
 @attrs.frozen(eq=False)
 class _Settings:
-    # Targets alike share one object, as they do in a plan that was just made.
+    # Equal targets share one object, as they do in a plan that was just made.
     recipe: Recipe
     found: dict[tuple[int, str], Setting] = attrs.field(factory=dict)
 

@@ -70,7 +70,7 @@ def resolve(
     teacher: nn.Module | None = None,
     example_inputs: Any = None,
 ) -> tuple[Plan, Owners]:
-    """Resolve a recipe as `plan` does, without a word on what has no effect.
+    """Resolve a recipe as `plan` does, without warnings about what has no effect.
 
     Args:
         model: as for `plan`.
@@ -103,14 +103,13 @@ def resolve(
     check_plan(resolved, draft, teacher)
     if recipe.strict:
         draft.problems.extend(str(one) for one in resolved.unmatched)
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     resolved = attrs.evolve(resolved, hints=tuple(draft.hints))  # the checks have added theirs
     return follow_channels(resolved, draft), owners
 
 
 def announce(resolved: Plan) -> None:
-    """Warn the caller's caller of a plan's remarks, and show the plan to who observes plans.
+    """Warn the caller's caller of a plan's remarks, and pass it to the hooks that observe.
 
     Args:
         resolved: the plan.
@@ -120,11 +119,11 @@ def announce(resolved: Plan) -> None:
 
 
 def warn_of_remarks(resolved: Plan, *, stacklevel: int = 3) -> None:
-    """Warn the caller's caller of what in a plan has no effect, or hardly the one that was meant.
+    """Warn the caller's caller of what in a plan has no effect, or probably not the one intended.
 
     Args:
         resolved: the plan.
-        stacklevel: whom the warning names, as for `warnings.warn`.
+        stacklevel: which caller the warning names, as for `warnings.warn`.
     """
     for remarks, what in (
         (resolved.unmatched, "matched nothing"),

@@ -34,7 +34,7 @@ def with_followers(
 
     Raises:
         PlanError: a mask does not fit the target that follows it.
-        SessionError: a source has no mask and nothing is left for later.
+        SessionError: a source has no mask, and nothing may be left for later.
     """
     decided = dict(decided)
     waiting = [bound for bound in bound_targets if bound.plan.align is not None]
@@ -100,7 +100,7 @@ def _spellings(bound: BoundTarget, target: str) -> Iterator[str]:
 
 def _source(bound: BoundTarget, by_name: Mapping[tuple[str, str], BoundTarget]) -> BoundTarget:
     align = bound.plan.align
-    assert align is not None  # the caller has asked
+    assert align is not None  # the caller has checked
     return by_name[align.module_for(bound.plan.module), align.target_name]
 
 

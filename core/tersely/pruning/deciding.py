@@ -66,7 +66,7 @@ def decide(
         statistics: what calibration saw of inputs and outputs.
         factor: the share of the configured sparsity that is due now, in [0, 1].
         bound_targets: the targets.
-        count: counts what masks remove, where a ratio is counted so.
+        count: counts what masks remove, for ratios that are counted so.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -126,7 +126,9 @@ def _solved(
     run: PruningRun, pruner: Solves, ranked: Ranked, target: PruningTarget, *, factor: Factor
 ) -> Solution:
     if not run.is_observing_modules or not is_blank(target.observed):
-        return solve(pruner, target, member_of(ranked, ranked.tensor, factor))
+        is_by_element = set(ranked.blocks.size) == {1}
+        scores = ranked.tensor if is_by_element else magnitudes(ranked)
+        return solve(pruner, target, member_of(ranked, scores, factor))
     run.unranked.append(target.name)
     masks = decide_masks([ranked], [magnitudes(ranked)], factor, is_expendable=True)
     return Solution(masks[ranked.bound], target.tensor)

@@ -109,7 +109,8 @@ def check_groups(frozen: Collection[BoundTarget], bound_targets: Sequence[BoundT
             inside, outside = (one.plan.name for one in names)
             raise SessionError(
                 f"{inside} would be frozen without {outside}, which shares {_GROUP} {group!r} with "
-                f"it: they have one decision, so freeze or unfreeze the whole group"
+                f"it: they have one decision, so freeze or unfreeze the whole group",
+                **bound.plan.place,
             )
 
 

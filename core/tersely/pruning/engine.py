@@ -1,11 +1,11 @@
-"""The pruning of a session: its stages, what they decided, and how to take it back."""
+"""The pruning of a session: its stages, what they decided, and how to undo it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.calibration.calibrate import observe_again
 from tersely.calibration.sequential import compress_in_sequence
@@ -20,7 +20,7 @@ from tersely.contracts.settings import Budget
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, Held, place_of
+from tersely.engine.cutting import Cut, FixedShapes, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.observers import Observers
 from tersely.engine.protocol import Engine
@@ -35,7 +35,13 @@ from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
 from tersely.pruning.holding import hold, place_holds, release
 from tersely.pruning.learned_masks import restore_learned
-from tersely.pruning.mask_buffers import mask_of, place_masks, remove_mask, write_mask
+from tersely.pruning.mask_buffers import (
+    is_one_element,
+    mask_of,
+    place_masks,
+    remove_mask,
+    write_mask,
+)
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
@@ -77,18 +83,25 @@ class Pruning(Engine[PruningRun]):
 
     def start(self, steps: int) -> None:
         """Let algorithms put into the modules what they learn, and listen to gradients."""
-        place_masks(self.bound_targets, self.context.model)
+        place_masks(self.context.binding, self.context.model)
         if not self.holds:
             self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
             run.start()
+
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield modules with masks of one element, which fit any place, and what is learned."""
+        for run in self.runs:
+            for bound in run.all_bound_targets:
+                if run.is_learning or is_one_element(bound):
+                    yield from (module for module, _ in bound.owners)
 
     def hold(self) -> None:
         """Zero the masked elements of parameters of stages with ``hold: step``."""
         hold(self.holds)
 
     def release(self) -> None:
-        """Give these elements their dense values back."""
+        """Give these elements back their dense values."""
         release(self.holds)
 
     def stop(self) -> None:
@@ -220,7 +233,7 @@ class Pruning(Engine[PruningRun]):
         self.is_compressed = True
 
     def losses(self) -> list[Tensor]:
-        """Return the penalties of the stages at work."""
+        """Return the penalties of the active stages."""
         found = [run.penalty(self.context.steps) for run in self.runs]
         return [one for one in found if one is not None]
 
@@ -288,7 +301,7 @@ class Pruning(Engine[PruningRun]):
         }
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of what has a mask of its own beside the parameters."""
         return {
             place_of(bound): f"{bound.plan.name} has a mask"
@@ -297,7 +310,7 @@ class Pruning(Engine[PruningRun]):
         }
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
-        """Cut masks and sums; no algorithm prunes what is left once more."""
+        """Cut masks and sums; no algorithm prunes what is left again."""
         saved = Saved({**saved.parts, **spread_dense(self.holds)}, saved.data)
         found = super().cut(saved, cuts)
         gather_dense(found)
@@ -322,7 +335,9 @@ class Pruning(Engine[PruningRun]):
                 check_mask(bound, kept)
                 check_dense(bound, kept, saved)
             elif saved.data["is_compressed"] and bound.plan.stage not in growing:
-                raise SessionFileError(f"the saved session lacks the mask of {bound.plan.name}")
+                raise SessionFileError(
+                    f"the saved session lacks the mask of {bound.plan.name}", target=bound.plan.name
+                )
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""

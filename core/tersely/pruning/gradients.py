@@ -29,7 +29,7 @@ class Gradients:
     def listen(self, bound_targets: Sequence[BoundTarget]) -> None:
         """Note a parameter's values whenever its gradient arrives.
 
-        After the optimizer step, when the gradient is looked at, the values are others.
+        When the gradient is read, after the optimizer step, the values have changed.
 
         Args:
             bound_targets: parameter targets.
@@ -63,7 +63,7 @@ class Gradients:
     ) -> list[tuple[BoundTarget, Tensor, Tensor]]:
         """Return each target with its gradient and the values before the optimizer step.
 
-        Every process has to ask when parameters are sharded.
+        Every process has to call this when parameters are sharded.
 
         Args:
             bound_targets: parameter targets that were listened to.
@@ -75,7 +75,7 @@ class Gradients:
 
         Raises:
             SessionError: there is no gradient at all, one was zeroed after it had arrived, or a
-                parameter is another one.
+                parameter was replaced .
         """
         found = []
         for bound in bound_targets:

@@ -1,25 +1,28 @@
 """Masks in force: written to and read from the buffers of every module that holds a target.
 
 Each target has a buffer from attach on, so that a copy of the model that is made early has as many
-as the model later. Code that averages copies pairs buffers by their order, and pairs in silence
-what does not belong together where one is missing. Until there is a mask the buffer is empty and
+as the model later. Code that averages copies pairs buffers by their order, and silently pairs the
+wrong ones where one is missing . Until there is a mask the buffer is empty and
 of a shape that no mask fits into, so averaging such a copy is an error.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tersely.arithmetic.blocks import expand_blocks, is_broadcastable
-from tersely.engine.binding import BoundTarget
+from tersely.arithmetic.blocks import count_blocks, expand_blocks, is_broadcastable
+from tersely.contracts.target_plan import TargetPlan
+from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
 from tersely.instrument.names import mask_buffer
 from tersely.masking.counting import count_nonzero
+from tersely.planning.targets.owners import find_tensor
 
 
 def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
@@ -35,33 +38,68 @@ def compact(kept: Tensor, size: tuple[int, ...], shape: tuple[int, ...]) -> Tens
     return expand_blocks(kept, size, shape)
 
 
-def place_masks(bound_targets: Iterable[BoundTarget], model: nn.Module) -> None:
-    """Give every target a buffer for its mask.
+def place_masks(binding: Binding, model: nn.Module) -> None:
+    """Give every pruning target a buffer for its mask.
 
     Args:
-        bound_targets: the targets, instrumented.
+        binding: the plan, bound to the model, whose modules are instrumented.
         model: the session's model.
     """
-    dtype = _activation_dtype(model)  # found once: that is a walk of the model
-    for bound in bound_targets:
-        if bound.module._buffers.get(mask_buffer(bound.plan.target)) is None:
-            _place_empty(bound, dtype)
+    activation_dtype = _activation_dtype(model)
+    is_plain = binding.owners.is_plain
+    # A large model has tens of thousands of targets of few kinds: what is found once is kept.
+    names: dict[str, str] = {}
+    alike: dict[tuple[torch.dtype, torch.device | None], Tensor] = {}
+    for target, module in zip(binding.plan.targets, binding.modules, strict=True):
+        if target.method != "pruning":
+            continue
+        name = names.get(target.target)
+        if name is None:
+            name = names[target.target] = mask_buffer(target.target)
+        buffers = module._buffers
+        if buffers.get(name) is not None:
+            continue
+        kind = _kind_of_mask(target, module, activation_dtype)
+        empty = alike.get(kind)
+        if empty is None:
+            empty = alike[kind] = torch.empty(NO_MASK, dtype=kind[0], device=kind[1])
+        place = buffers[name] = torch.empty_like(empty)
+        if not is_plain:
+            for other, attribute in binding.others(target, module):
+                other._buffers[mask_buffer(attribute)] = place
 
 
-def _place_empty(bound: BoundTarget, activation_dtype: torch.dtype) -> None:
-    like = _first_parameter(bound.module) if bound.is_activation else bound.raw
-    device = None if like is None else like.device
-    dtype = activation_dtype if like is None or bound.is_activation else like.dtype
-    empty = torch.empty(NO_MASK, dtype=dtype, device=device)
-    for module, name in bound.masks():
-        module._buffers[name] = empty
+def is_one_element(bound: BoundTarget) -> bool:
+    """Tell whether a target's mask may have one element alone.
+
+    Args:
+        bound: the target.
+    """
+    shape, blocks = bound.plan.shape, bound.plan.blocks
+    if bound.is_activation or shape is None:
+        return True  # a batch tells
+    # Without blocks of its own it is aligned, element by element.
+    counts = shape if blocks is None else count_blocks(blocks.size, shape)
+    return math.prod(counts) <= 1
+
+
+def _kind_of_mask(
+    target: TargetPlan, module: nn.Module, activation_dtype: torch.dtype
+) -> tuple[torch.dtype, torch.device | None]:
+    if target.kind in ("input", "output"):
+        first = _first_parameter(module)
+        return activation_dtype, None if first is None else first.device
+    tensor = find_tensor(module, target.target)
+    assert tensor is not None  # the plan has its shape
+    return tensor.dtype, tensor.device
 
 
 def _first_parameter(module: nn.Module) -> Tensor | None:
     # Most modules have parameters of their own, which need no walk of those inside.
-    own = (one for one in module._parameters.values() if one is not None)
-    first = next(own, None)
-    return next(module.parameters(), None) if first is None else first
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    return next(module.parameters(), None)
 
 
 def write_mask(bound: BoundTarget, kept: Tensor, model: nn.Module) -> None:
@@ -107,7 +145,10 @@ def remove_mask(bound: BoundTarget, model: nn.Module) -> None:
         bound: the target.
         model: the session's model.
     """
-    _place_empty(bound, _activation_dtype(model))
+    dtype, device = _kind_of_mask(bound.plan, bound.module, _activation_dtype(model))
+    empty = torch.empty(NO_MASK, dtype=dtype, device=device)
+    for module, name in bound.masks():
+        module._buffers[name] = empty
 
 
 def mask_of(bound: BoundTarget) -> Tensor | None:
@@ -147,7 +188,7 @@ def masked_share(bound: BoundTarget, mask: Tensor) -> float:
 def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
     """Return the fraction of each target that its mask masks, as `masked_share` does.
 
-    Small masks alike are counted together, because a call costs more than what it counts.
+    Small masks of one kind are counted together, because a call costs more than the counting.
 
     Args:
         masks: each target with its buffer, or bool, True = kept.

@@ -20,6 +20,7 @@ from tersely.masking.member import Member
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.targets.granularity import divide
 from tersely.planning.targets.pattern import pattern_problems
+from tersely.pruning.answers import check_scores
 
 
 @attrs.frozen(eq=False)
@@ -83,7 +84,7 @@ def rank(
     problems = pattern_problems(bound.plan.pruning, blocks)
     if problems:
         where = f"{bound.plan.origin.path}: {bound.plan.name}"
-        raise PlanError([f"{where}: {problem}" for problem in problems])
+        raise PlanError([f"{where}: {problem}" for problem in problems], **bound.plan.place)
     scope = None if blocks.scope is None else blocks.scope[1:]
     return Ranked(bound, mean, Blocks(blocks.size[1:], scope, blocks.keep))
 
@@ -147,13 +148,7 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
             plugin=target.plan.algorithm,
             target=target.plan.name,
         ) from error
-    if not isinstance(scores, Tensor):
-        found = type(scores).__name__  # type: ignore[unreachable]  # foreign code may be untyped
-        raise PluginError(
-            f"{algorithm} returned a {found} for {name}; expected a tensor of scores",
-            plugin=target.plan.algorithm,
-            target=target.plan.name,
-        )
+    scores = check_scores(scores, target)
     shape, size = ranked.tensor.shape, ranked.blocks.size
     if scores.shape == shape and set(size) == {1}:
         return scores
@@ -182,6 +177,7 @@ def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> M
     ratio, threshold = setting.sparse_ratio, setting.sparse_threshold
     return Member(
         name=ranked.bound.plan.name,
+        algorithm=ranked.bound.plan.algorithm,
         importance=importance,
         shape=ranked.shape,  # type: ignore[arg-type]  # mypy misreads a converter that is a class
         blocks=ranked.blocks,

@@ -1,4 +1,4 @@
-"""What runs in a session: each pruning stage's algorithm with everything it has gathered."""
+"""Pruning stages in a session: each algorithm, and everything that it has gathered."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class PruningRun(Run[Pruner]):
                 journal.note_module(module)
 
     def start_over(self) -> None:
-        """Drop the gradients that just decided: the next masks are ranked by the steps to come."""
+        """Drop the gradients that were just used: later masks are ranked by later steps."""
         if isinstance(self.algorithm, ObservesGradients):
             self.observed = {}
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.pruner import Choose, PruningTarget, Solution, Solves
-from tersely.errors import CalibrationError, PlanError, PluginError
+from tersely.errors import PlanError, PluginError, TerselyError
 from tersely.masking.budgets import bound_count, count_masked
 from tersely.masking.decide import decide
 from tersely.masking.member import Member, Ratio
 from tersely.masking.rows import keep_highest
+from tersely.pruning.answers import check_solution
 
 
 def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
@@ -28,31 +29,24 @@ def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
     Raises:
         PlanError: the target's shape or granularity does not suit the algorithm.
         CalibrationError: the new values are not finite.
-        PluginError: the algorithm returned other shapes.
+        PluginError: the algorithm failed, or what it returned does not meet what was asked for.
     """
     try:
         with torch.no_grad():
             solution = pruner.solve(target, _choose_for(member))
+    except TerselyError:
+        raise
     except ValueError as error:
         raise PlanError(
             f"{target.plan.origin.path}: {target.name}: {error}", **target.plan.place
         ) from error
-    shape = target.tensor.shape
-    if solution.kept.shape != shape or solution.tensor.shape != shape:
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
-            f"{target.plan.algorithm} returned a mask of shape {list(solution.kept.shape)} and "
-            f"values of shape {list(solution.tensor.shape)} for {target.name}; expected "
-            f"{list(shape)}",
+            f"{target.plan.algorithm} failed on {target.name}: {type(error).__name__}: {error}",
             plugin=target.plan.algorithm,
             target=target.plan.name,
-        )
-    if not bool(solution.tensor.sum().isfinite()):
-        raise CalibrationError(
-            f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
-            f"with more batches or raise its damping",
-            **target.plan.place,
-        )
-    return solution
+        ) from error
+    return check_solution(solution, target, member)
 
 
 def _choose_for(member: Member) -> Choose:

@@ -1,4 +1,4 @@
-"""Small targets alike, decided on in one go: calls cost more than what they compute there.
+"""Small targets of one kind, decided together: a call costs more than what it computes.
 
 One tensor with a row per target, in which each row is a scope of its own, asks the budget code for
 the same decisions as the targets one after the other do.
@@ -65,7 +65,7 @@ def stacks_of(
         if scores.numel() > SMALL or setting.is_grouped or is_divided:
             alone.append(index)
             continue
-        # Targets alike share their setting and blocks.
+        # Equal targets share their setting and blocks.
         kind = (id(setting), id(one.blocks), one.tensor.shape)
         alike.setdefault((kind, scores.dtype, scores.device), []).append(index)
     stacks = []

@@ -16,11 +16,11 @@ def start_runs(binding: Binding) -> tuple[PruningRun, ...]:
     """Make the algorithms of a plan's pruning stages.
 
     Args:
-        binding: the plan laid over a model.
+        binding: the plan, bound to a model.
 
     Raises:
         BrokenPluginError: a plugin cannot be imported.
-        PlanError: a stage asks of its algorithm what it cannot do.
+        PlanError: a stage asks its algorithm for something that it cannot do.
         PluginError: an algorithm cannot be made with its options.
     """
     runs = tuple(

@@ -59,7 +59,8 @@ def check_mask(bound: BoundTarget, kept: Tensor) -> None:
         dtype = str(kept.dtype).removeprefix("torch.")
         raise SessionFileError(
             f"the saved mask of {bound.plan.name} is {dtype} of shape {list(kept.shape)}, "
-            f"expected bool that fits the model's {list(shape or ())}"
+            f"expected bool that fits the model's {list(shape or ())}",
+            target=bound.plan.name,
         )
 
 
@@ -106,7 +107,7 @@ def gather_dense(saved: Saved) -> None:
 
 
 def restore_dense(holds: Mapping[BoundTarget, HeldWeight], saved: Saved, journal: Journal) -> None:
-    """Give what is masked in place the dense values that were saved.
+    """Restore the saved dense values of what is masked in place.
 
     Args:
         holds: what keeps them.

@@ -1,4 +1,4 @@
-"""Biases in the terms of their accumulator: their step, and weight scales with which they fit."""
+"""Biases in units of their accumulator: their step, and weight scales with which they fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = 10
 
 
 def bias_step(bound: BoundTarget, bound_targets: Sequence[BoundTarget]) -> QuantizeBias:
-    """Return what quantizes a bias in the terms of its accumulator.
+    """Return what quantizes a bias in units of its accumulator.
 
     Args:
         bound: the bias.

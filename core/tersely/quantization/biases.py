@@ -1,4 +1,4 @@
-"""Biases that were corrected for what rounding a weight shifts, and their values of before."""
+"""Biases that were corrected for what rounding a weight shifts, and their previous values."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def correct_bias(
         before: weight -> the bias beside it before it was corrected; gets this one.
         weight: a weight whose module has a bias.
         change: shape (outputs,), output units.
-        journal: notes the values of before.
+        journal: notes the previous values.
     """
     bias = weight.module._parameters["bias"]
-    assert bias is not None  # the caller has looked
+    assert bias is not None  # the caller has checked
     journal.note_parameter(weight.module, "bias")
     before.setdefault(weight, dense_values(weight.module, "bias", bias))
     with torch.no_grad():
@@ -50,7 +50,7 @@ def write_bias(weight: BoundTarget, values: Tensor) -> None:
 
 
 def gather_biases(before: Mapping[BoundTarget, Tensor]) -> Parts:
-    """Return corrected biases and their values of before, to be saved.
+    """Return corrected biases and their previous values, to be saved.
 
     Args:
         before: weight -> the bias beside it before it was corrected.
@@ -96,7 +96,7 @@ def restore_bias(
         before: weight -> the bias beside it before it was corrected; gets this one.
         bound: a quantization target.
         saved: a checked state.
-        journal: notes the values of before.
+        journal: notes the previous values.
     """
     bias, old_bias = (saved.one(kind, bound.plan.name) for kind in _KINDS)
     if bias is not None and old_bias is not None:

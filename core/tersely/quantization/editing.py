@@ -1,4 +1,4 @@
-"""Scales and zero points that the user puts in: checked against the targets they are for."""
+"""Scales and zero points that the user sets: checked against the targets they are for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def checked_qparams(
     """Return the user's scales and zero points by target, in the shapes in which they are kept.
 
     Args:
-        given: what the user put in.
+        given: what the user sets.
         runs: the session's quantization stages.
         seen: what calibration saw of inputs and outputs, of which shapes may be known.
 

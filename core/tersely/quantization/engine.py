@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -16,7 +16,7 @@ from tersely.calibration.watching import module_observers
 from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, Held, place_of
+from tersely.engine.cutting import Cut, FixedShapes, place_of
 from tersely.engine.journal import Journal
 from tersely.engine.observers import Observers
 from tersely.engine.protocol import Engine
@@ -59,7 +59,12 @@ from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
 from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
 from tersely.quantization.run import QuantizationRun, start_runs
 from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
-from tersely.quantization.scale_buffers import device_of, make_room, restore_scales
+from tersely.quantization.scale_buffers import (
+    device_of,
+    has_known_shape,
+    make_room,
+    restore_scales,
+)
 from tersely.quantization.seen import restored_seen, unseen
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
@@ -72,11 +77,10 @@ class Quantization(Engine[QuantizationRun]):
     Attributes:
         seen: what calibration saw of inputs and outputs.
         biases: weight -> the bias beside it before it was corrected.
-        producers: weight with factors -> what can take them once all is finished, or why nothing
-            can.
-        is_outdated: whether masks came in force after calibration.
+        producers: weight with factors -> what can take them on finalizing, or why nothing can.
+        is_outdated: whether masks came into force after calibration.
         has_room: whether modules have the buffers of scales to come.
-        has_told: whether a warning has told of values that are not finite.
+        has_told: whether a warning has named values that are not finite.
     """
 
     method = "quantization"
@@ -94,9 +98,9 @@ class Quantization(Engine[QuantizationRun]):
     def with_padding(
         self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
     ) -> dict[nn.Module, Instruments]:
-        """Return instruments with which ranges that follow training hear of each call's padding.
+        """Return instruments that tell ranges which follow training of each call's padding.
 
-        The model tells it by the argument ``attention_mask`` of its own forward, if it takes one.
+        The padding is the argument ``attention_mask`` of the model's own forward, if it takes one.
 
         Args:
             wanted: what each module does otherwise.
@@ -120,6 +124,14 @@ class Quantization(Engine[QuantizationRun]):
             self.has_room = True
         self._install(self.begun_at(steps), steps)
 
+    def gaining(self) -> Iterator[nn.Module]:
+        """Yield modules whose inputs are scaled, or whose scales are learned or not counted yet."""
+        for run in self.runs:
+            is_all = run.is_learning or run.is_equalizing
+            for bound in run.all_bound_targets if is_all else run.activations:
+                if is_all or not has_known_shape(run, bound):
+                    yield from (module for module, _ in bound.owners)
+
     def _install(self, runs: Sequence[QuantizationRun], steps: int) -> None:
         for run in runs:
             begin_folds(self.context.binding, run.stage)
@@ -136,7 +148,7 @@ class Quantization(Engine[QuantizationRun]):
         return [module for bound in self.bound_targets for module, _ in bound.owners]
 
     def outdate(self) -> None:
-        """Take note that masks came in force after calibration."""
+        """Note that masks came into force after calibration."""
         self.is_outdated = True
 
     @property
@@ -174,7 +186,7 @@ class Quantization(Engine[QuantizationRun]):
             else:
                 quantize(run, run.bound_targets)
             quantize(run, [one for one in run.parameters if one not in matrices])
-            # Other weights, or divided inputs: the ranges of before are not those of now.
+            # Other weights, or divided inputs: the ranges that were observed no longer hold.
             is_changed = is_changed or run.is_looking_again
         if is_changed and is_seen:
             self._see_again(runs)
@@ -256,7 +268,7 @@ class Quantization(Engine[QuantizationRun]):
             run.make_optimizer()
 
     def need_to_step(self) -> None:
-        """Refuse to step before scales are there, unless training makes them."""
+        """Refuse to step before there are scales, unless training makes them."""
         if not self.is_compressed:
             need_scales_to_step(self.begun, self.seen)
 
@@ -271,7 +283,7 @@ class Quantization(Engine[QuantizationRun]):
         if strange and not self.has_told:
             self.has_told = True
             warn_of_strange(strange)
-        # First what can fail: nothing is moved then that a second try would move again.
+        # First what can fail, so that a second try moves nothing twice.
         beginning = self.beginning(steps)
         if beginning:
             has_batches = self.context.batches is not None
@@ -320,7 +332,7 @@ class Quantization(Engine[QuantizationRun]):
         return described(*self.foldings())
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
-        """Note everything of ours in the modules that are quantized or folded."""
+        """Note everything that tersely added to modules that are quantized or folded."""
         super().note(journal, is_step=is_step)
         journal.note_attributes(self, "seen", "biases", "producers", "is_outdated")
         for module in dict.fromkeys([*self._modules(), *self._folded()]):
@@ -360,7 +372,7 @@ class Quantization(Engine[QuantizationRun]):
         }
         return Saved(parts, data)
 
-    def held(self, saved: Saved) -> Held:
+    def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of inputs and outputs that have more than one scale."""
         return {
             place_of(bound): f"{bound.plan.name} has a scale for each of its channels"
@@ -372,7 +384,7 @@ class Quantization(Engine[QuantizationRun]):
         }
 
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
-        """Cut scales, factors of inputs, and the biases of before they were corrected."""
+        """Cut scales, factors of inputs, and the biases from before they were corrected."""
         factors = cut_factors(self.bound_targets, saved, cuts)
         found = super().cut(without_factors(saved, factors), cuts)
         put_factors(found, factors)

@@ -77,7 +77,7 @@ def foldings_of(
 
 def _factors(bound: BoundTarget) -> Tensor:
     factors = read_buffer(bound, "input_scale")
-    assert factors is not None  # the caller has looked
+    assert factors is not None  # the caller has checked
     return factors
 
 

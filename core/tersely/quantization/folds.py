@@ -22,7 +22,7 @@ def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
     """Yield every layer that something is folded into, with what it is and by which stage.
 
     Args:
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
 
     Raises:
         AttachError: a batch norm keeps no running statistics.
@@ -36,7 +36,10 @@ def folds_of(binding: Binding) -> Iterator[tuple[Stage, nn.Module, Fold]]:
             if norm is not None and norm.running_var is None:
                 raise AttachError(
                     f"{names[1]!r} keeps no running statistics, so it cannot be folded into "
-                    f"{names[0]!r}; leave it out of fuse_names"
+                    f"{names[0]!r}; leave it out of fuse_names",
+                    target=names[1],
+                    path=stage.path,
+                    algorithm=stage.algorithm,
                 )
             yield stage, layer, Fold(norm, activation)
 
@@ -48,7 +51,7 @@ def with_folds(
 
     Args:
         wanted: what each module does without folding.
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
     """
     found = dict(wanted)
     for stage, layer, fold in folds_of(binding):
@@ -67,7 +70,7 @@ def begin_folds(binding: Binding, stage: Stage) -> None:
     """Fold what a stage folds that begins after the session was attached.
 
     Args:
-        binding: a plan laid over a model.
+        binding: a plan bound to a model.
         stage: the stage.
     """
     if not stage.begin:

@@ -15,13 +15,13 @@ _SHOWN = 10
 
 
 def end_followed_step(runs: Sequence[QuantizationRun]) -> list[str]:
-    """Let ranges move on from what one optimizer step has shown.
+    """Move ranges by what one optimizer step has shown.
 
     Args:
         runs: the stages that have begun.
 
     Returns:
-        Names of the targets that values reached which are not finite.
+        Names of the targets that saw values which are not finite.
 
     Raises:
         CalibrationError: a range cannot be used.

@@ -1,4 +1,4 @@
-"""Scales and zero points that the user gave: put in force, and learned from where that is asked."""
+"""Scales and zero points that the user gave: put in force, and learned where that is asked for."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def note_given(
 def write_all_given(
     run: QuantizationRun, given: Mapping[BoundTarget, QParams | None], *, has_begun: bool
 ) -> None:
-    """Put in force what the user gave of one stage, and let it be learned where that is asked.
+    """Put in force what the user gave of one stage, and let it be learned where that is asked for.
 
     Args:
         run: the stage.
@@ -66,7 +66,7 @@ def write_all_given(
 
 
 def write_given(run: QuantizationRun, bound: BoundTarget, qparams: QParams) -> None:
-    """Put scale and zero point in force that the user gave, in place where there are some.
+    """Put scale and zero point in force that the user gave, in place where the target has scales.
 
     Args:
         run: the stage.
@@ -106,7 +106,7 @@ def learn_given(run: QuantizationRun, bound: BoundTarget) -> None:
         SessionError: what the algorithm learns does not stand for scales and zero points.
     """
     learner, qparams = run.algorithm, run.quantize_step(bound).qparams(bound.module)
-    assert isinstance(learner, LearnsScales)  # the caller has asked
+    assert isinstance(learner, LearnsScales)  # the caller has checked
     assert qparams is not None  # it was given
     learned = run.learned(bound)
     if not learned:

@@ -12,6 +12,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.instrument.names import UNSCALE
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
+from tersely.quantization.answers import check_integers
 from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import read_buffer
@@ -62,7 +63,10 @@ def integers_of(run: QuantizationRun, bound: BoundTarget, qparams: QParams) -> I
     with torch.no_grad():
         if simulating is not None:
             target = target_of(bound, run.grid(bound))
-            integers, qparams = simulating.integers(value, qparams, target)
+            simulated = simulating.simulate(value, qparams, target)
+            integers, qparams = check_integers(
+                *simulating.integers(value, qparams, target), simulated, target
+            )
         else:
             integers = quantize(value, qparams)
     steps = chain_of(bound.module, bound.plan.target)

@@ -94,7 +94,7 @@ def place_leaves(
         The leaves.
     """
     learner = run.algorithm
-    assert isinstance(learner, LearnsScales)  # the caller has asked
+    assert isinstance(learner, LearnsScales)  # the caller has checked
     plain = run.quantize_step(bound)
     device = bound.module._buffers[state_buffer(bound.plan.target, "scale")]
     assert device is not None  # a learned target has started from a scale
@@ -113,11 +113,11 @@ def place_leaves(
 
 
 def renew_optimizer(run: QuantizationRun, saved: Saved) -> None:
-    """Let a new optimizer move what a stage learns, and remember what one before it did.
+    """Make a new optimizer for what a stage learns, with the state of the one before.
 
     Args:
         run: a stage; it has no optimizer where it has learned nothing yet.
-        saved: a state with what the optimizer before remembered.
+        saved: a state with that of the optimizer before.
     """
     learned = run.all_learned()
     run.optimizer = None

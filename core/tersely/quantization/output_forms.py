@@ -33,7 +33,7 @@ class OutputForm:
             factors: shape (outputs,).
         """
         weight, bias = module._parameters["weight"], module._parameters.get("bias")
-        assert weight is not None  # `forms_of` has looked
+        assert weight is not None  # `forms_of` has checked
         with torch.no_grad():
             factors = factors.to(weight.device, torch.float64)
             along = along_dim(factors, self.dim, weight.ndim)
@@ -45,7 +45,7 @@ class OutputForm:
                 bias.copy_(bias.double() * factors)
 
     def make_exact(self, module: nn.Module) -> bool:
-        """Round a weight so that its output can be doubled exactly, where that takes it.
+        """Round a weight so that its output can be doubled exactly, where that is needed.
 
         Args:
             module: the module.
@@ -76,7 +76,7 @@ def along_dim(values: Tensor, dim: int, rank: int) -> Tensor:
 def forms_of(module: nn.Module, channels: int) -> tuple[OutputForm, ...]:
     """Return the ways in which the output channels of a module may be multiplied.
 
-    Whether one of them does what it should, only a trial tells.
+    Only a trial shows whether one of them does what it should.
 
     Args:
         module: a module of the model.

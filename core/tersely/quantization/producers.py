@@ -25,7 +25,7 @@ _NEAREST = 3
 """How many modules before a weight are tried, of those with as many outputs as it has inputs."""
 
 _FEW = 8
-"""Up to how many candidates alike are tried one by one, although the first of them failed."""
+"""Up to how many candidates of one kind are tried one by one after the first one failed."""
 
 
 @attrs.frozen(eq=False)
@@ -68,7 +68,7 @@ class _Search:
         """Go on to the next candidate.
 
         Args:
-            reason: why the first one is none.
+            reason: why the first one does not fit.
         """
         self.candidates.pop(0)
         if self.reason in (NOTHING_MAKES_IT, NOT_ALONE):
@@ -141,7 +141,7 @@ def rebuilt_producers(
     Args:
         saved: what `describe_producers` returned.
         bound_targets: all quantization targets.
-        binding: the plan laid over the model.
+        binding: the plan, bound to the model.
 
     Raises:
         SessionFileError: the model has no such module.
@@ -154,7 +154,8 @@ def rebuilt_producers(
         if bound is None:
             raise SessionFileError(
                 f"the saved session has factors of {name!r}, which is no target of this session; "
-                f"load it with the recipe and the model that it was saved with"
+                f"load it with the recipe and the model that it was saved with",
+                target=name,
             )
         if isinstance(one, str):
             found[bound] = one
@@ -162,7 +163,8 @@ def rebuilt_producers(
         if one["module"] not in universe.index:
             raise SessionFileError(
                 f"the saved session folds factors of {name!r} into {one['module']!r}, which the "
-                f"model has not; load it with the model that it was saved with"
+                f"model has not; load it with the model that it was saved with",
+                target=name,
             )
         module = universe.modules[universe.index[one["module"]]]
         form = OutputForm(int(one["dim"]), is_offset=bool(one["is_offset"]))
@@ -209,7 +211,7 @@ def _tried(
 
 @attrs.define(eq=False)
 class _Failures:
-    """Parts candidates that pass from those that fail; mutable, because it keeps the last reason.
+    """Separates candidates that pass from those that fail; mutable, to keep the last reason.
 
     Attributes:
         problem: says why some candidates fail, all together, or None.
@@ -223,7 +225,7 @@ class _Failures:
         """Return the candidates that pass.
 
         Args:
-            candidates: alike; where there are many, the first one speaks for all of them.
+            candidates: of one kind; where there are many, only the first one is tried.
         """
         reason = self.problem(candidates)
         if reason is None:

@@ -92,7 +92,8 @@ class Seen:
                 raise CalibrationError(
                     f"{self.bound.plan.name} is cut into blocks of shape {list(tensor.shape)} "
                     f"after {list(before.shape)}; calibrate with one shape, or write granularity: "
-                    f"default or per_channel"
+                    f"default or per_channel",
+                    **self.bound.plan.place,
                 )
 
 
@@ -191,7 +192,7 @@ def rebuilt_seen(fresh: Seen, statistics: Mapping[str, Tensor], about: Mapping[s
 
 
 def values_of(bound: BoundTarget) -> Tensor:
-    """Return a parameter as it will be deployed but for rounding: masked, folded and scaled.
+    """Return a parameter as it will be deployed, except for rounding: masked, folded and scaled.
 
     Args:
         bound: a parameter or buffer target.

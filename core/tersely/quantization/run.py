@@ -1,4 +1,4 @@
-"""What runs in a session: each quantization stage's algorithm with everything it has gathered."""
+"""Quantization stages in a session: each algorithm, and everything that it has gathered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class QuantizationRun(Run[Quantizer]):
 
     Attributes:
         groups: weights that share factors since they read one and the same input.
-        given: targets whose scales the user put in, which `compress` keeps.
+        given: targets whose scales the user set, which `compress` keeps.
         frozen: those of them that training does not move either.
         padding: what notes the padding of each call while ranges follow training, or None.
     """
@@ -52,7 +52,7 @@ class QuantizationRun(Run[Quantizer]):
 
     @cached_property
     def derived(self) -> tuple[BoundTarget, ...]:
-        """Biases in the terms of their accumulator, whose scale follows from two others."""
+        """Biases in units of their accumulator, whose scale follows from two others."""
         return tuple(one for one in self.all_bound_targets if one.plan.quantization.is_accumulated)
 
     @cached_property
@@ -82,7 +82,7 @@ class QuantizationRun(Run[Quantizer]):
 
     @property
     def is_optional_calibration(self) -> bool:
-        """Whether training gives ranges, where calibration has never shown a batch."""
+        """Whether training provides ranges if calibration never ran."""
         return self.follows_training() is not None and not self.is_observing_modules
 
     @property
@@ -126,7 +126,7 @@ class QuantizationRun(Run[Quantizer]):
         """Return the algorithm when it computes quantized values itself, else None."""
         return self._simulating
 
-    # Abilities are asked for once per stage, because asking costs more than what is told by it.
+    # Abilities are looked up once per stage, because the lookup is slow.
     @cached_property
     def _training_follower(self) -> FollowsTraining | None:
         found = self.algorithm
@@ -204,7 +204,7 @@ class QuantizationRun(Run[Quantizer]):
 
 
 def is_matrix(bound: BoundTarget) -> bool:
-    """Tell whether a parameter multiplies inputs, as biases and norms do not."""
+    """Tell whether a parameter multiplies inputs, unlike biases and norms."""
     return len(bound.plan.shape or ()) - bound.plan.has_experts > 1
 
 
@@ -212,7 +212,7 @@ def start_runs(binding: Binding) -> tuple[QuantizationRun, ...]:
     """Make the algorithms of a plan's quantization stages.
 
     Args:
-        binding: the plan laid over a model.
+        binding: the plan, bound to a model.
 
     Raises:
         BrokenPluginError: a plugin cannot be imported.

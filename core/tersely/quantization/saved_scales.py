@@ -61,7 +61,7 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
         parts: what was saved of it, by part.
 
     Raises:
-        SessionFileError: a shape, dtype or value is none that a session has.
+        SessionFileError: a shape, dtype or value cannot come from a session.
     """
     scale = parts.get("scale")
     for part, tensor in parts.items():
@@ -129,5 +129,6 @@ def _need(bound: BoundTarget, part: str, tensor: Tensor, *, is_fine: bool, wante
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise SessionFileError(
             f"the saved {part} of {bound.plan.name} is {dtype} of shape {list(tensor.shape)}; "
-            f"expected {wanted}"
+            f"expected {wanted}",
+            target=bound.plan.name,
         )

@@ -65,12 +65,24 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
             room.make(module)
 
 
+def has_known_shape(run: QuantizationRun, bound: BoundTarget) -> bool:
+    """Tell whether it is known before the first batch how many scales a target has.
+
+    Args:
+        run: its stage.
+        bound: the target.
+    """
+    cut = run.quantize_step(bound).cut
+    channels = channels_of(bound) if cut.kind == "channel" else None
+    return cut.kept_shape(bound.plan.shape, channels) is not None
+
+
 _Alike: TypeAlias = tuple[int, str, tuple[int, ...] | None, int | None, torch.dtype, torch.device]
 """Identity of the step, attribute, shape, channels, and the tensor's dtype and device."""
 
 
 def channels_of(bound: BoundTarget) -> int | None:
-    """Return how many channels an input or output has, or None where only a batch tells.
+    """Return how many channels an input or output has, or None where only a batch shows it.
 
     Args:
         bound: the target.

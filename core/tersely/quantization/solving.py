@@ -26,6 +26,7 @@ from tersely.errors import CalibrationError, PlanError, PluginError, SessionErro
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
+from tersely.quantization.answers import check_qparams, check_simulated, check_solved
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
@@ -84,6 +85,8 @@ def quantize_parameters(
             low, high = range_ = observer.range(statistics, target)
             qparams = choose(run, bound, low, high, target)
         write_qparams(bound, qparams, range_=range_)
+        if run.simulating() is not None:
+            check_simulated(simulated_values(bound), tensor, target)
         if isinstance(quantizer, CorrectsBias) and observed and _has_bias(bound):
             with torch.no_grad():
                 found = quantizer.bias_correction(target, simulated_values(bound))
@@ -208,29 +211,7 @@ def choose(
             plugin=bound.plan.algorithm,
             target=bound.plan.name,
         ) from error
-    if not isinstance(found, QParams):
-        raise PluginError(
-            f"{algorithm} returned a {type(found).__name__} for {name}, not QParams",
-            plugin=bound.plan.algorithm,
-            target=bound.plan.name,
-        )
-    if found.scale.numel() != low.numel():
-        raise PluginError(
-            f"{algorithm} returned scales of shape {list(found.scale.shape)} for {name}; expected "
-            f"{list(low.shape)}",
-            plugin=bound.plan.algorithm,
-            target=bound.plan.name,
-        )
-    if not bool((found.scale.isfinite() & (found.scale > 0)).all()):
-        raise PluginError(
-            f"{algorithm} returned a scale for {name} that is not positive",
-            plugin=bound.plan.algorithm,
-            target=bound.plan.name,
-        )
-    shape = found.scale.shape if low.numel() == 1 and found.scale.ndim == 0 else low.shape
-    return found.evolve(
-        scale=found.scale.reshape(shape), zero_point=found.zero_point.reshape(shape)
-    )
+    return check_qparams(found, target, low.shape)
 
 
 def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
@@ -261,25 +242,19 @@ def _solve(
                 solved = quantizer.solve(target)
             else:
                 return None
+    except TerselyError:
+        raise
     except ValueError as error:
-        if isinstance(error, TerselyError):
-            raise
         raise PlanError(f"{bound.plan.origin.path}: {name}: {error}", **bound.plan.place) from error
+    except Exception as error:  # foreign code: whatever it raises belongs in the message
+        raise PluginError(
+            f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
+            plugin=algorithm,
+            target=name,
+        ) from error
     if solved is None:
         return None  # the algorithm leaves the values as they are
-    if solved.tensor.shape != target.plan.shape:
-        raise PluginError(
-            f"{algorithm} returned values of shape {list(solved.tensor.shape)} for {name}; "
-            f"expected {list(target.plan.shape or ())}",
-            plugin=bound.plan.algorithm,
-            target=bound.plan.name,
-        )
-    if not bool(solved.tensor.sum().isfinite()):
-        raise CalibrationError(
-            f"{name}: {algorithm} found values that are not finite; calibrate with more batches",
-            **bound.plan.place,
-        )
-    return solved
+    return check_solved(solved, target)
 
 
 def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:

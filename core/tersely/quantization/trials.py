@@ -1,4 +1,4 @@
-"""Trials: whether a module's output channels can be larger and what reads them smaller.
+"""Trials: whether a module's output channels can grow while what reads them shrinks.
 
 Channels are doubled in a module that may make the input of some weights, and halved again in these
 weights. Powers of two commute with every rounding, so where nothing else reads the channels, every
@@ -175,7 +175,7 @@ def doubling(channels: int) -> Tensor:
 
 
 def print_of(tensor: Tensor) -> Print:
-    """Return what tells a tensor from others that differ in any bit.
+    """Return a fingerprint that tells a tensor from others that differ in any bit.
 
     Args:
         tensor: any shape and dtype.

@@ -29,7 +29,7 @@ class Failure:
 
     Attributes:
         reason: one sentence without the plugin's name.
-        cause: the plugin's own exception, or None when it broke a rule of ours.
+        cause: the plugin's own exception, or None when it broke a rule of the plugin API.
     """
 
     reason: str
@@ -244,7 +244,8 @@ def notify(
             raise
         except BaseException as error:  # foreign code, which may even call sys.exit
             broken = BrokenPluginError(
-                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}"
+                f"{each.plugin_name} is broken: {hook_name}() raised {describe(error)}",
+                plugin=each.plugin_name,
             )
             broken.__cause__ = error
             errors.append(broken)

@@ -63,7 +63,7 @@ def may_have_missed(
         mask knows, counts as one that has some.
     """
     bounds = DependencyBounds(plan)
-    # Targets alike share their setting and are asked the same.
+    # Equal targets share their setting and are asked the same.
     asked: dict[tuple[int, object, int], tuple[float | None, float]] = {}
     groups: dict[Json, list[tuple[TargetPlan, float]]] = {}
     for target in plan.targets:

@@ -1,4 +1,4 @@
-"""Finalizing: what forward computes with is written into the parameters, and what cannot be."""
+"""Finalizing: writes what forward computes with into parameters, and keeps what cannot be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tersely.instrument.modules.classes import (
     instruments_of,
     replace_instruments,
 )
-from tersely.instrument.names import PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
+from tersely.instrument.names import LAYOUT, PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Learned
@@ -158,7 +158,7 @@ def _give_back_size(bound: BoundTarget) -> None:
 
 
 def _settle(bound: BoundTarget) -> None:
-    """Replace what moves in training by what is in force now."""
+    """Replace what training moves by its current value."""
     for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, Learned):
             found = step.meaning(bound.module)
@@ -174,6 +174,7 @@ def _settle(bound: BoundTarget) -> None:
 def _reduce(module: nn.Module) -> None:
     instruments = instruments_of(module)
     needed = _input_factors(instruments)
+    module._buffers.pop(LAYOUT, None)
     for attribute in instruments.parameters:
         start = f"{PREFIX}{attribute}_"
         for name in [name for name in module._buffers if name.startswith(start)]:
@@ -195,7 +196,7 @@ def _input_factors(instruments: Instruments) -> set[str]:
 
 
 def warn_of_staying(staying: Mapping[nn.Module, Sequence[BoundTarget]]) -> None:
-    """Say which modules are not plain after all.
+    """Warn of the modules that stay instrumented.
 
     Args:
         staying: what `keep_activations` returned.

@@ -18,7 +18,7 @@ from tersely.quantization.engine import Quantization
 class Engines:
     """All engines of a session, to loop over.
 
-    By name they are addressed for what only one of them has: masks that the user edits, and the
+    They are addressed by name for what only one of them has: masks that the user edits, and the
     teacher's targets.
 
     Attributes:
@@ -51,7 +51,7 @@ def make_engines(context: Context) -> Engines:
     Raises:
         BrokenPluginError: a plugin cannot be imported.
         PluginError: an algorithm cannot be made with its options.
-        PlanError: a stage asks of its algorithm what it cannot do.
+        PlanError: a stage asks its algorithm for something that it cannot do.
         AttachError: the teacher is the student.
     """
     pruning, quantization = Pruning(context), Quantization(context)

@@ -1,4 +1,4 @@
-"""Finalizing a session: what was in force is baked into the model, and kept to be looked at."""
+"""Finalizing a session: what was in force is baked into the model, and kept for inspection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tersely.session.installing import Installation
 
 @attrs.frozen(eq=False)
 class Finished:
-    """What a finished session shows of what was in force.
+    """What a finished session shows of its former masks and scales.
 
     Attributes:
         staying: modules that stay instrumented, each with the targets it stays for.
@@ -57,7 +57,7 @@ class Finished:
 
 
 def finish(installation: Installation) -> Finished:
-    """Bake what is in force into the model, and take off what need not stay.
+    """Bake what is in force into the model, and remove the instruments that need not stay.
 
     Args:
         installation: a plan on its model, ready to be finished.

@@ -1,4 +1,4 @@
-"""Going on with less: the model of a session is cut, and the same session put on it anew."""
+"""Shrinking inside a session: the model is cut, and the same session installed on it again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install
 from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
+from tersely.shrinking.cutting.attentions import attend_by_heads
 from tersely.shrinking.cutting.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.cutting.recorded import record_of
 from tersely.shrinking.cutting.refusing import (
@@ -33,7 +34,7 @@ States = Mapping[Method, Saved]
 
 @attrs.frozen(eq=False)
 class GoingOn:
-    """A session that goes on with less.
+    """A session that goes on with a smaller model.
 
     Attributes:
         installation: what it goes on with; the same where nothing could be removed.
@@ -60,8 +61,8 @@ def shrink_installed(
         installation: the plan on its model.
         example_inputs: what to run the model with, or None where the user gave nothing.
         optimizer: the user's, or None.
-        round_to: row and column counts of weights that lose some stay multiples.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: row and column counts of weights that lose some stay multiples of it.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
         SessionError: nothing can be removed for a reason that concerns all of the model, or the
@@ -74,16 +75,16 @@ def shrink_installed(
     kept = kept_parameters(masks)
     need_structured_masks(kept)
     states: States = {one.method: one.save() for one in installation.engines}
-    held: dict[tuple[str, str], str] = {}
+    fixed: dict[tuple[str, str], str] = {}
     for engine in installation.engines:
-        held |= engine.held(states[engine.method])
+        fixed |= engine.fixed_shapes(states[engine.method])
     with suspended(installation.attachments, installation.model):
         found, shrunk = cut_model(
             installation.model,
             example_inputs,
             kept,
             round_to=round_to,
-            held=held,
+            fixed=fixed,
             approximate=approximate,
         )
     if not found.cuts:
@@ -101,7 +102,7 @@ def _put_on_small_model(
     *,
     example_inputs: Any,
 ) -> Installation:
-    """Put everything on the cut model anew; an error puts all of it back."""
+    """Install everything on the cut model again; an error undoes all of it."""
     model = before.model
     instruments = snapshot(before.attachments)
     put_back = remember(optimizer)
@@ -115,6 +116,8 @@ def _put_on_small_model(
         if optimizer is not None:
             cut_optimizer(optimizer, model, cuts)
         detach_instruments(before.attachments)
+        for module in found.by_heads:
+            attend_by_heads(module, found.undoing)
         teacher = before.context.teacher
         after = install(plan, model, teacher, example_inputs=example_inputs)
         _restore_small(before, after, small)
@@ -143,3 +146,4 @@ def _restore_small(before: Installation, after: Installation, small: States) -> 
         for engine in after.engines:
             engine.restore(small[engine.method], after.context.steps, journal)
         after.hold()
+    after.count()

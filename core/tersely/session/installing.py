@@ -1,4 +1,4 @@
-"""A plan put on its model: the engines, the instruments, and what they share."""
+"""A plan installed on its model: the engines, the instruments, and what they share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
 from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
 from tersely.instrument.modules.fused import keep_fused_layers_off
+from tersely.instrument.modules.layout import place_layout, renew_layout
 from tersely.instrument.modules.suspending import suspended
 from tersely.planning.plan import Plan
 from tersely.planning.targets.owners import Owners
@@ -30,7 +31,7 @@ from tersely.session.shrinking import counts_of
 
 @attrs.frozen(eq=False)
 class Installation:
-    """A plan put on its model; shrinking makes another one.
+    """A plan installed on its model; shrinking makes another one.
 
     Attributes:
         plan: the plan.
@@ -39,6 +40,7 @@ class Installation:
         engines: the engines.
         attachments: the instrumented modules.
         places: where these are in the model.
+        gaining: the modules of which copies from before and after are not averaged.
     """
 
     plan: Plan
@@ -47,6 +49,7 @@ class Installation:
     engines: Engines
     attachments: Attachments
     places: Places
+    gaining: tuple[nn.Module, ...] = ()
 
     @property
     def norms(self) -> Mapping[nn.Module, nn.Module]:
@@ -68,6 +71,10 @@ class Installation:
         """Mask in place what stages keep masked there."""
         for engine in self.engines:
             engine.hold()
+
+    def count(self) -> None:
+        """Count the entries of modules again, after some may have come or gone."""
+        renew_layout(self.gaining)
 
     def masks(self) -> Iterator[tuple[BoundTarget, Tensor]]:
         """Yield each target that has a mask, with its buffer."""
@@ -104,7 +111,7 @@ class Installation:
         return tuple(one for engine in self.engines for one in engine.growing(steps))
 
     def loss(self) -> Tensor:
-        """Return what the stages at work add to the loss, and forget the forward pass."""
+        """Return what the active stages add to the loss, and forget the forward pass."""
         zero = torch.zeros((), device=first_device(self.model))
         try:
             found = [one for engine in self.engines for one in engine.losses()]
@@ -138,7 +145,7 @@ class Installation:
             self.hold()
 
     def remove(self) -> None:
-        """Take everything off the model, which is dense then, bit for bit."""
+        """Remove everything from the model, which is dense again, bit for bit."""
         for engine in self.engines:
             engine.stop()
             engine.release()
@@ -168,7 +175,7 @@ def install(
     Raises:
         AttachError: a module cannot be instrumented.
         BrokenPluginError: a plugin cannot be imported.
-        PlanError: a stage asks of its algorithm what it cannot do.
+        PlanError: a stage asks its algorithm for something that it cannot do.
     """
     binding = bind(plan, model, owners=owners)
     context = Context(model, binding, teacher, count=counts_of(plan, model, example_inputs))
@@ -183,7 +190,8 @@ def install(
         keep_fused_layers_off(binding.owners.universe.modules, attachments)
         for engine in engines:
             engine.start(0)
+        gaining = place_layout(one for engine in engines for one in engine.gaining())
     except BaseException:
         found.remove()
         raise
-    return found
+    return attrs.evolve(found, gaining=gaining)

@@ -111,7 +111,9 @@ def load_session(
             raise
         reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: it does not fit this model: {reason}", path=directory
+            f"{directory}: it does not fit this model: {reason}",
+            path=directory,
+            target=getattr(error, "target", None),
         ) from error
     try:
         session.restore(stored.tensors, stored.data)
@@ -120,7 +122,7 @@ def load_session(
         undoing.undo()
         index = Path(directory) / INDEX
         if isinstance(error, SessionFileError):
-            raise SessionFileError(f"{index}: {error}", path=index) from error
+            raise SessionFileError(f"{index}: {error}", path=index, target=error.target) from error
         if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
             raise SessionFileError(
                 f"{index} does not hold a state that can be restored: {_named(error)}; {_ADVICE}",
@@ -235,7 +237,8 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
     if not records:
         raise SessionFileError(
             f"{folder} holds a session that was not shrunk; call session.shrink(example_inputs) "
-            f"before session.save(), or load it with tersely.load_session"
+            f"before session.save(), or load it with tersely.load_session",
+            path=folder,
         )
     undoing = cut_again(model, records)
     try:
@@ -267,7 +270,8 @@ def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:
     except (PlanError, ConfigError, PluginError, *_UNUSABLE) as error:
         reason = error if isinstance(error, TerselyError) else _named(error)
         raise SessionFileError(
-            f"{directory}: its plan cannot be used with what is installed now: {reason}"
+            f"{directory}: its plan cannot be used with what is installed now: {reason}",
+            path=directory,
         ) from error
 
 

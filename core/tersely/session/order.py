@@ -1,4 +1,4 @@
-"""The order of calls: what a session must be for a call to make sense, and what to call first."""
+"""The order of calls: the state that a call needs a session to be in, and what to call first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def need_attached(state: State, call: str) -> None:
 
 
 def need_values(state: State, call: str) -> None:
-    """Refuse to show what a detached session no longer has, and a suspended one has put away.
+    """Refuse to show what a detached session no longer has, or a suspended one has put away.
 
     Args:
         state: what the session is.

@@ -19,9 +19,9 @@ def waiting_stages(stages: Iterable[Stage], steps: int) -> list[Stage]:
 
 
 def task_loss_weight(stages: Iterable[Stage], steps: int) -> float:
-    """Return the weight of the user's own loss: what a stage at work states, otherwise 1.
+    """Return the weight of the user's own loss: what an active stage states, otherwise 1.
 
-    Stages that work at the same time do not contradict each other (rule D2.3).
+    Stages that are active at the same time do not contradict each other (rule D2.3).
 
     Args:
         stages: the recipe's stages.
@@ -34,7 +34,7 @@ def task_loss_weight(stages: Iterable[Stage], steps: int) -> float:
 
 
 def need_all_begun(stages: Sequence[Stage], steps: int, call: str) -> None:
-    """Refuse a call that would leave out what is still to come.
+    """Refuse a call that would leave out stages that have not begun.
 
     Args:
         stages: the recipe's stages.
@@ -96,7 +96,7 @@ def need_no_stage_to_end(stages: Iterable[Stage], steps: int, *, state: int) -> 
 
 
 def stages_to_shrink(stages: Sequence[Stage], done: Container[str]) -> list[Stage]:
-    """Return the stages that end with removing what is masked, and have not done so.
+    """Return the stages that end with shrink and have not shrunk yet.
 
     Args:
         stages: the recipe's stages.
@@ -152,7 +152,7 @@ def need_shrunk(stages: Sequence[Stage], steps: int, *, done: Container[str], ca
 
 
 def shrink_options(stages: Sequence[Stage]) -> Shrink:
-    """Return how stages that end together shrink; the document has them agree.
+    """Return how stages that end together shrink; the document makes them agree.
 
     Args:
         stages: stages that end with shrinking.

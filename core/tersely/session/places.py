@@ -27,7 +27,7 @@ class Places:
 
     @cached_property
     def _links(self) -> list[tuple[dict[str, nn.Module | None], str, nn.Module]]:
-        # Made when first asked for: most sessions of a test or a one-shot run never ask.
+        # Made on first use: most sessions of a test or a one-shot run never need it.
         modules = dict(zip(self.universe.names, self.universe.modules, strict=True))
         names: set[str] = set()
         for name, module in modules.items():
@@ -44,7 +44,7 @@ class Places:
     def need_unchanged(self, call: str) -> None:
         """Refuse to go on where an instrumented module is no longer in the model.
 
-        One that was wrapped is still in it, under another name, and works on.
+        One that was wrapped is still in it, under another name, and goes on working.
 
         Args:
             call: the method that was called.

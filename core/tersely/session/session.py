@@ -130,7 +130,7 @@ class Session:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether `compress` was called and the masks of all stages that have begun are there."""
+        """Whether `compress` was called and the masks of all stages that have begun exist."""
         if self._state == "suspended":
             return self._was_compressed
         return all(engine.is_in_force for engine in self._engines)
@@ -222,10 +222,10 @@ class Session:
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
 
-        All of it or, after an error, none.
+        If an error occurs, nothing has changed.
 
         With a schedule this is the state before its first update; `step` goes on from there, and
-        lets stages begin whose period comes later.
+        starts the stages whose period begins later.
 
         Raises:
             SessionError: something must be called first, and the text says what.
@@ -243,6 +243,7 @@ class Session:
                     engine.outdate()
                 is_outdated = engine.compress(journal) or is_outdated
             self._installation.hold()
+        self._installation.count()
         warn_of_misses(self, self._record("compress"))
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -253,7 +254,7 @@ class Session:
         next step.
 
         Args:
-            optimizer: yours. It is not stepped; what it remembers is cut when the model is shrunk.
+            optimizer: yours. It is not stepped; its state is cut when the model is shrunk.
 
         Raises:
             SessionError: `compress` was not called, the session is finished, or a stage has ended
@@ -276,6 +277,7 @@ class Session:
             changed = [engine.step(steps, journal) for engine in self._engines]
             if is_beginning:
                 self._installation.hold()
+        self._installation.count()
         self._context.steps = steps
         if is_beginning:
             release_batches(self._engines.all, self._context)
@@ -331,8 +333,8 @@ class Session:
 
         Returns:
             The tensors themselves, leaves that require a gradient; an algorithm or your optimizer
-            changes them in place. What a stage learns is there from its beginning or from
-            `compress` on, a projection from the first loss that needs it.
+            changes them in place. What a stage learns exists from its beginning or from `compress`
+            on, a projection from the first loss that needs it.
 
         Raises:
             SessionError: the session is finished or suspended.
@@ -395,6 +397,7 @@ class Session:
         with Journal() as journal:
             self._installation.note(journal)
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
+        self._installation.count()
         self._record("set_masks")
 
     def set_qparams(
@@ -419,6 +422,7 @@ class Session:
         with Journal() as journal:
             self._installation.note(journal)
             self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
+        self._installation.count()
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -506,7 +510,7 @@ class Session:
         return self._teacher_cache
 
     def teacher_batch(self, number: int) -> None:
-        """Let the cached targets of one batch stand for the teacher's.
+        """Use the cached targets of one batch in place of the teacher's.
 
         Args:
             number: the batch's number in the epoch, from 0.
@@ -523,7 +527,7 @@ class Session:
         self._engines.distillation.put_targets(self._teacher_cache.targets(number))
 
     def report(self) -> Report:
-        """Return what the session did, as data that prints and writes HTML."""
+        """Return a report of what the session did, which prints and writes HTML."""
         need_values(self._state, "report")
         if self._state == "attached":
             self._installation.places.need_unchanged("report")
@@ -563,7 +567,7 @@ class Session:
         round_to: int | None = None,
         approximate: bool | None = None,
     ) -> Shrunk:
-        """Remove what masks leave without effect, in place; the session goes on with less.
+        """Remove what masks leave without effect, in place, and go on with the small model.
 
         Modules and parameters stay the same objects with smaller data. Masks that exist are frozen
         from now on. Tensors of `parameters()` are replaced, in `optimizer` too.
@@ -571,12 +575,12 @@ class Session:
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
                 mapping of keyword arguments; by default those that the session was attached with.
-            optimizer: the user's; what it remembers of each parameter is cut as well.
+            optimizer: the user's; its state of each parameter is cut as well.
             round_to: how many rows and columns remain of a weight that loses some is a multiple of
                 this, where there are enough; by default what the stages say that end here, else 1.
-            approximate: whether masked channels go that hold a constant which no bias can take over
-                exactly, as at a padded border; ``error`` of the result says what that changes. By
-                default what the stages say that end here.
+            approximate: whether to remove masked channels that hold a constant which no bias can
+                take over exactly, as at a padded border; ``error`` of the result says what that
+                changes. By default what the stages say that end here.
 
         Returns:
             What was removed, what stays and why.
@@ -715,7 +719,7 @@ class Session:
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Give the dense model for a while: nothing masked, quantized, folded or tapped.
+        """Make the model dense for a while: nothing is masked, quantized, folded or tapped.
 
         Parameters hold inside what they hold outside, and what is written into them stays, whatever
         else happens inside. The model is dense for all threads; nothing is exchanged between
@@ -792,6 +796,7 @@ class Session:
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)
             self._installation.hold()
+        self._installation.count()
         self._context.steps = state.steps
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts

@@ -1,4 +1,4 @@
-"""Shrinking a session: the model is cut with its instruments off, then the session built anew."""
+"""Shrinking a session: the model is cut with its instruments off, and the session rebuilt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import resolve_size
 from tersely.contracts.calling import call_arguments
 from tersely.engine.binding import BoundTarget
-from tersely.engine.cutting import Cut, Held
+from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.planning.groups.counted_budgets import is_counted
 from tersely.planning.plan import Plan
@@ -60,7 +60,7 @@ def cut_model(
     kept: Mapping[str, Tensor],
     *,
     round_to: int,
-    held: Held,
+    fixed: FixedShapes,
     approximate: bool,
 ) -> tuple[Shrinking, Shrunk]:
     """Cut a model whose instruments are off.
@@ -69,9 +69,9 @@ def cut_model(
         model: the model.
         example_inputs: as in `call_arguments`.
         kept: parameter -> what its mask keeps.
-        round_to: row and column counts of weights that lose some stay multiples.
-        held: what keeps its shape, and why.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: row and column counts of weights that lose some stay multiples of it.
+        fixed: what keeps its shape, and why.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
         SessionError: the example does not run, or the small model's outputs differ.
@@ -85,7 +85,7 @@ def cut_model(
             f"tuple of arguments or a mapping of keyword arguments that model(...) takes"
         ) from error
     found = shrink_module(
-        model, args, kwargs, kept, round_to=round_to, held=held, approximate=approximate
+        model, args, kwargs, kept, round_to=round_to, fixed=fixed, approximate=approximate
     )
     try:
         after = count(model, args, kwargs)

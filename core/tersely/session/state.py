@@ -95,7 +95,7 @@ def understand(
 
 @contextlib.contextmanager
 def complete_state() -> Iterator[None]:
-    """Turn what Python says of a missing or odd part of a saved state into a SessionFileError.
+    """Turn Python's error about a missing or malformed part of a state into a SessionFileError.
 
     Raises:
         SessionFileError: a part is missing or is not what it should be.

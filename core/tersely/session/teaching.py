@@ -1,4 +1,4 @@
-"""Running the teacher, and writing down what the student learns from."""
+"""Running the teacher, and caching what the student learns from."""
 
 from __future__ import annotations
 

@@ -59,7 +59,10 @@ _HINTS = {
     "reads values there that depend on the input": "group it with what it is added to",
     "at a padded border": "align the norm and the bias before it with the layer",
     "has no bias to take it over": "align the norm and the bias before it with the layer",
-    "insists on its width": "write it as separate projections and scaled_dot_product_attention",
+    "made of torch.nn.MultiheadAttention": (
+        "write it as separate projections and scaled_dot_product_attention"
+    ),
+    "insists on its width": "mask whole heads of it as well",
     "operator grouped_mm": "leave stacked experts out, or ask for a pattern such as 2:4",
     "lose equally many": "ask for the same ratio in each part: internal_metric_block",
     "whole heads": "a granularity of whole heads",

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut, Held
+from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.shrinking.cutting.apply import (
     Undoing,
@@ -18,24 +18,35 @@ from tersely.shrinking.cutting.apply import (
     follow_literals,
     follow_sizes,
 )
+from tersely.shrinking.cutting.attentions import (
+    attend_by_heads,
+    fixed_attention,
+    follow_heads,
+    is_reached,
+    masked_attention,
+)
 from tersely.shrinking.cutting.masked_weights import MaskedWeights
 from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.program import Program, operator_name, read_program
-from tersely.shrinking.graph.solve import Solution, cuts_of, slices_lost, solve
-from tersely.shrinking.operators.attending import packed_attention
+from tersely.shrinking.graph.solve import Solution, cuts_of, solve
 from tersely.shrinking.operators.walk import walk
-from tersely.shrinking.proving.failing import Failure, failure_of_error, failure_of_mismatch
-from tersely.shrinking.proving.predict import literals_of_sizes
-from tersely.shrinking.proving.proof import (
+from tersely.shrinking.proving.failing import (
+    Failure,
+    failure_of_error,
+    failure_of_mismatch,
+    staying_slices,
+)
+from tersely.shrinking.proving.outputs import (
     Inputs,
-    compare,
-    has_memory_for_copy,
     largest_difference,
+    masked_outputs,
     outputs_as_it_is,
     outputs_in_float64,
     random_inputs,
 )
-from tersely.shrinking.report import Absorption, Stay, hint_for
+from tersely.shrinking.proving.predict import literals_of_sizes
+from tersely.shrinking.proving.proof import compare
+from tersely.shrinking.report import Absorption, Stay
 
 _ATTEMPTS = 12
 _FLOAT64_TOLERANCE = 1e-9
@@ -53,6 +64,7 @@ class Shrinking:
         error: largest relative difference of outputs, masked against small.
         in_float64: whether the outputs were compared in double precision.
         undoing: puts the model back.
+        by_heads: the attention modules that compute with as many heads as they have now.
     """
 
     cuts: Mapping[str, Cut]
@@ -61,6 +73,7 @@ class Shrinking:
     error: float
     in_float64: bool
     undoing: Undoing
+    by_heads: tuple[nn.Module, ...] = ()
 
 
 def shrink_module(
@@ -70,7 +83,7 @@ def shrink_module(
     kept: Mapping[str, Tensor],
     *,
     round_to: int = 1,
-    held: Held | None = None,
+    fixed: FixedShapes | None = None,
     approximate: bool = False,
 ) -> Shrinking:
     """Remove in place what masks leave without effect.
@@ -80,9 +93,9 @@ def shrink_module(
         args: positional arguments of an example call.
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
-        round_to: row and column counts of weights that lose some stay multiples.
-        held: what keeps its shape, and why.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: row and column counts of weights that lose some stay multiples of it.
+        fixed: what keeps its shape, and why.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
@@ -91,31 +104,106 @@ def shrink_module(
     tensors = named_tensors(model)
     names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
     canonical = {names[id(tensors[name])]: mask for name, mask in kept.items()}
-    source = MaskedWeights(tensors, canonical)
-    program = _exported(model, args, kwargs)
-    program = attrs.evolve(
-        program,
-        parameters={node: names[id(tensors[name])] for node, name in program.parameters.items()},
+    inputs = ((args, kwargs), random_inputs((args, kwargs), seed=0))
+    task = _Task(
+        model,
+        inputs,
+        MaskedWeights(tensors, canonical),
+        tensors=tensors,
+        names=names,
+        round_to=round_to,
+        approximate=approximate,
     )
-    held = {**packed_attention(model), **(held or {})}
-    inputs = [(args, kwargs), random_inputs((args, kwargs), seed=0)]
+    tried = masked_attention(model, canonical)
+    if tried:
+        task.masked_outputs()  # while torch's own forward computes with all heads
+    reasons: dict[str, str] = {}
+    while True:
+        attending = Undoing()
+        try:
+            for module in tried.values():
+                attend_by_heads(module, attending)
+            found = _shrunk(task, {**fixed_attention(model, reasons), **(fixed or {})})
+        except BaseException:
+            attending.undo()
+            raise
+        whole = {path for path in tried if not is_reached(path, found.cuts)}
+        if not whole:
+            return attrs.evolve(
+                found, undoing=found.undoing.after(attending), by_heads=tuple(tried.values())
+            )
+        found.undoing.undo()
+        attending.undo()
+        if not found.cuts:
+            return found
+        # A module that loses nothing keeps torch's forward, and is no part of what is proven.
+        reasons |= {path: _first_reason(path, found.stays) for path in whole}
+        tried = {path: module for path, module in tried.items() if path not in whole}
+
+
+def _first_reason(path: str, stays: Sequence[Stay]) -> str:
+    own = (stay.reason for stay in stays if is_reached(path, (stay.target,)))
+    return next(own, "no head of it is masked whole")
+
+
+@attrs.frozen(eq=False)
+class _Task:
+    """What is shrunk, and what is asked for.
+
+    Attributes:
+        model: the model.
+        inputs: arguments and keyword arguments of calls whose outputs are compared.
+        source: values of its parameters as masks leave them.
+        tensors: its parameters and buffers, by every name.
+        names: identity of a parameter or buffer -> its first name.
+        round_to: row and column counts of weights that lose some stay multiples.
+        approximate: whether constants go that no bias takes over exactly.
+    """
+
+    model: nn.Module
+    inputs: tuple[Inputs, ...]
+    source: MaskedWeights
+    tensors: Mapping[str, Tensor] = attrs.field(kw_only=True)
+    names: Mapping[int, str] = attrs.field(kw_only=True)
+    round_to: int = attrs.field(kw_only=True)
+    approximate: bool = attrs.field(kw_only=True)
+    _outputs: list[tuple[bool, list[list[Tensor]]]] = attrs.field(factory=list, init=False)
+
+    def masked_outputs(self) -> tuple[bool, list[list[Tensor]]]:
+        """Return whether outputs are compared in double precision, and the masked model's."""
+        if not self._outputs:
+            self._outputs.append(masked_outputs(self.model, self.source.masked(), self.inputs))
+        return self._outputs[0]
+
+    def program(self) -> Program:
+        """Return the operators of the model as it is now."""
+        return self.named(_exported(self.model, *self.inputs[0]))
+
+    def named(self, program: Program) -> Program:
+        """Return a program that knows each parameter by its first name."""
+        parameters = {
+            node: self.names[id(self.tensors[name])] for node, name in program.parameters.items()
+        }
+        return attrs.evolve(program, parameters=parameters)
+
+
+def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
+    model, source, tensors = task.model, task.source, task.tensors
+    program = task.program()
     pinned: dict[int, str] = {}
     skipped: set[str] = set()
-    before: list[list[Tensor]] = []
-    in_float64 = False
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source, held=held, is_approximate=approximate)
+        trace = walk(program, source, fixed=fixed, is_approximate=task.approximate)
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")
-        solution = solve(trace, round_to=round_to, pinned=pinned)
+        solution = solve(trace, round_to=task.round_to, pinned=pinned)
         cuts = cuts_of(solution)
         stays = staying_slices(trace, solution)
         undoing = Undoing()
         if not cuts:
-            return Shrinking({}, stays, (), 0.0, in_float64, undoing)
-        if not before:
-            in_float64, before = _masked_outputs(model, source.masked(), inputs)
+            return Shrinking({}, stays, (), 0.0, False, undoing)
+        in_float64, before = task.masked_outputs()
         took = _absorptions(program, source, trace, solution)
         try:
             totals = absorb(tensors, trace.absorbed, solution, undoing)
@@ -123,13 +211,14 @@ def shrink_module(
             literals = list(literals_of_sizes(trace, solution))
             written = follow_literals(model, literals, undoing, skipped=skipped)
             follow_sizes(model, cuts, undoing)
-            failed = _proved(model, args, kwargs, program, trace, solution, names, tensors)
+            follow_heads(model, undoing)
+            failed = _proved(task, program, trace, solution)
             if failed is None:
                 run = outputs_in_float64 if in_float64 else outputs_as_it_is
-                after = run(model, source.small(cuts, totals), inputs)
+                after = run(model, source.small(cuts, totals), task.inputs)
                 error = largest_difference(before, after)
                 tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
-                if error <= tolerance or approximate:
+                if error <= tolerance or task.approximate:
                     return Shrinking(cuts, stays, took, error, in_float64, undoing)
                 raise SessionError(
                     f"the small model's outputs differ from the masked model's by {error:.3g} "
@@ -150,18 +239,6 @@ def shrink_module(
 
 def _is_around(first: str, second: str) -> bool:
     return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
-
-
-def _masked_outputs(
-    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
-) -> tuple[bool, list[list[Tensor]]]:
-    """Return whether the outputs could be computed in double precision, and the outputs."""
-    if has_memory_for_copy(model):
-        try:
-            return True, outputs_in_float64(model, values, inputs)
-        except (RuntimeError, TypeError):  # an operator without double precision
-            pass
-    return False, outputs_as_it_is(model, values, inputs)
 
 
 def _absorptions(
@@ -209,63 +286,11 @@ def _exported(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         ) from error
 
 
-def _proved(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    program: Program,
-    trace: Trace,
-    solution: Solution,
-    names: Mapping[int, str],
-    tensors: Mapping[str, Tensor],
-) -> Failure | None:
+def _proved(task: _Task, program: Program, trace: Trace, solution: Solution) -> Failure | None:
     """Return why the small model fails, or None when it is proven."""
     try:
-        small = read_program(model, args, kwargs)
+        small = read_program(task.model, *task.inputs[0])
     except Exception as error:
-        return failure_of_error(model, error, trace, solution)
-    small = attrs.evolve(
-        small,
-        parameters={node: names[id(tensors[name])] for node, name in small.parameters.items()},
-    )
-    mismatch = compare(trace, solution, program, small)
+        return failure_of_error(task.model, error, trace, solution)
+    mismatch = compare(trace, solution, program, task.named(small))
     return None if mismatch is None else failure_of_mismatch(trace, solution, mismatch)
-
-
-def staying_slices(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
-    """Name the masked slices that stay, with the first reason that is known of each.
-
-    Args:
-        trace: what flows through the masked model.
-        solution: what is removed.
-    """
-    reasons: dict[int, str] = {}
-    for label, reason in sorted(trace.labels.reasons.items()):
-        reasons.setdefault(label, reason)
-    found: list[Stay] = []
-    for name, flow in trace.roots.items():
-        kept = trace.source.kept(name)
-        if kept is None or flow.ndim <= 1:
-            continue
-        for layer in flow.layers:
-            dims = [dim for dim, size in enumerate(layer.shape) if size > 1]
-            if len(dims) != 1 or dims[0] > 1:
-                continue
-            staying = slices_lost(kept, layer) & ~solution.of(layer)
-            counts: dict[str, int] = {}
-            for label in layer[staying].tolist():
-                why = _why(solution, reasons, label)
-                counts[why] = counts.get(why, 0) + 1
-            found += [
-                Stay(name, dims[0], count, why, hint_for(why)) for why, count in counts.items()
-            ]
-    return tuple(found)
-
-
-def _why(solution: Solution, reasons: Mapping[int, str], label: int) -> str:
-    component = int(solution.component[label])
-    if component in solution.why:
-        return solution.why[component]
-    if label in reasons:
-        return reasons[label]
-    return "what it is tied to stays"

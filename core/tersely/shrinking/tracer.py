@@ -55,7 +55,7 @@ class ExportedGraphTracer:
 
 
 class Unread:
-    """Parameters of which nobody looks at a value, and buffers, which may say where to move.
+    """Parameters, whose values nobody reads, and buffers, which may say where elements move.
 
     Args:
         tensors: parameters and buffers by name.

@@ -126,13 +126,15 @@ def save_session(
         write_whole(index, json.dumps(document, indent=1) + "\n")
     except TypeError as error:
         raise SessionFileError(
-            f"{folder}: the session was not saved: {error}; what was there before is untouched"
+            f"{folder}: the session was not saved: {error}; what was there before is untouched",
+            path=folder,
         ) from error
     except OSError as error:
         reason = error.strerror or error
         raise SessionFileError(
             f"{folder}: the session was not saved: {reason}; free some space or choose a folder "
-            "that can be written; what was there before is untouched"
+            "that can be written; what was there before is untouched",
+            path=folder,
         ) from error
     _remove_stale(folder, keep=place.name)
 
@@ -180,15 +182,17 @@ def _read_index(folder: Path) -> dict[str, Json]:
     try:
         document = read_json_file(index, advice=_ADVICE)
     except FileNotFoundError as error:
-        raise SessionFileError(_absence(folder)) from error
+        raise SessionFileError(_absence(folder), path=folder) from error
     except NotADirectoryError as error:
         raise SessionFileError(
-            f"{folder} is a file; expected the folder that session.save() wrote"
+            f"{folder} is a file; expected the folder that session.save() wrote", path=folder
         ) from error
     except OSError as error:
         if isinstance(error, SessionFileError):
             raise
-        raise SessionFileError(f"{index} cannot be read: {error.strerror or error}") from error
+        raise SessionFileError(
+            f"{index} cannot be read: {error.strerror or error}", path=index
+        ) from error
     _check_head(index, document)
     _check_body(index, document)
     return dict(document)
@@ -198,14 +202,16 @@ def _check_head(index: Path, document: Json) -> None:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise SessionFileError(
             f"{index} is not a saved session: it has no format {FORMAT!r}; give the folder that "
-            "session.save() wrote"
+            "session.save() wrote",
+            path=index,
         )
     found = document.get("version")
     if found != VERSION:
         raise SessionFileError(
             f"{index} has session format {found!r}, written by tersely "
             f"{document.get('tersely', 'of an unknown version')}; this tersely "
-            f"{_tersely_version()} reads format {VERSION}; install the version that wrote it"
+            f"{_tersely_version()} reads format {VERSION}; install the version that wrote it",
+            path=index,
         )
 
 
@@ -215,13 +221,15 @@ def _check_body(index: Path, document: dict[str, Json]) -> None:
             found = type(document[name]).__name__ if name in document else "nothing"
             raise SessionFileError(
                 f"{index} is incomplete: {name!r} holds {found}, expected a {kind.__name__}; "
-                "restore it from a copy or save the session again"
+                "restore it from a copy or save the session again",
+                path=index,
             )
     body = {name: document[name] for name in _SECTIONS}
     if document.get("sha256") != body_digest(body):
         raise SessionFileError(
             f"{index} was changed after it was saved: its digest does not fit its content; "
-            "restore it from a copy or save the session again"
+            "restore it from a copy or save the session again",
+            path=index,
         )
     check_shape(document, _SHAPE, place=index, advice=_ADVICE)
 
@@ -231,7 +239,8 @@ def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
     if not place.exists():
         raise SessionFileError(
             f"{place} is missing, but {INDEX} names it; copy the whole folder, or save the session "
-            "again"
+            "again",
+            path=place,
         )
     content = read_sealed(place, state, advice=_ADVICE)
     try:
@@ -239,7 +248,8 @@ def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
     except ValueError as error:
         raise SessionFileError(
             f"{place} is not a safetensors file although its digest fits ({error}); update "
-            "safetensors, or save the session again"
+            "safetensors, or save the session again",
+            path=place,
         ) from error
     for name, shape in state.get("bits", {}).items():
         try:
@@ -248,7 +258,8 @@ def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
             reason = "there is no such tensor" if isinstance(error, KeyError) else error
             raise SessionFileError(
                 f"{folder / INDEX} is damaged: state.bits.{name} does not fit {place}: {reason}; "
-                f"{_ADVICE}"
+                f"{_ADVICE}",
+                path=place,
             ) from error
     return tensors
 

@@ -91,7 +91,8 @@ class TeacherCache:
                 }
         raise SessionFileError(
             f"{self.folder} holds the batches 0 to {self.batches - 1}, not {batch}; cache again "
-            f"with all the batches of an epoch, in the order of the loop"
+            f"with all the batches of an epoch, in the order of the loop",
+            path=self.folder,
         )
 
     def _read(self, name: str) -> dict[str, Tensor]:
@@ -100,7 +101,9 @@ class TeacherCache:
         try:
             return tensors_in(content)
         except ValueError as error:
-            raise SessionFileError(f"{place} is damaged ({error}); {_ADVICE}") from error
+            raise SessionFileError(
+                f"{place} is damaged ({error}); {_ADVICE}", path=place
+            ) from error
 
 
 def write_cache(
@@ -148,7 +151,8 @@ def write_cache(
         _remove_others(folder, shards)
     except OSError as error:
         raise SessionFileError(
-            f"{folder} cannot be written: {error.strerror or error}; give a folder with room"
+            f"{folder} cannot be written: {error.strerror or error}; give a folder with room",
+            path=folder,
         ) from error
 
 
@@ -171,22 +175,29 @@ def read_cache(
     except FileNotFoundError as error:
         raise SessionFileError(
             f"{folder} holds no teacher cache: it has no {INDEX}; write one with "
-            f"session.cache_teacher(batches, path)"
+            f"session.cache_teacher(batches, path)",
+            path=folder,
         ) from error
     except OSError as error:
         if isinstance(error, SessionFileError):
             raise
-        raise SessionFileError(f"{place} cannot be read: {error.strerror or error}") from error
+        raise SessionFileError(
+            f"{place} cannot be read: {error.strerror or error}", path=place
+        ) from error
     if not isinstance(index, dict) or (index.get("format"), index.get("version")) != (
         FORMAT,
         VERSION,
     ):
-        raise SessionFileError(f"{place} is no teacher cache of version {VERSION}; {_ADVICE}")
+        raise SessionFileError(
+            f"{place} is no teacher cache of version {VERSION}; {_ADVICE}", path=place
+        )
     check_shape(index, _SHAPE, place=place, advice=_ADVICE)
     check_digest(index, place=place, advice=_ADVICE)
     for part, digest in fingerprint.items():
         if index.get(part) != digest:
-            raise SessionFileError(f"{folder} was cached with another {part}; {_ADVICE}")
+            raise SessionFileError(
+                f"{folder} was cached with another {part}; {_ADVICE}", path=folder
+            )
     shards = index["shards"]
     end = 0
     for name, found in shards.items():
@@ -194,7 +205,8 @@ def read_cache(
         if first != end or last <= first:
             raise SessionFileError(
                 f"{place} is damaged: shards.{name}.batches is {[first, last]}, expected to begin "
-                f"with {end}; {_ADVICE}"
+                f"with {end}; {_ADVICE}",
+                path=place,
             )
         end = last
         check_length(folder / name, found, advice=_ADVICE)

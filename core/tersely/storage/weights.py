@@ -31,7 +31,7 @@ def save_weights(model: nn.Module, directory: str | os.PathLike[str]) -> None:
         write_tensors(folder / WEIGHTS, _own(model))
     except OSError as error:
         raise SessionFileError(
-            f"{folder}: the model's weights were not saved: {error.strerror or error}"
+            f"{folder}: the model's weights were not saved: {error.strerror or error}", path=folder
         ) from error
 
 
@@ -48,7 +48,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         tensors = read_tensors(path)
     except (OSError, ValueError) as error:
-        raise SessionFileError(f"{path} cannot be read: {error}") from error
+        raise SessionFileError(f"{path} cannot be read: {error}", path=path) from error
     own = _own(model)
     for name, tensor in own.items():
         found = tensors.get(name)
@@ -56,7 +56,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
             shape = "nothing" if found is None else f"the shape {list(found.shape)}"
             raise SessionFileError(
                 f"{path} holds {shape} for {name}, which has {list(tensor.shape)} in this model; "
-                f"build the model that was shrunk"
+                f"build the model that was shrunk",
+                path=path,
+                target=name,
             )
     with torch.no_grad():
         for name, tensor in own.items():

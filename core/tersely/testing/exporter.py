@@ -33,6 +33,10 @@ _SETTINGS: Mapping[str, tuple[list[str], dict[str, Json]]] = {
         ["_input_", "weight"],
         {"target_settings": {"_input_": {"quant_dtype": "uint8", "quant_scheme": "affine"}}},
     ),
+    "int8 weights by output channel, inputs and outputs": (
+        ["_input_", "weight", "_output_"],
+        {"target_settings": {"weight": {"granularity": [1, -1]}}},
+    ),
 }
 """What is tried, as target names of linear layers and further keys of their entry."""
 

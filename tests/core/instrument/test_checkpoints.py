@@ -27,10 +27,12 @@ def test_a_state_dict_keeps_the_users_keys_and_adds_reserved_ones(net, masked):
     ]
     assert sorted(key for key in keys if "_tersely_" in key) == [
         "act._tersely__output__mask",
+        "act._tersely_layout",
         "first._tersely_bias_mask",
         "first._tersely_weight_mask",
         "last._tersely__input__mask",
         "last._tersely_bias_mask",
+        "last._tersely_layout",
         "last._tersely_weight_mask",
     ]
 

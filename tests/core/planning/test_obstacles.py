@@ -34,6 +34,22 @@ def test_a_parameter_that_does_not_exist_is_an_error_with_the_nearest_name(probl
     ]
 
 
+def test_a_problem_of_one_target_carries_the_target_its_entry_and_the_algorithm(make, net):
+    with pytest.raises(tersely.PlanError) as caught:
+        make(net, {"op_names": ["fc1"], "target_names": ["weigth"], **RATIO})
+
+    error = caught.value
+    assert (error.target, error.path) == ("fc1.weigth", "pruning.config_list[0]")
+    assert error.algorithm == "element"
+
+
+def test_a_problem_of_several_targets_carries_their_entry_alone(make, linears):
+    with pytest.raises(tersely.PlanError) as caught:
+        make(linears(3), {"op_types": ["Linear"], "target_names": ["gamma"], **RATIO})
+
+    assert (caught.value.target, caught.value.path) == (None, "pruning.config_list[0]")
+
+
 def test_one_mistake_in_many_modules_is_one_problem(problems, linears):
     entry = {"op_types": ["Linear"], "target_names": ["gamma"], **RATIO}
 

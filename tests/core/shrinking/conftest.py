@@ -52,7 +52,7 @@ def lived_in(model):
     return model.eval()
 
 
-def shrink(model, inputs, kept, *, round_to=1, held=None):
+def shrink(model, inputs, kept, *, round_to=1, fixed=None):
     """Shrink a model, having checked against an independent masked copy in float64."""
     import copy
 
@@ -60,7 +60,7 @@ def shrink(model, inputs, kept, *, round_to=1, held=None):
     masked = copy.deepcopy(model)
     for name, mask in kept.items():
         masked.get_parameter(name).data.mul_(mask)
-    found = shrink_module(model, args, kwargs, kept, round_to=round_to, held=held)
+    found = shrink_module(model, args, kwargs, kept, round_to=round_to, fixed=fixed)
     small = copy.deepcopy(model)
     for name in kept:
         cut = found.cuts.get(name)

@@ -111,7 +111,7 @@ def test_what_is_held_keeps_its_shape(help):
         model,
         IMAGE,
         masked(help, model),
-        held={("middle", "output"): "middle._output_ is compared"},
+        fixed={("middle", "output"): "middle._output_ is compared"},
     )
     assert found.cuts == {}
     assert found.stays[0].reason == "middle._output_ is compared"

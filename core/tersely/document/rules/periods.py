@@ -20,7 +20,7 @@ UNTIL = "until"
 
 @attrs.frozen
 class Period:
-    """A part of a recipe and the time in which its stages are at work.
+    """A part of a recipe and the time in which its stages are active.
 
     Attributes:
         data: the mapping whose stages they are: the recipe itself, or an item of ``stages``.
@@ -82,7 +82,7 @@ def check_periods(data: Json, kind: Kind) -> Iterator[Finding]:
 
 
 def _check_weights(recipe: Mapping[str, Json], root: Path) -> Iterator[Finding]:
-    """Yield stages at work at the same time that weigh the user's own loss differently."""
+    """Yield stages active at the same time that weigh the user's own loss differently."""
     always = _weights(stages_in(recipe, root))
     yield from _contradictions(always)
     items = recipe.get(PERIODS)
@@ -103,7 +103,7 @@ def _contradictions(weights: Sequence[tuple[Place, Json]]) -> Iterator[Finding]:
         if weight != stated:
             yield Finding(
                 (*stage.path, _WEIGHT),
-                f"found {weight}, and {spell_path(first.path)}, at work at the same time, has "
+                f"found {weight}, and {spell_path(first.path)}, active at the same time, has "
                 f"{stated}",
                 "there is one weight of the task's own loss; write it in one of the stages",
             )

@@ -76,7 +76,7 @@ def check_shrinks(data: Json, kind: Kind) -> Iterator[Finding]:
 
 @attrs.frozen
 class _Pruning:
-    """A pruning stage, and the steps between which it is at work."""
+    """A pruning stage, and the steps between which it is active."""
 
     stage: Place
     path: Path

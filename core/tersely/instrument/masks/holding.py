@@ -139,7 +139,7 @@ def kept_by(module: nn.Module) -> dict[str, Tensor]:
 def hold_loaded(module: nn.Module, kept: dict[str, Tensor]) -> None:
     """Mask parameters in place that a checkpoint has just filled.
 
-    What a dense checkpoint brings for masked elements is kept in place of the values of before.
+    What a dense checkpoint brings for masked elements is kept in place of the previous values.
     One whose masked elements are all zero was written by a held model, which says nothing of them.
 
     Args:

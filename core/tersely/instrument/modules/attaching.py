@@ -57,7 +57,8 @@ def attach_instruments(
         detach_instruments(done)
         raise AttachError(
             f"{_shown(name_of(module))} cannot take another class: {type(error).__name__}: "
-            f"{error}; leave it out with exclude_op_names"
+            f"{error}; leave it out with exclude_op_names",
+            target=name_of(module),
         ) from error
     except BaseException:
         detach_instruments(done)
@@ -90,7 +91,7 @@ def _refuse_problems(
             of_class[key] = _class_problem(*key)
         problem = of_class[key] or _problem(module, has_sites=has_sites)
         if problem:
-            raise AttachError(f"{_shown(name_of(module))} {problem}")
+            raise AttachError(f"{_shown(name_of(module))} {problem}", target=name_of(module))
 
 
 def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:

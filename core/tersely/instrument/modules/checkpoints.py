@@ -12,6 +12,7 @@ from tersely.instrument.instruments import Instruments, Transform
 from tersely.instrument.masks.mask_values import is_decided, need_whole_masks_of
 from tersely.instrument.names import (
     INSTRUMENTS,
+    LAYOUT,
     STATE_PARTS,
     known_flag,
     learned_buffer,
@@ -64,28 +65,36 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
     return problems
 
 
-def without_empty_masks(
+def without_empty(
     module: nn.Module, state_dict: Mapping[str, Any], prefix: str
 ) -> Mapping[str, Any]:
-    """Return a checkpoint without the masks that its model did not have yet.
+    """Return a checkpoint without the masks and scales that its model did not have yet.
 
-    Those that the module has stay, as they do with a dense checkpoint.
+    Those that the module has stay, as they do with a dense checkpoint. The count of entries is
+    left out too: it follows from what the module has.
 
     Args:
         module: the instrumented module.
         state_dict: the checkpoint.
         prefix: the module's name in it, with a dot at the end.
     """
-    empty = set()
+    left_out = {prefix + LAYOUT}
     for target, _, _ in _targets(module):
         buffer = mask_buffer(target)
         saved, current = state_dict.get(prefix + buffer), module._buffers.get(buffer)
         has_mask = current is not None and is_decided(current)
         if has_mask and saved is not None and not is_decided(saved):
-            empty.add(prefix + buffer)
-    if not empty:
+            left_out.add(prefix + buffer)
+        if _has_no_scales_yet(state_dict, prefix, target) and are_known(module, target):
+            left_out.update(prefix + state_buffer(target, part) for part in STATE_PARTS)
+    if left_out.isdisjoint(state_dict):
         return state_dict
-    return {key: value for key, value in state_dict.items() if key not in empty}
+    return {key: value for key, value in state_dict.items() if key not in left_out}
+
+
+def _has_no_scales_yet(state_dict: Mapping[str, Any], prefix: str, target: str) -> bool:
+    share = state_dict.get(prefix + state_buffer(target, IN_FORCE))
+    return isinstance(share, Tensor) and not share.is_meta and not bool(share)
 
 
 def _make_room_for_scales(
@@ -93,6 +102,8 @@ def _make_room_for_scales(
 ) -> None:
     buffers = module._buffers
     if prefix + state_buffer(target, "scale") not in state_dict:
+        return
+    if _has_no_scales_yet(state_dict, prefix, target) and are_known(module, target):
         return
     for part in STATE_PARTS:
         name = state_buffer(target, part)
@@ -125,6 +136,8 @@ def settle_scales(module: nn.Module, state_dict: Mapping[str, Any], prefix: str)
     """
     for target, _, steps in _targets(module):
         if prefix + state_buffer(target, "scale") not in state_dict:
+            continue
+        if _has_no_scales_yet(state_dict, prefix, target):
             continue
         module.__dict__.pop(known_flag(target), None)
         settle(module, target)

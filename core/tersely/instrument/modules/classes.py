@@ -21,9 +21,10 @@ from tersely.errors import AttachError
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masks.holding import hold_loaded, kept_by
 from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
-from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty_masks
+from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
+from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.moving import apply_to_learned
-from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, PREFIX, is_moved_flag
+from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, is_moved_flag
 from tersely.instrument.shown.lost_writes import need_no_lost_write
 from tersely.instrument.shown.showing import show
 from tersely.instrument.sites import process_inputs, process_output
@@ -192,7 +193,8 @@ def _reduce(
         if isinstance(reduced, str) or reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]  # exists
             raise AttachError(
                 f"{cls.__name__} defines its own pickling, which tersely cannot extend; copy or "
-                f"save it after session.finalize() or session.detach()"
+                f"save it after session.finalize() or session.detach()",
+                target=self.__dict__.get(NAME),
             )
         arguments = (cls, tuple(sorted(parameters)), has_sites, *reduced[1][1:])
         return (rebuild, arguments, *reduced[2:])
@@ -230,7 +232,7 @@ def _load(made: Any) -> Callable[..., None]:
         kept = kept_by(self)
         error_msgs += make_room(self, state_dict, prefix)
         super(made, self)._load_from_state_dict(
-            without_empty_masks(self, state_dict, prefix),
+            without_empty(self, state_dict, prefix),
             prefix,
             local_metadata,
             strict,
@@ -241,6 +243,7 @@ def _load(made: Any) -> Callable[..., None]:
         if kept:
             hold_loaded(self, kept)
         settle_scales(self, state_dict, prefix)
+        renew_layout((self,))
         # Ranges that were loaded are those of a step's beginning.
         for name in [name for name in self.__dict__ if is_moved_flag(name)]:
             del self.__dict__[name]

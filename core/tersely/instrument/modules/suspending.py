@@ -18,14 +18,14 @@ from tersely.instrument.names import INSTRUMENTS, NAME, PREFIX
 
 @attrs.frozen(eq=False)
 class Snapshot:
-    """Everything of ours in the modules of a session.
+    """Everything that tersely added to the modules of a session.
 
     Attributes:
         classes: module -> the class made on the fly.
         attributes: module -> its reserved attributes.
         buffers: module -> its reserved buffers.
         unsaved: module -> those of them that no checkpoint holds.
-        hooks: module -> the hooks of ours before forward.
+        hooks: module -> tersely's hooks before forward.
     """
 
     classes: Mapping[nn.Module, type[nn.Module]]
@@ -46,7 +46,7 @@ class Snapshot:
 
 
 def snapshot(attachments: Attachments) -> Snapshot:
-    """Remember everything of ours in instrumented modules.
+    """Remember everything that tersely added to instrumented modules.
 
     Args:
         attachments: the instrumented modules.

@@ -33,7 +33,8 @@ def need_float(value: Tensor, name: str) -> None:
     if not value.is_floating_point():
         raise CalibrationError(
             f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-            f"values are quantized; leave this target out with target_names"
+            f"values are quantized; leave this target out with target_names",
+            target=name,
         )
 
 
@@ -184,7 +185,8 @@ class Quantize:
             f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
             f"this call has shape {list(value.shape)}, which needs others; scales hold for the "
             f"lengths they were chosen for: calibrate and compress with this shape, or take one "
-            f"scale for the tensor"
+            f"scale for the tensor",
+            target=full_name(module, self.target),
         )
 
     def apply(self, value: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:

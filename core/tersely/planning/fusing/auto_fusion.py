@@ -26,7 +26,7 @@ from tersely.registry.descriptors import QuantizerInfo
 from tersely.registry.registry import registry
 
 _ANY = QuantizerInfo(name="any", implementation="tersely.contracts.quantizer:Quantizer")
-"""Stands for the algorithm, which the caller has not named yet."""
+"""A placeholder for the algorithm, which the caller has not named yet."""
 
 
 def auto_fuse_names(
@@ -67,8 +67,7 @@ def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]
     draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
     plan_stage(draft, 0, info=_ANY)
     resolved = draft.finish()
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     return resolved, universe
 
 
@@ -140,7 +139,7 @@ def _chain(
 
 
 def _has_no_statistics(module: nn.Module) -> bool:
-    """Whether it normalizes by the batch at hand, which cannot be folded."""
+    """Whether it normalizes by the current batch, which cannot be folded."""
     return "running_var" in module._buffers and module._buffers["running_var"] is None
 
 

@@ -57,7 +57,7 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
 
 
 def _asking(stage: Stage) -> list[Stage | Entry]:
-    """Return what of a stage asks for it: entries first, for the stage takes what they leave."""
+    """Return the parts of a stage that ask for it; entries first, as they choose first."""
     return [one for one in reversed(stage.holders) if one.fuse_names == AUTO]
 
 

@@ -108,7 +108,7 @@ class _Watch(TorchFunctionMode):
         self.received[module] = self.latest.get(id(first))
 
     def leave(self, module: nn.Module, _: object, output: object) -> None:
-        """Note that a module is through, and what it returns."""
+        """Note that a module has returned, and what it returns."""
         self.inside.pop()
         if isinstance(output, Tensor):
             self.outputs.append(_Output(module, output))

@@ -1,4 +1,4 @@
-"""Whether targets that follow others can: their sources, circles and dimensions (rule B7)."""
+"""Checks of targets that follow others: sources, circles and dimensions (rule B7)."""
 
 from __future__ import annotations
 

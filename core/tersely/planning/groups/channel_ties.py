@@ -1,4 +1,4 @@
-"""Which pruning targets share output channels, and what they have to say of it."""
+"""Which pruning targets share output channels, and the keys that tie them."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def trace_channels(
     if not parameters:
         return ()
     head = f"tracer {record.descriptor.name!r} of {record.title} is broken"
+    named = {"plugin": record.descriptor.name, "distribution": record.distribution}
     implementation: Callable[..., Any] = load_implementation(TRACER, record)
     try:
         tracer: DependencyTracer = implementation()
@@ -65,11 +66,12 @@ def trace_channels(
     except TerselyError:
         raise
     except Exception as error:  # foreign code
-        raise BrokenPluginError(f"{head}: trace() raised {describe(error)}") from error
+        raise BrokenPluginError(f"{head}: trace() raised {describe(error)}", **named) from error
     if sorted(placed) != sorted(parameters):
         raise BrokenPluginError(
             f"{head}: trace() has to place each of {', '.join(parameters)} once, but it placed "
-            f"{', '.join(placed) or 'none'}"
+            f"{', '.join(placed) or 'none'}",
+            **named,
         )
     return found
 
@@ -91,7 +93,7 @@ def is_of_channels(target: TargetPlan) -> bool:
 def ties_of(
     found: Sequence[SharedChannels], targets: Mapping[str, TargetPlan], *, taken: set[Json]
 ) -> tuple[dict[str, Tie], str | None]:
-    """Return what each target has to say of the channels that it shares.
+    """Return the keys that each target needs for the channels that it shares.
 
     Args:
         found: what the tracer found.

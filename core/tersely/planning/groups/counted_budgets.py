@@ -13,11 +13,21 @@ from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft
 
 
+def is_budgeted(target: TargetPlan) -> bool:
+    """Tell whether a target has a budget with others, or one that counts what shrinking removes.
+
+    Args:
+        target: a pruning target.
+    """
+    setting = target.pruning
+    return setting.global_group_id is not None or setting.is_counted_small
+
+
 def check_counted(targets: Sequence[TargetPlan], draft: Draft) -> None:
     """Add what contradicts a budget in parameters or operations to the draft's problems.
 
     Args:
-        targets: the pruning targets that are ranked by themselves.
+        targets: the pruning targets that are ranked by themselves and have such a budget.
         draft: the plan they belong to.
     """
     groups: dict[tuple[str, Json], dict[str, TargetPlan]] = {}
@@ -64,7 +74,7 @@ def _problem(target: TargetPlan) -> str | None:
 
 
 def _cuts_slices(target: TargetPlan) -> bool:
-    assert target.blocks is not None  # the caller has asked
+    assert target.blocks is not None  # the caller has checked
     assert target.shape is not None  # as above
     size = resolve_size(target.blocks.size, target.shape)
     return sum(one != length for one, length in zip(size, target.shape, strict=True)) <= 1
@@ -76,9 +86,19 @@ def is_counted(plan: Plan) -> bool:
     Args:
         plan: the plan.
     """
-    return any(
-        target.method == "pruning" and target.pruning.is_counted_small for target in plan.targets
-    )
+    return _counted_target(plan) is not None
+
+
+def _counted_target(plan: Plan) -> TargetPlan | None:
+    # A large model has many targets and few settings.
+    seen: set[int] = set()
+    for target in plan.targets:
+        if id(target.setting) in seen:
+            continue
+        seen.add(id(target.setting))
+        if target.method == "pruning" and target.pruning.is_counted_small:
+            return target
+    return None
 
 
 def need_example_to_count(plan: Plan, example_inputs: Any) -> None:
@@ -91,13 +111,11 @@ def need_example_to_count(plan: Plan, example_inputs: Any) -> None:
     Raises:
         PlanError: there are none.
     """
-    if example_inputs is not None:
-        return
-    for target in plan.targets:
-        if target.method == "pruning" and target.pruning.is_counted_small:
-            raise PlanError(
-                f"{target.origin.path}: budget {target.pruning.budget!r} counts what shrinking "
-                f"removes, for which the model is run, and there are no example inputs; give "
-                f"example_inputs to tersely.attach or tersely.prune, or data.example to a job",
-                target=target.name,
-            )
+    target = None if example_inputs is not None else _counted_target(plan)
+    if target is not None:
+        raise PlanError(
+            f"{target.origin.path}: budget {target.pruning.budget!r} counts what shrinking "
+            f"removes, for which the model is run, and there are no example inputs; give "
+            f"example_inputs to tersely.attach or tersely.prune, or data.example to a job",
+            target=target.name,
+        )

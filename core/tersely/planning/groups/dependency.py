@@ -10,7 +10,6 @@ from torch import nn
 
 from tersely.document.load import parse_config_list
 from tersely.document.recipe import Entry, Recipe, Stage
-from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.groups.channel_ties import (
     is_of_channels,
@@ -35,7 +34,7 @@ _ANY_STRUCTURED = PrunerInfo(
     implementation="tersely.contracts.pruner:Pruner",
     default_granularity="output_channel",
 )
-"""Stands for the algorithm, which the caller has not named yet."""
+"""A placeholder for the algorithm, which the caller has not named yet."""
 
 
 def auto_dependency_groups(
@@ -71,7 +70,7 @@ def auto_dependency_groups(
         UnknownPluginError: no installed plugin provides the tracer.
         BrokenPluginError: the tracer fails.
     """
-    # First of all, so that a missing plugin is told before anything else is wrong.
+    # First, so that a missing plugin is reported before anything else.
     record = tracer_record(tracer)
     entries = parse_config_list("pruning", list(config_list))
     resolved, universe = _plan(model, entries)
@@ -92,6 +91,5 @@ def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]
     plan_stage(draft, 0, info=_ANY_STRUCTURED)
     spell_layers(draft)
     resolved = draft.finish()
-    if draft.problems:
-        raise PlanError(draft.problems)
+    draft.refuse_problems()
     return resolved, universe

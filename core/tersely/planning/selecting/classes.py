@@ -1,4 +1,4 @@
-"""Module classes as users know them, behind the classes that instrumentation and sharding make.
+"""Module classes as users know them, beneath the classes that instrumentation and sharding make.
 
 Nothing here remembers a class: those of a notebook's cells come and go.
 """

@@ -1,4 +1,4 @@
-"""Experts that share their parameters, told by the shape of a module whose type has no template."""
+"""Experts that share parameters, recognized by the shape of a module without a template."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stacked_weights(module: nn.Module) -> dict[str, Tensor]:
         module: any module.
 
     Returns:
-        Name -> parameter of shape (experts, ...); empty for a module that is no such thing.
+        Name -> parameter of shape (experts, ...); empty for any other module.
     """
     found: dict[str, Tensor] = {
         name: tensor
@@ -57,7 +57,7 @@ def _is_transposed(module: nn.Module, weights: dict[str, Tensor]) -> bool:
     stated = getattr(module, "is_transposed", None)
     if isinstance(stated, bool):
         return stated
-    # What the first one puts out, perhaps gated, the last one takes in, and the other way round.
+    # The last one takes in what the first one returns, perhaps gated, and the other way round.
     first, *_, last = (*weights.values(), *weights.values())
     is_plain = first.shape[2] == last.shape[1]
     return not is_plain and first.shape[1] == last.shape[2]

@@ -19,7 +19,7 @@ _FUSED_DIMENSIONS = 3  # experts, out, in
 
 
 def derived_types_hint(draft: Draft, stage: Stage, derived: Mapping[int, str]) -> str | None:
-    """Return what to say of modules whose types are subclasses of a named type (rule S7.1).
+    """Return a hint on modules whose types are subclasses of a named type (rule S7.1).
 
     Args:
         draft: the plan so far.
@@ -51,7 +51,7 @@ def derived_types_hint(draft: Draft, stage: Stage, derived: Mapping[int, str]) -
 
 
 def fused_parameters_hint(draft: Draft, stage: Stage, number: int) -> str | None:
-    """Return what to say of fused experts that ``op_types: [Linear]`` does not reach (rule S7.3).
+    """Return a hint on fused experts that ``op_types: [Linear]`` does not reach (rule S7.3).
 
     Args:
         draft: the plan so far.

@@ -12,6 +12,20 @@ from tersely.planning.selecting.classes import RESERVED, original_class
 from tersely.text import nearest
 
 
+def is_ordinary(tensor: Tensor) -> bool:
+    """Tell whether nothing can be wrong with a parameter; by far most are like that.
+
+    Args:
+        tensor: what a module has under the parameter's name.
+    """
+    return (
+        type(tensor) is nn.Parameter
+        and tensor.is_floating_point()
+        and tensor.is_contiguous()
+        and tensor.numel() > 0
+    )
+
+
 def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
     """Return why a parameter or buffer cannot be compressed, or None when it can.
 
@@ -20,9 +34,8 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         target: its name.
         tensor: the tensor found under that name.
     """
-    is_plain = type(tensor) is nn.Parameter and tensor.is_floating_point()
-    if is_plain and tensor.is_contiguous() and tensor.numel():
-        return None  # by far the most frequent case, and this is asked for every target
+    if is_ordinary(tensor):
+        return None
     if is_lazy(tensor):
         return "it has no shape yet; run one batch through the model first"
     if _is_expanded(tensor):

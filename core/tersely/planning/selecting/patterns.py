@@ -138,7 +138,7 @@ def _matches_apart(pattern: str, names: Sequence[str], *, path: str) -> list[int
     if done.returncode < 0:
         raise _too_long(pattern, path)
     if done.returncode:
-        reason = (done.stderr.splitlines() or ["it ended without a word"])[-1]
+        reason = (done.stderr.splitlines() or ["it ended without output"])[-1]
         raise PlanError(f"{path}: the pattern cannot be matched: {reason}", path=path)
     found: list[int] = json.loads(done.stdout)
     return found

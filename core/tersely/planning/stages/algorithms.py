@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
+
 from tersely import contracts
 from tersely.contracts.abilities import Ability
 from tersely.contracts.ability_names import PRUNER_ABILITIES, QUANTIZER_ABILITIES, needs_of
@@ -84,68 +86,86 @@ def pruner_needs(name: str) -> Needs:
     return needs_of(_inherited(registry().pruners[name], PRUNER_ABILITIES), PRUNER_ABILITIES)
 
 
+@attrs.frozen
+class _Asked:
+    """An algorithm that is being made, as errors call it."""
+
+    head: str
+    plugin: str
+    distribution: str
+
+    def error(self, problem: str) -> PluginError:
+        """Return the error for what is wrong with it."""
+        return PluginError(
+            f"{self.head} {problem}", plugin=self.plugin, distribution=self.distribution
+        )
+
+
 def _make(kind: Kind, record: Registration, options: Mapping[str, Json], *, place: str) -> Any:
     implementation = load_implementation(kind, record)
     info = record.descriptor
     head = f"{kind.name} {info.name!r} of {record.title}"
-    _refuse_halves(implementation, head)
+    asked = _Asked(head, info.name, record.distribution)
+    _refuse_halves(implementation, asked)
     try:
         made = implementation(**options)
     except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
             f"{place}: {info.name} could not be made with options {dict(options)}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}",
+            plugin=info.name,
+            distribution=record.distribution,
         ) from error
     if isinstance(info, (PrunerInfo, QuantizerInfo)):
-        _check(made, info, head)
+        _check(made, info, asked)
     return made
 
 
-def _refuse_halves(implementation: object, head: str) -> None:
+def _refuse_halves(implementation: object, asked: _Asked) -> None:
     missing: frozenset[str] = getattr(implementation, "__abstractmethods__", frozenset())
     for base in inspect.getmro(implementation) if isinstance(implementation, type) else ():
         for name in sorted(missing):
             if issubclass(base, Ability) and name in vars(base):
-                raise PluginError(_half(head, base, f"{name}()"))
+                raise asked.error(_half(base, f"{name}()"))
 
 
-def _half(head: str, ability: type[Ability], member: str) -> str:
+def _half(ability: type[Ability], member: str) -> str:
     return (
-        f"{head} declares {ability.__name__} and has no {member}; write it, or do not declare "
+        f"declares {ability.__name__} and has no {member}; write it, or do not declare "
         f"{ability.__name__}"
     )
 
 
-def _check(made: object, info: PrunerInfo | QuantizerInfo, head: str) -> None:
+def _check(made: object, info: PrunerInfo | QuantizerInfo, asked: _Asked) -> None:
     table = PRUNER_ABILITIES if isinstance(info, PrunerInfo) else QUANTIZER_ABILITIES
     known = {name: getattr(contracts, name) for name in table}
     for name in info.abilities:
-        _adopt(made, known[name], head)
+        _adopt(made, known[name], asked)
     declared = _inherited(type(made), table) | set(info.abilities)
     for name in sorted(declared):
         for member in known[name].__annotations__:
             if not hasattr(made, member):
-                raise PluginError(_half(head, known[name], member))
+                raise asked.error(_half(known[name], member))
     if isinstance(info, PrunerInfo):
         is_ranking = callable(getattr(made, "importance", None))
         if not is_ranking and not isinstance(made, Solves):
-            raise PluginError(
-                f"{head} has no importance(target), which returns the scores of a target; write "
-                f"it, or inherit from tersely.contracts.Solves"
+            raise asked.error(
+                "has no importance(target), which returns the scores of a target; write "
+                "it, or inherit from tersely.contracts.Solves"
             )
-    _check_needs(made, info, needs_of(declared, table), head=head)
+    _check_needs(made, info, needs_of(declared, table), asked=asked)
     for ability in known.values():
         if not isinstance(made, ability):
-            _warn_of_likeness(made, ability, head)
+            _warn_of_likeness(made, ability, asked.head)
 
 
-def _adopt(made: object, ability: type[Ability], head: str) -> None:
+def _adopt(made: object, ability: type[Ability], asked: _Asked) -> None:
     # Listed in the descriptor: from now on the class counts as one that inherits.
     if isinstance(made, ability):
         return
     for member in sorted(ability.__abstractmethods__):
         if not callable(getattr(made, member, None)):
-            raise PluginError(_half(head, ability, f"{member}()"))
+            raise asked.error(_half(ability, f"{member}()"))
     ability.register(type(made))
 
 
@@ -157,7 +177,7 @@ def _inherited(implementation: object, table: Mapping[str, Needs]) -> set[str]:
 
 
 def _check_needs(
-    made: object, info: PrunerInfo | QuantizerInfo, found: Needs, *, head: str
+    made: object, info: PrunerInfo | QuantizerInfo, found: Needs, *, asked: _Asked
 ) -> None:
     if info.needs in (None, found):
         return
@@ -171,8 +191,8 @@ def _check_needs(
             info.needs == "activations" and found == "nothing" and is_of_activations
         )
     if not fits:
-        raise PluginError(
-            f"{head} states needs={info.needs!r}, and the abilities that it declares need "
+        raise asked.error(
+            f"states needs={info.needs!r}, and the abilities that it declares need "
             f"{found!r}; leave needs out of its descriptor, and inherit from the abilities in "
             f"tersely.contracts whose methods it has{_likeness_hint(made, info)}"
         )

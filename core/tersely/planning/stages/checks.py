@@ -11,7 +11,7 @@ from tersely.arithmetic.blocks import count_blocks, resolve_size
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.fusing.fusion import check_fusions
 from tersely.planning.groups.aligning import check_aligns
-from tersely.planning.groups.counted_budgets import check_counted
+from tersely.planning.groups.counted_budgets import check_counted, is_budgeted
 from tersely.planning.groups.grouping import check_groups
 from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft, and_more
@@ -38,7 +38,8 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     distillation = [group for group in alike.values() if group[0].method == "distillation"]
     check_aligns([one for group in pruning if group[0].align is not None for one in group], draft)
     check_groups([one for group in pruning if group[0].pruning.is_grouped for one in group], draft)
-    check_counted([one for group in pruning if group[0].align is None for one in group], draft)
+    ranked = [group for group in pruning if group[0].align is None]
+    check_counted([one for group in ranked if is_budgeted(group[0]) for one in group], draft)
     for group in pruning:
         _check_requests(group, draft)
         _check_ratio(group, draft)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tersely.contracts.kinds import Method
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import OnConflict, Recipe
+from tersely.errors import PlanError
 from tersely.planning.plan import Plan
 from tersely.planning.remarks import Skipped, Unmatched
 from tersely.planning.selecting.selection import Universe
@@ -72,6 +73,29 @@ class Draft:
             self.problems.append(text)
         self._blamed[path, problem] = place, first, count + 1
 
+    def refuse_problems(self) -> None:
+        """Raise what is wrong, with the target and its place where that is one target alone.
+
+        Raises:
+            PlanError: there are problems.
+        """
+        if not self.problems:
+            return
+        if len(self.problems) > 1 or not self._blamed:
+            raise PlanError(self.problems)
+        ((path, _), (_, name, count)), *_ = self._blamed.items()
+        algorithm = next(
+            (
+                one.algorithm or None
+                for one in self.recipe.stages
+                if path.startswith(f"{one.path}.")
+            ),
+            None,
+        )
+        raise PlanError(
+            self.problems, target=name if count == 1 else None, path=path, algorithm=algorithm
+        )
+
     def suggest(self, word: str, candidates: Iterable[str]) -> tuple[str, ...]:
         """Return the candidates that look most like a word, for the first few words asked for.
 
@@ -91,7 +115,7 @@ class Draft:
         return "last" if method == "quantization" else "first"
 
     def winner_over(self, taken: int, stage: int, origin: Origin) -> Origin | None:
-        """Return the entry that keeps a claim from a later one, if that is all to say of it.
+        """Return the entry that keeps a claim from a later one, if nothing else has to be reported.
 
         Args:
             taken: index of the target that has the claim; the first one keeps it.
@@ -219,7 +243,7 @@ def claimed_address(address: Address, signature: Signature) -> Address:
 
 
 def and_more(count: int) -> str:
-    """Return how a message says that further names share what it tells of the first.
+    """Return the words for further names that share a message with the first one.
 
     Args:
         count: how many further names there are.

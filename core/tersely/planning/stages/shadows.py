@@ -24,7 +24,7 @@ class _Run:
 
 
 class Shadows(Sequence[Shadowed]):
-    """A sequence of `Shadowed` that makes each when it is asked for, equal to a tuple of them.
+    """A sequence of `Shadowed` that makes each item on access, equal to a tuple of them.
 
     It grows while a plan is made and is not changed afterwards.
     """

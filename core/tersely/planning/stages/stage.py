@@ -159,7 +159,7 @@ class _StagePlanner:
             shape: tuple[int, ...] | None = None
             kind: TargetKind
             if row.address is None:
-                located = self._locate(shared, module, name, origin)
+                located = shared.ordinary(module) or self._locate(shared, module, name, origin)
                 if located is None:
                     continue
                 kind, tensor = located

@@ -1,4 +1,4 @@
-"""Biases that are quantized in the terms of their accumulator (rule Q1.5)."""
+"""Biases that are quantized in units of their accumulator (rule Q1.5)."""
 
 from __future__ import annotations
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DistillationSetting, PruningSetting
 from tersely.document.recipe import Entry, Stage
-from tersely.planning.selecting.classes import original_class
+from tersely.planning.selecting.classes import RESERVED, original_class
 from tersely.planning.selecting.experts import inferred_setting
-from tersely.planning.selecting.obstacles import type_parameters
+from tersely.planning.selecting.obstacles import is_ordinary, type_parameters
 from tersely.planning.stages.draft import Draft, claimed_address
 from tersely.planning.targets.rows import Row, rows_of
 from tersely.planning.targets.signature import signature_of
@@ -33,7 +34,7 @@ class ClassRow:
         problem: why no module of the class can have it, or None.
         follows: the target of the same module that the type's template aligns it with, or None.
         may_lose: whether an entry before this one may keep such a target from it.
-        shapes: a tensor's size -> the same as a tuple, which targets alike share.
+        shapes: a tensor's size -> the same as a tuple, which equal targets share.
         blocks: shape -> the blocks it is cut into, found once for each shape.
         refused: shape -> why it cannot be cut, for the shapes that cannot.
     """
@@ -47,6 +48,18 @@ class ClassRow:
     shapes: dict[torch.Size, Shape] = attrs.field(factory=dict)
     blocks: dict[Shape | None, Blocks | None] = attrs.field(factory=dict)
     refused: dict[Shape | None, str] = attrs.field(factory=dict)
+
+    def ordinary(self, module: nn.Module) -> tuple[TargetKind, Tensor] | None:
+        """Return what a module has there if it is a parameter without anything special, or None.
+
+        Args:
+            module: a module of the class.
+        """
+        target = self.row.target
+        tensor = module._parameters.get(target)
+        if tensor is None or self.follows is not None or target.startswith(RESERVED):
+            return None
+        return ("parameter", tensor) if is_ordinary(tensor) else None
 
 
 @attrs.frozen(eq=False)

@@ -40,7 +40,7 @@ BUILT_IN: tuple[BuiltIn, ...] = ("element", "row", "output_channel", "tensor")
 
 @attrs.frozen(eq=False)
 class Spelling:
-    """A granularity value, understood.
+    """A parsed granularity value.
 
     Attributes:
         name: the granularity's name in the registry, short or qualified as it was written.
@@ -57,7 +57,7 @@ class Spelling:
 class InForce:
     """The granularity that a value asks for, with ``default`` replaced by what it means.
 
-    What it does is told here and by its descriptor; its spelling tells nothing.
+    Ask it and its descriptor what it does; its spelling does not matter.
 
     Attributes:
         value: as the document or the algorithm's descriptor spells it.
@@ -83,7 +83,7 @@ class InForce:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether each call's tensor is cut anew, samples apart."""
+        """Whether each call's tensor is cut by itself, sample by sample."""
         return self.info is not None and self.info.is_dynamic
 
 
@@ -170,12 +170,16 @@ def divide(
     except Exception as error:  # foreign code may raise anything
         raise BrokenPluginError(
             f"granularity {_shown(value)} failed on {target.name} of shape {list(shape)}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}",
+            plugin=understand(value).name,
+            target=target.name,
         ) from error
     if not isinstance(blocks, Blocks):
         raise BrokenPluginError(
             f"granularity {_shown(value)} returned {type(blocks).__name__} for {target.name} of "
-            f"shape {list(shape)}, expected tersely.Blocks"
+            f"shape {list(shape)}, expected tersely.Blocks",
+            plugin=understand(value).name,
+            target=target.name,
         )
     _check(blocks, shape, value)
     return blocks
@@ -318,7 +322,8 @@ def _implementation(encoded: str, plugins: Registry, revision: int) -> Granulari
         raise
     except Exception as error:  # foreign code may raise anything
         raise BrokenPluginError(
-            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}"
+            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}",
+            plugin=spelling.name,
         ) from error
 
 

@@ -18,7 +18,7 @@ _MAPS = re.compile(r"(?<!BatchNorm1)(?<=[123])d\Z")
 
 
 def check_losses(targets: Sequence[TargetPlan], draft: Draft, model: nn.Module) -> None:
-    """Add distillation targets whose projection or named inputs cannot be to the problems.
+    """Add distillation targets with an impossible projection or named input to the problems.
 
     Args:
         targets: the plan's distillation targets.

@@ -37,7 +37,7 @@ class Templates:
     _found: dict[type[nn.Module], Sequence[ModuleSetting]] = attrs.field(factory=dict, init=False)
 
     def setting_of(self, cls: type[nn.Module]) -> ModuleSetting:
-        """Return where the channels of a class are: its own setting's or its nearest base's word.
+        """Return where the channels of a class are: by its own setting or its nearest base's.
 
         A subclass has no template of its own (rule S4 takes types exactly), but its weight has
         the dimensions of the class it derives from.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,7 +19,7 @@ Shape = Sequence[int]
 
 @attrs.frozen
 class Counts:
-    """What a module has and does by itself, without the modules in it.
+    """What a module holds and computes by itself, without the modules in it.
 
     Attributes:
         parameters: elements of its parameters; a shared one counts where it is met first.
@@ -32,7 +33,7 @@ class Counts:
 
 
 def count(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Counts]:
-    """Return what every module of a model has and does by itself.
+    """Return what every module of a model holds and computes by itself.
 
     Args:
         model: the model.
@@ -88,10 +89,21 @@ _MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attenti
 """What torch's counter passes over: it knows the kernels of accelerators."""
 
 
+@contextlib.contextmanager
+def _without_fused_layers() -> Iterator[None]:
+    """Let encoder layers run the operators that the counter knows, rather than one for all."""
+    is_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_enabled)
+
+
 def _macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
     """Return what each module computes outside of those in it."""
     counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
-    with evaluating(model), torch.no_grad(), counter:
+    with evaluating(model), _without_fused_layers(), torch.no_grad(), counter:
         model(*args, **kwargs)
     root = type(model).__name__
     within = {

@@ -23,7 +23,7 @@ from tersely.shrinking.shrink import named_tensors
 
 @attrs.frozen(eq=False)
 class CountsShrunk:
-    """Counts what masks would remove from a model; it reads the weights as they are by then.
+    """Counts what masks would remove from a model; it reads the weights when it is called.
 
     Attributes:
         program: the operators that the model runs.

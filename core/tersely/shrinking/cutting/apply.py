@@ -35,9 +35,20 @@ class Undoing:
         self._attributes.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
+    def after(self, earlier: Undoing) -> Undoing:
+        """Return what puts back first what is remembered here, then what was changed earlier."""
+        both = Undoing()
+        both._tensors = [*earlier._tensors, *self._tensors]
+        both._attributes = [*earlier._attributes, *self._attributes]
+        return both
+
     def attributes(self) -> list[tuple[Any, str, Any]]:
-        """Return each attribute that was set, with its owner and its value now."""
-        return [(owner, name, getattr(owner, name)) for owner, name, _ in self._attributes]
+        """Return each attribute that was set, with its owner and its value now; no classes."""
+        return [
+            (owner, name, getattr(owner, name))
+            for owner, name, _ in self._attributes
+            if name != "__class__"
+        ]
 
     def undo(self) -> None:
         """Put everything back, last change first."""
@@ -51,7 +62,7 @@ class Undoing:
 
 def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     tensor.grad = None
-    # While a loss of before is alive, autograd remembers the old shape of a parameter; it forgets
+    # While an earlier loss is alive, autograd remembers the old shape of a parameter; it forgets
     # that only when data of another dtype comes.
     other = torch.float32 if data.dtype == torch.float64 else torch.float64
     tensor.data = torch.empty(0, dtype=other, device=data.device)
@@ -104,7 +115,7 @@ def cut_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing:
 
 
 def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) -> None:
-    """Let attributes that state sizes say the new ones, for the layers of torch.nn.
+    """Update attributes that state sizes, for the layers of torch.nn.
 
     Args:
         model: the model, with its tensors cut.
@@ -113,7 +124,7 @@ def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) ->
     """
     owners = {name.rpartition(".")[0] for name in cuts}
     for path, module in model.named_modules(remove_duplicate=False):
-        if path in owners:
+        if path in owners or isinstance(module, nn.MultiheadAttention):
             for name, value in _sizes(module).items():
                 if getattr(module, name, value) != value:
                     undoing.set_attribute(module, name, value)
@@ -139,6 +150,8 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
             found = {"embedding_dim": weight[1]}
         case nn.PReLU():
             found = {"num_parameters": weight[0]}
+        case nn.MultiheadAttention():
+            found = _sizes_of_attention(module, shapes)
         case nn.RNNBase():
             found = {
                 "input_size": shapes["weight_ih_l0"][1],
@@ -147,6 +160,27 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     if _is_conv1d(module):
         found = {"nf": weight[1], "nx": weight[0]}
     return found
+
+
+def _sizes_of_attention(
+    module: nn.MultiheadAttention, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    packed = shapes.get("in_proj_weight")
+    rows, keys, values = (
+        (packed[0] // 3, packed[1], packed[1])
+        if packed
+        else (
+            shapes["q_proj_weight"][0],
+            shapes["k_proj_weight"][1],
+            shapes["v_proj_weight"][1],
+        )
+    )
+    return {
+        "num_heads": rows // module.head_dim,
+        "embed_dim": module.out_proj.weight.shape[0],
+        "kdim": keys,
+        "vdim": values,
+    }
 
 
 def _is_conv1d(module: nn.Module) -> bool:
@@ -161,10 +195,10 @@ def follow_literals(
     *,
     skipped: Collection[str] = (),
 ) -> set[str]:
-    """Let attributes say the sizes that forward reads from them as numbers.
+    """Update attributes from which forward reads sizes as numbers.
 
     An integer of the module that runs the operator, with the value of a literal that has to
-    change, takes the new value; the proof tells whether that was right.
+    change, takes the new value; the proof shows whether that was right.
 
     Args:
         model: the model.
@@ -176,6 +210,7 @@ def follow_literals(
         The modules of which attributes were written.
     """
     written = set()
+    stated = (nn.RNNBase, nn.MultiheadAttention)  # which `follow_sizes` knows
     wanted: dict[tuple[str, int], set[int]] = {}
     for literal in literals:
         if module_of(literal.node) in skipped:
@@ -184,7 +219,7 @@ def follow_literals(
     for (path, old), new in wanted.items():
         module = model.get_submodule(path)
         # A number that also stands for something that stays does not tell which attribute it is.
-        if len(new) > 1 or old in new or isinstance(module, nn.RNNBase) or _is_conv1d(module):
+        if len(new) > 1 or old in new or isinstance(module, stated) or _is_conv1d(module):
             continue
         is_convolution = isinstance(module, nn.modules.conv._ConvNd)
         is_grouped = isinstance(module, nn.GroupNorm)

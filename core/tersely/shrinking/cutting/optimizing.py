@@ -1,4 +1,4 @@
-"""Cutting what an optimizer remembers of each parameter."""
+"""Cutting an optimizer's state of each parameter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cut_optimizer(
         cuts: parameter -> its cut.
 
     Raises:
-        SessionError: it remembers something whose shape does not follow the parameter's.
+        SessionError: it holds a tensor whose shape does not follow the parameter's.
     """
     for name, parameter in model.named_parameters():
         if name in cuts and parameter in optimizer.state:
@@ -86,7 +86,8 @@ def _cut(state: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
             raise SessionError(
                 f"the optimizer's {key!r} of {cut.name} has shape {list(value.shape)}, which does "
                 f"not follow the parameter's {list(cut.before)}; make a new optimizer after "
-                f"shrink() and leave optimizer= out"
+                f"shrink() and leave optimizer= out",
+                target=cut.name,
             )
         found[key] = small
     return found

@@ -12,6 +12,7 @@ from tersely.engine.cutting import Cut
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.shrinking.cutting.apply import Undoing, cut_tensors
+from tersely.shrinking.cutting.attentions import attend_as_cut
 from tersely.shrinking.shrink import named_tensors
 
 
@@ -44,7 +45,7 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
         What puts the model back.
 
     Raises:
-        SessionFileError: the model has neither the shapes of before nor those of now; it is as it
+        SessionFileError: the model has neither the original shapes nor the cut ones; it is as it
             was.
     """
     undoing = Undoing()
@@ -56,6 +57,7 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
             cuts = {str(one["name"]): _cut_of(one) for one in record["tensors"]}
             for name, cut in cuts.items():
                 _need_shape(tensors.get(name), cut)
+            attend_as_cut(model, cuts, undoing)
             cut_tensors(tensors, cuts, undoing)
             for path, name, value in record["attributes"]:
                 known = getattr(model.get_submodule(path), name, None)
@@ -79,7 +81,8 @@ def _need_shape(tensor: Tensor | None, cut: Cut) -> None:
         raise SessionFileError(
             f"the saved session was shrunk from a model in which {cut.name} has the shape "
             f"{list(cut.before)}; this model has {'no such tensor' if found is None else found}; "
-            f"build the model as it was before pruning"
+            f"build the model as it was before pruning",
+            target=cut.name,
         )
 
 

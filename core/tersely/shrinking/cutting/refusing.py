@@ -27,27 +27,35 @@ def need_plain_model(model: nn.Module) -> None:
         place = repr(name) if name else "the model"
         if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl:
             raise SessionError(
-                f"shrink() found that {place} is compiled; shrink first, then torch.compile"
+                f"shrink() found that {place} is compiled; shrink first, then torch.compile",
+                target=name,
             )
         if isinstance(module, (torch.fx.GraphModule, torch.jit.ScriptModule)):
             raise SessionError(
                 f"shrink() found that {place} is exported ({type(module).__name__}), with its "
-                f"sizes written into its graph; shrink the model that it was exported from"
+                f"sizes written into its graph; shrink the model that it was exported from",
+                target=name,
             )
         if isinstance(module, (DataParallel, DistributedDataParallel)):
             raise SessionError(
                 f"shrink() found that {place} is wrapped in {type(module).__name__}; shrink before "
-                f"wrapping, in every process alike"
+                f"wrapping, in every process alike",
+                target=name,
             )
         if type(module).__name__ == "FullyShardedDataParallel":
-            raise SessionError(f"shrink() found that {place} is sharded by FSDP; shrink before")
+            raise SessionError(
+                f"shrink() found that {place} is sharded by FSDP; shrink before", target=name
+            )
     for name, parameter in model.named_parameters():
         if is_sharded(parameter):
             raise SessionError(
-                f"shrink() found that {name} is sharded by FSDP; shrink before fully_shard"
+                f"shrink() found that {name} is sharded by FSDP; shrink before fully_shard",
+                target=name,
             )
         if parameter.is_meta:
-            raise SessionError(f"shrink() found that {name} is on the meta device: load weights")
+            raise SessionError(
+                f"shrink() found that {name} is on the meta device: load weights", target=name
+            )
 
 
 def need_example(example_inputs: Any) -> Any:
@@ -68,7 +76,7 @@ def need_example(example_inputs: Any) -> Any:
 
 
 def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> None:
-    """Refuse while a schedule is on its way: what it asks for counts the model before.
+    """Refuse while a schedule is unfinished: its sparsity counts the original model.
 
     Args:
         growing: indices of the stages whose sparsity still grows.
@@ -80,7 +88,9 @@ def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> No
     if growing:
         raise SessionError(
             f"shrink() found that the sparsity of {stages[growing[0]].path} is still growing; call "
-            f"it once its schedule has ended"
+            f"it once its schedule has ended",
+            path=stages[growing[0]].path,
+            algorithm=stages[growing[0]].algorithm,
         )
 
 

@@ -114,7 +114,7 @@ class Trace:
         source: values of parameters.
         has_values: whether values are looked at; without, only what goes together is found.
         is_training: whether constants are those that batch norms make of them in training.
-        is_approximate: whether constants go that no bias takes over exactly.
+        is_approximate: whether to remove constants that no bias takes over exactly.
     """
 
     def __init__(

@@ -33,11 +33,12 @@ class Solution:
         self.gone = torch.zeros(labels.count, dtype=torch.bool)
         self.masked = _masked(trace, self.component)
         self.gone[self.masked] = True
+        self.gone[self.component[0]] = False  # what is pinned may be masked too
         # A component whose masked labels are reached only through these follows from them.
         count = -1
         while count != (count := int(self.gone.sum())):
             self._follow(labels)
-        self.gone[self.component[0]] = False
+            self.gone[self.component[0]] = False
 
     def _follow(self, labels: Labels) -> None:
         """Let what stands for others start from them."""

@@ -30,7 +30,7 @@ class Ties(Labels):
         self.sources: list[Layer] = []
 
     def pin(self, layer: Layer, reason: str) -> None:
-        """Do nothing: what stays is tied to nothing for that."""
+        """Do nothing: that something stays is no tie."""
 
     def doubt(self, layer: Layer, reason: str) -> None:
         """Note why it is not known what goes with some elements."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
-from tersely.engine.cutting import Held
 from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, shape_of
@@ -26,19 +25,20 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     for flow, inner in ((query, ndim - 1), (key, ndim - 1)):
         layers: list[Layer] = []
         for layer in flow.layers:
-            if (layer.shape[ndim - 2] > 1 and flow is not query) or varying(layer) == (inner,):
+            if varying(layer) == (inner,) or (flow is not query and varying(layer) == (ndim - 2,)):
                 labels.pin(layer, "attention sums over it")
                 continue
-            tied = labels.tie_along(layer, [inner])
+            # Keys of several origins, as one that is appended to all, lose the same heads.
+            tied = labels.tie_along(layer, [inner] if flow is query else [ndim - 2, inner])
             layers.append(labels.whole(tied, [ndim - 2]))
         layers = [_repeated(one, repeats if flow is key else 1) for one in layers]
         heads.append(Flow((*query.shape[:-2], 1, 1), tuple(layers)))
     outs = []
     for layer in value.layers:
-        if layer.shape[ndim - 2] > 1:
+        if varying(layer) == (ndim - 2,):
             labels.pin(layer, "attention sums over it")
             continue
-        outs.append(_repeated(layer, repeats))
+        outs.append(_repeated(labels.tie_along(layer, [ndim - 2]), repeats))
     covered = [x for x in outs if len(varying(x)) > 1]
     over = tuple(labels.whole(x, [ndim - 1]) for x in outs if varying(x) != (ndim - 1,))
     heads.append(Flow((*query.shape[:-2], 1, 1), over))
@@ -96,17 +96,3 @@ def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
     if repeats > 1 and held.shape[-3] > 1:
         held = held.repeat_interleave(repeats, held.ndim - 3)
     return settle(held)
-
-
-def packed_attention(model: nn.Module) -> Held:
-    """Return what keeps its shape since the forward of an attention module computes with it.
-
-    Args:
-        model: the model.
-    """
-    reason = "torch.nn.MultiheadAttention insists on its width"
-    return {
-        (path, "in_proj_weight"): reason
-        for path, module in model.named_modules()
-        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
-    }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.engine.cutting import Held
+from tersely.engine.cutting import FixedShapes
 from tersely.shrinking.graph.flow import Flow, Source, Trace, arguments
 from tersely.shrinking.graph.labels import Labels
 from tersely.shrinking.graph.program import (
@@ -48,7 +48,7 @@ def walk(
     program: Program,
     source: Source,
     *,
-    held: Held | None = None,
+    fixed: FixedShapes | None = None,
     labels: Labels | None = None,
     is_training: bool = False,
     is_approximate: bool = False,
@@ -58,11 +58,11 @@ def walk(
     Args:
         program: the program.
         source: values of its parameters.
-        held: what keeps its shape, and why.
+        fixed: what keeps its shape, and why.
         labels: where to collect what goes together, without looking at values; usual: labels of
             what can be removed.
         is_training: whether constants are those that batch norms make of them in training.
-        is_approximate: whether constants go that no bias takes over exactly.
+        is_approximate: whether to remove constants that no bias takes over exactly.
     """
     trace = Trace(source, labels=labels, is_training=is_training, is_approximate=is_approximate)
     for node in program.nodes:
@@ -74,27 +74,27 @@ def walk(
                     trace.pin(flow, "it is an output of the model")
         else:
             trace.flows[node] = _operator(trace, node)
-    _hold(trace, program, held or {})
+    _pin_fixed(trace, program, fixed or {})
     trace.magnitudes.clear()  # of 1x1 kernels they are as large as the weights
     return trace
 
 
-def _hold(trace: Trace, program: Program, held: Held) -> None:
+def _pin_fixed(trace: Trace, program: Program, fixed: FixedShapes) -> None:
     for name, flow in trace.roots.items():
         module, _, target = name.rpartition(".")
-        if (module, target) in held:
-            trace.pin(flow, held[module, target])
+        if (module, target) in fixed:
+            trace.pin(flow, fixed[module, target])
     for node in program.nodes:
         if node.op != "call_function":
             continue
         for path in modules_around(node):
-            if (path, "input") in held:
+            if (path, "input") in fixed:
                 for one in arguments(node):
                     if path not in modules_around(one):
-                        _pin_activation(trace, one, held[path, "input"])
+                        _pin_activation(trace, one, fixed[path, "input"])
             leaves = any(path not in modules_around(one) for one in node.users)
-            if leaves and (path, "output") in held:
-                _pin_activation(trace, node, held[path, "output"])
+            if leaves and (path, "output") in fixed:
+                _pin_activation(trace, node, fixed[path, "output"])
 
 
 def _pin_activation(trace: Trace, node: Node, reason: str) -> None:

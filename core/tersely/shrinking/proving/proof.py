@@ -1,24 +1,20 @@
-"""The proof: the small model's program compared with what was predicted, and outputs in numbers."""
+"""The proof: the small model's program compared with what was predicted."""
 
 from __future__ import annotations
 
-import copy
 import operator
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_leaves, tree_map
 
 from tersely.shrinking.graph.flow import Flow, Trace, arguments
 from tersely.shrinking.graph.labels import varying
 from tersely.shrinking.graph.program import (
     Program,
-    evaluating,
     given,
     module_of,
     operator_name,
@@ -212,118 +208,3 @@ def _cut(solution: Solution, flow: Flow, tensor: Tensor) -> Tensor:
         if kept is not None:
             tensor = tensor.index_select(dim, kept)
     return tensor
-
-
-Inputs = tuple[Sequence[Any], Mapping[str, Any]]
-
-
-def outputs_in_float64(
-    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
-) -> list[list[Tensor]]:
-    """Run a double precision copy of a model in evaluation mode.
-
-    Args:
-        model: the model, which stays as it is.
-        values: parameters that differ in the copy, taken one after the other.
-        inputs: arguments and keyword arguments of each call.
-
-    Returns:
-        The floating-point tensors that each call returned.
-    """
-    made: dict[int, Any] = {}
-    parameters = list(model.named_parameters(remove_duplicate=False))
-    for name, tensor in [*parameters, *model.named_buffers(remove_duplicate=False)]:
-        if not tensor.is_floating_point() or (id(tensor) in made and name not in values):
-            continue
-        value = (values[name] if name in values else tensor.detach()).to(torch.float64)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        made[id(tensor)] = nn.Parameter(value, requires_grad=False) if is_parameter else value
-    double = copy.deepcopy(model, made)
-    return [_outputs(double, {}, _doubled(one)) for one in inputs]
-
-
-def outputs_as_it_is(
-    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
-) -> list[list[Tensor]]:
-    """Run the model itself in evaluation mode, in its own precision.
-
-    Args:
-        model: the model.
-        values: parameters to use instead.
-        inputs: arguments and keyword arguments of each call.
-    """
-    return [_outputs(model, values, one) for one in inputs]
-
-
-def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
-    args, kwargs = inputs
-    with evaluating(model), torch.no_grad():
-        result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
-    leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    return [leaf for leaf in leaves if leaf.is_floating_point()]
-
-
-def _doubled(inputs: Inputs) -> Inputs:
-    doubled: Inputs = tree_map(
-        lambda x: x.to(torch.float64) if isinstance(x, Tensor) and x.is_floating_point() else x,
-        inputs,
-    )
-    return doubled
-
-
-def random_inputs(inputs: Inputs, *, seed: int) -> Inputs:
-    """Return inputs like the example's with other floating-point values; integers stay.
-
-    Args:
-        inputs: arguments and keyword arguments.
-        seed: of the generator.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def other(x: Any) -> Any:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return x
-        return torch.randn(x.shape, generator=generator).to(x.dtype).to(x.device)
-
-    changed: Inputs = tree_map(other, inputs)
-    return changed
-
-
-def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) -> float:
-    """Return the largest difference between outputs, relative to their size where that is above 1.
-
-    Args:
-        first: outputs of each call.
-        second: outputs of each call of the other model.
-
-    Returns:
-        Infinity when shapes, or places of values that are not finite, differ.
-    """
-    worst = 0.0
-    for ours, theirs in zip(first, second, strict=True):
-        if [x.shape for x in ours] != [x.shape for x in theirs]:
-            return float("inf")
-        for a, b in zip(ours, theirs, strict=True):
-            finite = a.isfinite()
-            if not torch.equal(finite, b.isfinite()):
-                return float("inf")
-            if bool(finite.any()):
-                size = max(1.0, float(a[finite].abs().max()))
-                difference = (a[finite].double() - b[finite].double()).abs().max()
-                worst = max(worst, float(difference) / size)
-    return worst
-
-
-def has_memory_for_copy(model: nn.Module) -> bool:
-    """Tell whether a double precision copy of the model fits into half of the free memory.
-
-    Args:
-        model: the model.
-    """
-    needed = 8 * sum(parameter.numel() for parameter in model.parameters())
-    devices = {p.device for p in model.parameters()}
-    if any(device.type == "cuda" for device in devices):
-        free = min(torch.cuda.mem_get_info(d)[0] for d in devices if d.type == "cuda")
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return needed < free // 2

@@ -42,6 +42,12 @@ _LEAST_COSINE = {
     "maximum": 1,
 }
 
+_EXECUTORCH = {
+    "type": "object",
+    "properties": {"least_cosine": _LEAST_COSINE},
+    "additionalProperties": False,
+}
+
 _TORCHAO = {
     "type": "object",
     "properties": {"least_cosine": _LEAST_COSINE},
@@ -115,6 +121,13 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             suffix=".safetensors",
             options=_SAFETENSORS,
             summary="Packed integers without zeros, described in the file, for any reader.",
+        ),
+        tersely.ExporterInfo(
+            name="executorch",
+            implementation="tersely_export.executorch:Executorch",
+            suffix=".pte",
+            options=_EXECUTORCH,
+            summary="A program for phones and other devices, its layers in XNNPACK.",
         ),
         tersely.ExporterInfo(
             name="torchao",

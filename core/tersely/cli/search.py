@@ -1,0 +1,55 @@
+"""``tersely search``: the cheapest recipe that is good enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tersely.cli.sensitivity import BITS, RATIOS
+from tersely.extras import extra
+
+
+@click.command("search")
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    required=True,
+    metavar="PERCENT",
+    help="How much of the quality may be lost.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "bytes", "macs"]),
+    default="macs",
+    show_default=True,
+    help="What is made small.",
+)
+@click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--ratios", callback=RATIOS, metavar="R,R,...", help="The sparse ratios to try.")
+@click.option("--bits", callback=BITS, metavar="N,N,...", help="The bit widths of weights to try.")
+@click.option("--metric", help="Which number of the evaluation counts, if not the first.")
+@click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss.")
+@click.option("--by-output", is_flag=True, help="Let the output's error count, not the metric.")
+@click.option("--storage", metavar="URL", help="Where trials are kept, shared by processes.")
+@click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
+@click.option("--quiet", is_flag=True, help="Say nothing but the tables at the end.")
+def command(
+    job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Find the cheapest recipe for JOB's model that loses at most so much."""
+    with extra("cli", purpose="the command line"):
+        from rich.console import Console  # slow to import
+
+    # Late: it imports torch.
+    from tersely.searching.search_job import Wanted, search_job
+
+    given = {key: value for key, value in options.items() if value is not None}
+    console = Console(quiet=quiet)
+    result = search_job(job, Wanted(**given), storage=storage, output=output, console=console)
+    click.echo(str(result))
+    if result.recipe is None:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,124 @@
+"""Checks what a pruner returned against what it was asked for, and names it where it differs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.blocks import count_blocks, to_blocks
+from tersely.contracts.pruner import PruningTarget, Solution
+from tersely.errors import CalibrationError, PluginError
+from tersely.masking.budgets import bound_count, count_masked
+from tersely.masking.member import Member
+
+
+def check_scores(scores: object, target: PruningTarget) -> Tensor:
+    """Return what a pruner returned as scores.
+
+    Args:
+        scores: what it returned.
+        target: what it was asked about.
+
+    Raises:
+        PluginError: they are no float tensor.
+    """
+    if not isinstance(scores, Tensor):
+        raise _wrong(target, f"a {type(scores).__name__}", "a tensor of scores")
+    if not scores.is_floating_point():
+        raise _wrong(target, f"scores of dtype {scores.dtype}", "floats")
+    return scores
+
+
+def check_solution(solution: object, target: PruningTarget, member: Member) -> Solution:
+    """Return what a pruner found, of the target's shape, and within the budget.
+
+    Args:
+        solution: what it returned.
+        target: what it was asked about.
+        member: the target's limits as the budget code sees them.
+
+    Raises:
+        PluginError: it is no solution, has other shapes or types, or its mask does not meet the
+            budget, the pattern or the blocks that the config asks for.
+        CalibrationError: the new values are not finite.
+    """
+    if not isinstance(solution, Solution):
+        raise _wrong(target, f"a {type(solution).__name__}", "a tersely.Solution")
+    shape = target.tensor.shape
+    if solution.kept.shape != shape or solution.tensor.shape != shape:
+        raise _wrong(
+            target,
+            f"a mask of shape {list(solution.kept.shape)} and values of shape "
+            f"{list(solution.tensor.shape)}",
+            f"{list(shape)}",
+        )
+    if solution.kept.dtype != torch.bool or not solution.tensor.is_floating_point():
+        raise _wrong(
+            target,
+            f"a mask of dtype {solution.kept.dtype} and values of dtype {solution.tensor.dtype}",
+            "torch.bool and floats",
+        )
+    if not bool(solution.tensor.sum().isfinite()):
+        raise CalibrationError(
+            f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
+            f"with more batches or raise its damping",
+            **target.plan.place,
+        )
+    _check_budget(solution.kept, target, member)
+    return solution
+
+
+def _check_budget(kept: Tensor, target: PruningTarget, member: Member) -> None:
+    blocks = to_blocks(kept, member.blocks.size)
+    if blocks.shape[-1] > 1 and not bool((blocks == blocks[..., :1]).all()):
+        raise _wrong(
+            target,
+            "a mask that cuts through blocks",
+            f"each of {list(member.blocks.size)} elements kept or masked as a whole",
+        )
+    decisions = blocks[..., 0]
+    keep, scope = member.blocks.keep, member.blocks.scope
+    if keep is not None and scope is not None:
+        counts = _counts_in_scopes(decisions, member)
+        if not bool((counts == keep).all()):
+            found = int(counts[counts != keep][0])
+            raise _wrong(
+                target,
+                f"a mask that keeps {found} of some {_scope_size(member)} neighbours",
+                f"{keep} in each",
+            )
+        return
+    masked, total = int((~decisions).sum()), decisions.numel()
+    if member.ratio is not None:
+        due = count_masked(member.ratio, total)
+        due = bound_count(due, total, minimum=member.minimum, maximum=member.maximum)
+        if masked != due:
+            raise _wrong(
+                target,
+                f"a mask that leaves out {masked} of {total} blocks",
+                f"{due}, as the config asks",
+            )
+
+
+def _counts_in_scopes(decisions: Tensor, member: Member) -> Tensor:
+    # In units of blocks: how many of them one scope has along each dimension.
+    scope = member.blocks.scope or ()
+    inner = count_blocks(member.blocks.size, member.shape)
+    outer = count_blocks(scope, member.shape)
+    size = [every // each for every, each in zip(inner, outer, strict=True)]
+    return to_blocks(decisions, size).sum(-1)
+
+
+def _scope_size(member: Member) -> int:
+    scope = math.prod(count_blocks(member.blocks.scope or (), member.shape))
+    return math.prod(count_blocks(member.blocks.size, member.shape)) // scope
+
+
+def _wrong(target: PruningTarget, found: str, expected: str) -> PluginError:
+    return PluginError(
+        f"{target.plan.algorithm} returned {found} for {target.name}; expected {expected}",
+        plugin=target.plan.algorithm,
+        target=target.plan.name,
+    )

@@ -1,0 +1,135 @@
+"""The recipe that choices come to: every unit at its level, everything else left out."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from tersely.document.entries import Place, stages_in, without_absent
+from tersely.document.path import spell_path
+from tersely.document.recipe import Recipe, Stage
+from tersely.document.rules.periods import periods_of
+from tersely.json_value import Json
+from tersely.searching.units import Level, Unit, with_level
+
+Choices: TypeAlias = Sequence[tuple[Unit, Level]]
+"""Units, each with its level; a unit that is not among them stays as it is."""
+
+_ONLY_TRAINING = ("schedule", "shrink", "hold")
+_BY_ENTRY = (
+    "preset",
+    "for",
+    "dependency_groups",
+    "fuse_names",
+    "exclude_op_names",
+    "exclude_op_names_re",
+    "exclude_op_types",
+)
+"""Keys of a stage that its entries say for themselves once the plan has resolved them."""
+
+
+def chosen_at_once(recipe: Recipe, choices: Choices) -> dict[str, Json]:
+    """Return a recipe that does what was chosen in one step, without training.
+
+    Args:
+        recipe: the recipe that the units are of.
+        choices: what was chosen.
+    """
+    found: dict[str, list[Json]] = {}
+    for place, number in _stages(recipe):
+        entries = _entries(recipe, choices, number)
+        if entries:
+            stage = _stage(recipe.stages[number], place.data, entries, _BY_ENTRY + _ONLY_TRAINING)
+            found.setdefault(place.method, []).append(stage)
+    return dict(found)
+
+
+def chosen_recipe(recipe: Recipe, choices: Choices) -> dict[str, Json]:
+    """Return the recipe with the choices in place of what its stages said of their targets.
+
+    Args:
+        recipe: the recipe that the units are of.
+        choices: what was chosen.
+    """
+    document = copy.deepcopy(dict(recipe.document))
+    empty: list[tuple[Json, str, int | None]] = []
+    for place, number in _stages(recipe):
+        *parents, last = place.path
+        holder: Json = document
+        for key in parents:
+            holder = holder[key]
+        entries = _entries(recipe, choices, number)
+        if entries:
+            holder[last] = _stage(recipe.stages[number], holder[last], entries, _BY_ENTRY)
+        elif isinstance(last, int):
+            empty.append((holder, "", last))
+        else:
+            empty.append((holder, str(last), None))
+    # From the end, so that what comes before keeps its place.
+    for holder, key, index in reversed(empty):
+        del holder[key if index is None else index]
+    return _without_empty(document)
+
+
+def _stages(recipe: Recipe) -> list[tuple[Place, int]]:
+    """Return where the stages that units are of stand in the document, each with its index."""
+    indices = {stage.path: number for number, stage in enumerate(recipe.stages)}
+    places = (
+        place
+        for period in periods_of(without_absent(recipe.document, "recipe"))
+        for place in stages_in(period.data, period.path)
+    )
+    return [(one, indices[spell_path(one.path)]) for one in places if one.method != "distillation"]
+
+
+def _stage(
+    stage: Stage, written: Mapping[str, Json], entries: list[Json], without: Sequence[str]
+) -> dict[str, Json]:
+    kept = {key: copy.deepcopy(value) for key, value in written.items() if key not in without}
+    # A preset may have said which algorithm it is.
+    return {**kept, "algorithm": stage.algorithm, "config_list": entries}
+
+
+def _entries(recipe: Recipe, choices: Choices, stage: int) -> list[Json]:
+    """Return one entry for each group of modules that are treated alike."""
+    targets: dict[str, dict[str, Json]] = {}
+    for unit, level in choices:
+        if unit.stage == stage:
+            for target in unit.targets:
+                targets.setdefault(target.module, {})[target.target] = with_level(target, level)
+    fused = _fused(recipe, stage)
+    alike: dict[str, dict[str, Json]] = {}
+    for module, settings in targets.items():
+        key = json.dumps(settings, sort_keys=True)
+        entry = alike.setdefault(key, {"op_names": [], **_written(settings)})
+        entry["op_names"].append(module)
+        if module in fused:
+            entry.setdefault("fuse_names", []).extend(fused[module])
+    return list(alike.values())
+
+
+def _written(settings: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    return {
+        "target_names": list(settings),
+        "target_settings": {name: dict(keys) for name, keys in settings.items()},
+    }
+
+
+def _fused(recipe: Recipe, stage: int) -> dict[str, list[list[str]]]:
+    found: dict[str, list[list[str]]] = {}
+    for names in recipe.stages[stage].folded:
+        found.setdefault(names[0], [list(names)])
+    return found
+
+
+def _without_empty(document: dict[str, Json]) -> dict[str, Json]:
+    """Return a recipe without lists of stages and periods that nothing is left of."""
+    found = {key: value for key, value in document.items() if value != []}
+    periods = found.get("stages")
+    if isinstance(periods, list):
+        found["stages"] = [
+            {key: value for key, value in period.items() if value != []} for period in periods
+        ]
+    return found

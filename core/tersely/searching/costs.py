@@ -1,0 +1,190 @@
+"""What compressed models cost: operations, bytes or time, measured on each one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import attrs
+from torch import Tensor, nn
+
+from tersely.contracts.calling import call_arguments
+from tersely.contracts.exporter import RunsExport
+from tersely.document.job import Export
+from tersely.errors import ConfigError, Problem
+from tersely.exporting.export import make_exporter
+from tersely.instrument.names import PREFIX
+from tersely.planning.plan import Plan
+from tersely.reporting.benchmark import benchmark
+from tersely.reporting.quantized_size import stored_bits
+from tersely.session.session import Session
+from tersely.shrinking.counting.counts import Counts, count, total
+
+Objective: TypeAlias = Literal["macs", "bytes", "latency"]
+"""What is made small."""
+
+SECONDS = 1.0
+"""How long a time is measured, in turns with the dense model."""
+
+_BITS = 8
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Costing:
+    """What a search makes small.
+
+    Attributes:
+        objective: what is counted or measured.
+        dense: the dense model, for what is seen as a share of its cost.
+        example_inputs: what models are run with.
+        export: the format whose files are measured, or None for the model itself.
+        threads: how many threads time is measured with.
+    """
+
+    objective: Objective
+    dense: nn.Module
+    example_inputs: Any
+    export: Export | None = None
+    threads: int = 1
+
+    def share_of(self, session: Session) -> float:
+        """Return a compressed model's cost as a share of the dense model's.
+
+        Args:
+            session: in force on a model of its own, from which masked channels are removed here.
+
+        Raises:
+            SessionError: it cannot be shrunk.
+            ExportError: the export's format cannot hold it.
+        """
+        if has_structured_masks(session.plan):
+            session.shrink(self.example_inputs)
+        if self.objective == "macs":
+            return self._count(session.model).macs / self._count(self.dense).macs
+        if self.objective == "bytes":
+            return self._bytes(session) / self._dense_bytes()
+        return self._time(session)
+
+    def _count(self, model: nn.Module) -> Counts:
+        args, kwargs = call_arguments(self.example_inputs)
+        return total(count(model, args, kwargs))
+
+    def _bytes(self, session: Session) -> float:
+        if self.export is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                return self._write(session, self.export, Path(folder))[1]
+        return counted_bytes(session)
+
+    def _dense_bytes(self) -> float:
+        return sum(one.numel() * one.element_size() for one in _tensors(self.dense))
+
+    def _write(self, session: Session, export: Export, folder: Path) -> tuple[Path, int]:
+        suffix = make_exporter(export.format, export.options).suffix
+        found = session.export(
+            export.format,
+            folder / f"model{suffix}",
+            example_inputs=self.example_inputs,
+            options=export.options,
+            dynamic_shapes=export.dynamic_shapes,
+            check=False,  # the run of what is found checks it
+        )
+        return found.paths[0], found.bytes
+
+    def _time(self, session: Session) -> float:
+        if self.export is None:
+            found = {"dense": self.dense, "found": session.finalize()}
+            return self._ratio(found)
+        with tempfile.TemporaryDirectory() as folder:
+            place, _ = self._write(session, self.export, Path(folder))
+            exporter = make_exporter(self.export.format, self.export.options).exporter
+            if not isinstance(exporter, RunsExport):
+                raise RuntimeError(f"{self.export.format} does not run, and was not refused")
+            return self._ratio(
+                {"dense": self.dense, "found": exporter.load(place, threads=self.threads)}
+            )
+
+    def _ratio(self, candidates: Mapping[str, Callable[..., object]]) -> float:
+        inputs = self.example_inputs
+        found = benchmark(candidates, inputs, threads=self.threads, seconds=SECONDS)
+        return found["found"].ratio
+
+
+def need_cost(objective: Objective, plan: Plan, exports: Sequence[Export]) -> Export | None:
+    """Return the export whose files show an objective, or None for the model itself.
+
+    Args:
+        objective: what is made small.
+        plan: the plan of the whole recipe.
+        exports: the formats that the job writes.
+
+    Raises:
+        ConfigError: nothing that the recipe does changes the objective.
+    """
+    if objective == "bytes":
+        return exports[0] if exports else None
+    if objective == "latency":
+        for one in exports:
+            if isinstance(make_exporter(one.format, one.options).exporter, RunsExport):
+                return one
+    if has_structured_masks(plan):
+        return None
+    if objective == "macs":
+        message = "nothing that the recipe does changes the number of macs"
+        hint = "prune whole channels, as with granularity: out_channel, or search for bytes"
+        raise ConfigError([Problem("recipe", message, hint)])
+    message = "single weights that are masked and integers that are simulated save no time here"
+    hint = "add a format that runs, such as export: [{format: onnx}]"
+    raise ConfigError([Problem("export", message, hint)])
+
+
+def has_structured_masks(plan: Plan) -> bool:
+    """Tell whether a plan masks whole slices of weights, which shrinking removes.
+
+    Args:
+        plan: a plan.
+    """
+    return any(
+        target.method == "pruning"
+        and target.align is None
+        and target.blocks is not None
+        and -1 in target.blocks.size
+        for target in plan
+    )
+
+
+def counted_bytes(session: Session) -> float:
+    """Return what a session's model takes: integers in their own bits, with their scales.
+
+    Args:
+        session: in force.
+    """
+    quantized: set[int] = set()
+    bits = 0
+    for module, targets in session.integer_weights().items():
+        for name, integers in targets.items():
+            owner = session.model.get_submodule(module)
+            held = owner._parameters if name in owner._parameters else owner._buffers
+            quantized.add(id(held[name]))
+            qparams = integers.qparams
+            bits += stored_bits(
+                qparams.dtype,
+                elements=integers.values.numel(),
+                scales=qparams.scale.numel(),
+                affine=qparams.scheme == "affine",
+            )
+    rest = (one for one in _tensors(session.model) if id(one) not in quantized)
+    return bits / _BITS + sum(one.numel() * one.element_size() for one in rest)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Return the parameters of a model, and the buffers that a checkpoint holds, each once."""
+    found: dict[int, Tensor | None] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            found[id(parameter)] = parameter
+        for name, buffer in module._buffers.items():
+            if name not in module._non_persistent_buffers_set and not name.startswith(PREFIX):
+                found[id(buffer)] = buffer
+    return [one for one in found.values() if one is not None]

@@ -1,0 +1,145 @@
+"""The cheapest config that is good enough: each layer alone, then trials of whole configs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import attrs
+import torch
+from torch import nn
+
+from tersely.calibration.observing import evaluating
+from tersely.planning.plan import Plan
+from tersely.searching.choosing import Choices, chosen_at_once
+from tersely.searching.costs import Costing
+from tersely.searching.proposing import DENSE, Alone, Space, propose
+from tersely.searching.quality import Quality
+from tersely.searching.study import Setting, TrialStore, Tried
+from tersely.searching.trying import CalibrationData, compress
+from tersely.searching.units import Unit
+
+_MOST_EXCESS = 1e3
+_SHOWN_DROP = 1e6
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Search:
+    """What is searched, and where what is known is kept.
+
+    Attributes:
+        model: the dense model.
+        plan: the plan of the whole recipe.
+        units: what can be chosen.
+        data: what algorithms observe.
+        quality: what may fall.
+        costing: what is made small.
+        max_drop: how much may be lost, in percent of the dense quality; of an error, in percent.
+        store: the trials.
+        reseed: called before each measurement, so that each begins with the same generators.
+    """
+
+    model: nn.Module
+    plan: Plan
+    units: tuple[Unit, ...]
+    data: CalibrationData
+    quality: Quality
+    costing: Costing
+    max_drop: float
+    store: TrialStore
+    reseed: Callable[[], object]
+
+    def table(self, *, watching: Callable[[int, int], object] | None = None) -> Space:
+        """Measure each unit at each level alone, where that is not known yet.
+
+        Args:
+            watching: called after each measurement with how many are done and how many there are.
+        """
+        count = sum(len(unit.levels) for unit in self.units)
+        done, alone = 0, []
+        for number, unit in enumerate(self.units):
+            found = [DENSE]
+            for place, level in enumerate(unit.levels, start=1):
+                key = f"{unit.key}: {level}"
+                row = self.store.row(key)
+                if row is None:
+                    setting = [0] * len(self.units)
+                    setting[number] = place
+                    tried = self.try_out(tuple(setting), "alone", is_costed=True)
+                    row = {"drop": min(tried.drop, _SHOWN_DROP), "cost": tried.cost}
+                    self.store.add_row(key, row)
+                found.append(Alone(drop=float(row["drop"]), saved=1 - float(row["cost"])))
+                done += 1
+                if watching is not None:
+                    watching(done, count)
+            alone.append(tuple(found))
+        return Space(units=self.units, alone=tuple(alone), max_drop=self.max_drop)
+
+    def run(
+        self,
+        space: Space,
+        *,
+        trials: int,
+        watching: Callable[[tuple[Tried, ...]], object] | None = None,
+    ) -> tuple[Tried, ...]:
+        """Try settings until there are as many trials as asked for.
+
+        Args:
+            space: what `table` returned.
+            trials: how many there are to be, those of earlier and other processes included.
+            watching: called with all trials after each.
+
+        Returns:
+            All trials.
+        """
+        tried = self.store.tried()
+        while len(tried) < trials:
+            proposed = propose(space, self.store)
+            if proposed is None:
+                break
+            setting, kind = proposed
+            self.store.claim(setting)
+            one = self.try_out(setting, kind)
+            self.store.add(one, score=self._score(one))
+            tried = self.store.tried()
+            if watching is not None:
+                watching(tried)
+        return tried
+
+    def choices(self, setting: Setting) -> Choices:
+        """Return the units that a setting changes, each with its level.
+
+        Args:
+            setting: for each unit the place of its level.
+        """
+        pairs = zip(self.units, setting, strict=True)
+        return [(unit, unit.levels[place - 1]) for unit, place in pairs if place]
+
+    def try_out(self, setting: Setting, kind: str, *, is_costed: bool = False) -> Tried:
+        """Compress a copy of the model, measure its quality, and its cost if that is good enough.
+
+        Args:
+            setting: what to try.
+            kind: how it was proposed.
+            is_costed: whether the cost counts whatever the quality is.
+        """
+        self.reseed()
+        model = copy.deepcopy(self.model)
+        recipe = chosen_at_once(self.plan.recipe, self.choices(setting))
+        example = self.costing.example_inputs
+        with evaluating(model), torch.no_grad():
+            with torch.enable_grad():
+                session = compress(model, recipe, self.data, example_inputs=example)
+            value = self.quality.measure(model)
+            drop = self.quality.drop_of(value)
+            cost = None
+            if is_costed or drop <= self.max_drop:
+                cost = self.costing.share_of(session)
+        return Tried(setting=setting, kind=kind, value=value, drop=drop, cost=cost)
+
+    def _score(self, tried: Tried) -> float:
+        """What the sampler makes small: the cost, or more than 1 for what loses too much."""
+        if tried.cost is not None:
+            return tried.cost
+        excess = (tried.drop - self.max_drop) / max(self.max_drop, 1.0)
+        return 1 + min(excess, _MOST_EXCESS)

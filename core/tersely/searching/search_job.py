@@ -1,0 +1,271 @@
+"""The search of a job: from its recipe to the cheapest one that is good enough."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+import yaml
+from torch import nn
+
+from tersely.calibration.observing import evaluating
+from tersely.document.job import Job
+from tersely.document.load import load_job
+from tersely.errors import CalibrationError, PlanError
+from tersely.extras import extra
+from tersely.jobs.calibrating import calibration_batches, example_inputs
+from tersely.jobs.finished import build_model
+from tersely.jobs.generators import seed_generators
+from tersely.jobs.lock import only_run
+from tersely.jobs.progress import Voice, watch
+from tersely.jobs.references import References, job_imports, load_references
+from tersely.json_value import Json
+from tersely.planning.resolve import resolve
+from tersely.searching.choosing import chosen_recipe
+from tersely.searching.costs import Costing, Objective, need_cost
+from tersely.searching.digests import digest_of_batches, digest_of_data, digest_of_model
+from tersely.searching.found_search import SearchResult
+from tersely.searching.output_error import DenseOutputs
+from tersely.searching.quality import Quality, quality_by_evaluation, quality_by_output
+from tersely.searching.search import Search
+from tersely.searching.sensitivity_job import beside
+from tersely.searching.study import TrialStore, Tried
+from tersely.searching.trying import CalibrationData
+from tersely.searching.units import BITS, units_of
+from tersely.storage.durable import make_folder, write_whole
+
+with extra("cli", purpose="a job"):
+    from rich.console import Console
+
+RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+"""The sparse ratios that a search chooses from where none are given."""
+
+RECIPE, FOUND, STUDY = "recipe.yaml", "search.json", "study.db"
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """What a search is asked for.
+
+    Attributes:
+        max_drop: how much of the quality may be lost, in percent of the dense model's; without an
+            evaluation the largest relative error of the output, in percent.
+        objective: what is made small.
+        trials: how many settings are tried.
+        seed: the seed of the sampler.
+        ratios: the sparse ratios to choose from.
+        bits: the bit widths of weights to choose from.
+        metric: which number of the job's evaluation counts; by default the first.
+        is_cost: whether less of it is better.
+        by_output: whether the output's error counts though the job can evaluate.
+    """
+
+    max_drop: float
+    objective: Objective = "macs"
+    trials: int = 100
+    seed: int = 0
+    ratios: Sequence[float] = RATIOS
+    bits: Sequence[int] = BITS
+    metric: str | None = None
+    is_cost: bool = False
+    by_output: bool = False
+
+
+def search_job(
+    job: Job | str | os.PathLike[str],
+    wanted: Wanted,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    storage: str | None = None,
+    console: Console | None = None,
+) -> SearchResult:
+    """Search the cheapest recipe that is good enough, and write it with a job that runs it.
+
+    Interrupted, it has written the best so far, and goes on where it was when it is called again.
+
+    Args:
+        job: a job, or the path of its file; neither trained nor exported in full.
+        wanted: what may be lost and what is made small.
+        output: the folder to write to; by default beside the job's output.
+        storage: a URL that Optuna takes, which several processes may share; by default an SQLite
+            file in the folder.
+        console: where to tell what happens; standard output by default.
+
+    Raises:
+        ConfigError: the job is wrong, or nothing in it changes the objective.
+        PlanError: its recipe does not fit the model, or there is nothing in it to choose.
+        CalibrationError: there is nothing to measure quality by.
+        SessionFileError: the folder or the storage is of another search, or another process uses
+            the folder.
+        MissingExtraError: optuna is not installed.
+    """
+    if not isinstance(job, Job):
+        job = load_job(job)
+    folder = Path(output).absolute() if output is not None else beside(job, "search")
+    with job_imports(job.directory), only_run(folder):
+        calls = load_references(job)
+        make_folder(folder)
+        storage = storage or f"sqlite:///{folder / STUDY}"
+        with watch(console or Console(), phases=4) as voice:
+            with voice.phase("build the model"):
+                seed_generators(job.seed)
+                model = build_model(job).eval()
+            with voice.phase("measure the dense model"):
+                search = _search(job, calls, model, wanted, storage=storage)
+                voice.line(f"  {search.quality.name} {search.quality.dense:.6g}")
+            with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
+                space = search.table(watching=tell)
+            with voice.phase("search"), voice.gauge(title="trials") as tell:
+                keep = _Keeping(job, wanted, search, folder, voice, tell)
+                try:
+                    tried = search.run(space, trials=wanted.trials, watching=keep.look)
+                except KeyboardInterrupt:
+                    keep.write(search.store.tried())
+                    voice.line(f"  interrupted; the best so far is in {folder}", style="yellow")
+                    raise
+    return keep.write(tried)
+
+
+@attrs.define(eq=False)
+class _Keeping:
+    """Writes the best so far whenever there is a better one; mutable, for it remembers the last."""
+
+    job: Job
+    wanted: Wanted
+    search: Search
+    folder: Path
+    voice: Voice
+    tell: Callable[[int, int], object]
+    _best: Tried | None = None
+
+    def look(self, tried: tuple[Tried, ...]) -> None:
+        """Count a trial, and keep and tell of the best where it is a new one."""
+        self.tell(len(tried), self.wanted.trials)
+        result = self.result(tried)
+        best = result.best
+        if best is not None and best != self._best:
+            self._best = best
+            self.voice.line(
+                f"  trial {len(tried)}: {self.wanted.objective} {best.cost:.4f}, "
+                f"loss {best.drop:.2f} %"
+            )
+            self.write(tried)
+
+    def result(self, tried: tuple[Tried, ...]) -> SearchResult:
+        """Return the trials as a result."""
+        search = self.search
+        result = SearchResult(
+            objective=self.wanted.objective,
+            quality=search.quality.name,
+            max_drop=self.wanted.max_drop,
+            trials=tried,
+            units={unit.key: ("dense", *map(str, unit.levels)) for unit in search.units},
+            recipe=None,
+        )
+        if result.best is None:
+            return result
+        choices = search.choices(result.best.setting)
+        return attrs.evolve(result, recipe=chosen_recipe(search.plan.recipe, choices))
+
+    def write(self, tried: tuple[Tried, ...]) -> SearchResult:
+        """Write what is known, and return it."""
+        result = self.result(tried)
+        write_whole(self.folder / FOUND, json.dumps(result.to_dict(), indent=2) + "\n")
+        if result.recipe is not None:
+            write_whole(self.folder / RECIPE, _yaml(result.recipe))
+            found = _found_job(self.job, self.folder)
+            write_whole(found_job_file(self.job, self.folder), _yaml(found))
+        return result
+
+
+def _search(
+    job: Job, calls: References, model: nn.Module, wanted: Wanted, *, storage: str
+) -> Search:
+    batches = list(calibration_batches(job, calls.calibration))
+    example = example_inputs(job, example=calls.example, calibration=calls.calibration)
+    plan, _ = resolve(model, job.recipe, example_inputs=example)
+    units = units_of(plan, ratios=wanted.ratios, bits=wanted.bits)
+    if not units:
+        raise PlanError("the recipe prunes and quantizes nothing of this model; there is no choice")
+    export = need_cost(wanted.objective, plan, job.export)
+    data = CalibrationData(batches=batches, mask=job.data.mask)
+    seed_generators(job.seed)
+    quality = _quality(calls, model, data, wanted)
+    subject = {
+        "model": digest_of_model(model),
+        "recipe": digest_of_data(job.recipe.document),
+        "data": digest_of_batches(batches),
+        "evaluation": digest_of_data(
+            [job.data.evaluate, wanted.metric, wanted.is_cost, wanted.by_output]
+        ),
+        "levels": digest_of_data([[unit.key, *map(str, unit.levels)] for unit in units]),
+        "objective": digest_of_data([wanted.objective, export and attrs.asdict(export)]),
+        "max-drop": digest_of_data(wanted.max_drop),
+        "seed": digest_of_data([wanted.seed, job.seed]),
+    }
+    store = TrialStore(
+        storage,
+        names=[unit.key for unit in units],
+        levels=[len(unit.levels) for unit in units],
+        subject=subject,
+        seed=wanted.seed,
+    )
+    costing = Costing(
+        objective=wanted.objective, dense=model, example_inputs=example, export=export
+    )
+    return Search(
+        model=model,
+        plan=plan,
+        units=units,
+        data=data,
+        quality=quality,
+        costing=costing,
+        max_drop=wanted.max_drop,
+        store=store,
+        reseed=lambda: seed_generators(job.seed),
+    )
+
+
+def _quality(calls: References, model: nn.Module, data: CalibrationData, wanted: Wanted) -> Quality:
+    with evaluating(model):
+        if calls.evaluate is not None and not wanted.by_output:
+            return quality_by_evaluation(
+                model, calls.evaluate, metric=wanted.metric, is_cost=wanted.is_cost
+            )
+        if not data.batches:
+            raise CalibrationError(
+                "a search measures quality by the job's data.evaluate, or by the error of outputs "
+                "on data.calibration; the job has neither"
+            )
+        return quality_by_output(DenseOutputs.of(model, tuple(data.batches), mask=data.mask))
+
+
+def found_job_file(job: Job, folder: Path) -> Path:
+    """Return where the job that runs the best recipe is written: beside the job that was searched.
+
+    Its references are seen from there.
+
+    Args:
+        job: the job that was searched.
+        folder: the folder of the search.
+    """
+    stem = Path(job.source).stem if job.source else "job"
+    ending = "found" if folder == beside(job, "search") else folder.name
+    return job.directory / f"{stem}-{ending}.yaml"
+
+
+def _found_job(job: Job, folder: Path) -> dict[str, Json]:
+    output = f"{str(job.document['output']).rstrip('/')}-found"
+    try:
+        recipe = Path(os.path.relpath(folder / RECIPE, job.directory)).as_posix()
+    except ValueError:  # another drive
+        recipe = str(folder / RECIPE)
+    return {**job.document, "recipe": recipe, "output": output}
+
+
+def _yaml(data: Json) -> str:
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return text

@@ -1,0 +1,238 @@
+"""The trials of a search in the storage of Optuna: whole ones alone, shared by processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from tersely.errors import SessionFileError
+from tersely.extras import extra
+from tersely.json_value import Json
+
+with extra("search", purpose="a search"):
+    import optuna
+
+Setting = tuple[int, ...]
+"""For each unit, the place of its level; 0 for dense."""
+
+_NAME = "tersely-search"
+_ROW, _CLAIM, _SUBJECT = "row: ", "claim: ", "subject"
+_ATTEMPTS = 20
+
+
+@attrs.frozen(kw_only=True)
+class Tried:
+    """One setting that was tried.
+
+    Attributes:
+        setting: what was tried.
+        kind: how it was proposed: ``uniform``, ``greedy``, ``step`` or ``sampled``.
+        value: what the quality measured.
+        drop: how much worse than the dense model, in percent.
+        cost: the cost as a share of the dense model's, or None where the drop was too much.
+    """
+
+    setting: Setting
+    kind: str
+    value: float
+    drop: float
+    cost: float | None
+
+
+class TrialStore:
+    """What is known of a search; a class, because it stands for a database.
+
+    A trial is stored once it is finished, so a kill loses the one under way and leaves no half of
+    one. What the sampler draws depends on the seed and the finished trials alone.
+
+    Args:
+        storage: a URL that Optuna takes, such as ``sqlite:///study.db``.
+        names: the units.
+        levels: for each unit, how many levels it has besides dense.
+        subject: part of what is searched -> its digest.
+        seed: the seed of the sampler.
+
+    Raises:
+        SessionFileError: the storage holds a search for something else.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        *,
+        names: Sequence[str],
+        levels: Sequence[int],
+        subject: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        self._names = tuple(names)
+        self._ranges = {
+            name: optuna.distributions.IntDistribution(0, count)
+            for name, count in zip(names, levels, strict=True)
+        }
+        self._seed = seed
+        self._claim = f"{_CLAIM}{socket.gethostname()} {os.getpid()}"
+        with _silent():
+            self._study = optuna.create_study(
+                storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
+            )
+        self._check(storage, subject)
+
+    def _check(self, storage: str, subject: Mapping[str, str]) -> None:
+        known = self._study.user_attrs.get(_SUBJECT)
+        if known is None:
+            self._study.set_user_attr(_SUBJECT, dict(subject))
+            return
+        changed = [name for name in subject if known.get(name) != subject[name]]
+        if changed:
+            raise SessionFileError(
+                f"{storage} holds a search for something else: {', '.join(changed)} changed; give "
+                f"another output or storage, or undo the change"
+            )
+
+    def row(self, key: str) -> Mapping[str, Json] | None:
+        """Return what is known of one unit at one level alone, or None.
+
+        Args:
+            key: the unit and the level.
+        """
+        found: Mapping[str, Json] | None = self._study.user_attrs.get(_ROW + key)
+        return found
+
+    def add_row(self, key: str, row: Mapping[str, Json]) -> None:
+        """Remember what one unit at one level alone costs.
+
+        Args:
+            key: the unit and the level.
+            row: plain data.
+        """
+        self._study.set_user_attr(_ROW + key, dict(row))
+
+    def tried(self) -> tuple[Tried, ...]:
+        """Return every finished trial, of all processes, in order."""
+        return tuple(self._read(trial) for trial in self._finished())
+
+    def _read(self, trial: Any) -> Tried:
+        known = trial.user_attrs
+        return Tried(
+            setting=tuple(trial.params[name] for name in self._names),
+            kind=known["kind"],
+            value=float(known["value"]),
+            drop=float(known["drop"]),
+            cost=known["cost"],
+        )
+
+    def add(self, tried: Tried, *, score: float) -> None:
+        """Store a finished trial.
+
+        Args:
+            tried: what was tried.
+            score: what the sampler makes small.
+        """
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(zip(self._names, tried.setting, strict=True)),
+                distributions=self._ranges,
+                value=score,
+                user_attrs={
+                    "kind": tried.kind,
+                    "value": repr(tried.value),
+                    "drop": repr(tried.drop),
+                    "cost": tried.cost,
+                },
+            )
+        )
+
+    def claim(self, setting: Setting) -> None:
+        """Tell other processes what this one is about to try.
+
+        Args:
+            setting: the setting.
+        """
+        self._study.set_user_attr(self._claim, json.dumps(setting))
+
+    def claimed(self) -> frozenset[Setting]:
+        """Return what other processes are trying now."""
+        return frozenset(
+            tuple(json.loads(value))
+            for key, value in self._study.user_attrs.items()
+            if key.startswith(_CLAIM) and key != self._claim and _is_alive(key)
+        )
+
+    def sample(self, taken: frozenset[Setting]) -> Setting | None:
+        """Draw a setting that Optuna's sampler expects much of, or None where all are taken.
+
+        Args:
+            taken: settings that are tried or being tried.
+        """
+        finished = self._finished()
+        for attempt in range(_ATTEMPTS):
+            sampler = _sampler(hash_of(self._seed, len(finished), attempt))
+            with _silent():
+                study = optuna.create_study(sampler=sampler, direction="minimize")
+                study.add_trials(finished)
+                drawn = study.ask(self._ranges).params
+            setting = tuple(drawn[name] for name in self._names)
+            if setting not in taken and any(setting):
+                return setting
+        chance = random.Random(hash_of(self._seed, len(finished), _ATTEMPTS))
+        for _ in range(_ATTEMPTS * len(self._names)):
+            setting = tuple(chance.randint(0, one.high) for one in self._ranges.values())
+            if setting not in taken and any(setting):
+                return setting
+        return None
+
+    def _finished(self) -> list[Any]:
+        complete = (optuna.trial.TrialState.COMPLETE,)
+        return list(self._study.get_trials(deepcopy=False, states=complete))
+
+
+def hash_of(*parts: int) -> int:
+    """Return a seed that depends on numbers, the same in every process.
+
+    Args:
+        parts: not negative.
+    """
+    found = 0
+    for part in parts:
+        found = (found * 1_000_003 + part + 12_345) % 2**32
+    return found
+
+
+def _sampler(seed: int) -> Any:
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=1)
+
+
+def _is_alive(claim: str) -> bool:
+    """Tell whether a claim is of a process that may still be at work."""
+    host, _, pid = claim.removeprefix(_CLAIM).rpartition(" ")
+    if host != socket.gethostname():
+        return True  # whether it lives cannot be seen from here; what it claims is only avoided
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Optuna's own lines out of what a job says."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,118 @@
+"""Attention modules while a model shrinks: those that lose heads compute with what is left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Container, Iterator, Mapping
+
+from torch import nn
+
+from tersely.engine.cutting import FixedShapes
+from tersely.shrinking.cutting.apply import Undoing
+from tersely.shrinking.heads import FewerHeads
+
+_INPUT_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_WEIGHTS = (*_INPUT_WEIGHTS, "out_proj.weight")
+
+
+def masked_attention(model: nn.Module, masked: Container[str]) -> dict[str, nn.Module]:
+    """Return the attention modules whose heads masks may free, by path.
+
+    Args:
+        model: the model.
+        masked: names of the parameters that have masks.
+    """
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if type(module) is nn.MultiheadAttention and is_reached(path, masked)
+    }
+
+
+def is_reached(path: str, names: Container[str]) -> bool:
+    """Tell whether a weight of an attention module is among parameters.
+
+    Args:
+        path: of the module.
+        names: the parameters.
+    """
+    return any((f"{path}.{weight}" if path else weight) in names for weight in _WEIGHTS)
+
+
+def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes:
+    """Return what keeps its shape since the forward of an attention module computes with it.
+
+    Args:
+        model: the model.
+        reasons: path of an attention module -> why it keeps its heads, where that is known.
+    """
+    return {
+        (path, weight): reasons.get(path) or f"{_named(type(module))} insists on its width"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention) and not isinstance(module, FewerHeads)
+        for weight in _INPUT_WEIGHTS
+    }
+
+
+def _named(cls: type[nn.Module]) -> str:
+    if cls is nn.MultiheadAttention:
+        return "torch.nn.MultiheadAttention"
+    return f"{cls.__name__}, made of torch.nn.MultiheadAttention,"
+
+
+def attend_by_heads(module: nn.Module, undoing: Undoing) -> None:
+    """Let an attention module compute with as many heads as it has.
+
+    Args:
+        module: a `torch.nn.MultiheadAttention`.
+        undoing: remembers what it was.
+    """
+    undoing.set_attribute(module, "__class__", FewerHeads)
+    # The kernels of whole encoder layers ask this of a layer's attention before they run.
+    undoing.set_attribute(module, "_qkv_same_embed_dim", False)
+
+
+def attend_as_cut(model: nn.Module, cuts: Collection[str], undoing: Undoing) -> None:
+    """Let the attention modules that lose heads compute with what is left.
+
+    Args:
+        model: the model.
+        cuts: names of the parameters that are cut.
+        undoing: remembers what the modules were.
+    """
+    for module in masked_attention(model, cuts).values():
+        attend_by_heads(module, undoing)
+
+
+@contextlib.contextmanager
+def without_nested_tensors(model: nn.Module) -> Iterator[None]:
+    """Let encoders compute padded positions, as they do in training, inside the block.
+
+    Args:
+        model: the model.
+    """
+    encoders = [one for one in model.modules() if isinstance(one, nn.TransformerEncoder)]
+    before = {one: one.use_nested_tensor for one in encoders if hasattr(one, "use_nested_tensor")}
+    try:
+        for one in before:
+            one.use_nested_tensor = False
+        yield
+    finally:
+        for one, flag in before.items():
+            one.use_nested_tensor = flag
+
+
+def follow_heads(model: nn.Module, undoing: Undoing) -> None:
+    """Let the encoders around attention with fewer heads go without nested tensors.
+
+    Args:
+        model: the model.
+        undoing: remembers the encoders.
+    """
+    for module in model.modules():
+        if not isinstance(module, nn.TransformerEncoder):
+            continue
+        if getattr(module, "use_nested_tensor", False) and any(
+            isinstance(one, FewerHeads) for one in module.modules()
+        ):
+            undoing.set_attribute(module, "use_nested_tensor", False)

@@ -1,0 +1,80 @@
+"""Programs of ExecuTorch whose quantized layers run in XNNPACK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+import tersely
+from tersely.contracts import RunsExport
+from tersely_export.executorch_schemes import refused_activations, refused_weights
+from tersely_export.libraries import need_libraries
+
+
+@attrs.frozen
+class Executorch(RunsExport):
+    """Writes a ``.pte``; the check runs it, and every layer, in ExecuTorch's runtime.
+
+    Attributes:
+        least_cosine: how alike the outputs of the runtime and of the session have to be.
+    """
+
+    least_cosine: float = 0.98
+
+    def __attrs_post_init__(self) -> None:
+        """Look for the library before anything is computed."""
+        need_libraries("executorch", "executorch.exir", "executorch.runtime")
+
+    def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
+        """Return what XNNPACK has no kernel for.
+
+        Args:
+            source: the session.
+        """
+        return [*refused_weights(source), *refused_activations(source)]
+
+    def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
+        """Write the program.
+
+        Args:
+            source: the session.
+            path: the file.
+
+        Raises:
+            ExportError: a quantized layer would run outside XNNPACK.
+        """
+        # Late: what merely asks for refusals, as a job does at its start, needs no ExecuTorch.
+        from tersely_export.executorch_program import lower
+
+        with path.open("wb") as stream:
+            lower(source.program).write_to_file(stream)
+        return [path]
+
+    def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
+        """Run the file, and every quantized layer, and compare them with the session.
+
+        Args:
+            source: the session.
+            path: the file.
+
+        Raises:
+            ExportError: the runtime computes something else.
+        """
+        # Late, as in `write`.
+        from tersely_export.executorch_round_trip import check_program
+
+        return check_program(source, path, least_cosine=self.least_cosine)
+
+    def load(self, path: Path, *, threads: int) -> Callable[..., object]:
+        """Return what runs a written program.
+
+        Args:
+            path: the file.
+            threads: how many threads XNNPACK computes with, in the whole process.
+        """
+        # Late, as in `write`.
+        from tersely_export.executorch_round_trip import as_module
+
+        return as_module(path, threads=threads)

@@ -1,0 +1,374 @@
+"""``tersely search``: the cheapest recipe that is good enough, the same after every interruption."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import tersely
+from tersely.cli.main import cli
+from tersely.errors import ConfigError, SessionFileError
+
+pytest.importorskip("optuna")
+
+PARTS = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
+    )
+
+
+def batches():
+    return [torch.randn(8, 6, generator=torch.Generator().manual_seed(one)) for one in range(2)]
+
+
+def evaluate(model):
+    stop = HERE / "stop"
+    if stop.exists():
+        turns = int(stop.read_text()) - 1
+        stop.write_text(str(turns))
+        if not turns:
+            stop.unlink()
+            raise KeyboardInterrupt
+    with torch.no_grad():
+        wanted, found = build()(batches()[0]), model(batches()[0])
+    return {"likeness": float(1 - (wanted - found).norm() / wanted.norm())}
+"""
+
+
+@pytest.fixture
+def job(workshop: Any) -> Any:
+    workshop.code("searched.py", PARTS)
+    entry = {"op_names": ["0", "2", "4"], "sparse_ratio": 0.5}
+    workshop.write(
+        model="searched:build",
+        data={"calibration": "searched:batches", "evaluate": "searched:evaluate"},
+        train=None,
+        recipe={"pruning": {"algorithm": "toy_rows", "config_list": [entry]}},
+    )
+    return workshop
+
+
+@pytest.fixture
+def search(job: Any) -> Callable[..., Any]:
+    from tersely.searching.search_job import Wanted, search_job
+
+    def search(output: str = "found", *, storage: str | None = None, **wanted: Any) -> Any:
+        stream = io.StringIO()
+        search.said = stream  # type: ignore[attr-defined]  # for tests of what is said
+        return search_job(
+            job.file,
+            Wanted(**{"max_drop": 40, "trials": 14, "ratios": (0.25, 0.5, 0.75), **wanted}),
+            output=job.folder / output,
+            storage=storage,
+            console=Console(file=stream, width=200),
+        )
+
+    return search
+
+
+def test_the_best_recipe_is_written_with_a_job_that_runs_it(job: Any) -> None:
+    arguments = ["search", str(job.file), "--max-drop", "40", "--trials", "8"]
+
+    result = CliRunner().invoke(cli, [*arguments, "--ratios", "0.25,0.5"], catch_exceptions=False)
+
+    assert result.exit_code == 0, result.output
+    folder = job.folder / "runs" / "first-search"
+    found = json.loads((folder / "search.json").read_text())
+    good = [one for one in found["trials"] if one["cost"] is not None]
+    best = min(good, key=lambda one: one["cost"])
+    assert best["drop"] <= 40
+    assert len(found["trials"]) == 8
+    assert "8 trials, macs as a share of the dense model's" in result.output
+    plan = tersely.plan(_built(job), folder / "recipe.yaml")
+    chosen = {one.module: one.pruning.sparse_ratio for one in plan if one.align is None}
+    ratios = [None, 0.25, 0.5]
+    names = [name.removeprefix("pruning of ") for name in found["units"]]
+    expected = zip(names, best["setting"], strict=True)
+    assert chosen == {name: ratios[place] for name, place in expected if place}
+
+    from tersely.jobs.runner import run_job
+
+    report = run_job(job.folder / "job-found.yaml", console=Console(file=io.StringIO()))
+
+    assert report.metrics["after.likeness"] == pytest.approx(best["value"], abs=1e-6)
+    assert (job.folder / "runs" / "first-found" / "model.safetensors").exists()
+
+
+def _built(job: Any) -> Any:
+    from tersely.document.load import load_job
+    from tersely.jobs.finished import build_model
+
+    return build_model(load_job(job.file))
+
+
+def test_the_same_seed_tries_the_same(search: Any) -> None:
+    one, other = search("one"), search("other")
+
+    assert one.trials == other.trials
+    assert one.recipe == other.recipe
+
+
+def test_no_setting_is_tried_twice(search: Any) -> None:
+    settings = [one.setting for one in search(trials=30).trials]
+
+    assert len(set(settings)) == len(settings)
+
+
+def test_uniform_settings_come_first_and_stop_where_they_are_too_much(search: Any) -> None:
+    trials = search(max_drop=25).trials
+
+    uniform = [one for one in trials if one.kind == "uniform"]
+    assert [one.setting for one in uniform] == [
+        (place,) * 3 for place in range(1, len(uniform) + 1)
+    ]
+    assert all(one.drop <= 25 for one in uniform[:-1])
+    assert trials[: len(uniform)] == tuple(uniform)
+
+
+def test_what_is_found_is_no_dearer_than_the_best_uniform_setting(search: Any) -> None:
+    found = search()
+
+    assert found.best_uniform is not None
+    assert found.best.cost <= found.best_uniform.cost
+
+
+def test_interrupted_it_keeps_the_best_and_goes_on_as_if_it_had_not_been(
+    job: Any, search: Any
+) -> None:
+    whole = search("whole")
+    # The dense model, nine settings of one layer alone, and six trials.
+    (job.folder / "stop").write_text("17")
+
+    with pytest.raises(KeyboardInterrupt):
+        search("broken")
+
+    assert "interrupted; the best so far is in" in search.said.getvalue()
+    kept = json.loads((job.folder / "broken" / "search.json").read_text())
+    assert len(kept["trials"]) == 6
+    assert (job.folder / "broken" / "recipe.yaml").exists()
+    again = search("broken")
+    assert again.trials == whole.trials
+    assert again.recipe == whole.recipe
+
+
+def test_more_trials_continue_a_finished_search(search: Any) -> None:
+    few = search(trials=6)
+    more = search(trials=9)
+
+    assert more.trials[:6] == few.trials
+    assert len(more.trials) == 9
+
+
+def test_another_question_in_the_same_folder_is_refused(search: Any) -> None:
+    search(trials=3)
+
+    with pytest.raises(SessionFileError, match="a search for something else: max-drop changed"):
+        search(trials=3, max_drop=1)
+
+
+def test_processes_that_share_a_storage_share_its_trials(job: Any, search: Any) -> None:
+    storage = f"sqlite:///{job.folder / 'shared.db'}"
+    one = search("one", storage=storage, trials=5)
+    other = search("other", storage=storage, trials=9)
+
+    assert other.trials[:5] == one.trials
+    assert len(other.trials) == 9
+    assert not (job.folder / "one" / "study.db").exists()
+
+
+def test_what_another_process_is_trying_is_left_to_it(job: Any, search: Any) -> None:
+    import optuna
+
+    storage = f"sqlite:///{job.folder / 'shared.db'}"
+    search("one", storage=storage, trials=1)
+    study = optuna.load_study(study_name="tersely-search", storage=storage)
+    # The test's own parent is alive; uniform (2, 2, 2) would be next.
+    study.set_user_attr(f"claim: {socket.gethostname()} {os.getppid()}", "[2, 2, 2]")
+
+    found = search("two", storage=storage, trials=2)
+
+    assert [one.setting for one in found.trials] == [(1, 1, 1), (3, 3, 3)]
+
+
+def test_where_nothing_is_good_enough_the_command_says_so(job: Any) -> None:
+    arguments = ["--max-drop", "0", "--trials", "3", "--quiet", "--ratios", "0.75"]
+
+    result = CliRunner().invoke(cli, ["search", str(job.file), *arguments])
+
+    assert result.exit_code == 1
+    assert "none of 3 trials loses at most 0 % of likeness; allow more" in result.output
+
+
+def test_bytes_count_what_is_left_after_shrinking(search: Any) -> None:
+    found = search(objective="bytes", trials=1)
+
+    # 56 + 72 + 72 + 18 parameters; without a quarter of each hidden layer 42 + 42 + 42 + 14.
+    assert found.trials[0].cost == pytest.approx(140 / 218)
+
+
+def test_an_objective_that_nothing_changes_is_refused(job: Any, search: Any) -> None:
+    stage = {"algorithm": "toy", "config_list": [{"op_names": ["0"], "sparse_ratio": 0.5}]}
+    job.write(
+        model="searched:build",
+        data={"calibration": "searched:batches", "evaluate": "searched:evaluate"},
+        train=None,
+        recipe={"pruning": stage},
+    )
+
+    with pytest.raises(ConfigError, match="nothing that the recipe does changes the number of mac"):
+        search()
+    with pytest.raises(ConfigError, match="save no time here"):
+        search(objective="latency")
+
+
+def test_latency_is_measured_beside_the_dense_model(search: Any) -> None:
+    found = search(objective="latency", trials=1)
+
+    assert found.trials[0].cost > 0
+
+
+def test_without_optuna_it_says_how_to_install_it(job: Any) -> None:
+    code = "import sys; sys.modules['optuna'] = None; from tersely.cli.start import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "search", str(job.file), "--max-drop", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert (
+        'a search needs optuna, which is not installed; install it with: pip install "tersely['
+        in (done.stderr)
+    )
+
+
+KILLED = """
+import os, random, signal, sys, threading
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toys
+from rich.console import Console
+from tersely.searching import search_job as searching
+
+chance = random.Random(5)
+wanted = searching.Wanted(max_drop=40, trials=12, ratios=(0.25, 0.5, 0.75))
+folder = Path(sys.argv[1])
+
+
+def search(output, calls, delay):
+    import searched
+
+    evaluate, count = searched.evaluate, 0
+
+    def counted(model):
+        nonlocal count
+        count += 1
+        if count == calls:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return evaluate(model)
+
+    searched.evaluate = counted
+    with open(os.devnull, "w") as nowhere:
+        searching.search_job(
+            folder / "job.json", wanted, output=folder / output, console=Console(file=nowhere)
+        )
+
+
+def forked(*arguments):
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            search(*arguments)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+sys.path.insert(0, str(folder))
+assert forked("whole", 0, 0) == 0
+kills = 0
+while kills < 10:
+    status = forked("killed", chance.randint(2, 4), chance.uniform(0, 0.03))
+    assert os.WIFSIGNALED(status), status
+    kills += 1
+assert forked("killed", 0, 0) == 0
+"""
+
+TOYS = """
+import sys
+from types import ModuleType
+
+import tersely
+
+
+class Magnitude:
+    def importance(self, target):
+        return target.tensor.abs()
+
+
+class Face:
+    @tersely.hookimpl
+    def tersely_pruners(self):
+        return [
+            tersely.PrunerInfo(
+                name="toy_rows",
+                implementation="tersely_toy:Magnitude",
+                default_granularity="output_channel",
+            )
+        ]
+
+
+module = ModuleType("tersely_toy")
+module.Magnitude = Magnitude
+sys.modules["tersely_toy"] = module
+tersely.registry().register(Face(), name="tersely-toy")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_killed_at_random_ten_times_it_ends_with_the_same_recipe(job: Any, tmp_path: Path) -> None:
+    (tmp_path / "toys.py").write_text(textwrap.dedent(TOYS))
+    (tmp_path / "killed.py").write_text(KILLED)
+
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "killed.py"), str(job.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    read = [
+        json.loads((job.folder / one / "search.json").read_text()) for one in ("whole", "killed")
+    ]
+    assert read[0] == read[1]
+    assert (job.folder / "whole" / "recipe.yaml").read_text() == (
+        job.folder / "killed" / "recipe.yaml"
+    ).read_text()
