@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.logging import log_option
 from tersely.document.reading.source import read_document
 
 
@@ -20,6 +21,7 @@ from tersely.document.reading.source import read_document
     help="Carry out exactly this plan, from `tersely plan --out`, or do nothing.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
+@log_option
 def command(job: Path, *, output: Path | None, plan: Path | None, resume: bool) -> None:
     """Run JOB: build, plan, compress, train, evaluate, and write the report and the model."""
     # Here, because both import torch and other commands do without.
