@@ -22,46 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tersely.contracts.calling import call_model
 from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import INSTRUMENTS
-
-BINS = 24
-"""How many intervals of equal width a histogram has."""
+from tersely.reporting.rows import BINS, Layer
 
 _SAMPLED = 65_536
 """How many values of a weight a histogram counts; a larger weight is sampled evenly."""
-
-
-def _counts(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
-
-
-@attrs.frozen(kw_only=True)
-class Layer:
-    """A module with targets, compared with the same module of the dense model.
-
-    Attributes:
-        module: its full name; empty for the root.
-        kind: its class name.
-        signal_to_noise: of its outputs, in decibels; None where it was not called, or where its
-            shapes are others now, and infinity, stored as None with ``is_exact``, for equal ones.
-        is_exact: whether its outputs are those of the dense module.
-        weight: the target whose values are counted, or empty.
-        low: the smallest value before and after.
-        high: the largest one.
-        before: how many values of the dense weight lie in each of 24 intervals from low to high.
-        after: the same of the weight that takes effect, without the values that are zero.
-        why: why it could not be compared, or empty.
-    """
-
-    module: str
-    kind: str
-    signal_to_noise: float | None = None
-    is_exact: bool = False
-    weight: str = ""
-    low: float = 0.0
-    high: float = 0.0
-    before: tuple[int, ...] = attrs.field(default=(), converter=_counts)
-    after: tuple[int, ...] = attrs.field(default=(), converter=_counts)
-    why: str = ""
 
 
 def compare_layers(
@@ -110,24 +74,6 @@ def largest_weights(names: Sequence[tuple[str, str, int]]) -> dict[str, str]:
         if elements > largest.setdefault(module, ("", 0))[1]:
             largest[module] = (target, elements)
     return {module: target for module, (target, _) in largest.items()}
-
-
-def merged_weights(layers: Sequence[Layer]) -> Layer:
-    """Return the weights of several layers as those of one.
-
-    Args:
-        layers: at least one, each with a histogram; their intervals are counted at their middles.
-    """
-    low, high = min(one.low for one in layers), max(one.high for one in layers)
-    before, after = [0] * BINS, [0] * BINS
-    for one in layers:
-        width = (one.high - one.low) / BINS
-        for index in range(BINS):
-            middle = one.low + (index + 0.5) * width
-            place = int((middle - low) / (high - low) * BINS) if high > low else 0
-            before[place] += one.before[index]
-            after[place] += one.after[index]
-    return attrs.evolve(layers[0], low=low, high=high, before=before, after=after)
 
 
 class _Evaluating:

@@ -13,8 +13,7 @@ import attrs
 
 from tersely.reporting.data import ReportData
 from tersely.reporting.folded_names import fold_groups
-from tersely.reporting.layers import BINS, Layer, merged_weights
-from tersely.reporting.rows import ReportRow
+from tersely.reporting.rows import BINS, Layer, ReportRow
 from tersely.reporting.table import sizes, spell_scales
 
 _HEIGHT = 20
@@ -94,7 +93,7 @@ class RowGroup:
     def layer(self) -> Layer | None:
         """The weights of all of them together, or None where none is compared."""
         layers = [row.layer for row in self.rows if row.layer is not None and row.layer.weight]
-        return merged_weights(layers) if layers else None
+        return _merged(layers) if layers else None
 
     def span(self, attribute: str, spell: Callable[[float], str]) -> str:
         """Return the smallest and the largest value of the rows, or one where they are alike.
@@ -212,3 +211,21 @@ def all_rows(groups: Iterable[RowGroup]) -> tuple[PageRow, ...]:
         groups: as `page_groups` returns them.
     """
     return tuple(row for group in groups for row in group.rows)
+
+
+def _merged(layers: Sequence[Layer]) -> Layer:
+    """Return the weights of several layers as those of one.
+
+    Args:
+        layers: at least one, each with a histogram; their intervals are counted at their middles.
+    """
+    low, high = min(one.low for one in layers), max(one.high for one in layers)
+    before, after = [0] * BINS, [0] * BINS
+    for one in layers:
+        width = (one.high - one.low) / BINS
+        for index in range(BINS):
+            middle = one.low + (index + 0.5) * width
+            place = int((middle - low) / (high - low) * BINS) if high > low else 0
+            before[place] += one.before[index]
+            after[place] += one.after[index]
+    return attrs.evolve(layers[0], low=low, high=high, before=before, after=after)

@@ -14,8 +14,7 @@ import attrs
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.reporting.data import ReportData
-from tersely.reporting.layers import Layer
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.reporting.shape import report_shape
 from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from tersely.json_value import Json
-from tersely.reporting.layers import Layer
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.reporting.timings import Timing
 from tersely.shrinking.report import Absorption, Row, Shrunk, Stay
 

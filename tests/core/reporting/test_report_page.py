@@ -10,9 +10,8 @@ import matplotlib as mpl
 import pytest
 from pages import Accessible, Balance, contrast, style_colours
 
-from tersely.reporting.layers import Layer
 from tersely.reporting.report import Report
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.shrinking.report import Row as ShrunkRow
 from tersely.shrinking.report import Shrunk, Smaller, Stay
 
