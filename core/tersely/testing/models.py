@@ -49,6 +49,30 @@ def contract_batches() -> list[Tensor]:
     return [torch.randn(3, 4, 5, 5, generator=generator) for _ in range(2)]
 
 
+def with_weights_of(model: nn.Module) -> ContractNet:
+    """Return a new contract net with the parameters of another one.
+
+    Args:
+        model: a contract net, instrumented or not.
+    """
+    net = contract_net(next(model.parameters()).dtype)
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(values[name])
+    return net
+
+
+def has_own_classes(model: nn.Module) -> bool:
+    """Tell whether a contract net has its own classes and no buffers.
+
+    Args:
+        model: the net.
+    """
+    classes = [type(module) for module in contract_net().modules()]
+    return [type(module) for module in model.modules()] == classes and not list(model.buffers())
+
+
 def granularity_values(info: PrunerInfo) -> list[Json]:
     """Return a value of every installed granularity that an algorithm supports.
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.pruner import MakesNewScores, Pruner, PruningTarget, Solves
@@ -27,6 +27,8 @@ from tersely.testing.models import (
     contract_batches,
     contract_net,
     granularity_values,
+    has_own_classes,
+    with_weights_of,
 )
 from tersely.testing.training import compress, prepare, ranked_targets, train
 
@@ -144,7 +146,7 @@ class PrunerContract(Contract):
         expected = session.model(batch)
         finished = session.finalize()
         torch.testing.assert_close(finished(batch), expected)
-        expect(_is_plain(finished), "the finished model still carries instruments or buffers")
+        expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
 
     def check_detach(self) -> None:
         """Detaching gives the dense model back, bit for bit."""
@@ -154,7 +156,7 @@ class PrunerContract(Contract):
         dense = session.detach()
         for name, value in dense.named_parameters():
             expect(torch.equal(value, before[name]), f"{name} did not come back")
-        expect(_is_plain(dense), "the detached model still carries instruments or buffers")
+        expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
 
     def _recipe(
         self,
@@ -179,7 +181,7 @@ class PrunerContract(Contract):
     def _restored(self, session: Session) -> Session:
         with tempfile.TemporaryDirectory() as folder:
             session.save(folder)
-            return load_session(_with_weights_of(session.model), folder)
+            return load_session(with_weights_of(session.model), folder)
 
     def _expect_same_masks(self, session: Session, other: Session) -> None:
         restored = other.masks()
@@ -218,20 +220,6 @@ def _is_new(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
     known = (other, target.tensor, *target.observed.values(), *target.learned.values())
     own = one.untyped_storage().data_ptr()
     return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
-
-
-def _with_weights_of(model: nn.Module) -> ContractNet:
-    net = contract_net()
-    values = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            parameter.copy_(values[name])
-    return net
-
-
-def _is_plain(model: nn.Module) -> bool:
-    classes = [type(module) for module in contract_net().modules()]
-    return [type(module) for module in model.modules()] == classes and not list(model.buffers())
 
 
 def check_pruner(name: str, *, options: Mapping[str, Json] | None = None) -> None:
