@@ -21,6 +21,7 @@ from tersely.session.opening import load_session
 from tersely.session.session import Session
 from tersely.testing.budgets import check_granularity_budgets
 from tersely.testing.contract import Contract, Kind, expect, require
+from tersely.testing.findings import as_findings
 from tersely.testing.models import (
     DTYPES,
     ContractNet,
@@ -28,8 +29,18 @@ from tersely.testing.models import (
     contract_net,
     granularity_values,
     has_own_classes,
+    net_with_zeros,
     with_weights_of,
 )
+from tersely.testing.pruner_abilities import (
+    check_factor,
+    check_gradient_observations,
+    check_learned,
+    check_module_observations,
+    check_penalty,
+    solve_all,
+)
+from tersely.testing.random_state import untouched_random_state
 from tersely.testing.training import compress, prepare, ranked_targets, train
 
 _MODULES = ("conv", "grouped", "transposed", "linear")
@@ -87,6 +98,44 @@ class PrunerContract(Contract):
             expect(value._version == before[name][1], f"{name} was written to")
             expect(value.requires_grad, f"requires_grad of {name} was switched off")
 
+    def check_rows_of_zeros(self) -> None:
+        """A row of zeros, and a weight of nothing but zeros, get finite scores."""
+        for target, scores in self._scored(net_with_zeros()):
+            expect(bool(scores.isfinite().all()), f"{target.name}: scores are not all finite")
+        session = prepare(net_with_zeros(), self._recipe())
+        with as_findings():
+            compress(session)
+
+    def check_random_state(self) -> None:
+        """Pruning leaves the global random state alone."""
+        net = contract_net()
+        with untouched_random_state():
+            compress(prepare(net, self._recipe()))
+
+    def check_observations(self) -> None:
+        """What is observed of a batch or step adds up, and is observed without a change."""
+        pruner = self.make()
+        for target in self._targets(contract_net()):
+            check_module_observations(pruner, target)
+            check_gradient_observations(pruner, target)
+
+    def check_learning(self) -> None:
+        """What is learned, its penalty and the growth of sparsity have the values they may have."""
+        pruner = self.make()
+        targets = self._targets(contract_net())
+        for target in targets:
+            check_learned(pruner, target)
+        check_penalty(pruner, targets)
+        check_factor(pruner)
+
+    def check_solving(self) -> None:
+        """Solving leaves the weight as it is."""
+        session = prepare(contract_net(), self._recipe())
+        before = {name: value._version for name, value in session.model.named_parameters()}
+        solve_all(self.make(), ranked_targets(session))
+        for name, value in session.model.named_parameters():
+            expect(value._version == before[name], f"{name} was written to")
+
     def check_budgets(self) -> None:
         """Every ratio is met exactly on every granularity."""
         for granularity in granularity_values(self.info):
@@ -119,6 +168,17 @@ class PrunerContract(Contract):
             if session._engines.pruning.runs[0].is_trained:
                 train(one)
             one.calibrate(contract_batches())
+            compress(one)
+        self._expect_same_masks(session, other)
+
+    def check_saved_observations(self) -> None:
+        """A session that was saved after it observed decides alike: no state outside of it."""
+        session = prepare(contract_net(), self._recipe())
+        (run,) = session._engines.pruning.runs
+        if run.is_sequential:  # it needs the batches themselves, which nothing saves
+            return
+        other = self._restored(session)
+        for one in (session, other):
             compress(one)
         self._expect_same_masks(session, other)
 

@@ -23,6 +23,7 @@ from tersely.testing.models import (
     contract_batches,
     contract_net,
     has_own_classes,
+    net_with_zeros,
     with_weights_of,
 )
 from tersely.testing.random_state import untouched_random_state
@@ -45,11 +46,7 @@ class QuantizerSessionChecks(Contract):
 
     def check_rows_of_zeros(self) -> None:
         """A row of zeros, and a weight of nothing but zeros, are quantized like any other."""
-        net = contract_net()
-        with torch.no_grad():
-            net.conv.weight[0] = 0
-            net.linear.weight.zero_()
-        session = self.compressed(net)
+        session = self.compressed(net_with_zeros())
         expect(bool(_outputs(session).isfinite().all()), "outputs are not all finite")
 
     def check_integer_weights(self) -> None:
