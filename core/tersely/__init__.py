@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from tersely.session.opening import attach as attach
     from tersely.session.opening import load_session as load_session
     from tersely.session.opening import load_shrunk as load_shrunk
+    from tersely.session.restoring import restore_rounding as restore_rounding
     from tersely.session.session import Session as Session
     from tersely.shrinking.report import Shrunk as Shrunk
 
@@ -188,6 +189,7 @@ _WHERE = {
     "inverse_factor": "tersely.arithmetic.gram",
     "load_recipe": "tersely.document.load",
     "load_run": "tersely.jobs.finished",
+    "restore_rounding": "tersely.session.restoring",
     "load_session": "tersely.session.opening",
     "load_shrunk": "tersely.session.opening",
     "matrix_layout": "tersely.contracts.matrices",

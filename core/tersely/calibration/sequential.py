@@ -16,6 +16,7 @@ from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches
 from tersely.engine.binding import BoundTarget
 from tersely.engine.processes import failing_together, gather
+from tersely.engine.progress import told
 from tersely.engine.run import Run
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import is_sharded
@@ -96,7 +97,7 @@ def _follow(
     """Compress what lies in a chain of blocks and return the rest."""
     waiting = list(bound_targets)
     calls = chain.calls
-    for block in blocks:
+    for block in told(blocks, "blocks compressed"):
         inner = set(block.modules())
         members = [bound for bound in waiting if bound.module in inner]
         waiting = [bound for bound in waiting if bound.module not in inner]

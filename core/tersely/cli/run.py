@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tersely.document.reading.source import read_document
+from tersely.extras import extra
 
 
 @click.command("run")
@@ -20,11 +21,17 @@ from tersely.document.reading.source import read_document
     help="Carry out exactly this plan, from `tersely plan --out`, or do nothing.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
-def command(job: Path, *, output: Path | None, plan: Path | None, resume: bool) -> None:
+@click.option("--quiet", is_flag=True, help="Say nothing but what went wrong.")
+def command(
+    job: Path, *, output: Path | None, plan: Path | None, resume: bool, quiet: bool
+) -> None:
     """Run JOB: build, plan, compress, train, evaluate, and write the report and the model."""
     # Here, because both import torch and other commands do without.
     from tersely.jobs.runner import run_job
     from tersely.planning.plan import Plan
 
+    with extra("cli", purpose="the command line"):
+        from rich.console import Console  # slow to import
+
     reviewed = None if plan is None else Plan.from_dict(read_document(plan).data)
-    run_job(job, resume=resume, output=output, plan=reviewed)
+    run_job(job, resume=resume, output=output, plan=reviewed, console=Console(quiet=quiet))

@@ -26,11 +26,15 @@ def put_buffer(
         make: returns a holder's new buffer where they do not fit.
     """
     places = list(holders)
-    current = [module._buffers.get(name) for module, name in places]
-    if all(one is not None and _fits(one, value, dtype) for one in current):
-        for one in current:
-            if one is not None:
-                one.detach().copy_(value)
+    fitting = []
+    for module, name in places:
+        current = module._buffers.get(name)
+        if current is None or not _fits(current, value, dtype):
+            break
+        fitting.append(current)
+    else:
+        for current in fitting:
+            current.detach().copy_(value)
         return
     for module, name in places:
         module._buffers[name] = make()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from tersely.contracts.target_plan import TargetPlan
@@ -34,6 +34,32 @@ def by_target(values: Iterable[tuple[TargetPlan, Value]]) -> dict[str, dict[str,
     for target, value in values:
         found.setdefault(target.module, ByTarget())[target.target] = value
     return found
+
+
+def each_by_target(
+    given: Mapping[str, Mapping[str, Value]], call: str
+) -> Iterator[tuple[str, str, Value]]:
+    """Yield module, target and value of what a user gave by module and target.
+
+    Args:
+        given: {module: {target: value}}.
+        call: the method that was called.
+
+    Raises:
+        SessionError: it has another form.
+    """
+    _need_mapping(given, call)
+    for module, targets in given.items():
+        _need_mapping(targets, call)
+        for target, value in targets.items():
+            yield module, target, value
+
+
+def _need_mapping(found: object, call: str) -> None:
+    if not isinstance(found, Mapping):
+        raise SessionError(
+            f"{call}() found a {type(found).__name__}, expected {{module: {{target: value}}}}"
+        )
 
 
 def find_bound_target(

@@ -27,7 +27,7 @@ class Journal:
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
         self._values: dict[BoundTarget, Tensor] = {}
-        self._buffers: set[tuple[nn.Module, str]] = set()
+        self._buffers: set[tuple[int, str]] = set()
 
     def __enter__(self) -> Journal:
         return self
@@ -96,15 +96,18 @@ class Journal:
             name: its name there.
             is_binary: whether it holds 0 and 1 only, which take an eighth of the memory or less.
         """
-        if (module, name) in self._buffers:
+        key = (id(module), name)  # what is noted keeps the module
+        if key in self._buffers:
             return
-        self._buffers.add((module, name))
+        self._buffers.add(key)
         buffer = module._buffers.get(name)
         if buffer is None:
             self._undo.append(partial(_remove, module, name))
-            return
-        self._undo.append(partial(_put_back, module, name, buffer))
-        self.note_tensor(buffer, is_binary=is_binary)
+        elif not buffer.numel():  # the place of a mask, of which a large model has many
+            self._undo.append(partial(_put_back, module, name, buffer))
+        else:
+            values = _values_of(buffer, is_binary=is_binary)
+            self._undo.append(partial(_put_back, module, name, buffer, values))
 
     def note_module(self, module: nn.Module) -> None:
         """Note everything that tersely added to a module: its steps and reserved buffers.
@@ -150,17 +153,22 @@ class Journal:
             tensor: the tensor.
             is_binary: whether it holds 0 and 1 only.
         """
-        plain = tensor.detach()
-        values = plain.to(torch.bool, copy=True) if is_binary else plain.clone()
-        self._undo.append(partial(_write, tensor, values))
+        self._undo.append(partial(_write, tensor, _values_of(tensor, is_binary=is_binary)))
 
 
 def _remove(module: nn.Module, name: str) -> None:
     module._buffers.pop(name, None)
 
 
-def _put_back(module: nn.Module, name: str, buffer: Tensor) -> None:
+def _put_back(module: nn.Module, name: str, buffer: Tensor, values: Tensor | None = None) -> None:
+    if values is not None:
+        _write(buffer, values)
     module._buffers[name] = buffer
+
+
+def _values_of(tensor: Tensor, *, is_binary: bool) -> Tensor:
+    plain = tensor.detach()
+    return plain.to(torch.bool, copy=True) if is_binary else plain.clone()
 
 
 def _write(tensor: Tensor, values: Tensor) -> None:

@@ -5,6 +5,7 @@ What a tensor becomes, by its blocks (``quantized_decomposed`` operators alone):
     one block                          ``*_per_tensor`` with the scale as a number
     one block for each index of a dim  ``*_per_channel``
     runs along the last dimension      ``dequantize_per_channel_group`` of (rows, last dimension)
+    runs along the first of two        the same of the transposed matrix
     any other                          ``*_per_channel`` of a view with one row for each block
     one block for each call            ``*_per_tensor.tensor`` with the scale computed there
     one block for each token           ``*_per_token`` with scales computed there
@@ -63,6 +64,12 @@ def dequantize(
             rows, scales, zero_points, *limits, stored, group, out
         )
         found = found if is_matrix else found.reshape(shape)
+    elif len(shape) == _MATRIX and (group := group_of(size[::-1], shape[::-1])) is not None:
+        # So lie the weights of layers that multiply by (inputs, outputs).
+        scales, zero_points = (one.reshape(-1, shape[1]).t() for one in (scale, zero_point))
+        found = _OPERATORS.dequantize_per_channel_group(
+            integers.t(), scales, zero_points, *limits, stored, group, out
+        ).t()
     else:
         found = _OPERATORS.dequantize_per_channel(
             _to_rows(integers, size), scale, zero_point, 0, *limits, stored, out_dtype=out

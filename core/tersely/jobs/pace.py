@@ -19,13 +19,13 @@ class Pace:
     """What is known of the speed of something that is counted; a class, because it looks back.
 
     Args:
-        clock: returns seconds; another one in tests.
+        clock: returns seconds; None for the machine's.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._told = clock()
-        self._seen: deque[tuple[float, int]] = deque([(clock(), 0)])
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.monotonic
+        self._told = self._clock()
+        self._seen: deque[tuple[float, int]] = deque([(self._told, 0)])
 
     def note(self, done: int) -> None:
         """Remember how much is done now.

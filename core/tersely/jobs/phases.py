@@ -151,7 +151,8 @@ def measure_uncompressed(moment: str) -> Callable[[Run], Run]:
 
 def _compress(run: Run) -> None:
     try:
-        run.attached.compress()
+        with run.voice.working():
+            run.attached.compress()
     except SessionError as error:
         if run.calls.calibration is not None or "session.calibrate(" not in str(error):
             raise

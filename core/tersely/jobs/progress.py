@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Protocol, TypeAlias, TypeVar
 
+from tersely.engine.progress import telling
 from tersely.extras import extra
 from tersely.jobs.pace import Pace
 
@@ -18,6 +19,7 @@ with extra("cli", purpose="a job"):
         Progress,
         SpinnerColumn,
         Task,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -80,6 +82,10 @@ class Voice(Protocol):
         Args:
             title: what is counted.
         """
+        ...
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """Show how far work inside the context is that tells by `tersely.engine.progress`."""
         ...
 
 
@@ -181,6 +187,23 @@ class PlainVoice:
         yield tell
         self.line(f"  {latest} {title}")
 
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Print how far it is, at most every ten seconds."""
+        paces: dict[str, Pace] = {}
+        first = Pace()
+
+        def tell(title: str, done: int, total: int) -> None:
+            pace = paces.setdefault(title, Pace() if paces else first)
+            pace.note(done)
+            if done < total and pace.is_due():
+                self.line(f"  {pace.sentence(title, done=done, total=total)}")
+            if done == total:
+                paces[title] = Pace()  # the next block counts anew
+
+        with telling(tell):
+            yield
+
 
 class BarVoice:
     """Shows one bar for the phases and one for what a phase counts.
@@ -242,6 +265,25 @@ class BarVoice:
             yield lambda done, total: self._bars.update(task, completed=done, total=total)
         finally:
             self._bars.remove_task(task)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Show a bar for each thing that is counted, while it is under way."""
+        tasks: dict[str, TaskID] = {}
+
+        def tell(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = self._bars.add_task(f"  {title}", total=total)
+            self._bars.update(tasks[title], completed=done, total=total)
+            if done == total:
+                self._bars.remove_task(tasks.pop(title))
+
+        try:
+            with telling(tell):
+                yield
+        finally:
+            for task in tasks.values():
+                self._bars.remove_task(task)
 
 
 class AmountColumn(MofNCompleteColumn):

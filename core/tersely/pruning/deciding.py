@@ -26,6 +26,7 @@ from tersely.contracts.pruner import (
     Solves,
 )
 from tersely.engine.binding import BoundTarget
+from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact
@@ -89,18 +90,16 @@ def decide(
     ranked = [rank(bound, statistics, stages) for bound in bound_targets]
     _need_observations(run, bound_targets)
     run.need_the_same_everywhere(bound_targets)
-    targets = [
-        target_of(
-            one,
-            observed=_observed(run, one.bound),
-            learned=run.learned(one.bound),
-        )
+    # One at a time, so that nothing is held for all of a large model's targets.
+    targets = (
+        target_of(one, observed=_observed(run, one.bound), learned=run.learned(one.bound))
         for one in ranked
-    ]
+    )
     pruner = run.algorithm
     if isinstance(pruner, Solves):
         decision = Decision()
-        for one, target in zip(ranked, targets, strict=True):
+        pairs = list(zip(ranked, targets, strict=True))
+        for one, target in told(pairs, "weights solved"):
             parts = split(one, target) if target.plan.has_experts else [(one, target)]
             solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
             kept = [solution.kept for solution in solutions]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tersely.engine.binding import BoundTarget
-from tersely.engine.by_target import find_bound_target, find_named
+from tersely.engine.by_target import each_by_target, find_bound_target, find_named
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import mask_of
 
@@ -35,10 +35,9 @@ def checked_masks(
     """
     by_name = {(bound.plan.module, bound.plan.target): bound for bound in bound_targets}
     found = {}
-    for module, targets in masks.items():
-        for target, mask in targets.items():
-            bound = find_bound_target(module, target, by_name)
-            found[bound] = _checked(bound, mask, sample_shape(bound))
+    for module, target, mask in each_by_target(masks, "set_masks"):
+        bound = find_bound_target(module, target, by_name)
+        found[bound] = _checked(bound, mask, sample_shape(bound))
     return found
 
 

@@ -204,7 +204,8 @@ def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
     for indices in alike.values():
         (bound, first), total = masks[indices[0]], masks[indices[0]][1].numel()
         is_offset = bound.is_additive and first.dtype != torch.bool
-        rows = torch.stack([masks[index][1].detach() for index in indices])
+        with torch.no_grad():
+            rows = torch.stack([masks[index][1] for index in indices])
         counts = rows.reshape(len(indices), -1).count_nonzero(1).tolist()
         for index, count in zip(indices, counts, strict=True):
             found[index] = (count if is_offset else total - count) / total

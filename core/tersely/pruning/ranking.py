@@ -137,14 +137,14 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
         PluginError: the algorithm failed, or its scores have a shape that is neither the tensor's
             nor its blocks'.
     """
-    algorithm, name = ranked.bound.plan.algorithm, target.name
+    algorithm = ranked.bound.plan.algorithm
     try:
         scores = pruner.importance(target)
     except TerselyError:
         raise
     except Exception as error:  # foreign code: whatever it raises belongs in the message
         raise PluginError(
-            f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
+            f"{algorithm} failed on {target.name}: {type(error).__name__}: {error}",
             plugin=target.plan.algorithm,
             target=target.plan.name,
         ) from error
@@ -158,8 +158,8 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
     if scores.shape == shape:
         return sum_blocks(scores, size)
     raise PluginError(
-        f"{algorithm} returned scores of shape {list(scores.shape)} for {name}; expected the "
-        f"tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",
+        f"{algorithm} returned scores of shape {list(scores.shape)} for {target.name}; expected "
+        f"the tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",
         plugin=target.plan.algorithm,
         target=target.plan.name,
     )

@@ -96,7 +96,8 @@ def decide_stack(stack: Stack, factor: float | Fraction) -> dict[BoundTarget, Te
         For each target bool, True = kept, in the smallest shape that broadcasts to it; None when
         an importance is not finite, which has to be told of the target that it belongs to.
     """
-    everything = torch.stack([scores.detach() for scores in stack.importances])
+    with torch.no_grad():  # once, and not a detach for each small target
+        everything = torch.stack(stack.importances)
     if not bool(everything.isfinite().all()):
         return None
     first = stack.ranked[0]

@@ -12,7 +12,7 @@ from tersely.arithmetic.blocks import resolve_size
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.engine.binding import BoundTarget
-from tersely.engine.by_target import find_bound_target
+from tersely.engine.by_target import each_by_target, find_bound_target
 from tersely.errors import SessionError
 from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.quantizing import Grid
@@ -40,13 +40,12 @@ def checked_qparams(
     run_of = {bound: run for run in runs for bound in run.all_bound_targets}
     by_name = {(bound.plan.module, bound.plan.target): bound for bound in run_of}
     found = {}
-    for module, targets in given.items():
-        for target, qparams in targets.items():
-            bound = find_bound_target(module, target, by_name)
-            run = run_of[bound]
-            _need_own_scale(run, bound)
-            fits = None if qparams is None else _checked(run, bound, qparams, seen.get(bound))
-            found[bound] = (run, fits)
+    for module, target, qparams in each_by_target(given, "set_qparams"):
+        bound = find_bound_target(module, target, by_name)
+        run = run_of[bound]
+        _need_own_scale(run, bound)
+        fits = None if qparams is None else _checked(run, bound, qparams, seen.get(bound))
+        found[bound] = (run, fits)
     return found
 
 

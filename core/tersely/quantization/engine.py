@@ -409,7 +409,7 @@ class Quantization(Engine[QuantizationRun]):
             run.frozen = {one for one in run.given if given[one.plan.name]}
         self.start(steps)
         self.restore_gathered(saved, journal)
-        for bound in self.bound_targets:
+        for bound in sorted(self.bound_targets, key=lambda one: one.is_activation):
             buffers = saved.of("buffer", bound.plan.name)
             device = device_of(bound)
             restore_scales(bound, {part: value.to(device) for part, value in buffers.items()})
@@ -425,7 +425,8 @@ class Quantization(Engine[QuantizationRun]):
 
     def _restore_learned(self, run: QuantizationRun, saved: Saved) -> None:
         has_learned = False
-        for bound in run.all_bound_targets:
+        # In the order of `_learn`: models are averaged by the order of their entries.
+        for bound in (*run.parameters, *run.activations):
             values = saved.of("learned", bound.plan.name)
             if values:
                 has_learned = True

@@ -87,7 +87,8 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
         _need(bound, "input_scale", factors, is_fine=fits, wanted=f"shape [{length}]")
     size = parts.get("size")
     if size is not None and scale is not None:
-        fits = tuple(size.shape) == (scale.ndim,)
+        # One scale for all needs no size of blocks; one is there where blocks became as large.
+        fits = size.ndim == 1 and scale.ndim in (0, len(size))
         _need(bound, "size", size, is_fine=fits, wanted=f"shape [{scale.ndim}]")
 
 

@@ -13,7 +13,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
 from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force
-from tersely.planning.targets.addresses import parse_address
+from tersely.planning.targets.addresses import declared_channels
 from tersely.quantization.run import QuantizationRun
 
 
@@ -89,20 +89,7 @@ def channels_of(bound: BoundTarget) -> int | None:
     """
     if bound.plan.kind not in ("input", "output"):
         return None
-    found = parse_address(bound.plan.target)
-    if found is None or found.key not in (None, 0):
-        return None
-    for name in _LENGTHS[bound.plan.kind]:
-        length = getattr(bound.module, name, None)
-        if isinstance(length, int):
-            return length
-    return None
-
-
-_LENGTHS = {
-    "input": ("in_channels", "in_features", "num_features"),
-    "output": ("out_channels", "out_features", "num_features"),
-}
+    return declared_channels(bound.module, bound.plan.target)
 
 
 def write_qparams(

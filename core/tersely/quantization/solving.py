@@ -21,6 +21,7 @@ from tersely.contracts.quantized_weights import (
 )
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
+from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
 from tersely.instrument.names import FOLD, SCALE, state_buffer
@@ -56,7 +57,7 @@ def quantize_parameters(
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
         _equalize(run, quantizer, bound_targets)
-    for bound in bound_targets:
+    for bound in told(bound_targets, "weights quantized"):
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":
             continue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
-from tersely.document.entries import Place, stages_in, without_absent
+from tersely.document.entries import PERIODS, Place, stages_in, without_absent
 from tersely.document.path import spell_path
 from tersely.document.recipe import Recipe, Stage
 from tersely.document.rules.periods import periods_of
@@ -46,13 +46,19 @@ def chosen_at_once(recipe: Recipe, choices: Choices) -> dict[str, Json]:
     return dict(found)
 
 
-def chosen_recipe(recipe: Recipe, choices: Choices) -> dict[str, Json]:
+def chosen_recipe(
+    recipe: Recipe, choices: Choices, *, shrinking: Collection[int] = ()
+) -> dict[str, Json]:
     """Return the recipe with the choices in place of what its stages said of their targets.
 
     Args:
         recipe: the recipe that the units are of.
         choices: what was chosen.
+        shrinking: indices of pruning stages that end with ``shrink``, unless they stand in a
+            period, or the recipe says already where it shrinks.
     """
+    if any(stage.shrink for stage in recipe.stages):
+        shrinking = ()
     document = copy.deepcopy(dict(recipe.document))
     empty: list[tuple[Json, str, int | None]] = []
     for place, number in _stages(recipe):
@@ -63,6 +69,8 @@ def chosen_recipe(recipe: Recipe, choices: Choices) -> dict[str, Json]:
         entries = _entries(recipe, choices, number)
         if entries:
             holder[last] = _stage(recipe.stages[number], holder[last], entries, _BY_ENTRY)
+            if number in shrinking and PERIODS not in place.path:
+                holder[last]["shrink"] = True
         elif isinstance(last, int):
             empty.append((holder, "", last))
         else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tersely.contracts.calling import call_arguments
 from tersely.contracts.exporter import RunsExport
+from tersely.contracts.target_plan import TargetPlan
 from tersely.document.job import Export
 from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import make_exporter
@@ -145,13 +146,17 @@ def has_structured_masks(plan: Plan) -> bool:
     Args:
         plan: a plan.
     """
-    return any(
-        target.method == "pruning"
-        and target.align is None
-        and target.blocks is not None
-        and -1 in target.blocks.size
-        for target in plan
-    )
+    return any(map(is_structured, plan))
+
+
+def is_structured(target: TargetPlan) -> bool:
+    """Tell whether whole slices of a target are masked, by importances of its own.
+
+    Args:
+        target: a planned target.
+    """
+    is_ranked = target.method == "pruning" and target.align is None
+    return is_ranked and target.blocks is not None and -1 in target.blocks.size
 
 
 def counted_bytes(session: Session) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from tersely.json_value import Json
+from tersely.reporting.folded_names import fold_names
 from tersely.searching.study import Tried
 from tersely.text_table import Column, TextTable, ruled
 
@@ -91,10 +92,19 @@ class SearchResult:
         return TextTable(columns=columns, rows=rows)
 
     def _layers_table(self, best: Tried) -> TextTable:
-        columns = (Column(heading="layer"), Column(heading="best"))
-        found = zip(self.units.items(), best.setting, strict=True)
-        rows = tuple((name, levels[place]) for (name, levels), place in found)
-        return TextTable(columns=columns, rows=rows)
+        """What the best does: one row for each level of a method, with the layers that have it."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for (name, levels), place in zip(self.units.items(), best.setting, strict=True):
+            method, _, layer = name.partition(" of ")
+            found.setdefault((method, levels[place]), []).append(layer)
+        rows = []
+        for (method, level), layers in found.items():
+            heading = (method, level)
+            for pattern in fold_names(layers):
+                rows.append((*heading, pattern))
+                heading = ("", "")
+        columns = (Column(heading="method"), Column(heading="best"), Column(heading="layers"))
+        return TextTable(columns=columns, rows=tuple(rows))
 
 
 _KINDS = {

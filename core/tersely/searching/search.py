@@ -16,7 +16,7 @@ from tersely.searching.costs import Costing
 from tersely.searching.proposing import DENSE, Alone, Space, propose
 from tersely.searching.quality import Quality
 from tersely.searching.study import Setting, TrialStore, Tried
-from tersely.searching.trying import CalibrationData, compress
+from tersely.searching.trying import CalibrationData, calls_of, compress
 from tersely.searching.units import Unit
 
 _MOST_EXCESS = 1e3
@@ -58,14 +58,17 @@ class Search:
         count = sum(len(unit.levels) for unit in self.units)
         done, alone = 0, []
         for number, unit in enumerate(self.units):
-            found = [DENSE]
+            found, calls = [DENSE], None
             for place, level in enumerate(unit.levels, start=1):
                 key = f"{unit.key}: {level}"
                 row = self.store.row(key)
                 if row is None:
                     setting = [0] * len(self.units)
                     setting[number] = place
-                    tried = self.try_out(tuple(setting), "alone", is_costed=True)
+                    if calls is None:
+                        self.reseed()
+                        calls = calls_of(self.model, unit.modules, self.data)
+                    tried = self.try_out(tuple(setting), "alone", data=calls)
                     row = {"drop": min(tried.drop, _SHOWN_DROP), "cost": tried.cost}
                     self.store.add_row(key, row)
                 found.append(Alone(drop=float(row["drop"]), saved=1 - float(row["cost"])))
@@ -115,13 +118,14 @@ class Search:
         pairs = zip(self.units, setting, strict=True)
         return [(unit, unit.levels[place - 1]) for unit, place in pairs if place]
 
-    def try_out(self, setting: Setting, kind: str, *, is_costed: bool = False) -> Tried:
+    def try_out(self, setting: Setting, kind: str, *, data: CalibrationData | None = None) -> Tried:
         """Compress a copy of the model, measure its quality, and its cost if that is good enough.
 
         Args:
             setting: what to try.
             kind: how it was proposed.
-            is_costed: whether the cost counts whatever the quality is.
+            data: what the algorithms of one unit alone observe, whose cost counts whatever its
+                quality is; None for the whole batches.
         """
         self.reseed()
         model = copy.deepcopy(self.model)
@@ -129,11 +133,11 @@ class Search:
         example = self.costing.example_inputs
         with evaluating(model), torch.no_grad():
             with torch.enable_grad():
-                session = compress(model, recipe, self.data, example_inputs=example)
+                session = compress(model, recipe, data or self.data, example_inputs=example)
             value = self.quality.measure(model)
             drop = self.quality.drop_of(value)
             cost = None
-            if is_costed or drop <= self.max_drop:
+            if data is not None or drop <= self.max_drop:
                 cost = self.costing.share_of(session)
         return Tried(setting=setting, kind=kind, value=value, drop=drop, cost=cost)
 

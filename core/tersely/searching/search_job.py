@@ -25,7 +25,7 @@ from tersely.jobs.references import References, job_imports, load_references
 from tersely.json_value import Json
 from tersely.planning.resolve import resolve
 from tersely.searching.choosing import chosen_recipe
-from tersely.searching.costs import Costing, Objective, need_cost
+from tersely.searching.costs import Costing, Objective, is_structured, need_cost
 from tersely.searching.digests import digest_of_batches, digest_of_data, digest_of_model
 from tersely.searching.found_search import SearchResult
 from tersely.searching.output_error import DenseOutputs
@@ -168,7 +168,10 @@ class _Keeping:
         if result.best is None:
             return result
         choices = search.choices(result.best.setting)
-        return attrs.evolve(result, recipe=chosen_recipe(search.plan.recipe, choices))
+        plan = search.plan
+        shrinking = {target.stage for target in plan if is_structured(target)}
+        recipe = chosen_recipe(plan.recipe, choices, shrinking=shrinking)
+        return attrs.evolve(result, recipe=recipe)
 
     def write(self, tried: tuple[Tried, ...]) -> SearchResult:
         """Write what is known, and return it."""

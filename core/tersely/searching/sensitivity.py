@@ -29,8 +29,7 @@ from tersely.searching.quality import (
     quality_by_evaluation,
     quality_by_output,
 )
-from tersely.searching.seeing import padding_of, replay, see
-from tersely.searching.trying import CalibrationData, compressed
+from tersely.searching.trying import CalibrationData, calls_of, compressed
 from tersely.searching.units import BITS, RATIOS, Level, Unit, units_of
 
 Watching = Callable[[int, int], object]
@@ -105,7 +104,7 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
     known = MeasurementFile(None if path is None else Path(path), subject)
     with evaluating(model):
         quality = _quality(model, batches, evaluate, metric=metric, is_cost=is_cost)
-        trial = _Trial(model=model, recipe=plan.recipe, data=batches, quality=quality)
+        trial = _Trial(model=model, recipe=plan.recipe, quality=quality)
         total = sum(len(unit.levels) for unit in units)
         found: list[Measured] = []
         for unit in units:
@@ -113,7 +112,7 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
             for level in unit.levels:
                 key = f"{unit.key}: {level}"
                 if known.get(key) is None:
-                    own = own or trial.data_of(unit)
+                    own = own or calls_of(model, unit.modules, batches)
                     value = trial.measure(unit, level, own)
                     known.add(key, {"value": repr(value)})
                 found.append(_measured(unit, level, float(known.get(key)["value"]), quality))
@@ -126,19 +125,7 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
 class _Trial:
     model: nn.Module
     recipe: Recipe
-    data: CalibrationData
     quality: Quality
-
-    def data_of(self, unit: Unit) -> CalibrationData:
-        """Return what the algorithm of a unit observes: its own modules where they are called."""
-        if not self.data.batches:
-            return self.data
-        modules = unit.modules
-        forward, mask = self.data.forward, self.data.mask
-        seen = see(self.model, modules, self.data.batches, forward=forward, mask=mask)
-        if seen is None:
-            return self.data
-        return CalibrationData(batches=seen, forward=replay, mask=padding_of)
 
     def measure(self, unit: Unit, level: Level, data: CalibrationData) -> float:
         recipe = chosen_at_once(self.recipe, [(unit, level)])

@@ -13,6 +13,7 @@ from torch import nn
 from tersely.engine.batches import Forward
 from tersely.engine.padding import PaddingMask
 from tersely.json_value import Json
+from tersely.searching.seeing import padding_of, replay, see
 from tersely.session.opening import attach
 from tersely.session.session import Session
 
@@ -30,6 +31,25 @@ class CalibrationData:
     batches: Sequence[Any] = ()
     forward: Forward | None = None
     mask: PaddingMask | None = None
+
+
+def calls_of(model: nn.Module, modules: Sequence[str], data: CalibrationData) -> CalibrationData:
+    """Return what algorithms of some modules observe: their own calls in the dense model.
+
+    Args:
+        model: the dense model, in evaluation mode.
+        modules: names of the modules that are compressed, while everything else stays dense.
+        data: the batches of the whole model.
+
+    Returns:
+        The calls; the whole batches where the weights of a module are read without a call.
+    """
+    if not data.batches:
+        return data
+    seen = see(model, modules, data.batches, forward=data.forward, mask=data.mask)
+    if seen is None:
+        return data
+    return CalibrationData(batches=seen, forward=replay, mask=padding_of)
 
 
 def compress(

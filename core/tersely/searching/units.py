@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import attrs
@@ -115,7 +115,7 @@ def with_level(target: TargetPlan, level: Level) -> dict[str, Json]:
         target: a target of the unit.
         level: the level.
     """
-    keys = {key: value for key, value in target.setting.to_dict().items() if value is not None}
+    keys = _without_nulls(target.setting.to_dict())
     if level.key == "sparse_ratio" and _is_ranked_by_ratio(target):
         # A ratio of its own takes the place of a share of a budget, and of a threshold.
         for key in ("sparse_threshold", "global_group_id", "budget"):
@@ -125,6 +125,19 @@ def with_level(target: TargetPlan, level: Level) -> dict[str, Json]:
         family = "uint" if target.quantization.quant_dtype.startswith("u") else "int"
         keys["quant_dtype"] = f"{family}{level.value:g}"
     return keys
+
+
+def _without_nulls(data: Mapping[str, Json]) -> dict[str, Json]:
+    """Return keys without those that are null, at any depth.
+
+    Args:
+        data: keys of a target.
+    """
+    return {
+        key: _without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in data.items()
+        if value is not None
+    }
 
 
 def _together(targets: Sequence[TargetPlan]) -> Iterator[tuple[TargetPlan, ...]]:

@@ -141,7 +141,16 @@ def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, li
                 if follower is not None:
                     followers[follower] = []
                     _reduce(follower)
+    for module in staying:
+        _keep_out_of_files(module)
     return {**staying, **followers}
+
+
+def _keep_out_of_files(module: nn.Module) -> None:
+    """Let a finished model's state be that of its class, which looks for no other names."""
+    module._non_persistent_buffers_set.update(
+        name for name in module._buffers if name.startswith(PREFIX)
+    )
 
 
 def _is_processed(bound: BoundTarget) -> bool:

@@ -61,6 +61,7 @@ from tersely.session.periods import (
     waiting_stages,
 )
 from tersely.session.state import SavedState, complete_state, understand
+from tersely.session.stated_rounding import state_rounding
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.cutting.refusing import (
     need_plain_model,
@@ -713,6 +714,8 @@ class Session:
         self._installation.need_to_finish("finalize")
         self._values = finished = finish(self._installation)
         self._end("finalized")
+        rounded = [bound for targets in finished.staying.values() for bound in targets]
+        state_rounding(self.model, rounded, finished.qparams())
         warn_of_staying(finished.staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
@@ -812,13 +815,12 @@ class Session:
 
     def _record(self, event: str) -> dict[str, dict[str, float]]:
         masks = list(self._masks(event))
-        shares = [
-            (bound, share) for (bound, _), share in zip(masks, masked_shares(masks), strict=True)
-        ]
-        self.history.append(
-            {"step": self.steps, "event": event, "sparsity": total_sparsity(shares)}
-        )
-        sparsity = by_target((bound.plan, share) for bound, share in shares)
+        bound_targets = [bound for bound, _ in masks]
+        shares = masked_shares(masks)
+        total = total_sparsity(zip(bound_targets, shares, strict=True))
+        self.history.append({"step": self.steps, "event": event, "sparsity": total})
+        plans = (bound.plan for bound in bound_targets)
+        sparsity = by_target(zip(plans, shares, strict=True))
         is_by_hand = event == "set_masks"
         self._emptied = warn_of_emptied(
             self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand

@@ -38,10 +38,9 @@ from tersely.shrinking.proving.failing import (
 )
 from tersely.shrinking.proving.outputs import (
     Inputs,
+    Outputs,
     largest_difference,
-    masked_outputs,
-    outputs_as_it_is,
-    outputs_in_float64,
+    outputs_of,
     random_inputs,
 )
 from tersely.shrinking.proving.predict import literals_of_sizes
@@ -49,8 +48,6 @@ from tersely.shrinking.proving.proof import compare
 from tersely.shrinking.report import Absorption, Stay
 
 _ATTEMPTS = 12
-_FLOAT64_TOLERANCE = 1e-9
-_OWN_TOLERANCE = 2e-3
 
 
 @attrs.frozen(eq=False)
@@ -167,13 +164,14 @@ class _Task:
     names: Mapping[int, str] = attrs.field(kw_only=True)
     round_to: int = attrs.field(kw_only=True)
     approximate: bool = attrs.field(kw_only=True)
-    _outputs: list[tuple[bool, list[list[Tensor]]]] = attrs.field(factory=list, init=False)
+    _masked: list[Outputs] = attrs.field(factory=list, init=False)
 
-    def masked_outputs(self) -> tuple[bool, list[list[Tensor]]]:
-        """Return whether outputs are compared in double precision, and the masked model's."""
-        if not self._outputs:
-            self._outputs.append(masked_outputs(self.model, self.source.masked(), self.inputs))
-        return self._outputs[0]
+    def masked_outputs(self, program: Program | None = None) -> Outputs:
+        """Return what the masked model returns, computed once; with its program, or read anew."""
+        if not self._masked:
+            read = self.program if program is None else lambda: program
+            self._masked.append(outputs_of(self.model, self.source.masked(), self.inputs, read))
+        return self._masked[0]
 
     def program(self) -> Program:
         """Return the operators of the model as it is now."""
@@ -203,7 +201,7 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
         undoing = Undoing()
         if not cuts:
             return Shrinking({}, stays, (), 0.0, False, undoing)
-        in_float64, before = task.masked_outputs()
+        before = task.masked_outputs(program)
         took = _absorptions(program, source, trace, solution)
         try:
             totals = absorb(tensors, trace.absorbed, solution, undoing)
@@ -214,15 +212,15 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
             follow_heads(model, undoing)
             failed = _proved(task, program, trace, solution)
             if failed is None:
-                run = outputs_in_float64 if in_float64 else outputs_as_it_is
-                after = run(model, source.small(cuts, totals), task.inputs)
-                error = largest_difference(before, after)
-                tolerance = _FLOAT64_TOLERANCE if in_float64 else _OWN_TOLERANCE
-                if error <= tolerance or task.approximate:
+                small = source.small(cuts, totals)
+                after = outputs_of(model, small, task.inputs, task.program, way=before.way)
+                error = largest_difference(before.tensors, after.tensors)
+                if error <= before.tolerance or task.approximate:
+                    in_float64 = before.dtype is torch.float64
                     return Shrinking(cuts, stays, took, error, in_float64, undoing)
                 raise SessionError(
                     f"the small model's outputs differ from the masked model's by {error:.3g} "
-                    f"(at most {tolerance:g} was expected), so nothing was removed; "
+                    f"(at most {before.tolerance:g} was expected), so nothing was removed; "
                     "please report the structure of this model"
                 )
         except BaseException:

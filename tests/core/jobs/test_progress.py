@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
+from tersely.engine.progress import told
 from tersely.jobs.progress import BarVoice, PlainVoice, length_of, watch
 
 
@@ -136,3 +137,51 @@ def test_batches_may_have_no_length_or_one_that_nobody_knows() -> None:
     assert length_of([1, 2]) == 2
     assert length_of(iter([1, 2])) is None
     assert length_of(DataLoader(Stream())) is None
+
+
+def test_a_file_hears_of_long_work_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, stream = plain()
+    now = [0.0]
+    monkeypatch.setattr("tersely.jobs.pace.time.monotonic", lambda: now[0])
+
+    with PlainVoice(console, phases=1).working():
+        for _ in told(range(30), "blocks compressed"):
+            now[0] += 1.0
+
+    # Twice in thirty seconds; the end is the phase's own.
+    assert stream.getvalue().splitlines() == [
+        "  10 of 30 blocks compressed, about 20 s left",
+        "  20 of 30 blocks compressed, about 10 s left",
+    ]
+
+
+def test_a_terminal_shows_a_bar_for_what_is_counted() -> None:
+    console, stream = terminal()
+
+    with watch(console, phases=1) as voice, voice.working():
+        for number in told(["first", "second"], "blocks compressed"):
+            if number == "second":
+                voice._bars.refresh()  # rich draws at most four times a second by itself
+
+    assert "blocks compressed" in stream.getvalue()
+    assert "1/2" in stream.getvalue()
+
+
+def test_nobody_listens_outside_of_it() -> None:
+    console, stream = plain()
+
+    with PlainVoice(console, phases=1).working():
+        pass
+
+    assert list(told("ab", "letters")) == ["a", "b"]
+    assert stream.getvalue() == ""
+
+
+def test_a_gauge_ends_with_its_count() -> None:
+    console, stream = plain()
+
+    with PlainVoice(console, phases=1).gauge(title="measured") as tell:
+        tell(1, 2)
+        tell(2, 2)
+
+    assert stream.getvalue() == "  2 measured\n"

@@ -162,7 +162,24 @@ def test_the_bias_of_a_grouped_transposed_convolution_fits(make):
     assert len(make(model, {"op_names": ["0"], "sparse_ratio": 0.5}, algorithm="channel")) == 2
 
 
-def test_the_length_of_an_activation_is_not_known_in_planning(make):
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
+def test_the_length_of_an_activation_is_not_known_in_planning_where_no_layer_states_it(make):
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
 
     assert len(make(model, RANKED, following("1", "0", target="_output_"))) == 2
+
+
+def test_an_output_with_other_channels_than_the_dimension_it_follows_is_an_error(problems):
+    model = nn.Sequential(nn.ConvTranspose1d(2, 4, 2))
+    entry = following("0", "0", target="_output_")
+
+    assert problems(model, RANKED, entry) == [
+        "pruning.config_list[1]: 0._output_: align.dims [0] of 0.weight has 2 positions, and 4 "
+        "channels follow it; choose the dimension of 0.weight that makes them, of a transposed "
+        "convolution [1]"
+    ]
+
+
+def test_an_output_follows_the_dimension_that_makes_its_channels(make):
+    model = nn.Sequential(nn.ConvTranspose1d(2, 4, 2))
+
+    assert len(make(model, RANKED, following("0", "0", target="_output_", dims=(1,)))) == 2

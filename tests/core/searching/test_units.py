@@ -106,6 +106,19 @@ def test_a_recipe_keeps_its_training_and_a_trial_has_none(toy_pruners: None) -> 
     assert [list(one) for one in trial["pruning"]] == [["algorithm", "config_list"]] * 2
 
 
+def test_a_recipe_that_is_to_shrink_says_so_where_it_does_not_yet(toy_pruners: None) -> None:
+    plan = tersely.plan(blocks(), RECIPE)
+    choices = [(unit, unit.levels[0]) for unit in units_of(plan)]
+
+    recipe = chosen_recipe(plan.recipe, choices, shrinking={0})
+
+    assert recipe["pruning"]["shrink"] is True
+    rounded = {"pruning": {**RECIPE["pruning"], "shrink": {"round_to": 2}}}
+    plan = tersely.plan(blocks(), rounded)
+    recipe = chosen_recipe(plan.recipe, choices, shrinking={0})
+    assert recipe["pruning"]["shrink"] == {"round_to": 2}
+
+
 def test_a_stage_of_which_nothing_is_chosen_is_left_out(toy_pruners: None) -> None:
     stage = {"algorithm": "toy", "config_list": [{"op_names": ["0"], "sparse_ratio": 0.5}]}
     other = {"algorithm": "toy", "config_list": [{"op_names": ["2"], "sparse_ratio": 0.5}]}

@@ -177,6 +177,79 @@ def test_an_int32_bias_goes_into_the_product(quantized, layers, tmp_path):
     assert all_integer(exported.checks)
 
 
+class Turned(nn.Module):
+    """A layer whose weight is (inputs, outputs), as GPT-2 of transformers has it."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, given):
+        rows = torch.addmm(self.bias, given.view(-1, given.shape[-1]), self.weight)
+        return rows.view(*given.shape[:-1], -1)
+
+
+def test_blocks_along_the_inputs_of_a_turned_weight_have_their_kernel(quantized, tmp_path):
+    session = quantized(
+        nn.Sequential(Turned(32, 64), nn.ReLU(), Turned(64, 32)),
+        SEQUENCES,
+        algorithm="rtn",
+        op_types=["Turned"],
+        target_names=["weight"],
+        quant_dtype="int4",
+        granularity=[16, 1],
+    )
+
+    exported = session.export(
+        "onnx", tmp_path / "m.onnx", example_inputs=SEQUENCES, dynamic_shapes="batch"
+    )
+
+    assert exported.checks["kernels"] == {"MatMulNBits": 2}
+    assert all_within_one_step(exported.checks)
+    assert exported.bytes < 2 * 64 * 32 // 2 + 6000
+
+
+@pytest.mark.parametrize("algorithm", ["ptq", "rtn"])
+def test_a_turned_weight_by_output_channel_is_an_integer_product(quantized, tmp_path, algorithm):
+    session = quantized(
+        nn.Sequential(Turned(32, 64), nn.ReLU(), Turned(64, 32)),
+        SEQUENCES,
+        algorithm=algorithm,
+        op_types=["Turned"],
+        target_names=WEIGHT_AND_INPUT,
+        target_settings={"weight": {"granularity": [-1, 1]}, "_input_": UINT8},
+    )
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=SEQUENCES)
+
+    assert all_integer(exported.checks)
+    assert all_within_one_step(exported.checks)
+
+
+class Sliced(nn.Module):
+    """Its nodes have other numbers once torch.onnx has left out what does nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 32)
+        self.head = nn.Linear(32, 50, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        found = self.embedding(tokens.view(-1, tokens.shape[-1]))
+        return self.head(found[:, slice(0, None), :][:, -1:, :])
+
+
+def test_layers_are_found_under_the_names_of_the_program(quantized, tmp_path):
+    tokens = torch.randint(0, 50, (2, 7))
+    session = quantized(Sliced(), tokens, op_types=["Embedding"], target_names=["weight"])
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=tokens)
+
+    assert all_within_one_step(exported.checks)
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -258,6 +331,11 @@ def test_a_file_with_other_integers_is_an_error(quantized, layers, tmp_path, mon
             {"target_names": ["_input_"], "quant_dtype": "uint16"},
             "0._input_",
             "uint16 inputs and outputs have no kernels",
+        ),
+        (
+            {"target_names": ["weight"], "granularity": [16, 8]},
+            "0.weight",
+            "this has blocks of 16 x 8; take granularity out_channel or a group",
         ),
     ],
 )

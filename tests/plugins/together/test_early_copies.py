@@ -158,3 +158,25 @@ def test_a_finished_model_holds_no_count(kind):
     with pytest.warns(UserWarning, match="stay instrumented"):
         session.finalize()
     assert not [name for name in model.state_dict() if name.endswith("layout")]
+
+
+@pytest.mark.parametrize("kind", ["lsq", "lsq_plus", "smoothquant", "awq"])
+def test_a_loaded_session_has_its_entries_in_the_same_order(kind, tmp_path):
+    model, session = attached(kind)
+    compress(session)
+    session.save(tmp_path / "session")
+    again = network()
+    tersely.load_session(again, tmp_path / "session")
+    assert list(again.state_dict()) == list(model.state_dict())
+
+
+def test_an_input_whose_blocks_are_one_is_loaded_again(tmp_path):
+    model = network()
+    entry = {**QUANTIZED, "granularity": [1, -1]}
+    session = tersely.attach(model, {"quantization": stage("ptq", entry)})
+    compress(session)
+    session.save(tmp_path / "session")
+    again = network()
+    tersely.load_session(again, tmp_path / "session")
+    x = torch.randn(16, 4)
+    assert torch.equal(again.eval()(x), model.eval()(x))

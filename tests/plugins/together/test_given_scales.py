@@ -364,3 +364,13 @@ def test_a_finished_or_suspended_session_takes_no_scales():
     session.detach()
     with pytest.raises(tersely.SessionError, match=r"set_qparams\(\) needs an attached"):
         session.set_qparams(all_given())
+
+
+@pytest.mark.parametrize("given", [5, [("0", {})], {"0": 5}])
+def test_scales_in_another_form_are_refused(given):
+    session = tersely.attach(
+        torch.nn.Sequential(torch.nn.Linear(3, 2)),
+        {"quantization": {"algorithm": "rtn", "config_list": [{"op_types": ["Linear"]}]}},
+    )
+    with pytest.raises(tersely.SessionError, match=r"set_qparams\(\) found a (int|list), expected"):
+        session.set_qparams(given)

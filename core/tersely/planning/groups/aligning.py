@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tersely.contracts.settings import Align
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.stages.draft import Draft
+from tersely.planning.targets.addresses import declared_channels
 
 
 def check_aligns(targets: Sequence[TargetPlan], draft: Draft) -> None:
@@ -98,7 +99,10 @@ def _check_dims(target: TargetPlan, source: TargetPlan, dims: list[int], *, draf
 def _check_lengths(
     target: TargetPlan, source: TargetPlan, dims: list[int], *, draft: Draft
 ) -> None:
-    if target.shape is None or source.shape is None:
+    if source.shape is None:
+        return
+    if target.shape is None:
+        _check_channels(target, source, dims, draft=draft)
         return
     place = f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name}"
     if len(dims) > len(target.shape):
@@ -117,3 +121,19 @@ def _check_lengths(
                 f"{place} has {found} positions, the target has {length}; choose align.dims so "
                 f"that both have the same length"
             )
+
+
+def _check_channels(
+    target: TargetPlan, source: TargetPlan, dims: list[int], *, draft: Draft
+) -> None:
+    position = draft.universe.canonical(target.module)
+    if position is None or source.shape is None or len(dims) != 1:
+        return
+    channels = declared_channels(draft.universe.modules[position], target.target)
+    found = source.shape[dims[0]]
+    if channels not in (None, found):
+        draft.problems.append(
+            f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name} has {found} "
+            f"positions, and {channels} channels follow it; choose the dimension of {source.name} "
+            f"that makes them, of a transposed convolution [1]"
+        )

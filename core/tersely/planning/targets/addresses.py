@@ -76,3 +76,26 @@ _TWINS = {
     OUTPUT: OUTPUT + "0",
     OUTPUT + "0": OUTPUT,
 }
+
+
+def declared_channels(module: object, target: str) -> int | None:
+    """Return how many channels a module says its input or output has, or None where it says none.
+
+    Args:
+        module: the module, whose attributes tell, as ``in_channels`` does.
+        target: the address of its input or output.
+    """
+    found = parse_address(target)
+    if found is None or found.path or found.key not in (None, 0):
+        return None
+    for name in _LENGTHS[found.side]:
+        length = getattr(module, name, None)
+        if isinstance(length, int):
+            return length
+    return None
+
+
+_LENGTHS = {
+    "input": ("in_channels", "in_features", "num_features"),
+    "output": ("out_channels", "out_features", "num_features"),
+}

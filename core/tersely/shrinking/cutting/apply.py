@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,17 +18,39 @@ from tersely.shrinking.proving.predict import Literal
 class Undoing:
     """Remembers tensors and attributes, to put them back (mutable: it is a record).
 
-    The tensors that were there are kept, not copies of them.
+    Of a tensor that is cut, what was taken out is kept, so that a model and what puts it back
+    take as much memory as the model did.
     """
 
     def __init__(self) -> None:
-        self._tensors: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._tensors: list[Callable[[], None]] = []
         self._attributes: list[tuple[Any, str, Any]] = []
 
     def set_data(self, tensor: Tensor, data: Tensor, grad: Tensor | None = None) -> None:
         """Give a parameter or buffer other data, and a parameter another gradient."""
-        self._tensors.append((tensor, tensor.data, tensor.grad))
+        before, gradient = tensor.data, tensor.grad
+        self._tensors.append(lambda: _replace(tensor, before, gradient))
         _replace(tensor, data, grad)
+
+    def set_cut(self, tensor: Tensor, cut: Cut) -> None:
+        """Make a parameter or buffer smaller, and its gradient."""
+        gradient = tensor.grad
+        small = None if gradient is None else cut(gradient)
+        if cut.columns is not None:
+            self.set_data(tensor, cut(tensor.data), small)
+            return
+        data, stride = tensor.data, tensor.data.stride()
+        taken: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        for dim, positions in enumerate(cut.kept):
+            if positions is not None:
+                kept = positions.to(data.device)
+                goes = torch.ones(data.shape[dim], dtype=torch.bool, device=data.device)
+                goes[kept] = False
+                gone = goes.nonzero().reshape(-1)
+                taken.append((dim, kept, gone, data.index_select(dim, gone)))
+                data = data.index_select(dim, kept)
+        self._tensors.append(lambda: _replace(tensor, _whole(tensor, taken, stride), gradient))
+        _replace(tensor, data, small)
 
     def set_attribute(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute."""
@@ -52,8 +74,8 @@ class Undoing:
 
     def undo(self) -> None:
         """Put everything back, last change first."""
-        for tensor, data, grad in reversed(self._tensors):
-            _replace(tensor, data, grad)
+        for put_back in reversed(self._tensors):
+            put_back()
         for owner, name, value in reversed(self._attributes):
             setattr(owner, name, value)
         self._tensors.clear()
@@ -68,6 +90,22 @@ def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     tensor.data = torch.empty(0, dtype=other, device=data.device)
     tensor.data = data
     tensor.grad = grad
+
+
+def _whole(
+    tensor: Tensor, taken: Sequence[tuple[int, Tensor, Tensor, Tensor]], stride: tuple[int, ...]
+) -> Tensor:
+    """Return a tensor with what was taken out, dimension by dimension."""
+    data = tensor.data
+    for dim, kept, gone, values in reversed(taken):
+        size = list(data.shape)
+        size[dim] += gone.numel()
+        whole = data.new_empty(size)
+        whole.index_copy_(dim, kept, data).index_copy_(dim, gone, values)
+        data = whole
+    if data.stride() == stride:
+        return data
+    return torch.empty_strided(data.shape, stride, dtype=data.dtype, device=data.device).copy_(data)
 
 
 def absorb(
@@ -109,9 +147,7 @@ def cut_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing:
         undoing: remembers them.
     """
     for name, cut in cuts.items():
-        tensor = tensors[name]
-        grad = None if tensor.grad is None else cut(tensor.grad)
-        undoing.set_data(tensor, cut(tensor.data), grad)
+        undoing.set_cut(tensors[name], cut)
 
 
 def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) -> None:

@@ -87,7 +87,8 @@ def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
 
 def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int) -> Tensor | None:
     unknown = held.isnan()
-    fixed = largest(values[:, unknown], 1) == 0
+    read = values if bool(unknown.all()) else values[:, unknown]
+    fixed = largest(read, 1) == 0
     if not bool(fixed.any()):
         return None
     known = ~unknown & (held != 0)

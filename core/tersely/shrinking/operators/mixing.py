@@ -113,7 +113,7 @@ def trace_embedding(trace: Trace, node: Node) -> Flow:
     if not trace.has_values:
         return Flow(shape, layers)
     values = weight.values()
-    same = (values == values[:1]).all(0)
+    same = values.amin(0) == values.amax(0)
     held = torch.where(same, values[0].to(torch.float64), torch.nan)
     return Flow(shape, layers, settle(held.reshape((1,) * (len(shape) - 1) + (-1,))))
 

@@ -4,35 +4,95 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tersely.shrinking.cutting.attentions import without_nested_tensors
-from tersely.shrinking.graph.program import evaluating
+from tersely.shrinking.graph.program import Program, evaluating
+from tersely.shrinking.proving.streaming import stream, wider_dtype
+
+_LARGEST_COPY = 1 << 30
+"""Bytes up to which a model is copied: what is larger runs operator by operator instead."""
 
 Inputs = tuple[Sequence[Any], Mapping[str, Any]]
 
 
-def masked_outputs(
-    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
-) -> tuple[bool, list[list[Tensor]]]:
-    """Return whether the outputs could be computed in double precision, and the outputs.
+Way = Literal["copy", "streamed", "as it is"]
+
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+_OWN_TOLERANCE = 2e-3
+
+
+@attrs.frozen(eq=False)
+class Outputs:
+    """What a model returns.
+
+    Attributes:
+        way: how it was run.
+        dtype: what it was computed in; None for the model's own.
+        tensors: the floating-point tensors that each call returned.
+    """
+
+    way: Way
+    dtype: torch.dtype | None
+    tensors: list[list[Tensor]]
+
+    @property
+    def tolerance(self) -> float:
+        """How much outputs may differ, relative to the largest one where that is above 1."""
+        return _OWN_TOLERANCE if self.dtype is None else _TOLERANCES[self.dtype]
+
+
+def outputs_of(
+    model: nn.Module,
+    values: Mapping[str, Tensor],
+    inputs: Sequence[Inputs],
+    program: Callable[[], Program],
+    *,
+    way: Way | None = None,
+) -> Outputs:
+    """Run a model in the widest dtype that memory allows.
 
     Args:
         model: the model.
-        values: its parameters as masks leave them.
+        values: parameters that differ, under the first of their names.
         inputs: arguments and keyword arguments of each call.
+        program: returns the model's operators, with parameters under the first of their names.
+        way: how to run it; the best that works if it is left out.
     """
-    if has_memory_for_copy(model):
+    ways: tuple[Way, ...] = (
+        (way,) if way else ("copy", "streamed") if _is_copied(model) else ("streamed",)
+    )
+    for one in ways:
         try:
-            return True, outputs_in_float64(model, values, inputs)
-        except (RuntimeError, TypeError):  # an operator without double precision
-            pass
-    return False, outputs_as_it_is(model, values, inputs)
+            if one == "copy":
+                return Outputs(one, torch.float64, outputs_in_float64(model, values, inputs))
+            if one == "streamed":
+                return _streamed(model, values, inputs, program())
+        except (RuntimeError, TypeError):  # an operator without that dtype
+            if way:
+                raise
+    return Outputs("as it is", None, outputs_as_it_is(model, values, inputs))
+
+
+def _streamed(
+    model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs], program: Program
+) -> Outputs:
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    dtype = wider_dtype(tensors)
+
+    def read(name: str) -> Tensor:
+        return values[name] if name in values else tensors[name]
+
+    return Outputs("streamed", dtype, [stream(program, read, one, dtype) for one in inputs])
 
 
 def outputs_in_float64(
@@ -132,16 +192,12 @@ def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) ->
     return worst
 
 
-def has_memory_for_copy(model: nn.Module) -> bool:
-    """Tell whether a double precision copy of the model fits into half of the free memory.
-
-    Args:
-        model: the model.
-    """
+def _is_copied(model: nn.Module) -> bool:
+    """Tell whether a double precision copy is small, and fits into half of the free memory."""
     needed = 8 * sum(parameter.numel() for parameter in model.parameters())
     devices = {p.device for p in model.parameters()}
     if any(device.type == "cuda" for device in devices):
         free = min(torch.cuda.mem_get_info(d)[0] for d in devices if d.type == "cuda")
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return needed < free // 2
+    return needed < min(_LARGEST_COPY, free // 2)

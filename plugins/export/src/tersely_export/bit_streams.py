@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 """Integers taken at a time, a multiple of 8: unpacked, each of their bits takes a byte."""
 
 _WORD = 32
 
 
-def pack_bits(values: numpy.ndarray, bits: int) -> numpy.ndarray:
+def pack_bits(values: numpy.ndarray, bits: int, *, offset: int = 0) -> numpy.ndarray:
     """Return integers as a stream of bits.
 
     Args:
-        values: shape (n,), integers from 0 to 2**bits - 1.
+        values: shape (n,), integers from ``offset`` to ``offset`` + 2**bits - 1.
         bits: how many bits each one takes, 1 to 32.
+        offset: what is taken off each of them.
 
     Returns:
         uint8, shape (ceil(n * bits / 8),): bit i of value k is bit (k * bits + i) % 8 of byte
         (k * bits + i) // 8. The last byte is filled with zeros.
     """
     pieces = [
-        numpy.packbits(_bits_of(values[start : start + _PIECE], bits), bitorder="little")
+        numpy.packbits(_bits_of(values[start : start + _PIECE], bits, offset), bitorder="little")
         for start in range(0, len(values), _PIECE)
     ]
     return numpy.concatenate(pieces) if pieces else numpy.empty(0, numpy.uint8)
@@ -51,7 +52,12 @@ def unpack_bits(stream: numpy.ndarray, bits: int, count: int) -> numpy.ndarray:
     return found
 
 
-def _bits_of(values: numpy.ndarray, bits: int) -> numpy.ndarray:
-    rows = values.astype("<u4").view(numpy.uint8).reshape(-1, _WORD // 8)
+def _bits_of(values: numpy.ndarray, bits: int, offset: int) -> numpy.ndarray:
+    rows = (
+        (values.astype(numpy.int64) - offset)
+        .astype("<u4")
+        .view(numpy.uint8)
+        .reshape(-1, _WORD // 8)
+    )
     found: numpy.ndarray = numpy.unpackbits(rows, axis=1, count=bits, bitorder="little")
     return found.reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -191,7 +192,10 @@ def _weight_tensors(
     rows, columns = weight.values.shape
     bits = bits_of(weight) or 0
     read = partial(source.integers.__getitem__, name)
-    yield StoredTensor.of(f"{name}_scale", _scale(weight))
+    shape = _scale_shape(weight)
+    # The session's own scale is kept, and not a copy in the model's type for each weight.
+    scale, dtype = weight.qparams.scale, weight.dtype
+    yield StoredTensor(f"{name}_scale", dtype, shape, lambda: scale.to(dtype).reshape(shape))
     if scheme["format"] == "pack-quantized":
         words = -(-columns * bits // _WORD)
         yield StoredTensor(
@@ -199,7 +203,7 @@ def _weight_tensors(
         )
         yield StoredTensor.of(f"{name}_shape", torch.tensor([rows, columns]))
         if not scheme["weights"]["symmetric"]:
-            zero_point = signed(weight, bits)[1].reshape(_scale(weight).shape)
+            zero_point = signed(weight, bits)[1].reshape(shape)
             yield StoredTensor.of(f"{name}_zero_point", _pack(zero_point, bits, 0).contiguous())
         return
     if scheme["format"] == "float-quantized":
@@ -207,17 +211,16 @@ def _weight_tensors(
         return
     yield StoredTensor(name, torch.int8, (rows, columns), lambda: signed(read(), bits)[0])
     if not scheme["weights"]["symmetric"]:
-        zero_point = signed(weight, bits)[1].reshape(_scale(weight).shape)
+        zero_point = signed(weight, bits)[1].reshape(shape)
         yield StoredTensor.of(f"{name}_zero_point", zero_point)
 
 
-def _scale(weight: IntegerWeight) -> Tensor:
-    scale = weight.qparams.scale.to(weight.dtype)
-    rows = weight.values.shape[0]
-    kind = grid_of(weight).kind
+def _scale_shape(weight: IntegerWeight) -> tuple[int, ...]:
+    shape, kind = tuple(weight.qparams.scale.shape), grid_of(weight).kind
     if kind == "tensor":
-        return scale.reshape(1)
-    return scale.reshape(rows, -1) if kind in ("channel", "group") else scale
+        return (1,)
+    rows = weight.values.shape[0]
+    return (rows, math.prod(shape) // rows) if kind in ("channel", "group") else shape
 
 
 def _packed(weight: IntegerWeight, bits: int) -> Tensor:

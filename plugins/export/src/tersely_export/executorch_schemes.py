@@ -62,7 +62,7 @@ def _refused_weight(
     elif grid.kind not in ("group", "channel") and (is_dynamic or grid.kind != "tensor"):
         reason = f"the runtime has one scale for each output channel, not {grid}; take out_channel"
     elif bits <= _FOUR_BITS and not is_dynamic:
-        reason = f"the runtime has int8 weights beside known scales, not {weight.qparams.dtype}"
+        reason = "the runtime has 8 bit weights beside known scales; take int8, or inputs by token"
     return tersely.Refusal(reason, name) if reason else None
 
 

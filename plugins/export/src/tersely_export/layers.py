@@ -149,10 +149,15 @@ def _kind(node: Any) -> str:
 
 
 def _reads_stored(node: Node, tensors: dict[str, Tensor]) -> bool:
+    read = _turned(node)
+    first = read.args[0] if _kind(read).startswith("dequantize") else None
+    return isinstance(first, Node) and _turned(first).name in tensors
+
+
+def _turned(node: Node) -> Node:
     while _kind(node) in ("permute", "t", "transpose", "view", "reshape"):
         node = node.args[0]  # type: ignore[assignment]  # the operator's input
-    first = node.args[0] if _kind(node).startswith("dequantize") else None
-    return isinstance(first, Node) and first.name in tensors
+    return node
 
 
 def _result(node: Node) -> Node:

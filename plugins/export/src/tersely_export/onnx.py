@@ -7,12 +7,16 @@ from pathlib import Path
 
 import attrs
 import torch
+from torch import nn
 
 import tersely
-from tersely.contracts import RunsExport
+from tersely.contracts import IntegerWeight, RunsExport
+from tersely_export.grids import grid_of
 from tersely_export.libraries import need_libraries
+from tersely_export.names import module_of
 
 _LARGEST_UNSIGNED = 255
+_MATRIX = 2
 _LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 
 
@@ -93,6 +97,7 @@ class Onnx(RunsExport):
 
 
 def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
+    rounded = {one.module for one in source.activations if one.is_input}
     for name, weight in source.integers.items():
         qparams = weight.qparams
         if qparams.zero_point.is_floating_point() and bool(
@@ -108,6 +113,34 @@ def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
                 f"{qparams.dtype} has no type of ONNX that holds it; take int16 or fewer bits",
                 name,
             )
+        elif not _has_operator(weight):
+            yield tersely.Refusal(
+                f"DequantizeLinear has one scale for the tensor, for each index of one dimension, "
+                f"or for runs along one, and this has {grid_of(weight)}; take granularity "
+                f"out_channel or a group",
+                name,
+            )
+        elif source.targets[name].module in rounded and _is_by_input(source, name, weight):
+            yield tersely.Refusal(
+                "it has one scale for each input channel, which is no product of integers, and "
+                "onnxruntime fails on it; take one for each output channel, or leave the input out",
+                name,
+            )
+
+
+def _has_operator(weight: IntegerWeight) -> bool:
+    size, shape = grid_of(weight).size, weight.values.shape
+    cut = [one for one, length in zip(size, shape, strict=True) if one != length]
+    # Of a matrix also runs: every index of one dimension is apart, and the other is in blocks.
+    is_runs = len(shape) == len(cut) == _MATRIX and 1 in cut
+    return not cut or cut == [1] or is_runs
+
+
+def _is_by_input(source: tersely.ExportSource, name: str, weight: IntegerWeight) -> bool:
+    size, shape = grid_of(weight).size, tuple(weight.values.shape)
+    if len(shape) != _MATRIX or isinstance(module_of(source, name), nn.Linear):
+        return False
+    return size == (1, shape[1]) and shape[0] > 1
 
 
 def _refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:

@@ -21,12 +21,14 @@ from tersely_export.activations import (
 )
 from tersely_export.graph import forget_traces, remove_unused
 from tersely_export.integer_products import multiply_integers
+from tersely_export.layers import Layer, layers_of
 from tersely_export.lean import leave_out_known
 from tersely_export.translations import table
 from tersely_export.weights import (
     gather_integers,
     leave_out_zeros,
     pack_four_bits,
+    read_along_first,
     transpose_stored,
 )
 
@@ -51,6 +53,7 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
                 dynamo=True,
                 opset_version=opset,
                 verbose=False,
+                optimize=False,
                 custom_translation_table=dict(table()),
             )
     except torch.onnx.OnnxExporterError as error:
@@ -58,8 +61,13 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
             f"torch.onnx cannot translate the program: {_reason(error)}", format="onnx"
         ) from error
     assert exported is not None  # it writes no file itself
+    read_along_first(exported.model.graph)
+    with _quiet():
+        exported.optimize()
     model: ir.Model = exported.model
     graph = model.graph
+    if exported.exported_program is not None:
+        _name_as_in(graph, layers_of(program), layers_of(exported.exported_program))
     shift_to_unsigned(graph)
     gather_integers(graph)
     multiply_integers(graph)
@@ -99,6 +107,24 @@ def save_model(model: ir.Model, path: Path, *, is_external: bool) -> Sequence[Pa
     return [path, data]
 
 
+def _name_as_in(graph: ir.Graph, layers: Sequence[Layer], made: Sequence[Layer]) -> None:
+    """Call what layers read and return as the program does, for torch.onnx counts anew."""
+    if [one.module for one in layers] != [one.module for one in made]:
+        return
+    values = {value.name: value for node in graph for value in node.outputs}
+    wanted = {
+        getattr(ours, part).name: values.get(getattr(theirs, part).name)
+        for ours, theirs in zip(layers, made, strict=True)
+        for part in ("source", "result")
+    }
+    for name, value in values.items():
+        if name in wanted and wanted[name] is not value:
+            value.name = f"{name}_of_onnx"
+    for name, value in wanted.items():
+        if value is not None:
+            value.name = name
+
+
 def _reason(error: BaseException) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -110,12 +136,14 @@ def _reason(error: BaseException) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     # What it tells of itself and of packages that are not installed concerns nobody here.
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

@@ -142,6 +142,7 @@ def _integer_tensors(
     entries: dict[str, object],
 ) -> Iterator[StoredTensor]:
     qparams, values = weight.qparams, weight.values
+    least = qparams.quant_min
     read = partial(source.integers.__getitem__, name)
     is_float8 = values.dtype.is_floating_point
     bits = _EIGHT if is_float8 else (qparams.quant_max - qparams.quant_min).bit_length()
@@ -156,7 +157,7 @@ def _integer_tensors(
         chosen = _chosen(one.values, _is_kept(one)) if is_sparse else one.values.reshape(-1).cpu()
         if not is_packed:
             return chosen
-        return torch.from_numpy(pack_bits(chosen.long().numpy() - qparams.quant_min, bits))
+        return torch.from_numpy(pack_bits(chosen.numpy(), bits, offset=least))
 
     entry: dict[str, object] = {
         "shape": list(values.shape),
@@ -224,10 +225,11 @@ def _is_kept(weight: IntegerWeight) -> Tensor:
     if values.dtype.is_floating_point:
         return values.float() != 0
     zero_point = _laid_out(weight, weight.qparams.zero_point)
-    for dim, (count, length) in enumerate(zip(zero_point.shape, values.shape, strict=True)):
-        if count not in (1, length):
-            zero_point = zero_point.repeat_interleave(length // count, dim)
-    return values != zero_point
+    # In blocks, so that no zero point is repeated for its block.
+    shape, counts = values.shape, zero_point.shape
+    split = [part for n, m in zip(shape, counts, strict=True) for part in (m, n // m)]
+    apart = zero_point.reshape([part for m in counts for part in (m, 1)])
+    return (values.reshape(split) != apart).reshape(shape)
 
 
 def _laid_out(weight: IntegerWeight, part: Tensor) -> Tensor:

@@ -36,6 +36,34 @@ def leave_out_zeros(graph: ir.Graph) -> None:
             node.resize_inputs(2)
 
 
+def read_along_first(graph: ir.Graph) -> None:
+    """Read blocks along the first dimension of a stored matrix where they lie.
+
+    An exported program has operators for blocks along the last dimension alone and transposes the
+    integers before and the floats after; folded, neither is found again.
+
+    Args:
+        graph: the graph, before constants are folded.
+    """
+    for node in nodes_of(graph, "Transpose"):
+        read = producer_of(node.inputs[0], "DequantizeLinear")
+        turned = None if read is None else producer_of(read.inputs[0], "Transpose")
+        if read is None or turned is None or stored(turned.inputs[0]) is None:
+            continue
+        block = number(read, "block_size")
+        if not block or len(read.outputs[0].uses()) != 1 or axis_of(read) != 1:
+            continue
+        made = Editor(graph, node)
+        parts = [
+            made.add("Transpose", one, perm=[1, 0])
+            for one in (read.inputs[1], input_of(read, 2))
+            if one is not None
+        ]
+        made.replace(
+            made.add("DequantizeLinear", turned.inputs[0], *parts, axis=0, block_size=block)
+        )
+
+
 def transpose_stored(graph: ir.Graph) -> None:
     """Store a weight as MatMul reads it, where nothing else reads it.
 

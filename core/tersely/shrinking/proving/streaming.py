@@ -1,0 +1,103 @@
+"""A program run in a wider dtype with one weight in memory at a time, for models too large to copy.
+
+All that floats becomes one dtype: double precision, or single where weights are halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves, tree_map
+
+from tersely.shrinking.graph.flow import arguments
+from tersely.shrinking.graph.program import Program, argument, given, operator_name
+
+_HALVES = (torch.float16, torch.bfloat16)
+_ROWS_AT_ONCE = 1 << 23
+"""Elements of a weight that are made wider at once."""
+
+
+def wider_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """Return the dtype to compare large models in.
+
+    Args:
+        tensors: parameters and buffers by name.
+    """
+    has_halves = any(one.dtype in _HALVES for one in tensors.values())
+    return torch.float32 if has_halves else torch.float64
+
+
+def stream(
+    program: Program,
+    read: Callable[[str], Tensor],
+    inputs: tuple[Sequence[Any], Mapping[str, Any]],
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """Run a program, and return the floating-point tensors that it returns.
+
+    Args:
+        program: the program.
+        read: returns a parameter or buffer by name; called each time when it is used.
+        inputs: arguments and keyword arguments, of the structure that it was exported with.
+        dtype: what everything that floats is computed in.
+    """
+    last = {one: node for node in program.nodes for one in arguments(node)}
+    leaves = iter(tree_leaves((tuple(inputs[0]), dict(inputs[1]))))
+    values: dict[Node, Any] = {}
+    found: list[Tensor] = []
+
+    def value_of(one: Node) -> Any:
+        name = program.parameters.get(one)
+        return values[one] if name is None else _wide(read(name).detach(), dtype)
+
+    with torch.no_grad():
+        for node in program.nodes:
+            if node.op == "placeholder":
+                if node in program.constants:
+                    values[node] = _wide(program.constants[node], dtype)
+                elif node not in program.parameters:
+                    values[node] = _wide(next(leaves), dtype)
+            elif node.op == "output":
+                returned = tree_leaves(torch.fx.node.map_arg(node.args, value_of))
+                found = [x for x in returned if isinstance(x, Tensor) and x.is_floating_point()]
+            elif (name := _weight(program, node)) is not None:
+                values[node] = _by_rows(node, read(name).detach(), value_of, dtype)
+            else:
+                given_values = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
+                args, kwargs = tree_map(lambda one: _wide(one, dtype), given_values)
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            for one in [*arguments(node), node]:
+                if last.get(one, node) is node:
+                    values.pop(one, None)
+    return found
+
+
+def _wide(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    return dtype if isinstance(value, torch.dtype) and value.is_floating_point else value
+
+
+def _weight(program: Program, node: Node) -> str | None:
+    """Return the parameter that a linear layer or an embedding reads, or None."""
+    place = {"linear": 1, "embedding": 0}.get(operator_name(node))
+    return None if place is None else program.parameters.get(given(node)[place])
+
+
+def _by_rows(
+    node: Node, weight: Tensor, value_of: Callable[[Node], Any], dtype: torch.dtype
+) -> Tensor:
+    """Run a linear layer or an embedding without a wider copy of its whole weight."""
+    if operator_name(node) == "embedding":
+        return functional.embedding(value_of(given(node)[1]), weight).to(dtype)
+    x = value_of(given(node)[0])
+    at_once = max(1, _ROWS_AT_ONCE // max(1, weight.shape[1]))
+    parts = [functional.linear(x, rows.to(dtype)) for rows in torch.split(weight, at_once)]
+    result = torch.cat(parts, dim=-1)
+    bias = argument(node, 2)
+    return result if bias is None else result + value_of(bias)

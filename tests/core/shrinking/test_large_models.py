@@ -1,0 +1,104 @@
+"""Models too large to copy: run operator by operator, and put back from what was taken out."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tersely.engine.cutting import Cut
+from tersely.shrinking.cutting.apply import Undoing
+from tersely.shrinking.graph.program import read_program
+from tersely.shrinking.proving import outputs, streaming
+from tersely.shrinking.proving.streaming import stream
+from tersely.shrinking.shrink import shrink_module
+
+WORDS = torch.tensor([[1, 4, 2], [0, 3, 3]])
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(5, 6)
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6, bias=False)
+        self.register_buffer("scale", torch.tensor(0.5))
+
+    def forward(self, words, scale=2.0):
+        x = self.embed(words).to(torch.float32) * self.scale.to(self.embed.weight.dtype)
+        x = x + self.down(functional.silu(self.up(x.to(self.up.weight.dtype)))) * scale
+        return x, functional.linear(x.to(self.embed.weight.dtype), self.embed.weight)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    monkeypatch.setattr(outputs, "_LARGEST_COPY", 0)
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    monkeypatch.setattr(streaming, "_ROWS_AT_ONCE", 10)
+
+
+def units(model):
+    kept = torch.ones(8, dtype=torch.bool)
+    kept[::2] = False
+    return {"up.weight": kept[:, None].expand(8, 6), "up.bias": kept}
+
+
+def test_a_program_runs_in_double_precision_as_the_model_does(few_rows):
+    model = Words()
+    program = read_program(model, (WORDS,), {"scale": 3.0})
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+    found = stream(program, tensors.__getitem__, ((WORDS,), {"scale": 3.0}), torch.float64)
+
+    assert all(one.dtype == torch.float64 for one in found)
+    torch.testing.assert_close([one.float() for one in found], list(model(WORDS, scale=3.0)))
+
+
+def test_a_large_model_is_compared_in_double_precision(large):
+    found = shrink_module(Words(), (WORDS,), {}, units(Words()))
+
+    assert found.in_float64
+    assert 0 <= found.error < 1e-12
+    assert found.cuts["down.weight"].after == (6, 4)
+
+
+def test_a_large_model_of_halves_is_compared_in_single_precision(large):
+    model = Words().bfloat16()
+
+    found = shrink_module(model, (WORDS,), {}, units(model))
+
+    assert not found.in_float64
+    assert found.error < 1e-5
+    assert model.up.weight.dtype == torch.bfloat16
+
+
+def test_a_large_model_whose_outputs_differ_is_as_it_was(large, monkeypatch):
+    model = Words()
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    monkeypatch.setattr(outputs.Outputs, "tolerance", -1.0)
+
+    with pytest.raises(Exception, match="outputs differ"):
+        shrink_module(model, (WORDS,), {}, units(model))
+
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_was_cut_along_two_dimensions_is_put_back_in_its_layout(layout):
+    values = torch.randn(4, 6, 3, 3).to(memory_format=layout)
+    parameter = nn.Parameter(values.clone(memory_format=torch.preserve_format))
+    parameter.grad = torch.ones_like(parameter)
+    stride = parameter.stride()
+    kept = (torch.tensor([0, 2]), torch.tensor([1, 2, 5]), None, None)
+    undoing = Undoing()
+
+    undoing.set_cut(parameter, Cut("0.weight", (4, 6, 3, 3), (2, 3, 3, 3), kept))
+    small = parameter.detach().clone()
+    undoing.undo()
+
+    torch.testing.assert_close(small, values[[0, 2]][:, [1, 2, 5]])
+    torch.testing.assert_close(parameter.detach(), values, rtol=0, atol=0)
+    assert parameter.stride() == stride
+    assert parameter.grad.shape == (4, 6, 3, 3)
