@@ -7,6 +7,9 @@ from typing import Literal
 TargetKind = Literal["parameter", "buffer", "input", "output"]
 Method = Literal["pruning", "quantization", "distillation"]
 
+KINDS: tuple[TargetKind, ...] = ("parameter", "buffer", "input", "output")
+METHODS: tuple[Method, ...] = ("pruning", "quantization", "distillation")
+
 Needs = Literal["nothing", "activations", "gradients", "training", "teacher"]
 """What must have happened before an algorithm can decide, in ascending order."""
 

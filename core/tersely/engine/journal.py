@@ -26,6 +26,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
         self._values: dict[BoundTarget, Tensor] = {}
         self._buffers: set[tuple[int, str]] = set()
 
@@ -45,6 +46,8 @@ class Journal:
         """Put everything back."""
         while self._undo:
             self._undo.pop()()
+        while self._after:
+            self._after.pop()()
 
     def on_undo(self, act: Callable[[], None]) -> None:
         """Do something when the change is undone.
@@ -53,6 +56,16 @@ class Journal:
             act: what to do.
         """
         self._undo.append(act)
+
+    def after_undo(self, act: Callable[[], None]) -> None:
+        """Do something once all of the change is taken back.
+
+        A buffer may have been noted long before it changes, so it is put back last.
+
+        Args:
+            act: what to do.
+        """
+        self._after.append(act)
 
     def note_attributes(self, owner: Any, *names: str) -> None:
         """Note attributes; of mappings and sets the items, but not changes inside of them.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
+from tersely.contracts.kinds import KINDS, METHODS
 from tersely.contracts.settings import Setting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.load import load_recipe
@@ -112,6 +113,9 @@ def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
         for size in (blocks["size"], blocks["scope"]):
             if size is not None and data["shape"]:
                 resolve_size(size, data["shape"])
+    for key, words in (("kind", KINDS), ("method", METHODS)):
+        if data[key] not in words:
+            raise ValueError(f"{key} is {data[key]!r}, expected one of {', '.join(words)}")
     for key in ("internal_metric_block", "dependency_parts"):
         number = data["setting"].get(key, 1)
         if not isinstance(number, (int, type(None))):

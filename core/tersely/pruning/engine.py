@@ -342,7 +342,7 @@ class Pruning(Engine[PruningRun]):
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""
         self.start(steps)
-        journal.on_undo(self.hold)
+        journal.after_undo(self.hold)
         self.release()
         self.restore_gathered(saved, journal)
         for bound in self.bound_targets:
@@ -398,7 +398,7 @@ class Pruning(Engine[PruningRun]):
     def _apply(self, decision: Decision, journal: Journal, *, is_partial: bool) -> None:
         whole = with_followers(self.bound_targets, decision.kept, is_partial=is_partial)
         held = self._held_of([*whole, *decision.values])
-        journal.on_undo(partial(hold, held))
+        journal.after_undo(partial(hold, held))
         release(held)
         for bound, kept in whole.items():
             for module, buffer in bound.masks():

@@ -171,3 +171,13 @@ def test_a_setting_of_another_type_is_refused(saved, tmp_path):
         document["plan"]["targets"][0]["setting"]["internal_metric_block"] = -0.5
 
     refused(saved, tmp_path, "movement", change)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("kind", -0.5), ("kind", "weight"), ("method", "prune")]
+)
+def test_a_word_that_no_plan_has_is_refused(saved, tmp_path, key, value):
+    def change(document, tensors):
+        document["plan"]["targets"][0][key] = value
+
+    refused(saved, tmp_path, "ptq", change)

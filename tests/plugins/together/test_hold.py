@@ -141,3 +141,24 @@ def test_a_frozen_copy_computes_what_the_model_does():
     twin = copy.deepcopy(model)
     assert torch.equal(twin(batches()[0]), model(batches()[0]))
     session.detach()
+
+
+def test_weights_are_dense_again_when_quantization_fails_after_they_were_masked_in_place():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3))
+    before = model[0].weight.detach().clone()
+    entry = {"op_types": ["Linear"], "target_names": ["weight"]}
+    pruning = {
+        "algorithm": "level",
+        "hold": "step",
+        "config_list": [{**entry, "sparse_ratio": 0.5}],
+    }
+    quantization = {"algorithm": "gptq", "config_list": [{**entry, "quant_dtype": "float8_e5m2"}]}
+    session = tersely.attach(model, {"pruning": pruning, "quantization": quantization})
+    session.calibrate([torch.randn(8, 4)])
+
+    with pytest.raises(tersely.PlanError, match="rounds to integers"):
+        session.compress()
+
+    assert torch.equal(model[0].weight, before)
+    assert torch.equal(dict(model.named_parameters())["0.weight"], before)
