@@ -101,6 +101,7 @@ class _Training:
         if self._count:
             loss = self._sum / self._count
             logger(__name__).info("epoch_finished", epoch=epoch + 1, batches=self._count, loss=loss)
+            self._session.note({"loss": loss}, epoch=epoch + 1)
         else:
             raise self._wrong(
                 "data.train",

@@ -15,6 +15,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
 from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
+from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.recipe import Stage
 from tersely.engine.batches import Forward
 from tersely.engine.binding import BoundTarget
@@ -49,6 +50,7 @@ from tersely.session.engines import Engines
 from tersely.session.finishing import Finished, finish
 from tersely.session.going_on import shrink_installed
 from tersely.session.installing import Installation, install
+from tersely.session.observing import mask_values, range_values
 from tersely.session.order import State, need_attached, need_values
 from tersely.session.periods import (
     need_all_begun,
@@ -112,6 +114,7 @@ class Session:
             plan, model, teacher, example_inputs=example_inputs, owners=owners
         )
         self._values: Installation | Finished = self._installation
+        self._observers: list[HistoryObserver] = []
         self._guard: RemovableHandle | None = guard_loading(model)
         logger(__name__).info("attached", targets=len(self.plan), stages=len(plan.recipe.stages))
 
@@ -531,6 +534,32 @@ class Session:
             )
         self._engines.distillation.put_targets(self._teacher_cache.targets(number))
 
+    def add_observer(self, observer: HistoryObserver) -> None:
+        """Tell an observer from now on of every change of masks, and of what `note` is given.
+
+        Args:
+            observer: called in the thread that steps; what it raises reaches the caller.
+        """
+        self._observers.append(observer)
+
+    def note(self, values: Mapping[str, float], *, epoch: int | None = None) -> None:
+        """Give observers numbers of your own, such as losses, and the ranges of scales in force.
+
+        Args:
+            values: name -> number.
+            epoch: the epoch, counted from 1.
+        """
+        need_values(self._state, "note")
+        self._tell("note", values, epoch=epoch)
+
+    def _tell(self, event: str, values: Mapping[str, float], *, epoch: int | None = None) -> None:
+        if not self._observers:
+            return
+        told = {**values, **dict(range_values(self.qparams()))}
+        observation = Observation(step=self.steps, event=event, epoch=epoch, values=told)
+        for observer in self._observers:
+            observer.observe(observation)
+
     def report(self) -> Report:
         """Return a report of what the session did, which prints and writes HTML."""
         need_values(self._state, "report")
@@ -836,6 +865,8 @@ class Session:
         self._emptied = warn_of_emptied(
             self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand
         )
+        if self._observers:
+            self._tell(event, {"sparsity": total, **dict(mask_values(masks, shares))})
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
 
