@@ -9,7 +9,7 @@ from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
-from tersely.planning.targets.granularity import implementation
+from tersely.planning.targets.spelling import implementation
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 
