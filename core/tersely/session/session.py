@@ -29,6 +29,7 @@ from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
 from tersely.instrument.masks.mask_values import guard_loading
 from tersely.json_value import Json
+from tersely.log import logger
 from tersely.planning.plan import Plan
 from tersely.planning.targets.owners import Owners
 from tersely.pruning.mask_buffers import (
@@ -112,6 +113,7 @@ class Session:
         )
         self._values: Installation | Finished = self._installation
         self._guard: RemovableHandle | None = guard_loading(model)
+        logger(__name__).info("attached", targets=len(self.plan), stages=len(plan.recipe.stages))
 
     @property
     def plan(self) -> Plan:
@@ -219,6 +221,7 @@ class Session:
         self._installation.places.need_unchanged("calibrate")
         with torch.inference_mode(False):
             calibrate(self._context, self._engines.all, batches, forward, mask=mask)
+        logger(__name__).info("calibrated", step=self.steps)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
@@ -246,6 +249,7 @@ class Session:
             self._installation.hold()
         self._installation.count()
         warn_of_misses(self, self._record("compress"))
+        logger(__name__).info("compressed", step=self.steps)
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.
@@ -559,6 +563,7 @@ class Session:
             recipe=dict(self.plan.recipe.document),
             plugins=used_plugins(self.plan),
         )
+        logger(__name__).info("saved", path=str(directory), step=self.steps)
 
     def shrink(
         self,
@@ -611,6 +616,8 @@ class Session:
             if one.has_begun(self.steps)
         ]
         self._record("shrink")
+        before, after = found.shrunk.parameters
+        logger(__name__).info("shrunk", step=self.steps, parameters=after, before=before)
         return found.shrunk
 
     def export_program(
@@ -716,6 +723,7 @@ class Session:
         self._end("finalized")
         rounded = [bound for targets in finished.staying.values() for bound in targets]
         state_rounding(self.model, rounded, finished.qparams())
+        logger(__name__).info("finalized", step=self.steps)
         warn_of_staying(finished.staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
@@ -758,6 +766,7 @@ class Session:
         need_attached(self._state, "detach")
         self._installation.remove()
         self._end("detached")
+        logger(__name__).info("detached", step=self.steps)
         return self.model
 
     def _end(self, state: State) -> None:
@@ -804,6 +813,7 @@ class Session:
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
         self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
+        logger(__name__).info("restored", step=self.steps)
 
     def _kept(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
         for bound, mask in self._masks(call):
@@ -819,6 +829,7 @@ class Session:
         shares = masked_shares(masks)
         total = total_sparsity(zip(bound_targets, shares, strict=True))
         self.history.append({"step": self.steps, "event": event, "sparsity": total})
+        logger(__name__).info("masks_updated", cause=event, step=self.steps, sparsity=total)
         plans = (bound.plan for bound in bound_targets)
         sparsity = by_target(zip(plans, shares, strict=True))
         is_by_hand = event == "set_masks"
