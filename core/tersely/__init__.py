@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tersely.contracts.exporter import ExportSource as ExportSource
     from tersely.contracts.exporter import QuantizedActivation as QuantizedActivation
     from tersely.contracts.granularity import Granularity as Granularity
+    from tersely.contracts.history import HistoryObserver as HistoryObserver
+    from tersely.contracts.history import Observation as Observation
     from tersely.contracts.matrices import Layout as Layout
     from tersely.contracts.matrices import from_matrices as from_matrices
     from tersely.contracts.matrices import input_rows as input_rows
@@ -137,6 +139,8 @@ _WHERE = {
     "MinMax": "tersely.arithmetic.ranges",
     "MissingExtraError": "tersely.errors",
     "ModuleSetting": "tersely.registry.descriptors",
+    "HistoryObserver": "tersely.contracts.history",
+    "Observation": "tersely.contracts.history",
     "Observer": "tersely.contracts.quantizer",
     "PlacedError": "tersely.errors",
     "Plan": "tersely.planning.plan",

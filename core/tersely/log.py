@@ -22,7 +22,8 @@ def logger(name: str) -> structlog.typing.FilteringBoundLogger:
         only lets warnings and errors through, to standard error.
     """
     if structlog.is_configured():
-        configured: structlog.typing.FilteringBoundLogger = structlog.get_logger(logger=name)
+        # Not get_logger(logger=name): wrap_logger has an argument of that name itself.
+        configured: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(logger=name)
         return configured
     quiet: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(_stderr()),

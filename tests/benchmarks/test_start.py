@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 
 import tersely
 
@@ -26,6 +27,24 @@ try:
 except SystemExit as error:
     assert error.code == 0
 print(time.process_time(), file=sys.stderr)
+"""
+
+
+DISCOVER = """
+import sys
+import time
+sys.path[:0] = sys.argv[1:]
+from tersely.registry.registry import registry
+start = time.process_time()
+registry().pruners.names()
+print(time.process_time() - start)
+"""
+FACE = """
+import tersely
+tersely_api = 1
+@tersely.hookimpl
+def tersely_pruners():
+    return []
 """
 
 
@@ -60,3 +79,34 @@ def test_the_channels_of_resnet_18_are_grouped_in_twice_the_time_of_the_export(r
         repeats=5,
     )
     assert found < 2
+
+
+def test_twenty_thousand_entries_load_while_pyyaml_makes_their_nodes(tmp_path, least_ratio):
+    """Measured: 0.85 of what PyYAML takes for nodes alone, with libyaml and its own resolver."""
+    entries = "".join(ENTRY.format(number) for number in range(20_000))
+    text = f"pruning:\n  algorithm: level\n  config_list:{entries}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    found = least_ratio(
+        lambda: tersely.load_recipe(tmp_path / "recipe.yaml"),
+        lambda: yaml.compose(text, yaml.CSafeLoader),
+        repeats=3,
+    )
+    assert found <= 1.1
+
+
+@pytest.mark.parametrize("group", ["console_scripts", "tersely"])
+def test_two_hundred_more_distributions_are_discovered_in_a_third_of_a_second(tmp_path, group):
+    for number in range(200):
+        folder = tmp_path / f"other{number}-1.0.dist-info"
+        folder.mkdir()
+        about = f"Metadata-Version: 2.1\nName: other{number}\nVersion: 1.0\n"
+        (folder / "METADATA").write_text(about)
+        (folder / "entry_points.txt").write_text(f"[{group}]\nother{number} = other{number}\n")
+        (tmp_path / f"other{number}.py").write_text(FACE)
+    # Processor time, at its best: other work on the machine does not count.
+    spent = {
+        folders: min(float(run("-c", DISCOVER, *folders).stdout) for _ in range(5))
+        for folders in ((), (str(tmp_path),))
+    }
+    without, among = spent.values()
+    assert among - without < 0.3, spent

@@ -1,6 +1,8 @@
 """What the tests of pages look for in HTML."""
 
+import re
 from html.parser import HTMLParser
+from importlib import resources
 
 VOID = {"meta", "br", "wbr", "use", "path", "img", "link", "input"}
 
@@ -27,3 +29,70 @@ class Balance(HTMLParser):
             return
         if not self.open or self.open.pop() != tag:
             self.crossed.append(tag)
+
+
+class Accessible(HTMLParser):
+    """Notes what people who do not see a page, or use no mouse, would miss on it.
+
+    Attributes:
+        faults: what is wrong, in words.
+        seen: the tags there are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+        self.seen: set[str] = set()
+        self._labels: set[str] = set()
+        self._level = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.seen.add(tag)
+        if tag == "html" and not values.get("lang"):
+            self.faults.append("the page has no language")
+        if tag == "th" and values.get("scope") not in ("col", "row", "rowgroup"):
+            self.faults.append("a header has no scope")
+        if tag == "svg" and not (values.get("role") == "img" and values.get("aria-label")):
+            self.faults.append("a picture has no text")
+        if tag == "label":
+            self._labels.add(str(values.get("for")))
+        if tag == "input" and values.get("id") not in self._labels:
+            self.faults.append("a field has no label before it")
+        if "tabindex" in values and not (values.get("aria-labelledby") and values.get("role")):
+            self.faults.append(f"a {tag} that scrolls has no name")
+        if tag in ("h1", "h2", "h3"):
+            level = int(tag[1])
+            if level > self._level + 1:
+                self.faults.append(f"{tag} follows h{self._level}")
+            self._level = level
+
+
+def style_colours(scheme: str) -> dict[str, str]:
+    """Return the colours of a page by name.
+
+    Args:
+        scheme: light or dark.
+    """
+    style = resources.files("tersely.reporting").joinpath("page.css").read_text("utf-8")
+    light, dark = (part.split("}")[0] for part in style.split(":root {")[1:3])
+    return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours, as WCAG 2.1 defines it.
+
+    Args:
+        one: a colour as ``#rrggbb``.
+        other: another one.
+    """
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.calibration.experts import watch_experts
 from tersely.calibration.observing import UnreachedError, refuse_unreached
+from tersely.calibration.seeing import SharedInputs, see_inputs, see_outputs, see_rows
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
 from tersely.document.recipe import Unreached
 from tersely.engine.observers import Observers
-from tersely.engine.padding import data_of, is_channels_first
-from tersely.engine.precision import full_precision
 from tersely.engine.processes import gather
 from tersely.engine.run import Run
-from tersely.engine.sums import add_sums, merged_over_processes, over_processes
+from tersely.engine.sums import merged_over_processes, over_processes
 from tersely.engine.watch import Watch
 from tersely.errors import CalibrationError
 
@@ -81,12 +80,12 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
     Args:
         watches: who observes what.
     """
-    shared = _SharedInputs()
+    shared = SharedInputs()
     hooks = []
     experts = [watch for watch in watches if watch.bound.plan.has_experts]
     if experts:
         with (
-            watch_experts(experts, _see_rows),
+            watch_experts(experts, see_rows),
             watch_modules([watch for watch in watches if not watch.bound.plan.has_experts]),
         ):
             yield
@@ -95,10 +94,10 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
         for watch in watches:
             module, algorithm = watch.bound.module, watch.algorithm
             if isinstance(algorithm, ObservesInputs):
-                see = _see_inputs(watch, algorithm, shared)
+                see = see_inputs(watch, algorithm, shared)
                 hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
             if isinstance(algorithm, ObservesOutputs):
-                hooks.append(module.register_forward_hook(_see_outputs(watch, algorithm)))
+                hooks.append(module.register_forward_hook(see_outputs(watch, algorithm)))
         yield
     finally:
         for removable in hooks:
@@ -200,109 +199,3 @@ def _filled(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
     return {
         key: torch.zeros(shape, dtype=dtype, device=device) for key, (shape, dtype) in parts.items()
     }
-
-
-class _SharedInputs:
-    """Which input was just observed, and into which sums; holds the tensor so its id stays its."""
-
-    def __init__(self) -> None:
-        self.inputs: Tensor | None = None
-        self.version = -1
-        self.owner: Watch | None = None
-
-    def take(self, watch: Watch, inputs: Tensor) -> Watch | None:
-        """Return who has observed this very tensor for the same algorithm, or None."""
-        # Tensors made in inference mode do not count their versions, so those are never shared.
-        version = -1 if inputs.is_inference() else inputs._version
-        owner = self.owner
-        if (
-            owner is not None
-            and version >= 0
-            and self.inputs is inputs
-            and self.version == version
-            and owner.algorithm is watch.algorithm
-            and type(owner.bound.module) is type(watch.bound.module)
-            and isinstance(watch.bound.module, nn.Linear)
-        ):
-            return owner
-        self.inputs, self.version, self.owner = inputs, version, watch
-        return None
-
-
-def _see_inputs(
-    watch: Watch, algorithm: ObservesInputs, shared: _SharedInputs
-) -> Callable[..., None]:
-    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs = _first_tensor([*args, *kwargs.values()])
-        if inputs is None:
-            return
-        watch.is_called = True
-        owner = shared.take(watch, inputs)
-        if owner is not None and (not watch.sums or watch.sums is owner.sums):
-            watch.sums = owner.sums
-            return
-        with _naming(watch):
-            for part in _data(watch, _observable(inputs)):
-                _add(watch, algorithm.observe_input(part, watch.target))
-
-    return see
-
-
-def _see_rows(watch: Watch, rows: Tensor, target: Any) -> Mapping[str, Tensor]:
-    with _naming(watch):
-        found: Mapping[str, Tensor] = watch.algorithm.observe_input(_observable(rows), target)  # type: ignore[attr-defined]  # planning has refused all others
-    return found
-
-
-def _see_outputs(watch: Watch, algorithm: ObservesOutputs) -> Callable[..., None]:
-    def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        outputs = _first_tensor(_elements(output))
-        if outputs is not None:
-            watch.is_called = True
-            with _naming(watch):
-                for part in _data(watch, _observable(outputs)):
-                    _add(watch, algorithm.observe_output(part, watch.target))
-
-    return see
-
-
-def _observable(values: Tensor) -> Tensor:
-    # A tensor made in inference mode has no version counter, and cannot serve a gradient.
-    return values.clone() if values.is_inference() else values.detach()
-
-
-@contextlib.contextmanager
-def _naming(watch: Watch) -> Iterator[None]:
-    try:
-        with full_precision():
-            yield
-    except ValueError as error:
-        raise CalibrationError(
-            f"{watch.bound.plan.name}: {error}", **watch.bound.plan.place
-        ) from error
-
-
-def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:
-    module = watch.bound.module
-    return data_of(value.detach(), is_channels_first=is_channels_first(None, module))
-
-
-def _add(watch: Watch, part: Mapping[str, Tensor]) -> None:
-    algorithm = watch.algorithm
-    if not part:  # of a batch without rows there may be nothing to tell
-        return
-    if isinstance(algorithm, MergesObservations) and watch.sums:
-        # In place: other targets may share the mapping.
-        watch.sums.update(algorithm.merge(dict(watch.sums), part))
-    else:
-        add_sums(watch.sums, part)
-
-
-def _elements(output: Any) -> list[Any]:
-    if isinstance(output, Mapping):
-        return list(output.values())
-    return list(output) if isinstance(output, (list, tuple)) else [output]
-
-
-def _first_tensor(values: Sequence[Any]) -> Tensor | None:
-    return next((value for value in values if isinstance(value, Tensor)), None)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 def command(runs: tuple[Path, ...], *, html: Path | None, layout: str) -> None:
     """Compare finished runs: what they measured, how their jobs differ, which layers differ."""
-    from tersely.reporting.comparison import compare_runs  # imports torch, as reports do
+    from tersely.reporting.comparing import compare_runs  # imports torch, as reports do
 
     names = _names(runs)
     comparison = compare_runs([_read(run, name) for run, name in zip(runs, names, strict=True)])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.logging import log_option
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 
@@ -17,6 +18,7 @@ from tersely.json_value import Json
 @click.option("--output", type=click.Path(path_type=Path), help="The file, or a folder for it.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the exporter.")
 @click.option("--dynamic-batch", is_flag=True, help="Let the first dimension of inputs differ.")
+@log_option
 def command(
     directory: Path,
     *,

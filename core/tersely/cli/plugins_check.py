@@ -64,6 +64,7 @@ def _contracts() -> Mapping[str, type[Contract]]:
         LossContract,
         PrunerContract,
         QuantizerContract,
+        ScheduleContract,
     )
 
     return {
@@ -71,6 +72,7 @@ def _contracts() -> Mapping[str, type[Contract]]:
         "quantizer": QuantizerContract,
         "granularity": GranularityContract,
         "loss": LossContract,
+        "schedule": ScheduleContract,
         "exporter": ExporterContract,
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tersely.cli.logging import log_option
 from tersely.cli.sensitivity import BITS, RATIOS
 from tersely.extras import extra
 
@@ -37,6 +38,7 @@ from tersely.extras import extra
 @click.option("--storage", metavar="URL", help="Where trials are kept, shared by processes.")
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--quiet", is_flag=True, help="Say nothing but the tables at the end.")
+@log_option
 def command(
     job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import click
 
+from tersely.cli.logging import log_option
 from tersely.extras import extra
 
 Convert = Callable[[click.Context, click.Parameter, Any], "tuple[float, ...] | None"]
@@ -56,6 +57,7 @@ BITS = numbers(int, low=1, high=16)
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--no-plot", is_flag=True, help="Draw no picture.")
 @click.option("--quiet", is_flag=True, help="Say nothing but the table at the end.")
+@log_option
 def command(  # noqa: PLR0913  # one for each option
     job: Path,
     *,

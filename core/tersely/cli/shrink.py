@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.logging import log_option
+
 
 @click.command("shrink")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -30,6 +32,7 @@ import click
     help="What returns example inputs of the model; by default the job's data.example, else the "
     "first batch of its data.calibration.",
 )
+@log_option
 def command(
     run: Path, *, output: Path | None, round_to: int, approximate: bool, example: str | None
 ) -> None:

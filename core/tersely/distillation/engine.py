@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.contracts.target_plan import TargetPlan
 from tersely.distillation.pairs import Pair, loss_of, module_of
 from tersely.distillation.projection import BIAS, WEIGHT, Projections
+from tersely.distillation.teacher import listen, read_parameter
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget, first_device
 from tersely.engine.context import Context
@@ -29,14 +29,11 @@ from tersely.engine.saver import (
     moments_of,
     restore_moments,
 )
-from tersely.errors import AttachError, SessionError, SessionFileError
-from tersely.instrument.instruments import Instruments, OutputSite
+from tersely.errors import SessionError, SessionFileError
+from tersely.instrument.instruments import Instruments
 from tersely.instrument.names import TAP
-from tersely.instrument.sites import input_site, process_inputs, process_output
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
-from tersely.planning.targets.addresses import Address, parse_address
-from tersely.planning.targets.signature import signature_of
 from tersely.registry.registry import registry
 
 _PROJECTED = {"linear": -1, "conv1x1": 1}
@@ -96,7 +93,7 @@ class Distillation(Engine[Run[Any]]):
                 continue
             for link, tap in pair.teachers.items():
                 module = module_of(teacher, link, pair.plan)
-                self._hooks.append(_listen(module, pair.plan, tap))
+                self._hooks.append(listen(module, pair.plan, tap))
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -158,7 +155,7 @@ class Distillation(Engine[Run[Any]]):
             for link, tap in pair.teachers.items():
                 if teacher is not None:
                     module = module_of(teacher, link, pair.plan)
-                    tap.value = _read(module, pair, link)
+                    tap.value = read_parameter(module, pair, link)
 
     def step(self, steps: int, journal: Journal) -> bool:
         """Move projections, unless the user's optimizer does; masks do not change."""
@@ -281,27 +278,6 @@ class Distillation(Engine[Run[Any]]):
                 tap.value = targets[f"{pair.plan.name}>{link}"]
 
 
-def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: nn.Module) -> None:
-    """Refuse a teacher that is the student.
-
-    Args:
-        plans: the plan's targets.
-        teacher: the teacher, or None.
-        model: the student.
-
-    Raises:
-        AttachError: the teacher shares its modules with the student.
-    """
-    if teacher is None or not any(plan.method == "distillation" for plan in plans):
-        return
-    own = set(model.modules())
-    if any(module in own for module in teacher.modules()):
-        raise AttachError(
-            "the teacher shares modules with the model, so compressing one would change the other; "
-            "give a copy: teacher=copy.deepcopy(model)"
-        )
-
-
 def _pair(bound: BoundTarget, stage: Stage) -> Pair:
     plan = bound.plan
     setting = plan.distillation
@@ -320,31 +296,3 @@ def _pair(bound: BoundTarget, stage: Stage) -> Pair:
             if setting.loss_options.get(option) is not None
         },
     )
-
-
-def _read(module: nn.Module, pair: Pair, link: str) -> Tensor:
-    found: object = getattr(module, pair.plan.target, None)
-    if not isinstance(found, Tensor):
-        raise SessionError(
-            f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
-            f"have; link a module that has it",
-            **pair.plan.place,
-        )
-    return found.detach()
-
-
-def _listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
-    address = parse_address(plan.target) or Address("output")
-    if plan.kind == "input":
-        site = input_site(plan.target, address, signature_of(module))
-
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            process_inputs(module, {site: (tap,)}, args, kwargs)
-
-        return module.register_forward_pre_hook(enter, with_kwargs=True)
-    place = OutputSite(plan.target, address.key, address.path)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        process_output(module, {place: (tap,)}, output)
-
-    return module.register_forward_hook(leave)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from tersely.document.entries import COMMON_KEYS, Place, stages_in
+from tersely.document.entries import COMMON_KEYS, EXCLUDES, SELECTORS, Place, stages_in
 from tersely.document.job import Export, Job, JobData, Measuring
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
@@ -196,11 +196,7 @@ def _build_export(data: Mapping[str, Json]) -> Export:
 
 
 def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Entry:
-    names = {
-        key: tuple(data.get(key, ()))
-        for key in COMMON_KEYS
-        if key not in ("target_names", "target_settings")
-    }
+    names = {key: tuple(data.get(key, ())) for key in (*SELECTORS, *EXCLUDES)}
     settings = data.get("target_settings", {})
     return Entry(
         path=spell_path(path),

@@ -145,8 +145,13 @@ def _entries(method: Method, path: Path, config_list: Json) -> Iterator[Place]:
 
 
 def _without_nulls(data: Json) -> Json:
+    # Most values are neither mappings nor lists, and cost no call.
     if isinstance(data, dict):
-        return {key: _without_nulls(value) for key, value in data.items() if value is not None}
+        return {
+            key: _without_nulls(value) if isinstance(value, (dict, list)) else value
+            for key, value in data.items()
+            if value is not None
+        }
     if isinstance(data, list):
-        return [_without_nulls(item) for item in data]
+        return [_without_nulls(item) if isinstance(item, (dict, list)) else item for item in data]
     return data

@@ -12,7 +12,7 @@ from tersely.document.entries import recipe_path, without_absent
 from tersely.document.job import Job
 from tersely.document.path import Path as DataPath
 from tersely.document.reading.positions import Document
-from tersely.document.reading.source import read_document, read_file
+from tersely.document.reading.source import read_document, read_file, uncollected
 from tersely.document.recipe import Entry, Recipe
 from tersely.document.rules.loop import check_loop
 from tersely.document.rules.shrinking import check_example
@@ -35,7 +35,8 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Json]) -> Recipe:
         ConfigError: the document has mistakes; holds every one of them.
     """
     document = read_document(source)
-    return build_recipe(check(document, "recipe"), Site(document))
+    with uncollected(document.characters):
+        return build_recipe(check(document, "recipe"), Site(document))
 
 
 # `Recipe(pruning=...)` is built as a document is.

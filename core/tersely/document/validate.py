@@ -11,6 +11,7 @@ from tersely.document.messages.misspelt import with_hidden
 from tersely.document.messages.translate import translate
 from tersely.document.presets import fill_presets
 from tersely.document.reading.positions import Document, Finding
+from tersely.document.reading.source import uncollected
 from tersely.document.rules.checking import check_rules
 from tersely.document.schemas.alike import check_by_likeness
 from tersely.document.schemas.mismatch import mismatch_of
@@ -26,7 +27,8 @@ def find_problems(document: Document, kind: Kind) -> tuple[Problem, ...]:
         document: as it was read.
         kind: what it is meant to be.
     """
-    return _problems(document, _completed(document, kind), kind)
+    with uncollected(document.characters):
+        return _problems(document, _completed(document, kind), kind)
 
 
 def _completed(document: Document, kind: Kind) -> Json:
@@ -54,8 +56,9 @@ def check(document: Document, kind: Kind) -> Json:
     Raises:
         ConfigError: the document has mistakes; holds all of them.
     """
-    data = _completed(document, kind)
-    problems = _problems(document, data, kind)
+    with uncollected(document.characters):
+        data = _completed(document, kind)
+        problems = _problems(document, data, kind)
     if problems:
         raise ConfigError(problems, source=document.source)
     return data

@@ -23,10 +23,11 @@ from tersely.instrument.masks.mask_transforms import ActivationMask
 from tersely.instrument.modules.attaching import replace_class
 from tersely.instrument.modules.classes import instrumented_class, instruments_of
 from tersely.instrument.names import INSTRUMENTS, PREFIX, TAP, UNSCALE, full_name
+from tersely.instrument.scales.by_algorithm import Dynamic, Learned
 from tersely.instrument.scales.in_force import qparams_of
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
-from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
+from tersely.instrument.scales.quantizing import Quantize
 from tersely.planning.selecting.classes import ORIGINAL
 from tersely.quantization.folds import carried_bias
 from tersely.quantization.integers import IntegerTensor

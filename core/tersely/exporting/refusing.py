@@ -11,8 +11,9 @@ from tersely.errors import ExportError, Refusal
 from tersely.exporting.steps import need_integers
 from tersely.instrument.modules.classes import instruments_of, is_sharded
 from tersely.instrument.names import INSTRUMENTS, full_name
+from tersely.instrument.scales.by_algorithm import Dynamic, Learned, Simulated
 from tersely.instrument.scales.moving_range import Follow
-from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize, Simulated
+from tersely.instrument.scales.quantizing import Quantize
 from tersely.quantization.integers import IntegerTensor
 
 Integers = Sequence[tuple[BoundTarget, IntegerTensor]]

@@ -19,9 +19,10 @@ from tersely.exporting.program import make_program
 from tersely.instrument.instruments import Transform
 from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import INSTRUMENTS, full_name
+from tersely.instrument.scales.by_algorithm import Dynamic, Learned
 from tersely.instrument.scales.in_force import qparams_of
 from tersely.instrument.scales.moving_range import Follow
-from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize
+from tersely.instrument.scales.quantizing import Quantize
 from tersely.quantization.integers import IntegerTensor
 from tersely.shrinking.graph.program import evaluating
 

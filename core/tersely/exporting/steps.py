@@ -21,8 +21,9 @@ from tersely.exporting.operators import (
     quantize_dequantize_tokens,
 )
 from tersely.instrument.names import QUANTIZE
+from tersely.instrument.scales.by_algorithm import Dynamic
 from tersely.instrument.scales.input_scales import along_inputs
-from tersely.instrument.scales.quantizing import Dynamic, Quantize, need_float
+from tersely.instrument.scales.quantizing import Quantize, need_float
 
 
 @attrs.frozen(eq=False)

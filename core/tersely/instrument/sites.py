@@ -206,10 +206,9 @@ def _replace_nested(
             raise _error(module, site, _no_element(module, site, item))
         return with_item(item, key, apply)
 
-    def missing(container: Any) -> SessionError:
-        return _error(module, site, _no_element(module, site, container))
-
-    return replace_nested(value, path, inner, missing=missing)
+    return replace_nested(
+        value, path, inner, missing=lambda one: _error(module, site, _no_element(module, site, one))
+    )
 
 
 def _error(module: nn.Module, site: InputSite | OutputSite, message: str) -> SessionError:

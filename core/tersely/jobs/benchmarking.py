@@ -15,7 +15,7 @@ from tersely.document.job import Measuring
 from tersely.exporting.export import make_exporter
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.checkpoint import own_tensors
-from tersely.jobs.generators import seed_generators
+from tersely.jobs.layers import dense_model
 from tersely.jobs.run import Run
 from tersely.reporting.benchmark import benchmark
 from tersely.storage.tensor_file import write_tensors
@@ -29,7 +29,7 @@ def benchmark_all(run: Run) -> Run:
     wanted = run.job.benchmark or Measuring()
     example = example_inputs(run.job, example=run.calls.example, calibration=run.calls.calibration)
     threads = wanted.threads or torch.get_num_threads()
-    dense = _dense(run)
+    dense = dense_model(run)
     sizes = {
         DENSE: _size_on_disk(run, dense),
         FINISHED: (run.folder / FINISHED).stat().st_size,
@@ -74,14 +74,6 @@ def resized(inputs: Any, size: int) -> Any:
 
 def _has_rows(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) > 0
-
-
-def _dense(run: Run) -> torch.nn.Module:
-    seed_generators(run.job.seed)
-    model = run.calls.model(**run.job.model_args)
-    if not isinstance(model, torch.nn.Module):
-        raise RuntimeError("the job built a model before, and now something else")
-    return model
 
 
 def _size_on_disk(run: Run, model: torch.nn.Module) -> int:

@@ -20,6 +20,7 @@ from tersely.jobs.losses import TaskLoss, kind_of
 from tersely.jobs.optimizing import build_optimizer, set_learning_rate
 from tersely.jobs.progress import length_of
 from tersely.jobs.run import Run
+from tersely.log import logger
 from tersely.planning.selecting.classes import original_class
 from tersely.session.periods import waiting_stages
 
@@ -97,7 +98,11 @@ class _Training:
             set_learning_rate(self._optimizer, self._loop, (epoch + share) / self._loop.epochs)
             self._count += 1
             self._sum += self._step(batch, f"batch {self._count} of epoch {epoch + 1}")
-        if not self._count:
+        if self._count:
+            loss = self._sum / self._count
+            logger(__name__).info("epoch_finished", epoch=epoch + 1, batches=self._count, loss=loss)
+            self._session.note({"loss": loss}, epoch=epoch + 1)
+        else:
             raise self._wrong(
                 "data.train",
                 f"gave no batch for epoch {epoch + 1}",

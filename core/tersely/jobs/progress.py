@@ -118,7 +118,7 @@ def watch(console: Console, *, phases: int) -> Iterator[Voice]:
         BarColumn(),
         AmountColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
         refresh_per_second=4,  # the display shares its cores with the training

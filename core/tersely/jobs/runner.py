@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from pathlib import Path
 
 import attrs
@@ -28,6 +29,7 @@ from tersely.jobs.folders import (
     start_over,
     written_files,
 )
+from tersely.jobs.layers import has_inputs, look_at_layers
 from tersely.jobs.lock import only_run
 from tersely.jobs.optimizing import check_optimizer
 from tersely.jobs.progress import watch
@@ -41,6 +43,7 @@ from tersely.jobs.record import (
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.shrinking import shrink_the_rest
+from tersely.log import logger
 from tersely.planning.plan import Plan
 from tersely.planning.stages.algorithms import is_declared, pruner_needs
 from tersely.registry.registry import registry
@@ -149,6 +152,9 @@ def _carry_out(
 ) -> Report:
     folder = partial_folder(job.output)
     steps = _steps(job, record, folder)
+    started = time.monotonic()
+    log = logger(__name__)
+    log.info("job_started", job=job.source, output=str(job.output), phases=len(steps))
     with watch(console, phases=len(steps)) as voice:
         run = Run(
             job=job,
@@ -159,22 +165,31 @@ def _carry_out(
             reviewed=reviewed,
         )
         for phase in steps:
+            begun = time.monotonic()
+            log.info("phase_started", phase=phase.title)
             try:
                 with voice.phase(phase.title):
                     run = remember(phase.act(run), phase)
-            except BaseException:
+            except BaseException as error:
+                log.info("phase_failed", phase=phase.title, error=repr(error))
                 # A loop that fails has kept epochs of which this run does not know yet.
                 known = read_record(folder) or run.record
                 voice.line(_epitaph(job, phase, known, again), style="bold yellow")
                 raise
+            log.info("phase_finished", phase=phase.title, seconds=_seconds_since(begun))
     if run.report is None:
         raise RuntimeError("a job ended without a report")
     promised = written_files(folder)
     write_record(folder, attrs.evolve(run.record, state="finished", files=promised))
     publish(job.output)
+    log.info("job_finished", output=str(job.output), seconds=_seconds_since(started))
     show_report(run.report, console)
     _say(console, f"report: {job.output / 'report.html'}")
     return run.report
+
+
+def _seconds_since(begun: float) -> float:
+    return round(time.monotonic() - begun, 3)
 
 
 def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
@@ -196,6 +211,7 @@ def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
         (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
         (Phase("save the session", phases.save), True),
         (Phase("export", export), bool(job.export)),
+        (Phase("compare the layers", look_at_layers), has_inputs(job)),
         (Phase("finalize", phases.finalize), True),
         (Phase("benchmark", benchmark_all), job.benchmark is not None),
         (Phase("write the report", phases.write_report), True),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from tersely.contracts.kinds import Method
 from tersely.contracts.target_plan import Origin
+from tersely.document.recipe import Entry, Stage
 
 
 @attrs.frozen
@@ -68,3 +71,26 @@ class Skipped:
     def __str__(self) -> str:
         name = f"{self.module}.{self.target}" if self.module else self.target
         return f"{name} is skipped: {self.reason}"
+
+
+def worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:
+    """Leave out what a preset names and the model lacks; its excludes are the user's own.
+
+    Args:
+        unmatched: what of an entry matched nothing.
+        entry: the entry.
+        stage: its stage.
+    """
+    if not entry.is_preset:
+        return list(unmatched)
+    if entry is not stage.entries[0]:
+        return []  # every entry of a preset has the same excludes
+    found = [one for one in unmatched if ".exclude_" in one.path]
+    return [
+        attrs.evolve(
+            one,
+            path=one.path.replace(entry.path, stage.path, 1),
+            message=one.message.replace(entry.path, stage.path, 1),
+        )
+        for one in found
+    ]

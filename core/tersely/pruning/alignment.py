@@ -13,8 +13,8 @@ from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.masking.align import align_kept, place_kept
 from tersely.planning.stages.draft import claimed_address
 from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address
-from tersely.planning.targets.granularity import implementation
 from tersely.planning.targets.signature import signature_of
+from tersely.planning.targets.spelling import implementation
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
 
 

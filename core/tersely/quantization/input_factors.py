@@ -1,19 +1,26 @@
-"""The factors of input channels: the steps that multiply a weight by them and divide its input."""
+"""The factors of input channels: chosen, multiplied into a weight, and divided out of its input."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from tersely.contracts.quantized_weights import Equalizes
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut
 from tersely.engine.saver import Saved
-from tersely.errors import SessionError
+from tersely.engine.sums import is_blank
+from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.names import SCALE, UNSCALE, state_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
 from tersely.planning.targets.addresses import parse_address
+from tersely.quantization.ranges import values_of
+from tersely.quantization.run import QuantizationRun, is_matrix
+from tersely.quantization.scale_buffers import write_buffer
+from tersely.quantization.targets import target_of
 
 
 def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | None:
@@ -109,3 +116,45 @@ def put_factors(saved: Saved, factors: Mapping[BoundTarget, Tensor]) -> None:
     for bound, one in factors.items():
         own = saved.parts["buffer", bound.plan.name]
         saved.parts["buffer", bound.plan.name] = {**own, "input_scale": one}
+
+
+def equalize(
+    run: QuantizationRun, quantizer: Equalizes, bound_targets: Sequence[BoundTarget]
+) -> None:
+    """Let an algorithm choose the factors of inputs, one for the weights that read one input.
+
+    Args:
+        run: the stage; it gets the groups of weights.
+        quantizer: its algorithm.
+        bound_targets: weights of the stage.
+
+    Raises:
+        CalibrationError: factors are not positive.
+    """
+    groups: dict[int, list[BoundTarget]] = {}
+    for bound in bound_targets:
+        if run.observed.get(bound) and is_matrix(bound) and not is_blank(run.observed[bound]):
+            groups.setdefault(id(run.observed[bound]), []).append(bound)
+    for members in groups.values():
+        for bound in members:
+            write_buffer(bound, "input_scale", None)
+        targets = [
+            target_of(
+                bound,
+                run.grid(bound),
+                tensor=values_of(bound),
+                observed=run.observed[bound],
+            )
+            for bound in members
+        ]
+        with torch.no_grad():
+            factors = quantizer.input_scales(targets)
+        if not bool((factors.isfinite() & (factors > 0)).all()):
+            raise CalibrationError(
+                f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "
+                f"not positive; calibrate with more batches",
+                **members[0].plan.place,
+            )
+        for bound in members:
+            write_buffer(bound, "input_scale", factors.to(bound.raw.device))
+        run.groups.append(tuple(members))

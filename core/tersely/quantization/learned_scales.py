@@ -11,7 +11,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import Saved, restore_moments
 from tersely.errors import PluginError
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
-from tersely.instrument.scales.quantizing import Learned
+from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.transforms import put
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, learned_of

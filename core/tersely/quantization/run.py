@@ -22,8 +22,9 @@ from tersely.contracts.quantizer import (
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
+from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.padded import PaddingOfCall
-from tersely.instrument.scales.quantizing import Grid, Learned, Quantize
+from tersely.instrument.scales.quantizing import Grid, Quantize
 from tersely.instrument.transforms import chain_of
 from tersely.planning.stages.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of

@@ -23,11 +23,12 @@ from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
-from tersely.errors import CalibrationError, PlanError, PluginError, SessionError, TerselyError
+from tersely.errors import PlanError, PluginError, SessionError, TerselyError
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.answers import check_qparams, check_simulated, check_solved
+from tersely.quantization.input_factors import equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
@@ -56,7 +57,7 @@ def quantize_parameters(
     quantizer = run.algorithm
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
-        _equalize(run, quantizer, bound_targets)
+        equalize(run, quantizer, bound_targets)
     for bound in told(bound_targets, "weights quantized"):
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":
@@ -273,38 +274,6 @@ def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:
     if factors is not None:
         values = values / along_inputs(factors, values, bound.plan.input_dim)
     return values
-
-
-def _equalize(
-    run: QuantizationRun, quantizer: Equalizes, bound_targets: Sequence[BoundTarget]
-) -> None:
-    groups: dict[int, list[BoundTarget]] = {}
-    for bound in bound_targets:
-        if run.observed.get(bound) and is_matrix(bound) and not is_blank(run.observed[bound]):
-            groups.setdefault(id(run.observed[bound]), []).append(bound)
-    for members in groups.values():
-        for bound in members:
-            write_buffer(bound, "input_scale", None)
-        targets = [
-            target_of(
-                bound,
-                run.grid(bound),
-                tensor=values_of(bound),
-                observed=_observed(run, bound),
-            )
-            for bound in members
-        ]
-        with torch.no_grad():
-            factors = quantizer.input_scales(targets)
-        if not bool((factors.isfinite() & (factors > 0)).all()):
-            raise CalibrationError(
-                f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "
-                f"not positive; calibrate with more batches",
-                **members[0].plan.place,
-            )
-        for bound in members:
-            write_buffer(bound, "input_scale", factors.to(bound.raw.device))
-        run.groups.append(tuple(members))
 
 
 def _has_bias(bound: BoundTarget) -> bool:

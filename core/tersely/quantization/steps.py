@@ -9,9 +9,10 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.padding import is_channels_first
 from tersely.instrument.instruments import Transform
 from tersely.instrument.names import QUANTIZE
+from tersely.instrument.scales.by_algorithm import Dynamic, Learned, Simulated
 from tersely.instrument.scales.in_force import LeastScale
 from tersely.instrument.scales.moving_range import Follow
-from tersely.instrument.scales.quantizing import Dynamic, Learned, Quantize, Simulated
+from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.transforms import SharedPut
 from tersely.quantization.accumulators import bias_step, least_scales
 from tersely.quantization.input_factors import place_factors

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import attrs
 
+from tersely.json_value import Json
 from tersely.reporting.quantized_size import QuantizedSize
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk
 
@@ -26,6 +27,9 @@ class ReportData:
         shrinks: what each call of `Session.shrink` removed.
         files: file of the result, or ``dense`` for the model before -> bytes on disk.
         benchmarks: what was measured at the end of a job.
+        layers: what became of each module with targets, where a job has inputs to compare it with.
+        macs: ``before`` and ``after`` -> multiply-accumulate operations of the example inputs.
+        recipe: the recipe as it was written.
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
@@ -38,6 +42,9 @@ class ReportData:
     shrinks: tuple[Shrunk, ...] = ()
     files: Mapping[str, int] = attrs.field(factory=dict)
     benchmarks: tuple[Benchmark, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    macs: Mapping[str, int] = attrs.field(factory=dict)
+    recipe: Mapping[str, Json] = attrs.field(factory=dict)
     versions: Mapping[str, str] = attrs.field(factory=dict)
     model_elements: int | None = None
 

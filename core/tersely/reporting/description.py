@@ -74,6 +74,7 @@ def describe_session(session: Reported, achieved: Mapping[str, Mapping[str, floa
         metrics=dict(session.metrics),
         history=history,
         shrinks=session.shrinks,
+        recipe=plan.recipe.document,
         versions=loaded_versions(),
         model_elements=_model_elements(session),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -25,10 +26,25 @@ def fold_names(names: Iterable[str]) -> tuple[str, ...]:
     Returns:
         The patterns, in the order in which their first names come.
     """
+    return tuple(pattern for pattern, _ in fold_groups(names))
+
+
+def fold_groups(names: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the patterns of `fold_names`, each with the names that it stands for.
+
+    Args:
+        names: as for `fold_names`.
+    """
     groups: list[_Parts] = [tuple((part,) for part in name.split(".")) for name in names]
     for back in range(1, max(map(len, groups), default=0) + 1):
         groups = _merged(groups, back)
-    return tuple(".".join(map(_spell, parts)) or "(root)" for parts in groups)
+    return tuple(
+        (
+            ".".join(map(_spell, parts)) or "(root)",
+            tuple(".".join(chosen) for chosen in itertools.product(*parts)),
+        )
+        for parts in groups
+    )
 
 
 def _merged(groups: Sequence[_Parts], back: int) -> list[_Parts]:

@@ -44,34 +44,30 @@ _SETTINGS: dict[Any, Any] = {  # rc_context spells out three hundred key literal
     "grid.color": _FAINT,
 }
 _WIDE, _MIDDLE, _NARROW = 13.0, 7.0, 4.5
-"""Inches at which ten-point text has its size on a page of full, three fifths, two fifths width."""
+"""Inches at which ten-point text has its size on a page of full, three fifths, two fifths width;
+the last is that of a telephone, too."""
 _NAMED_ROWS = 40
 _LABEL_LENGTH = 34
+_TIGHT_LABEL = 16
 _TICKS = 16
+_TIGHT_TICKS = 5
 _SEPARATE_COLUMNS = 400
 
 
-def is_wide(rows: Sequence[ReportRow]) -> bool:
-    """Tell whether `plot_sparsity` draws a picture for the page's full width.
-
-    Args:
-        rows: rows with a sparsity.
-    """
-    return len(rows) > _NAMED_ROWS
-
-
-def plot_sparsity(rows: Sequence[ReportRow]) -> str:
+def plot_sparsity(rows: Sequence[ReportRow], *, tight: bool) -> str:
     """Draw the sparsity of every pruned target; many targets are drawn as narrow columns.
 
     Args:
         rows: rows with a sparsity, in the plan's order.
+        tight: whether it is for a page as narrow as a telephone.
 
     Returns:
         An ``<svg>`` element.
     """
     with mpl.rc_context(_SETTINGS):  # read again when the figure is drawn
-        figure = _draw_columns(rows) if is_wide(rows) else _draw_bars(rows)
-        return _svg(figure, name="sparsity", title="Sparsity of every pruned target")
+        draw = _draw_columns if len(rows) > _NAMED_ROWS else _draw_bars
+        name = "sparsity-tight" if tight else "sparsity"
+        return _svg(draw(rows, tight), name=name, title="Sparsity of every pruned target")
 
 
 def plot_metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -91,18 +87,18 @@ def plot_metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
         return _svg(figure, name="metrics", title="Measurements before and after")
 
 
-def plot_history(history: Sequence[Moment], *, wide: bool) -> str:
+def plot_history(history: Sequence[Moment], *, tight: bool) -> str:
     """Draw how the sparsity grew over the steps.
 
     Args:
         history: at least two moments.
-        wide: whether the picture is for the page's full width.
+        tight: whether it is for a page as narrow as a telephone.
 
     Returns:
         An ``<svg>`` element.
     """
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(_WIDE if wide else _MIDDLE, 3.0), layout="constrained")
+        figure = Figure(figsize=(_NARROW if tight else _MIDDLE, 3.0), layout="constrained")
         axes = figure.subplots()
         steps = [moment.step for moment in history]
         values = [100 * moment.sparsity for moment in history]
@@ -114,7 +110,8 @@ def plot_history(history: Sequence[Moment], *, wide: bool) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", linewidth=0.6)
         _strip(axes)
-        return _svg(figure, name="history", title="Sparsity over the steps")
+        name = "history-tight" if tight else "history"
+        return _svg(figure, name=name, title="Sparsity over the steps")
 
 
 def plot_pareto(
@@ -154,12 +151,13 @@ def plot_pareto(
         return _svg(figure, name="pareto", title="Runs by cost and quality")
 
 
-def _draw_bars(rows: Sequence[ReportRow]) -> Figure:
-    figure = Figure(figsize=(_MIDDLE, 0.7 + 0.34 * len(rows)), layout="constrained")
+def _draw_bars(rows: Sequence[ReportRow], tight: bool) -> Figure:
+    width = _NARROW if tight else _WIDE
+    figure = Figure(figsize=(width, 0.7 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     places = range(len(rows))
     axes.barh(places, _percents(rows), height=0.62, color=_colours(rows))
-    axes.set_yticks(places, _labels(rows))
+    axes.set_yticks(places, _labels(rows, _TIGHT_LABEL if tight else _LABEL_LENGTH))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 108)
     for place, row in enumerate(rows):
@@ -169,15 +167,16 @@ def _draw_bars(rows: Sequence[ReportRow]) -> Figure:
         if row.requested is not None:
             mark = 100 * row.requested
             axes.plot([mark, mark], [place - 0.42, place + 0.42], color=_MARK, linewidth=1.6)
-    axes.set_xlabel("masked, % (the upright mark is what was asked for)")
+    axes.set_xlabel("masked, % (mark: asked for)")
     axes.grid(axis="x", linewidth=0.6)
     _strip(axes)
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def _draw_columns(rows: Sequence[ReportRow]) -> Figure:
-    figure = Figure(figsize=(_WIDE, 4.2), layout="constrained")
+def _draw_columns(rows: Sequence[ReportRow], tight: bool) -> Figure:
+    size = (_NARROW, 3.6) if tight else (_WIDE, 4.2)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     places = range(len(rows))
     if len(rows) <= _SEPARATE_COLUMNS:
@@ -189,10 +188,10 @@ def _draw_columns(rows: Sequence[ReportRow]) -> Figure:
     asked = [math.nan if row.requested is None else 100 * row.requested for row in rows]
     if not all(math.isnan(value) for value in asked):
         axes.step(places, asked, where="mid", color=_MARK, linewidth=1.0)
-    every = math.ceil(len(rows) / _TICKS)
+    every = math.ceil(len(rows) / (_TIGHT_TICKS if tight else _TICKS))
     axes.set_xticks(
         places[::every],
-        _labels(rows)[::every],
+        _labels(rows, _TIGHT_LABEL if tight else _LABEL_LENGTH)[::every],
         rotation=30,
         ha="right",
         rotation_mode="anchor",
@@ -231,22 +230,22 @@ def _colours(rows: Sequence[ReportRow]) -> list[str]:
     return [_LOST if row.missed else _BAR for row in rows]
 
 
-def _labels(rows: Sequence[ReportRow]) -> list[str]:
+def _labels(rows: Sequence[ReportRow], length: int) -> list[str]:
     """Return names without the parts that all of them share, where they are too long with them."""
     names = [row.name.split(".") for row in rows]
-    if max(len(row.name) for row in rows) > _LABEL_LENGTH and len(names) > 1:
+    if max(len(row.name) for row in rows) > length and len(names) > 1:
         while min(map(len, names)) > 1 and len({parts[0] for parts in names}) == 1:
             names = [parts[1:] for parts in names]
         while min(map(len, names)) > 1 and len({parts[-1] for parts in names}) == 1:
             names = [parts[:-1] for parts in names]
-    return [_shorten(".".join(parts)) for parts in names]
+    return [_shorten(".".join(parts), length) for parts in names]
 
 
-def _shorten(name: str) -> str:
-    if len(name) <= _LABEL_LENGTH:
+def _shorten(name: str, length: int = _LABEL_LENGTH) -> str:
+    if len(name) <= length:
         return name
-    head = 2 * _LABEL_LENGTH // 3
-    return f"{name[:head]}...{name[head + 3 - _LABEL_LENGTH :]}"
+    head = length // 3
+    return f"{name[:head]}...{name[head + 3 - length :]}"
 
 
 def _strip(axes: Axes) -> None:
@@ -269,6 +268,7 @@ def _svg(figure: Figure, *, name: str, title: str) -> str:
     text = text[text.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
+    text = re.sub(r' d="[^"]*"', _rounded, text)
     # Several pictures share a page, and ids are unique on a page.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
@@ -276,3 +276,8 @@ def _svg(figure: Figure, *, name: str, title: str) -> str:
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
     text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
     return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def _rounded(path: re.Match[str]) -> str:
+    # A tenth of a point is less than a pixel; a thousand targets would be megabytes otherwise.
+    return re.sub(r"(\d+\.\d)\d+", r"\1", path[0])

@@ -14,7 +14,7 @@ import attrs
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.reporting.data import ReportData
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.reporting.shape import report_shape
 from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk
@@ -83,6 +83,9 @@ class Report(ReportData):
         shrinks: what each call of `Session.shrink` removed.
         files: file of the result, or ``dense`` for the model before -> bytes on disk.
         benchmarks: what was measured at the end of a job.
+        layers: what became of each module with targets, where a job has inputs to compare it with.
+        macs: ``before`` and ``after`` -> multiply-accumulate operations of the example inputs.
+        recipe: the recipe as it was written.
         versions: tersely, torch and every plugin that took part -> version.
         model_elements: how many elements all parameters of the model have, or None.
     """
@@ -125,6 +128,9 @@ class Report(ReportData):
             shrinks=tuple(Shrunk.from_dict(one) for one in data.get("shrinks", ())),
             files=dict(data.get("files", {})),
             benchmarks=tuple(Benchmark.from_dict(one) for one in data.get("benchmarks", ())),
+            layers=tuple(Layer(**one) for one in data.get("layers", ())),
+            macs=dict(data.get("macs", {})),
+            recipe=data.get("recipe", {}),
             versions=dict(data["versions"]),
             model_elements=data["model_elements"],
         )

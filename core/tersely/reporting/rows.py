@@ -1,12 +1,16 @@
-"""The parts of a report: one row for each target, remarks, and moments of its history."""
+"""The parts of a report: targets, remarks, moments of its history, layers compared."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
 
 from tersely.reporting.quantized_size import stored_bits
+
+BINS = 24
+"""How many intervals of equal width a histogram has."""
 
 
 def _numbers(values: list[int] | tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -111,3 +115,37 @@ class Moment:
     step: int
     event: str
     sparsity: float
+
+
+def _counts(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+@attrs.frozen(kw_only=True)
+class Layer:
+    """A module with targets, compared with the same module of the dense model.
+
+    Attributes:
+        module: its full name; empty for the root.
+        kind: its class name.
+        signal_to_noise: of its outputs, in decibels; None where it was not called, or where its
+            shapes are others now, and infinity, stored as None with ``is_exact``, for equal ones.
+        is_exact: whether its outputs are those of the dense module.
+        weight: the target whose values are counted, or empty.
+        low: the smallest value before and after.
+        high: the largest one.
+        before: how many values of the dense weight lie in each of 24 intervals from low to high.
+        after: the same of the weight that takes effect, without the values that are zero.
+        why: why it could not be compared, or empty.
+    """
+
+    module: str
+    kind: str
+    signal_to_noise: float | None = None
+    is_exact: bool = False
+    weight: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    before: tuple[int, ...] = attrs.field(default=(), converter=_counts)
+    after: tuple[int, ...] = attrs.field(default=(), converter=_counts)
+    why: str = ""

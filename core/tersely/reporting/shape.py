@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from tersely.json_value import Json
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.reporting.timings import Timing
 from tersely.shrinking.report import Absorption, Row, Shrunk, Stay
 
@@ -40,6 +40,9 @@ def report_shape() -> dict[str, Json]:
             "shrinks": {"type": "array", "items": _shrunk_shape()},
             "files": {"type": "object", "additionalProperties": {"type": "integer"}},
             "benchmarks": {"type": "array", "items": _benchmark_shape()},
+            "layers": {"type": "array", "items": _shape_of(Layer)},
+            "macs": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "recipe": {"type": "object"},
             "versions": {"type": "object", "additionalProperties": {"type": "string"}},
             "model_elements": _type_of("int | None"),
         },

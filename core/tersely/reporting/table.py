@@ -51,9 +51,7 @@ def report_parts(report: ReportData) -> Iterator[Line | TextTable]:
         report: what to print.
     """
     yield from (Line(warning, "WARNING ", "warning") for warning in report.warnings)
-    if report.files:
-        yield _files(report.files)
-    yield from (one.table() for one in report.benchmarks)
+    yield from measured_tables(report)
     for method, make in (("pruning", _pruned), ("quantization", _quantized)):
         rows = report.rows_of(method)
         if rows or (method == "pruning" and not report.rows):
@@ -72,6 +70,17 @@ def report_parts(report: ReportData) -> Iterator[Line | TextTable]:
     if report.versions:
         versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
         yield Line(versions, kind="versions")
+
+
+def measured_tables(report: ReportData) -> Iterator[TextTable]:
+    """Yield the sizes of files, and the benchmarks.
+
+    Args:
+        report: the report.
+    """
+    if report.files:
+        yield _files(report.files)
+    yield from (one.table() for one in report.benchmarks)
 
 
 def split_metric(name: str) -> tuple[str, str]:

@@ -20,9 +20,9 @@ from tersely.instrument.modules.classes import (
     replace_instruments,
 )
 from tersely.instrument.names import LAYOUT, PREFIX, QUANTIZE, SCALE, UNSCALE, learned_buffer
+from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
-from tersely.instrument.scales.quantizing import Learned
 from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.selecting.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of

@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from tersely.distillation.engine import Distillation, need_teacher
+from tersely.distillation.engine import Distillation
+from tersely.distillation.teacher import need_teacher
 from tersely.engine.context import Context
 from tersely.engine.protocol import Engine
 from tersely.pruning.engine import Pruning

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.settings import DEFAULT_GRANULARITY
-from tersely.errors import SessionFileError
+from tersely.errors import PlanError, SessionFileError
 from tersely.instrument.names import state_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
@@ -43,8 +43,10 @@ def restore_rounding(model: nn.Module) -> nn.Module:
 
     Raises:
         SessionFileError: what the config says is damaged, or of another version of tersely.
-        PlanError: it does not fit the model.
+        PlanError: it does not fit the model, or the model is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise PlanError(f"the model must be a torch.nn.Module, found {type(model).__name__}")
     stated: object = getattr(getattr(model, "config", None), KEY, None)
     if stated is None:
         return model

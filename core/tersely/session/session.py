@@ -15,6 +15,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
 from tersely.calibration.keeping import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
+from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.recipe import Stage
 from tersely.engine.batches import Forward
 from tersely.engine.binding import BoundTarget
@@ -29,6 +30,7 @@ from tersely.exporting.program import make_program
 from tersely.exporting.source import make_source
 from tersely.instrument.masks.mask_values import guard_loading
 from tersely.json_value import Json
+from tersely.log import logger
 from tersely.planning.plan import Plan
 from tersely.planning.targets.owners import Owners
 from tersely.pruning.mask_buffers import (
@@ -48,6 +50,7 @@ from tersely.session.engines import Engines
 from tersely.session.finishing import Finished, finish
 from tersely.session.going_on import shrink_installed
 from tersely.session.installing import Installation, install
+from tersely.session.observing import mask_values, range_values
 from tersely.session.order import State, need_attached, need_values
 from tersely.session.periods import (
     need_all_begun,
@@ -111,7 +114,9 @@ class Session:
             plan, model, teacher, example_inputs=example_inputs, owners=owners
         )
         self._values: Installation | Finished = self._installation
+        self._observers: list[HistoryObserver] = []
         self._guard: RemovableHandle | None = guard_loading(model)
+        logger(__name__).info("attached", targets=len(self.plan), stages=len(plan.recipe.stages))
 
     @property
     def plan(self) -> Plan:
@@ -219,6 +224,7 @@ class Session:
         self._installation.places.need_unchanged("calibrate")
         with torch.inference_mode(False):
             calibrate(self._context, self._engines.all, batches, forward, mask=mask)
+        logger(__name__).info("calibrated", step=self.steps)
 
     def compress(self) -> None:
         """Compute masks, then scales and zero points, and put them in force.
@@ -246,6 +252,7 @@ class Session:
             self._installation.hold()
         self._installation.count()
         warn_of_misses(self, self._record("compress"))
+        logger(__name__).info("compressed", step=self.steps)
 
     def step(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Advance the clock by one optimizer step; call it after ``optimizer.step()``.
@@ -527,6 +534,32 @@ class Session:
             )
         self._engines.distillation.put_targets(self._teacher_cache.targets(number))
 
+    def add_observer(self, observer: HistoryObserver) -> None:
+        """Tell an observer from now on of every change of masks, and of what `note` is given.
+
+        Args:
+            observer: called in the thread that steps; what it raises reaches the caller.
+        """
+        self._observers.append(observer)
+
+    def note(self, values: Mapping[str, float], *, epoch: int | None = None) -> None:
+        """Give observers numbers of your own, such as losses, and the ranges of scales in force.
+
+        Args:
+            values: name -> number.
+            epoch: the epoch, counted from 1.
+        """
+        need_values(self._state, "note")
+        self._tell("note", values, epoch=epoch)
+
+    def _tell(self, event: str, values: Mapping[str, float], *, epoch: int | None = None) -> None:
+        if not self._observers:
+            return
+        told = {**values, **dict(range_values(self.qparams()))}
+        observation = Observation(step=self.steps, event=event, epoch=epoch, values=told)
+        for observer in self._observers:
+            observer.observe(observation)
+
     def report(self) -> Report:
         """Return a report of what the session did, which prints and writes HTML."""
         need_values(self._state, "report")
@@ -559,6 +592,7 @@ class Session:
             recipe=dict(self.plan.recipe.document),
             plugins=used_plugins(self.plan),
         )
+        logger(__name__).info("saved", path=str(directory), step=self.steps)
 
     def shrink(
         self,
@@ -611,6 +645,8 @@ class Session:
             if one.has_begun(self.steps)
         ]
         self._record("shrink")
+        before, after = found.shrunk.parameters
+        logger(__name__).info("shrunk", step=self.steps, parameters=after, before=before)
         return found.shrunk
 
     def export_program(
@@ -716,6 +752,7 @@ class Session:
         self._end("finalized")
         rounded = [bound for targets in finished.staying.values() for bound in targets]
         state_rounding(self.model, rounded, finished.qparams())
+        logger(__name__).info("finalized", step=self.steps)
         warn_of_staying(finished.staying)
         registry().observe("tersely_finalized", session=self)
         return self.model
@@ -758,6 +795,7 @@ class Session:
         need_attached(self._state, "detach")
         self._installation.remove()
         self._end("detached")
+        logger(__name__).info("detached", step=self.steps)
         return self.model
 
     def _end(self, state: State) -> None:
@@ -804,6 +842,7 @@ class Session:
         self._context.has_kept_batches = state.has_kept_batches
         self.history, self.metrics, self._cuts = state.history, state.metrics, state.cuts
         self._shrinks, self._shrunk_paths = state.shrinks, state.shrunk_paths
+        logger(__name__).info("restored", step=self.steps)
 
     def _kept(self, call: str) -> Iterator[tuple[BoundTarget, Tensor]]:
         for bound, mask in self._masks(call):
@@ -819,12 +858,15 @@ class Session:
         shares = masked_shares(masks)
         total = total_sparsity(zip(bound_targets, shares, strict=True))
         self.history.append({"step": self.steps, "event": event, "sparsity": total})
+        logger(__name__).info("masks_updated", cause=event, step=self.steps, sparsity=total)
         plans = (bound.plan for bound in bound_targets)
         sparsity = by_target(zip(plans, shares, strict=True))
         is_by_hand = event == "set_masks"
         self._emptied = warn_of_emptied(
             self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand
         )
+        if self._observers:
+            self._tell(event, {"sparsity": total, **dict(mask_values(masks, shares))})
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
 

@@ -63,7 +63,7 @@ _HINTS = {
         "write it as separate projections and scaled_dot_product_attention"
     ),
     "insists on its width": "mask whole heads of it as well",
-    "operator grouped_mm": "leave stacked experts out, or ask for a pattern such as 2:4",
+    "chooses experts": "mask the same rows in all experts, with granularity: [-1, 1, -1]",
     "lose equally many": "ask for the same ratio in each part: internal_metric_block",
     "whole heads": "a granularity of whole heads",
     "is an output of the model": "leave the last layer out",

@@ -124,16 +124,11 @@ def save_session(
         head = {"format": FORMAT, "version": VERSION, "tersely": _tersely_version()}
         document = {**head, "sha256": body_digest(body), **body}
         write_whole(index, json.dumps(document, indent=1) + "\n")
-    except TypeError as error:
+    except (OSError, TypeError) as error:
+        hint = "; free some space or choose a folder that can be written"
+        reason = f"{error.strerror or error}{hint}" if isinstance(error, OSError) else error
         raise SessionFileError(
-            f"{folder}: the session was not saved: {error}; what was there before is untouched",
-            path=folder,
-        ) from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise SessionFileError(
-            f"{folder}: the session was not saved: {reason}; free some space or choose a folder "
-            "that can be written; what was there before is untouched",
+            f"{folder}: the session was not saved: {reason}; what was there before is untouched",
             path=folder,
         ) from error
     _remove_stale(folder, keep=place.name)

@@ -8,8 +8,10 @@ from tersely.testing.contract import CheckResult, Contract, ContractError, contr
 from tersely.testing.exporter import ExporterContract, check_exporter
 from tersely.testing.granularity import GranularityContract, check_granularity
 from tersely.testing.loss import LossContract, check_loss
+from tersely.testing.parametrize import parametrize
 from tersely.testing.pruner import PrunerContract, check_pruner
 from tersely.testing.quantizer import QuantizerContract, check_quantizer
+from tersely.testing.schedule import ScheduleContract, check_schedule
 
 __all__ = [
     "CheckResult",
@@ -20,10 +22,13 @@ __all__ = [
     "LossContract",
     "PrunerContract",
     "QuantizerContract",
+    "ScheduleContract",
     "check_exporter",
     "check_granularity",
     "check_loss",
     "check_pruner",
     "check_quantizer",
+    "check_schedule",
     "contract_results",
+    "parametrize",
 ]

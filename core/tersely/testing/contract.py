@@ -21,7 +21,7 @@ from tersely.registry.descriptors import Descriptor
 from tersely.registry.hookspecs import ENTRY_POINT_GROUP
 from tersely.registry.registry import registry
 
-Kind = Literal["pruners", "quantizers", "granularities", "losses", "exporters"]
+Kind = Literal["pruners", "quantizers", "granularities", "losses", "schedules", "exporters"]
 
 
 _MAKERS: Mapping[str, Callable[[str, Mapping[str, Json]], object]] = {
@@ -101,6 +101,18 @@ class Contract:
         found = "; ".join(error.message for error in errors)
         expect(not found, f"options refuses {dict(self.arguments)}: {found}")
 
+    def check_examples(self) -> None:
+        """Every example of the options is legal, and makes the object."""
+        for example in self.info.options.get("examples", ()):
+            errors = Draft202012Validator(self.info.options).iter_errors(dict(example))
+            found = "; ".join(error.message for error in errors)
+            expect(not found, f"options refuses its own example {dict(example)}: {found}")
+            attrs.evolve(self, options=example).make_example()
+
+    def make_example(self) -> None:
+        """Make the object with the options, where making it shows that they are taken."""
+        self.make()
+
     def check_face_imports_no_torch(self) -> None:
         """The package that announces the object imports without torch."""
         face = self._face()
@@ -173,10 +185,15 @@ def contract_results(contract: Contract) -> tuple[CheckResult, ...]:
     Returns:
         One result for each check, in the order of their definition.
     """
-    return tuple(_run(contract, name) for name in _check_names(type(contract)))
+    return tuple(_run(contract, name) for name in check_names(type(contract)))
 
 
-def _check_names(cls: type[Contract]) -> Sequence[str]:
+def check_names(cls: type[Contract]) -> Sequence[str]:
+    """Return the names of all checks of a contract, those of its bases first.
+
+    Args:
+        cls: the contract.
+    """
     names: dict[str, None] = {}
     for base in reversed(cls.__mro__):
         names.update(dict.fromkeys(name for name in vars(base) if name.startswith("check_")))

@@ -118,8 +118,13 @@ class ExporterContract(Contract):
         try:
             return session.export(self.name, path, example_inputs=_inputs(), options=self.arguments)
         except ExportError as error:
+            known = {None, *(one.name for one in session.plan)}
             for refusal in error.refusals:
                 expect(bool(refusal.reason.strip()), "a refusal has no reason")
+                expect(
+                    refusal.target in known,
+                    f"a refusal names {refusal.target}, which is no target of the plan",
+                )
             return None
 
 

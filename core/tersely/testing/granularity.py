@@ -10,11 +10,11 @@ import attrs
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
 from tersely.contracts.granularity import Granularity
-from tersely.contracts.kinds import TargetKind
-from tersely.contracts.settings import PruningSetting
+from tersely.contracts.kinds import Method, TargetKind
+from tersely.contracts.settings import PruningSetting, QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
-from tersely.planning.targets.granularity import implementation, understand
+from tersely.planning.targets.spelling import implementation, understand
 from tersely.registry.descriptors import GranularityInfo
 from tersely.registry.registry import registry
 from tersely.testing.contract import (
@@ -60,13 +60,17 @@ class GranularityContract(Contract):
         check_schema(self.info.options)
         expect(
             bool(self._values()),
-            "its values schema has no examples, so nothing can be checked; add examples to the "
-            "schema or pass values to check_granularity",
+            "its schema has no examples, so nothing can be checked; add examples to values, or to "
+            "options where it requires some, or pass values to check_granularity",
         )
         for value in self._values():
             found = understand(value).info
             expect(found is self.info, f"{value!r} selects the granularity {found.name}")
             implementation(value)
+
+    def make_example(self) -> None:
+        """Make the granularity with the options, as a config that states them does."""
+        self.catalog[self.name](**self.options)
 
     def check_blocks(self) -> None:
         """Blocks have a size for each dimension and divide some shape; ValueError refuses."""
@@ -106,7 +110,8 @@ class GranularityContract(Contract):
         granularity = implementation(value)
         for kind in self.info.target_kinds:
             for shape in _SHAPES[kind]:
-                target = _target(kind, shape, value)
+                method: Method = "quantization" if self.info.is_dynamic else "pruning"
+                target = _target(kind, shape, value, method)
                 blocks = _blocks(granularity, value, shape, target=target)
                 if blocks is not None:
                     yield target, shape, blocks
@@ -142,15 +147,16 @@ def _blocks(
     return blocks
 
 
-def _target(kind: TargetKind, shape: tuple[int, ...], value: Json) -> TargetPlan:
+def _target(kind: TargetKind, shape: tuple[int, ...], value: Json, method: Method) -> TargetPlan:
+    setting = PruningSetting if method == "pruning" else QuantizationSetting
     name = {"input": "_input_", "output": "_output_"}.get(kind, "weight")
     return TargetPlan(
         module="layer",
         target=name,
         kind=kind,
-        method="pruning",
+        method=method,
         algorithm="contract",
-        setting=PruningSetting.of({"granularity": value}),
+        setting=setting.of({"granularity": value}),
         origin=Origin("contract"),
         shape=shape,
         module_type="Linear",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tersely.json_value import Json
 from tersely.testing.contract import Contract, Kind, expect, require
+from tersely.testing.random_state import untouched_random_state
 
 # Losses that compare samples with each other say nothing about a batch of two.
 _SHAPES = ((4, 10), (4, 5, 8), (4, 4, 6, 6))
@@ -32,6 +33,10 @@ class LossContract(Contract):
         found = self.catalog[self.name](student, teacher, **self.arguments)
         expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
         return found  # type: ignore[return-value]  # checked above
+
+    def make_example(self) -> None:
+        """Call the loss with the options: it has no object of its own."""
+        self.loss(*_pair(_SHAPES[0]))
 
     def check_scalar(self) -> None:
         """The loss is a finite 0-dim float tensor."""
@@ -62,10 +67,53 @@ class LossContract(Contract):
             expect(torch.equal(teacher, fresh_teacher), f"shape {shape}: teacher was written to")
 
     def check_determinism(self) -> None:
-        """The same pair gives the same loss."""
+        """The same pair gives the same loss, and leaves the global random state alone."""
         for shape in _SHAPES:
-            same = torch.equal(self.loss(*_pair(shape)), self.loss(*_pair(shape)))
-            expect(same, f"shape {shape}: two calls differ")
+            with untouched_random_state():
+                first = self.loss(*_pair(shape))
+            expect(torch.equal(first, self.loss(*_pair(shape))), f"shape {shape}: two calls differ")
+
+    def check_equal_pair(self) -> None:
+        """A student that equals its teacher gets a finite loss and a finite gradient."""
+        for shape in _SHAPES:
+            teacher = _pair(shape)[1]
+            self._expect_finite(teacher.clone(), teacher, f"shape {shape}, student = teacher")
+
+    def check_zeros(self) -> None:
+        """Features that are zero for one sample, or everywhere, give finite results."""
+        for shape in _SHAPES:
+            student, teacher = _pair(shape)
+            student[0], teacher[0] = 0, 0
+            self._expect_finite(student, teacher, f"shape {shape}, a sample of zeros")
+            zeros = torch.zeros(shape)
+            self._expect_finite(zeros, teacher, f"shape {shape}, a student of zeros")
+
+    def check_half_precision(self) -> None:
+        """Pairs in bfloat16 and float16 give finite results."""
+        for dtype in (torch.bfloat16, torch.float16):
+            for shape in _SHAPES:
+                student, teacher = (each.to(dtype) for each in _pair(shape))
+                self._expect_finite(student, teacher, f"shape {shape} in {dtype}")
+
+    def check_batch_size(self) -> None:
+        """The loss does not grow with the batch, so that a lambda keeps its meaning."""
+        for shape in _SHAPES:
+            student, teacher = _pair(shape)
+            once = float(self.loss(student, teacher))
+            repeated = self.loss(torch.cat([student] * 4), torch.cat([teacher] * 4))
+            expect(
+                float(repeated) < 2 * once,
+                f"shape {shape}: a batch four times as long has {float(repeated) / once:.3g} times "
+                f"the loss; take the mean over samples",
+            )
+
+    def _expect_finite(self, student: Tensor, teacher: Tensor, where: str) -> None:
+        student.requires_grad_()
+        found = self.loss(student, teacher)
+        expect(bool(found.isfinite().all()), f"{where}: the loss is {found.tolist()}")
+        if found.requires_grad:
+            (gradient,) = torch.autograd.grad(found.sum(), student)
+            expect(bool(gradient.isfinite().all()), f"{where}: the gradient is not finite")
 
 
 def _pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.settings import PruningSetting
+from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
+from tersely.planning.targets.spelling import implementation
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 
@@ -43,14 +47,49 @@ def contract_net(dtype: torch.dtype = torch.float32) -> ContractNet:
     return net.to(dtype)
 
 
+def net_with_zeros() -> ContractNet:
+    """Return a contract net with a filter of zeros and a linear weight of nothing but zeros."""
+    net = contract_net()
+    with torch.no_grad():
+        net.conv.weight[0] = 0
+        net.linear.weight.zero_()
+    return net
+
+
 def contract_batches() -> list[Tensor]:
     """Return two batches for `ContractNet`, the same at every call."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(3, 4, 5, 5, generator=generator) for _ in range(2)]
 
 
+def with_weights_of(model: nn.Module) -> ContractNet:
+    """Return a new contract net with the parameters of another one.
+
+    Args:
+        model: a contract net, instrumented or not.
+    """
+    net = contract_net(next(model.parameters()).dtype)
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(values[name])
+    return net
+
+
+def has_own_classes(model: nn.Module) -> bool:
+    """Tell whether a contract net has its own classes and no buffers.
+
+    Args:
+        model: the net.
+    """
+    classes = [type(module) for module in contract_net().modules()]
+    return [type(module) for module in model.modules()] == classes and not list(model.buffers())
+
+
 def granularity_values(info: PrunerInfo) -> list[Json]:
-    """Return a value of every installed granularity that an algorithm supports.
+    """Return a value of every installed granularity that an algorithm supports and that works.
+
+    One that fails by itself is a finding of its own contract, not of the algorithm's.
 
     Args:
         info: the algorithm's descriptor.
@@ -59,18 +98,43 @@ def granularity_values(info: PrunerInfo) -> list[Json]:
     values: list[Json] = ["default"]
     for name in catalog.names():
         if info.granularities is None or catalog.info(name).name in info.granularities:
-            values += example_values(name)
+            values += [value for value in example_values(name) if _works(value)]
     return values
 
 
 def example_values(name: str) -> list[Json]:
-    """Return config values that select a granularity: its examples, or its name alone.
+    """Return config values that select a granularity: its examples, and its name if that will do.
 
     Args:
         name: the granularity's name in the registry.
     """
-    values = registry().granularities.info(name).values
-    if values is None:
-        return [name]
-    examples: list[Json] = list(values.get("examples", []))
-    return examples
+    info = registry().granularities.info(name)
+    if info.values is not None:
+        return list(info.values.get("examples", []))
+    values: list[Json] = [] if info.options.get("required") else [name]
+    return [*values, *({name: dict(example)} for example in info.options.get("examples", []))]
+
+
+def _works(value: Json) -> bool:
+    setting = PruningSetting.of({"granularity": value})
+    for shape in (tuple(each.shape) for each in contract_net().parameters()):
+        target = TargetPlan(
+            module="layer",
+            target="weight",
+            kind="parameter",
+            method="pruning",
+            algorithm="contract",
+            setting=setting,
+            origin=Origin("contract"),
+            shape=shape,
+            module_type="Linear",
+        )
+        try:
+            found: object = implementation(value).blocks(shape, target)
+        except ValueError:
+            continue
+        except Exception:  # foreign code
+            return False
+        if not isinstance(found, Blocks):
+            return False
+    return True

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.pruner import MakesNewScores, Pruner, PruningTarget, Solves
@@ -21,13 +21,26 @@ from tersely.session.opening import load_session
 from tersely.session.session import Session
 from tersely.testing.budgets import check_granularity_budgets
 from tersely.testing.contract import Contract, Kind, expect, require
+from tersely.testing.findings import as_findings
 from tersely.testing.models import (
     DTYPES,
     ContractNet,
     contract_batches,
     contract_net,
     granularity_values,
+    has_own_classes,
+    net_with_zeros,
+    with_weights_of,
 )
+from tersely.testing.pruner_abilities import (
+    check_factor,
+    check_gradient_observations,
+    check_learned,
+    check_module_observations,
+    check_penalty,
+    solve_all,
+)
+from tersely.testing.random_state import untouched_random_state
 from tersely.testing.training import compress, prepare, ranked_targets, train
 
 _MODULES = ("conv", "grouped", "transposed", "linear")
@@ -85,6 +98,44 @@ class PrunerContract(Contract):
             expect(value._version == before[name][1], f"{name} was written to")
             expect(value.requires_grad, f"requires_grad of {name} was switched off")
 
+    def check_rows_of_zeros(self) -> None:
+        """A row of zeros, and a weight of nothing but zeros, get finite scores."""
+        for target, scores in self._scored(net_with_zeros()):
+            expect(bool(scores.isfinite().all()), f"{target.name}: scores are not all finite")
+        session = prepare(net_with_zeros(), self._recipe())
+        with as_findings():
+            compress(session)
+
+    def check_random_state(self) -> None:
+        """Pruning leaves the global random state alone."""
+        net = contract_net()
+        with untouched_random_state():
+            compress(prepare(net, self._recipe()))
+
+    def check_observations(self) -> None:
+        """What is observed of a batch or step adds up, and is observed without a change."""
+        pruner = self.make()
+        for target in self._targets(contract_net()):
+            check_module_observations(pruner, target)
+            check_gradient_observations(pruner, target)
+
+    def check_learning(self) -> None:
+        """What is learned, its penalty and the growth of sparsity have the values they may have."""
+        pruner = self.make()
+        targets = self._targets(contract_net())
+        for target in targets:
+            check_learned(pruner, target)
+        check_penalty(pruner, targets)
+        check_factor(pruner)
+
+    def check_solving(self) -> None:
+        """Solving leaves the weight as it is."""
+        session = prepare(contract_net(), self._recipe())
+        before = {name: value._version for name, value in session.model.named_parameters()}
+        solve_all(self.make(), ranked_targets(session))
+        for name, value in session.model.named_parameters():
+            expect(value._version == before[name], f"{name} was written to")
+
     def check_budgets(self) -> None:
         """Every ratio is met exactly on every granularity."""
         for granularity in granularity_values(self.info):
@@ -120,6 +171,17 @@ class PrunerContract(Contract):
             compress(one)
         self._expect_same_masks(session, other)
 
+    def check_saved_observations(self) -> None:
+        """A session that was saved after it observed decides alike: no state outside of it."""
+        session = prepare(contract_net(), self._recipe())
+        (run,) = session._engines.pruning.runs
+        if run.is_sequential:  # it needs the batches themselves, which nothing saves
+            return
+        other = self._restored(session)
+        for one in (session, other):
+            compress(one)
+        self._expect_same_masks(session, other)
+
     def check_deepcopy(self) -> None:
         """A deep copy of the pruned model computes the same."""
         net = self._compressed().model
@@ -144,7 +206,7 @@ class PrunerContract(Contract):
         expected = session.model(batch)
         finished = session.finalize()
         torch.testing.assert_close(finished(batch), expected)
-        expect(_is_plain(finished), "the finished model still carries instruments or buffers")
+        expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
 
     def check_detach(self) -> None:
         """Detaching gives the dense model back, bit for bit."""
@@ -154,7 +216,7 @@ class PrunerContract(Contract):
         dense = session.detach()
         for name, value in dense.named_parameters():
             expect(torch.equal(value, before[name]), f"{name} did not come back")
-        expect(_is_plain(dense), "the detached model still carries instruments or buffers")
+        expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
 
     def _recipe(
         self,
@@ -179,7 +241,7 @@ class PrunerContract(Contract):
     def _restored(self, session: Session) -> Session:
         with tempfile.TemporaryDirectory() as folder:
             session.save(folder)
-            return load_session(_with_weights_of(session.model), folder)
+            return load_session(with_weights_of(session.model), folder)
 
     def _expect_same_masks(self, session: Session, other: Session) -> None:
         restored = other.masks()
@@ -218,20 +280,6 @@ def _is_new(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
     known = (other, target.tensor, *target.observed.values(), *target.learned.values())
     own = one.untyped_storage().data_ptr()
     return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
-
-
-def _with_weights_of(model: nn.Module) -> ContractNet:
-    net = contract_net()
-    values = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            parameter.copy_(values[name])
-    return net
-
-
-def _is_plain(model: nn.Module) -> bool:
-    classes = [type(module) for module in contract_net().modules()]
-    return [type(module) for module in model.modules()] == classes and not list(model.buffers())
 
 
 def check_pruner(name: str, *, options: Mapping[str, Json] | None = None) -> None:

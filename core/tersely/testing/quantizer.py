@@ -16,14 +16,15 @@ from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
-from tersely.testing.contract import Contract, Kind, expect, require
+from tersely.testing.contract import Kind, expect, require
+from tersely.testing.quantizer_abilities import QuantizerAbilityChecks
 
 _DTYPES = ("int8", "int4", "uint8")
 _SCHEMES: tuple[Literal["symmetric", "affine"], ...] = ("symmetric", "affine")
 
 
 @attrs.define(eq=False)
-class QuantizerContract(Contract):
+class QuantizerContract(QuantizerAbilityChecks):
     """What every quantizer must meet."""
 
     kind: ClassVar[Kind] = "quantizers"

@@ -282,7 +282,7 @@ def test_a_package_is_written_with_all_it_needs(call, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("kind", ["pruner", "quantizer", "granularity", "loss"])
+@pytest.mark.parametrize("kind", ["pruner", "quantizer", "granularity", "loss", "exporter"])
 def test_a_written_face_describes_its_kind(call, installed, tmp_path, monkeypatch, kind):
     call("new", f"my_{kind}", "--kind", kind, "--output", tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path / "src"))

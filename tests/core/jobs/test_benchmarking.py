@@ -122,3 +122,29 @@ def test_a_batch_is_repeated_or_cut_and_what_is_no_batch_stays() -> None:
     assert more["table"] is inputs["table"]
     assert resized((inputs["rows"], 7), 1)[0].tolist() == [[1]]
     assert resized({"scale": torch.tensor(2.0)}, 4) == {"scale": torch.tensor(2.0)}
+
+
+def test_a_job_with_inputs_compares_its_layers_with_the_dense_ones(measured: Any, run: Run) -> None:
+    said = run()
+
+    report = read_report(measured.output / "report.json")
+    assert "] compare the layers\n" in said
+    assert {one.module for one in report.layers} == {row.module for row in report.rows}
+    assert all(one.why == "" for one in report.layers)
+    assert report.macs["before"] == report.macs["after"] > 0
+    assert report.recipe["pruning"]["algorithm"]
+
+
+def test_a_model_that_is_one_object_is_not_compared_with_itself(workshop: Any, run: Run) -> None:
+    workshop.code("toy_example.py", EXAMPLE)
+    workshop.code(
+        "toy_single.py",
+        "import toy_parts\n\nMODEL = toy_parts.build()\n\n\ndef build():\n    return MODEL\n",
+    )
+    workshop.write(model="toy_single:build", data={"example": "toy_example:example"}, train=None)
+
+    run()
+
+    report = read_report(workshop.output / "report.json")
+    assert report.layers == ()
+    assert "the job's model is the same object at every call" in report.remarks[-1].text

@@ -77,7 +77,7 @@ def search(job: Any) -> Callable[..., Any]:
         search.said = stream  # type: ignore[attr-defined]  # for tests of what is said
         return search_job(
             job.file,
-            Wanted(**{"max_drop": 40, "trials": 14, "ratios": (0.25, 0.5, 0.75), **wanted}),
+            Wanted(**{"max_drop": 40, "trials": 9, "ratios": (0.25, 0.5, 0.75), **wanted}),
             output=job.folder / output,
             storage=storage,
             console=Console(file=stream, width=200),
@@ -130,7 +130,7 @@ def test_the_same_seed_tries_the_same(search: Any) -> None:
 
 
 def test_no_setting_is_tried_twice(search: Any) -> None:
-    settings = [one.setting for one in search(trials=30).trials]
+    settings = [one.setting for one in search(trials=14).trials]
 
     assert len(set(settings)) == len(settings)
 

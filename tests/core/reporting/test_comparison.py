@@ -7,7 +7,8 @@ import pytest
 from pages import Balance
 
 import tersely
-from tersely.reporting.comparison import ComparedRun, Comparison, Measure, compare_runs, pareto
+from tersely.reporting.comparing import compare_runs
+from tersely.reporting.comparison import ComparedRun, Comparison, Measure, pareto
 from tersely.reporting.comparison_page import render_comparison
 from tersely.reporting.report import Report
 from tersely.reporting.rows import ReportRow

@@ -1,15 +1,19 @@
 """The HTML page: whole, self-contained, escaped, and readable for one target or thousands."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 import matplotlib as mpl
 import pytest
-from pages import Balance
+from pages import Accessible, Balance, contrast, style_colours
 
 from tersely.reporting.report import Report
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
+from tersely.shrinking.report import Row as ShrunkRow
+from tersely.shrinking.report import Shrunk, Smaller, Stay
 
 
 def row(number: int = 0, **changes: Any) -> ReportRow:
@@ -72,7 +76,7 @@ def test_the_page_loads_nothing(tmp_path: Path) -> None:
 
     addresses = set(re.findall(r'https?://[^"\s<)]+', text))
 
-    assert not re.findall(r"\bsrc=|@import|<script|<link", text)
+    assert not re.findall(r"\bsrc=|@import|<link|fetch\(|XMLHttp", text)
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
@@ -82,7 +86,7 @@ def test_the_page_shows_totals_metrics_and_warnings(tmp_path: Path) -> None:
     for wanted in (
         "<title>Digits</title>",
         "layers.1.weight: asked for more",
-        "before 0.75, change\n-0.125",
+        "before 0.75, change -0.125",
         "layers.0.bias is skipped",
         "tersely 0.1.0, torch 2.13.0",
     ):
@@ -92,10 +96,13 @@ def test_the_page_shows_totals_metrics_and_warnings(tmp_path: Path) -> None:
 def test_a_page_has_a_picture_of_sparsity_metrics_and_history(tmp_path: Path) -> None:
     labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', page(FULL, tmp_path))
 
+    # Those of sparsity are drawn twice: for wide pages, and for narrow ones.
     assert labels == [
         "Sparsity of every pruned target",
-        "Measurements before and after",
+        "Sparsity of every pruned target",
         "Sparsity over the steps",
+        "Sparsity over the steps",
+        "Measurements before and after",
     ]
 
 
@@ -112,7 +119,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
     text = page(report, tmp_path, title="<script>")
 
-    assert "<script" not in text
+    assert "<title>&lt;script&gt;</title>" in text
     assert "<b>&" not in text
     assert "&lt;i&gt;" in text
 
@@ -157,8 +164,8 @@ def test_long_names_lose_the_parts_that_all_share_in_a_picture(tmp_path: Path) -
 
     text = page(report, tmp_path)
 
-    assert re.findall(r">([78])</text>", text) == ["7", "8"]
-    assert "backbone.<wbr>encoder.<wbr>layers.<wbr>7." in text
+    assert re.findall(r">([78])</text>", text) == ["7", "8", "7", "8"]
+    assert "backbone.encoder.layers.7.attention.output.weight" in text
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
@@ -183,3 +190,133 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(
 
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def block(number: int) -> tuple[ReportRow, ReportRow]:
+    names = [f"layers.{number}.{part}" for part in ("query", "value")]
+    first, second = (row(module=name, sparsity=0.25 + number / 8) for name in names)
+    return first, second
+
+
+def compared(module: str, **changes: Any) -> Layer:
+    counts = {"low": -1.0, "high": 1.0, "before": (4,) * 24, "after": (2,) * 24}
+    values = {"module": module, "kind": "Linear", "weight": "weight", **counts, **changes}
+    return Layer(**values)
+
+
+def test_targets_of_repeated_blocks_are_one_group(tmp_path: Path) -> None:
+    text = page(Report(rows=(*block(0), *block(1), *block(2))), tmp_path)
+
+    assert text.count('<th scope="rowgroup">') == 1
+    assert "layers.<wbr>{0.<wbr>.<wbr>2}.<wbr>{query,value}.<wbr>weight" in text
+    assert "25.00 % to 50.00 %" in text
+    assert text.count('<th scope="row">layers.') == 6
+
+
+def test_a_layer_is_shown_with_its_error_and_its_weights(tmp_path: Path) -> None:
+    layers = (compared("layers.0", signal_to_noise=20.04), compared("layers.1", is_exact=True))
+
+    text = page(Report(rows=(row(0), row(1)), layers=layers), tmp_path)
+
+    assert "20.0 dB</td>" in text
+    assert "exact</td>" in text
+    assert 'aria-label="weights from -1 to 1"' in text
+
+
+def test_a_group_spans_the_errors_of_its_targets(tmp_path: Path) -> None:
+    layers = tuple(compared(f"layers.{n}", signal_to_noise=10.0 * (n + 1)) for n in (0, 1))
+
+    assert "10.0 dB to 20.0 dB" in page(Report(rows=(row(0), row(1)), layers=layers), tmp_path)
+
+
+def test_a_layer_that_was_not_compared_says_why(tmp_path: Path) -> None:
+    layers = (compared("layers.0", why="it is smaller now"),)
+
+    text = page(Report(rows=(row(0),), layers=layers), tmp_path)
+
+    assert "Not compared with the dense layer" in text
+    assert "layers.0: it is smaller now" in text
+
+
+def shrunk() -> Shrunk:
+    return Shrunk(
+        rows=(ShrunkRow("layers.0", "weight", 0, 4, 2),),
+        stays=(Stay("layers.1.weight", 0, 3, "it is an output of the model", "leave it out"),),
+        absorbed=(),
+        parameters=(64, 48),
+        macs=(1000, 750),
+        bytes=(256, 192),
+        modules=(Smaller(module="layers.0", parameters=(16, 8), macs=(8, 4), bytes=(64, 32)),),
+        error=0.0,
+        in_float64=True,
+    )
+
+
+def test_a_shrunk_model_shows_what_went(tmp_path: Path) -> None:
+    rows = (row(0, masked=0, sparsity=0.0, requested=0.5),)
+    text = page(Report(rows=rows, shrinks=(shrunk(),), model_elements=48), tmp_path)
+
+    assert "75.00 % of 64 before" in text
+    assert "75.00 % of 1,000 before" in text or "75.00 % of 1 k before" in text
+    assert "removed 50.00 %" in text
+    assert "4x4 -&gt; 2x4" in text
+    assert "Masked, but not removed" in text
+    assert "Sparsity of every pruned target" not in text
+
+
+def test_the_page_shows_the_recipe(tmp_path: Path) -> None:
+    recipe = {"pruning": {"algorithm": "level", "config_list": [{"op_types": ["Linear"]}]}}
+
+    assert "algorithm: level" in page(Report(rows=(row(),), recipe=recipe), tmp_path)
+
+
+def test_numbers_people_look_for_come_first(tmp_path: Path) -> None:
+    report = attrs.evolve(
+        FULL, files={"dense": 1000, "model.onnx": 250}, macs={"before": 8, "after": 8}
+    )
+
+    terms = re.findall(r"<dt>(.*?)</dt>", page(report, tmp_path))
+
+    assert terms == [
+        "Accuracy after",
+        "Bytes on disk",
+        "Multiply-accumulates of a call",
+        "Parameters in the model",
+        "Sparsity of the pruned weights",
+    ]
+
+
+def test_a_page_of_a_thousand_compared_targets_is_below_a_megabyte(tmp_path: Path) -> None:
+    names = [
+        f"model.encoder.layers.{n // 6}.attention.{'abcdef'[n % 6]}_projection" for n in range(1000)
+    ]
+    hill = tuple(round(1000 * math.exp(-(((n - 12) / 5) ** 2))) for n in range(24))
+    report = Report(
+        rows=tuple(row(module=name, sparsity=0.3 + n / 3000) for n, name in enumerate(names)),
+        layers=tuple(
+            compared(name, signal_to_noise=20 + n / 100, before=hill, after=hill)
+            for n, name in enumerate(names)
+        ),
+    )
+
+    assert len(page(report, tmp_path).encode()) < 1_000_000
+
+
+def test_headers_have_scopes_pictures_have_texts_and_fields_have_labels(tmp_path: Path) -> None:
+    layers = (compared("layers.0", signal_to_noise=20.0),)
+    parser = Accessible()
+
+    parser.feed(page(attrs.evolve(FULL, layers=layers, shrinks=(shrunk(),)), tmp_path))
+
+    assert parser.faults == []
+    assert parser.seen >= {"th", "svg", "input", "table", "h1", "h2"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_that_people_need(scheme: str) -> None:
+    colours = style_colours(scheme)
+
+    for ink in ("ink", "ink-soft", "accent", "alarm", "good"):
+        for ground in ("page", "card"):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+    assert contrast(colours["alarm"], colours["alarm-wash"]) >= 4.5

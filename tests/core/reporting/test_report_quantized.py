@@ -172,19 +172,18 @@ def test_the_page_of_a_session_that_only_quantizes_speaks_of_sizes(tmp_path: Pat
     report.to_html(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
 
-    assert "Quantized targets" in text
-    assert "512 B -&gt; 136 B</span>, 8.50 bits each" in text
+    assert "of float32: 512 B → 136 B, 8.50 bits each" in text
     assert "50.00 % of them quantized" in text
     assert "2: 0.125 to 0.25" in text
     for absent in ("Masked", "masked", "Sparsity", "<svg"):
         assert absent not in text
 
 
-def test_the_page_of_a_session_that_does_both_has_both_tables(tmp_path: Path) -> None:
+def test_a_target_of_two_methods_has_one_row_on_the_page(tmp_path: Path) -> None:
     Report(rows=(pruned(), quantized()), model_elements=128).to_html(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
 
-    assert text.index("Pruned targets") < text.index("Quantized targets")
+    assert text.count('<th scope="row">fc.<wbr>weight</th>') == 1
     assert "50.00 % of them masked, 100.00 % quantized" in text
 
 

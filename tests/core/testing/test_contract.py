@@ -43,11 +43,16 @@ def test_results_come_in_the_order_of_definition_what_all_kinds_share_first(regi
     assert [result.name for result in results] == [
         SUMMARY,
         OPTIONS,
+        "Every example of the options is legal, and makes the object",
         FACE,
         "The loss is a finite 0-dim float tensor",
         "The student gets a finite gradient that is not zero everywhere",
         "Student and teacher tensors are not modified",
-        "The same pair gives the same loss",
+        "The same pair gives the same loss, and leaves the global random state alone",
+        "A student that equals its teacher gets a finite loss and a finite gradient",
+        "Features that are zero for one sample, or everywhere, give finite results",
+        "Pairs in bfloat16 and float16 give finite results",
+        "The loss does not grow with the batch, so that a lambda keeps its meaning",
     ]
     assert results[0] == CheckResult(SUMMARY, passed=True)
 

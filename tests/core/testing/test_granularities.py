@@ -41,8 +41,8 @@ def test_values_without_examples_cannot_be_checked(register, failures):
 
     assert failures(GranularityContract(name)) == {
         OPTIONS: (
-            "its values schema has no examples, so nothing can be checked; add examples to the "
-            "schema or pass values to check_granularity"
+            "its schema has no examples, so nothing can be checked; add examples to values, or to "
+            "options where it requires some, or pass values to check_granularity"
         )
     }
 

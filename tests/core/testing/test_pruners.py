@@ -55,9 +55,23 @@ def test_a_good_pruner_gets_what_it_needs(register, sample):
 
 def test_a_good_pruner_is_made_with_the_first_example_of_its_options(register):
     power = {"properties": {"power": {"type": "number", "minimum": 2}}, "required": ["power"]}
-    examples = {"examples": [{"power": 2}, {"power": "no number"}], "additionalProperties": False}
+    examples = {"examples": [{"power": 2}, {"power": 3}], "additionalProperties": False}
 
     check_pruner(register("pruner", "Good", options={**power, **examples}))
+
+
+def test_an_example_that_the_options_refuse_is_found(register, failures):
+    power = {"properties": {"power": {"type": "number"}}, "additionalProperties": False}
+    options = {**power, "examples": [{"power": 2}, {"power": "no number"}]}
+
+    found = failures(PrunerContract(register("pruner", "Good", options=options)))
+
+    assert found == {
+        "Every example of the options is legal, and makes the object": (
+            "options refuses its own example {'power': 'no number'}: 'no number' is not of type "
+            "'number'"
+        )
+    }
 
 
 def test_a_good_pruner_may_refuse_a_granularity_for_some_tensors(register):

@@ -88,3 +88,28 @@ def test_what_gguf_cannot_hold_is_refused_by_name(
     assert caught.value.target == target
     assert reason in caught.value.reason
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_of_half_precision_are_written(quantized, layers, tmp_path, dtype):
+    session = quantized(
+        layers.to(dtype),
+        INPUTS.to(dtype),
+        algorithm="rtn",
+        target_names=["weight"],
+        granularity={"group": 32},
+    )
+
+    exported = session.export("gguf", tmp_path / "m.gguf")
+
+    assert exported.checks["weights_compared"] == 2
+    assert exported.checks["largest_error_in_steps"] < 0.1
+
+
+def test_floats_that_float16_does_not_hold_are_refused(quantized, layers, tmp_path):
+    with torch.no_grad():
+        layers[2].weight[0, 0] = 1e5
+    session = quantized(layers, INPUTS, op_names=["0"], target_names=["weight"])
+
+    with pytest.raises(tersely.ExportError, match=r"2\.weight: it has values above 65504"):
+        session.export("gguf", tmp_path / "m.gguf")

@@ -142,13 +142,18 @@ def test_whisper_loses_heads_and_hidden_units(transformers):
 
 
 @pytest.mark.slow
-def test_mixtral_loses_key_value_groups(transformers):
+def test_mixtral_loses_key_value_groups_and_units_of_all_experts(transformers):
     config = transformers.MixtralConfig(
         **SMALL, intermediate_size=40, num_key_value_heads=2, num_local_experts=3
     )
     model = transformers.MixtralForCausalLM(config)
     kept = rows(model, ["q_proj"], heads([0, 1]))
     kept |= rows(model, ["k_proj", "v_proj"], heads([0], count=2))
+    units = half(40)
+    kept["model.layers.0.mlp.experts.gate_up_proj"] = units.repeat(2)[:, None].expand(3, 80, 24)
     # torch has no grouped product of matrices in float64, so the model's own float32 is compared.
     shrunk(model, kept, tolerance=1e-6, input_ids=WORDS, use_cache=False)
     assert model.model.layers[0].self_attn.o_proj.weight.shape == (24, 12)
+    experts = model.model.layers[0].mlp.experts
+    assert experts.gate_up_proj.shape == (3, 40, 24)
+    assert experts.down_proj.shape == (3, 24, 20)

@@ -163,6 +163,11 @@ def test_a_config_that_was_changed_is_an_error(stated: Any, message: str) -> Non
         tersely.restore_rounding(model)
 
 
+def test_what_is_no_module_is_an_error() -> None:
+    with pytest.raises(tersely.PlanError, match=r"torch\.nn\.Module, found str"):
+        tersely.restore_rounding("bert")
+
+
 def test_a_config_of_another_model_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     model, _ = finished(bert, {"preset": "w8a8"})
     other = made(llama)

@@ -27,7 +27,7 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
     """
     kinds = _kinds(schema)
     if isinstance(value, str):
-        hint = _without_quotes(value, kinds)
+        hint = _named(value, kinds, schema) or _without_quotes(value, kinds)
         if hint is not None:
             return hint
     if "array" in kinds and "object" not in kinds and schema.get("minItems", 0) <= 1:
@@ -64,6 +64,8 @@ def fix_for_type(value: Json, schema: Mapping[str, Json], *, path: Path) -> Fix 
         if kind in kinds and text.lower() in words:
             return Fix(path, path, json.loads(text.lower()))
     item = items.get("type") if isinstance(items, dict) else None
+    if isinstance(value, str) and _named(value, kinds, schema):
+        return Fix(path, path, {"name": value})
     takes_one = "array" in kinds and schema.get("minItems", 0) <= 1
     if takes_one and isinstance(item, str) and type(value) is _PYTHON.get(item):
         return Fix(path, path, [value])
@@ -86,6 +88,13 @@ def hint_for_range(value: Json, schema: Mapping[str, Json]) -> str | None:
 def _kinds(schema: Mapping[str, Json]) -> list[str]:
     kinds = schema.get("type", [])
     return [kinds] if isinstance(kinds, str) else list(kinds)
+
+
+def _named(value: str, kinds: list[str], schema: Mapping[str, Json]) -> str | None:
+    """Return the mapping that a name alone stands for."""
+    if kinds[:1] != ["object"] or schema.get("required") != ["name"]:
+        return None
+    return f"write a mapping: {{name: {value}}}"
 
 
 def _without_quotes(value: str, kinds: list[str]) -> str | None:

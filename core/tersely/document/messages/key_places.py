@@ -83,6 +83,9 @@ def about_unknown_key(path: Path, value: Json, schema: Mapping[str, Json]) -> Fi
     if here is not None and places:
         owners = join_words([place.title for place in places])
         message = f"{key!r} is a key of {owners}, not of {here.title}"
+        if key == "algorithm" and here.method == "distillation" and isinstance(value, str):
+            hint = f"a loss is written in each entry: apply_method: {value}"
+            return Finding(path, message, hint, "key")
         fix = _move(path, places, here)
         return Finding(path, message, _where(places, here), "key", fix=fix)
     message = f"unknown key {key!r}" + (f" in {title}" if title else "")

@@ -96,6 +96,11 @@ class Document:
     opaque: frozenset[Path] = frozenset()
     source: str | None = None
 
+    @property
+    def characters(self) -> int:
+        """About how long its text is; 0 for Python data."""
+        return _CHARACTERS * len(self.values)
+
     def mark(self, path: Path, part: Part = "value") -> Mark | None:
         """Return the place of a key or value, or of the innermost thing around it.
 
@@ -136,6 +141,9 @@ class Document:
 
     def _is_opaque(self, path: Path) -> bool:
         return any(path[:length] in self.opaque for length in range(len(path) + 1))
+
+
+_CHARACTERS = 10  # in the text, for each value
 
 
 def walk_paths(data: Json, path: Path = ()) -> Iterator[Path]:

@@ -60,7 +60,7 @@ def read_file(path: str | os.PathLike[str]) -> Document:
     name = os.fspath(path)
     text = read_text(name)
     read = read_json if name.lower().endswith(".json") else read_yaml
-    with _uncollected() if len(text) > _LONG else contextlib.nullcontext():
+    with uncollected(len(text)):
         return read(text, source=name)
 
 
@@ -81,10 +81,16 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    # A long document is hundreds of thousands of small objects and no garbage; looking for some
-    # again and again takes two thirds of the time.
-    if not gc.isenabled():
+def uncollected(characters: int) -> Iterator[None]:
+    """Let Python look for no garbage inside the block, which makes none of a document.
+
+    A long document is hundreds of thousands of small objects; looking for garbage among them again
+    and again takes two thirds of the time.
+
+    Args:
+        characters: the document's length; nothing is done for a short one.
+    """
+    if characters < _LONG or not gc.isenabled():
         yield
         return
     gc.disable()

@@ -13,6 +13,7 @@ from tersely.document.reading.record import Reading
 from tersely.document.reading.yaml_nodes import PATTERNS, TAG, compose, place
 from tersely.json_value import Json
 
+_TEXT = (TAG + "str", TAG + "merge")
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 
@@ -88,8 +89,9 @@ class _Converter:
             if key in data:
                 self._reading.note_twice((*path, key), mark)
                 continue
-            self._reading.keys[(*path, key)] = mark
-            data[key] = self.value(value_node, (*path, key))
+            inner = (*path, key)
+            self._reading.keys[inner] = mark
+            data[key] = self.value(value_node, inner)
         for merged in merges:
             self._merge(data, merged, path)
 
@@ -124,9 +126,9 @@ class _Converter:
         return None
 
     def _scalar(self, node: ScalarNode, path: Path) -> Json:
-        kind = node.tag.removeprefix(TAG)
-        if kind in ("str", "merge"):
+        if node.tag in _TEXT:
             return node.value
+        kind = node.tag.removeprefix(TAG)
         if kind not in PATTERNS:
             self._note_tag(node, path)
             return "?"

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.qparams import QParams
 from tersely.instrument.names import QUANTIZE
+from tersely.instrument.scales.by_algorithm import Learned, Simulated
 from tersely.instrument.scales.moving_range import Follow
-from tersely.instrument.scales.quantizing import Grid, Learned, Quantize, Simulated
+from tersely.instrument.scales.quantizing import Grid, Quantize
 from tersely.instrument.transforms import chain_of, processed
 
 

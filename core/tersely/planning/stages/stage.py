@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import attrs
 from torch import Tensor, nn
@@ -12,23 +12,20 @@ from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DEFAULT_GRANULARITY, DistillationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
-from tersely.planning.remarks import Skipped, Unmatched
-from tersely.planning.selecting.classes import RESERVED, original_class
+from tersely.planning.remarks import Skipped, Unmatched, worth_telling
+from tersely.planning.selecting.classes import original_class
 from tersely.planning.selecting.experts import refuse_experts
 from tersely.planning.selecting.left_out import derived_types_hint, fused_parameters_hint
 from tersely.planning.selecting.obstacles import (
-    absence,
     has_tensor,
-    has_values,
-    holder_of,
     module_obstacle,
     no_template,
-    obstacle,
     type_parameters,
 )
 from tersely.planning.selecting.selection import select
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.stages.draft import Draft
+from tersely.planning.stages.locating import full_target, locate
 from tersely.planning.targets.class_rows import ClassRow, ClassRows, class_rows
 from tersely.planning.targets.granularity import divide, in_force
 from tersely.registry.descriptors import PrunerInfo, QuantizerInfo
@@ -89,7 +86,7 @@ class _StagePlanner:
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
         selection = select(draft.universe, entry, suggest=draft.suggest)
-        draft.unmatched.extend(_worth_telling(selection.unmatched, entry, self.stage))
+        draft.unmatched.extend(worth_telling(selection.unmatched, entry, self.stage))
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
         self.selected.update(selection.positions)
@@ -159,7 +156,9 @@ class _StagePlanner:
             shape: tuple[int, ...] | None = None
             kind: TargetKind
             if row.address is None:
-                located = shared.ordinary(module) or self._locate(shared, module, name, origin)
+                located = shared.ordinary(module) or locate(
+                    draft, shared, module, name=name, origin=origin
+                )
                 if located is None:
                     continue
                 kind, tensor = located
@@ -168,7 +167,7 @@ class _StagePlanner:
                     shape = shared.shapes[tensor.shape] = tuple(tensor.shape)
                 identity = id(tensor)
             elif shared.problem is not None:
-                draft.blame(origin.path, _full(name, target_name), shared.problem)
+                draft.blame(origin.path, full_target(name, target_name), shared.problem)
                 continue
             else:
                 kind = row.address.side
@@ -240,39 +239,6 @@ class _StagePlanner:
             self.draft.shadowed.add(name, row.target, method, winner=winner, loser=origin)
         return winner is not None
 
-    def _locate(
-        self, shared: ClassRow, module: nn.Module, name: str, origin: Origin
-    ) -> tuple[TargetKind, Tensor] | None:
-        target = shared.row.target
-        kind: TargetKind = "parameter"
-        tensors: Mapping[str, Tensor | None] = module._parameters
-        if target not in tensors:
-            kind, tensors = "buffer", module._buffers
-        if target not in tensors or target.startswith(RESERVED):
-            problem = absence(module, target) if shared.row.is_explicit else None
-            problem = problem or holder_of(module, target)
-            if problem is not None:
-                self.draft.blame(origin.path, _full(name, target), problem)
-            return None
-        tensor = tensors[target]
-        if tensor is None:
-            self.draft.skipped.append(Skipped(name, target, "the module has None there"))
-            return None
-        found = obstacle(module, target, tensor)
-        if found is not None:
-            self.draft.blame(origin.path, _full(name, target), found)
-            return None
-        if not tensor.numel():
-            reason = f"it is empty, of shape {list(tensor.shape)}"
-            self.draft.skipped.append(Skipped(name, target, reason))
-            return None
-        if shared.follows is not None and not has_values(module, shared.follows):
-            held = "an empty tensor" if has_tensor(module, shared.follows) else "None"
-            reason = f"it follows {shared.follows}, and the module has {held} there"
-            self.draft.skipped.append(Skipped(name, target, reason))
-            return None
-        return kind, tensor
-
     def _cut(self, shared: ClassRow, target: TargetPlan) -> Blocks | None:
         info, setting = self.info, target.setting
         if info is None or isinstance(setting, DistillationSetting):
@@ -317,27 +283,6 @@ class _StagePlanner:
 
 _UNKNOWN: Blocks = Blocks(())
 """Stands for a shape that was not met before; None is what aligned targets have."""
-
-
-def _worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:
-    """Leave out what a preset names and the model lacks; its excludes are the user's own."""
-    if not entry.is_preset:
-        return list(unmatched)
-    if entry is not stage.entries[0]:
-        return []  # every entry of a preset has the same excludes
-    found = [one for one in unmatched if ".exclude_" in one.path]
-    return [
-        attrs.evolve(
-            one,
-            path=one.path.replace(entry.path, stage.path, 1),
-            message=one.message.replace(entry.path, stage.path, 1),
-        )
-        for one in found
-    ]
-
-
-def _full(module: str, target: str) -> str:
-    return f"{module}.{target}" if module else target
 
 
 def _repeats(module: nn.Module) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal
 
 import attrs
-from jsonschema import Draft202012Validator
 
 from tersely.arithmetic.blocks import (
     Blocks,
@@ -20,37 +17,18 @@ from tersely.arithmetic.blocks import (
     tensor_blocks,
 )
 from tersely.contracts.experts import blocks_of_experts, plan_of_expert
-from tersely.contracts.granularity import Granularity
 from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DEFAULT_GRANULARITY
 from tersely.contracts.target_plan import TargetPlan
-from tersely.errors import BrokenPluginError, PluginError
+from tersely.errors import BrokenPluginError
 from tersely.json_value import Json
+from tersely.planning.targets.spelling import article, implementation, shown, understand
 from tersely.registry.descriptors import GranularityInfo, PrunerInfo, QuantizerInfo
-from tersely.registry.kinds import GRANULARITY
-from tersely.registry.record import same_distribution
-from tersely.registry.registry import Registry, registry
-from tersely.text import nearest
 
 BuiltIn = Literal["element", "row", "output_channel", "tensor"]
 
 BUILT_IN: tuple[BuiltIn, ...] = ("element", "row", "output_channel", "tensor")
 """Values of a descriptor's ``default_granularity`` that need no granularity plugin."""
-
-
-@attrs.frozen(eq=False)
-class Spelling:
-    """A parsed granularity value.
-
-    Attributes:
-        name: the granularity's name in the registry, short or qualified as it was written.
-        arguments: keyword arguments of its implementation.
-        info: its descriptor.
-    """
-
-    name: str
-    arguments: dict[str, Json]
-    info: GranularityInfo
 
 
 @attrs.frozen(eq=False)
@@ -124,13 +102,13 @@ def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) ->
     value, supported = found.value, info.granularities
     if not is_default and supported is not None and found.info.name not in supported:
         raise ValueError(
-            f"{info.name} does not support granularity {_shown(value)}; it supports "
+            f"{info.name} does not support granularity {shown(value)}; it supports "
             f"{', '.join([DEFAULT_GRANULARITY, *supported])}"
         )
     kinds = found.info.target_kinds
     if kind not in kinds:
         raise ValueError(
-            f"granularity {_shown(value)} cannot divide {_article(kind)} {kind}, only: "
+            f"granularity {shown(value)} cannot divide {article(kind)} {kind}, only: "
             f"{', '.join(kinds)}"
             + ("; write per_channel instead" if kind in ("input", "output") else "")
         )
@@ -169,14 +147,14 @@ def divide(
         raise
     except Exception as error:  # foreign code may raise anything
         raise BrokenPluginError(
-            f"granularity {_shown(value)} failed on {target.name} of shape {list(shape)}: "
+            f"granularity {shown(value)} failed on {target.name} of shape {list(shape)}: "
             f"{type(error).__name__}: {error}",
             plugin=understand(value).name,
             target=target.name,
         ) from error
     if not isinstance(blocks, Blocks):
         raise BrokenPluginError(
-            f"granularity {_shown(value)} returned {type(blocks).__name__} for {target.name} of "
+            f"granularity {shown(value)} returned {type(blocks).__name__} for {target.name} of "
             f"shape {list(shape)}, expected tersely.Blocks",
             plugin=understand(value).name,
             target=target.name,
@@ -228,108 +206,4 @@ def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:
         elif blocks.keep is not None:
             raise ValueError(f"it keeps {blocks.keep} blocks, but has no scope to count them in")
     except ValueError as error:
-        raise ValueError(f"granularity {_shown(value)}: {error}") from None
-
-
-def understand(value: Json) -> Spelling:
-    """Find the granularity that a value of the document means.
-
-    Args:
-        value: a name, ``{name: options}``, or any value some granularity accepts.
-
-    Raises:
-        ValueError: no installed granularity accepts it; the text names the nearest.
-    """
-    return _understand(json.dumps(value, sort_keys=True), registry(), registry().revision)
-
-
-@lru_cache(maxsize=1024)
-def _understand(encoded: str, plugins: Registry, revision: int) -> Spelling:
-    value = json.loads(encoded)
-    catalog = plugins.granularities
-    named = _named(value, plugins)
-    if named is not None:
-        return named
-    accepting = [
-        name
-        for name in catalog.names()
-        if (schema := catalog.info(name).values) is not None
-        and Draft202012Validator(schema).is_valid(value)
-    ]
-    official = [
-        name
-        for name in accepting
-        if same_distribution(catalog.record(name).distribution, GRANULARITY.family or "")
-    ]
-    # Nothing takes a spelling of the specification away from the distribution that it comes with.
-    accepting = official or accepting
-    if len(accepting) == 1:
-        return Spelling(accepting[0], {"value": value}, catalog.info(accepting[0]))
-    if accepting:
-        first = _shown({accepting[0]: {"value": value}})
-        raise ValueError(
-            f"{len(accepting)} granularities accept {_shown(value)}: {', '.join(accepting)}; say "
-            f"which one, as in {first}"
-        )
-    near = nearest(value, catalog.names()) if isinstance(value, str) else ()
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    names = ", ".join([DEFAULT_GRANULARITY, *catalog.names()])
-    missing = "" if catalog.names() else " (tersely-granularity is not installed)"
-    raise ValueError(
-        f"no installed granularity accepts {_shown(value)}; known: {names}{missing}{hint}"
-    )
-
-
-def _named(value: Json, plugins: Registry) -> Spelling | None:
-    # A name, or {name: options}; both short or qualified.
-    catalog = plugins.granularities
-    name = value
-    options: Json = {}
-    if isinstance(value, dict) and len(value) == 1:
-        name, options = next(iter(value.items()))
-    if not isinstance(name, str) or not isinstance(options, dict) or name not in catalog:
-        return None
-    info = catalog.info(name)
-    if Draft202012Validator(info.options).is_valid(options):
-        return Spelling(name, dict(options), info)
-    if isinstance(value, str):
-        needed = ", ".join(info.options.get("required", ()))
-        raise ValueError(f"granularity {_shown(value)} cannot do without its options: {needed}")
-    return None
-
-
-def implementation(value: Json) -> Granularity:
-    """Return the granularity object for a value, made once.
-
-    Args:
-        value: the granularity as the document spells it.
-
-    Raises:
-        ValueError: as in `understand`, or the granularity refuses the value.
-        BrokenPluginError: its plugin cannot be imported or fails.
-    """
-    return _implementation(json.dumps(value, sort_keys=True), registry(), registry().revision)
-
-
-@lru_cache(maxsize=1024)
-def _implementation(encoded: str, plugins: Registry, revision: int) -> Granularity:
-    value = json.loads(encoded)
-    spelling = understand(value)
-    make = plugins.granularities[spelling.name]
-    try:
-        return cast("Granularity", make(**spelling.arguments))
-    except (ValueError, PluginError):
-        raise
-    except Exception as error:  # foreign code may raise anything
-        raise BrokenPluginError(
-            f"granularity {_shown(value)} cannot be made: {type(error).__name__}: {error}",
-            plugin=spelling.name,
-        ) from error
-
-
-def _shown(value: Json) -> str:
-    return json.dumps(value)
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[0] in "aeiou" else "a"
+        raise ValueError(f"granularity {shown(value)}: {error}") from None

@@ -85,6 +85,8 @@ _PRODUCTS = {
     "matmul": 0,
     "mv": 0,
     "dot": 0,
+    "_grouped_mm": 0,
+    "grouped_mm_fallback": 0,
     "addmm": 1,
     "baddbmm": 1,
 }

@@ -18,6 +18,11 @@ from tersely.shrinking.operators.reading import (
     vector,
 )
 
+GROUPED = frozenset(["_grouped_mm", "grouped_mm_fallback"])
+"""Products with one matrix of a stack for each run of rows; the second is of transformers."""
+
+_STACKED = 3
+
 NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_", "dot", "mv"])
 
 
@@ -180,6 +185,31 @@ def _product_constant(first: Flow, second: Flow, ndim: int) -> Tensor | None:
     right = right.expand(*right.shape[:-2], size, right.shape[-1]).to(torch.float32)
     result = torch.where(torch.matmul(left, right) == 0, 0.0, torch.nan)
     return settle(aligned(result, ndim))
+
+
+def trace_grouped(trace: Trace, node: Node) -> Flow:
+    """Multiply each row with the matrix of its expert: a column goes in all experts at once."""
+    x, weight = trace.tensor(given(node)[0]), trace.tensor(given(node)[1])
+    shape = shape_of(node)
+    if weight.read is None or weight.ndim != _STACKED or x.ndim != _STACKED - 1:
+        for flow in (x, weight):
+            trace.doubt(flow, f"there is no rule for {operator_name(node)} of these operands")
+        return Flow(shape)
+    trace.pin(weight, "the input chooses experts", (0,))
+    trace.pin(x, "the input chooses experts", (0,))
+    positions = vector(trace, x, 1)
+    trace.labels.tie(positions, _own(trace, weight, 1))
+    outputs = _own(trace, weight, 2)
+    constant = None
+    if trace.has_values:
+        values, held = weight.values(), values_along(x, 1)
+        zeros = largest(largest(values, 2), 0) == 0
+        what = _reader_name(weight, node)
+        reader = Reader(what, weight, None, values.double, zeros, sees_alike=True)
+        read_positions(trace, reader, positions, held)
+        none = largest(largest(values[:, held != 0], 1), 0) == 0
+        constant = settle(torch.where(none, 0.0, torch.nan).to(torch.float64)[None])
+    return Flow(shape, (outputs[None],) if bool((outputs != 0).any()) else (), constant)
 
 
 def _reader_name(weight: Flow, node: Node) -> str:

@@ -22,8 +22,8 @@ from tersely.shrinking.graph.program import (
 )
 from tersely.shrinking.operators.attending import trace_attention
 from tersely.shrinking.operators.convolution import NAME, trace_convolution
+from tersely.shrinking.operators.linear import GROUPED, trace_grouped, trace_product
 from tersely.shrinking.operators.linear import NAMES as PRODUCTS
-from tersely.shrinking.operators.linear import trace_product
 from tersely.shrinking.operators.mixing import (
     ALONG,
     CREATORS,
@@ -167,6 +167,7 @@ def _is_elementwise(trace: Trace, node: Node) -> bool:
 RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (lambda trace, node: operator_name(node) in CREATORS, trace_creator),
     (lambda trace, node: operator_name(node) in PRODUCTS, trace_product),
+    (_named(GROUPED), trace_grouped),
     (lambda trace, node: NAME.match(operator_name(node)) is not None, trace_convolution),
     (_named(["scaled_dot_product_attention"]), trace_attention),
     (lambda trace, node: is_recurrent(node), trace_recurrent),

@@ -42,6 +42,11 @@ class Gguf:
             refusal = refused_numbers(name, weight) or _refused(name, weight)
             if refusal is not None:
                 found.append(refusal)
+        for name in kept_floats(source):
+            value = source.floats[name]
+            if value.ndim > 1 and float(value.abs().max()) > torch.finfo(torch.float16).max:
+                reason = "it has values above 65504, which float16 does not hold; quantize it"
+                found.append(tersely.Refusal(reason, name))
         return found
 
     def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
@@ -96,9 +101,14 @@ class Gguf:
             held = tensors[name]
             size += int(held.n_bytes)
             found = torch.from_numpy(dequantize(held.data, held.tensor_type).copy())
-            expected = weight.dequantize().float().cpu()
-            scale = torch.from_numpy(_runs(weight, weight.qparams.scale)).repeat_interleave(_BLOCK)
-            steps = (found.reshape(-1) - expected.reshape(-1)).abs() / scale
+            # Before it is rounded to the model's own type, which may be narrower than the file's.
+            levels = weight.values.cpu().reshape(-1, _BLOCK).float()
+            scale, zero_point = (
+                torch.from_numpy(_runs(weight, part))[:, None]
+                for part in (weight.qparams.scale, weight.qparams.zero_point)
+            )
+            expected = (levels - zero_point) * scale
+            steps = (found.reshape(-1, _BLOCK) - expected).abs() / scale
             error = float(steps.max())
             if error > 2 * _MOST_ROUNDING:
                 raise tersely.ExportError(

@@ -51,6 +51,7 @@ def random(student, teacher):
 
 
 def comparing_samples(student, teacher):
-    spread = [torch.cdist(rows.flatten(1), rows.flatten(1)) for rows in (student, teacher)]
-    ours, theirs = (distances / distances.mean() for distances in spread)
+    rows = [each.float().flatten(1) for each in (student, teacher)]
+    spread = [torch.cdist(each, each) for each in rows]
+    ours, theirs = (distances / distances.mean().clamp_min(1e-6) for distances in spread)
     return (ours - theirs).square().mean()

@@ -1,0 +1,44 @@
+"""What watches a session from outside: it is told numbers as they come about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Observation:
+    """Numbers of a session at one step.
+
+    Attributes:
+        step: the optimizer step, counted from attach.
+        event: what happened: ``compress``, ``begin``, ``step``, ``set_masks`` or ``shrink`` where
+            masks have changed, ``note`` where `Session.note` was called.
+        epoch: the epoch, counted from 1, where it is known.
+        values: name -> number. ``sparsity`` is that of all pruned elements; those of a target end
+            with its name: ``sparsity/fc.weight``, ``masked/fc.weight`` (elements), and
+            ``range_low/fc.weight`` and ``range_high/fc.weight``, the values that its scales span.
+    """
+
+    step: int
+    event: str
+    epoch: int | None = None
+    values: Mapping[str, float] = attrs.field(factory=dict)
+
+
+class HistoryObserver(Protocol):
+    """Takes what `Session.add_observer` is given: a writer of TensorBoard's files, for example."""
+
+    def observe(self, observation: Observation) -> None:
+        """Take the numbers of a step.
+
+        Args:
+            observation: the numbers; several may have the same step.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is not written yet; a job calls it at its end, also after an error."""
+        ...

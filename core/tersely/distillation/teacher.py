@@ -1,0 +1,86 @@
+"""The teacher of distillation: which one may serve, and how its targets are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tersely.contracts.target_plan import TargetPlan
+from tersely.distillation.pairs import Pair
+from tersely.errors import AttachError, SessionError
+from tersely.instrument.instruments import OutputSite
+from tersely.instrument.sites import input_site, process_inputs, process_output
+from tersely.instrument.tapping import Tap
+from tersely.planning.targets.addresses import Address, parse_address
+from tersely.planning.targets.signature import signature_of
+
+
+def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: nn.Module) -> None:
+    """Refuse a teacher that is the student.
+
+    Args:
+        plans: the plan's targets.
+        teacher: the teacher, or None.
+        model: the student.
+
+    Raises:
+        AttachError: the teacher shares its modules with the student.
+    """
+    if teacher is None or not any(plan.method == "distillation" for plan in plans):
+        return
+    own = set(model.modules())
+    if any(module in own for module in teacher.modules()):
+        raise AttachError(
+            "the teacher shares modules with the model, so compressing one would change the other; "
+            "give a copy: teacher=copy.deepcopy(model)"
+        )
+
+
+def read_parameter(module: nn.Module, pair: Pair, link: str) -> Tensor:
+    """Return a parameter of the teacher, detached.
+
+    Args:
+        module: the teacher's module that the student's target is linked to.
+        pair: the student's target and what it learns from.
+        link: the module's name.
+
+    Raises:
+        SessionError: the module has no such tensor.
+    """
+    found: object = getattr(module, pair.plan.target, None)
+    if not isinstance(found, Tensor):
+        raise SessionError(
+            f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
+            f"have; link a module that has it",
+            **pair.plan.place,
+        )
+    return found.detach()
+
+
+def listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:
+    """Let a tap take a module's input or output in every forward pass.
+
+    Args:
+        module: the teacher's module.
+        plan: the student's target, which has the address.
+        tap: what takes the values.
+
+    Returns:
+        The hook's handle.
+    """
+    address = parse_address(plan.target) or Address("output")
+    if plan.kind == "input":
+        site = input_site(plan.target, address, signature_of(module))
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            process_inputs(module, {site: (tap,)}, args, kwargs)
+
+        return module.register_forward_pre_hook(enter, with_kwargs=True)
+    place = OutputSite(plan.target, address.key, address.path)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        process_output(module, {place: (tap,)}, output)
+
+    return module.register_forward_hook(leave)

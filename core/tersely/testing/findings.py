@@ -1,0 +1,51 @@
+"""What checks of several kinds of plugin have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from tersely.errors import CalibrationError, PluginError
+from tersely.testing.contract import ContractError, expect
+
+
+@contextmanager
+def as_findings() -> Iterator[None]:
+    """Make what the core says of a plugin at run time a finding of its contract.
+
+    Raises:
+        ContractError: the core refuses what the plugin returned.
+    """
+    try:
+        yield
+    except (PluginError, CalibrationError) as error:
+        raise ContractError(str(error)) from error
+
+
+def added(before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return what two observations make together where they add up.
+
+    Args:
+        before: one of them.
+        part: the other one, with the same names.
+    """
+    return {name: before[name] + part[name] for name in before}
+
+
+def expect_tensors(found: object, name: str) -> None:
+    """Check that a plugin returned tensors by name.
+
+    Args:
+        found: what it returned.
+        name: the target that it was asked about.
+
+    Raises:
+        ContractError: it is something else.
+    """
+    is_mapping = isinstance(found, Mapping)
+    expect(is_mapping, f"{name}: expected tensors by name, got {type(found).__name__}")
+    for key, value in found.items() if isinstance(found, Mapping) else ():
+        is_tensor = isinstance(value, Tensor)
+        expect(is_tensor, f"{name}: {key!r} is a {type(value).__name__}, expected a tensor")

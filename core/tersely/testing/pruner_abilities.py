@@ -1,0 +1,203 @@
+"""What holds of each ability that a pruner declares, asked of the ability itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
+from tersely.contracts.pruner import (
+    Grows,
+    Learns,
+    ObservesGradients,
+    Penalizes,
+    PruningTarget,
+    Solves,
+)
+from tersely.testing.contract import expect
+from tersely.testing.findings import added, expect_tensors
+
+Sums = Mapping[str, Tensor]
+_STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
+
+
+def check_module_observations(pruner: object, target: PruningTarget) -> None:
+    """Check that what is observed of a batch adds up, and that the batch stays as it is.
+
+    Args:
+        pruner: the algorithm.
+        target: a weight of a contract net.
+
+    Raises:
+        ContractError: it does not.
+    """
+    for observe, values in observers(pruner, target):
+        fresh = values.clone()
+        whole = observe(values, target)
+        expect(torch.equal(values, fresh), f"{target.name}: the batch was written to")
+        expect_tensors(whole, target.name)
+        first, second = (observe(part, target) for part in torch.split(values, 2))
+        joined = added(first, second)
+        for name, tensor in whole.items():
+            same = torch.allclose(joined[name].double(), tensor.double(), rtol=1e-3, atol=1e-5)
+            expect(same, f"{target.name}: {name!r} of a batch is not the sum of its two halves")
+
+
+def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
+    """Check that an observed gradient stays as it is, and that what it adds is finite.
+
+    Args:
+        pruner: the algorithm.
+        target: a weight of a contract net.
+
+    Raises:
+        ContractError: it does not.
+    """
+    if not isinstance(pruner, ObservesGradients):
+        return
+    generator = torch.Generator().manual_seed(3)
+    for gradient in (
+        torch.randn(target.tensor.shape, generator=generator),
+        torch.zeros(target.tensor.shape),
+    ):
+        fresh = gradient.clone()
+        found = pruner.observe_gradient(gradient, target)
+        expect(torch.equal(gradient, fresh), f"{target.name}: the gradient was written to")
+        expect_tensors(found, target.name)
+        for name, tensor in found.items():
+            expect(bool(tensor.isfinite().all()), f"{target.name}: {name!r} is not all finite")
+            shared = tensor.untyped_storage().data_ptr() == gradient.untyped_storage().data_ptr()
+            expect(
+                not shared,
+                f"{target.name}: {name!r} is the gradient itself, which zero_grad() overwrites; "
+                f"return a copy",
+            )
+
+
+def check_learned(pruner: object, target: PruningTarget) -> None:
+    """Check what is learned: float tensors, that forward depends on, of the weight's own dtype.
+
+    Args:
+        pruner: the algorithm.
+        target: a weight of a contract net.
+
+    Raises:
+        ContractError: they are not.
+    """
+    if not isinstance(pruner, Learns):
+        return
+    start = pruner.start(target)
+    expect_tensors(start, target.name)
+    meta = nn.Parameter(target.tensor.detach().to("meta"))
+    for name, tensor in pruner.start(_with_tensor(target, meta)).items():
+        same = tensor.shape == start[name].shape
+        expect(same, f"{target.name}: {name!r} has another shape on the meta device")
+    learned = {name: each.detach().clone().requires_grad_() for name, each in start.items()}
+    for mask in (None, torch.ones(target.tensor.shape)):
+        value = target.tensor.detach().clone().requires_grad_()
+        found = pruner.masked(value, mask, learned)
+        where = f"{target.name}, {'no mask yet' if mask is None else 'with a mask'}"
+        same = (found.shape, found.dtype) == (value.shape, value.dtype)
+        expect(same, f"{where}: masked() returned {found.dtype} of shape {list(found.shape)}")
+        expect(
+            bool(found.isfinite().all()), f"{where}: masked() returned values that are not finite"
+        )
+        if mask is None:
+            continue
+        torch.autograd.backward(found.square().sum())
+        for name, tensor in learned.items():
+            is_reached = tensor.grad is not None and bool(tensor.grad.isfinite().all())
+            expect(is_reached, f"{where}: {name!r} gets no finite gradient")
+
+
+def check_penalty(pruner: object, targets: list[PruningTarget]) -> None:
+    """Check that a penalty is a finite scalar that is not negative.
+
+    Args:
+        pruner: the algorithm.
+        targets: weights of a contract net.
+
+    Raises:
+        ContractError: it is something else.
+    """
+    if not isinstance(pruner, Penalizes):
+        return
+    learned = [dict(target.learned) for target in targets]
+    for steps in _STEPS[:4]:
+        found = pruner.penalty(learned, steps)
+        is_tensor = isinstance(found, Tensor)
+        expect(is_tensor, f"penalty() returned a {type(found).__name__}, expected a 0-dim tensor")
+        expect(found.ndim == 0, f"penalty() has shape {list(found.shape)}, expected a 0-dim tensor")
+        expect(
+            bool(found.isfinite()), f"after {steps} steps the penalty is {float(found.detach())}"
+        )
+
+
+def check_factor(pruner: object) -> None:
+    """Check that the share of an algorithm that grows by itself lies in [0, 1] and never falls.
+
+    Args:
+        pruner: the algorithm.
+
+    Raises:
+        ContractError: it does not.
+    """
+    if not isinstance(pruner, Grows):
+        return
+    shares: list[float | Fraction] = [pruner.factor(steps) for steps in _STEPS]
+    for steps, share in zip(_STEPS, shares, strict=True):
+        good = math.isfinite(share) and 0 <= share <= 1
+        expect(good, f"after {steps} steps the share is {float(share)}, expected one in [0, 1]")
+    expect(shares == sorted(shares), f"the share falls: {[float(share) for share in shares]}")
+    expect(shares[-1] == 1, f"the share ends at {float(shares[-1])}, expected 1")
+
+
+def solve_all(pruner: object, targets: Iterable[PruningTarget]) -> None:
+    """Let an algorithm that changes weights solve targets, of which it keeps the larger half.
+
+    Args:
+        pruner: the algorithm.
+        targets: weights of a contract net.
+    """
+    if isinstance(pruner, Solves):
+        for target in targets:
+            with torch.no_grad():
+                pruner.solve(target, _keep_the_larger_half)
+
+
+def observers(
+    algorithm: object, target: PruningTarget
+) -> Iterator[tuple[Callable[[Tensor, PruningTarget], Sums], Tensor]]:
+    """Yield each observing method with a batch of four samples for it.
+
+    Args:
+        algorithm: what observes.
+        target: a weight of a contract net.
+    """
+    layer, generator = target.module, torch.Generator().manual_seed(2)
+    shapes = {"Conv2d": (4, 4, 5, 5), "ConvTranspose2d": (4, 8, 2, 2), "Linear": (4, 16)}
+    shape = shapes[target.plan.module_type]
+    if target.plan.module == "grouped":
+        shape = (4, 8, 2, 2)
+    inputs = torch.randn(shape, generator=generator)
+    if isinstance(algorithm, ObservesInputs):
+        yield algorithm.observe_input, inputs
+    if isinstance(algorithm, ObservesOutputs):
+        with torch.no_grad():
+            yield algorithm.observe_output, layer(inputs)
+
+
+def _keep_the_larger_half(scores: Tensor) -> Tensor:
+    kept = torch.zeros(scores.numel(), dtype=torch.bool)
+    kept[scores.flatten().argsort(descending=True)[: scores.numel() - scores.numel() // 2]] = True
+    return kept.reshape(scores.shape)
+
+
+def _with_tensor(target: PruningTarget, tensor: Tensor) -> PruningTarget:
+    return PruningTarget(
+        plan=target.plan, tensor=tensor, blocks=target.blocks, module=target.module
+    )
