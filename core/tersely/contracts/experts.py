@@ -16,9 +16,11 @@ dimensions      output_dim, input_dim         one less each
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 import attrs
+from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.kinds import Method
@@ -84,10 +86,18 @@ def of_expert(target: Target, expert: int) -> Target:
     """
     if target.tensor is None:
         raise ValueError(f"{target.name} is an input or output, which no expert has a part of")
-    return attrs.evolve(
+    part = attrs.evolve(
         target,
         plan=plan_of_expert(target.plan, expert),
         tensor=target.tensor[expert],
         blocks=blocks_of_expert(target.blocks),
         observed={name: sums[expert] for name, sums in target.observed.items()},
     )
+    if isinstance(target, PruningTarget) and isinstance(part, PruningTarget):
+        return attrs.evolve(part, in_force=partial(_mask_of_expert, target, expert))
+    return part
+
+
+def _mask_of_expert(target: PruningTarget, expert: int) -> Tensor | None:
+    mask = target.mask
+    return None if mask is None else mask[expert]

@@ -7,7 +7,7 @@ An algorithm has an ability when it inherits from its class or lists its name in
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.abilities import Ability, Sums
 from tersely.contracts.target_plan import TargetPlan
+
+
+def _nothing() -> None:
+    """Return what is in force before the first mask."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -33,6 +37,8 @@ class PruningTarget:
         observed: what the algorithm's ``observe_...`` method returned, summed up over batches or
             steps and over processes; empty when it has none.
         learned: what the algorithm learns for this target, by name; empty when it learns nothing.
+        due: the ratio that is due now, ``sparse_ratio`` times what the schedule asks for; None
+            where a threshold or a pattern decides, or nothing is decided at the moment.
     """
 
     plan: TargetPlan
@@ -41,11 +47,18 @@ class PruningTarget:
     module: nn.Module
     observed: Mapping[str, Tensor] = attrs.field(factory=dict)
     learned: Mapping[str, Tensor] = attrs.field(factory=dict)
+    due: float | Fraction | None = None
+    _in_force: Callable[[], Tensor | None] = attrs.field(default=_nothing, repr=False)
 
     @property
     def name(self) -> str:
         """The target's full name."""
         return self.plan.name
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The mask in force: bool, the tensor's shape, True = kept; None before the first one."""
+        return self._in_force()
 
 
 @runtime_checkable

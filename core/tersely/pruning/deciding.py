@@ -92,7 +92,12 @@ def decide(
     run.need_the_same_everywhere(bound_targets)
     # One at a time, so that nothing is held for all of a large model's targets.
     targets = (
-        target_of(one, observed=_observed(run, one.bound), learned=run.learned(one.bound))
+        target_of(
+            one,
+            observed=_observed(run, one.bound),
+            learned=run.learned(one.bound),
+            factor=factor,
+        )
         for one in ranked
     )
     pruner = run.algorithm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 
 import attrs
 from torch import Tensor
@@ -21,6 +22,7 @@ from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.targets.granularity import divide
 from tersely.planning.targets.pattern import pattern_problems
 from tersely.pruning.answers import check_scores
+from tersely.pruning.mask_buffers import full_mask, is_kept, mask_of
 
 
 @attrs.frozen(eq=False)
@@ -94,6 +96,7 @@ def target_of(
     *,
     observed: Mapping[str, Tensor] | None = None,
     learned: Mapping[str, Tensor] | None = None,
+    factor: float | Fraction | None = None,
 ) -> PruningTarget:
     """Return a target as its algorithm sees it.
 
@@ -101,7 +104,10 @@ def target_of(
         ranked: the target.
         observed: what the algorithm observed of it.
         learned: what the algorithm learned for it.
+        factor: the share of the configured sparsity that is due now, or None where nothing is
+            decided.
     """
+    ratio = ranked.bound.plan.pruning.sparse_ratio
     return PruningTarget(
         plan=ranked.bound.plan,
         tensor=ranked.tensor,
@@ -109,7 +115,16 @@ def target_of(
         module=ranked.bound.module,
         observed=observed or {},
         learned=learned or {},
+        due=None if ratio is None or factor is None else _due(ratio, factor),
+        in_force=partial(_mask_in_force, ranked),
     )
+
+
+def _mask_in_force(ranked: Ranked) -> Tensor | None:
+    mask = mask_of(ranked.bound)
+    if mask is None:
+        return None
+    return full_mask(ranked.bound, is_kept(ranked.bound, mask), ranked.shape)
 
 
 def split(ranked: Ranked, target: PruningTarget) -> list[tuple[Ranked, PruningTarget]]:

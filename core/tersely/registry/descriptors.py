@@ -102,6 +102,8 @@ class PrunerInfo(Descriptor):
         default_granularity: what ``granularity: default`` means for it, a granularity value or
             one of ``element``, ``row`` (elements, the ratio met in each output channel),
             ``output_channel`` and ``tensor``.
+        default_scope: ``target`` where a ratio is met in each target unless a config groups them;
+            ``global`` where all targets of one ratio share one budget unless it does.
     """
 
     abilities: tuple[str, ...] = attrs.field(
@@ -113,6 +115,9 @@ class PrunerInfo(Descriptor):
     )
     granularities: tuple[str, ...] | None = None
     default_granularity: Json = "element"
+    default_scope: Literal["target", "global"] = attrs.field(
+        default="target", validator=attrs.validators.in_(("target", "global"))
+    )
 
     @needs.default
     def _derive(self) -> Needs | None:

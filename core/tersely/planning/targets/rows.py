@@ -116,6 +116,7 @@ def rows_of(
             continue
         own = _settings_for(entry, target)
         keys = _resolve(entry, own, _base(template, target, method, own), used)
+        _share_by_default(keys, info)
         setting = setting_of(method, keys, info)
         problem = _contradiction(own, setting)
         if problem:
@@ -169,6 +170,15 @@ def _resolve(
     elif setting.get("align") is not None and any(key in own for key in _RANKING):
         setting["align"] = None
     return setting
+
+
+def _share_by_default(keys: dict[str, Json], info: PrunerInfo | QuantizerInfo | None) -> None:
+    # What an algorithm with one budget for the whole model means by a ratio.
+    if not isinstance(info, PrunerInfo) or info.default_scope != "global":
+        return
+    ratio = keys.get("sparse_ratio")
+    if ratio is not None and keys.get("align") is None and keys.get("global_group_id") is None:
+        keys["global_group_id"] = f"{info.name} {ratio}"
 
 
 def _contradiction(own: Mapping[str, Json], setting: Setting) -> str | None:

@@ -1,0 +1,128 @@
+"""What a pruner is shown of a target beside its values: the mask in force, and the ratio due."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+
+SEEN = []
+
+
+class Watching:
+    def importance(self, target):
+        SEEN.append((target.name, target.mask, target.due))
+        return target.tensor.detach().abs()
+
+
+class Face:
+    @tersely.hookimpl
+    def tersely_pruners(self):
+        return [
+            tersely.PrunerInfo(
+                name=name, implementation=f"{__name__}:Watching", default_scope=scope
+            )
+            for name, scope in (("watching", "target"), ("watching_all", "global"))
+        ]
+
+    @tersely.hookimpl
+    def tersely_schedules(self):
+        return [tersely.ScheduleInfo(name="even", implementation=f"{__name__}:even")]
+
+
+def even(progress):
+    return progress
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    tersely.registry().register(Face(), name="watchers")
+    SEEN.clear()
+    yield
+    tersely.registry().unregister("watchers")
+
+
+def model():
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        net[1].weight.copy_(torch.tensor([[2.5, 6.0], [7.0, 8.0]]))
+    return net
+
+
+def stage(algorithm="watching", **keys):
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5, **keys}
+    return {"algorithm": algorithm, "config_list": [entry]}
+
+
+def test_before_the_first_mask_there_is_none():
+    tersely.attach(model(), {"pruning": stage()}).compress()
+
+    assert [mask for _, mask, _ in SEEN] == [None, None]
+
+
+def test_the_mask_in_force_has_the_shape_of_the_tensor():
+    session = tersely.attach(model(), {"pruning": stage(granularity=[1, -1])})
+    session.compress()
+    SEEN.clear()
+    session.compress()
+
+    expected = torch.tensor([[False, False], [True, True]])
+    assert [mask.tolist() for _, mask, _ in SEEN] == [expected.tolist()] * 2
+
+
+def test_the_ratio_that_is_due_follows_the_schedule():
+    schedule = {"name": "even", "every": 1, "times": 2}
+    session = tersely.attach(model(), {"pruning": {**stage(), "schedule": schedule}})
+    session.compress()
+    session.step()
+    session.step()
+
+    assert [due for name, _, due in SEEN if name == "0.weight"] == [Fraction(1, 4), 0.5]
+
+
+def test_under_a_threshold_no_ratio_is_due():
+    keys = {"sparse_ratio": None, "sparse_threshold": 2.5}
+    tersely.attach(model(), {"pruning": stage(**keys)}).compress()
+
+    assert [due for _, _, due in SEEN] == [None, None]
+
+
+def test_targets_share_no_budget_by_default():
+    session = tersely.attach(model(), {"pruning": stage()})
+    session.compress()
+
+    assert [share["weight"] for share in session.sparsity().values()] == [0.5, 0.5]
+
+
+def test_an_algorithm_may_share_one_budget_among_all_its_targets_by_default():
+    session = tersely.attach(model(), {"pruning": stage("watching_all")})
+    session.compress()
+
+    assert [share["weight"] for share in session.sparsity().values()] == [0.75, 0.25]
+
+
+def test_a_group_of_the_config_goes_before_the_default_scope():
+    config = [
+        {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.5, "global_group_id": 1},
+        {"op_names": ["1"], "target_names": ["weight"], "sparse_ratio": 0.5, "global_group_id": 2},
+    ]
+    recipe = {"pruning": {"algorithm": "watching_all", "config_list": config}}
+    session = tersely.attach(model(), recipe)
+    session.compress()
+
+    assert [share["weight"] for share in session.sparsity().values()] == [0.5, 0.5]
+
+
+def test_targets_of_other_ratios_have_a_budget_of_their_own():
+    config = [
+        {"op_names": ["0"], "target_names": ["weight"], "sparse_ratio": 0.25},
+        {"op_names": ["1"], "target_names": ["weight"], "sparse_ratio": 0.5},
+    ]
+    recipe = {"pruning": {"algorithm": "watching_all", "config_list": config}}
+    session = tersely.attach(model(), recipe)
+    session.compress()
+
+    assert [share["weight"] for share in session.sparsity().values()] == [0.25, 0.5]
