@@ -93,11 +93,12 @@ def of_expert(target: Target, expert: int) -> Target:
         blocks=blocks_of_expert(target.blocks),
         observed={name: sums[expert] for name, sums in target.observed.items()},
     )
-    if isinstance(target, PruningTarget) and isinstance(part, PruningTarget):
-        return attrs.evolve(part, in_force=partial(_mask_of_expert, target, expert))
+    if isinstance(part, PruningTarget):
+        # Still that of the parameter, which `evolve` carried over.
+        return attrs.evolve(part, in_force=partial(_mask_of_expert, part, expert))
     return part
 
 
-def _mask_of_expert(target: PruningTarget, expert: int) -> Tensor | None:
-    mask = target.mask
+def _mask_of_expert(whole: PruningTarget, expert: int) -> Tensor | None:
+    mask = whole.mask
     return None if mask is None else mask[expert]
