@@ -159,7 +159,7 @@ def test_the_core_brings_no_heavy_library(built):
         "structlog",
         "torch",
     ]
-    assert sorted(metadata.get_all("Provides-Extra")) == ["cli", "report"]
+    assert sorted(metadata.get_all("Provides-Extra")) == ["cli", "report", "search"]
 
 
 PRUNED_BARE = """

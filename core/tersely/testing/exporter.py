@@ -24,6 +24,7 @@ from tersely.session.session import Session
 from tersely.testing.contract import Contract, Kind, expect, require
 
 _QUANTIZER = "contract_nearest"
+_BY_CHANNEL = "contract_nearest_by_channel"
 
 _SETTINGS: Mapping[str, tuple[list[str], dict[str, Json]]] = {
     "int8 weights": (["weight"], {}),
@@ -34,11 +35,12 @@ _SETTINGS: Mapping[str, tuple[list[str], dict[str, Json]]] = {
         {"target_settings": {"_input_": {"quant_dtype": "uint8", "quant_scheme": "affine"}}},
     ),
     "int8 weights by output channel, inputs and outputs": (
-        ["_input_", "weight", "_output_"],
-        {"target_settings": {"weight": {"granularity": [1, -1]}}},
+        ["_input_", "_output_"],
+        {"quant_dtype": "int8"},
     ),
 }
-"""What is tried, as target names of linear layers and further keys of their entry."""
+"""What is tried, as target names of linear layers and further keys of their entry; where no weight
+is among them, a stage of its own quantizes it by output channel."""
 
 
 class Nearest:
@@ -50,11 +52,13 @@ class _Face:
     def tersely_quantizers(self) -> list[QuantizerInfo]:
         return [
             QuantizerInfo(
-                name=_QUANTIZER,
+                name=name,
                 implementation=f"{__name__}:Nearest",
                 needs="activations",
                 summary="Rounds to nearest.",
+                default_granularity=granularity,
             )
+            for name, granularity in ((_QUANTIZER, "tensor"), (_BY_CHANNEL, "output_channel"))
         ]
 
 
@@ -142,12 +146,19 @@ def _session(targets: list[str], entry: Mapping[str, Json]) -> Session:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    config: dict[str, Json] = {"op_types": ["Linear"], "target_names": targets, **entry}
-    session = attach(model, {"quantization": {"algorithm": _QUANTIZER, "config_list": [config]}})
+    stages = [_stage(_QUANTIZER, targets, entry)]
+    if "weight" not in targets:
+        stages.append(_stage(_BY_CHANNEL, ["weight"], {}))
+    session = attach(model, {"quantization": stages})
     if "_input_" in targets:
         session.calibrate([_inputs()])
     session.compress()
     return session
+
+
+def _stage(algorithm: str, targets: list[str], entry: Mapping[str, Json]) -> dict[str, Json]:
+    config: dict[str, Json] = {"op_types": ["Linear"], "target_names": targets, **entry}
+    return {"algorithm": algorithm, "config_list": [config]}
 
 
 def _inputs() -> Tensor:

@@ -28,7 +28,24 @@ class Scoring:
         return self.answer(target)
 
 
+class Rows:
+    def blocks(self, shape, target):
+        return tersely.Blocks((1, -1))
+
+
+class TwoOfFour:
+    def blocks(self, shape, target):
+        return tersely.Blocks((1, 1), (1, 4), 2)
+
+
 class Face:
+    @tersely.hookimpl
+    def tersely_granularities(self):
+        return [
+            tersely.GranularityInfo(name=name, implementation=f"{__name__}:{cls}")
+            for name, cls in (("whole_rows", "Rows"), ("two_of_four", "TwoOfFour"))
+        ]
+
     @tersely.hookimpl
     def tersely_pruners(self):
         options = {
@@ -99,13 +116,13 @@ WRONG = {
     ),
     "a mask across blocks": (
         first_half,
-        {"sparse_ratio": 0.5, "granularity": [1, -1]},
+        {"sparse_ratio": 0.5, "granularity": "whole_rows"},
         "answering returned a mask that cuts through blocks for 0.weight; expected each of [1, -1] "
         "elements kept or masked as a whole",
     ),
     "another pattern": (
         first_half,
-        {"granularity": "2:4"},
+        {"granularity": "two_of_four"},
         "answering returned a mask that keeps 4 of some 4 neighbours for 0.weight; expected 2 in "
         "each",
     ),

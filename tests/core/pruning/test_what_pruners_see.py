@@ -17,7 +17,17 @@ class Watching:
         return target.tensor.detach().abs()
 
 
+class Rows:
+    def blocks(self, shape, target):
+        return tersely.Blocks((1, -1))
+
+
 class Face:
+    @tersely.hookimpl
+    def tersely_granularities(self):
+        reference = f"{__name__}:Rows"
+        return [tersely.GranularityInfo(name="whole_rows", implementation=reference)]
+
     @tersely.hookimpl
     def tersely_pruners(self):
         return [
@@ -64,7 +74,7 @@ def test_before_the_first_mask_there_is_none():
 
 
 def test_the_mask_in_force_has_the_shape_of_the_tensor():
-    session = tersely.attach(model(), {"pruning": stage(granularity=[1, -1])})
+    session = tersely.attach(model(), {"pruning": stage(granularity="whole_rows")})
     session.compress()
     SEEN.clear()
     session.compress()

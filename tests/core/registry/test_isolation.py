@@ -302,6 +302,7 @@ def test_what_a_face_prints_is_kept_to_itself(install, load, capsys):
 
 
 def test_every_face_that_imports_torch_is_known(install, load):
+    pytest.importorskip("torch")
     hook = "@tersely.hookimpl\ndef tersely_pruners(): return []\n"
     install("heavy", face=face(f"import torch\n{hook}"))
     install("heavy-too", face=face(f"from torch.nn import Linear\n{hook}"))

@@ -23,10 +23,10 @@ def two_layers():
 
 def half(model):
     entry = {"op_types": ["Linear"], "sparse_ratio": 0.5}
-    return tersely.prune(model, [entry], algorithm="l1_norm")
+    return tersely.prune(model, [entry], algorithm="toy_rows")
 
 
-def test_the_error_of_a_layer_is_that_on_the_inputs_of_the_dense_one():
+def test_the_error_of_a_layer_is_that_on_the_inputs_of_the_dense_one(toy_pruners):
     dense = two_layers()
     compressed = copy.deepcopy(dense)
     half(compressed)
@@ -47,7 +47,7 @@ def test_a_layer_that_returns_the_same_is_exact():
     assert (layer.is_exact, layer.signal_to_noise, layer.why) == (True, None, "")
 
 
-def test_a_histogram_counts_the_weights_before_and_what_is_left():
+def test_a_histogram_counts_the_weights_before_and_what_is_left(toy_pruners):
     dense = two_layers()
     compressed = copy.deepcopy(dense)
     half(compressed)

@@ -212,8 +212,9 @@ def test_an_evaluation_that_is_no_number_is_an_error(toy_pruners: None, four: An
         tersely.sensitivity(four, RECIPE, evaluate=lambda _: None)
 
 
-def test_a_recipe_that_varies_nothing_is_an_error(toy_pruners: None, four: Any) -> None:
-    recipe = {"distillation": {"config_list": [{"op_types": ["Linear"]}]}}
+def test_a_recipe_that_varies_nothing_is_an_error(toy_losses: None, four: Any) -> None:
+    entry = {"op_types": ["Linear"], "apply_method": "toy_square"}
+    recipe = {"distillation": {"config_list": [entry]}}
 
     with pytest.raises(PlanError, match="prunes and quantizes nothing"):
         tersely.sensitivity(four, recipe, evaluate=total)

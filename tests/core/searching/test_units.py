@@ -80,7 +80,9 @@ def test_a_share_of_a_budget_becomes_a_ratio_of_its_own(toy_pruners: None) -> No
     assert chosen.targets[0].pruning.sparse_ratio == 0.25
 
 
-def test_a_recipe_keeps_its_training_and_a_trial_has_none(toy_pruners: None) -> None:
+def test_a_recipe_keeps_its_training_and_a_trial_has_none(
+    toy_pruners: None, toy_losses: None
+) -> None:
     stage = {
         "algorithm": "toy",
         "schedule": {"name": "toy_line", "times": 4},
@@ -89,7 +91,7 @@ def test_a_recipe_keeps_its_training_and_a_trial_has_none(toy_pruners: None) -> 
     later = {**stage, "config_list": [{"op_names": ["2"], "sparse_ratio": 0.5}]}
     recipe = {
         "stages": [{"until": 10, "pruning": stage}, {"pruning": later}],
-        "distillation": {"config_list": [{"op_names": ["3"]}]},
+        "distillation": {"config_list": [{"op_names": ["3"], "apply_method": "toy_square"}]},
         "strict": True,
     }
     plan = tersely.plan(blocks(), recipe)

@@ -50,23 +50,3 @@ def test_a_layer_alone_costs_what_it_costs_in_the_whole_model(
         session = tersely.quantize(model, [entry], algorithm=algorithm, data=batches)
         assert one.value == pytest.approx(dense.error_of(model), rel=1e-4)
         session.detach()
-
-
-def test_inputs_keep_their_type_and_weights_keep_their_signedness(model: nn.Module) -> None:
-    from tersely.searching.choosing import chosen_recipe
-    from tersely.searching.units import Level, units_of
-
-    plan = tersely.plan(model, {"quantization": {"preset": "w8a8", "for": "openvino"}})
-    units = units_of(plan)
-
-    recipe = chosen_recipe(plan.recipe, [(unit, Level("bits", 4)) for unit in units])
-    chosen = tersely.plan(model, recipe)
-
-    before = [(one.name, one.quantization.quant_dtype) for one in plan]
-    after = [(one.name, one.quantization.quant_dtype) for one in chosen]
-    assert after == [
-        (name, dtype.replace("8", "4") if name.endswith("weight") else dtype)
-        for name, dtype in before
-    ]
-    assert recipe["quantization"]["algorithm"] == plan.recipe.stages[0].algorithm
-    assert "preset" not in recipe["quantization"]
