@@ -98,6 +98,8 @@ class ExportSource:
         integers: full name -> integers, for every quantized parameter and buffer; computed each
             time they are read.
         activations: every quantized input and output.
+        masked_activations: full name of every input and output that a mask changes in each call;
+            graphs hold such masks, and tensors of a model's own class do not.
         example_inputs: a tensor, a tuple or list of arguments, a mapping of keyword arguments, or
             None where the caller gave none.
         make_floats: what `floats` calls.
@@ -110,6 +112,7 @@ class ExportSource:
     targets: Mapping[str, TargetPlan]
     integers: Mapping[str, IntegerWeight]
     activations: Sequence[QuantizedActivation]
+    masked_activations: Sequence[str] = ()
     example_inputs: Any
     make_floats: Callable[[], Mapping[str, Tensor]]
     make_program: Callable[[], ExportedProgram]

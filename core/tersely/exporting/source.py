@@ -17,6 +17,8 @@ from tersely.engine.binding import BoundTarget
 from tersely.exporting.floats import Computed, floats_of
 from tersely.exporting.program import make_program
 from tersely.instrument.instruments import Transform
+from tersely.instrument.masks.mask_transforms import ActivationMask
+from tersely.instrument.masks.mask_values import is_decided
 from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import INSTRUMENTS, full_name
 from tersely.instrument.scales.by_algorithm import Dynamic, Learned
@@ -65,6 +67,7 @@ def make_source(
         targets={one.name: one for one in targets if one.method == "quantization"},
         integers=Computed({bound.plan.name: make for bound, make in integers}),
         activations=tuple(_activations(model)),
+        masked_activations=tuple(_masked_activations(model)),
         example_inputs=example_inputs,
         make_floats=partial(floats_of, model, stored, norms=norms),
         make_program=make,
@@ -89,6 +92,19 @@ def _activations(model: nn.Module) -> Iterator[QuantizedActivation]:
             yield from _described(module, path, site.target, chain, is_input=True)
         for output, chain in instruments.outputs.items():
             yield from _described(module, path, output.target, chain, is_input=False)
+
+
+def _masked_activations(model: nn.Module) -> Iterator[str]:
+    for _, module in model.named_modules():
+        if INSTRUMENTS not in module.__dict__:
+            continue
+        instruments = instruments_of(module)
+        for chain in (*instruments.inputs.values(), *instruments.outputs.values()):
+            for step in chain:
+                if isinstance(step, ActivationMask):
+                    mask = module._buffers.get(step.buffer)
+                    if mask is not None and is_decided(mask):
+                        yield full_name(module, step.target)
 
 
 def _described(

@@ -23,6 +23,7 @@ from tersely_export.compressed_schemes import (
 )
 from tersely_export.grids import bits_of, grid_of, signed
 from tersely_export.libraries import need_libraries
+from tersely_export.masks import refused_masks
 from tersely_export.names import kept_floats, split_name
 from tersely_export.sharing_inputs import layers_of_one_input, refused_unlike
 from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shards
@@ -64,7 +65,7 @@ class CompressedTensors:
                 f"{type(source.model).__name__}; export to onnx, pt2 or safetensors"
             )
             return [tersely.Refusal(reason)]
-        found = [*refused_weights(source), *refused_activations(source)]
+        found = [*refused_weights(source), *refused_activations(source), *refused_masks(source)]
         if found or not source.integers:
             return found or [tersely.Refusal("nothing is quantized; use save_pretrained")]
         inputs = example_of(source)

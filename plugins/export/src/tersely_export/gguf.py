@@ -14,6 +14,7 @@ import tersely
 from tersely.contracts import IntegerWeight
 from tersely_export.grids import bits_of, grid_of, has_zero_points, refused_numbers, signed
 from tersely_export.libraries import need_libraries
+from tersely_export.masks import refused_masks
 from tersely_export.names import kept_floats
 
 _BLOCK = 32
@@ -38,6 +39,7 @@ class Gguf:
         """
         reason = "the format holds weights alone; leave inputs and outputs out"
         found = [tersely.Refusal(reason, one.name) for one in source.activations]
+        found += refused_masks(source)
         for name, weight in source.integers.items():
             refusal = refused_numbers(name, weight) or _refused(name, weight)
             if refusal is not None:

@@ -32,6 +32,7 @@ from torch import Tensor
 import tersely
 from tersely.contracts import IntegerWeight
 from tersely_export.bit_streams import pack_bits
+from tersely_export.masks import refused_masks
 from tersely_export.names import first_names, kept_floats
 from tersely_export.safetensors_reader import SCHEMA_VERSION, StoredWeights, read_stored
 from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shards
@@ -52,8 +53,12 @@ class Safetensors:
     shard_bytes: int = LARGEST_SHARD
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return nothing: integers of any type and blocks have their place."""
-        return ()
+        """Return masked inputs and outputs; integers of any type and blocks have their place.
+
+        Args:
+            source: the session.
+        """
+        return list(refused_masks(source))
 
     def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
         """Write the tensors, one at a time.

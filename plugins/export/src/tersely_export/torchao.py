@@ -11,6 +11,7 @@ from torch import Tensor
 
 import tersely
 from tersely_export.libraries import need_libraries
+from tersely_export.masks import refused_masks
 from tersely_export.names import first_names, kept_floats
 from tersely_export.torchao_schemes import (
     as_ours,
@@ -41,7 +42,7 @@ class Torchao:
         Args:
             source: the session.
         """
-        found = [*refused_weights(source), *refused_activations(source)]
+        found = [*refused_weights(source), *refused_activations(source), *refused_masks(source)]
         if not found and source.example_inputs is None:
             reason = (
                 "its scale gets as many dimensions as its input, which one call of the model "

@@ -1,0 +1,21 @@
+"""Masks of inputs and outputs, which files of tensors have no place for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tersely
+
+_REASON = (
+    "it is masked in each call, for which a file of tensors has no place; call session.shrink(), "
+    "which removes masked channels, or export to onnx or pt2"
+)
+
+
+def refused_masks(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
+    """Yield the masked inputs and outputs, which a model's own class would compute unmasked.
+
+    Args:
+        source: the session.
+    """
+    return (tersely.Refusal(_REASON, name) for name in source.masked_activations)
