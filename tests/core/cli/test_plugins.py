@@ -208,6 +208,7 @@ thin (pruner)
   target kinds         parameter, buffer, input, output
   granularities        any
   default granularity  element
+  default scope        target
 """
     )
 
