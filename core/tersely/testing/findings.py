@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sums
+from tersely.contracts.pruner import PruningTarget
+from tersely.contracts.quantizer import QuantizationTarget
 from tersely.errors import CalibrationError, PluginError
 from tersely.testing.contract import ContractError, expect
 
@@ -49,3 +54,22 @@ def expect_tensors(found: object, name: str) -> None:
     for key, value in found.items() if isinstance(found, Mapping) else ():
         is_tensor = isinstance(value, Tensor)
         expect(is_tensor, f"{name}: {key!r} is a {type(value).__name__}, expected a tensor")
+
+
+def observers(
+    algorithm: object, target: PruningTarget | QuantizationTarget
+) -> Iterator[tuple[Callable[[Tensor, Any], Sums], Tensor]]:
+    """Yield each observing method of an algorithm with a batch of four samples for it.
+
+    Args:
+        algorithm: what observes.
+        target: a weight of a contract net.
+    """
+    shapes = {"Conv2d": (4, 4, 5, 5), "ConvTranspose2d": (4, 8, 2, 2), "Linear": (4, 16)}
+    shape = (4, 8, 2, 2) if target.plan.module == "grouped" else shapes[target.plan.module_type]
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    if isinstance(algorithm, ObservesInputs):
+        yield algorithm.observe_input, inputs
+    if isinstance(algorithm, ObservesOutputs):
+        with torch.no_grad():
+            yield algorithm.observe_output, target.module(inputs)

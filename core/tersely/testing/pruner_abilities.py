@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.pruner import (
     Grows,
     Learns,
@@ -19,9 +18,8 @@ from tersely.contracts.pruner import (
     Solves,
 )
 from tersely.testing.contract import expect
-from tersely.testing.findings import added, expect_tensors
+from tersely.testing.findings import added, expect_tensors, observers
 
-Sums = Mapping[str, Tensor]
 _STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
 
 
@@ -167,28 +165,6 @@ def solve_all(pruner: object, targets: Iterable[PruningTarget]) -> None:
         for target in targets:
             with torch.no_grad():
                 pruner.solve(target, _keep_the_larger_half)
-
-
-def observers(
-    algorithm: object, target: PruningTarget
-) -> Iterator[tuple[Callable[[Tensor, PruningTarget], Sums], Tensor]]:
-    """Yield each observing method with a batch of four samples for it.
-
-    Args:
-        algorithm: what observes.
-        target: a weight of a contract net.
-    """
-    layer, generator = target.module, torch.Generator().manual_seed(2)
-    shapes = {"Conv2d": (4, 4, 5, 5), "ConvTranspose2d": (4, 8, 2, 2), "Linear": (4, 16)}
-    shape = shapes[target.plan.module_type]
-    if target.plan.module == "grouped":
-        shape = (4, 8, 2, 2)
-    inputs = torch.randn(shape, generator=generator)
-    if isinstance(algorithm, ObservesInputs):
-        yield algorithm.observe_input, inputs
-    if isinstance(algorithm, ObservesOutputs):
-        with torch.no_grad():
-            yield algorithm.observe_output, layer(inputs)
 
 
 def _keep_the_larger_half(scores: Tensor) -> Tensor:

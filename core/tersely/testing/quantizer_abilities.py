@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.arithmetic.affine import fake_quantize
 from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.qparams import QParams
-from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantized_forward import LearnsScales, Simulates
 from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
 from tersely.contracts.quantizer import (
@@ -27,7 +26,7 @@ from tersely.quantization.run import QuantizationRun
 from tersely.quantization.solving import choose
 from tersely.quantization.targets import target_of
 from tersely.testing.contract import expect
-from tersely.testing.findings import added, as_findings, expect_tensors
+from tersely.testing.findings import added, as_findings, expect_tensors, observers
 from tersely.testing.models import contract_net
 from tersely.testing.quantizer_sessions import QuantizerSessionChecks
 
@@ -44,7 +43,7 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
         merge = quantizer.merge if isinstance(quantizer, MergesObservations) else added
         for case in self._cases():
             target = case.target
-            for observe, values in _observers(quantizer, target):
+            for observe, values in observers(quantizer, target):
                 fresh = values.clone()
                 whole = observe(values, target)
                 expect(torch.equal(values, fresh), f"{target.name}: the batch was written to")
@@ -262,7 +261,7 @@ def _case(run: QuantizationRun, bound: BoundTarget, quantizer: object) -> _Case:
     )
     if not target.observed:
         # Calibrated block by block: a session observes when it compresses.
-        seen = [dict(observe(values, target)) for observe, values in _observers(quantizer, target)]
+        seen = [dict(observe(values, target)) for observe, values in observers(quantizer, target)]
         observed = {name: tensor for each in seen for name, tensor in each.items()}
         target = target.evolve(observed=observed)
 
@@ -271,16 +270,3 @@ def _case(run: QuantizationRun, bound: BoundTarget, quantizer: object) -> _Case:
         return choose(run, bound, low, high, target)
 
     return _Case(target, chosen)
-
-
-def _observers(
-    quantizer: object, target: QuantizationTarget
-) -> Iterator[tuple[Callable[[Tensor, QuantizationTarget], Mapping[str, Tensor]], Tensor]]:
-    layer, generator = target.module, torch.Generator().manual_seed(2)
-    shape = (4, 4, 5, 5) if isinstance(layer, nn.Conv2d) else (4, 16)
-    inputs = torch.randn(shape, generator=generator)
-    if isinstance(quantizer, ObservesInputs):
-        yield quantizer.observe_input, inputs
-    if isinstance(quantizer, ObservesOutputs):
-        with torch.no_grad():
-            yield quantizer.observe_output, layer(inputs)
