@@ -212,18 +212,13 @@ class Distillation(Engine[Run[Any]]):
 
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: ``student target>link``."""
-        return {f"{pair.plan.name}>{link}" for pair in self.pairs for link in pair.teachers}
+        return {name for pair in self.pairs for name in pair.links}
 
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed."""
         super().check(saved, steps)
-        asked = {
-            f"{pair.plan.name}>{link}"
-            for pair in self.pairs
-            if pair.projected_dim is not None
-            for link in pair.teachers
-        }
-        check_projections(asked, saved)
+        projected = [pair for pair in self.pairs if pair.projected_dim is not None]
+        check_projections({name for pair in projected for name in pair.links}, saved)
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Replace the projections by the saved ones."""
@@ -241,7 +236,7 @@ class Distillation(Engine[Run[Any]]):
 
     def _is_waiting(self, pair: Pair) -> bool:
         return pair.projected_dim is not None and not any(
-            f"{pair.plan.name}>{link}" in self.projections.tensors for link in pair.teachers
+            name in self.projections.tensors for name in pair.links
         )
 
     def take_targets(self) -> dict[str, Tensor]:
@@ -252,15 +247,15 @@ class Distillation(Engine[Run[Any]]):
         """
         found = {}
         for pair in self.pairs:
-            for link, tap in pair.teachers.items():
-                value = tap.take()
+            for name, link in pair.links.items():
+                value = pair.teachers[link].take()
                 if value is None:
                     raise SessionError(
                         f"{pair.teacher_name(link)} of the teacher was not seen: no batch reached "
                         f"it, or something calls its module's forward without calling the module",
                         **pair.plan.place,
                     )
-                found[f"{pair.plan.name}>{link}"] = value
+                found[name] = value
         return found
 
     def put_targets(self, targets: Mapping[str, Tensor]) -> None:
@@ -268,10 +263,21 @@ class Distillation(Engine[Run[Any]]):
 
         Args:
             targets: what `take_targets` returned for the batch.
+
+        Raises:
+            SessionFileError: a target is missing, or there are others.
         """
+        expected = self.known_names()
+        if other := sorted(expected ^ targets.keys()):
+            raise SessionFileError(
+                f"the cache of the teacher has other targets for a batch than the session: "
+                f"{other[0]!r} is {'missing' if other[0] in expected else 'unknown'}; write it "
+                f"again with session.cache_teacher(batches, path)",
+                target=other[0],
+            )
         for pair in self.pairs:
-            for link, tap in pair.teachers.items():
-                tap.value = targets[f"{pair.plan.name}>{link}"]
+            for name, link in pair.links.items():
+                pair.teachers[link].value = targets[name]
 
 
 def _pair(bound: BoundTarget, stage: Stage) -> Pair:

@@ -57,6 +57,11 @@ class Pair:
         """Return the full name of a teacher's target."""
         return f"{link}.{self.plan.target}" if link else self.plan.target
 
+    @property
+    def links(self) -> dict[str, str]:
+        """``student target>link``, by which maps and cached targets are known -> the link."""
+        return {f"{self.plan.name}>{link}": link for link in self.teachers}
+
     def missing(self) -> str | None:
         """Return which side was not seen since the last loss, with the likely reason, or None."""
         if self.student.value is None:
