@@ -28,8 +28,8 @@ def divergence_range(
     counts no more than its neighbours (sparse tensors would be clipped for nothing); what is
     clipped onto a bin that the quantized histogram leaves empty has a small probability there
     rather than none, which would rule the threshold out; no threshold clips more than half of the
-    values; of equally good thresholds the whole range is taken, or else the smallest; a tensor of one sign with the affine scheme has all levels on
-    that side.
+    values; of equally good thresholds the whole range is taken, or else the smallest; a tensor of
+    one sign with the affine scheme has all levels on that side.
 
     Args:
         histogram: what was observed.
