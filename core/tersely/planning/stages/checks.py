@@ -35,6 +35,7 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     for target in plan.targets:
         alike.setdefault(id(target.setting), []).append(target)
     pruning = [group for group in alike.values() if group[0].method == "pruning"]
+    quantization = [group for group in alike.values() if group[0].method == "quantization"]
     distillation = [group for group in alike.values() if group[0].method == "distillation"]
     check_aligns([one for group in pruning if group[0].align is not None for one in group], draft)
     check_groups([one for group in pruning if group[0].pruning.is_grouped for one in group], draft)
@@ -45,7 +46,8 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
         _check_ratio(group, draft)
     _check_shrinks(plan, draft)
     check_fusions(plan, draft)
-    check_biases(plan, draft)
+    derived = [group for group in quantization if group[0].quantization.is_accumulated]
+    check_biases([one for group in derived for one in group], plan, draft)
     taught = [target for group in distillation for target in group]
     _check_links(taught, draft, teacher)
     check_losses(taught, draft, draft.universe.modules[0])
