@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tersely.contracts.settings import DistillationSetting as DistillationSetting
     from tersely.contracts.settings import PruningSetting as PruningSetting
     from tersely.contracts.settings import QuantizationSetting as QuantizationSetting
+    from tersely.contracts.whole_model import ScoresModel as ScoresModel
+    from tersely.contracts.whole_model import WholeModel as WholeModel
 
 _WHERE = {
     "Ability": "abilities",
@@ -69,10 +71,12 @@ _WHERE = {
     "QuantizationSetting": "settings",
     "RegrowsFromZero": "regrowing",
     "RunsExport": "exporter",
+    "ScoresModel": "whole_model",
     "Sequential": "abilities",
     "Simulates": "quantized_forward",
     "Solves": "pruner",
     "SolvesWeights": "quantized_weights",
+    "WholeModel": "whole_model",
 }
 
 __all__ = [*sorted(_WHERE)]  # noqa: PLE0604  # names are strings

@@ -23,6 +23,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "MakesNewScores": "nothing",
     "RegrowsFromZero": "nothing",
+    "ScoresModel": "nothing",
 }
 """What a pruner can declare, and what must have happened before it can decide."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import torch
@@ -26,6 +26,7 @@ from tersely.contracts.pruner import (
     Solves,
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
+from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
@@ -35,6 +36,7 @@ from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, spli
 from tersely.pruning.run import Factor, PruningRun
 from tersely.pruning.solving import solve
 from tersely.pruning.stacking import CountsMasks, decide_masks
+from tersely.pruning.whole_model import KnownScores, score_model
 
 _SMALL = 1e-30  # below whatever ranks other scopes and other targets
 
@@ -62,6 +64,7 @@ def decide(
     *,
     bound_targets: Sequence[BoundTarget],
     count: CountsMasks | None = None,
+    whole: WholeModel | None = None,
 ) -> Decision:
     """Decide on some of a stage's targets.
 
@@ -71,6 +74,7 @@ def decide(
         factor: the share of the configured sparsity that is due now, in [0, 1].
         bound_targets: the targets.
         count: counts what masks remove, for ratios that are counted so.
+        whole: the model, for an algorithm that scores all of it.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -86,7 +90,9 @@ def decide(
             rest = [one for one in bound_targets if one not in set(dense)]
             decision = Decision()
             if rest:
-                decision = decide(run, statistics, factor, bound_targets=rest, count=count)
+                decision = decide(
+                    run, statistics, factor, bound_targets=rest, count=count, whole=whole
+                )
             decision.kept.update(_keep_everything(dense).kept)
             return decision
     stages = run.binding.plan.recipe.stages
@@ -94,7 +100,7 @@ def decide(
     _need_observations(run, bound_targets)
     run.need_the_same_everywhere(bound_targets)
     # One at a time, so that nothing is held for all of a large model's targets.
-    targets = (
+    targets: Iterator[PruningTarget] = (
         target_of(
             one,
             observed=_observed(run, one.bound),
@@ -104,6 +110,10 @@ def decide(
         for one in ranked
     )
     pruner = run.algorithm
+    if isinstance(pruner, ScoresModel):
+        assert whole is not None  # asked for only where there is one
+        everything = list(targets)
+        pruner, targets = score_model(pruner, whole, everything), iter(everything)
     if isinstance(pruner, Solves):
         decision = Decision()
         pairs = list(zip(ranked, targets, strict=True))
@@ -142,7 +152,7 @@ def _solved(
 
 
 def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
-    if target.plan.has_experts and not isinstance(pruner, (Learns, ObservesGradients)):
+    if target.plan.has_experts and not isinstance(pruner, (Learns, ObservesGradients, KnownScores)):
         # What a plugin ranks among each other, rows or inputs, are those of one expert.
         parts = split(ranked, target)
         return torch.stack([_importance(run, pruner, *part) for part in parts])

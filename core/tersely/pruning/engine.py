@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from tersely.calibration.statistic import (
 from tersely.calibration.watching import module_observers
 from tersely.contracts.regrowing import RegrowsFromZero
 from tersely.contracts.settings import Budget
+from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
@@ -58,6 +60,7 @@ from tersely.pruning.state import (
     restored_statistics,
     spread_dense,
 )
+from tersely.pruning.whole_model import whole_model
 
 
 class Pruning(Engine[PruningRun]):
@@ -383,12 +386,30 @@ class Pruning(Engine[PruningRun]):
         release(held)
         try:
             count = None if self.context.count is None else self._removal
-            found = decide(run, self.statistics, run.factor(steps), bound_targets=free, count=count)
+            with self._showing_whole_model(run) as whole:
+                found = decide(
+                    run,
+                    self.statistics,
+                    run.factor(steps),
+                    bound_targets=free,
+                    count=count,
+                    whole=whole,
+                )
         finally:
             hold(held)
         if isinstance(run.algorithm, RegrowsFromZero) and run.algorithm.from_zero:
             found.from_zero.update(found.kept)
         return found
+
+    @contextlib.contextmanager
+    def _showing_whole_model(self, run: PruningRun) -> Iterator[WholeModel | None]:
+        if not isinstance(run.algorithm, ScoresModel):
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            for other in self.runs:
+                stack.enter_context(other.gradients.resting())
+            yield whole_model(self.context, run.stage.algorithm)
 
     def _removal(self, budget: Budget, decided: Mapping[BoundTarget, Tensor]) -> Removal:
         assert self.context.count is not None  # asked for only where there is one

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -31,6 +32,7 @@ class Gradients:
     _heard: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _largest: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _hooks: list[Any] = attrs.field(factory=list)
+    _is_resting: bool = False
 
     def listen(self, bound_targets: Sequence[BoundTarget]) -> None:
         """Note a parameter's values whenever its gradient arrives.
@@ -63,6 +65,20 @@ class Gradients:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Look at no gradient inside the block."""
+        wanted = {dense: dense.is_wanted for dense in self.dense.values()}
+        try:
+            self._is_resting = True
+            for dense in wanted:
+                dense.is_wanted = False
+            yield
+        finally:
+            self._is_resting = False
+            for dense, is_wanted in wanted.items():
+                dense.is_wanted = is_wanted
 
     def seen(
         self, bound_targets: Sequence[BoundTarget]
@@ -129,6 +145,8 @@ class Gradients:
 
     def _remember(self, bound: BoundTarget) -> Any:
         def remember(parameter: Tensor) -> None:
+            if self._is_resting:
+                return
             values = parameter.detach()
             if parameter.grad is not None:
                 # Tells a gradient that was zeroed since from one that is zero.

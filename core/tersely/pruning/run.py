@@ -20,6 +20,7 @@ from tersely.contracts.pruner import (
     PruningTarget,
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
+from tersely.contracts.whole_model import ScoresModel
 from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
 from tersely.engine.journal import Journal
@@ -56,7 +57,23 @@ class PruningRun(Run[Pruner]):
     @property
     def is_calibrated(self) -> bool:
         """Whether the algorithm ranks by what calibration shows."""
-        return self.is_observing_modules or any(one.is_activation for one in self.bound_targets)
+        is_ranking_activations = any(one.is_activation for one in self.bound_targets)
+        return self.is_observing_modules or is_ranking_activations or self._is_scoring_model
+
+    @property
+    def is_looking_again(self) -> bool:
+        """Whether every `compress` runs the calibration batches again."""
+        return self.is_sequential or self._is_scoring_model
+
+    @property
+    def is_optional_calibration(self) -> bool:
+        """Whether something else stands in for batches: example inputs do where the model runs."""
+        is_ranking_activations = any(one.is_activation for one in self.bound_targets)
+        return self._is_scoring_model and not is_ranking_activations
+
+    @property
+    def _is_scoring_model(self) -> bool:
+        return isinstance(self.algorithm, ScoresModel)
 
     @property
     def is_learning(self) -> bool:

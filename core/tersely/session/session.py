@@ -242,6 +242,7 @@ class Session:
         need_attached(self._state, "compress")
         self._installation.places.need_unchanged("compress")
         need_kept_batches(self._engines.all, self._context, "compress")
+        self._context.example_inputs = self.example_inputs
         with plain_modes(), Journal() as journal:
             self._installation.note(journal)
             is_outdated = False
@@ -277,6 +278,7 @@ class Session:
         if self._due_to_shrink() and not self._shrink_by_itself(optimizer):
             need_shrunk(self._due_to_shrink(), self.steps, done=self._shrunk_paths, call="step")
         need_kept_batches(self._engines.all, self._context, "step")
+        self._context.example_inputs = self.example_inputs
         steps = self.steps + 1
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
         with Journal() as journal:

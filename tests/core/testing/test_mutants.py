@@ -30,6 +30,8 @@ MUTANTS = [
     ("pruner", "WritesGradient", "check_observations"),
     ("pruner", "DividesByGradient", "check_observations"),
     ("pruner", "NeedsGradientsFirst", "check_regrowing"),
+    ("pruner", "ScoresFew", "check_scores"),
+    ("pruner", "DrawsScores", "check_determinism"),
     ("pruner", "Blind", "check_learning"),
     ("pruner", "Doubles", "check_learning"),
     ("pruner", "LongPenalty", "check_learning"),

@@ -17,6 +17,7 @@ from tersely.contracts import (
     ObservesInputs,
     ObservesRange,
     Penalizes,
+    ScoresModel,
     Simulates,
     Solves,
     SolvesWeights,
@@ -93,6 +94,16 @@ class NeedsGradientsFirst(Magnitude, ObservesDenseGradients):
 
     def importance(self, target):
         return super().importance(target) + target.observed["gradient"].abs()
+
+
+class ScoresFew(ScoresModel):
+    def score_model(self, model, targets):
+        return [target.tensor.detach().abs() for target in targets[1:]]
+
+
+class DrawsScores(ScoresModel):
+    def score_model(self, model, targets):
+        return [torch.rand(target.tensor.shape) for target in targets]
 
 
 class Blind(Magnitude, Learns):

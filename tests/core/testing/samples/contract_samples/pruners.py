@@ -13,6 +13,7 @@ from tersely.contracts import (
     ObservesGradients,
     ObservesOutputs,
     RegrowsFromZero,
+    ScoresModel,
 )
 
 
@@ -56,6 +57,19 @@ class Regrowing(Good, ObservesDenseGradients, RegrowsFromZero):
             return magnitude
         gradient = target.observed["gradient"].abs()
         return torch.where(target.mask, magnitude, gradient)
+
+
+class Flowing(ScoresModel):
+    """Scores the whole model, and leaves it as it likes."""
+
+    def score_model(self, model, targets):
+        with torch.no_grad():
+            for tensor in model.module.parameters():
+                tensor.abs_()
+        outputs = model.outputs(torch.ones_like(model.batches[0][:1]))
+        torch.autograd.backward(outputs.sum())
+        parameters = [model.parameter(target) for target in targets]
+        return [(parameter.grad * parameter).detach() for parameter in parameters]
 
 
 class Learning(Learns):
