@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
     from tersely.contracts.abilities import Optimizes as Optimizes
     from tersely.contracts.abilities import Sequential as Sequential
+    from tersely.contracts.curvature import Curvature as Curvature
+    from tersely.contracts.curvature import ObservesCurvature as ObservesCurvature
     from tersely.contracts.exporter import IntegerWeight as IntegerWeight
     from tersely.contracts.exporter import RunsExport as RunsExport
     from tersely.contracts.pruner import Grows as Grows
@@ -50,6 +52,7 @@ _WHERE = {
     "ChoosesPerCall": "quantizer",
     "ClipsGradients": "quantized_forward",
     "CorrectsBias": "quantized_weights",
+    "Curvature": "curvature",
     "DistillationSetting": "settings",
     "Equalizes": "quantized_weights",
     "FollowsTraining": "quantizer",
@@ -59,6 +62,7 @@ _WHERE = {
     "LearnsScales": "quantized_forward",
     "MakesNewScores": "pruner",
     "MergesObservations": "quantizer",
+    "ObservesCurvature": "curvature",
     "ObservesDenseGradients": "regrowing",
     "ObservesGradients": "pruner",
     "ObservesInputs": "abilities",

@@ -15,6 +15,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     **_OBSERVING,
     "ObservesGradients": "gradients",
     "ObservesDenseGradients": "gradients",
+    "ObservesCurvature": "gradients",
     "Learns": "training",
     "Optimizes": "nothing",
     "Penalizes": "nothing",

@@ -16,6 +16,7 @@ from tersely.arithmetic.blocks import (
     sum_blocks,
 )
 from tersely.calibration.statistic import Statistic
+from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
     Learns,
     MakesNewScores,
@@ -33,11 +34,12 @@ from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact, mask_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
-from tersely.pruning.run import Factor, PruningRun
+from tersely.pruning.run import OBSERVES_TRAINING, Factor, PruningRun
 from tersely.pruning.solving import solve
 from tersely.pruning.stacking import CountsMasks, decide_masks
 from tersely.pruning.whole_model import KnownScores, score_model
 
+_RANKS_ALL_EXPERTS = (Learns, *OBSERVES_TRAINING, KnownScores)
 _SMALL = 1e-30  # below whatever ranks other scopes and other targets
 
 
@@ -152,7 +154,7 @@ def _solved(
 
 
 def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
-    if target.plan.has_experts and not isinstance(pruner, (Learns, ObservesGradients, KnownScores)):
+    if target.plan.has_experts and not isinstance(pruner, _RANKS_ALL_EXPERTS):
         # What a plugin ranks among each other, rows or inputs, are those of one expert.
         parts = split(ranked, target)
         return torch.stack([_importance(run, pruner, *part) for part in parts])
@@ -188,7 +190,7 @@ def _observed(run: PruningRun, bound: BoundTarget) -> dict[str, Tensor]:
     found = run.observed.get(bound, {})
     # What calibration saw is summed up already; optimizer steps add to this process's sums.
     return (
-        over_processes(found) if found and isinstance(run.algorithm, ObservesGradients) else found
+        over_processes(found) if found and isinstance(run.algorithm, OBSERVES_TRAINING) else found
     )
 
 
@@ -204,6 +206,13 @@ def _need_observations(run: PruningRun, bound_targets: Sequence[BoundTarget]) ->
         raise SessionError(
             f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
             f"session.calibrate(batches) before session.compress()",
+            **first.place,
+        )
+    if isinstance(run.algorithm, ObservesCurvature):
+        raise SessionError(
+            f"{first.name} is ranked by the curvature of the loss, and {first.algorithm} has seen "
+            f"none; train some steps with session.total_loss(loss) for the loss, then call "
+            f"session.compress()",
             **first.place,
         )
     if isinstance(run.algorithm, ObservesGradients):

@@ -245,6 +245,13 @@ class Pruning(Engine[PruningRun]):
         found = [run.penalty(self.context.steps) for run in self.runs]
         return [one for one in found if one is not None]
 
+    def look_at(self, loss: Tensor) -> None:
+        """Let algorithms that need second derivatives see the loss."""
+        if loss.requires_grad:
+            for run in self.runs:
+                if run.stage.is_running(self.context.steps):
+                    run.observe_loss(loss, self.context.steps)
+
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch; masks and values are noted when they change."""
         super().note(journal, is_step=is_step)

@@ -45,15 +45,8 @@ class Gradients:
         Raises:
             AttachError: a parameter is frozen, so no gradient will arrive.
         """
+        need_learning(bound_targets)
         for bound in bound_targets:
-            if not bound.raw.requires_grad:
-                raise AttachError(
-                    f"{bound.plan.name} is frozen (requires_grad is False), and "
-                    f"{bound.plan.algorithm} ranks by gradients; leave it out with "
-                    f"exclude_op_names, call requires_grad_(True) on it before, or rank it by an "
-                    f"algorithm that needs no gradient, such as l1_norm",
-                    **bound.plan.place,
-                )
             self._heard[bound] = bound.raw
             hook = bound.raw.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch
                 self._remember(bound)
@@ -157,6 +150,26 @@ class Gradients:
                 self.before[bound] = values.clone()
 
         return remember
+
+
+def need_learning(bound_targets: Sequence[BoundTarget]) -> None:
+    """Refuse a parameter of which no gradient will arrive.
+
+    Args:
+        bound_targets: parameter targets.
+
+    Raises:
+        AttachError: names the first one that is frozen.
+    """
+    for bound in bound_targets:
+        if not bound.raw.requires_grad:
+            raise AttachError(
+                f"{bound.plan.name} is frozen (requires_grad is False), and "
+                f"{bound.plan.algorithm} ranks by gradients; leave it out with "
+                f"exclude_op_names, call requires_grad_(True) on it before, or rank it by an "
+                f"algorithm that needs no gradient, such as l1_norm",
+                **bound.plan.place,
+            )
 
 
 def _largest_of(gradient: Tensor) -> Tensor:

@@ -321,7 +321,10 @@ class Session:
         Args:
             task_loss: 0-dim, the user's own loss.
         """
-        return task_loss * task_loss_weight(self.plan.recipe.stages, self.steps) + self.loss()
+        loss = task_loss * task_loss_weight(self.plan.recipe.stages, self.steps) + self.loss()
+        for engine in self._engines:
+            engine.look_at(loss)
+        return loss
 
     def parameters(self) -> Iterator[Tensor]:
         """Return what algorithms learn besides the model's parameters, for an optimizer.

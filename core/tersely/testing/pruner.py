@@ -34,6 +34,7 @@ from tersely.testing.models import (
     with_weights_of,
 )
 from tersely.testing.pruner_abilities import (
+    check_curvature_observations,
     check_factor,
     check_gradient_observations,
     check_learned,
@@ -128,8 +129,9 @@ class PrunerContract(Contract):
 
     def check_observations(self) -> None:
         """What is observed of a batch or step adds up, and is observed without a change."""
-        pruner = self.make()
-        for target in self._targets(contract_net()):
+        pruner, targets = self.make(), self._targets(contract_net())
+        check_curvature_observations(pruner, targets)
+        for target in targets:
             check_module_observations(pruner, target)
             check_gradient_observations(pruner, target)
 

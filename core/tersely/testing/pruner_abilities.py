@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.curvature import Curvature, ObservesCurvature
 from tersely.contracts.pruner import (
     Grows,
     Learns,
@@ -17,7 +18,7 @@ from tersely.contracts.pruner import (
     PruningTarget,
     Solves,
 )
-from tersely.testing.contract import expect
+from tersely.testing.contract import ContractError, expect
 from tersely.testing.findings import added, expect_tensors, observers
 
 _STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
@@ -74,6 +75,35 @@ def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
                 f"{target.name}: {name!r} is the gradient itself, which zero_grad() overwrites; "
                 f"return a copy",
             )
+
+
+def check_curvature_observations(pruner: object, targets: Sequence[PruningTarget]) -> None:
+    """Check that what an algorithm observes of a loss is finite, of a bowl and of a plane.
+
+    Args:
+        pruner: the algorithm.
+        targets: weights of a contract net.
+
+    Raises:
+        ContractError: it is not, or there is not one mapping for each target.
+    """
+    if not isinstance(pruner, ObservesCurvature):
+        return
+    weights = [target.tensor.detach().clone().requires_grad_() for target in targets]
+    for loss in (sum(one.square().sum() for one in weights), sum(one.sum() for one in weights)):
+        assert isinstance(loss, Tensor)  # there is a target
+        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        found = pruner.observe_curvature(Curvature(loss, weights, gradients, 0), targets)
+        several = len(found) == len(targets)
+        expect(several, f"found {len(found)} observations of {len(targets)} targets")
+        for target, part in zip(targets, found, strict=True):
+            expect_tensors(part, target.name)
+            for name, tensor in part.items():
+                expect(bool(tensor.isfinite().all()), f"{target.name}: {name!r} is not all finite")
+        try:
+            torch.autograd.backward(loss)
+        except RuntimeError as error:
+            raise ContractError(f"the loss has lost its graph, so retain it: {error}") from error
 
 
 def check_learned(pruner: object, target: PruningTarget) -> None:

@@ -32,6 +32,8 @@ MUTANTS = [
     ("pruner", "NeedsGradientsFirst", "check_regrowing"),
     ("pruner", "ScoresFew", "check_scores"),
     ("pruner", "DrawsScores", "check_determinism"),
+    ("pruner", "FreesGraph", "check_observations"),
+    ("pruner", "DividesByCurvature", "check_observations"),
     ("pruner", "Blind", "check_learning"),
     ("pruner", "Doubles", "check_learning"),
     ("pruner", "LongPenalty", "check_learning"),

@@ -12,6 +12,7 @@ from tersely.contracts import (
     Grows,
     Learns,
     LearnsScales,
+    ObservesCurvature,
     ObservesDenseGradients,
     ObservesGradients,
     ObservesInputs,
@@ -104,6 +105,18 @@ class ScoresFew(ScoresModel):
 class DrawsScores(ScoresModel):
     def score_model(self, model, targets):
         return [torch.rand(target.tensor.shape) for target in targets]
+
+
+class FreesGraph(Magnitude, ObservesCurvature):
+    def observe_curvature(self, curvature, targets):
+        found = torch.autograd.grad(curvature.loss, list(curvature.parameters))
+        return [{"gradient": one} for one in found]
+
+
+class DividesByCurvature(Magnitude, ObservesCurvature):
+    def observe_curvature(self, curvature, targets):
+        ones = [torch.ones_like(one) for one in curvature.parameters]
+        return [{"inverse": 1 / one} for one in curvature.times(ones)]
 
 
 class Blind(Magnitude, Learns):

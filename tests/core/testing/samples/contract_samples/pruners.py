@@ -9,6 +9,7 @@ from tersely.contracts import (
     Grows,
     Learns,
     MakesNewScores,
+    ObservesCurvature,
     ObservesDenseGradients,
     ObservesGradients,
     ObservesOutputs,
@@ -70,6 +71,24 @@ class Flowing(ScoresModel):
         torch.autograd.backward(outputs.sum())
         parameters = [model.parameter(target) for target in targets]
         return [(parameter.grad * parameter).detach() for parameter in parameters]
+
+
+class Curved(Good, ObservesCurvature):
+    """Needs second derivatives."""
+
+    def observe_curvature(self, curvature, targets):
+        generator = torch.Generator().manual_seed(curvature.step)
+        signs = [
+            torch.randn(one.shape, generator=generator).sign().to(one)
+            for one in curvature.parameters
+        ]
+        return [
+            {"diagonal": sign * one}
+            for sign, one in zip(signs, curvature.times(signs), strict=True)
+        ]
+
+    def importance(self, target):
+        return target.observed["diagonal"] * target.tensor.detach().square()
 
 
 class Learning(Learns):
