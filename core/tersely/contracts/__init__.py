@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tersely.contracts.curvature import ObservesCurvature as ObservesCurvature
     from tersely.contracts.exporter import IntegerWeight as IntegerWeight
     from tersely.contracts.exporter import RunsExport as RunsExport
+    from tersely.contracts.ordering import OrdersInputs as OrdersInputs
     from tersely.contracts.pruner import Grows as Grows
     from tersely.contracts.pruner import Learns as Learns
     from tersely.contracts.pruner import MakesNewScores as MakesNewScores
@@ -70,6 +71,7 @@ _WHERE = {
     "ObservesRange": "quantizer",
     "Optimizes": "abilities",
     "OptimizesByName": "quantized_forward",
+    "OrdersInputs": "ordering",
     "Penalizes": "pruner",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",

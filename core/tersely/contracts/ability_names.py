@@ -25,6 +25,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "MakesNewScores": "nothing",
     "RegrowsFromZero": "nothing",
     "ScoresModel": "nothing",
+    "OrdersInputs": "nothing",
 }
 """What a pruner can declare, and what must have happened before it can decide."""
 

@@ -119,10 +119,13 @@ class Solution:
     Attributes:
         kept: bool, the target's shape, True = kept.
         tensor: the new values, the target's shape.
+        order: shape (inputs,), int64, where blocks and patterns hold only after the weight's input
+            channels are put in this order; both others are in their own. None otherwise.
     """
 
     kept: Tensor
     tensor: Tensor
+    order: Tensor | None = None
 
 
 class Choose(Protocol):

@@ -33,6 +33,7 @@ from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact, mask_of
+from tersely.pruning.ordering import in_own_order, meaningful, order_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
 from tersely.pruning.run import OBSERVES_TRAINING, Factor, PruningRun
 from tersely.pruning.solving import solve
@@ -51,11 +52,13 @@ class Decision:
         kept: bool, or 0 and 1 in the target's dtype, True = kept, in the smallest shape that
             broadcasts to the target.
         values: new raw values, the target's shape.
+        orders: the order of input channels in which blocks and patterns hold, int64.
         from_zero: targets of which the elements that were masked so far and are kept now are zero.
     """
 
     kept: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     values: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    orders: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     from_zero: set[BoundTarget] = attrs.field(factory=set)
 
 
@@ -128,17 +131,24 @@ def decide(
                 kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
                 values = [torch.stack(values)]
             decision.kept[one.bound] = kept[0]
+            order = meaningful(solutions[0].order)
+            if order is not None:
+                decision.orders[one.bound] = order
             if values[0] is not target.tensor:
                 decision.values[one.bound] = values[0]
         return decision
     with torch.no_grad():
-        scores = [
-            _importance(run, pruner, one, target)
-            for one, target in zip(ranked, targets, strict=True)
-        ]
+        scores = []
+        for place, target in enumerate(targets):
+            one = attrs.evolve(ranked[place], order=order_of(run.algorithm, ranked[place], target))
+            ranked[place] = one
+            scores.append(_importance(run, pruner, one, target))
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     masks = decide_masks(ranked, scores, factor, is_expendable=is_expendable, count=count)
-    return Decision(masks)
+    orders = {one.bound: one.order for one in ranked if one.order is not None}
+    for bound, order in orders.items():
+        masks[bound] = in_own_order(masks[bound], order, bound.plan.input_dim)
+    return Decision(masks, orders=orders)
 
 
 def _solved(
@@ -233,7 +243,7 @@ def magnitudes(ranked: Ranked) -> Tensor:
     Returns:
         Shape (blocks along each dimension), float32 or float64, at most 1e-30.
     """
-    tensor = ranked.tensor.detach()
+    tensor = ranked.ordered(ranked.tensor.detach())
     wide = torch.promote_types(tensor.dtype, torch.float32)
     found = sum_blocks(tensor.abs().to(wide), ranked.blocks.size)
     largest = found.amax() if found.numel() else found.sum()

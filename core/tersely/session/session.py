@@ -373,6 +373,17 @@ class Session:
         masks = self._masks("sparsity")
         return by_target((bound.plan, masked_share(bound, mask)) for bound, mask in masks)
 
+    def input_orders(self) -> dict[str, dict[str, Tensor]]:
+        """Return {module: {target: order}} where a mask has its pattern in that order alone.
+
+        Returns:
+            Shape (inputs,), int64: which input channel of the weight comes first, and so on. They
+            are copies. A weight whose algorithm left its inputs in their own order has none.
+        """
+        need_values(self._state, "input_orders")
+        orders = self._engines.pruning.orders
+        return by_target((bound.plan, order.clone()) for bound, order in orders.items())
+
     def qparams(self) -> dict[str, dict[str, QParams]]:
         """Return {module: {target: QParams}} for every quantized target.
 

@@ -145,7 +145,7 @@ class PrunerContract(Contract):
         check_factor(pruner)
 
     def check_solving(self) -> None:
-        """Solving leaves the weight as it is."""
+        """Solving leaves the weight as it is, and an order of inputs has each of them once."""
         session = prepare(contract_net(), self._recipe())
         before = {name: value._version for name, value in session.model.named_parameters()}
         solve_all(self.make(), ranked_targets(session))

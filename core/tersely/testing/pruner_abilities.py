@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.contracts.curvature import Curvature, ObservesCurvature
+from tersely.contracts.ordering import OrdersInputs
 from tersely.contracts.pruner import (
     Grows,
     Learns,
@@ -18,6 +19,7 @@ from tersely.contracts.pruner import (
     PruningTarget,
     Solves,
 )
+from tersely.pruning.answers import check_order
 from tersely.testing.contract import ContractError, expect
 from tersely.testing.findings import added, expect_tensors, observers
 
@@ -188,9 +190,18 @@ def solve_all(pruner: object, targets: Iterable[PruningTarget]) -> None:
     """Let an algorithm that changes weights solve targets, of which it keeps the larger half.
 
     Args:
-        pruner: the algorithm.
+        pruner: the algorithm, which may put the inputs of targets in an order instead.
         targets: weights of a contract net.
+
+    Raises:
+        ContractError: an order changes from one call to the next.
+        PluginError: it is no order of a target's inputs.
     """
+    if isinstance(pruner, OrdersInputs):
+        for target in targets:
+            one, other = (check_order(pruner.input_order(target), target) for _ in range(2))
+            same = torch.equal(one, other)
+            expect(same, f"{target.name}: two calls return another order of its inputs")
     if isinstance(pruner, Solves):
         for target in targets:
             with torch.no_grad():

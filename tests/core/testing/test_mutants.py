@@ -34,6 +34,8 @@ MUTANTS = [
     ("pruner", "DrawsScores", "check_determinism"),
     ("pruner", "FreesGraph", "check_observations"),
     ("pruner", "DividesByCurvature", "check_observations"),
+    ("pruner", "RepeatsInputs", "check_solving"),
+    ("pruner", "Shuffles", "check_solving"),
     ("pruner", "Blind", "check_learning"),
     ("pruner", "Doubles", "check_learning"),
     ("pruner", "LongPenalty", "check_learning"),

@@ -49,7 +49,7 @@ def test_a_good_pruner_passes_on_installed_granularities(register):
 
 
 @pytest.mark.parametrize(
-    "sample", ["Watching", "Feeling", "Regrowing", "Flowing", "Curved", "Learning"]
+    "sample", ["Watching", "Feeling", "Regrowing", "Flowing", "Curved", "Sorting", "Learning"]
 )
 def test_a_good_pruner_gets_what_it_needs(register, sample):
     check_pruner(register("pruner", sample))

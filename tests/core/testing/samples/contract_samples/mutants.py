@@ -17,6 +17,7 @@ from tersely.contracts import (
     ObservesGradients,
     ObservesInputs,
     ObservesRange,
+    OrdersInputs,
     Penalizes,
     ScoresModel,
     Simulates,
@@ -117,6 +118,16 @@ class DividesByCurvature(Magnitude, ObservesCurvature):
     def observe_curvature(self, curvature, targets):
         ones = [torch.ones_like(one) for one in curvature.parameters]
         return [{"inverse": 1 / one} for one in curvature.times(ones)]
+
+
+class RepeatsInputs(Magnitude, OrdersInputs):
+    def input_order(self, target):
+        return torch.zeros(target.tensor.shape[target.plan.input_dim], dtype=torch.int64)
+
+
+class Shuffles(Magnitude, OrdersInputs):
+    def input_order(self, target):
+        return torch.randperm(target.tensor.shape[target.plan.input_dim])
 
 
 class Blind(Magnitude, Learns):

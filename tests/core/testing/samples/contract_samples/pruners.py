@@ -13,6 +13,7 @@ from tersely.contracts import (
     ObservesDenseGradients,
     ObservesGradients,
     ObservesOutputs,
+    OrdersInputs,
     RegrowsFromZero,
     ScoresModel,
 )
@@ -89,6 +90,15 @@ class Curved(Good, ObservesCurvature):
 
     def importance(self, target):
         return target.observed["diagonal"] * target.tensor.detach().square()
+
+
+class Sorting(Good, OrdersInputs):
+    """Puts inputs in another order."""
+
+    def input_order(self, target):
+        magnitude = target.tensor.detach().abs().float()
+        others = [dim for dim in range(magnitude.ndim) if dim != target.plan.input_dim]
+        return magnitude.sum(others).argsort(stable=True)
 
 
 class Learning(Learns):
