@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
 import attrs
 import torch
@@ -70,6 +71,7 @@ def decide(
     bound_targets: Sequence[BoundTarget],
     count: CountsMasks | None = None,
     whole: WholeModel | None = None,
+    progress: Fraction | None = None,
 ) -> Decision:
     """Decide on some of a stage's targets.
 
@@ -80,6 +82,7 @@ def decide(
         bound_targets: the targets.
         count: counts what masks remove, for ratios that are counted so.
         whole: the model, for an algorithm that scores all of it.
+        progress: the share of the schedule's updates that have been made, or None.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -96,7 +99,13 @@ def decide(
             decision = Decision()
             if rest:
                 decision = decide(
-                    run, statistics, factor, bound_targets=rest, count=count, whole=whole
+                    run,
+                    statistics,
+                    factor,
+                    bound_targets=rest,
+                    count=count,
+                    whole=whole,
+                    progress=progress,
                 )
             decision.kept.update(_keep_everything(dense).kept)
             return decision
@@ -111,6 +120,7 @@ def decide(
             observed=_observed(run, one.bound),
             learned=run.learned(one.bound),
             factor=factor,
+            progress=progress,
         )
         for one in ranked
     )

@@ -22,6 +22,7 @@ from tersely.contracts.settings import Budget
 from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
+from tersely.engine.clock import progress_at
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, FixedShapes, place_of
 from tersely.engine.journal import Journal
@@ -424,6 +425,7 @@ class Pruning(Engine[PruningRun]):
                     bound_targets=free,
                     count=count,
                     whole=whole,
+                    progress=progress_at(run.curve, steps),
                 )
         finally:
             hold(held)

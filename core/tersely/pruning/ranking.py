@@ -110,6 +110,7 @@ def target_of(
     observed: Mapping[str, Tensor] | None = None,
     learned: Mapping[str, Tensor] | None = None,
     factor: float | Fraction | None = None,
+    progress: Fraction | None = None,
 ) -> PruningTarget:
     """Return a target as its algorithm sees it.
 
@@ -119,6 +120,7 @@ def target_of(
         learned: what the algorithm learned for it.
         factor: the share of the configured sparsity that is due now, or None where nothing is
             decided.
+        progress: the share of the schedule's updates that have been made, or None.
     """
     ratio = ranked.bound.plan.pruning.sparse_ratio
     return PruningTarget(
@@ -129,6 +131,7 @@ def target_of(
         observed=observed or {},
         learned=learned or {},
         due=None if ratio is None or factor is None else _due(ratio, factor),
+        progress=progress,
         in_force=partial(_mask_in_force, ranked),
     )
 
