@@ -242,6 +242,7 @@ class Session:
         need_attached(self._state, "compress")
         self._installation.places.need_unchanged("compress")
         need_kept_batches(self._engines.all, self._context, "compress")
+        self._context.example_inputs = self.example_inputs
         with plain_modes(), Journal() as journal:
             self._installation.note(journal)
             is_outdated = False
@@ -277,6 +278,7 @@ class Session:
         if self._due_to_shrink() and not self._shrink_by_itself(optimizer):
             need_shrunk(self._due_to_shrink(), self.steps, done=self._shrunk_paths, call="step")
         need_kept_batches(self._engines.all, self._context, "step")
+        self._context.example_inputs = self.example_inputs
         steps = self.steps + 1
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
         with Journal() as journal:
@@ -325,7 +327,10 @@ class Session:
             batch: the batch, for losses that ask for parts of it; see `loss`.
         """
         weight = task_loss_weight(self.plan.recipe.stages, self.steps)
-        return task_loss * weight + self.loss(batch=batch)
+        loss = task_loss * weight + self.loss(batch=batch)
+        for engine in self._engines:
+            engine.look_at(loss)
+        return loss
 
     def parameters(self) -> Iterator[Tensor]:
         """Return what algorithms learn besides the model's parameters, for an optimizer.
@@ -373,6 +378,17 @@ class Session:
         """Return {module: {target: masked fraction of the target's elements}}."""
         masks = self._masks("sparsity")
         return by_target((bound.plan, masked_share(bound, mask)) for bound, mask in masks)
+
+    def input_orders(self) -> dict[str, dict[str, Tensor]]:
+        """Return {module: {target: order}} where a mask has its pattern in that order alone.
+
+        Returns:
+            Shape (inputs,), int64: which input channel of the weight comes first, and so on. They
+            are copies. A weight whose algorithm left its inputs in their own order has none.
+        """
+        need_values(self._state, "input_orders")
+        orders = self._engines.pruning.orders
+        return by_target((bound.plan, order.clone()) for bound, order in orders.items())
 
     def qparams(self) -> dict[str, dict[str, QParams]]:
         """Return {module: {target: QParams}} for every quantized target.
