@@ -8,6 +8,7 @@ from importlib import import_module
 from tersely.errors import BrokenPluginError
 from tersely.registry.collect import describe
 from tersely.registry.kinds import Kind
+from tersely.registry.one_file import is_module_of
 from tersely.registry.record import Registration
 from tersely.text import nearest
 
@@ -32,8 +33,10 @@ def load_implementation(kind: Kind, registration: Registration) -> Callable[...,
         "plugin": registration.descriptor.name,
         "distribution": registration.distribution,
     }
+    own = registration.module
     try:
-        value: object = import_module(module_name)
+        is_own = own is not None and is_module_of(own, module_name)
+        value: object = own if is_own else import_module(module_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # foreign code, which may even call sys.exit
