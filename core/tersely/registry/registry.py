@@ -18,7 +18,7 @@ from tersely.errors import (
     UnknownPluginError,
 )
 from tersely.registry.catalog import Catalog
-from tersely.registry.collect import new_manager, notify
+from tersely.registry.collect import new_manager
 from tersely.registry.descriptors import (
     DependencyTracerInfo,
     ExporterInfo,
@@ -41,6 +41,7 @@ from tersely.registry.kinds import (
 )
 from tersely.registry.loading import admit
 from tersely.registry.lookup import Snapshot
+from tersely.registry.notify import notify
 from tersely.registry.one_file import run_file
 from tersely.registry.overruling import by_precedence, overruled
 from tersely.registry.record import Plugin, PluginRecord, record_by_hand, same_distribution
