@@ -1,4 +1,4 @@
-"""Run the tests of the core, of each plugin family and of the third-party package, each alone.
+"""Run the tests of the core, of each plugin family and of the packages from outside, each alone.
 
     python tests/alone.py [NAME...] [PYTEST'S ARGUMENTS...]
 
@@ -20,6 +20,7 @@ SUITES = {
     "core": (None, TESTS / "core"),
     **{name: (ROOT / "plugins" / name, TESTS / "plugins" / name) for name in FAMILIES},
     "thirdparty": (TESTS / "thirdparty" / "tersely-ria", TESTS / "thirdparty"),
+    "downstream": (TESTS / "downstream" / "frozen", TESTS / "downstream"),
 }
 """Name -> the project to install besides the core, and its tests."""
 
@@ -30,7 +31,7 @@ names = {one.name for one in importlib.metadata.distributions() if one.name.star
 for name in sorted(names):
     print(name)
 packages = ["granularity", "pruning", "quantization", "distillation", "export"]
-packages += ["integrations", "ria"]
+packages += ["integrations", "ria", "frozen"]
 for package in [f"tersely_{name}" for name in packages]:
     if importlib.util.find_spec(package):
         print(package)
@@ -69,7 +70,7 @@ def run(name: str, options: Sequence[str]) -> int:
                 env=unconstrained,
             )
         environment = {**os.environ, "PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"}
-        own = "ria" if name == "thirdparty" else name
+        own = {"thirdparty": "ria", "downstream": "frozen"}.get(name, name)
         expected = (
             ["tersely"] if project is None else ["tersely", f"tersely-{own}", f"tersely_{own}"]
         )
