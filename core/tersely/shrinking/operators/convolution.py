@@ -258,4 +258,5 @@ def _constant(
 
 
 def _name(weight: Flow, node: Node) -> str:
-    return weight.name.rpartition(".")[0] if weight.name else operator_name(node)
+    name = weight.name or operator_name(node)
+    return name.rpartition(".")[0] or name
