@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from tersely.contracts.pruner import Grows
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.document.job import Job
 from tersely.document.load import load_job
 from tersely.document.recipe import Recipe, Stage
@@ -267,7 +268,7 @@ def is_compressed_last(recipe: Recipe) -> bool:
 
     That is so when an algorithm learns or observes while the user trains, and wants to mask
     something at once. One that grows from nothing, by itself or along a schedule, has its masks
-    in force while it trains.
+    in force while it trains, and so has one that regrows what it masked.
 
     Args:
         recipe: the job's recipe.
@@ -279,6 +280,7 @@ def _is_late(stage: Stage) -> bool:
     pruners = registry().pruners
     if pruner_needs(stage.algorithm) not in NEEDS_TRAINING:
         return False
-    if is_declared(Grows, pruners[stage.algorithm], pruners.info(stage.algorithm)):
+    implementation, info = pruners[stage.algorithm], pruners.info(stage.algorithm)
+    if any(is_declared(one, implementation, info) for one in (Grows, ObservesDenseGradients)):
         return False
     return not stage.begin and factor_at(curve_of(stage.schedule), 0) > 0
