@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.graph.flow import Flow, Trace, arguments, settle
+from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.moving import passed
 from tersely.shrinking.operators.pointwise import tie_operands
@@ -38,12 +39,22 @@ def trace_sort(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     usual = 0 if name == "msort" else -1
     named: Any = argument(node, place, "dim") if place > 0 else node.kwargs.get("dim")
     dim = int(usual if named is None else named) % x.ndim
-    layers = passed(trace, node, x, [dim], f"{name} mixes them")
+    layers = _beyond(trace, node, x, [dim], f"{name} mixes them")
     same = _same_along(x, [dim])
     shapes = [one.shape for one in _values(node)]
     first = None if name == "argsort" else same
     flows = [Flow(tuple(shape), layers, None if i else first) for i, shape in enumerate(shapes)]
     return tuple(flows) if isinstance(node.meta["val"], list | tuple) else flows[0]
+
+
+def _beyond(
+    trace: Trace, node: Node, x: Flow, dims: Sequence[int], reason: str
+) -> tuple[Layer, ...]:
+    """The labels that pass; it is not known what channels along the dimensions go with."""
+    for layer in x.layers:
+        if set(varying(layer)) <= set(dims):
+            trace.labels.doubt(layer, reason)
+    return passed(trace, node, x, dims, reason)
 
 
 def _values(node: Node) -> list[Tensor]:
@@ -75,7 +86,7 @@ def trace_gather(trace: Trace, node: Node) -> Flow:
     dim = int(dim) % x.ndim
     flows = []
     for flow in (x, index):
-        layers = passed(trace, node, flow, [dim], f"{name} picks among them")
+        layers = _beyond(trace, node, flow, [dim], f"{name} picks among them")
         size = [1 if d == dim else size for d, size in enumerate(flow.shape)]
         flows.append(Flow(tuple(size), layers))
     if name == "gather" and any(
@@ -108,7 +119,7 @@ def trace_transform(trace: Trace, node: Node) -> Flow:
     usual = list(range(-TRANSFORMS[name], 0)) or list(range(x.ndim))
     dims = argument(node, 2, "dim", usual)
     dims = [int(dim) % x.ndim for dim in (dims if isinstance(dims, Sequence) else [dims])]
-    layers = passed(trace, node, x, dims, f"{name} mixes them")
+    layers = _beyond(trace, node, x, dims, f"{name} mixes them")
     return Flow(shape_of(node), layers, _zero_along(x, dims))
 
 
