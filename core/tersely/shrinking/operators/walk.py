@@ -92,9 +92,21 @@ def walk(
             trace.flows[node] = _operator(trace, node)
     for name in trace.roots.keys() - used:
         trace.pin(trace.roots[name], "no output of the example depends on it")
+    _pin_read_elsewhere(trace, program)
     _pin_fixed(trace, program, fixed or {})
     trace.magnitudes.clear()  # of 1x1 kernels they are as large as the weights
     return trace
+
+
+def _pin_read_elsewhere(trace: Trace, program: Program) -> None:
+    """Keep constants that a bias would take over which is no bias alone."""
+    for absorbed in trace.absorbed:
+        named = [node for node, name in program.parameters.items() if name == absorbed.bias]
+        users = sum(len(node.users) for node in named)
+        if users > len(trace.reads[absorbed.bias]):
+            constant = absorbed.values.nan_to_num(0.0) != 0
+            why = f"{absorbed.bias} is read as something else too"
+            trace.labels.pin(absorbed.labels[constant], why)
 
 
 def _pin_fixed(trace: Trace, program: Program, fixed: FixedShapes) -> None:
