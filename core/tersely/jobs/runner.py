@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -32,6 +33,7 @@ from tersely.jobs.folders import (
 )
 from tersely.jobs.layers import has_inputs, look_at_layers
 from tersely.jobs.lock import only_run
+from tersely.jobs.observing import job_observers
 from tersely.jobs.optimizing import check_optimizer
 from tersely.jobs.progress import watch
 from tersely.jobs.record import (
@@ -156,7 +158,10 @@ def _carry_out(
     started = time.monotonic()
     log = logger(__name__)
     log.info("job_started", job=job.source, output=str(job.output), phases=len(steps))
-    with watch(console, phases=len(steps)) as voice:
+    with (
+        watch(console, phases=len(steps)) as voice,
+        job_observers(job, calls, say=partial(voice.line, style="yellow")) as observers,
+    ):
         run = Run(
             job=job,
             calls=calls,
@@ -164,6 +169,7 @@ def _carry_out(
             voice=voice,
             record=record,
             reviewed=reviewed,
+            observers=observers,
         )
         for phase in steps:
             begun = time.monotonic()
