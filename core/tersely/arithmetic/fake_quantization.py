@@ -26,7 +26,7 @@ from tersely.arithmetic.levels import (
 from tersely.arithmetic.quantized_types import FLOAT8
 
 
-def fake_quantize_flat(
+def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain numbers alone
     value: Tensor,
     scale: Tensor,
     zero_point: Tensor | None,
@@ -36,6 +36,7 @@ def fake_quantize_flat(
     dtype: str | None = None,
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
+    is_zero_first: bool = False,
 ) -> Tensor:
     """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
 
@@ -56,6 +57,7 @@ def fake_quantize_flat(
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
             outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
             for backward, which is no new memory for a parameter.
+        is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
 
     Returns:
         ``value``'s shape and dtype.
@@ -83,6 +85,7 @@ def fake_quantize_flat(
         quant_max,
         FLOAT8.get(dtype) if dtype else None,
         clip_gradient,
+        is_zero_first,
     )
     return result if inner == shape else result.view(shape)
 
@@ -97,8 +100,9 @@ class _FakeQuantize(torch.autograd.Function):
         quant_max: int,
         float8: torch.dtype | None,
         clip_gradient: bool,
+        is_zero_first: bool,
     ) -> Tensor:
-        limits = Limits(quant_min, quant_max, float8)
+        limits = Limits(quant_min, quant_max, float8, is_zero_first)
         if is_cut(value):
             result = torch.empty_like(value)
             rank = value.ndim
@@ -111,7 +115,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient = inputs
+        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, _ = inputs
         if ctx.clip_gradient:
             ctx.save_for_backward(value, scale, zero_point)
 
@@ -124,7 +128,7 @@ class _FakeQuantize(torch.autograd.Function):
             if zero_point is not None:
                 position.add_(zero_point)
             gradient = _inside(gradient, position, ctx.quant_min, ctx.quant_max)
-        return gradient, None, None, None, None, None, None
+        return gradient, None, None, None, None, None, None, None
 
 
 def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) -> Tensor:
