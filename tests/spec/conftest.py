@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib.util
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -71,6 +72,43 @@ def is_run():
         return any(family == name and is_meant(case, where) for name, where in marks)
 
     return check
+
+
+@pytest.fixture
+def own_algorithms():
+    """Register what cases use besides installed algorithms; ``scripted`` keeps what it is told."""
+    import tersely
+    from tersely.contracts import RegrowsFromZero
+
+    class Magnitude:
+        def importance(self, target):
+            return target.tensor.abs()
+
+    class Scripted(RegrowsFromZero):
+        kept = None
+
+        def importance(self, target):
+            return Scripted.kept.to(target.tensor)
+
+    class Face:
+        @tersely.hookimpl
+        def tersely_pruners(self):
+            return [
+                tersely.PrunerInfo(
+                    name="magnitude_of_all",
+                    implementation="spec_algorithms:Magnitude",
+                    default_scope="global",
+                ),
+                tersely.PrunerInfo(name="scripted", implementation="spec_algorithms:Scripted"),
+            ]
+
+    module = ModuleType("spec_algorithms")
+    module.Magnitude, module.Scripted = Magnitude, Scripted
+    sys.modules["spec_algorithms"] = module
+    name = tersely.registry().register(Face(), name="spec-algorithms")
+    yield module
+    tersely.registry().unregister(name)
+    del sys.modules["spec_algorithms"]
 
 
 @pytest.fixture(scope="session")

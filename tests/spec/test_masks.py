@@ -30,6 +30,7 @@ def effective(model, name):
 
 @pytest.mark.spec("masks")
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("own_algorithms")
 def test_masks(case, models):
     check(case, models)
 

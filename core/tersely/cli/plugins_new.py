@@ -2,71 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.util
 import keyword
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 
-import attrs
 import click
 
-from tersely.registry.hookspecs import plugin_api
-from tersely.registry.kinds import EXPORTER, GRANULARITY, LOSS, PRUNER, QUANTIZER, Kind
+from tersely.cli.scaffold import SCAFFOLDED, Scaffold
+from tersely.registry.kinds import KINDS, PRUNER
 from tersely.registry.registry import Registry, registry
 
-_TEMPLATES = Path(__file__).with_name("templates")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-_KINDS = {kind.name: kind for kind in (PRUNER, QUANTIZER, GRANULARITY, LOSS, EXPORTER)}
-
-
-@attrs.frozen(kw_only=True)
-class Scaffold:
-    """What the templates of a new package are filled with.
-
-    Attributes:
-        name: the name users will write.
-        kind: what it provides.
-    """
-
-    name: str
-    kind: Kind
-
-    @property
-    def distribution(self) -> str:
-        """The distribution's name."""
-        return "tersely-" + self.name.replace("_", "-").rstrip("-")
-
-    @property
-    def package(self) -> str:
-        """The import package's name."""
-        return f"tersely_{self.name}"
-
-    def files(self) -> Mapping[str, str]:
-        """Return path -> content of every file, the paths relative to the package's folder."""
-        source = f"src/{self.package}"
-        return {
-            "README.md": self._fill("README.md"),
-            "pyproject.toml": self._fill("pyproject.toml"),
-            f"{source}/__init__.py": self._fill("face.py"),
-            f"{source}/{self.name}.py": self._fill(f"{self.kind.name}.py"),
-            f"{source}/py.typed": "",
-            "tests/test_contract.py": self._fill("test_contract.py"),
-        }
-
-    def _fill(self, template: str) -> str:
-        text = (_TEMPLATES / f"{template}.template").read_text(encoding="utf-8")
-        words = "".join(word.capitalize() for word in self.name.split("_"))
-        return Template(text).substitute(
-            api=plugin_api[0],
-            distribution=self.distribution,
-            hook=self.kind.hook,
-            info=self.kind.descriptor.__name__,
-            kind=self.kind.name,
-            name=self.name,
-            object=self.name if self.kind is LOSS else words,
-            package=self.package,
-        )
+_LONGEST = 34  # the lines of what is written stay within 100 characters
+_IMPORTED = ("annotations", "fractions", "torch", "typing")
+"""What the templates import, which a function of the same name would hide."""
 
 
 @click.command("new")
@@ -74,24 +26,34 @@ class Scaffold:
 @click.option(
     "--kind",
     "kind_name",
-    type=click.Choice(list(_KINDS)),
+    type=click.Choice(list(SCAFFOLDED)),
     default=PRUNER.name,
     show_default=True,
     help="What the package provides.",
 )
+@click.option("--author", help="Whose package it is, for its licence and its project file.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="The package's folder; by default tersely-NAME.",
 )
-def new_plugin(name: str, kind_name: str, output: Path | None) -> None:
+def new_plugin(name: str, *, kind_name: str, author: str | None, output: Path | None) -> None:
     """Write a package that provides NAME; nothing that exists is overwritten."""
-    scaffold = Scaffold(name=_checked(name, _KINDS[kind_name], registry()), kind=_KINDS[kind_name])
+    if author is not None and not author.isprintable():
+        raise click.BadParameter(f"{author!r} is not one line of text", param_hint="--author")
+    scaffold = Scaffold(
+        name=name,
+        kind=SCAFFOLDED[kind_name],
+        year=datetime.datetime.now(tz=datetime.timezone.utc).year,
+        author=author,
+    )
+    _check(scaffold, registry())
     folder = Path(scaffold.distribution) if output is None else output
     write_files(folder, scaffold.files())
     click.echo(f"{folder}: wrote {scaffold.distribution} with the {kind_name} {name!r}; next:")
-    click.echo(f"  pip install -e {folder}")
+    click.echo(f'  pip install -e "{folder}[test]"')
     click.echo(f"  tersely plugins check {name}")
+    click.echo(f"  pytest {folder}")
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
@@ -110,25 +72,51 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
             f"{folder} holds {', '.join(taken)} already, and nothing is overwritten; choose "
             f"another folder with --output"
         )
+    made: list[Path] = []
     try:
         for path, content in files.items():
             place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(place.parent, made)
             with place.open("x", encoding="utf-8") as stream:
+                made.append(place)
                 stream.write(content)
-    except OSError as error:
-        raise click.ClickException(f"{folder} cannot be written: {error}") from error
+    except BaseException as error:
+        for place in reversed(made):
+            place.rmdir() if place.is_dir() else place.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise click.ClickException(f"{folder} cannot be written: {reason}") from error
+        raise
 
 
-def _checked(name: str, kind: Kind, installed: Registry) -> str:
+def _make_folder(folder: Path, made: list[Path]) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent, made)
+        folder.mkdir()
+        made.append(folder)
+
+
+def _check(scaffold: Scaffold, installed: Registry) -> None:
+    name, kind = scaffold.name, scaffold.kind
     if not _NAME.match(name):
         legal = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_").lstrip("_0123456789")
         hint = f", such as {legal!r}" if legal else ""
         raise click.BadParameter(f"{name!r} must match ^[a-z][a-z0-9_]*${hint}")
-    if keyword.iskeyword(name):
+    if len(name) > _LONGEST:
+        raise click.BadParameter(
+            f"{name!r} has {len(name)} characters; a package is named after it, so choose one of "
+            f"at most {_LONGEST}"
+        )
+    longer = f"{name.rstrip('_')}_{kind.name}"
+    if keyword.iskeyword(name) or keyword.iskeyword(scaffold.object):
         raise click.BadParameter(
             f"{name!r} is a Python keyword, and a module takes this name; choose another, such as "
-            f"{f'{name}_{kind.name}'!r}"
+            f"{longer!r}"
+        )
+    if scaffold.object in _IMPORTED:
+        raise click.BadParameter(
+            f"{name!r} is what the module of a {kind.name} imports; choose another, such as "
+            f"{longer!r}"
         )
     catalog = getattr(installed, kind.catalog)
     if name in catalog:
@@ -136,4 +124,9 @@ def _checked(name: str, kind: Kind, installed: Registry) -> str:
             f"{catalog.record(name).title} provides a {kind.name} called {name!r} already; "
             f"choose another name"
         )
-    return name
+    is_official = scaffold.distribution in {kind.family for kind in KINDS}
+    if is_official or importlib.util.find_spec(scaffold.package) is not None:
+        raise click.BadParameter(
+            f"{name!r} would be the package {scaffold.package}, and there is one; choose another "
+            f"name, such as {longer!r}"
+        )

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tersely.contracts.quantizer import FollowsTraining as FollowsTraining
     from tersely.contracts.quantizer import MergesObservations as MergesObservations
     from tersely.contracts.quantizer import ObservesRange as ObservesRange
+    from tersely.contracts.regrowing import ObservesDenseGradients as ObservesDenseGradients
+    from tersely.contracts.regrowing import RegrowsFromZero as RegrowsFromZero
     from tersely.contracts.settings import Align as Align
     from tersely.contracts.settings import DistillationSetting as DistillationSetting
     from tersely.contracts.settings import PruningSetting as PruningSetting
@@ -57,6 +59,7 @@ _WHERE = {
     "LearnsScales": "quantized_forward",
     "MakesNewScores": "pruner",
     "MergesObservations": "quantizer",
+    "ObservesDenseGradients": "regrowing",
     "ObservesGradients": "pruner",
     "ObservesInputs": "abilities",
     "ObservesOutputs": "abilities",
@@ -66,6 +69,7 @@ _WHERE = {
     "Penalizes": "pruner",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",
+    "RegrowsFromZero": "regrowing",
     "RunsExport": "exporter",
     "Sequential": "abilities",
     "Simulates": "quantized_forward",

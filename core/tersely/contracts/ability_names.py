@@ -14,6 +14,7 @@ _OBSERVING: Mapping[str, Needs] = {
 PRUNER_ABILITIES: Mapping[str, Needs] = {
     **_OBSERVING,
     "ObservesGradients": "gradients",
+    "ObservesDenseGradients": "gradients",
     "Learns": "training",
     "Optimizes": "nothing",
     "Penalizes": "nothing",
@@ -21,6 +22,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "Solves": "nothing",
     "Sequential": "nothing",
     "MakesNewScores": "nothing",
+    "RegrowsFromZero": "nothing",
 }
 """What a pruner can declare, and what must have happened before it can decide."""
 

@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tersely.distillation.pairs import Pair, loss_of, module_of
-from tersely.distillation.projection import BIAS, WEIGHT, Projections
+from tersely.distillation.projection import BIAS, WEIGHT, Projections, check_projections
 from tersely.distillation.teacher import listen, read_parameter
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget, first_device
@@ -25,7 +24,6 @@ from tersely.engine.saver import (
     MOVED,
     Grammar,
     Saved,
-    check_moments,
     moments_of,
     restore_moments,
 )
@@ -219,15 +217,13 @@ class Distillation(Engine[Run[Any]]):
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed."""
         super().check(saved, steps)
-        learned: dict[tuple[str, str], Tensor] = {}
-        for key in saved.data["projections"]:
-            weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
-            if weight is None or bias is None or weight.shape[:1] != bias.shape:
-                raise SessionFileError(
-                    f"the saved session lacks the projection {key}, or a part", target=key
-                )
-            learned |= {(key, WEIGHT): weight, (key, BIAS): bias}
-        check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)
+        asked = {
+            f"{pair.plan.name}>{link}"
+            for pair in self.pairs
+            if pair.projected_dim is not None
+            for link in pair.teachers
+        }
+        check_projections(asked, saved)
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Replace the projections by the saved ones."""

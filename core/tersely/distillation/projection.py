@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Container
 
 import torch
 from torch import Tensor
+
+from tersely.engine.saver import Saved, check_moments
+from tersely.errors import SessionFileError
 
 LEARNING_RATE = 1e-3
 WEIGHT, BIAS = "weight", "bias"
@@ -92,3 +96,29 @@ def _initial(key: str, widths: tuple[int, int], device: torch.device) -> tuple[T
     bound = 1 / math.sqrt(widths[1])
     weight = torch.empty(widths).uniform_(-bound, bound, generator=generator)
     return weight.to(device), torch.zeros(widths[0], device=device)
+
+
+def check_projections(asked: Container[str], saved: Saved) -> None:
+    """Refuse saved maps that the plan does not ask for, or of which a part is missing.
+
+    Args:
+        asked: ``target>link`` of every pair that may have a map.
+        saved: the state.
+
+    Raises:
+        SessionFileError: a map is not asked for, incomplete, or its optimizer state does not fit.
+    """
+    learned: dict[tuple[str, str], Tensor] = {}
+    for key in saved.data["projections"]:
+        if key not in asked:
+            raise SessionFileError(
+                f"the saved session has a projection {key}, which its plan does not ask for",
+                target=key,
+            )
+        weight, bias = saved.one(WEIGHT, key), saved.one(BIAS, key)
+        if weight is None or bias is None or weight.shape[:1] != bias.shape:
+            raise SessionFileError(
+                f"the saved session lacks the projection {key}, or a part", target=key
+            )
+        learned |= {(key, WEIGHT): weight, (key, BIAS): bias}
+    check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)

@@ -189,7 +189,8 @@ def check_moments(
         saved: an engine's state.
 
     Raises:
-        SessionFileError: something is missing, of another shape, or not finite.
+        SessionFileError: something is missing, of another shape or not finite, or no optimizer
+            goes on from it.
     """
     if not any(saved.of(MOVED, target) for target, _ in learned):
         return
@@ -220,6 +221,27 @@ def check_moments(
                     f"{moment!r} is missing, of another shape, or not finite",
                     target=target,
                 )
+    _need_to_go_on(make(copies), copies, saved)
+
+
+def _need_to_go_on(
+    optimizer: torch.optim.Optimizer, copies: Mapping[tuple[str, str], Tensor], saved: Saved
+) -> None:
+    # Averages of squares below zero, for one, have the right shape and end in NaN.
+    own = {  # the step changes what an optimizer remembers in place
+        place: {part: tensor.clone() for part, tensor in parts.items()}
+        for place, parts in saved.parts.items()
+        if place[0] == MOVED
+    }
+    restore_moments(optimizer, copies, Saved(own, saved.data))
+    optimizer.step()
+    for (target, name), leaf in copies.items():
+        if not bool(leaf.isfinite().all()):
+            raise SessionFileError(
+                f"the saved session has what moves {name} of {target} in a state that no "
+                f"optimizer comes to: the next step makes it infinite or NaN",
+                target=target,
+            )
 
 
 def need_shape(kind: str, bound: BoundTarget, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -11,6 +11,7 @@ INSTRUMENTS = RESERVED + "instruments"
 NAME = RESERVED + "name"
 LOST = RESERVED + "lost_write"
 HELD = RESERVED + "held"
+DENSE = RESERVED + "dense_gradients"
 WHOLE = RESERVED + "whole_masks"
 LAYOUT = RESERVED + "layout"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 
 import attrs
 
 from tersely.contracts.pruner import Grows
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.document.job import Job
 from tersely.document.load import load_job
 from tersely.document.recipe import Recipe, Stage
@@ -31,6 +33,7 @@ from tersely.jobs.folders import (
 )
 from tersely.jobs.layers import has_inputs, look_at_layers
 from tersely.jobs.lock import only_run
+from tersely.jobs.observing import job_observers
 from tersely.jobs.optimizing import check_optimizer
 from tersely.jobs.progress import watch
 from tersely.jobs.record import (
@@ -155,7 +158,10 @@ def _carry_out(
     started = time.monotonic()
     log = logger(__name__)
     log.info("job_started", job=job.source, output=str(job.output), phases=len(steps))
-    with watch(console, phases=len(steps)) as voice:
+    with (
+        watch(console, phases=len(steps)) as voice,
+        job_observers(job, calls, say=partial(voice.line, style="yellow")) as observers,
+    ):
         run = Run(
             job=job,
             calls=calls,
@@ -163,6 +169,7 @@ def _carry_out(
             voice=voice,
             record=record,
             reviewed=reviewed,
+            observers=observers,
         )
         for phase in steps:
             begun = time.monotonic()
@@ -267,7 +274,7 @@ def is_compressed_last(recipe: Recipe) -> bool:
 
     That is so when an algorithm learns or observes while the user trains, and wants to mask
     something at once. One that grows from nothing, by itself or along a schedule, has its masks
-    in force while it trains.
+    in force while it trains, and so has one that regrows what it masked.
 
     Args:
         recipe: the job's recipe.
@@ -279,6 +286,7 @@ def _is_late(stage: Stage) -> bool:
     pruners = registry().pruners
     if pruner_needs(stage.algorithm) not in NEEDS_TRAINING:
         return False
-    if is_declared(Grows, pruners[stage.algorithm], pruners.info(stage.algorithm)):
+    implementation, info = pruners[stage.algorithm], pruners.info(stage.algorithm)
+    if any(is_declared(one, implementation, info) for one in (Grows, ObservesDenseGradients)):
         return False
     return not stage.begin and factor_at(curve_of(stage.schedule), 0) > 0

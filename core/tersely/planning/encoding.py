@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import attrs
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
-from tersely.contracts.kinds import KINDS, METHODS
 from tersely.contracts.settings import Setting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.load import load_recipe
@@ -16,6 +15,7 @@ from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.data import PlanData
+from tersely.planning.encoded import check_encoded, check_setting
 from tersely.planning.remarks import Shadowed, Skipped, Unmatched
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.stages.shadows import Shadows
@@ -59,6 +59,7 @@ def decode_plan(data: Mapping[str, Json]) -> PlanData:
         )
     recipe = load_recipe(data.get("recipe", {}))
     try:
+        check_encoded(data, recipe)
         settings = _Settings(recipe)
         return PlanData(
             recipe=recipe,
@@ -82,7 +83,7 @@ def decode_plan(data: Mapping[str, Json]) -> PlanData:
             hints=tuple(data["hints"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise PlanError(f"the plan's data is damaged: {error!r}; plan again") from error
+        raise PlanError(f"the plan's data is damaged: {error}; plan again") from error
 
 
 def _encode_target(target: TargetPlan) -> dict[str, Json]:
@@ -102,6 +103,7 @@ class _Settings:
     def of(self, data: Mapping[str, Json]) -> Setting:
         key = (data["stage"], json.dumps(data["setting"]))
         if key not in self.found:
+            check_setting(data["method"], data["setting"])
             info = descriptor_of(self.recipe.stages[data["stage"]])
             self.found[key] = setting_of(data["method"], data["setting"], info)
         return self.found[key]
@@ -113,19 +115,6 @@ def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
         for size in (blocks["size"], blocks["scope"]):
             if size is not None and data["shape"]:
                 resolve_size(size, data["shape"])
-    for key, words in (("kind", KINDS), ("method", METHODS)):
-        if data[key] not in words:
-            raise ValueError(f"{key} is {data[key]!r}, expected one of {', '.join(words)}")
-    if not isinstance(data["has_experts"], bool):
-        raise TypeError(f"has_experts is {data['has_experts']!r}, expected true or false")
-    for key in ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio", "sparse_threshold"):
-        number = data["setting"].get(key)
-        if isinstance(number, bool) or not isinstance(number, (int, float, type(None))):
-            raise TypeError(f"{key} is {number!r}, expected a number")
-    for key in ("internal_metric_block", "dependency_parts"):
-        number = data["setting"].get(key, 1)
-        if not isinstance(number, (int, type(None))):
-            raise TypeError(f"{key} is {number!r}, expected an integer")
     return TargetPlan(
         **{
             **data,

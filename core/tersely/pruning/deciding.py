@@ -25,11 +25,12 @@ from tersely.contracts.pruner import (
     Solution,
     Solves,
 )
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
-from tersely.pruning.mask_buffers import compact
+from tersely.pruning.mask_buffers import compact, mask_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
 from tersely.pruning.run import Factor, PruningRun
 from tersely.pruning.solving import solve
@@ -46,10 +47,12 @@ class Decision:
         kept: bool, or 0 and 1 in the target's dtype, True = kept, in the smallest shape that
             broadcasts to the target.
         values: new raw values, the target's shape.
+        from_zero: targets of which the elements that were masked so far and are kept now are zero.
     """
 
     kept: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     values: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    from_zero: set[BoundTarget] = attrs.field(factory=set)
 
 
 def decide(
@@ -181,6 +184,9 @@ def _observed(run: PruningRun, bound: BoundTarget) -> dict[str, Tensor]:
 
 def _need_observations(run: PruningRun, bound_targets: Sequence[BoundTarget]) -> None:
     missing = [bound for bound in bound_targets if bound not in run.observed]
+    if isinstance(run.algorithm, ObservesDenseGradients):
+        # What regrows begins with masks that nothing was observed for.
+        missing = [bound for bound in missing if mask_of(bound) is not None]
     if not missing:
         return
     first = missing[0].plan

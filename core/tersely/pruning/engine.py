@@ -16,6 +16,7 @@ from tersely.calibration.statistic import (
     statistic_for,
 )
 from tersely.calibration.watching import module_observers
+from tersely.contracts.regrowing import RegrowsFromZero
 from tersely.contracts.settings import Budget
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
@@ -33,7 +34,7 @@ from tersely.masking.counted import Removal
 from tersely.pruning.alignment import of_these_alone, with_followers
 from tersely.pruning.deciding import Decision, decide
 from tersely.pruning.editing import check_groups, checked_masks, named_targets, need_masks_to_freeze
-from tersely.pruning.holding import hold, place_holds, release
+from tersely.pruning.holding import hold, place_holds, release, zero_what_comes_back
 from tersely.pruning.learned_masks import restore_learned
 from tersely.pruning.mask_buffers import (
     is_one_element,
@@ -88,6 +89,7 @@ class Pruning(Engine[PruningRun]):
             self.holds = place_holds(self.runs)
         for run in self.begun_at(steps):
             run.start()
+            run.await_step(steps)
 
     def gaining(self) -> Iterator[nn.Module]:
         """Yield modules with masks of one element, which fit any place, and what is learned."""
@@ -141,6 +143,7 @@ class Pruning(Engine[PruningRun]):
                 found = self._decide(run, steps, run.bound_targets)
                 decision.kept.update(found.kept)
                 decision.values.update(found.values)
+                decision.from_zero.update(found.from_zero)
         self._apply(decision, journal, is_partial=is_partial)
         for run in runs:
             journal.note_attributes(run, "observed")
@@ -168,7 +171,7 @@ class Pruning(Engine[PruningRun]):
         self.hold()
         for run in self.runs:
             if run.stage.is_running(self.context.steps):
-                run.observe_step()
+                run.observe_step(steps)
                 run.move_learned()
         beginning = self.beginning(steps)
         due = [run for run in self.runs if run in beginning or run.is_due(steps)]
@@ -180,6 +183,8 @@ class Pruning(Engine[PruningRun]):
             self._renew(due, steps, journal, is_partial=True)
             journal.note_attributes(self, "is_compressed")
             self.is_compressed = self.is_compressed or self._is_masked(steps)
+        for run in self.begun_at(steps):
+            run.await_step(steps)
         return bool(due)
 
     def growing(self, steps: int) -> tuple[int, ...]:
@@ -378,9 +383,12 @@ class Pruning(Engine[PruningRun]):
         release(held)
         try:
             count = None if self.context.count is None else self._removal
-            return decide(run, self.statistics, run.factor(steps), bound_targets=free, count=count)
+            found = decide(run, self.statistics, run.factor(steps), bound_targets=free, count=count)
         finally:
             hold(held)
+        if isinstance(run.algorithm, RegrowsFromZero) and run.algorithm.from_zero:
+            found.from_zero.update(found.kept)
+        return found
 
     def _removal(self, budget: Budget, decided: Mapping[BoundTarget, Tensor]) -> Removal:
         assert self.context.count is not None  # asked for only where there is one
@@ -400,6 +408,8 @@ class Pruning(Engine[PruningRun]):
         held = self._held_of([*whole, *decision.values])
         journal.after_undo(partial(hold, held))
         release(held)
+        for bound in decision.from_zero:
+            zero_what_comes_back(bound, whole[bound], journal)
         for bound, kept in whole.items():
             for module, buffer in bound.masks():
                 journal.note_buffer(module, buffer, is_binary=not bound.is_additive)

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from tersely.engine.binding import BoundTarget, whole
+from tersely.engine.processes import average_gradients
 from tersely.errors import AttachError, SessionError
+from tersely.instrument.masks.dense_gradients import DenseGradient
+from tersely.pruning.mask_buffers import mask_of
 
 
 @attrs.define(eq=False)
@@ -19,9 +22,12 @@ class Gradients:
 
     Attributes:
         before: target -> its values at the last backward pass, sharded as the parameter is.
+        dense: target -> what receives the gradients of its masked elements, where its algorithm
+            asks for them and the parameter's own gradient lacks them.
     """
 
     before: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    dense: dict[BoundTarget, DenseGradient] = attrs.field(factory=dict)
     _heard: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _largest: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _hooks: list[Any] = attrs.field(factory=list)
@@ -75,9 +81,10 @@ class Gradients:
 
         Raises:
             SessionError: there is no gradient at all, one was zeroed after it had arrived, or a
-                parameter was replaced .
+                parameter was replaced.
         """
         found = []
+        average_gradients([one.zero for one in self.dense.values() if one.zero is not None])
         for bound in bound_targets:
             name, algorithm = bound.plan.name, bound.plan.algorithm
             if self._heard.get(bound) is not bound.raw:
@@ -92,13 +99,27 @@ class Gradients:
             if self._is_zeroed(bound, gradient):
                 raise _missing(bound)
             if gradient is not None and bound in self.before:
-                found.append((bound, gradient.detach()))
+                found.append((bound, self._completed(bound, gradient.detach())))
         if bound_targets and not found:
             raise _missing(bound_targets[0])
         self._largest.clear()
         if not all(bool(gradient.isfinite().all()) for _, gradient in found):
             return []
         return [(bound, gradient, whole(self.before[bound])) for bound, gradient in found]
+
+    def _completed(self, bound: BoundTarget, gradient: Tensor) -> Tensor:
+        dense, mask = self.dense.get(bound), mask_of(bound)
+        return gradient if dense is None or mask is None else dense.complete(gradient, mask)
+
+    def await_step(self, *, is_wanted: bool) -> None:
+        """Forget the dense gradients of the step that was made, and gather those of the next.
+
+        Args:
+            is_wanted: whether the algorithm looks at the next step.
+        """
+        for dense in self.dense.values():
+            dense.forget()
+            dense.is_wanted = is_wanted
 
     def _is_zeroed(self, bound: BoundTarget, gradient: Tensor | None) -> bool:
         largest = self._largest.get(bound)

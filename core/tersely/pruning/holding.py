@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
+from torch import Tensor
 
 from tersely.contracts.pruner import Learns, ObservesGradients
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.engine.binding import BoundTarget, whole
+from tersely.engine.journal import Journal
 from tersely.errors import PlanError
 from tersely.instrument.masks.holding import HeldWeight
 from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.names import HELD, MASK, mask_buffer
 from tersely.instrument.transforms import SharedPut
-from tersely.pruning.mask_buffers import mask_of
+from tersely.pruning.mask_buffers import is_kept, mask_of
 from tersely.pruning.run import PruningRun
 
 
@@ -30,7 +33,8 @@ def check_hold(run: PruningRun) -> None:
     stage = run.stage
     if stage.hold == "read":
         return
-    if isinstance(run.algorithm, (Learns, ObservesGradients)):
+    is_dense = isinstance(run.algorithm, ObservesDenseGradients)
+    if isinstance(run.algorithm, (Learns, ObservesGradients)) and not is_dense:
         raise PlanError(
             f"{stage.path}.hold: {stage.algorithm} needs gradients as they pass through masks, "
             f"which are applied on each read then; found step, write read or leave hold out",
@@ -113,3 +117,19 @@ def _release(bound: BoundTarget, held: HeldWeight) -> None:
         bound.write(values)
     else:
         held.release(raw)
+
+
+def zero_what_comes_back(bound: BoundTarget, kept: Tensor, journal: Journal) -> None:
+    """Zero the elements of a parameter that were masked so far and are kept from now on.
+
+    Args:
+        bound: a target whose previous mask is in force and whose values are dense.
+        kept: its next mask, bool or 0 and 1, a shape that broadcasts to it.
+        journal: notes the previous values.
+    """
+    mask = mask_of(bound)
+    if mask is None or bound.is_activation:
+        return
+    back = (kept != 0) & ~is_kept(bound, mask)
+    if bool(back.any()):
+        bound.write(torch.where(back, 0, journal.note_values(bound)))

@@ -19,12 +19,14 @@ from tersely.contracts.pruner import (
     Pruner,
     PruningTarget,
 )
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.engine.sums import add_sums
 from tersely.errors import AttachError, SessionError
+from tersely.pruning.dense_gradients import place_dense_gradients
 from tersely.pruning.gradients import Gradients
 from tersely.pruning.learned_masks import learned_of, place
 from tersely.pruning.ranking import Ranked, target_of
@@ -90,7 +92,25 @@ class PruningRun(Run[Pruner]):
             self._start_learning(self.algorithm)
         if isinstance(self.algorithm, ObservesGradients):
             self.gradients.listen(self.bound_targets)
+        if isinstance(self.algorithm, ObservesDenseGradients):
+            self.gradients.dense = place_dense_gradients(self.bound_targets, self.stage.hold)
         self._is_started = True
+
+    def await_step(self, steps: int) -> None:
+        """Gather dense gradients of the next optimizer step if the algorithm looks at it.
+
+        Args:
+            steps: optimizer steps so far.
+        """
+        if self.gradients.dense:
+            self.gradients.await_step(is_wanted=self._is_observed_at(steps + 1))
+
+    def _is_observed_at(self, steps: int) -> bool:
+        pruner = self.algorithm
+        if not isinstance(pruner, ObservesDenseGradients) or not pruner.only_when_due:
+            return True
+        is_scheduled = self.curve is not None or isinstance(pruner, Grows)
+        return not is_scheduled or self.is_due(steps)
 
     def stop(self) -> None:
         """Stop listening; what is in the modules is removed with their instruments."""
@@ -170,14 +190,17 @@ class PruningRun(Run[Pruner]):
         learned = [self.learned(bound) for bound in self.bound_targets]
         return pruner.penalty(learned, steps - self.stage.begin)
 
-    def observe_step(self) -> None:
+    def observe_step(self, steps: int) -> None:
         """Let the algorithm see the gradients of the optimizer step that was just made.
+
+        Args:
+            steps: optimizer steps so far, that one counted.
 
         Raises:
             SessionError: a gradient or the parameter itself is gone.
         """
         pruner = self.algorithm
-        if not isinstance(pruner, ObservesGradients):
+        if not isinstance(pruner, ObservesGradients) or not self._is_observed_at(steps):
             return
         for bound, gradient, values in self.gradients.seen(self.bound_targets):
             target = _known_target(bound, values)

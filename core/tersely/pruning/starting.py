@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tersely.contracts.pruner import Grows, Learns
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.document.recipe import Stage
 from tersely.engine.binding import Binding
 from tersely.engine.clock import curve_of
-from tersely.errors import PlanError
+from tersely.errors import PlanError, PluginError
 from tersely.planning.stages.algorithms import make_pruner
 from tersely.pruning.holding import check_hold
 from tersely.pruning.run import PruningRun
@@ -57,6 +58,12 @@ def _check(run: PruningRun, stage: Stage) -> None:
             f"a schedule, such as {{name: linear, every: 100}} for all at once 100 steps later",
             path=stage.path,
             algorithm=stage.algorithm,
+        )
+    if isinstance(run.algorithm, Learns) and isinstance(run.algorithm, ObservesDenseGradients):
+        raise PluginError(
+            f"{stage.algorithm} declares Learns and ObservesDenseGradients: what masked() returns "
+            f"decides which gradients there are; declare ObservesGradients, or no Learns",
+            plugin=stage.algorithm,
         )
     if isinstance(run.algorithm, Learns):
         added = next((bound for bound in run.bound_targets if bound.is_additive), None)

@@ -82,6 +82,10 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
             _need(bound, part, tensor, is_fine=fits, wanted=f"shape {list(scale.shape)}")
     if scale is not None:
         _need(bound, "scale", scale, is_fine=_fits(bound, cut, scale), wanted="one for each block")
+    low, high = parts.get("low"), parts.get("high")
+    if low is not None and high is not None:
+        fits = low.shape == high.shape and bool((low <= high).all())
+        _need(bound, "low", low, is_fine=fits, wanted="values that are not above those of high")
     factors, shape = parts.get("input_scale"), bound.plan.shape
     if factors is not None and shape is not None:
         length = shape[bound.plan.input_dim]

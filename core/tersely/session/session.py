@@ -866,7 +866,7 @@ class Session:
             self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand
         )
         if self._observers:
-            self._tell(event, {"sparsity": total, **dict(mask_values(masks, shares))})
+            self._tell(event, {"total_sparsity": total, **dict(mask_values(masks, shares))})
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
 

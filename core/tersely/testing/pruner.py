@@ -17,7 +17,7 @@ from tersely.contracts.pruner import MakesNewScores, Pruner, PruningTarget, Solv
 from tersely.json_value import Json
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
-from tersely.session.opening import load_session
+from tersely.session.opening import attach, load_session
 from tersely.session.session import Session
 from tersely.testing.budgets import check_granularity_budgets
 from tersely.testing.contract import Contract, Kind, expect, require
@@ -41,7 +41,14 @@ from tersely.testing.pruner_abilities import (
     solve_all,
 )
 from tersely.testing.random_state import untouched_random_state
-from tersely.testing.training import compress, prepare, ranked_targets, train
+from tersely.testing.training import (
+    check_second_masks,
+    compress,
+    expect_same_masks,
+    prepare,
+    ranked_targets,
+    train,
+)
 
 _MODULES = ("conv", "grouped", "transposed", "linear")
 
@@ -151,11 +158,15 @@ class PrunerContract(Contract):
             f"after some steps {session.sparsity()} is masked, before it was {before}",
         )
 
+    def check_regrowing(self) -> None:
+        """What regrows masks without gradients first, and after some steps just as much again."""
+        check_second_masks(self.make(), attach(contract_net(), self._recipe()))
+
     def check_save_and_restore(self) -> None:
         """A saved session puts the same masks in force again."""
         session = self._compressed()
         other = self._restored(session)
-        self._expect_same_masks(session, other)
+        expect_same_masks(session, other)
         batch = contract_batches()[0]
         same = torch.equal(session.model(batch), other.model(batch))
         expect(same, "the restored model computes otherwise")
@@ -169,7 +180,7 @@ class PrunerContract(Contract):
                 train(one)
             one.calibrate(contract_batches())
             compress(one)
-        self._expect_same_masks(session, other)
+        expect_same_masks(session, other)
 
     def check_saved_observations(self) -> None:
         """A session that was saved after it observed decides alike: no state outside of it."""
@@ -180,7 +191,7 @@ class PrunerContract(Contract):
         other = self._restored(session)
         for one in (session, other):
             compress(one)
-        self._expect_same_masks(session, other)
+        expect_same_masks(session, other)
 
     def check_deepcopy(self) -> None:
         """A deep copy of the pruned model computes the same."""
@@ -242,15 +253,6 @@ class PrunerContract(Contract):
         with tempfile.TemporaryDirectory() as folder:
             session.save(folder)
             return load_session(with_weights_of(session.model), folder)
-
-    def _expect_same_masks(self, session: Session, other: Session) -> None:
-        restored = other.masks()
-        for module, targets in session.masks().items():
-            for target, mask in targets.items():
-                expect(
-                    torch.equal(mask, restored[module][target]),
-                    f"{module}.{target}: the restored mask differs",
-                )
 
     def _targets(self, net: ContractNet) -> list[PruningTarget]:
         return ranked_targets(prepare(net, self._recipe()))

@@ -12,12 +12,14 @@ from torch.nn import functional
 from tersely.calibration.observing import run_batches
 from tersely.calibration.watching import watch_modules
 from tersely.contracts.pruner import PruningTarget
+from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.json_value import Json
 from tersely.pruning.ranking import rank, target_of
 from tersely.pruning.run import PruningRun
 from tersely.reporting.report import SparsityWarning
 from tersely.session.opening import attach
 from tersely.session.session import Session
+from tersely.testing.contract import expect
 from tersely.testing.models import contract_batches
 
 STEPS = 3
@@ -68,6 +70,43 @@ def train(session: Session) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SparsityWarning)
             session.step()
+
+
+def expect_same_masks(session: Session, other: Session) -> None:
+    """Check that a session that was restored has the masks of the one that was saved.
+
+    Args:
+        session: the one that was saved.
+        other: the one that was restored.
+
+    Raises:
+        ContractError: names the first target whose mask differs.
+    """
+    restored = other.masks()
+    for module, targets in session.masks().items():
+        for target, mask in targets.items():
+            same = torch.equal(mask, restored[module][target])
+            expect(same, f"{module}.{target}: the restored mask differs")
+
+
+def check_second_masks(pruner: object, session: Session) -> None:
+    """Check that what regrows masks before any step, and then again with masks in force.
+
+    Args:
+        pruner: the algorithm.
+        session: a session over a contract net that has seen nothing.
+
+    Raises:
+        ContractError: they do not leave as much masked.
+    """
+    if not isinstance(pruner, ObservesDenseGradients):
+        return
+    compress(session)
+    before = session.sparsity()
+    train(session)
+    compress(session)
+    after = session.sparsity()
+    expect(after == before, f"the second masks leave {after} masked, the first ones {before}")
 
 
 def ranked_targets(session: Session) -> list[PruningTarget]:

@@ -74,12 +74,37 @@ def test_a_list_is_no_plan():
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda data: data.pop("targets"), "KeyError('targets')"),
-        (lambda data: data["targets"][0].pop("origin"), "KeyError('origin')"),
-        (lambda data: data["skipped"].append(5), "TypeError("),
-        (lambda data: data["targets"][0]["blocks"].update(size=["x"]), "ValueError("),
+        (lambda data: data.pop("targets"), "targets is missing"),
+        (lambda data: data["targets"][0].pop("origin"), "targets[0].origin is missing"),
+        (lambda data: data["skipped"].append(5), "skipped is "),
+        (
+            lambda data: data["targets"][0]["blocks"].update(size=["x"]),
+            "targets[0].blocks.size is ['x'], expected a list of positive integers and -1",
+        ),
+        (lambda data: data["targets"][0].update(more=1), "targets[0].more is no key of a plan"),
+        (
+            lambda data: data["targets"][0].update(stage=9),
+            "targets[0].stage is 9, and the recipe has ",
+        ),
+        (
+            lambda data: data["targets"][0].update(method="distillation"),
+            "targets[0].method is 'distillation', and its stage, ",
+        ),
+        (
+            lambda data: data["targets"][0]["setting"].update(granularity=2),
+            "setting.granularity: 2 is not valid",
+        ),
     ],
-    ids=["no targets", "no origin", "no mapping", "no number"],
+    ids=[
+        "no targets",
+        "no origin",
+        "no mapping",
+        "no number",
+        "no key",
+        "no stage",
+        "another method",
+        "no granularity",
+    ],
 )
 def test_a_damaged_plan_is_an_error(rich_plan, damage, reason):
     data = rich_plan.to_dict()

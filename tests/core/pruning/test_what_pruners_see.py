@@ -83,6 +83,35 @@ def test_the_mask_in_force_has_the_shape_of_the_tensor():
     assert [mask.tolist() for _, mask, _ in SEEN] == [expected.tolist()] * 2
 
 
+@pytest.mark.parametrize("target", ["_input_", "_output_"])
+def test_the_mask_of_an_input_or_output_has_the_shape_of_one_sample(target):
+    entry = {"op_names": ["0"], "target_names": [target], "sparse_ratio": 0.5}
+    recipe = {"pruning": {"algorithm": "watching", "config_list": [entry]}}
+    session = tersely.attach(model(), recipe)
+    session.calibrate([torch.tensor([[1.0, 3.0]])])
+    session.compress()
+    session.compress()
+
+    # The outputs are 7 and 15, the inputs 1 and 3.
+    before, after = [mask for _, mask, _ in SEEN]
+    assert before is None
+    assert after.tolist() == [False, True]
+
+
+def test_the_mask_of_channels_that_is_in_force_has_the_shape_of_one_sample():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([3.0, 2.0]).view(2, 1, 1, 1))
+    entry = {"op_types": ["Conv2d"], "target_names": ["_output_"], "sparse_ratio": 0.5}
+    entry["granularity"] = [1, -1, -1]
+    session = tersely.attach(net, {"pruning": {"algorithm": "watching", "config_list": [entry]}})
+    session.calibrate([torch.ones(1, 1, 2, 2)])
+    session.compress()
+    session.compress()
+
+    assert SEEN[-1][1].tolist() == [[[True, True], [True, True]], [[False, False], [False, False]]]
+
+
 def test_the_ratio_that_is_due_follows_the_schedule():
     schedule = {"name": "even", "every": 1, "times": 2}
     session = tersely.attach(model(), {"pruning": {**stage(), "schedule": schedule}})

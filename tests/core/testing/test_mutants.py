@@ -29,6 +29,7 @@ MUTANTS = [
     ("pruner", "KeepsGradient", "check_observations"),
     ("pruner", "WritesGradient", "check_observations"),
     ("pruner", "DividesByGradient", "check_observations"),
+    ("pruner", "NeedsGradientsFirst", "check_regrowing"),
     ("pruner", "Blind", "check_learning"),
     ("pruner", "Doubles", "check_learning"),
     ("pruner", "LongPenalty", "check_learning"),

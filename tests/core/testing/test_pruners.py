@@ -48,7 +48,7 @@ def test_a_good_pruner_passes_on_installed_granularities(register):
     check_pruner(register("pruner", "Good"))
 
 
-@pytest.mark.parametrize("sample", ["Watching", "Feeling", "Learning"])
+@pytest.mark.parametrize("sample", ["Watching", "Feeling", "Regrowing", "Learning"])
 def test_a_good_pruner_gets_what_it_needs(register, sample):
     check_pruner(register("pruner", sample))
 

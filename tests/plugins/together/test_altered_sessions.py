@@ -108,10 +108,19 @@ def of_another_type(tensors, key):
     )
 
 
+def below_zero(tensors, key):
+    tensors[key] = torch.full_like(tensors[key], -1)
+
+
+def huge(tensors, key):
+    tensors[key] = torch.full_like(tensors[key], 1e30)
+
+
 TENSORS = [
     ("movement", "moved:exp_avg/score:0.weight", dropped),
     ("movement", "moved:exp_avg/score:0.weight", longer),
     ("movement", "moved:step/score:0.weight", not_finite),
+    ("movement", "moved:exp_avg_sq/score:0.weight", below_zero),
     ("ptq", "quantization.buffer:scale:0.weight", longer),
     ("ptq", "quantization.buffer:scale:0.weight", scalar),
     ("ptq", "quantization.buffer:scale:0.weight", not_finite),
@@ -120,7 +129,9 @@ TENSORS = [
     ("ptq", "quantization.buffer:zero_point:0._input_", of_another_type),
     ("qat", "quantization.buffer:low:0._input_", longer),
     ("qat", "quantization.buffer:high:0._input_", not_finite),
+    ("qat", "quantization.buffer:low:0._input_", huge),
     ("lsq", "quantization.moved:exp_avg/scale:0.weight", dropped),
+    ("lsq", "quantization.moved:exp_avg_sq/scale:0.weight", below_zero),
     ("lsq", "quantization.moved:exp_avg_sq/scale:0._output_", longer),
     ("lsq", "quantization.learned:scale:0.weight", longer),
     ("lsq", "quantization.buffer:scale:0.weight", dropped),
@@ -190,3 +201,29 @@ def test_a_ratio_that_is_no_number_is_refused(saved, tmp_path, key):
         document["plan"]["targets"][0]["setting"][key] = {"0.weight": 0}
 
     refused(saved, tmp_path, "movement", change)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("movement", "granularity", 2),
+        ("ptq", "granularity", {"group": 0}),
+        ("ptq", "quant_dtype", "int99"),
+        ("distill", "apply_method", 0),
+        ("distill", "apply_method", ["mse"]),
+        ("distill", "lambda", "much"),
+        ("distill", "unknown", 1),
+    ],
+)
+def test_a_setting_that_no_document_may_have_is_refused(saved, tmp_path, name, key, value):
+    def change(document, tensors):
+        document["plan"]["targets"][0]["setting"][key] = value
+
+    refused(saved, tmp_path, name, change)
+
+
+def test_a_projection_that_the_plan_does_not_ask_for_is_refused(saved, tmp_path):
+    def change(document, tensors):
+        del document["plan"]["targets"][0]["setting"]["projection"]
+
+    refused(saved, tmp_path, "distill", change)

@@ -6,12 +6,15 @@ import re
 from typing import ClassVar
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from tersely.errors import SessionError
+from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written
-from tersely.instrument.names import HELD, MASK, full_name
+from tersely.instrument.names import DENSE, HELD, MASK, full_name
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.6 and later
 _SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
 
 
@@ -42,6 +45,7 @@ class ParameterMask:
         is_additive: whether the buffer is added instead of multiplied.
         mask_value: the offset that masks, where the buffer is added.
         is_held: whether the session zeroes the parameter itself (``hold: step``).
+        is_dense: whether an algorithm asks for the gradients of masked elements.
     """
 
     place: ClassVar[int] = MASK
@@ -50,12 +54,17 @@ class ParameterMask:
     is_additive: bool = False
     mask_value: float = 0.0
     is_held: bool = False
+    is_dense: bool = False
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask to apply."""
         if self.is_held and module.__dict__[HELD][self.buffer].is_in_force:
             return value
-        return self.settled(module, value)
+        masked = self.settled(module, value)
+        if not self.is_dense or masked is value or not torch.is_grad_enabled():
+            return masked
+        dense: DenseGradient = module.__dict__[DENSE][self.buffer]
+        return masked + dense.fit(masked) if dense.is_wanted and not _is_exporting() else masked
 
     def settled(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, whether or not the parameter itself is masked already."""

@@ -74,7 +74,7 @@ def _lone_mask(module: nn.Module, value: Tensor) -> tuple[Tensor, Tensor] | None
     steps = module.__dict__[INSTRUMENTS].parameters[WEIGHT]
     if len(steps) != 1 or type(steps[0]) is not ParameterMask or steps[0].is_additive:
         return None
-    if steps[0].is_held:
+    if steps[0].is_held or steps[0].is_dense:
         return None
     weight, mask = module._parameters.get(WEIGHT), module._buffers.get(steps[0].buffer)
     # A mask of whole rows or columns is small, and one that learns wants a gradient.

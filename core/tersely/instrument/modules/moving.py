@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.instrument.names import is_learned_scale, is_state
+from tersely.instrument.names import DENSE, is_learned_scale, is_state, masked_target
 
 
 def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
@@ -54,6 +54,10 @@ def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
                 leaf.data = moved.detach()
                 leaf.grad = gradient
             self._buffers[name] = leaf
+        for name, dense in self.__dict__.get(DENSE, {}).items():
+            parameter = self._parameters.get(masked_target(name))
+            if parameter is not None:
+                dense.fit(parameter.detach())
         return self
 
     return apply

@@ -221,7 +221,8 @@ def _warn_of_likeness(made: object, ability: type[Ability], head: str) -> None:
 
 
 def _likenesses(made: object, ability: type[Ability]) -> Iterator[str]:
-    for name in sorted(ability.__abstractmethods__):
+    # What an ability inherits from another one is told of that one.
+    for name in sorted(ability.__abstractmethods__.intersection(vars(ability))):
         own = getattr(type(made), name, None)
         if inspect.isfunction(own) and _arguments(own) == _arguments(getattr(ability, name)):
             yield name

@@ -12,6 +12,7 @@ from tersely.contracts import (
     Grows,
     Learns,
     LearnsScales,
+    ObservesDenseGradients,
     ObservesGradients,
     ObservesInputs,
     ObservesRange,
@@ -84,6 +85,14 @@ class WritesGradient(Magnitude, ObservesGradients):
 class DividesByGradient(Magnitude, ObservesGradients):
     def observe_gradient(self, gradient, target):
         return {"gradient": gradient / gradient.abs().amax()}
+
+
+class NeedsGradientsFirst(Magnitude, ObservesDenseGradients):
+    def observe_gradient(self, gradient, target):
+        return {"gradient": gradient.clone()}
+
+    def importance(self, target):
+        return super().importance(target) + target.observed["gradient"].abs()
 
 
 class Blind(Magnitude, Learns):

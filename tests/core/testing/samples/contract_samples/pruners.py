@@ -5,7 +5,15 @@ import threading
 import torch
 
 from tersely import PlanError
-from tersely.contracts import Grows, Learns, MakesNewScores, ObservesGradients, ObservesOutputs
+from tersely.contracts import (
+    Grows,
+    Learns,
+    MakesNewScores,
+    ObservesDenseGradients,
+    ObservesGradients,
+    ObservesOutputs,
+    RegrowsFromZero,
+)
 
 
 class Good:
@@ -34,6 +42,20 @@ class Feeling(ObservesGradients):
 
     def importance(self, target):
         return target.observed["total"]
+
+
+class Regrowing(Good, ObservesDenseGradients, RegrowsFromZero):
+    """Drops and regrows."""
+
+    def observe_gradient(self, gradient, target):
+        return {"gradient": gradient.clone()}
+
+    def importance(self, target):
+        magnitude = super().importance(target)
+        if target.mask is None:
+            return magnitude
+        gradient = target.observed["gradient"].abs()
+        return torch.where(target.mask, magnitude, gradient)
 
 
 class Learning(Learns):
