@@ -40,8 +40,8 @@ from tersely.pruning.editing import check_groups, checked_masks, named_targets, 
 from tersely.pruning.holding import hold, place_holds, release, zero_what_comes_back
 from tersely.pruning.learned_masks import restore_learned
 from tersely.pruning.mask_buffers import (
-    is_one_element,
     mask_of,
+    modules_of_one_element,
     place_masks,
     remove_mask,
     write_mask,
@@ -104,9 +104,10 @@ class Pruning(Engine[PruningRun]):
     def gaining(self) -> Iterator[nn.Module]:
         """Yield modules with masks of one element, which fit any place, and what is learned."""
         for run in self.runs:
-            for bound in run.all_bound_targets:
-                if run.is_learning or is_one_element(bound):
-                    yield from (module for module, _ in bound.owners)
+            if run.is_learning:
+                yield from (one for bound in run.all_bound_targets for one, _ in bound.owners)
+            else:
+                yield from modules_of_one_element(self.context.binding, run.number)
 
     def hold(self) -> None:
         """Zero the masked elements of parameters of stages with ``hold: step``."""

@@ -104,7 +104,7 @@ class Gradients:
                     f"tersely.attach() or tersely.load_session()",
                     **bound.plan.place,
                 )
-            gradient = bound.gradient()
+            gradient = _dense(bound.gradient())
             if self._is_zeroed(bound, gradient):
                 raise _missing(bound)
             if gradient is not None and bound in self.before:
@@ -152,6 +152,10 @@ class Gradients:
         return remember
 
 
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
+
+
 def need_learning(bound_targets: Sequence[BoundTarget]) -> None:
     """Refuse a parameter of which no gradient will arrive.
 
@@ -174,6 +178,7 @@ def need_learning(bound_targets: Sequence[BoundTarget]) -> None:
 
 def _largest_of(gradient: Tensor) -> Tensor:
     local = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    local = local.coalesce().values() if local.is_sparse else local
     if not local.numel():
         return local.new_zeros(())
     largest: Tensor = torch.linalg.vector_norm(local.detach(), float("inf"))

@@ -302,26 +302,32 @@ class Session:
         self.shrink(optimizer=optimizer)
         return True
 
-    def loss(self) -> Tensor:
+    def loss(self, *, batch: Any = None) -> Tensor:
         """Return the distillation and regularisation loss since the last call.
+
+        Args:
+            batch: the batch, for losses that ask for parts of it such as labels or the indices of
+                samples: a mapping, a list or tuple, or an object with attributes.
 
         Returns:
             0-dim, float32, on the model's device; zero when no stage adds a loss.
 
         Raises:
             SessionError: a target of the student or the teacher was not seen since the last call,
-                or the two do not go together.
+                the two do not go together, or the batch lacks what a loss asks for.
         """
         need_attached(self._state, "loss")
-        return self._installation.loss()
+        return self._installation.loss(batch)
 
-    def total_loss(self, task_loss: Tensor) -> Tensor:
-        """Return ``task_loss_weight * task_loss + session.loss()``.
+    def total_loss(self, task_loss: Tensor, *, batch: Any = None) -> Tensor:
+        """Return ``task_loss_weight * task_loss + session.loss(batch=batch)``.
 
         Args:
             task_loss: 0-dim, the user's own loss.
+            batch: the batch, for losses that ask for parts of it; see `loss`.
         """
-        loss = task_loss * task_loss_weight(self.plan.recipe.stages, self.steps) + self.loss()
+        weight = task_loss_weight(self.plan.recipe.stages, self.steps)
+        loss = task_loss * weight + self.loss(batch=batch)
         for engine in self._engines:
             engine.look_at(loss)
         return loss
@@ -481,7 +487,7 @@ class Session:
     @property
     def needs_teacher(self) -> bool:
         """Whether the loss of the next step compares with the teacher."""
-        return self._engines.distillation.is_running
+        return self._engines.distillation.needs_teacher
 
     def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the teacher under no_grad in eval mode.
