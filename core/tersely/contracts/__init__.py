@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tersely.contracts.quantized_forward import LearnsScales as LearnsScales
     from tersely.contracts.quantized_forward import OptimizesByName as OptimizesByName
     from tersely.contracts.quantized_forward import Simulates as Simulates
+    from tersely.contracts.quantized_grids import UsesFloatZeroPoints as UsesFloatZeroPoints
+    from tersely.contracts.quantized_grids import UsesLevels as UsesLevels
     from tersely.contracts.quantized_weights import ChangesAfterStep as ChangesAfterStep
     from tersely.contracts.quantized_weights import CorrectsBias as CorrectsBias
     from tersely.contracts.quantized_weights import Equalizes as Equalizes
@@ -82,6 +84,8 @@ _WHERE = {
     "Simulates": "quantized_forward",
     "Solves": "pruner",
     "SolvesWeights": "quantized_weights",
+    "UsesFloatZeroPoints": "quantized_grids",
+    "UsesLevels": "quantized_grids",
     "WholeModel": "whole_model",
 }
 

@@ -45,6 +45,8 @@ QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "ClipsGradients": "nothing",
     "ChoosesPerCall": "nothing",
+    "UsesFloatZeroPoints": "nothing",
+    "UsesLevels": "nothing",
 }
 """What a quantizer can declare, and what must have happened before scales exist."""
 
