@@ -11,11 +11,11 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.abilities import Penalizes
 from tersely.contracts.pruner import (
     Grows,
     Learns,
     ObservesGradients,
-    Penalizes,
     Pruner,
     PruningTarget,
 )

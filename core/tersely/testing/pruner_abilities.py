@@ -9,11 +9,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.abilities import Penalizes
 from tersely.contracts.pruner import (
     Grows,
     Learns,
     ObservesGradients,
-    Penalizes,
     PruningTarget,
     Solves,
 )
