@@ -121,7 +121,11 @@ def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRec
         _check_same(interrupted, job, partial)
         if interrupted.finished:
             _say(console, f"going on after: {', '.join(interrupted.finished)}")
-        return interrupted, None
+        # What is known of the job is not taken from a file.
+        progress = attrs.evolve(
+            interrupted, directory=fresh.directory, job=fresh.job, parts=fresh.parts
+        )
+        return progress, None
     finished = read_record(job.output)
     if finished is not None:
         _check_same(finished, job, job.output)
