@@ -70,8 +70,6 @@ def fake_quantize_flat(
         inner = interleaved_shape(size, shape)
         scale = lay_out(scale, size, shape)
         zero_point = None if zero_point is None else lay_out(zero_point, size, shape)
-    if inner != shape:
-        value = value.view(inner)
     if zero_point is not None:
         # Adding and subtracting integers would convert them each time.
         zero_point = zero_point.to(precision(scale))
@@ -83,11 +81,14 @@ def fake_quantize_flat(
         quant_max,
         FLOAT8.get(dtype) if dtype else None,
         clip_gradient,
+        None if inner == shape else inner,
     )
-    return result if inner == shape else result.view(shape)
+    return result
 
 
 class _FakeQuantize(torch.autograd.Function):
+    generate_vmap_rule = True  # a gradient for each sample, as torch.func takes it
+
     @staticmethod
     def forward(
         value: Tensor,
@@ -97,7 +98,11 @@ class _FakeQuantize(torch.autograd.Function):
         quant_max: int,
         float8: torch.dtype | None,
         clip_gradient: bool,
+        inner: tuple[int, ...] | None,
     ) -> Tensor:
+        # Viewed here and not by the caller: a gradient of rows alone has no other shape.
+        shape = value.shape
+        value = value if inner is None else value.view(inner)
         limits = Limits(quant_min, quant_max, float8)
         if is_cut(value):
             result = torch.empty_like(value)
@@ -105,13 +110,14 @@ class _FakeQuantize(torch.autograd.Function):
             scale = with_rank(scale, rank)
             zero_point = None if zero_point is None else with_rank(zero_point, rank)
             simulate(value, scale, zero_point, limits, into=result)
-            return result
+            return _as(result, shape)
         levels = to_levels_(divide(value, scale), zero_point, limits)
-        return to_values_(levels, scale, zero_point, limits).to(value.dtype)
+        return _as(to_values_(levels, scale, zero_point, limits).to(value.dtype), shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient = inputs
+        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, inner = inputs
+        ctx.inner = inner
         if ctx.clip_gradient:
             ctx.save_for_backward(value, scale, zero_point)
 
@@ -120,11 +126,22 @@ class _FakeQuantize(torch.autograd.Function):
         (gradient,) = gradients
         if ctx.clip_gradient:
             value, scale, zero_point = ctx.saved_tensors
-            position = divide(value, scale)
+            inner = value.shape if ctx.inner is None else ctx.inner
+            position = divide(value.view(inner), scale)
             if zero_point is not None:
                 position.add_(zero_point)
-            gradient = _inside(gradient, position, ctx.quant_min, ctx.quant_max)
-        return gradient, None, None, None, None, None, None
+            # An embedding may give rows alone, which its optimizer may insist on.
+            rows = gradient.coalesce() if gradient.is_sparse else None
+            dense = gradient if rows is None else rows.to_dense()
+            inside = _inside(dense.reshape(inner), position, ctx.quant_min, ctx.quant_max)
+            gradient = inside.view(value.shape)
+            gradient = gradient if rows is None else gradient.sparse_mask(rows)
+        return gradient, None, None, None, None, None, None, None
+
+
+def _as(result: Tensor, shape: torch.Size) -> Tensor:
+    # A view made in a Function could not be changed in place by whoever gets it.
+    return result if result.shape == shape else torch.ops.aten._unsafe_view(result, shape)
 
 
 def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) -> Tensor:

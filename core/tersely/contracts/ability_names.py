@@ -15,6 +15,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     **_OBSERVING,
     "ObservesGradients": "gradients",
     "ObservesDenseGradients": "gradients",
+    "ObservesCurvature": "gradients",
     "Learns": "training",
     "Optimizes": "nothing",
     "Penalizes": "nothing",
@@ -23,6 +24,8 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "MakesNewScores": "nothing",
     "RegrowsFromZero": "nothing",
+    "ScoresModel": "nothing",
+    "OrdersInputs": "nothing",
 }
 """What a pruner can declare, and what must have happened before it can decide."""
 

@@ -121,7 +121,11 @@ def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRec
         _check_same(interrupted, job, partial)
         if interrupted.finished:
             _say(console, f"going on after: {', '.join(interrupted.finished)}")
-        return interrupted, None
+        # What is known of the job is not taken from a file.
+        progress = attrs.evolve(
+            interrupted, directory=fresh.directory, job=fresh.job, parts=fresh.parts
+        )
+        return progress, None
     finished = read_record(job.output)
     if finished is not None:
         _check_same(finished, job, job.output)
@@ -254,8 +258,10 @@ def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
     """Return what goes on with a run of a job that was interrupted."""
     if not job.source:
         return "run_job(..., resume=True)"
+    files = (one.file for one in registry().plugins() if one.file is not None)
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in files)
     there = "" if output is None else f" --output {shlex.quote(os.fspath(output))}"
-    return f"tersely run {job.source}{there} --resume"
+    return f"tersely run {job.source}{plugins}{there} --resume"
 
 
 def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:

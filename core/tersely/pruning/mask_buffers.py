@@ -2,14 +2,14 @@
 
 Each target has a buffer from attach on, so that a copy of the model that is made early has as many
 as the model later. Code that averages copies pairs buffers by their order, and silently pairs the
-wrong ones where one is missing . Until there is a mask the buffer is empty and
+wrong ones where one is missing. Until there is a mask the buffer is empty and
 of a shape that no mask fits into, so averaging such a copy is an error.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,17 +69,34 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
                 other._buffers[mask_buffer(attribute)] = place
 
 
-def is_one_element(bound: BoundTarget) -> bool:
-    """Tell whether a target's mask may have one element alone.
+def modules_of_one_element(binding: Binding, stage: int) -> Iterator[nn.Module]:
+    """Yield the modules of a stage that have a target whose mask may have one element alone.
 
     Args:
-        bound: the target.
+        binding: the plan, bound to the model.
+        stage: index of the stage in the recipe.
     """
-    shape, blocks = bound.plan.shape, bound.plan.blocks
-    if bound.is_activation or shape is None:
+    # Attaching comes here with tens of thousands of targets, which nothing has bound yet. They
+    # have few shapes, which equal targets share.
+    known: dict[tuple[int, int], bool] = {}
+    for target, module in zip(binding.plan.targets, binding.modules, strict=True):
+        if target.stage != stage:
+            continue
+        key = (id(target.shape), id(target.blocks))
+        is_one = known.get(key)
+        if is_one is None:
+            is_one = known[key] = _may_have_one_element(target)
+        if is_one:
+            yield module
+            yield from (other for other, _ in binding.others(target, module))
+
+
+def _may_have_one_element(target: TargetPlan) -> bool:
+    if target.shape is None or target.kind in ("input", "output"):
         return True  # a batch tells
     # Without blocks of its own it is aligned, element by element.
-    counts = shape if blocks is None else count_blocks(blocks.size, shape)
+    blocks = target.blocks
+    counts = target.shape if blocks is None else count_blocks(blocks.size, target.shape)
     return math.prod(counts) <= 1
 
 

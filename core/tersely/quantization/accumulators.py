@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import reduce_blocks
+from tersely.contracts.settings import QuantizationSetting, Setting
 from tersely.engine.binding import BoundTarget
 from tersely.errors import CompressionWarning
 from tersely.instrument.names import learned_buffer, state_buffer
@@ -38,10 +39,12 @@ def least_scales(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, LeastS
     Args:
         bound_targets: all quantization targets.
     """
+    settings = {id(setting := one.plan.setting): setting for one in bound_targets}
+    derived = {key for key, one in settings.items() if _is_accumulated(one)}
     return {
         one.module: LeastScale(bias_step(one, bound_targets))
-        for one in bound_targets
-        if _is_accumulated(one)
+        for one in (bound_targets if derived else ())
+        if id(one.plan.setting) in derived
     }
 
 
@@ -81,8 +84,8 @@ def fit_accumulators(bound_targets: Sequence[BoundTarget], *, is_told: bool) -> 
         )
 
 
-def _is_accumulated(bound: BoundTarget) -> bool:
-    return bound.plan.quantization.is_accumulated
+def _is_accumulated(setting: Setting) -> bool:
+    return isinstance(setting, QuantizationSetting) and setting.is_accumulated
 
 
 def _cost(weight: BoundTarget, scale: Tensor, least: Tensor) -> str:

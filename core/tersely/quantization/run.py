@@ -52,24 +52,39 @@ class QuantizationRun(Run[Quantizer]):
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 
     @cached_property
+    def _sorted(self) -> tuple[tuple[BoundTarget, ...], ...]:
+        # In one pass that asks each setting once: a large model has many targets and few settings.
+        derived: list[BoundTarget] = []
+        parameters: list[BoundTarget] = []
+        activations: list[BoundTarget] = []
+        accumulated: dict[int, bool] = {}
+        for bound in self.all_bound_targets:
+            plan = bound.plan
+            key = id(plan.setting)
+            if key not in accumulated:
+                accumulated[key] = plan.quantization.is_accumulated
+            if accumulated[key]:
+                derived.append(bound)
+            elif plan.kind not in ("input", "output"):
+                parameters.append(bound)
+            elif not self.is_dynamic(bound):
+                activations.append(bound)
+        return tuple(derived), tuple(parameters), tuple(activations)
+
+    @cached_property
     def derived(self) -> tuple[BoundTarget, ...]:
         """Biases in units of their accumulator, whose scale follows from two others."""
-        return tuple(one for one in self.all_bound_targets if one.plan.quantization.is_accumulated)
+        return self._sorted[0]
 
     @cached_property
     def parameters(self) -> tuple[BoundTarget, ...]:
         """The parameters and buffers that have a scale of their own."""
-        derived = set(self.derived)
-        return tuple(
-            one for one in self.all_bound_targets if not one.is_activation and one not in derived
-        )
+        return self._sorted[1]
 
     @cached_property
     def activations(self) -> tuple[BoundTarget, ...]:
         """The inputs and outputs that are quantized by one scale for all calls."""
-        return tuple(
-            one for one in self.all_bound_targets if one.is_activation and not self.is_dynamic(one)
-        )
+        return self._sorted[2]
 
     @cached_property
     def bound_targets(self) -> tuple[BoundTarget, ...]:

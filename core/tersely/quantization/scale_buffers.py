@@ -45,16 +45,17 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
     # A large model has few kinds of targets, which need the same room.
     rooms: dict[_Alike, Room] = {}
     for bound in (*run.parameters, *run.activations):
-        like = bound.raw if not bound.is_activation else activation
+        plan = bound.plan
+        like = activation if plan.kind in ("input", "output") else bound.raw
         if like is None or like.is_meta:
             continue  # they come with the values
         step = run.quantize_step(bound)
         channels = channels_of(bound) if step.cut.kind == "channel" else None
         for module, attribute in bound.owners:
-            key = (id(step), attribute, bound.plan.shape, channels, like.dtype, like.device)
+            key = (id(step), attribute, plan.shape, channels, like.dtype, like.device)
             room = rooms.get(key)
             if room is None:
-                shape = step.cut.kept_shape(bound.plan.shape, channels)
+                shape = step.cut.kept_shape(plan.shape, channels)
                 dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
                 room = rooms[key] = Room.of(
                     attribute,

@@ -51,7 +51,13 @@ def renew_steps(
     """
     derived, least = set(run.derived), least_scales(bound_targets)
     putting = SharedPut(QUANTIZE)
+    # Most targets share a plain step to which the algorithm adds nothing, as one of them shows.
+    bare: set[int] = set()
     for bound in changed:
+        plain = run.quantize_step(bound)
+        if id(plain) in bare and not bound.others:
+            putting.put(bound.module, bound.plan.target, plain)
+            continue
         if not run.is_simulated(bound):
             continue
         for module, attribute in bound.owners:
@@ -67,6 +73,8 @@ def renew_steps(
                 )
             )
             putting.put(module, attribute, step)
+            if step is plain and not run.frozen:
+                bare.add(id(plain))
 
 
 def make_step(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tersely.instrument.names import LAYOUT, PREFIX
 
@@ -29,13 +29,26 @@ def place_layout(modules: Iterable[nn.Module]) -> tuple[nn.Module, ...]:
         Each of them once.
     """
     found = tuple(dict.fromkeys(modules))
+    alike: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
     for module in found:
         if LAYOUT not in module._buffers:
             # Of the model's dtype where there is one, so that it moves with the model.
-            like = next((one for one in module.parameters() if one.is_floating_point()), None)
-            zeros = torch.zeros if like is None else like.detach().new_zeros
-            module._buffers[LAYOUT] = zeros(_length(module))
+            like = _first_float(module)
+            dtype = torch.get_default_dtype() if like is None else like.dtype
+            device = torch.get_default_device() if like is None else like.device
+            key = (dtype, device, _length(module))
+            if key not in alike:
+                alike[key] = torch.zeros(key[2], dtype=dtype, device=device)
+            module._buffers[LAYOUT] = torch.zeros_like(alike[key])
     return found
+
+
+def _first_float(module: nn.Module) -> Tensor | None:
+    # Most modules have parameters of their own, which need no walk of those inside.
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.is_floating_point():
+            return parameter
+    return next((one for one in module.parameters() if one.is_floating_point()), None)
 
 
 def renew_layout(modules: Iterable[nn.Module]) -> None:
@@ -51,8 +64,9 @@ def renew_layout(modules: Iterable[nn.Module]) -> None:
 
 
 def _length(module: nn.Module) -> int:
-    # What has no elements is a place in which nothing is yet.
-    return _MORE + sum(
-        name.startswith(PREFIX) and name != LAYOUT and tensor is not None and tensor.numel() > 0
-        for name, tensor in module._buffers.items()
-    )
+    count = _MORE
+    for name, tensor in module._buffers.items():
+        # What has no elements is a place in which nothing is yet.
+        if name.startswith(PREFIX) and name != LAYOUT and tensor is not None and tensor.numel():
+            count += 1
+    return count

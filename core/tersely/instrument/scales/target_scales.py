@@ -76,9 +76,9 @@ class Room:
         Args:
             module: the module.
         """
-        buffers = module._buffers
+        buffers, zeros_like = module._buffers, torch.zeros_like
         for name, like in self.buffers:
-            buffers[name] = torch.zeros_like(like)
+            buffers[name] = zeros_like(like)
         if self.transient:
             module._non_persistent_buffers_set.update(self.transient)
 

@@ -53,13 +53,14 @@ def check_fusions(plan: Plan, draft: Draft) -> None:
         plan: the resolved plan.
         draft: where problems are collected.
     """
+    holders = [one for stage in plan.recipe.stages for one in stage.holders if one.fuse_names]
     configured = {
         draft.universe.index[target.module]
-        for target in plan.targets
+        for target in (plan.targets if holders else ())
         if target.method == "quantization"
     }
     folded: dict[int, str] = {}
-    for holder in [one for stage in plan.recipe.stages for one in stage.holders]:
+    for holder in holders:
         for number, names in enumerate(() if holder.fuse_names == AUTO else holder.fuse_names):
             path = f"{holder.path}.fuse_names[{number}]"
             positions = [draft.universe.canonical(name) for name in names]

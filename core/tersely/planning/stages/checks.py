@@ -16,7 +16,7 @@ from tersely.planning.groups.grouping import check_groups
 from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft, and_more
 from tersely.planning.targets.biases import check_biases
-from tersely.planning.targets.losses import check_losses
+from tersely.planning.targets.losses import check_losses, needs_teacher
 from tersely.planning.targets.one_block_short import blocks_just_missed
 from tersely.planning.targets.owners import find_tensor
 from tersely.planning.targets.pattern import pattern_problems
@@ -35,6 +35,7 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
     for target in plan.targets:
         alike.setdefault(id(target.setting), []).append(target)
     pruning = [group for group in alike.values() if group[0].method == "pruning"]
+    quantization = [group for group in alike.values() if group[0].method == "quantization"]
     distillation = [group for group in alike.values() if group[0].method == "distillation"]
     check_aligns([one for group in pruning if group[0].align is not None for one in group], draft)
     check_groups([one for group in pruning if group[0].pruning.is_grouped for one in group], draft)
@@ -45,7 +46,8 @@ def check_plan(plan: Plan, draft: Draft, teacher: nn.Module | None) -> None:
         _check_ratio(group, draft)
     _check_shrinks(plan, draft)
     check_fusions(plan, draft)
-    check_biases(plan, draft)
+    derived = [group for group in quantization if group[0].quantization.is_accumulated]
+    check_biases([one for group in derived for one in group], plan, draft)
     taught = [target for group in distillation for target in group]
     _check_links(taught, draft, teacher)
     check_losses(taught, draft, draft.universe.modules[0])
@@ -153,6 +155,8 @@ def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module
     modules = dict(teacher.named_modules(remove_duplicate=False))
     for target in targets:
         setting = target.distillation
+        if not needs_teacher(target):
+            continue
         is_default = setting.links is None
         default = " (the default link is the module's own name)" if is_default else ""
         for one in setting.links_of(target.module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tersely.arithmetic.blocks import count_blocks, output_blocks
 from tersely.contracts.settings import ACCUMULATOR
@@ -14,18 +15,14 @@ from tersely.planning.targets.addresses import parse_address
 from tersely.planning.targets.granularity import in_force
 
 
-def check_biases(plan: Plan, draft: Draft) -> None:
+def check_biases(asked: Sequence[TargetPlan], plan: Plan, draft: Draft) -> None:
     """Add every bias whose scale cannot follow from its module's input and weight to the problems.
 
     Args:
+        asked: the targets that are quantized so.
         plan: the resolved plan.
         draft: where problems are collected.
     """
-    asked = [
-        target
-        for target in plan.targets
-        if target.method == "quantization" and target.quantization.is_accumulated
-    ]
     if not asked:
         return
     quantized: dict[str, list[TargetPlan]] = {}
