@@ -1,4 +1,4 @@
-"""Run the tests of the core, of each plugin family and of each third-party package, alone.
+"""Run the tests of the core, of each plugin family and of the packages from outside, each alone.
 
     python tests/alone.py [NAME...] [PYTEST'S ARGUMENTS...]
 
@@ -25,6 +25,7 @@ SUITES = {
     "core": (None, TESTS / "core"),
     **{name: (ROOT / "plugins" / name, TESTS / "plugins" / name) for name in FAMILIES},
     **{name: (folder, folder) for name, folder in OUTSIDE.items()},
+    "frozen": (TESTS / "downstream" / "frozen", TESTS / "downstream"),
 }
 """Name -> the project to install besides the core, and its tests."""
 
@@ -36,7 +37,7 @@ names = {one.name for one in importlib.metadata.distributions() if one.name.star
 for name in sorted(names):
     print(name)
 packages = ["granularity", "pruning", "quantization", "distillation", "export"]
-packages += ["integrations", *sys.argv[1:]]
+packages += ["integrations", "frozen", *sys.argv[1:]]
 for package in [f"tersely_{name}" for name in packages]:
     if importlib.util.find_spec(package):
         print(package)

@@ -258,8 +258,10 @@ def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
     """Return what goes on with a run of a job that was interrupted."""
     if not job.source:
         return "run_job(..., resume=True)"
+    files = (one.file for one in registry().plugins() if one.file is not None)
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in files)
     there = "" if output is None else f" --output {shlex.quote(os.fspath(output))}"
-    return f"tersely run {job.source}{there} --resume"
+    return f"tersely run {job.source}{plugins}{there} --resume"
 
 
 def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:

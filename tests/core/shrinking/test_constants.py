@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -127,7 +128,81 @@ def test_an_approximation_takes_a_padded_border_over_and_states_its_error(help):
     assert found.error > 1e-3
 
 
+APPROXIMATED = {
+    "a padded convolution": lambda: Chain(nn.Sigmoid(), padding=1),
+    "a reader without a bias": lambda: Chain(nn.Sigmoid(), bias=False),
+    "a padded depthwise convolution": lambda: Chain(
+        nn.Sigmoid(), nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
+    ),
+    "a padded grouped convolution": lambda: Chain(
+        nn.Sigmoid(), nn.Conv2d(4, 4, 3, padding=1, groups=2)
+    ),
+    "a transposed convolution": lambda: Chain(nn.Sigmoid(), nn.ConvTranspose2d(4, 4, 3)),
+    "a product of weights of one's own": lambda: Chain(nn.Sigmoid(), Mix()),
+}
+
+
+class Mix(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return torch.einsum("nchw,cd->ndhw", x, self.weight)
+
+
+@pytest.mark.parametrize("name", APPROXIMATED)
+def test_an_approximation_states_how_much_an_output_differs(help, name):
+    torch.manual_seed(0)
+    model = APPROXIMATED[name]()
+    kept = masked(help, model)
+    expected = copy.deepcopy(model)
+    for key, mask in kept.items():
+        expected.get_parameter(key).data.mul_(mask)
+    assert "first.weight" not in shrink_module(copy.deepcopy(model), IMAGE, {}, kept).cuts
+    found = shrink_module(model, IMAGE, {}, kept, approximate=True)
+    assert model.first.out_channels == 2
+    with torch.no_grad():
+        difference = (model(*IMAGE) - expected(*IMAGE)).abs().max()
+        size = expected(*IMAGE).abs().max().clamp_min(1.0)
+    assert 1e-4 < difference / size <= found.error * 1.001
+
+
 def test_a_reason_comes_with_what_frees_it(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))
     assert found.stays[0].hint == "align the norm and the bias before it with the layer"
+
+
+class Twice(nn.Module):
+    """Reads a constant and, in another call with the same bias, something else."""
+
+    def __init__(self, second):
+        super().__init__()
+        self.first, self.shared = nn.Linear(4, 8), nn.Linear(8, 8)
+        self.other, self.head = nn.Linear(8, 8, bias=False), nn.Linear(8, 2)
+        self.second = second
+
+    def forward(self, x):
+        x = self.first(x).exp()
+        return self.head(self.second(self, x, self.shared(x)))
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (lambda m, x, y: m.shared(x - 1) + y, "the calls that use shared.bias read different"),
+        (lambda m, x, y: m.shared(torch.zeros_like(x)) + y, "the calls that use shared.bias read"),
+        (
+            lambda m, x, y: nn.functional.linear(x - 1, m.other.weight, m.shared.bias) + y,
+            "shared.bias is the bias of several readers",
+        ),
+        (lambda m, x, y: y * m.shared.bias, "shared.bias is read as something else too"),
+    ],
+)
+def test_a_bias_that_is_added_elsewhere_takes_no_constant_over(help, second, reason):
+    torch.manual_seed(0)
+    model = Twice(second)
+    found = help.shrink(model, (torch.randn(3, 4),), help.rows(model, ["first"], help.half(8)))
+    assert found.cuts == {}
+    assert any(reason in stay.reason for stay in found.stays)
