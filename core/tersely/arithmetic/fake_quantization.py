@@ -26,7 +26,7 @@ from tersely.arithmetic.levels import (
 from tersely.arithmetic.quantized_types import FLOAT8
 
 
-def fake_quantize_flat(
+def fake_quantize_flat(  # noqa: PLR0913  # flat, so that compilers see tensors and numbers
     value: Tensor,
     scale: Tensor,
     zero_point: Tensor | None,
@@ -36,6 +36,7 @@ def fake_quantize_flat(
     dtype: str | None = None,
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
 
@@ -56,9 +57,11 @@ def fake_quantize_flat(
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
             outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
             for backward, which is no new memory for a parameter.
+        known: what the same value, scale and zero point have given before, or None. Nothing is
+            computed then but the gradient.
 
     Returns:
-        ``value``'s shape and dtype.
+        ``value``'s shape and dtype; memory of its own, or that of ``known``.
 
     Raises:
         ValueError: blocks do not divide the shape, or the scale does not have one value per block.
@@ -83,6 +86,7 @@ def fake_quantize_flat(
         quant_max,
         FLOAT8.get(dtype) if dtype else None,
         clip_gradient,
+        None if known is None else known.view(inner),
     )
     return result if inner == shape else result.view(shape)
 
@@ -97,7 +101,10 @@ class _FakeQuantize(torch.autograd.Function):
         quant_max: int,
         float8: torch.dtype | None,
         clip_gradient: bool,
+        known: Tensor | None,
     ) -> Tensor:
+        if known is not None:
+            return known.detach()
         limits = Limits(quant_min, quant_max, float8)
         if is_cut(value):
             result = torch.empty_like(value)
@@ -111,7 +118,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient = inputs
+        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, _ = inputs
         if ctx.clip_gradient:
             ctx.save_for_backward(value, scale, zero_point)
 
@@ -124,7 +131,7 @@ class _FakeQuantize(torch.autograd.Function):
             if zero_point is not None:
                 position.add_(zero_point)
             gradient = _inside(gradient, position, ctx.quant_min, ctx.quant_max)
-        return gradient, None, None, None, None, None, None
+        return gradient, None, None, None, None, None, None, None
 
 
 def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) -> Tensor:

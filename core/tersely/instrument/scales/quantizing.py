@@ -186,13 +186,21 @@ class Quantize:
             target=full_name(module, self.target),
         )
 
-    def apply(self, value: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    def apply(
+        self,
+        value: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        *,
+        known: Tensor | None = None,
+    ) -> Tensor:
         """Fake-quantize with given parameters.
 
         Args:
             value: the tensor.
             scale: one per block, in the shape that `Cut.canonical` gives it.
             zero_point: the scale's shape, or None for zeros.
+            known: what the same arguments have given before, or None.
         """
         scale = self.cut.fit(scale, value)
         if zero_point is not None:
@@ -206,4 +214,5 @@ class Quantize:
             quant_max=self.grid.quant_max,
             dtype=self.grid.dtype,
             clip_gradient=self.clip_gradient,
+            known=known,
         )
