@@ -1,4 +1,4 @@
-"""Run the tests of the core, of each plugin family and of the third-party package, each alone.
+"""Run the tests of the core, of each plugin family and of the packages from outside, each alone.
 
     python tests/alone.py [NAME...] [PYTEST'S ARGUMENTS...]
 
@@ -16,21 +16,28 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 FAMILIES = ("granularity", "pruning", "quantization", "distillation")
+OUTSIDE = {
+    folder.name.removeprefix("tersely-"): folder
+    for folder in sorted((TESTS / "thirdparty").iterdir())
+    if (folder / "pyproject.toml").exists()
+}
 SUITES = {
     "core": (None, TESTS / "core"),
     **{name: (ROOT / "plugins" / name, TESTS / "plugins" / name) for name in FAMILIES},
-    "thirdparty": (TESTS / "thirdparty" / "tersely-ria", TESTS / "thirdparty"),
+    **{name: (folder, folder) for name, folder in OUTSIDE.items()},
+    "frozen": (TESTS / "downstream" / "frozen", TESTS / "downstream"),
 }
 """Name -> the project to install besides the core, and its tests."""
 
 FOUND = """
 import importlib.metadata
 import importlib.util
+import sys
 names = {one.name for one in importlib.metadata.distributions() if one.name.startswith("tersely")}
 for name in sorted(names):
     print(name)
 packages = ["granularity", "pruning", "quantization", "distillation", "export"]
-packages += ["integrations", "ria"]
+packages += ["integrations", "frozen", *sys.argv[1:]]
 for package in [f"tersely_{name}" for name in packages]:
     if importlib.util.find_spec(package):
         print(package)
@@ -69,12 +76,11 @@ def run(name: str, options: Sequence[str]) -> int:
                 env=unconstrained,
             )
         environment = {**os.environ, "PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"}
-        own = "ria" if name == "thirdparty" else name
         expected = (
-            ["tersely"] if project is None else ["tersely", f"tersely-{own}", f"tersely_{own}"]
+            ["tersely"] if project is None else ["tersely", f"tersely-{name}", f"tersely_{name}"]
         )
         found = subprocess.run(
-            [sys.executable, "-c", FOUND],
+            [sys.executable, "-c", FOUND, *OUTSIDE],
             env=environment,
             check=True,
             capture_output=True,

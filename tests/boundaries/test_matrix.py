@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-OWN = ("core", "docs", "packaging", "benchmarks", "thirdparty")
+OWN = ("core", "docs", "packaging", "benchmarks", "thirdparty", "downstream")
 """Folders under tests/ that have environments of their own."""
 
 

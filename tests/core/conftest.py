@@ -179,7 +179,8 @@ def toy_losses() -> Iterator[None]:
     """Register toy losses.
 
     ``toy_square`` is a mean of squares, ``toy_sum`` adds its option, ``toy_broken`` returns no
-    scalar and ``toy_fails`` multiplies what cannot be multiplied.
+    scalar and ``toy_fails`` multiplies what cannot be multiplied. ``toy_energy`` needs no teacher,
+    and ``toy_labelled`` is the mean of the student's outputs at the labels of a batch.
     """
     import tersely
 
@@ -197,9 +198,24 @@ def toy_losses() -> Iterator[None]:
     def fails(student, teacher):
         return (student @ teacher).sum()
 
+    def energy(student, teacher):
+        assert teacher is None
+        return student.square().mean()
+
+    def labelled(student, teacher, *, labels, factor=1.0):
+        return student.gather(1, labels[:, None]).mean() * factor
+
     class Face:
         @tersely.hookimpl
         def tersely_distillation_losses(self):
+            named = {
+                "type": "object",
+                "properties": {
+                    "labels": {"type": ["string", "integer"], "default": "labels"},
+                    "factor": {"type": "number"},
+                },
+                "additionalProperties": False,
+            }
             extra = {
                 "type": "object",
                 "properties": {"extra": {"type": "number"}},
@@ -212,10 +228,21 @@ def toy_losses() -> Iterator[None]:
                 ),
                 tersely.LossInfo(name="toy_broken", implementation="tersely_toy_losses:broken"),
                 tersely.LossInfo(name="toy_fails", implementation="tersely_toy_losses:fails"),
+                tersely.LossInfo(
+                    name="toy_energy", implementation="tersely_toy_losses:energy", needs="nothing"
+                ),
+                tersely.LossInfo(
+                    name="toy_labelled",
+                    implementation="tersely_toy_losses:labelled",
+                    options=named,
+                    needs="nothing",
+                    batch_options=("labels",),
+                ),
             ]
 
     module = ModuleType("tersely_toy_losses")
     module.square, module.add, module.broken, module.fails = square, add, broken, fails
+    module.energy, module.labelled = energy, labelled
     sys.modules["tersely_toy_losses"] = module
     name = tersely.registry().register(Face(), name="tersely-toy-losses")
     yield

@@ -77,12 +77,19 @@ def is_run():
 @pytest.fixture
 def own_algorithms():
     """Register what cases use besides installed algorithms; ``scripted`` keeps what it is told."""
+    import torch
+
     import tersely
-    from tersely.contracts import RegrowsFromZero
+    from tersely.contracts import OrdersInputs, RegrowsFromZero
 
     class Magnitude:
         def importance(self, target):
             return target.tensor.abs()
+
+    class OddInputsLast(Magnitude, OrdersInputs):
+        def input_order(self, target):
+            inputs = torch.arange(target.tensor.shape[target.plan.input_dim])
+            return torch.cat([inputs[::2], inputs[1::2]])
 
     class Scripted(RegrowsFromZero):
         kept = None
@@ -100,10 +107,14 @@ def own_algorithms():
                     default_scope="global",
                 ),
                 tersely.PrunerInfo(name="scripted", implementation="spec_algorithms:Scripted"),
+                tersely.PrunerInfo(
+                    name="odd_inputs_last", implementation="spec_algorithms:OddInputsLast"
+                ),
             ]
 
     module = ModuleType("spec_algorithms")
     module.Magnitude, module.Scripted = Magnitude, Scripted
+    module.OddInputsLast = OddInputsLast
     sys.modules["spec_algorithms"] = module
     name = tersely.registry().register(Face(), name="spec-algorithms")
     yield module

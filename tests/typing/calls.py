@@ -126,7 +126,8 @@ def mistakes(session: tersely.Session) -> None:
     """What a type checker has to refuse."""
     tersely.prune(MODEL, "config.yaml")  # type: ignore[arg-type]  # a list of mappings, no path
     tersely.prune(MODEL, [], "l1_norm")  # type: ignore[call-arg]  # options are given by keyword
-    tersely.distill(MODEL, [])  # type: ignore[call-arg]  # there is no teacher
+    tersely.distill(MODEL, [], MODEL)  # type: ignore[call-arg]  # a teacher is given by keyword
+    session.loss({})  # type: ignore[call-arg]  # and so is a batch
     tersely.attach("model.pt", RECIPE)  # type: ignore[arg-type]  # a module, no path
     session.total_loss(1.0)  # type: ignore[arg-type]  # a tensor, to go back through
     session.calibrate()  # type: ignore[call-arg]  # no batches

@@ -26,7 +26,7 @@ from tersely.arithmetic.levels import (
 from tersely.arithmetic.quantized_types import FLOAT8
 
 
-def fake_quantize_flat(  # noqa: PLR0913  # flat, so that compilers see tensors and numbers
+def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain numbers alone
     value: Tensor,
     scale: Tensor,
     zero_point: Tensor | None,
@@ -36,6 +36,7 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, so that compilers see tensors 
     dtype: str | None = None,
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
+    is_zero_first: bool = False,
     known: Tensor | None = None,
 ) -> Tensor:
     """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
@@ -57,8 +58,9 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, so that compilers see tensors 
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
             outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
             for backward, which is no new memory for a parameter.
-        known: what the same value, scale and zero point have given before, or None. Nothing is
-            computed then but the gradient.
+        is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
+        known: what the same arguments have given before, or None. Nothing is computed then but the
+            gradient.
 
     Returns:
         ``value``'s shape and dtype; memory of its own, or that of ``known``.
@@ -73,8 +75,6 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, so that compilers see tensors 
         inner = interleaved_shape(size, shape)
         scale = lay_out(scale, size, shape)
         zero_point = None if zero_point is None else lay_out(zero_point, size, shape)
-    if inner != shape:
-        value = value.view(inner)
     if zero_point is not None:
         # Adding and subtracting integers would convert them each time.
         zero_point = zero_point.to(precision(scale))
@@ -86,14 +86,18 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, so that compilers see tensors 
         quant_max,
         FLOAT8.get(dtype) if dtype else None,
         clip_gradient,
-        None if known is None else known.view(inner),
+        None if inner == shape else inner,
+        is_zero_first,
+        known,
     )
-    return result if inner == shape else result.view(shape)
+    return result
 
 
 class _FakeQuantize(torch.autograd.Function):
+    generate_vmap_rule = True  # a gradient for each sample, as torch.func takes it
+
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917  # as apply takes them
         value: Tensor,
         scale: Tensor,
         zero_point: Tensor | None,
@@ -101,24 +105,30 @@ class _FakeQuantize(torch.autograd.Function):
         quant_max: int,
         float8: torch.dtype | None,
         clip_gradient: bool,
+        inner: tuple[int, ...] | None,
+        is_zero_first: bool,
         known: Tensor | None,
     ) -> Tensor:
         if known is not None:
             return known.detach()
-        limits = Limits(quant_min, quant_max, float8)
+        # Viewed here and not by the caller: a gradient of rows alone has no other shape.
+        shape = value.shape
+        value = value if inner is None else value.view(inner)
+        limits = Limits(quant_min, quant_max, float8, is_zero_first)
         if is_cut(value):
             result = torch.empty_like(value)
             rank = value.ndim
             scale = with_rank(scale, rank)
             zero_point = None if zero_point is None else with_rank(zero_point, rank)
             simulate(value, scale, zero_point, limits, into=result)
-            return result
+            return _as(result, shape)
         levels = to_levels_(divide(value, scale), zero_point, limits)
-        return to_values_(levels, scale, zero_point, limits).to(value.dtype)
+        return _as(to_values_(levels, scale, zero_point, limits).to(value.dtype), shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, _ = inputs
+        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, *rest = inputs
+        ctx.inner = rest[0]
         if ctx.clip_gradient:
             ctx.save_for_backward(value, scale, zero_point)
 
@@ -127,11 +137,22 @@ class _FakeQuantize(torch.autograd.Function):
         (gradient,) = gradients
         if ctx.clip_gradient:
             value, scale, zero_point = ctx.saved_tensors
-            position = divide(value, scale)
+            inner = value.shape if ctx.inner is None else ctx.inner
+            position = divide(value.view(inner), scale)
             if zero_point is not None:
                 position.add_(zero_point)
-            gradient = _inside(gradient, position, ctx.quant_min, ctx.quant_max)
-        return gradient, None, None, None, None, None, None, None
+            # An embedding may give rows alone, which its optimizer may insist on.
+            rows = gradient.coalesce() if gradient.is_sparse else None
+            dense = gradient if rows is None else rows.to_dense()
+            inside = _inside(dense.reshape(inner), position, ctx.quant_min, ctx.quant_max)
+            gradient = inside.view(value.shape)
+            gradient = gradient if rows is None else gradient.sparse_mask(rows)
+        return gradient, *(None,) * 9
+
+
+def _as(result: Tensor, shape: torch.Size) -> Tensor:
+    # A view made in a Function could not be changed in place by whoever gets it.
+    return result if result.shape == shape else torch.ops.aten._unsafe_view(result, shape)
 
 
 def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) -> Tensor:

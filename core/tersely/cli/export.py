@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tersely.cli.logging import log_option
+from tersely.cli.plugin_files import plugin_option
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 
@@ -19,6 +20,7 @@ from tersely.json_value import Json
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the exporter.")
 @click.option("--dynamic-batch", is_flag=True, help="Let the first dimension of inputs differ.")
 @log_option
+@plugin_option
 def command(
     directory: Path,
     *,

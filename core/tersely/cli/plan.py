@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from tersely.cli.plugin_files import job_plugin_options
 from tersely.cli.writing import write_file
 from tersely.document.reading.source import read_document
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     help="Write the plan as JSON, for `tersely run --plan`.",
 )
 @click.option("--strict", is_flag=True, help="What matches nothing is an error.")
+@job_plugin_options("file")
 def command(
     file: Path,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tersely.cli.plugin_files import plugin_option
 from tersely.cli.plugins_find import KIND_NAMES, find_names, find_plugins, provided_by, unknown
 from tersely.errors import BrokenPluginError, PluginError, UnknownPluginError
 from tersely.registry.kinds import Kind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("name")
 @click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Only of this kind.")
+@plugin_option
 @click.pass_context
 def check_plugin(context: click.Context, name: str, kind_name: str | None) -> None:
     """Check that NAME meets its contract, or that everything a distribution NAME provides does."""

@@ -9,6 +9,7 @@ from textwrap import indent
 import attrs
 import click
 
+from tersely.cli.plugin_files import plugin_option
 from tersely.cli.plugins_find import KIND_NAMES, find_names, find_plugins, loading_text, unknown
 from tersely.json_value import Json
 from tersely.registry.kinds import Kind
@@ -31,6 +32,7 @@ _ABSENT = {"granularities": "any", "needs": "what its abilities need", "paper": 
     show_default=True,
     help="Text to read, or data.",
 )
+@plugin_option
 def show_plugin(name: str, kind_name: str | None, format_: str) -> None:
     """Describe NAME: an algorithm, a granularity, a loss, ... or a plugin's distribution."""
     installed = registry()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import attrs
 import click
 
+from tersely.cli.plugin_files import plugin_option
 from tersely.cli.plugins_find import loading_text
 from tersely.extras import extra
 from tersely.registry.kinds import KINDS
@@ -56,6 +57,7 @@ class Row:
     show_default=True,
     help="A table to read, or data.",
 )
+@plugin_option
 def list_plugins(format_: str) -> None:
     """List everything that plugins provide, and the plugins that cannot be used."""
     installed = registry()

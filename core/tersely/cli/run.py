@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tersely.cli.logging import log_option
+from tersely.cli.plugin_files import job_plugin_options
 from tersely.document.reading.source import read_document
 from tersely.extras import extra
 
@@ -24,6 +25,7 @@ from tersely.extras import extra
 @click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
 @click.option("--quiet", is_flag=True, help="Say nothing but what went wrong.")
 @log_option
+@job_plugin_options("job")
 def command(
     job: Path, *, output: Path | None, plan: Path | None, resume: bool, quiet: bool
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.plugin_files import plugin_option
 from tersely.cli.writing import write_file
 from tersely.document.schemas.schema import KINDS, Kind, schema
 
@@ -24,6 +25,7 @@ from tersely.document.schemas.schema import KINDS, Kind, schema
     show_default=True,
     help="The document: recipe, job, or the method of a bare config list.",
 )
+@plugin_option
 def command(output: Path | None, kind: Kind) -> None:
     """Write the JSON Schema of recipes, with the options of every installed plugin.
 

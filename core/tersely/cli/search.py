@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tersely.cli.logging import log_option
+from tersely.cli.plugin_files import job_plugin_options
 from tersely.cli.sensitivity import BITS, RATIOS
 from tersely.extras import extra
 
@@ -39,6 +40,7 @@ from tersely.extras import extra
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--quiet", is_flag=True, help="Say nothing but the tables at the end.")
 @log_option
+@job_plugin_options("job")
 def command(
     job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
 ) -> None:

@@ -10,6 +10,7 @@ import attrs
 import click
 
 from tersely.cli.logging import log_option
+from tersely.cli.plugin_files import job_plugin_options
 from tersely.extras import extra
 
 Convert = Callable[[click.Context, click.Parameter, Any], "tuple[float, ...] | None"]
@@ -58,6 +59,7 @@ BITS = numbers(int, low=1, high=16)
 @click.option("--no-plot", is_flag=True, help="Draw no picture.")
 @click.option("--quiet", is_flag=True, help="Say nothing but the table at the end.")
 @log_option
+@job_plugin_options("job")
 def command(  # noqa: PLR0913  # one for each option
     job: Path,
     *,

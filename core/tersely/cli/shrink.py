@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tersely.cli.logging import log_option
+from tersely.cli.plugin_files import plugin_option
 
 
 @click.command("shrink")
@@ -33,6 +34,7 @@ from tersely.cli.logging import log_option
     "first batch of its data.calibration.",
 )
 @log_option
+@plugin_option
 def command(
     run: Path, *, output: Path | None, round_to: int, approximate: bool, example: str | None
 ) -> None:

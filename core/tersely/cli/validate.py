@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 
 from tersely.cli.fix import fix_file
+from tersely.cli.plugin_files import job_plugin_options
 from tersely.cli.problems import Checked, Format, describe_problem, render
 from tersely.contracts.kinds import Method
 from tersely.document.detect import detect_kind
 from tersely.document.load import recipe_file, training_problems
 from tersely.document.reading.positions import Document
 from tersely.document.reading.source import read_file
+from tersely.document.rules.plugin_files import unloaded
 from tersely.document.schemas.schema import Kind
 from tersely.document.validate import find_problems
 from tersely.errors import ConfigError, Problem
@@ -40,6 +42,7 @@ from tersely.registry.descriptors import METHODS
     is_flag=True,
     help="Mend in the files what has one right answer: spelling, quotes, moved keys.",
 )
+@job_plugin_options("files")
 def command(files: tuple[str, ...], format_: Format, method: Method | None, fix: bool) -> None:
     """Check recipes, jobs and config lists.
 
@@ -56,7 +59,18 @@ def command(files: tuple[str, ...], format_: Format, method: Method | None, fix:
         checked = [each for file in files for each in _check(file, method)]
     for line in render(checked, format_):
         click.echo(line)
+    for file in files:
+        for problem in _not_loaded(file):
+            click.echo(f"{describe_problem(file, problem)}", err=True)
     sys.exit(1 if any(each.problems for each in checked) else 0)
+
+
+def _not_loaded(file: str) -> tuple[Problem, ...]:
+    try:
+        document = read_file(file)
+    except ConfigError:
+        return ()  # said already
+    return document.problems(list(unloaded(document.data, Path(file).resolve().parent)))
 
 
 def _check(file: str, method: Method | None) -> list[Checked]:

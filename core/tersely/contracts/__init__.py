@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
     from tersely.contracts.abilities import Optimizes as Optimizes
     from tersely.contracts.abilities import Sequential as Sequential
+    from tersely.contracts.curvature import Curvature as Curvature
+    from tersely.contracts.curvature import ObservesCurvature as ObservesCurvature
     from tersely.contracts.exporter import IntegerWeight as IntegerWeight
     from tersely.contracts.exporter import RunsExport as RunsExport
+    from tersely.contracts.ordering import OrdersInputs as OrdersInputs
     from tersely.contracts.pruner import Grows as Grows
     from tersely.contracts.pruner import Learns as Learns
     from tersely.contracts.pruner import MakesNewScores as MakesNewScores
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from tersely.contracts.quantized_forward import LearnsScales as LearnsScales
     from tersely.contracts.quantized_forward import OptimizesByName as OptimizesByName
     from tersely.contracts.quantized_forward import Simulates as Simulates
+    from tersely.contracts.quantized_grids import UsesFloatZeroPoints as UsesFloatZeroPoints
+    from tersely.contracts.quantized_grids import UsesLevels as UsesLevels
     from tersely.contracts.quantized_weights import ChangesAfterStep as ChangesAfterStep
     from tersely.contracts.quantized_weights import CorrectsBias as CorrectsBias
     from tersely.contracts.quantized_weights import Equalizes as Equalizes
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
     from tersely.contracts.settings import DistillationSetting as DistillationSetting
     from tersely.contracts.settings import PruningSetting as PruningSetting
     from tersely.contracts.settings import QuantizationSetting as QuantizationSetting
+    from tersely.contracts.whole_model import ScoresModel as ScoresModel
+    from tersely.contracts.whole_model import WholeModel as WholeModel
 
 _WHERE = {
     "Ability": "abilities",
@@ -48,6 +55,7 @@ _WHERE = {
     "ChoosesPerCall": "quantizer",
     "ClipsGradients": "quantized_forward",
     "CorrectsBias": "quantized_weights",
+    "Curvature": "curvature",
     "DistillationSetting": "settings",
     "Equalizes": "quantized_weights",
     "FollowsTraining": "quantizer",
@@ -57,6 +65,7 @@ _WHERE = {
     "LearnsScales": "quantized_forward",
     "MakesNewScores": "pruner",
     "MergesObservations": "quantizer",
+    "ObservesCurvature": "curvature",
     "ObservesDenseGradients": "regrowing",
     "ObservesGradients": "pruner",
     "ObservesInputs": "abilities",
@@ -64,15 +73,20 @@ _WHERE = {
     "ObservesRange": "quantizer",
     "Optimizes": "abilities",
     "OptimizesByName": "quantized_forward",
+    "OrdersInputs": "ordering",
     "Penalizes": "pruner",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",
     "RegrowsFromZero": "regrowing",
     "RunsExport": "exporter",
+    "ScoresModel": "whole_model",
     "Sequential": "abilities",
     "Simulates": "quantized_forward",
     "Solves": "pruner",
     "SolvesWeights": "quantized_weights",
+    "UsesFloatZeroPoints": "quantized_grids",
+    "UsesLevels": "quantized_grids",
+    "WholeModel": "whole_model",
 }
 
 __all__ = [*sorted(_WHERE)]  # noqa: PLE0604  # names are strings

@@ -15,6 +15,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     **_OBSERVING,
     "ObservesGradients": "gradients",
     "ObservesDenseGradients": "gradients",
+    "ObservesCurvature": "gradients",
     "Learns": "training",
     "Optimizes": "nothing",
     "Penalizes": "nothing",
@@ -23,6 +24,8 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "MakesNewScores": "nothing",
     "RegrowsFromZero": "nothing",
+    "ScoresModel": "nothing",
+    "OrdersInputs": "nothing",
 }
 """What a pruner can declare, and what must have happened before it can decide."""
 
@@ -42,6 +45,8 @@ QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "ClipsGradients": "nothing",
     "ChoosesPerCall": "nothing",
+    "UsesFloatZeroPoints": "nothing",
+    "UsesLevels": "nothing",
 }
 """What a quantizer can declare, and what must have happened before scales exist."""
 

@@ -17,8 +17,8 @@ class Observation:
         event: what happened: ``compress``, ``begin``, ``step``, ``set_masks`` or ``shrink`` where
             masks have changed, ``note`` where `Session.note` was called.
         epoch: the epoch, counted from 1, where it is known.
-        values: name -> number. ``sparsity`` is that of all pruned elements; those of a target end
-            with its name: ``sparsity/fc.weight``, ``masked/fc.weight`` (elements), and
+        values: name -> number. ``total_sparsity`` is that of all pruned elements; those of a target
+            end with its name: ``sparsity/fc.weight``, ``masked/fc.weight`` (elements), and
             ``range_low/fc.weight`` and ``range_high/fc.weight``, the values that its scales span.
     """
 
@@ -39,6 +39,10 @@ class HistoryObserver(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Write what is not written yet; a job calls it at its end, also after an error."""
+    def close(self, *, failed: bool = False) -> None:
+        """Write what is not written yet; a job calls it at its end, also after an error.
+
+        Args:
+            failed: whether the job ends with an error, or was interrupted.
+        """
         ...

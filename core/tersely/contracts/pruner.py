@@ -39,6 +39,8 @@ class PruningTarget:
         learned: what the algorithm learns for this target, by name; empty when it learns nothing.
         due: the ratio that is due now, ``sparse_ratio`` times what the schedule asks for; None
             where a threshold or a pattern decides, or nothing is decided at the moment.
+        progress: how many of its updates the stage's schedule has made, this one counted, as a
+            share of all of them; None without a schedule, or where nothing is decided.
     """
 
     plan: TargetPlan
@@ -48,6 +50,7 @@ class PruningTarget:
     observed: Mapping[str, Tensor] = attrs.field(factory=dict)
     learned: Mapping[str, Tensor] = attrs.field(factory=dict)
     due: float | Fraction | None = None
+    progress: Fraction | None = None
     _in_force: Callable[[], Tensor | None] = attrs.field(default=_nothing, repr=False)
 
     @property
@@ -119,10 +122,13 @@ class Solution:
     Attributes:
         kept: bool, the target's shape, True = kept.
         tensor: the new values, the target's shape.
+        order: shape (inputs,), int64, where blocks and patterns hold only after the weight's input
+            channels are put in this order; both others are in their own. None otherwise.
     """
 
     kept: Tensor
     tensor: Tensor
+    order: Tensor | None = None
 
 
 class Choose(Protocol):

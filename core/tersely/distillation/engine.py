@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tersely.distillation.pairs import Pair, loss_of, module_of
+from tersely.distillation.making import make_pairs
+from tersely.distillation.pairs import Pair, Side, links_of
 from tersely.distillation.projection import BIAS, WEIGHT, Projections, check_projections
-from tersely.distillation.teacher import listen, read_parameter
+from tersely.distillation.teacher import listen, module_of, read_parameter
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget, first_device
+from tersely.engine.binding import first_device
 from tersely.engine.context import Context
 from tersely.engine.cutting import FixedShapes, place_of
 from tersely.engine.instrumenting import with_site
@@ -32,10 +33,6 @@ from tersely.instrument.instruments import Instruments
 from tersely.instrument.names import TAP
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
-from tersely.registry.registry import registry
-
-_PROJECTED = {"linear": -1, "conv1x1": 1}
-"""The dimension that each projection maps."""
 
 
 class Distillation(Engine[Run[Any]]):
@@ -54,8 +51,8 @@ class Distillation(Engine[Run[Any]]):
         self.projections = Projections()
         self._hooks: list[Any] = []
         self._is_listening = False
-        stages = context.binding.plan.recipe.stages
-        self.pairs = tuple(_pair(bound, stages[bound.plan.stage]) for bound in self.bound_targets)
+        self._batch: object = None
+        self.pairs = make_pairs(self.bound_targets, context.binding.plan.recipe.stages)
 
     def with_inputs(
         self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
@@ -69,7 +66,7 @@ class Distillation(Engine[Run[Any]]):
         found = dict(wanted)
         for pair in self.pairs:
             for option, tap in pair.inputs.items():
-                target = f"_input_{pair.options[option]}"
+                target = f"_input_{pair.loss.options[option]}"
                 before = found.get(model, Instruments())
                 found[model] = with_site(before, model, target, tap)
         return found
@@ -84,14 +81,14 @@ class Distillation(Engine[Run[Any]]):
             return
         self._is_listening = True
         teacher = self.context.teacher
-        for pair in self.pairs:
-            for module, attribute in pair.bound.owners:
-                put(module, attribute, (pair.student,), place=TAP)
-            if teacher is None:
-                continue
-            for link, tap in pair.teachers.items():
-                module = module_of(teacher, link, pair.plan)
-                self._hooks.append(listen(module, pair.plan, tap))
+        for side in self._sides():
+            for module, attribute in side.bound.owners:
+                put(module, attribute, (side.student,), place=TAP)
+        if teacher is None:
+            return
+        for side, link, tap in links_of(self.pairs):
+            module = module_of(teacher, link, side.plan)
+            self._hooks.append(listen(module, side.plan, tap))
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -105,7 +102,11 @@ class Distillation(Engine[Run[Any]]):
 
     def _taps(self) -> Iterator[Tap]:
         for pair in self.pairs:
-            yield from (pair.student, *pair.teachers.values(), *pair.inputs.values())
+            yield from pair.taps()
+
+    def _sides(self) -> Iterator[Side]:
+        for pair in self.pairs:
+            yield from pair.sides
 
     def stop(self) -> None:
         """Stop listening and drop what was recorded."""
@@ -115,14 +116,23 @@ class Distillation(Engine[Run[Any]]):
         self.forget()
 
     def forget(self) -> None:
-        """Forget what taps hold."""
+        """Forget what taps hold, and the batch."""
+        self._batch = None
         for tap in self._taps():
             tap.take()
 
+    def take_batch(self, batch: object) -> None:
+        """Keep a batch for the losses of this step that ask for parts of it.
+
+        Args:
+            batch: what the model was called with, labels and indices included, or None.
+        """
+        self._batch = batch
+
     @property
-    def is_running(self) -> bool:
-        """Whether a stage is active."""
-        return bool(self._running())
+    def needs_teacher(self) -> bool:
+        """Whether a loss that compares with the teacher is active."""
+        return any(pair.needs_teacher for pair in self._running())
 
     def _running(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.stage.is_running(self.context.steps)]
@@ -138,22 +148,21 @@ class Distillation(Engine[Run[Any]]):
         pairs = self._running()
         self._read_parameters(pairs)
         for pair in pairs:
-            missing = pair.missing()
+            missing = pair.missing(has_teacher=self.context.teacher is not None)
             if missing is not None:
                 raise SessionError(missing, **pair.plan.place)
-        return [pair.compute(self.projections) for pair in pairs]
+        return [pair.compute(self.projections, self._batch) for pair in pairs]
 
     def _read_parameters(self, pairs: Sequence[Pair]) -> None:
         teacher = self.context.teacher
         # A parameter is not called, so nothing flows through its tap: it is read when it counts.
-        for pair in pairs:
-            if pair.bound.is_activation:
+        for side in (side for pair in pairs for side in pair.sides):
+            if side.bound.is_activation:
                 continue
-            getattr(pair.bound.module, pair.plan.target)
-            for link, tap in pair.teachers.items():
+            getattr(side.bound.module, side.plan.target)
+            for link, tap in side.teachers.items():
                 if teacher is not None:
-                    module = module_of(teacher, link, pair.plan)
-                    tap.value = read_parameter(module, pair, link)
+                    tap.value = read_parameter(teacher, side.plan, link)
 
     def step(self, steps: int, journal: Journal) -> bool:
         """Move projections, unless the user's optimizer does; masks do not change."""
@@ -206,23 +215,20 @@ class Distillation(Engine[Run[Any]]):
     def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of what is compared with the teacher."""
         return {
-            place_of(one): f"{one.plan.name} is compared with the teacher"
-            for one in self.bound_targets
+            place_of(side.bound): f"{side.plan.name} is compared with the teacher"
+            for side in self._sides()
+            if side.teachers
         }
 
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: ``student target>link``."""
-        return {f"{pair.plan.name}>{link}" for pair in self.pairs for link in pair.teachers}
+        return {f"{side.plan.name}>{link}" for side, link, _ in links_of(self.pairs)}
 
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed."""
         super().check(saved, steps)
-        asked = {
-            f"{pair.plan.name}>{link}"
-            for pair in self.pairs
-            if pair.projected_dim is not None
-            for link in pair.teachers
-        }
+        projected = [pair for pair in self.pairs if pair.projected_dim is not None]
+        asked = {f"{side.plan.name}>{link}" for side, link, _ in links_of(projected)}
         check_projections(asked, saved)
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
@@ -241,7 +247,8 @@ class Distillation(Engine[Run[Any]]):
 
     def _is_waiting(self, pair: Pair) -> bool:
         return pair.projected_dim is not None and not any(
-            f"{pair.plan.name}>{link}" in self.projections.tensors for link in pair.teachers
+            f"{side.plan.name}>{link}" in self.projections.tensors
+            for side, link, _ in links_of([pair])
         )
 
     def take_targets(self) -> dict[str, Tensor]:
@@ -251,16 +258,15 @@ class Distillation(Engine[Run[Any]]):
             SessionError: a target of the teacher was not seen.
         """
         found = {}
-        for pair in self.pairs:
-            for link, tap in pair.teachers.items():
-                value = tap.take()
-                if value is None:
-                    raise SessionError(
-                        f"{pair.teacher_name(link)} of the teacher was not seen: no batch reached "
-                        f"it, or something calls its module's forward without calling the module",
-                        **pair.plan.place,
-                    )
-                found[f"{pair.plan.name}>{link}"] = value
+        for side, link, tap in links_of(self.pairs):
+            value = tap.take()
+            if value is None:
+                raise SessionError(
+                    f"{side.teacher_name(link)} of the teacher was not seen: no batch reached "
+                    f"it, or something calls its module's forward without calling the module",
+                    **side.plan.place,
+                )
+            found[f"{side.plan.name}>{link}"] = value
         return found
 
     def put_targets(self, targets: Mapping[str, Tensor]) -> None:
@@ -268,27 +274,17 @@ class Distillation(Engine[Run[Any]]):
 
         Args:
             targets: what `take_targets` returned for the batch.
+
+        Raises:
+            SessionFileError: a target is missing, or there are others.
         """
-        for pair in self.pairs:
-            for link, tap in pair.teachers.items():
-                tap.value = targets[f"{pair.plan.name}>{link}"]
-
-
-def _pair(bound: BoundTarget, stage: Stage) -> Pair:
-    plan = bound.plan
-    setting = plan.distillation
-    return Pair(
-        bound=bound,
-        student=Tap(keeps_graph=True, is_copying=bound.is_activation),
-        teachers={link: Tap(keeps_graph=False) for link in setting.links_of(plan.module)},
-        weight=setting.weight,
-        loss=loss_of(plan),
-        options=setting.loss_options,
-        projected_dim=None if setting.projection is None else _PROJECTED[setting.projection],
-        stage=stage,
-        inputs={
-            option: Tap(keeps_graph=True)
-            for option in registry().losses.info(setting.loss).input_options
-            if setting.loss_options.get(option) is not None
-        },
-    )
+        expected = self.known_names()
+        if other := sorted(expected ^ targets.keys()):
+            raise SessionFileError(
+                f"the cache of the teacher has other targets for a batch than the session: "
+                f"{other[0]!r} is {'missing' if other[0] in expected else 'unknown'}; write it "
+                f"again with session.cache_teacher(batches, path)",
+                target=other[0],
+            )
+        for side, link, tap in links_of(self.pairs):
+            tap.value = targets[f"{side.plan.name}>{link}"]

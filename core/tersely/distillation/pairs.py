@@ -1,52 +1,36 @@
-"""One student target with the teacher's targets it is linked to, and the loss between them."""
+"""Student targets with the teacher's targets they are linked to, and the loss between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.contracts.target_plan import TargetPlan
+from tersely.distillation.calling import AskedLoss
 from tersely.distillation.projection import Projections
+from tersely.distillation.teacher import teacher_name
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
-from tersely.errors import PluginError, SessionError, TerselyError
 from tersely.instrument.tapping import Tap
-from tersely.json_value import Json
-from tersely.registry.registry import registry
-
-Loss = Callable[..., Tensor]
 
 
 @attrs.frozen(eq=False)
-class Pair:
-    """A student target and what it learns from.
+class Side:
+    """One student target with its tap, and the taps of the teacher it is linked to.
 
     Attributes:
         bound: the student's target.
         student: the student's tap.
-        teachers: link -> the tap of the same target in that module of the teacher.
-        weight: lambda, what its loss is multiplied with.
-        loss: the loss.
-        options: the loss's options.
-        projected_dim: the dimension in which a learned linear map leads from the student's width to
-            the teacher's, or None.
-        inputs: option of the loss -> the tap of the model's input that it names.
-        stage: the stage it belongs to, which may be active for a part of the training only.
+        teachers: link -> the tap of the same target in that module of the teacher; empty where the
+            loss needs no teacher.
     """
 
     bound: BoundTarget
     student: Tap
     teachers: Mapping[str, Tap]
-    weight: float
-    loss: Loss
-    options: Mapping[str, Json]
-    projected_dim: int | None
-    stage: Stage
-    inputs: Mapping[str, Tap] = attrs.field(factory=dict)
 
     @property
     def plan(self) -> TargetPlan:
@@ -55,116 +39,143 @@ class Pair:
 
     def teacher_name(self, link: str) -> str:
         """Return the full name of a teacher's target."""
-        return f"{link}.{self.plan.target}" if link else self.plan.target
+        return teacher_name(self.plan, link)
 
-    def missing(self) -> str | None:
-        """Return which side was not seen since the last loss, with the likely reason, or None."""
-        if self.student.value is None:
-            return self.student.problem or (
-                f"{self.plan.name} of the student was not seen since the last loss: run the model "
-                f"with gradients enabled, and by calling it, before session.loss(); a branch that "
-                f"does not run in every step cannot be distilled"
-            )
-        for link, tap in self.teachers.items():
-            if tap.value is None:
-                return tap.problem or (
-                    f"{self.teacher_name(link)} of the teacher was not seen since the last loss: "
-                    f"call session.teacher_forward(...) with the same batch before session.loss()"
-                )
+
+@attrs.frozen(eq=False)
+class Pair:
+    """What one call of a loss compares: a student target, or several, and what they learn from.
+
+    Attributes:
+        sides: the student's targets; several only where the loss takes them together.
+        weight: lambda, what the loss is multiplied with.
+        loss: the loss, as the config asks for it.
+        projected_dim: the dimension in which a learned linear map leads from the student's width to
+            the teacher's, or None.
+        inputs: option of the loss -> the tap of the model's input that it names.
+        stage: the stage it belongs to, which may be active for a part of the training only.
+    """
+
+    sides: tuple[Side, ...]
+    weight: float
+    loss: AskedLoss
+    projected_dim: int | None
+    stage: Stage
+    inputs: Mapping[str, Tap] = attrs.field(factory=dict)
+
+    @property
+    def plan(self) -> TargetPlan:
+        """What the config says of the first student target."""
+        return self.sides[0].plan
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss compares with the teacher."""
+        return self.loss.needs_teacher
+
+    def taps(self) -> Iterator[Tap]:
+        """Yield every tap of both models."""
+        for side in self.sides:
+            yield from (side.student, *side.teachers.values())
+        yield from self.inputs.values()
+
+    def missing(self, *, has_teacher: bool) -> str | None:
+        """Return which side was not seen since the last loss, with the likely reason, or None.
+
+        Args:
+            has_teacher: whether the session has a teacher.
+        """
+        for side in self.sides:
+            found = self._missing_of(side, has_teacher=has_teacher)
+            if found is not None:
+                return found
         for option, tap in self.inputs.items():
             if tap.value is None:
                 return (
                     f"{self.plan.name} has option {option!r} of {self.plan.algorithm}, and the "
-                    f"model was not called with {self.options[option]!r} since the last loss; pass "
-                    f"it, or leave the option out"
+                    f"model was not called with {self.loss.options[option]!r} since the last loss; "
+                    f"pass it, or leave the option out"
                 )
         return None
 
-    def compute(self, projections: Projections) -> Tensor:
+    def _missing_of(self, side: Side, *, has_teacher: bool) -> str | None:
+        name = side.plan.name
+        if side.student.value is None:
+            return side.student.problem or (
+                f"{name} of the student was not seen since the last loss: run the model "
+                f"with gradients enabled, and by calling it, before session.loss(); a branch that "
+                f"does not run in every step cannot be distilled"
+            )
+        for link, tap in side.teachers.items():
+            if tap.value is not None:
+                continue
+            if not has_teacher:
+                return (
+                    f"{name} learns by {side.plan.algorithm}, which compares it with "
+                    f"{side.teacher_name(link)} of a teacher, and the session has no teacher: give "
+                    f"it to tersely.attach(..., teacher=...), or call session.teacher_batch(...) "
+                    f"with a cache of its targets"
+                )
+            return tap.problem or (
+                f"{side.teacher_name(link)} of the teacher was not seen since the last loss: "
+                f"call session.teacher_forward(...) with the same batch before session.loss()"
+            )
+        return None
+
+    def compute(self, projections: Projections, batch: object) -> Tensor:
         """Return lambda times the smallest loss over all links, and forget the values.
 
         Args:
             projections: the learned maps.
+            batch: what the loss was given as the batch, or None.
 
         Raises:
-            SessionError: the tensors do not go together; names both.
+            SessionError: the tensors do not go together, or the batch lacks what the loss needs;
+                names both.
             PluginError: the loss failed or returned something else than a scalar.
         """
-        given = {option: tap.take() for option, tap in self.inputs.items()}
-        student = self.student.take()
+        given: dict[str, object] = {option: tap.take() for option, tap in self.inputs.items()}
+        (side,) = self.sides
+        student = side.student.take()
         assert student is not None  # the caller has checked what is missing
-        losses = [
-            self._one(student, tap.take(), link, projections=projections, given=given)
-            for link, tap in self.teachers.items()
-        ]
-        smallest = losses[0] if len(losses) == 1 else torch.stack(losses).amin()
+        given |= self.loss.parts_of(batch, self.plan, student.device)
+        if not side.teachers:
+            found = [self.loss(student, None, given, plan=side.plan, where=side.plan.name)]
+        else:
+            found = [
+                self._compared(side, student, link, projections=projections, given=given)
+                for link in side.teachers
+            ]
+        smallest = found[0] if len(found) == 1 else torch.stack(found).amin()
         return smallest * self.weight
 
-    def _one(
+    def _compared(
         self,
+        side: Side,
         student: Tensor,
-        teacher: Tensor | None,
         link: str,
         *,
         projections: Projections,
-        given: Mapping[str, Tensor | None],
+        given: Mapping[str, object],
     ) -> Tensor:
+        teacher = side.teachers[link].take()
         assert teacher is not None  # the caller has checked what is missing
         teacher = teacher.to(student.device)
         if self.projected_dim is not None:
             student = projections.apply(
-                self.plan.name, link, student, teacher, dim=self.projected_dim
+                side.plan.name, link, student, teacher, dim=self.projected_dim
             )
-        name, where = self.plan.algorithm, self._names(link)
-        try:
-            found: object = self.loss(student, teacher, **{**self.options, **given})
-        except TerselyError:
-            raise
-        except ValueError as error:
-            raise SessionError(f"{where}: {error}", **self.plan.place) from error
-        except Exception as error:  # foreign code: whatever it raises belongs in the message
-            shapes = f"shapes {tuple(student.shape)} and {tuple(teacher.shape)}"
-            raise PluginError(
-                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}",
-                plugin=name,
-                target=self.plan.name,
-            ) from error
-        if not isinstance(found, Tensor) or found.ndim:
-            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise PluginError(
-                f"the loss {name} returned {shape} for {where}; expected a 0-dim tensor",
-                plugin=name,
-                target=self.plan.name,
-            )
-        return found
-
-    def _names(self, link: str) -> str:
-        return f"{self.plan.name} of the student and {self.teacher_name(link)} of the teacher"
+        where = f"{side.plan.name} of the student and {side.teacher_name(link)} of the teacher"
+        return self.loss(student, teacher, given, plan=side.plan, where=where)
 
 
-def loss_of(plan: TargetPlan) -> Loss:
-    """Return a target's loss.
+def links_of(pairs: Sequence[Pair]) -> Iterator[tuple[Side, str, Tap]]:
+    """Yield every target of the teacher that some pairs compare with, and its tap.
 
     Args:
-        plan: a distillation target.
+        pairs: the pairs.
     """
-    return cast("Loss", registry().losses[plan.distillation.loss])
-
-
-def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:
-    """Return the teacher's module that a target is linked to.
-
-    Args:
-        teacher: the teacher.
-        link: the module's name.
-        plan: the student's target.
-
-    Raises:
-        SessionError: there is no such module.
-    """
-    found: dict[str, nn.Module] = dict(teacher.named_modules(remove_duplicate=False))
-    if link in found:
-        return found[link]
-    raise SessionError(
-        f"{plan.name} is linked to {link!r}, which is no module of the teacher", **plan.place
-    )
+    for pair in pairs:
+        for side in pair.sides:
+            for link, tap in side.teachers.items():
+                yield side, link, tap

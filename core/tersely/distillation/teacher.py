@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from tersely.contracts.target_plan import TargetPlan
-from tersely.distillation.pairs import Pair
 from tersely.errors import AttachError, SessionError
 from tersely.instrument.instruments import OutputSite
 from tersely.instrument.sites import input_site, process_inputs, process_output
@@ -38,25 +37,54 @@ def need_teacher(plans: Sequence[TargetPlan], teacher: nn.Module | None, model: 
         )
 
 
-def read_parameter(module: nn.Module, pair: Pair, link: str) -> Tensor:
+def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:
+    """Return the teacher's module that a target is linked to.
+
+    Args:
+        teacher: the teacher.
+        link: the module's name.
+        plan: the student's target.
+
+    Raises:
+        SessionError: there is no such module.
+    """
+    found: dict[str, nn.Module] = dict(teacher.named_modules(remove_duplicate=False))
+    if link in found:
+        return found[link]
+    raise SessionError(
+        f"{plan.name} is linked to {link!r}, which is no module of the teacher", **plan.place
+    )
+
+
+def read_parameter(teacher: nn.Module, plan: TargetPlan, link: str) -> Tensor:
     """Return a parameter of the teacher, detached.
 
     Args:
-        module: the teacher's module that the student's target is linked to.
-        pair: the student's target and what it learns from.
-        link: the module's name.
+        teacher: the teacher.
+        plan: the student's target.
+        link: the name of the teacher's module that it is linked to.
 
     Raises:
-        SessionError: the module has no such tensor.
+        SessionError: there is no such module, or it has no such tensor.
     """
-    found: object = getattr(module, pair.plan.target, None)
+    found: object = getattr(module_of(teacher, link, plan), plan.target, None)
     if not isinstance(found, Tensor):
         raise SessionError(
-            f"{pair.plan.name} is linked to {pair.teacher_name(link)}, which the teacher does not "
+            f"{plan.name} is linked to {teacher_name(plan, link)}, which the teacher does not "
             f"have; link a module that has it",
-            **pair.plan.place,
+            **plan.place,
         )
     return found.detach()
+
+
+def teacher_name(plan: TargetPlan, link: str) -> str:
+    """Return the full name of the teacher's target that a student's target is linked to.
+
+    Args:
+        plan: the student's target.
+        link: the name of the teacher's module.
+    """
+    return f"{link}.{plan.target}" if link else plan.target
 
 
 def listen(module: nn.Module, plan: TargetPlan, tap: Tap) -> Any:

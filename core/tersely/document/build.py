@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from tersely.document.entries import COMMON_KEYS, EXCLUDES, SELECTORS, Place, stages_in
-from tersely.document.job import Export, Job, JobData, Measuring
+from tersely.document.job import Export, Job, JobData, Measuring, ObserverReference
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
 from tersely.document.presets import PRESET, preset_entries, preset_note
@@ -121,6 +121,7 @@ def build_job(
         output=directory / data["output"],
         export=tuple(_build_export(export) for export in data.get("export", ())),
         benchmark=_build_benchmark(data.get("benchmark")),
+        observers=tuple(ObserverReference(**observer) for observer in data.get("observers", ())),
         seed=whole_numbers(data.get("seed")),
         directory=directory,
         document=document.data,

@@ -74,6 +74,19 @@ class Loop:
 
 
 @attrs.frozen(kw_only=True)
+class ObserverReference:
+    """What is told the numbers of a run.
+
+    Attributes:
+        create: ``module:callable`` that makes the observer.
+        args: its keyword arguments.
+    """
+
+    create: str
+    args: Mapping[str, Json] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
 class Measuring:
     """What a job measures at its end, see `tersely.benchmark`.
 
@@ -108,6 +121,7 @@ class Job:
         loop: the built-in training loop, or None.
         export: the formats to write.
         benchmark: what to measure, or None.
+        observers: what is told the numbers of the run.
         seed: the seed of every generator, or None to leave them alone.
         document: the plain JSON data the job was made from.
         source: the job file, or None.
@@ -125,6 +139,7 @@ class Job:
     loop: Loop | None = None
     export: tuple[Export, ...] = ()
     benchmark: Measuring | None = None
+    observers: tuple[ObserverReference, ...] = ()
     seed: int | None = None
     document: Mapping[str, Json] = attrs.field(factory=dict, eq=False, repr=False)
     source: str | None = attrs.field(default=None, eq=False)

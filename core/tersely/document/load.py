@@ -15,6 +15,7 @@ from tersely.document.reading.positions import Document
 from tersely.document.reading.source import read_document, read_file, uncollected
 from tersely.document.recipe import Entry, Recipe
 from tersely.document.rules.loop import check_loop
+from tersely.document.rules.plugin_files import unloaded
 from tersely.document.rules.shrinking import check_example
 from tersely.document.rules.training import check_training
 from tersely.document.validate import check
@@ -72,6 +73,10 @@ def job_from_data(data: Mapping[str, Json], directory: Path) -> Job:
 
 
 def _build(document: Document, directory: Path) -> Job:
+    missing = document.problems(list(unloaded(document.data, directory)))
+    if missing:
+        # First, since names that these files provide are not known without them.
+        raise ConfigError(missing, source=document.source)
     data = check(document, "job")
     written = data["recipe"]
     if isinstance(written, str):

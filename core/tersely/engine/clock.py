@@ -61,6 +61,18 @@ def is_due(curve: Curve, steps: int) -> bool:
     return update_at(curve.schedule, steps) != update_at(curve.schedule, steps - 1)
 
 
+def progress_at(curve: Curve | None, steps: int) -> Fraction | None:
+    """Return the share of a schedule's updates that have been made, or None without a schedule.
+
+    Args:
+        curve: the schedule.
+        steps: optimizer steps so far.
+    """
+    if curve is None:
+        return None
+    return Fraction(update_at(curve.schedule, steps), curve.schedule.times)
+
+
 def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
     """Return the share of the configured sparsity that is due after ``steps`` steps.
 
@@ -74,9 +86,9 @@ def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
     Raises:
         PluginError: the schedule failed or returned something else than a share.
     """
-    if curve is None:
+    progress = progress_at(curve, steps)
+    if curve is None or progress is None:
         return 1.0
-    progress = Fraction(update_at(curve.schedule, steps), curve.schedule.times)
     name = curve.schedule.name
     try:
         factor = curve.function(progress, **curve.options)

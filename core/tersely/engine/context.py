@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class Context:
         batches: the calibration batches, while a stage will look at them again.
         has_kept_batches: whether calibration kept its batches, in this session or before it was
             saved.
+        example_inputs: what the session runs the model with where it has to, or None.
         count: counts what shrinking would remove, where a plan's budget asks for it and there are
             example inputs, or None.
     """
@@ -41,4 +42,5 @@ class Context:
     steps: int = 0
     batches: Batches | None = None
     has_kept_batches: bool = False
+    example_inputs: Any = None
     count: CountsShrinking | None = None

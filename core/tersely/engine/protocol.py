@@ -16,6 +16,7 @@ call            pruning                     quantization                      di
 `step`          gradients and learned       ranges checked; stages that       projections moved
                 masks moved, masks due      begin; learned scales moved
 `losses`        penalties                   nothing                           losses of pairs
+`look_at`       curvature                   nothing                           nothing
 `hand_over`     learned masks               learned scales                    projections
 `note`          masks, sums, learned        steps and buffers, learned        projections
 `save`          masks, sums, values         scales, statistics, values        projections
@@ -188,6 +189,13 @@ class Engine(ABC, Generic[AnyRun]):
     def losses(self) -> list[Tensor]:
         """Return what the active stages add to the loss, 0-dim each."""
         return []
+
+    def look_at(self, loss: Tensor) -> None:  # most engines have nothing to do
+        """Observe the loss that the user is about to differentiate.
+
+        Args:
+            loss: 0-dim, what the active stages add included.
+        """
 
     def forget(self) -> None:  # most engines have nothing to do
         """Forget what the last forward pass left behind."""

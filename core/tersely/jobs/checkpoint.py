@@ -127,7 +127,7 @@ def load_checkpoint(
         The session, in force on ``model``.
 
     Raises:
-        SessionFileError: the files are damaged or belong to another model.
+        SessionFileError: the files are damaged or belong to another model, which is as it was.
     """
     place = folder / WEIGHTS
     try:
@@ -136,7 +136,18 @@ def load_checkpoint(
         raise SessionFileError(
             f"{place} cannot be read ({error}); {_ADVICE}", path=place
         ) from error
-    cut_as_saved(model, folder)
+    before = {name: one.to("cpu", copy=True) for name, one in own_tensors(model).items()}
+    undoing = cut_as_saved(model, folder)
+    try:
+        _load(model, tensors, place)
+        return load_session(model, folder, teacher=teacher, example_inputs=example_inputs)
+    except BaseException:
+        undoing.undo()
+        model.load_state_dict(before, strict=False)
+        raise
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Tensor], place: Path) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -144,7 +155,6 @@ def load_checkpoint(
             f"{place} does not fit the model that the job builds now; {_ADVICE}: {error}",
             path=place,
         ) from error
-    return load_session(model, folder, teacher=teacher, example_inputs=example_inputs)
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:

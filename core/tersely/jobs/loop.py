@@ -136,7 +136,7 @@ class _Training:
         if session.needs_teacher:
             call_model(session.teacher_forward, inputs)
         task = self._task.of(output, targets)
-        total = session.loss() if task is None else session.total_loss(task)
+        total = session.loss(batch=batch) if task is None else session.total_loss(task, batch=batch)
         value = total.item()
         if not math.isfinite(value):
             raise TrainingError(_not_finite(value, task, place))

@@ -60,6 +60,7 @@ def measure(moment: str) -> Callable[[Run], Run]:
         record = attrs.evolve(run.record, metrics={**run.record.metrics, **values})
         if run.session is not None:
             run.session.metrics.update(values)
+            run.session.note(values)
         return attrs.evolve(run, record=record)
 
     return act
@@ -86,6 +87,9 @@ def attach_plan(run: Run) -> Run:
         example_inputs=run.example,
     )
     session.metrics.update(run.record.metrics)
+    run.observers.watch(session)
+    if run.record.metrics:
+        session.note(run.record.metrics)
     return attrs.evolve(run, session=session)
 
 
@@ -114,6 +118,7 @@ def restore(run: Run) -> Run:
         give_batches(
             session, calibration_batches(run.job, run.calls.calibration), mask=run.job.data.mask
         )
+    run.observers.watch(session, resumed_at=session.steps)
     return attrs.evolve(run, session=session)
 
 

@@ -15,6 +15,7 @@ import attrs
 from tersely.document.job import Job
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
+from tersely.registry.registry import registry
 from tersely.storage.durable import write_whole
 from tersely.storage.json_file import check_digest, check_shape, read_json_file, with_digest
 
@@ -172,6 +173,9 @@ def digest_parts(job: Job) -> dict[str, str]:
         "benchmark": None if job.benchmark is None else attrs.asdict(job.benchmark),
         "seed": job.seed,
     }
+    files = {one.name: one.version for one in registry().plugins() if one.file is not None}
+    if files:
+        parts["plugins"] = files
     return {name: _digest(part) for name, part in parts.items()}
 
 
@@ -183,7 +187,8 @@ def changed_parts(record: RunRecord, job: Job) -> tuple[str, ...]:
         job: the job as it is now.
     """
     now = digest_parts(job)
-    return tuple(name for name, digest in now.items() if record.parts.get(name) != digest)
+    names = dict.fromkeys([*now, *record.parts])
+    return tuple(name for name in names if record.parts.get(name) != now.get(name))
 
 
 def _digest(value: Json) -> str:

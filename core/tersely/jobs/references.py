@@ -14,9 +14,8 @@ from typing import Any
 
 import attrs
 
-from tersely.document.job import Job
+from tersely.document.job import Job, ObserverReference
 from tersely.errors import ConfigError, Problem
-from tersely.json_value import Json
 from tersely.text import did_you_mean
 
 Call = Callable[..., Any]
@@ -35,6 +34,7 @@ class References:
         train: the user's loop, takes the model and the session, or None.
         batches: returns the batches of one epoch for the built-in loop, or None.
         loss: takes output and targets and returns the task loss of the built-in loop, or None.
+        observers: make what is told the numbers of the run.
     """
 
     model: Call
@@ -45,6 +45,7 @@ class References:
     train: Call | None = None
     batches: Call | None = None
     loss: Call | None = None
+    observers: tuple[Call, ...] = ()
 
 
 def load_references(job: Job) -> References:
@@ -83,12 +84,20 @@ def load_references(job: Job) -> References:
             message = f"{reference!r} is a class, expected a function of output and targets"
             problems.append(Problem(path, message, hint))
             continue
-        problem = _misfit(result, path, reference, positional=positional, named=named)
+        place = f"{path}_args" if named else path
+        problem = _misfit(result, place, reference, positional=positional, named=named)
         if problem:
             problems.append(problem)
+    observers = []
+    for index, wanted_observer in enumerate(job.observers):
+        made = _find_observer(wanted_observer, f"observers[{index}]", folder=job.directory)
+        if isinstance(made, Problem):
+            problems.append(made)
+        else:
+            observers.append(made)
     if problems:
         raise ConfigError(problems, source=job.source)
-    return References(**found)  # type: ignore[arg-type]  # model is always among them
+    return References(observers=tuple(observers), **found)  # type: ignore[arg-type]  # has a model
 
 
 def load_reference(reference: str, *, path: str, folder: Path) -> Call:
@@ -175,13 +184,25 @@ def _import(name: str, *, path: str, folder: Path) -> ModuleType | Problem:
         return Problem(path, f"importing {name!r} failed: {type(error).__name__}: {error}")
 
 
+def _find_observer(wanted: ObserverReference, path: str, *, folder: Path) -> Call | Problem:
+    result = find_callable(wanted.create, path=f"{path}.create", folder=folder)
+    if isinstance(result, Problem):
+        return result
+    place = f"{path}.args" if wanted.args else f"{path}.create"
+    given = {"output": folder, "resumed_at": None}
+    for name in given.keys() & wanted.args:
+        return Problem(f"{place}.{name}", f"{name!r} is given by the job; remove it")
+    named = {**given, **wanted.args}
+    return _misfit(result, place, wanted.create, positional=(), named=named) or result
+
+
 def _misfit(
     function: Call,
-    path: str,
+    place: str,
     reference: str,
     *,
     positional: tuple[str, ...],
-    named: Mapping[str, Json],
+    named: Mapping[str, object],
 ) -> Problem | None:
     try:
         signature = inspect.signature(function)
@@ -191,7 +212,6 @@ def _misfit(
         signature.bind(*positional, **named)
     except TypeError as error:
         call = ", ".join([*positional, *(f"{name}=..." for name in named)])
-        place = f"{path}_args" if named else path
         return Problem(
             place, f"{reference!r} takes {signature}, but the job calls it with ({call}): {error}"
         )

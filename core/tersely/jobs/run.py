@@ -13,6 +13,7 @@ from tersely.document.job import Job
 from tersely.exporting.export import Exported
 from tersely.jobs.checkpoint import save_checkpoint
 from tersely.jobs.folders import CHECKPOINT
+from tersely.jobs.observing import JobObservers
 from tersely.jobs.progress import Voice
 from tersely.jobs.record import RunRecord, write_record
 from tersely.jobs.references import References
@@ -69,6 +70,7 @@ class Run:
         built: the model, once it is built.
         teacher: the teacher, when the job has one.
         weights: names of the model's own parameters and buffers.
+        observers: what is told the numbers of the run, once there is a session.
         example: what the model is run with where its recipe asks for its graph, or None.
         reviewed: the plan that alone may be carried out, or None.
         resolved: the plan.
@@ -82,6 +84,7 @@ class Run:
     folder: Path
     voice: Voice
     record: RunRecord
+    observers: JobObservers
     built: nn.Module | None = None
     teacher: nn.Module | None = None
     weights: tuple[str, ...] = ()

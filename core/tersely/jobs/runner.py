@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -32,6 +33,7 @@ from tersely.jobs.folders import (
 )
 from tersely.jobs.layers import has_inputs, look_at_layers
 from tersely.jobs.lock import only_run
+from tersely.jobs.observing import job_observers
 from tersely.jobs.optimizing import check_optimizer
 from tersely.jobs.progress import watch
 from tersely.jobs.record import (
@@ -119,7 +121,11 @@ def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRec
         _check_same(interrupted, job, partial)
         if interrupted.finished:
             _say(console, f"going on after: {', '.join(interrupted.finished)}")
-        return interrupted, None
+        # What is known of the job is not taken from a file.
+        progress = attrs.evolve(
+            interrupted, directory=fresh.directory, job=fresh.job, parts=fresh.parts
+        )
+        return progress, None
     finished = read_record(job.output)
     if finished is not None:
         _check_same(finished, job, job.output)
@@ -156,7 +162,10 @@ def _carry_out(
     started = time.monotonic()
     log = logger(__name__)
     log.info("job_started", job=job.source, output=str(job.output), phases=len(steps))
-    with watch(console, phases=len(steps)) as voice:
+    with (
+        watch(console, phases=len(steps)) as voice,
+        job_observers(job, calls, say=partial(voice.line, style="yellow")) as observers,
+    ):
         run = Run(
             job=job,
             calls=calls,
@@ -164,6 +173,7 @@ def _carry_out(
             voice=voice,
             record=record,
             reviewed=reviewed,
+            observers=observers,
         )
         for phase in steps:
             begun = time.monotonic()
@@ -248,8 +258,10 @@ def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
     """Return what goes on with a run of a job that was interrupted."""
     if not job.source:
         return "run_job(..., resume=True)"
+    files = (one.file for one in registry().plugins() if one.file is not None)
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in files)
     there = "" if output is None else f" --output {shlex.quote(os.fspath(output))}"
-    return f"tersely run {job.source}{there} --resume"
+    return f"tersely run {job.source}{plugins}{there} --resume"
 
 
 def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:

@@ -31,6 +31,27 @@ def check_scores(scores: object, target: PruningTarget) -> Tensor:
     return scores
 
 
+def check_order(order: object, target: PruningTarget) -> Tensor:
+    """Return what a pruner returned as the order of input channels.
+
+    Args:
+        order: what it returned.
+        target: what it was asked about.
+
+    Raises:
+        PluginError: it does not name each input channel once.
+    """
+    inputs = target.tensor.shape[target.plan.input_dim]
+    if not isinstance(order, Tensor):
+        raise _wrong(target, f"a {type(order).__name__}", "the order of its inputs, int64")
+    if order.dtype != torch.int64 or order.shape != (inputs,):
+        found = f"an order of dtype {order.dtype} and shape {list(order.shape)}"
+        raise _wrong(target, found, f"torch.int64 of shape [{inputs}]")
+    if not torch.equal(order.sort().values, torch.arange(inputs, device=order.device)):
+        raise _wrong(target, "an order that repeats inputs", f"each of 0 to {inputs - 1} once")
+    return order
+
+
 def check_solution(solution: object, target: PruningTarget, member: Member) -> Solution:
     """Return what a pruner found, of the target's shape, and within the budget.
 
@@ -66,7 +87,13 @@ def check_solution(solution: object, target: PruningTarget, member: Member) -> S
             f"with more batches or raise its damping",
             **target.plan.place,
         )
-    _check_budget(solution.kept, target, member)
+    kept = solution.kept
+    if solution.order is not None:
+        if target.plan.expert is not None:
+            raise _wrong(target, "an order of inputs", "none for one of several experts")
+        order = check_order(solution.order, target)
+        kept = kept.index_select(target.plan.input_dim, order.to(kept.device))
+    _check_budget(kept, target, member)
     return solution
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
 import attrs
 import torch
@@ -16,6 +17,7 @@ from tersely.arithmetic.blocks import (
     sum_blocks,
 )
 from tersely.calibration.statistic import Statistic
+from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
     Learns,
     MakesNewScores,
@@ -26,16 +28,20 @@ from tersely.contracts.pruner import (
     Solves,
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
+from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import compact, mask_of
+from tersely.pruning.ordering import in_own_order, meaningful, order_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
-from tersely.pruning.run import Factor, PruningRun
+from tersely.pruning.run import OBSERVES_TRAINING, Factor, PruningRun
 from tersely.pruning.solving import solve
 from tersely.pruning.stacking import CountsMasks, decide_masks
+from tersely.pruning.whole_model import KnownScores, score_model
 
+_RANKS_ALL_EXPERTS = (Learns, *OBSERVES_TRAINING, KnownScores)
 _SMALL = 1e-30  # below whatever ranks other scopes and other targets
 
 
@@ -47,11 +53,13 @@ class Decision:
         kept: bool, or 0 and 1 in the target's dtype, True = kept, in the smallest shape that
             broadcasts to the target.
         values: new raw values, the target's shape.
+        orders: the order of input channels in which blocks and patterns hold, int64.
         from_zero: targets of which the elements that were masked so far and are kept now are zero.
     """
 
     kept: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     values: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    orders: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     from_zero: set[BoundTarget] = attrs.field(factory=set)
 
 
@@ -62,6 +70,8 @@ def decide(
     *,
     bound_targets: Sequence[BoundTarget],
     count: CountsMasks | None = None,
+    whole: WholeModel | None = None,
+    progress: Fraction | None = None,
 ) -> Decision:
     """Decide on some of a stage's targets.
 
@@ -71,6 +81,8 @@ def decide(
         factor: the share of the configured sparsity that is due now, in [0, 1].
         bound_targets: the targets.
         count: counts what masks remove, for ratios that are counted so.
+        whole: the model, for an algorithm that scores all of it.
+        progress: the share of the schedule's updates that have been made, or None.
 
     Raises:
         SessionError: something must be called first, and the text says what.
@@ -86,7 +98,15 @@ def decide(
             rest = [one for one in bound_targets if one not in set(dense)]
             decision = Decision()
             if rest:
-                decision = decide(run, statistics, factor, bound_targets=rest, count=count)
+                decision = decide(
+                    run,
+                    statistics,
+                    factor,
+                    bound_targets=rest,
+                    count=count,
+                    whole=whole,
+                    progress=progress,
+                )
             decision.kept.update(_keep_everything(dense).kept)
             return decision
     stages = run.binding.plan.recipe.stages
@@ -94,16 +114,21 @@ def decide(
     _need_observations(run, bound_targets)
     run.need_the_same_everywhere(bound_targets)
     # One at a time, so that nothing is held for all of a large model's targets.
-    targets = (
+    targets: Iterator[PruningTarget] = (
         target_of(
             one,
             observed=_observed(run, one.bound),
             learned=run.learned(one.bound),
             factor=factor,
+            progress=progress,
         )
         for one in ranked
     )
     pruner = run.algorithm
+    if isinstance(pruner, ScoresModel):
+        assert whole is not None  # asked for only where there is one
+        everything = list(targets)
+        pruner, targets = score_model(pruner, whole, everything), iter(everything)
     if isinstance(pruner, Solves):
         decision = Decision()
         pairs = list(zip(ranked, targets, strict=True))
@@ -116,17 +141,24 @@ def decide(
                 kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
                 values = [torch.stack(values)]
             decision.kept[one.bound] = kept[0]
+            order = meaningful(solutions[0].order)
+            if order is not None:
+                decision.orders[one.bound] = order
             if values[0] is not target.tensor:
                 decision.values[one.bound] = values[0]
         return decision
     with torch.no_grad():
-        scores = [
-            _importance(run, pruner, one, target)
-            for one, target in zip(ranked, targets, strict=True)
-        ]
+        scores = []
+        for place, target in enumerate(targets):
+            one = attrs.evolve(ranked[place], order=order_of(run.algorithm, ranked[place], target))
+            ranked[place] = one
+            scores.append(_importance(run, pruner, one, target))
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     masks = decide_masks(ranked, scores, factor, is_expendable=is_expendable, count=count)
-    return Decision(masks)
+    orders = {one.bound: one.order for one in ranked if one.order is not None}
+    for bound, order in orders.items():
+        masks[bound] = in_own_order(masks[bound], order, bound.plan.input_dim)
+    return Decision(masks, orders=orders)
 
 
 def _solved(
@@ -142,7 +174,7 @@ def _solved(
 
 
 def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tensor:
-    if target.plan.has_experts and not isinstance(pruner, (Learns, ObservesGradients)):
+    if target.plan.has_experts and not isinstance(pruner, _RANKS_ALL_EXPERTS):
         # What a plugin ranks among each other, rows or inputs, are those of one expert.
         parts = split(ranked, target)
         return torch.stack([_importance(run, pruner, *part) for part in parts])
@@ -178,7 +210,7 @@ def _observed(run: PruningRun, bound: BoundTarget) -> dict[str, Tensor]:
     found = run.observed.get(bound, {})
     # What calibration saw is summed up already; optimizer steps add to this process's sums.
     return (
-        over_processes(found) if found and isinstance(run.algorithm, ObservesGradients) else found
+        over_processes(found) if found and isinstance(run.algorithm, OBSERVES_TRAINING) else found
     )
 
 
@@ -194,6 +226,13 @@ def _need_observations(run: PruningRun, bound_targets: Sequence[BoundTarget]) ->
         raise SessionError(
             f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
             f"session.calibrate(batches) before session.compress()",
+            **first.place,
+        )
+    if isinstance(run.algorithm, ObservesCurvature):
+        raise SessionError(
+            f"{first.name} is ranked by the curvature of the loss, and {first.algorithm} has seen "
+            f"none; train some steps with session.total_loss(loss) for the loss, then call "
+            f"session.compress()",
             **first.place,
         )
     if isinstance(run.algorithm, ObservesGradients):
@@ -214,7 +253,7 @@ def magnitudes(ranked: Ranked) -> Tensor:
     Returns:
         Shape (blocks along each dimension), float32 or float64, at most 1e-30.
     """
-    tensor = ranked.tensor.detach()
+    tensor = ranked.ordered(ranked.tensor.detach())
     wide = torch.promote_types(tensor.dtype, torch.float32)
     found = sum_blocks(tensor.abs().to(wide), ranked.blocks.size)
     largest = found.amax() if found.numel() else found.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -18,8 +19,10 @@ from tersely.calibration.statistic import (
 from tersely.calibration.watching import module_observers
 from tersely.contracts.regrowing import RegrowsFromZero
 from tersely.contracts.settings import Budget
+from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
+from tersely.engine.clock import progress_at
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, FixedShapes, place_of
 from tersely.engine.journal import Journal
@@ -43,21 +46,25 @@ from tersely.pruning.mask_buffers import (
     remove_mask,
     write_mask,
 )
+from tersely.pruning.ordering import check_saved_order, described_orders
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
 from tersely.pruning.state import (
     GRAMMAR,
     MASK,
+    ORDER,
     check_dense,
     check_mask,
     describe_statistics,
     gather_dense,
     gather_masks,
+    gather_orders,
     gather_statistics,
     restore_dense,
     restored_statistics,
     spread_dense,
 )
+from tersely.pruning.whole_model import whole_model
 
 
 class Pruning(Engine[PruningRun]):
@@ -66,6 +73,8 @@ class Pruning(Engine[PruningRun]):
     Attributes:
         statistics: what calibration saw of inputs and outputs.
         frozen: targets whose masks no algorithm changes any more.
+        orders: the order of input channels in which a target's granularity holds, where it is not
+            their own.
         holds: what keeps the dense values of each target that is masked in place.
     """
 
@@ -76,6 +85,7 @@ class Pruning(Engine[PruningRun]):
         super().__init__(context, start_runs(context.binding))
         self.statistics: dict[BoundTarget, Statistic] = {}
         self.frozen: set[BoundTarget] = set()
+        self.orders: dict[BoundTarget, Tensor] = {}
         self.holds: dict[BoundTarget, HeldWeight] = {}
 
     @property
@@ -145,6 +155,7 @@ class Pruning(Engine[PruningRun]):
                 decision.kept.update(found.kept)
                 decision.values.update(found.values)
                 decision.from_zero.update(found.from_zero)
+                decision.orders.update(found.orders)
         self._apply(decision, journal, is_partial=is_partial)
         for run in runs:
             journal.note_attributes(run, "observed")
@@ -243,10 +254,21 @@ class Pruning(Engine[PruningRun]):
         found = [run.penalty(self.context.steps) for run in self.runs]
         return [one for one in found if one is not None]
 
+    def remarks(self) -> list[str]:
+        """Return for which weights a granularity holds in another order of inputs alone."""
+        return described_orders(self.orders)
+
+    def look_at(self, loss: Tensor) -> None:
+        """Let algorithms that need second derivatives see the loss."""
+        if loss.requires_grad:
+            for run in self.runs:
+                if run.stage.is_running(self.context.steps):
+                    run.observe_loss(loss, self.context.steps)
+
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch; masks and values are noted when they change."""
         super().note(journal, is_step=is_step)
-        journal.note_attributes(self, "frozen", "statistics")
+        journal.note_attributes(self, "frozen", "statistics", "orders")
 
     def set_masks(
         self, masks: Mapping[str, Mapping[str, Tensor]], journal: Journal, *, is_frozen: bool
@@ -298,6 +320,7 @@ class Pruning(Engine[PruningRun]):
             **self.gathered(),
             **gather_masks(self.masks(), self.holds),
             **gather_statistics(self.statistics),
+            **gather_orders(self.orders),
         }
         data = {
             "is_compressed": self.is_compressed,
@@ -318,6 +341,9 @@ class Pruning(Engine[PruningRun]):
     def cut(self, saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
         """Cut masks and sums; no algorithm prunes what is left again."""
         saved = Saved({**saved.parts, **spread_dense(self.holds)}, saved.data)
+        # Without some of its inputs, a weight has no pattern in any order.
+        for name in cuts:
+            saved.parts.pop((ORDER, name), None)
         found = super().cut(saved, cuts)
         gather_dense(found)
         # Stages that have just begun have masks, which keep everything so far.
@@ -340,6 +366,9 @@ class Pruning(Engine[PruningRun]):
             if kept is not None:
                 check_mask(bound, kept)
                 check_dense(bound, kept, saved)
+                order = saved.one(ORDER, bound.plan.name)
+                if order is not None:
+                    check_saved_order(bound, order)
             elif saved.data["is_compressed"] and bound.plan.stage not in growing:
                 raise SessionFileError(
                     f"the saved session lacks the mask of {bound.plan.name}", target=bound.plan.name
@@ -365,6 +394,11 @@ class Pruning(Engine[PruningRun]):
         self.statistics = restored_statistics(self.bound_targets, self._stages, saved)
         frozen = set(saved.data["frozen"])
         self.frozen = {bound for bound in self.bound_targets if bound.plan.name in frozen}
+        self.orders = {
+            bound: order.to(bound.raw.device)
+            for bound in self.bound_targets
+            if (order := saved.one(ORDER, bound.plan.name)) is not None
+        }
         for run in self.runs:
             for bound in run.bound_targets:
                 restore_learned(bound, run.learned(bound), saved, journal)
@@ -384,12 +418,31 @@ class Pruning(Engine[PruningRun]):
         release(held)
         try:
             count = None if self.context.count is None else self._removal
-            found = decide(run, self.statistics, run.factor(steps), bound_targets=free, count=count)
+            with self._showing_whole_model(run) as whole:
+                found = decide(
+                    run,
+                    self.statistics,
+                    run.factor(steps),
+                    bound_targets=free,
+                    count=count,
+                    whole=whole,
+                    progress=progress_at(run.curve, steps),
+                )
         finally:
             hold(held)
         if isinstance(run.algorithm, RegrowsFromZero) and run.algorithm.from_zero:
             found.from_zero.update(found.kept)
         return found
+
+    @contextlib.contextmanager
+    def _showing_whole_model(self, run: PruningRun) -> Iterator[WholeModel | None]:
+        if not isinstance(run.algorithm, ScoresModel):
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            for other in self.runs:
+                stack.enter_context(other.gradients.resting())
+            yield whole_model(self.context, run.stage.algorithm)
 
     def _removal(self, budget: Budget, decided: Mapping[BoundTarget, Tensor]) -> Removal:
         assert self.context.count is not None  # asked for only where there is one
@@ -415,8 +468,10 @@ class Pruning(Engine[PruningRun]):
             for module, buffer in bound.masks():
                 journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
             write_mask(bound, kept, self.context.model)
-        if decision.values:
-            journal.note_attributes(self, "originals")
+        journal.note_attributes(self, "originals", "orders")
+        for bound in decision.kept:
+            self.orders.pop(bound, None)
+        self.orders.update(decision.orders)
         for bound, values in decision.values.items():
             self.change(bound, values, journal)
         journal.on_undo(partial(release, held))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -31,6 +32,7 @@ class Gradients:
     _heard: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _largest: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _hooks: list[Any] = attrs.field(factory=list)
+    _is_resting: bool = False
 
     def listen(self, bound_targets: Sequence[BoundTarget]) -> None:
         """Note a parameter's values whenever its gradient arrives.
@@ -43,15 +45,8 @@ class Gradients:
         Raises:
             AttachError: a parameter is frozen, so no gradient will arrive.
         """
+        need_learning(bound_targets)
         for bound in bound_targets:
-            if not bound.raw.requires_grad:
-                raise AttachError(
-                    f"{bound.plan.name} is frozen (requires_grad is False), and "
-                    f"{bound.plan.algorithm} ranks by gradients; leave it out with "
-                    f"exclude_op_names, call requires_grad_(True) on it before, or rank it by an "
-                    f"algorithm that needs no gradient, such as l1_norm",
-                    **bound.plan.place,
-                )
             self._heard[bound] = bound.raw
             hook = bound.raw.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch
                 self._remember(bound)
@@ -63,6 +58,20 @@ class Gradients:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Look at no gradient inside the block."""
+        wanted = {dense: dense.is_wanted for dense in self.dense.values()}
+        try:
+            self._is_resting = True
+            for dense in wanted:
+                dense.is_wanted = False
+            yield
+        finally:
+            self._is_resting = False
+            for dense, is_wanted in wanted.items():
+                dense.is_wanted = is_wanted
 
     def seen(
         self, bound_targets: Sequence[BoundTarget]
@@ -95,7 +104,7 @@ class Gradients:
                     f"tersely.attach() or tersely.load_session()",
                     **bound.plan.place,
                 )
-            gradient = bound.gradient()
+            gradient = _dense(bound.gradient())
             if self._is_zeroed(bound, gradient):
                 raise _missing(bound)
             if gradient is not None and bound in self.before:
@@ -129,6 +138,8 @@ class Gradients:
 
     def _remember(self, bound: BoundTarget) -> Any:
         def remember(parameter: Tensor) -> None:
+            if self._is_resting:
+                return
             values = parameter.detach()
             if parameter.grad is not None:
                 # Tells a gradient that was zeroed since from one that is zero.
@@ -141,8 +152,33 @@ class Gradients:
         return remember
 
 
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
+
+
+def need_learning(bound_targets: Sequence[BoundTarget]) -> None:
+    """Refuse a parameter of which no gradient will arrive.
+
+    Args:
+        bound_targets: parameter targets.
+
+    Raises:
+        AttachError: names the first one that is frozen.
+    """
+    for bound in bound_targets:
+        if not bound.raw.requires_grad:
+            raise AttachError(
+                f"{bound.plan.name} is frozen (requires_grad is False), and "
+                f"{bound.plan.algorithm} ranks by gradients; leave it out with "
+                f"exclude_op_names, call requires_grad_(True) on it before, or rank it by an "
+                f"algorithm that needs no gradient, such as l1_norm",
+                **bound.plan.place,
+            )
+
+
 def _largest_of(gradient: Tensor) -> Tensor:
     local = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    local = local.coalesce().values() if local.is_sparse else local
     if not local.numel():
         return local.new_zeros(())
     largest: Tensor = torch.linalg.vector_norm(local.detach(), float("inf"))

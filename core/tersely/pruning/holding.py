@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from tersely.contracts.pruner import Learns, ObservesGradients
+from tersely.contracts.pruner import Learns
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.engine.binding import BoundTarget, whole
 from tersely.engine.journal import Journal
@@ -18,7 +18,7 @@ from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.names import HELD, MASK, mask_buffer
 from tersely.instrument.transforms import SharedPut
 from tersely.pruning.mask_buffers import is_kept, mask_of
-from tersely.pruning.run import PruningRun
+from tersely.pruning.run import OBSERVES_TRAINING, PruningRun
 
 
 def check_hold(run: PruningRun) -> None:
@@ -34,7 +34,7 @@ def check_hold(run: PruningRun) -> None:
     if stage.hold == "read":
         return
     is_dense = isinstance(run.algorithm, ObservesDenseGradients)
-    if isinstance(run.algorithm, (Learns, ObservesGradients)) and not is_dense:
+    if isinstance(run.algorithm, (Learns, *OBSERVES_TRAINING)) and not is_dense:
         raise PlanError(
             f"{stage.path}.hold: {stage.algorithm} needs gradients as they pass through masks, "
             f"which are applied on each read then; found step, write read or leave hold out",

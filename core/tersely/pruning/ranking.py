@@ -33,16 +33,29 @@ class Ranked:
         bound: the target.
         tensor: the raw parameter, or the statistic of an input or output.
         blocks: which elements share a decision.
+        order: the order of input channels in which blocks are counted, shape (inputs,), int64, or
+            None for their own.
     """
 
     bound: BoundTarget
     tensor: Tensor
     blocks: Blocks
+    order: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The ranked tensor's shape."""
         return tuple(self.tensor.shape)
+
+    def ordered(self, values: Tensor) -> Tensor:
+        """Return values of each element, or of blocks of one input each, in the blocks' order.
+
+        Args:
+            values: their input channels are in the target's own order.
+        """
+        if self.order is None:
+            return values
+        return values.index_select(self.bound.plan.input_dim, self.order.to(values.device))
 
 
 def rank(
@@ -97,6 +110,7 @@ def target_of(
     observed: Mapping[str, Tensor] | None = None,
     learned: Mapping[str, Tensor] | None = None,
     factor: float | Fraction | None = None,
+    progress: Fraction | None = None,
 ) -> PruningTarget:
     """Return a target as its algorithm sees it.
 
@@ -106,6 +120,7 @@ def target_of(
         learned: what the algorithm learned for it.
         factor: the share of the configured sparsity that is due now, or None where nothing is
             decided.
+        progress: the share of the schedule's updates that have been made, or None.
     """
     ratio = ranked.bound.plan.pruning.sparse_ratio
     return PruningTarget(
@@ -116,6 +131,7 @@ def target_of(
         observed=observed or {},
         learned=learned or {},
         due=None if ratio is None or factor is None else _due(ratio, factor),
+        progress=progress,
         in_force=partial(_mask_in_force, ranked),
     )
 
@@ -166,18 +182,27 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
     scores = check_scores(scores, target)
     shape, size = ranked.tensor.shape, ranked.blocks.size
     if scores.shape == shape and set(size) == {1}:
-        return scores
+        return ranked.ordered(scores)
     counts = count_blocks(size, shape)
-    if tuple(scores.shape) == counts:
-        return scores
+    if tuple(scores.shape) == counts and (ranked.order is None or is_of_single_inputs(ranked)):
+        return ranked.ordered(scores)
     if scores.shape == shape:
-        return sum_blocks(scores, size)
+        return sum_blocks(ranked.ordered(scores), size)
     raise PluginError(
         f"{algorithm} returned scores of shape {list(scores.shape)} for {target.name}; expected "
         f"the tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",
         plugin=target.plan.algorithm,
         target=target.plan.name,
     )
+
+
+def is_of_single_inputs(ranked: Ranked) -> bool:
+    """Tell whether every block of a parameter has one input channel.
+
+    Args:
+        ranked: the parameter.
+    """
+    return ranked.blocks.size[ranked.bound.plan.input_dim] == 1
 
 
 def member_of(ranked: Ranked, importance: Tensor, factor: float | Fraction) -> Member:

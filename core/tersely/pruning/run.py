@@ -11,6 +11,7 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
     Grows,
     Learns,
@@ -20,18 +21,23 @@ from tersely.contracts.pruner import (
     PruningTarget,
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
+from tersely.contracts.whole_model import ScoresModel
 from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.engine.sums import add_sums
 from tersely.errors import AttachError, SessionError
+from tersely.pruning.curvature import curvature_of, observe
 from tersely.pruning.dense_gradients import place_dense_gradients
-from tersely.pruning.gradients import Gradients
+from tersely.pruning.gradients import Gradients, need_learning
 from tersely.pruning.learned_masks import learned_of, place
 from tersely.pruning.ranking import Ranked, target_of
 
 Factor: TypeAlias = float | Fraction
+
+OBSERVES_TRAINING = (ObservesGradients, ObservesCurvature)
+"""What sees steps of training, each of which counts for the next masks."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -56,7 +62,23 @@ class PruningRun(Run[Pruner]):
     @property
     def is_calibrated(self) -> bool:
         """Whether the algorithm ranks by what calibration shows."""
-        return self.is_observing_modules or any(one.is_activation for one in self.bound_targets)
+        is_ranking_activations = any(one.is_activation for one in self.bound_targets)
+        return self.is_observing_modules or is_ranking_activations or self._is_scoring_model
+
+    @property
+    def is_looking_again(self) -> bool:
+        """Whether every `compress` runs the calibration batches again."""
+        return self.is_sequential or self._is_scoring_model
+
+    @property
+    def is_optional_calibration(self) -> bool:
+        """Whether something else stands in for batches: example inputs do where the model runs."""
+        is_ranking_activations = any(one.is_activation for one in self.bound_targets)
+        return self._is_scoring_model and not is_ranking_activations
+
+    @property
+    def _is_scoring_model(self) -> bool:
+        return isinstance(self.algorithm, ScoresModel)
 
     @property
     def is_learning(self) -> bool:
@@ -66,7 +88,7 @@ class PruningRun(Run[Pruner]):
     @property
     def is_trained(self) -> bool:
         """Whether the algorithm learns or observes while the user trains."""
-        return isinstance(self.algorithm, (Learns, ObservesGradients))
+        return isinstance(self.algorithm, (Learns, *OBSERVES_TRAINING))
 
     def factor(self, steps: int) -> Factor:
         """Return the share of the configured sparsity that is due after ``steps`` steps."""
@@ -92,6 +114,8 @@ class PruningRun(Run[Pruner]):
             self._start_learning(self.algorithm)
         if isinstance(self.algorithm, ObservesGradients):
             self.gradients.listen(self.bound_targets)
+        elif isinstance(self.algorithm, ObservesCurvature):
+            need_learning(self.bound_targets)
         if isinstance(self.algorithm, ObservesDenseGradients):
             self.gradients.dense = place_dense_gradients(self.bound_targets, self.stage.hold)
         self._is_started = True
@@ -107,7 +131,9 @@ class PruningRun(Run[Pruner]):
 
     def _is_observed_at(self, steps: int) -> bool:
         pruner = self.algorithm
-        if not isinstance(pruner, ObservesDenseGradients) or not pruner.only_when_due:
+        if not isinstance(pruner, (ObservesDenseGradients, ObservesCurvature)):
+            return True
+        if not pruner.only_when_due:
             return True
         is_scheduled = self.curve is not None or isinstance(pruner, Grows)
         return not is_scheduled or self.is_due(steps)
@@ -135,7 +161,7 @@ class PruningRun(Run[Pruner]):
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch; in a step also sums of gradients, which grow in place."""
         super().note(journal, is_step=is_step)
-        if is_step and isinstance(self.algorithm, ObservesGradients):
+        if is_step and isinstance(self.algorithm, OBSERVES_TRAINING):
             self.observed = {
                 bound: {name: tensor.clone() for name, tensor in sums.items()}
                 for bound, sums in self.observed.items()
@@ -151,8 +177,8 @@ class PruningRun(Run[Pruner]):
                 journal.note_module(module)
 
     def start_over(self) -> None:
-        """Drop the gradients that were just used: later masks are ranked by later steps."""
-        if isinstance(self.algorithm, ObservesGradients):
+        """Drop what training showed and was just used: later masks are ranked by later steps."""
+        if isinstance(self.algorithm, OBSERVES_TRAINING):
             self.observed = {}
 
     def need_gradients(self, bound_targets: Iterable[BoundTarget]) -> None:
@@ -164,7 +190,7 @@ class PruningRun(Run[Pruner]):
         Raises:
             SessionError: names the first such target.
         """
-        if not isinstance(self.algorithm, ObservesGradients) or not self.observed:
+        if not isinstance(self.algorithm, OBSERVES_TRAINING) or not self.observed:
             return
         lost = next((bound for bound in bound_targets if bound not in self.observed), None)
         if lost is not None:
@@ -205,6 +231,26 @@ class PruningRun(Run[Pruner]):
         for bound, gradient, values in self.gradients.seen(self.bound_targets):
             target = _known_target(bound, values)
             part = pruner.observe_gradient(gradient, target)
+            add_sums(self.observed.setdefault(bound, {}), part)
+
+    def observe_loss(self, loss: Tensor, steps: int) -> None:
+        """Let the algorithm see a loss before the user's backward pass.
+
+        Args:
+            loss: 0-dim, with a graph.
+            steps: optimizer steps so far.
+
+        Raises:
+            SessionError: a parameter is sharded.
+            PluginError: the algorithm failed, or returned something else than it has to.
+        """
+        pruner = self.algorithm
+        if not isinstance(pruner, ObservesCurvature) or not self._is_observed_at(steps + 1):
+            return
+        curvature, reached = curvature_of(loss, self.bound_targets, steps)
+        targets = [self.seen_as(bound) for bound in reached]
+        parts = observe(pruner, curvature, targets)
+        for bound, part in zip(reached if parts else (), parts, strict=True):
             add_sums(self.observed.setdefault(bound, {}), part)
 
 

@@ -17,13 +17,14 @@ from tersely.instrument.masks.holding import HeldWeight, held_values
 from tersely.json_value import Json
 from tersely.pruning.mask_buffers import is_kept
 
-MASK, SEEN, MISSING, DENSE = "mask", "seen", "missing", "dense"
+MASK, SEEN, MISSING, DENSE, ORDER = "mask", "seen", "missing", "dense", "order"
 
 GRAMMAR = Grammar(
     "",
     {
         MASK: False,
         DENSE: False,
+        ORDER: False,
         SEEN: False,
         MISSING: False,
         "observed": True,
@@ -36,7 +37,7 @@ GRAMMAR = Grammar(
 """How pruning names its saved tensors.
 
 Masks are bool, True = kept. Dense are the values of the masked elements, in flat order, of a target
-that is masked in place.
+that is masked in place. Orders are those of input channels, int64.
 """
 
 
@@ -137,6 +138,15 @@ def gather_masks(
         if held.values is not None:
             found[DENSE, bound.plan.name] = {"": held.values.clone()}
     return found
+
+
+def gather_orders(orders: Mapping[BoundTarget, Tensor]) -> Parts:
+    """Return the orders of input channels, to be saved.
+
+    Args:
+        orders: target -> the order in which its granularity holds.
+    """
+    return {(ORDER, bound.plan.name): {"": order} for bound, order in orders.items()}
 
 
 def gather_statistics(statistics: Mapping[BoundTarget, Statistic]) -> Parts:

@@ -196,7 +196,7 @@ class QuantizationRun(Run[Quantizer]):
                 isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
             )
             cut = cut_of(bound, self.binding.plan.recipe.stages)
-            found = Quantize(plan.target, grid_of(plan), cut, clip)
+            found = Quantize(plan.target, grid_of(plan, self.algorithm), cut, clip)
             # A cut that depends on the shape of a sample names its own target in errors.
             if cut.size is None:
                 self._alike[key] = found

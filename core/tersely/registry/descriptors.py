@@ -184,18 +184,30 @@ class LossInfo(Descriptor):
     """A distillation loss; ``Object(student, teacher, **options)`` returns a 0-dim tensor.
 
     Attributes:
-        needs: always ``teacher`` unless the loss says otherwise.
+        needs: ``teacher``, or ``nothing`` for a loss of the student alone; its ``teacher`` is None.
         input_options: options that name an argument of the model's forward; the loss is given what
             the model was called with, a tensor.
+        batch_options: options that name a part of the batch, such as its labels or the indices of
+            its samples: a key of a mapping, or the place in a list or tuple. The loss is given that
+            part of what ``session.total_loss(task_loss, batch=...)`` was given. The default in the
+            options' schema is the part's name unless a config says otherwise; where that is null
+            the loss is given None.
     """
 
-    needs: Needs = attrs.field(default="teacher", validator=attrs.validators.in_(NEEDS))
-    input_options: tuple[str, ...] = ()
+    needs: Literal["nothing", "teacher"] = attrs.field(
+        default="teacher", validator=attrs.validators.in_(("nothing", "teacher"))
+    )
+    input_options: tuple[str, ...] = attrs.field(default=(), converter=_as_names)
+    batch_options: tuple[str, ...] = attrs.field(default=(), converter=_as_names)
 
 
 @attrs.frozen(kw_only=True)
 class ScheduleInfo(Descriptor):
     """A sparsity schedule; ``Object(progress, **options)`` maps progress in [0, 1] to a factor."""
+
+
+HOLDABLE = ("float_zero_points", "levels")
+"""What an export format may hold or not, see `ExporterInfo`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -204,9 +216,17 @@ class ExporterInfo(Descriptor):
 
     Attributes:
         suffix: the ending of the main file it writes, as in ``.onnx``.
+        holds: what of quantized weights the format holds beside whole zero points in blocks:
+            ``float_zero_points``, ``levels``. The core refuses the others by name, so that a
+            format that does not know of them writes nothing wrong.
     """
 
     suffix: str = ""
+    holds: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_as_names,
+        validator=attrs.validators.deep_iterable(attrs.validators.in_(HOLDABLE)),
+    )
 
 
 @attrs.frozen(kw_only=True)

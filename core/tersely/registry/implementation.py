@@ -8,7 +8,9 @@ from importlib import import_module
 from tersely.errors import BrokenPluginError
 from tersely.registry.collect import describe
 from tersely.registry.kinds import Kind
+from tersely.registry.one_file import is_module_of
 from tersely.registry.record import Registration
+from tersely.registry.trace import is_tracing, timed, traced
 from tersely.text import nearest
 
 
@@ -32,8 +34,11 @@ def load_implementation(kind: Kind, registration: Registration) -> Callable[...,
         "plugin": registration.descriptor.name,
         "distribution": registration.distribution,
     }
+    own = registration.module
     try:
-        value: object = import_module(module_name)
+        is_own = own is not None and is_module_of(own, module_name)
+        with timed(registration.qualified, kind.name, "import"):
+            value: object = own if is_own else import_module(module_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # foreign code, which may even call sys.exit
@@ -57,4 +62,4 @@ def load_implementation(kind: Kind, registration: Registration) -> Callable[...,
             f"{head}: {reference} is of type {type(value).__name__}, expected a class or function",
             **named,
         )
-    return value
+    return traced(value, registration.qualified, kind.name) if is_tracing() else value

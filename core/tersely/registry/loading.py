@@ -18,6 +18,7 @@ from tersely.registry.collect import (
 )
 from tersely.registry.discovery import DENY, Announcement
 from tersely.registry.record import Plugin, PluginRecord, State, provided
+from tersely.registry.trace import timed
 from tersely.registry.watched import watched_loading
 
 
@@ -31,7 +32,7 @@ def load_face(manager: pluggy.PluginManager, announcement: Announcement) -> Plug
     record = _record(announcement)
     if announcement.entry_point is None:
         return _unusable(record, "broken", Failure(reason=announcement.problem or ""))
-    with watched_loading() as seen:
+    with timed(record.title, "face", "load"), watched_loading() as seen:
         plugin = _import_face(manager, announcement.entry_point, record)
     return attrs.evolve(plugin, record=attrs.evolve(plugin.record, loading=seen()))
 

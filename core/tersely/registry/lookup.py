@@ -42,6 +42,7 @@ class Snapshot:
                         descriptor=descriptor,
                         distribution=plugin.record.distribution,
                         version=plugin.record.version,
+                        module=plugin.module,
                     )
                     known = index[kind].get(descriptor.name, ())
                     index[kind][descriptor.name] = (*known, registration)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tersely.registry.descriptors import METHODS, ModuleSetting
-from tersely.registry.record import Plugin
+from tersely.registry.record import CORE, Plugin
+
+
+def by_precedence(plugins: Sequence[Plugin]) -> Sequence[Plugin]:
+    """Return the usable plugins; of two settings for one module type the later plugin's counts.
+
+    Args:
+        plugins: all plugins, in the order in which they were loaded.
+    """
+    usable = [plugin for plugin in plugins if plugin.record.state == "ok"]
+    return sorted(usable, key=lambda plugin: plugin.record.distribution == CORE)
 
 
 def overruled(plugins: Sequence[Plugin]) -> Mapping[str, tuple[str, ...]]:

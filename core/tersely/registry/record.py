@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Literal
 
 import attrs
@@ -46,6 +47,7 @@ class PluginRecord:
         reason: why it is not ok, in one sentence; empty when it is.
         provides: (kind, name) of everything it describes, as far as that is known.
         loading: what loading its face took; None where nothing was imported for it.
+        file: where a plugin of one file is, absolute; None for all others.
     """
 
     name: str
@@ -55,6 +57,7 @@ class PluginRecord:
     reason: str = ""
     provides: tuple[tuple[str, str], ...] = ()
     loading: Loading | None = None
+    file: str | None = None
 
     @property
     def title(self) -> str:
@@ -70,11 +73,13 @@ class Registration:
         descriptor: what the plugin says of it.
         distribution: the distribution's name.
         version: the distribution's version.
+        module: the module of a plugin of one file, which no import finds; None for all others.
     """
 
     descriptor: Descriptor
     distribution: str
     version: str
+    module: ModuleType | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def qualified(self) -> str:
@@ -104,6 +109,31 @@ class Plugin:
     descriptors: Mapping[str, tuple[Descriptor, ...]] = attrs.field(factory=dict)
     module_settings: tuple[ModuleSetting, ...] = ()
     cause: BaseException | None = None
+
+    @property
+    def module(self) -> ModuleType | None:
+        """The module of a plugin of one file, which no import finds; None for all others."""
+        if self.record.file is not None and isinstance(self.face, ModuleType):
+            return self.face
+        return None
+
+
+def record_by_hand(plugin: object, name: str | None) -> PluginRecord:
+    """Return the record of a plugin that no distribution announces.
+
+    Args:
+        plugin: a module, a class or an object.
+        name: what it is called, or None for the name of the module or class.
+    """
+    if not name:
+        found = getattr(plugin, "__name__", None)
+        name = found if isinstance(found, str) else type(plugin).__name__
+    version = getattr(plugin, "__version__", None)
+    return PluginRecord(
+        name=name,
+        distribution=name,
+        version=version if isinstance(version, str) else "0+local",
+    )
 
 
 def same_distribution(first: str, second: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import pluggy
 
@@ -17,7 +18,7 @@ from tersely.errors import (
     UnknownPluginError,
 )
 from tersely.registry.catalog import Catalog
-from tersely.registry.collect import new_manager, notify
+from tersely.registry.collect import new_manager
 from tersely.registry.descriptors import (
     DependencyTracerInfo,
     ExporterInfo,
@@ -40,8 +41,10 @@ from tersely.registry.kinds import (
 )
 from tersely.registry.loading import admit
 from tersely.registry.lookup import Snapshot
-from tersely.registry.overruling import overruled
-from tersely.registry.record import CORE, Plugin, PluginRecord, same_distribution
+from tersely.registry.notify import notify
+from tersely.registry.one_file import run_file
+from tersely.registry.overruling import by_precedence, overruled
+from tersely.registry.record import Plugin, PluginRecord, record_by_hand, same_distribution
 
 _process_lock = threading.RLock()
 _process_registry: Registry | None = None
@@ -148,7 +151,7 @@ class Registry:
 
         Of two settings for one type and method the one that `module_settings` lists later counts.
         """
-        return overruled(_by_precedence(self._snapshot))
+        return overruled(by_precedence(self._snapshot.plugins))
 
     def module_settings(self) -> tuple[ModuleSetting, ...]:
         """Return the default targets of module types; of two for one type the later counts.
@@ -157,7 +160,7 @@ class Registry:
         to those that the core knows, and changes none of them for everybody.
         """
         snapshot = self._snapshot
-        plugins = _by_precedence(snapshot)
+        plugins = by_precedence(snapshot.plugins)
         provided = (setting for plugin in plugins for setting in plugin.module_settings)
         return (*provided, *snapshot.user_settings)
 
@@ -190,22 +193,33 @@ class Registry:
             PluginApiError: the plugin states another plugin API.
             BrokenPluginError: the plugin does not describe itself properly.
         """
-        name = name or _name_of(plugin)
-        version = getattr(plugin, "__version__", None)
-        record = PluginRecord(
-            name=name,
-            distribution=name,
-            version=version if isinstance(version, str) else "0+local",
-        )
+        record = record_by_hand(plugin, name)
         with self._lock:
-            self._refuse_second(name)
-            new = admit(self._manager, plugin, record=record, key=name, must_state_api=False)
-            if new.record.state != "ok":
-                kind = PluginApiError if new.record.state == "refused" else BrokenPluginError
-                text = f"{name} cannot be registered: {new.record.reason}"
-                raise kind(text) from new.cause
-            self._publish((*self._snapshot.plugins, new))
-        return name
+            self._refuse_second(record.name)
+            self._admit(plugin, record)
+        return record.name
+
+    def register_file(self, path: str | os.PathLike[str]) -> str:
+        """Run a Python file, and register it as a plugin.
+
+        Args:
+            path: a file with hooks and what their descriptors point to, as ``FILE:Object`` with
+                the file's name without ``.py``.
+
+        Returns:
+            The file's name, as in ``my_pruner.py``; qualified names begin with it.
+
+        Raises:
+            PluginConflictError: another file of that name is registered already.
+            PluginApiError: the file states another plugin API.
+            BrokenPluginError: it cannot be read or run, or does not describe itself properly.
+        """
+        place = Path(path)
+        with self._lock:
+            self._refuse_second(place.name)
+            module, record = run_file(place)
+            self._admit(module, record)
+        return record.name
 
     def unregister(self, plugin_or_name: object) -> None:
         """Remove a plugin and everything it provides.
@@ -243,6 +257,14 @@ class Registry:
         """
         notify(self._manager, hook_name, arguments=arguments)
 
+    def _admit(self, face: object, record: PluginRecord) -> None:
+        new = admit(self._manager, face, record=record, key=record.name, must_state_api=False)
+        if new.record.state != "ok":
+            kind = PluginApiError if new.record.state == "refused" else BrokenPluginError
+            text = f"{record.name} cannot be registered: {new.record.reason}"
+            raise kind(text) from new.cause
+        self._publish((*self._snapshot.plugins, new))
+
     def _now(self) -> Snapshot:
         return self._snapshot
 
@@ -263,17 +285,6 @@ class Registry:
                     plugin=name,
                     distribution=record.distribution,
                 )
-
-
-def _by_precedence(snapshot: Snapshot) -> list[Plugin]:
-    # Of two settings for one module type the later counts.
-    usable = [plugin for plugin in snapshot.plugins if plugin.record.state == "ok"]
-    return sorted(usable, key=lambda plugin: plugin.record.distribution == CORE)
-
-
-def _name_of(plugin: object) -> str:
-    name = getattr(plugin, "__name__", None)  # a module or a class
-    return name if isinstance(name, str) else type(plugin).__name__
 
 
 def _is_meant(plugin: Plugin, plugin_or_name: object) -> bool:

@@ -110,9 +110,14 @@ class Installation:
         steps = self.context.steps
         return tuple(one for engine in self.engines for one in engine.growing(steps))
 
-    def loss(self) -> Tensor:
-        """Return what the active stages add to the loss, and forget the forward pass."""
+    def loss(self, batch: object = None) -> Tensor:
+        """Return what the active stages add to the loss, and forget the forward pass.
+
+        Args:
+            batch: what losses that ask for it are given parts of, or None.
+        """
         zero = torch.zeros((), device=first_device(self.model))
+        self.engines.distillation.take_batch(batch)
         try:
             found = [one for engine in self.engines for one in engine.losses()]
         finally:

@@ -9,7 +9,9 @@ from torch import nn
 
 from tersely.engine.batches import Forward
 from tersely.engine.padding import PaddingMask
+from tersely.errors import AttachError
 from tersely.json_value import Json
+from tersely.planning.targets.losses import needs_teacher
 from tersely.registry.registry import registry
 from tersely.session.opening import attach
 from tersely.session.session import Session
@@ -105,21 +107,32 @@ def distill(
     model: nn.Module,
     config_list: Sequence[Mapping[str, Json]],
     *,
-    teacher: nn.Module,
+    teacher: nn.Module | None = None,
 ) -> Session:
     """Attach distillation to a model and return the session to train with.
 
     Args:
         model: the student, instrumented in place.
         config_list: which targets, linked to what in the teacher.
-        teacher: the teacher.
+        teacher: the teacher; None where every loss is one of the student alone.
 
     Raises:
         ConfigError: the config list is wrong.
         PlanError: the config list does not fit the model or the teacher.
-        AttachError: the teacher shares modules with the model.
+        AttachError: the teacher shares modules with the model, or a loss compares with a teacher
+            and there is none; the model is as it was.
     """
-    return attach(model, {"distillation": {"config_list": list(config_list)}}, teacher=teacher)
+    session = attach(model, {"distillation": {"config_list": list(config_list)}}, teacher=teacher)
+    learning = next((one for one in session.plan if needs_teacher(one)), None)
+    if teacher is None and learning is not None:
+        session.detach()
+        raise AttachError(
+            f"{learning.name} learns by {learning.algorithm}, which compares it with a teacher, "
+            f"and there is none; give tersely.distill(..., teacher=...), or attach the recipe "
+            f"without one and call session.use_teacher_cache(...)",
+            **learning.place,
+        )
+    return session
 
 
 def _stage(

@@ -26,6 +26,7 @@ from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
+from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.cutting.recorded import cut_again
 from tersely.storage.json_file import check_shape
 from tersely.storage.session_folder import INDEX, StoredSession, read_session, read_session_data
@@ -233,8 +234,7 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
     """
     folder = Path(directory)
     place = folder / "session" if (folder / "session").is_dir() else folder
-    records = _checked_session(place).data.get("cuts", [])
-    if not records:
+    if not (records := _checked_session(place).data.get("cuts", [])):
         raise SessionFileError(
             f"{folder} holds a session that was not shrunk; call session.shrink(example_inputs) "
             f"before session.save(), or load it with tersely.load_session",
@@ -249,19 +249,22 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
     return model
 
 
-def cut_as_saved(model: nn.Module, directory: str | os.PathLike[str]) -> None:
+def cut_as_saved(model: nn.Module, directory: str | os.PathLike[str]) -> Undoing:
     """Give a model of the original size the shapes that a saved session's model had.
 
     Args:
         model: the model; one that was never shrunk stays as it is.
         directory: the folder that `Session.save` wrote.
 
+    Returns:
+        What puts the model back.
+
     Raises:
         SessionFileError: the session is damaged, or is that of another model, which is as it was.
     """
     data = read_session_data(directory)
     check_shape({"data": data}, _TAKEN, place=Path(directory) / INDEX, advice=_ADVICE)
-    cut_again(model, data.get("cuts", []))
+    return cut_again(model, data.get("cuts", []))
 
 
 def _plan_of(stored: StoredSession, directory: str | os.PathLike[str]) -> Plan:

@@ -50,18 +50,28 @@ class Places:
             call: the method that was called.
 
         Raises:
-            SessionError: a module was replaced or removed, or a write into what a target shows was
-                lost.
+            SessionError: a module was replaced or removed, or has the place of another one, or a
+                write into what a target shows was lost.
         """
         need_no_lost_writes(self.instrumented)
         if all(children.get(key) is module for children, key, module in self._links):
             return
-        present = set(self.universe.modules[0].modules())
+        now = dict(self.universe.modules[0].named_modules(remove_duplicate=False))
+        present = set(now.values())
         for name, module in zip(self.universe.names, self.universe.modules, strict=True):
             if module in self.instrumented and module not in present:
                 raise SessionError(
                     f"{call}() found that the module {name!r} was replaced or removed after the "
                     f"session was attached, so its masks and scales act on nothing; change the "
                     f"model before tersely.attach(), or put the module back",
+                    target=name,
+                )
+            if module in self.instrumented and now.get(name, module) is not module:
+                if now[name] not in self.instrumented:
+                    continue  # what wraps it
+                raise SessionError(
+                    f"{call}() found another module of the session at {name!r} than when it was "
+                    f"attached, so names of masks and scales would mean other modules; put the "
+                    f"modules back in their order",
                     target=name,
                 )

@@ -242,6 +242,7 @@ class Session:
         need_attached(self._state, "compress")
         self._installation.places.need_unchanged("compress")
         need_kept_batches(self._engines.all, self._context, "compress")
+        self._context.example_inputs = self.example_inputs
         with plain_modes(), Journal() as journal:
             self._installation.note(journal)
             is_outdated = False
@@ -277,6 +278,7 @@ class Session:
         if self._due_to_shrink() and not self._shrink_by_itself(optimizer):
             need_shrunk(self._due_to_shrink(), self.steps, done=self._shrunk_paths, call="step")
         need_kept_batches(self._engines.all, self._context, "step")
+        self._context.example_inputs = self.example_inputs
         steps = self.steps + 1
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
         with Journal() as journal:
@@ -300,26 +302,35 @@ class Session:
         self.shrink(optimizer=optimizer)
         return True
 
-    def loss(self) -> Tensor:
+    def loss(self, *, batch: Any = None) -> Tensor:
         """Return the distillation and regularisation loss since the last call.
+
+        Args:
+            batch: the batch, for losses that ask for parts of it such as labels or the indices of
+                samples: a mapping, a list or tuple, or an object with attributes.
 
         Returns:
             0-dim, float32, on the model's device; zero when no stage adds a loss.
 
         Raises:
             SessionError: a target of the student or the teacher was not seen since the last call,
-                or the two do not go together.
+                the two do not go together, or the batch lacks what a loss asks for.
         """
         need_attached(self._state, "loss")
-        return self._installation.loss()
+        return self._installation.loss(batch)
 
-    def total_loss(self, task_loss: Tensor) -> Tensor:
-        """Return ``task_loss_weight * task_loss + session.loss()``.
+    def total_loss(self, task_loss: Tensor, *, batch: Any = None) -> Tensor:
+        """Return ``task_loss_weight * task_loss + session.loss(batch=batch)``.
 
         Args:
             task_loss: 0-dim, the user's own loss.
+            batch: the batch, for losses that ask for parts of it; see `loss`.
         """
-        return task_loss * task_loss_weight(self.plan.recipe.stages, self.steps) + self.loss()
+        weight = task_loss_weight(self.plan.recipe.stages, self.steps)
+        loss = task_loss * weight + self.loss(batch=batch)
+        for engine in self._engines:
+            engine.look_at(loss)
+        return loss
 
     def parameters(self) -> Iterator[Tensor]:
         """Return what algorithms learn besides the model's parameters, for an optimizer.
@@ -367,6 +378,17 @@ class Session:
         """Return {module: {target: masked fraction of the target's elements}}."""
         masks = self._masks("sparsity")
         return by_target((bound.plan, masked_share(bound, mask)) for bound, mask in masks)
+
+    def input_orders(self) -> dict[str, dict[str, Tensor]]:
+        """Return {module: {target: order}} where a mask has its pattern in that order alone.
+
+        Returns:
+            Shape (inputs,), int64: which input channel of the weight comes first, and so on. They
+            are copies. A weight whose algorithm left its inputs in their own order has none.
+        """
+        need_values(self._state, "input_orders")
+        orders = self._engines.pruning.orders
+        return by_target((bound.plan, order.clone()) for bound, order in orders.items())
 
     def qparams(self) -> dict[str, dict[str, QParams]]:
         """Return {module: {target: QParams}} for every quantized target.
@@ -465,7 +487,7 @@ class Session:
     @property
     def needs_teacher(self) -> bool:
         """Whether the loss of the next step compares with the teacher."""
-        return self._engines.distillation.is_running
+        return self._engines.distillation.needs_teacher
 
     def teacher_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the teacher under no_grad in eval mode.
@@ -866,12 +888,14 @@ class Session:
             self.plan, sparsity, known=self._emptied, is_by_hand=is_by_hand
         )
         if self._observers:
-            self._tell(event, {"sparsity": total, **dict(mask_values(masks, shares))})
+            self._tell(event, {"total_sparsity": total, **dict(mask_values(masks, shares))})
         registry().observe("tersely_masks_updated", session=self, sparsity=sparsity)
         return sparsity
 
 
 def _copied(qparams: QParams) -> QParams:
     return qparams.evolve(
-        scale=qparams.scale.detach().clone(), zero_point=qparams.zero_point.detach().clone()
+        scale=qparams.scale.detach().clone(),
+        zero_point=qparams.zero_point.detach().clone(),
+        levels=None if qparams.levels is None else qparams.levels.clone(),
     )

@@ -15,6 +15,7 @@ from tersely.shrinking.cutting.apply import (
     Undoing,
     absorb,
     cut_tensors,
+    follow_channels,
     follow_literals,
     follow_sizes,
 )
@@ -209,6 +210,7 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
             literals = list(literals_of_sizes(trace, solution))
             written = follow_literals(model, literals, undoing, skipped=skipped)
             follow_sizes(model, cuts, undoing)
+            follow_channels(model, trace, solution, undoing)
             follow_heads(model, undoing)
             failed = _proved(task, program, trace, solution)
             if failed is None:

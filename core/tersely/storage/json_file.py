@@ -53,7 +53,7 @@ def check_shape(data: Json, schema: Mapping[str, Json], *, place: Path, advice: 
     Raises:
         SessionFileError: something is missing or wrong; names the file and the key.
     """
-    for error in offline_validator(schema).iter_errors(data):
+    for error in offline_validator(schema, has_whole_floats=False).iter_errors(data):
         path = spell_path(tuple(error.absolute_path))
         message = error.message
         if len(message) > _LONGEST:

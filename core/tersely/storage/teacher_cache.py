@@ -227,7 +227,7 @@ def fingerprint_of(pairs: Sequence[Pair], teacher: nn.Module | None) -> dict[str
         pairs: the session's pairs.
         teacher: the teacher, or None to leave it unchecked.
     """
-    links = [[pair.plan.name, list(pair.teachers)] for pair in pairs]
+    links = [[side.plan.name, list(side.teachers)] for pair in pairs for side in pair.sides]
     found = {"distillation config": hashlib.sha256(json.dumps(links).encode()).hexdigest()}
     if teacher is not None:
         digest = hashlib.sha256(type(teacher).__qualname__.encode())

@@ -12,6 +12,7 @@ from tersely.errors import PlanError, TerselyError
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.planning.resolve import plan as make_plan
+from tersely.session.session import Session
 from tersely.testing.contract import ContractError, expect
 from tersely.testing.models import contract_net
 from tersely.testing.training import compress, prepare
@@ -96,6 +97,9 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
         compress(session)
     except TerselyError as error:
         raise ContractError(f"{where}: {error}") from error
+    if any(target.pruning.global_group_id is not None for target in session.plan):
+        _check_shared_budget(session, ratio or 0, where=where)
+        return
     expected = _expected_masked(session.plan, ratio or 0)
     for module, targets in session.masks().items():
         masked = int((~targets["weight"]).sum())
@@ -103,6 +107,22 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
             masked == expected[module],
             f"{module}.weight, {where}: {masked} elements masked, the budget is {expected[module]}",
         )
+
+
+def _check_shared_budget(session: Session, ratio: float, *, where: str) -> None:
+    # Blocks are masked until the next one would exceed the budget (rules B4.1 and B4.2).
+    masked = sum(int((~one["weight"]).sum()) for one in session.masks().values())
+    shapes = [target.shape for target in session.plan if target.shape is not None]
+    budget = int(Fraction(str(ratio)) * sum(math.prod(shape) for shape in shapes))
+    block = max(
+        math.prod(target.shape) // math.prod(count_blocks(target.blocks.size, target.shape))
+        for target in session.plan
+        if target.blocks is not None and target.shape is not None
+    )
+    expect(
+        budget - block < masked <= budget,
+        f"{where}: {masked} elements masked in all targets, whose budget is {budget}",
+    )
 
 
 def _expected_masked(planned: Plan, ratio: float) -> dict[str, int]:

@@ -115,6 +115,8 @@ class Contract:
 
     def check_face_imports_no_torch(self) -> None:
         """The package that announces the object imports without torch."""
+        if self.catalog.record(self.name).module is not None:
+            return  # a file is run only where somebody names it, so it may import what it uses
         face = self._face()
         code = f"import {face}, sys; sys.exit({_TORCH} if 'torch' in sys.modules else 0)"
         # The interpreter that runs the tests runs code that is already installed in it.

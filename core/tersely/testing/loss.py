@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import attrs
 import torch
 from torch import Tensor
 
+from tersely.distillation.calling import batch_parts
 from tersely.json_value import Json
+from tersely.registry.registry import registry
 from tersely.testing.contract import Contract, Kind, expect, require
 from tersely.testing.random_state import untouched_random_state
 
 # Losses that compare samples with each other say nothing about a batch of two.
-_SHAPES = ((4, 10), (4, 5, 8), (4, 4, 6, 6))
+_SAMPLES = 4
+_SHAPES = ((_SAMPLES, 10), (_SAMPLES, 5, 8), (_SAMPLES, 4, 6, 6))
 
 
 @attrs.define(eq=False)
@@ -26,21 +29,53 @@ class LossContract(Contract):
     def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of one pair.
 
+        A loss of the student alone gets no teacher. Each part of a batch that a loss asks for is
+        the numbers 0 to 3, over and over, one for each sample: indices of samples, or labels.
+
         Args:
             student: any shape, float.
             teacher: the student's shape, float.
         """
-        found = self.catalog[self.name](student, teacher, **self.arguments)
+        info = registry().losses.info(self.name)
+        numbers = torch.arange(len(student)) % _SAMPLES
+        given = dict.fromkeys(batch_parts(info, self.arguments), numbers)
+        found = self.catalog[self.name](
+            student,
+            teacher if info.needs == "teacher" else None,
+            **{**self.arguments, **given},
+        )
         expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
         return found  # type: ignore[return-value]  # checked above
 
+    @property
+    def shapes(self) -> Sequence[tuple[int, ...]]:
+        """The shapes that the loss can compare: it refuses others by a ValueError."""
+        found, refusal = [], ""
+        for shape in _SHAPES:
+            try:
+                self.loss(*_pair(shape))
+            except ValueError as error:
+                refusal = str(error)
+            else:
+                found.append(shape)
+        expect(bool(found), f"it refuses every shape of {_SHAPES}: {refusal}")
+        return found
+
+    def check_named_options(self) -> None:
+        """Options that name an input of the model or a part of the batch are among the options."""
+        info = registry().losses.info(self.name)
+        known = info.options.get("properties", {})
+        for field in ("input_options", "batch_options"):
+            unknown = [name for name in getattr(info, field) if name not in known]
+            expect(not unknown, f"{field} has {unknown}, which options does not describe")
+
     def make_example(self) -> None:
         """Call the loss with the options: it has no object of its own."""
-        self.loss(*_pair(_SHAPES[0]))
+        self.loss(*_pair(self.shapes[0]))
 
     def check_scalar(self) -> None:
         """The loss is a finite 0-dim float tensor."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             found = self.loss(*_pair(shape))
             expect(found.ndim == 0, f"shape {shape}: the loss has shape {tuple(found.shape)}")
             expect(found.is_floating_point(), f"shape {shape}: the loss is {found.dtype}")
@@ -48,7 +83,7 @@ class LossContract(Contract):
 
     def check_gradient(self) -> None:
         """The student gets a finite gradient that is not zero everywhere."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             student, teacher = _pair(shape)
             student.requires_grad_()
             found = self.loss(student, teacher)
@@ -59,7 +94,7 @@ class LossContract(Contract):
 
     def check_inputs_untouched(self) -> None:
         """Student and teacher tensors are not modified."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             student, teacher = _pair(shape)
             self.loss(student, teacher)
             fresh_student, fresh_teacher = _pair(shape)
@@ -68,20 +103,20 @@ class LossContract(Contract):
 
     def check_determinism(self) -> None:
         """The same pair gives the same loss, and leaves the global random state alone."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             with untouched_random_state():
                 first = self.loss(*_pair(shape))
             expect(torch.equal(first, self.loss(*_pair(shape))), f"shape {shape}: two calls differ")
 
     def check_equal_pair(self) -> None:
         """A student that equals its teacher gets a finite loss and a finite gradient."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             teacher = _pair(shape)[1]
             self._expect_finite(teacher.clone(), teacher, f"shape {shape}, student = teacher")
 
     def check_zeros(self) -> None:
         """Features that are zero for one sample, or everywhere, give finite results."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             student, teacher = _pair(shape)
             student[0], teacher[0] = 0, 0
             self._expect_finite(student, teacher, f"shape {shape}, a sample of zeros")
@@ -91,13 +126,13 @@ class LossContract(Contract):
     def check_half_precision(self) -> None:
         """Pairs in bfloat16 and float16 give finite results."""
         for dtype in (torch.bfloat16, torch.float16):
-            for shape in _SHAPES:
+            for shape in self.shapes:
                 student, teacher = (each.to(dtype) for each in _pair(shape))
                 self._expect_finite(student, teacher, f"shape {shape} in {dtype}")
 
     def check_batch_size(self) -> None:
         """The loss does not grow with the batch, so that a lambda keeps its meaning."""
-        for shape in _SHAPES:
+        for shape in self.shapes:
             student, teacher = _pair(shape)
             once = float(self.loss(student, teacher))
             repeated = self.loss(torch.cat([student] * 4), torch.cat([teacher] * 4))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.pruner import MakesNewScores, Pruner, PruningTarget, Solves
+from tersely.contracts.whole_model import ScoresModel
 from tersely.json_value import Json
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
@@ -33,6 +34,7 @@ from tersely.testing.models import (
     with_weights_of,
 )
 from tersely.testing.pruner_abilities import (
+    check_curvature_observations,
     check_factor,
     check_gradient_observations,
     check_learned,
@@ -45,8 +47,10 @@ from tersely.testing.training import (
     check_second_masks,
     compress,
     expect_same_masks,
+    is_new_tensor,
     prepare,
     ranked_targets,
+    ranking,
     train,
 )
 
@@ -73,7 +77,8 @@ class PrunerContract(Contract):
         for dtype in DTYPES:
             for target, scores in self._scored(contract_net(dtype)):
                 where = f"{target.name} in {dtype}"
-                shapes = (tuple(target.tensor.shape), self._counts(target))
+                shape = tuple(target.tensor.shape)
+                shapes = (shape, count_blocks(target.blocks.size, shape))
                 expect(
                     tuple(scores.shape) in shapes,
                     f"{where}: scores have shape {tuple(scores.shape)}, expected one of {shapes}",
@@ -83,15 +88,17 @@ class PrunerContract(Contract):
 
     def check_determinism(self) -> None:
         """The same weights give the same scores, from the same object and from a new one."""
-        first = self._scored(contract_net())
+        net = contract_net()
+        first = self._scored(net)
         second = self._scored(contract_net())
         for (target, one), (_, other) in zip(first, second, strict=True):
             expect(torch.equal(one, other), f"{target.name}: two objects score differently")
-        pruner: Pruner = self.make()
+        pruner = self.make()
+        calls = [ranking(pruner, net, [target for target, _ in first]) for _ in range(2)]
         for target, _ in first:
-            one, other = _scores(pruner, target), _scores(pruner, target)
+            one, other = (_scores(call, target) for call in calls)
             expect(torch.equal(one, other), f"{target.name}: two calls score differently")
-            is_new = not isinstance(pruner, MakesNewScores) or _is_new(one, other, target)
+            is_new = not isinstance(pruner, MakesNewScores) or is_new_tensor(one, other, target)
             expect(is_new, f"{target.name}: new_scores is set, and its scores are kept elsewhere")
 
     def check_weights_untouched(self) -> None:
@@ -99,10 +106,11 @@ class PrunerContract(Contract):
         net = contract_net()
         targets = self._targets(net)
         before = {name: (value.clone(), value._version) for name, value in net.named_parameters()}
-        self._score(targets)
+        self._score(targets, net)
         for name, value in net.named_parameters():
             expect(torch.equal(value, before[name][0]), f"{name} was changed")
-            expect(value._version == before[name][1], f"{name} was written to")
+            is_kept = value._version == before[name][1] or isinstance(self.make(), ScoresModel)
+            expect(is_kept, f"{name} was written to")
             expect(value.requires_grad, f"requires_grad of {name} was switched off")
 
     def check_rows_of_zeros(self) -> None:
@@ -121,8 +129,9 @@ class PrunerContract(Contract):
 
     def check_observations(self) -> None:
         """What is observed of a batch or step adds up, and is observed without a change."""
-        pruner = self.make()
-        for target in self._targets(contract_net()):
+        pruner, targets = self.make(), self._targets(contract_net())
+        check_curvature_observations(pruner, targets)
+        for target in targets:
             check_module_observations(pruner, target)
             check_gradient_observations(pruner, target)
 
@@ -136,7 +145,7 @@ class PrunerContract(Contract):
         check_factor(pruner)
 
     def check_solving(self) -> None:
-        """Solving leaves the weight as it is."""
+        """Solving leaves the weight as it is, and an order of inputs has each of them once."""
         session = prepare(contract_net(), self._recipe())
         before = {name: value._version for name, value in session.model.named_parameters()}
         solve_all(self.make(), ranked_targets(session))
@@ -186,7 +195,7 @@ class PrunerContract(Contract):
         """A session that was saved after it observed decides alike: no state outside of it."""
         session = prepare(contract_net(), self._recipe())
         (run,) = session._engines.pruning.runs
-        if run.is_sequential:  # it needs the batches themselves, which nothing saves
+        if run.is_looking_again:  # it needs the batches themselves, which nothing saves
             return
         other = self._restored(session)
         for one in (session, other):
@@ -257,18 +266,17 @@ class PrunerContract(Contract):
     def _targets(self, net: ContractNet) -> list[PruningTarget]:
         return ranked_targets(prepare(net, self._recipe()))
 
-    def _score(self, targets: list[PruningTarget]) -> list[tuple[PruningTarget, Tensor]]:
-        pruner: Pruner = self.make()
+    def _score(
+        self, targets: list[PruningTarget], net: ContractNet
+    ) -> list[tuple[PruningTarget, Tensor]]:
+        pruner = self.make()
         if isinstance(pruner, Solves):
             return []
+        pruner = ranking(pruner, net, targets)
         return [(target, _scores(pruner, target)) for target in targets]
 
     def _scored(self, net: ContractNet) -> list[tuple[PruningTarget, Tensor]]:
-        return self._score(self._targets(net))
-
-    @staticmethod
-    def _counts(target: PruningTarget) -> tuple[int, ...]:
-        return count_blocks(target.blocks.size, tuple(target.tensor.shape))
+        return self._score(self._targets(net), net)
 
 
 def _scores(pruner: Pruner, target: PruningTarget) -> Tensor:
@@ -276,12 +284,6 @@ def _scores(pruner: Pruner, target: PruningTarget) -> Tensor:
     is_tensor = isinstance(scores, Tensor)
     expect(is_tensor, f"{target.name}: expected a tensor of scores, got {type(scores).__name__}")
     return scores
-
-
-def _is_new(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
-    known = (other, target.tensor, *target.observed.values(), *target.learned.values())
-    own = one.untyped_storage().data_ptr()
-    return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
 
 
 def check_pruner(name: str, *, options: Mapping[str, Json] | None = None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.curvature import Curvature, ObservesCurvature
+from tersely.contracts.ordering import OrdersInputs
 from tersely.contracts.pruner import (
     Grows,
     Learns,
@@ -17,7 +19,8 @@ from tersely.contracts.pruner import (
     PruningTarget,
     Solves,
 )
-from tersely.testing.contract import expect
+from tersely.pruning.answers import check_order
+from tersely.testing.contract import ContractError, expect
 from tersely.testing.findings import added, expect_tensors, observers
 
 _STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
@@ -74,6 +77,35 @@ def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
                 f"{target.name}: {name!r} is the gradient itself, which zero_grad() overwrites; "
                 f"return a copy",
             )
+
+
+def check_curvature_observations(pruner: object, targets: Sequence[PruningTarget]) -> None:
+    """Check that what an algorithm observes of a loss is finite, of a bowl and of a plane.
+
+    Args:
+        pruner: the algorithm.
+        targets: weights of a contract net.
+
+    Raises:
+        ContractError: it is not, or there is not one mapping for each target.
+    """
+    if not isinstance(pruner, ObservesCurvature):
+        return
+    weights = [target.tensor.detach().clone().requires_grad_() for target in targets]
+    for loss in (sum(one.square().sum() for one in weights), sum(one.sum() for one in weights)):
+        assert isinstance(loss, Tensor)  # there is a target
+        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        found = pruner.observe_curvature(Curvature(loss, weights, gradients, 0), targets)
+        several = len(found) == len(targets)
+        expect(several, f"found {len(found)} observations of {len(targets)} targets")
+        for target, part in zip(targets, found, strict=True):
+            expect_tensors(part, target.name)
+            for name, tensor in part.items():
+                expect(bool(tensor.isfinite().all()), f"{target.name}: {name!r} is not all finite")
+        try:
+            torch.autograd.backward(loss)
+        except RuntimeError as error:
+            raise ContractError(f"the loss has lost its graph, so retain it: {error}") from error
 
 
 def check_learned(pruner: object, target: PruningTarget) -> None:
@@ -158,9 +190,18 @@ def solve_all(pruner: object, targets: Iterable[PruningTarget]) -> None:
     """Let an algorithm that changes weights solve targets, of which it keeps the larger half.
 
     Args:
-        pruner: the algorithm.
+        pruner: the algorithm, which may put the inputs of targets in an order instead.
         targets: weights of a contract net.
+
+    Raises:
+        ContractError: an order changes from one call to the next.
+        PluginError: it is no order of a target's inputs.
     """
+    if isinstance(pruner, OrdersInputs):
+        for target in targets:
+            one, other = (check_order(pruner.input_order(target), target) for _ in range(2))
+            same = torch.equal(one, other)
+            expect(same, f"{target.name}: two calls return another order of its inputs")
     if isinstance(pruner, Solves):
         for target in targets:
             with torch.no_grad():

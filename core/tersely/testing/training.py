@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tersely.calibration.observing import run_batches
 from tersely.calibration.watching import watch_modules
-from tersely.contracts.pruner import PruningTarget
+from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.contracts.regrowing import ObservesDenseGradients
+from tersely.contracts.whole_model import ScoresModel, WholeModel
+from tersely.engine.batches import call_observed
 from tersely.json_value import Json
 from tersely.pruning.ranking import rank, target_of
 from tersely.pruning.run import PruningRun
+from tersely.pruning.whole_model import score_model
 from tersely.reporting.report import SparsityWarning
 from tersely.session.opening import attach
 from tersely.session.session import Session
@@ -109,6 +113,20 @@ def check_second_masks(pruner: object, session: Session) -> None:
     expect(after == before, f"the second masks leave {after} masked, the first ones {before}")
 
 
+def ranking(pruner: Any, net: nn.Module, targets: Sequence[PruningTarget]) -> Pruner:
+    """Return what ranks one target after the other: the algorithm, or the scores it has found.
+
+    Args:
+        pruner: the algorithm.
+        net: the contract net that holds the targets.
+        targets: all of its targets.
+    """
+    if not isinstance(pruner, ScoresModel):
+        ranks: Pruner = pruner
+        return ranks
+    return score_model(pruner, WholeModel(net, _batches(net), call=call_observed), targets)
+
+
 def ranked_targets(session: Session) -> list[PruningTarget]:
     """Return the targets as `importance` sees them, with all that was observed and learned.
 
@@ -128,6 +146,19 @@ def ranked_targets(session: Session) -> list[PruningTarget]:
         )
         for bound in run.bound_targets
     ]
+
+
+def is_new_tensor(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
+    """Tell whether scores share no memory with anything that is kept.
+
+    Args:
+        one: the scores of a target.
+        other: its scores from another call.
+        target: the target.
+    """
+    known = (other, target.tensor, *target.observed.values(), *target.learned.values())
+    own = one.untyped_storage().data_ptr()
+    return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
 
 
 def _run(session: Session) -> PruningRun:

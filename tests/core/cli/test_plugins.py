@@ -105,6 +105,7 @@ def test_the_list_is_data_on_request(call):
                 {"kind": "schedule", "name": "steady"},
             ],
             "loading": None,
+            "file": None,
             "overruled": [],
         }
     ]

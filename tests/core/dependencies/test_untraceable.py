@@ -71,9 +71,15 @@ def test_rolled_channels_are_refused(refusal, image):
 
 
 def test_an_operator_without_a_rule_is_named(refusal, image):
-    model = Between(lambda x: x.flip(1).sort(1).values)
+    model = Between(lambda x: x.flip(1).triu())
 
-    assert refusal(model, image) == unfollowed("a.weight", "there is no rule for the operator sort")
+    assert refusal(model, image) == unfollowed("a.weight", "there is no rule for the operator triu")
+
+
+def test_channels_that_are_sorted_are_refused(refusal, image):
+    model = Between(lambda x: x.sort(1).values)
+
+    assert refusal(model, image) == unfollowed("a.weight", "sort mixes them")
 
 
 def test_what_cannot_be_followed_may_be_left_out(tied, image):

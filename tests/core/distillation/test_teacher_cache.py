@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import tersely
 from tersely.storage import teacher_cache as cache
 from tersely.storage.json_file import with_digest
+from tersely.storage.seal import seal_of
 
 BATCHES = [torch.full((1, 2), float(value)) for value in (1, 2, 3)]
 
@@ -124,6 +126,7 @@ def test_any_flipped_byte_of_a_cache_is_an_error_that_names_the_file(
         ({"batches": [1, 3]}, r"batches is \[1, 3\], expected to begin with 0"),
         ({"batches": [0, 0]}, r"batches is \[0, 0\]"),
         ({"batches": "all"}, "'all' is not of type 'array'"),
+        ({"batches": [0, 1e308]}, "is not of type 'integer'"),
         ({"bytes": None}, "bytes: None is not of type 'integer'"),
     ],
 )
@@ -141,6 +144,21 @@ def test_an_index_that_was_made_to_fit_is_still_checked(
 
     with pytest.raises(tersely.SessionFileError, match=complaint):
         distilled(student=filled(1.0), teacher=None).use_teacher_cache(cached)
+
+
+def test_a_target_that_is_missing_from_a_file_made_to_fit_is_named(distilled, cached, filled):
+    place = cached / "targets-00000.safetensors"
+    tensors = {f"{name}x": tensor for name, tensor in load_file(place).items()}
+    save_file(tensors, place)
+    index = json.loads((cached / "index.json").read_text())
+    del index["sha256"]
+    index["shards"][place.name].update(seal_of(place))
+    (cached / "index.json").write_text(json.dumps(with_digest(index)))
+    session = distilled(student=filled(1.0), teacher=None)
+    session.use_teacher_cache(cached)
+
+    with pytest.raises(tersely.SessionFileError, match=r"'0\._output_>0' is missing"):
+        session.teacher_batch(0)
 
 
 def test_the_files_of_a_longer_cache_are_removed(distilled, cached, filled, monkeypatch):

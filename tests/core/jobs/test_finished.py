@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import tersely
 from tersely.errors import ConfigError, SessionFileError
 from tersely.jobs.finished import finished_job
+from tersely.storage.json_file import body_digest, with_digest
 
 Run = Callable[..., str]
 
@@ -121,3 +122,41 @@ def test_a_model_of_another_shape_is_refused(workshop: Any, run: Run) -> None:
 
     with pytest.raises(SessionFileError, match="does not fit the model"):
         tersely.load_run(workshop.output, toy(6))
+
+
+def test_a_session_that_does_not_fit_leaves_a_given_model_as_it_was(
+    workshop: Any, run: Run
+) -> None:
+    run()
+    index = workshop.output / "session" / "session.json"
+    document = json.loads(index.read_text())
+    document["plan"]["targets"][0]["shape"] = [1]
+    sections = ("data", "plan", "recipe", "plugins", "state")
+    document["sha256"] = body_digest({key: document[key] for key in sections})
+    index.write_text(json.dumps(document))
+    own = toy()
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+
+    with pytest.raises(SessionFileError):
+        tersely.load_run(workshop.output, own)
+
+    assert all(torch.equal(own.state_dict()[name], before[name]) for name in before)
+    assert type(own[0]) is torch.nn.Linear
+
+
+def test_a_resumed_run_takes_its_job_from_the_job_not_from_the_record(
+    workshop: Any, run: Run
+) -> None:
+    (workshop.folder / "fail").touch()
+    with pytest.raises(RuntimeError):
+        run()
+    (workshop.folder / "fail").unlink()
+    place = workshop.partial / "run.json"
+    record = json.loads(place.read_text())
+    del record["sha256"]
+    record["job"]["seed"] = "x"
+    place.write_text(json.dumps(with_digest(record)))
+
+    run(resume=True)
+
+    assert finished_job(workshop.output).seed == 7

@@ -184,7 +184,7 @@ def test_a_pruner_without_importance_is_an_error(describe):
 
     assert error_of(make_pruner) == (
         f"{PRUNER} has no importance(target), which returns the scores of a target; write it, or "
-        "inherit from tersely.contracts.Solves"
+        "inherit from tersely.contracts.Solves or tersely.contracts.ScoresModel"
     )
 
 

@@ -9,11 +9,13 @@ from torch import nn
 import tersely
 
 SEEN = []
+PROGRESS = []
 
 
 class Watching:
     def importance(self, target):
         SEEN.append((target.name, target.mask, target.due))
+        PROGRESS.append(target.progress)
         return target.tensor.detach().abs()
 
 
@@ -50,6 +52,7 @@ def even(progress):
 def _registered():
     tersely.registry().register(Face(), name="watchers")
     SEEN.clear()
+    PROGRESS.clear()
     yield
     tersely.registry().unregister("watchers")
 
@@ -120,6 +123,22 @@ def test_the_ratio_that_is_due_follows_the_schedule():
     session.step()
 
     assert [due for name, _, due in SEEN if name == "0.weight"] == [Fraction(1, 4), 0.5]
+
+
+def test_the_progress_is_the_share_of_the_updates_that_were_made():
+    schedule = {"name": "even", "every": 2, "times": 3}
+    session = tersely.attach(model(), {"pruning": {**stage(), "schedule": schedule}})
+    session.compress()
+    for _ in range(4):
+        session.step()
+
+    assert [Fraction(1, 3)] * 2 + [Fraction(2, 3)] * 2 == PROGRESS
+
+
+def test_without_a_schedule_there_is_no_progress():
+    tersely.attach(model(), {"pruning": stage()}).compress()
+
+    assert PROGRESS == [None, None]
 
 
 def test_under_a_threshold_no_ratio_is_due():

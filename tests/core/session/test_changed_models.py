@@ -45,6 +45,13 @@ def test_a_module_that_was_wrapped_goes_on(session):
     assert int((session.finalize()[1][0].weight == 0).sum()) == 8
 
 
+def test_modules_that_changed_places_are_noticed(session):
+    model = session.model
+    model[0][0], model[1] = model[1], model[0][0]
+    with pytest.raises(tersely.SessionError, match=r"step.. found another module .* at '0\.0'"):
+        session.step()
+
+
 class OwnClass(nn.Linear):
     """Asks for the class above its own in the way that no subclass survives."""
 

@@ -32,7 +32,7 @@ def test_an_observer_is_told_of_masks(session):
 
     (seen,) = notebook.seen
     assert (seen.step, seen.event, seen.epoch) == (0, "compress", None)
-    assert seen.values == {"sparsity": 0.5, "sparsity/0.weight": 0.5, "masked/0.weight": 4.0}
+    assert seen.values == {"total_sparsity": 0.5, "sparsity/0.weight": 0.5, "masked/0.weight": 4.0}
 
 
 def test_numbers_of_your_own_are_passed_on_with_step_and_epoch(session):

@@ -1,7 +1,9 @@
 """What the tests of shrinking share: masks of whole channels, and models with lived-in statistics."""
 
 from collections.abc import Iterable
-from types import SimpleNamespace
+from importlib import util
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -79,3 +81,22 @@ def shrink(model, inputs, kept, *, round_to=1, fixed=None):
 @pytest.fixture
 def help():
     return SimpleNamespace(keep=keep, half=half, rows=rows, lived_in=lived_in, shrink=shrink)
+
+
+def _beside(name) -> ModuleType:
+    place = util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def networks():
+    """The module ``networks.py``: whole networks in small."""
+    return _beside("networks")
+
+
+@pytest.fixture(scope="session")
+def random_networks():
+    """The module ``random_networks.py``: random networks and random masks."""
+    return _beside("random_networks")

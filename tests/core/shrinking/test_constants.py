@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -131,3 +132,37 @@ def test_a_reason_comes_with_what_frees_it(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))
     assert found.stays[0].hint == "align the norm and the bias before it with the layer"
+
+
+class Twice(nn.Module):
+    """Reads a constant and, in another call with the same bias, something else."""
+
+    def __init__(self, second):
+        super().__init__()
+        self.first, self.shared = nn.Linear(4, 8), nn.Linear(8, 8)
+        self.other, self.head = nn.Linear(8, 8, bias=False), nn.Linear(8, 2)
+        self.second = second
+
+    def forward(self, x):
+        x = self.first(x).exp()
+        return self.head(self.second(self, x, self.shared(x)))
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (lambda m, x, y: m.shared(x - 1) + y, "the calls that use shared.bias read different"),
+        (lambda m, x, y: m.shared(torch.zeros_like(x)) + y, "the calls that use shared.bias read"),
+        (
+            lambda m, x, y: nn.functional.linear(x - 1, m.other.weight, m.shared.bias) + y,
+            "shared.bias is the bias of several readers",
+        ),
+        (lambda m, x, y: y * m.shared.bias, "shared.bias is read as something else too"),
+    ],
+)
+def test_a_bias_that_is_added_elsewhere_takes_no_constant_over(help, second, reason):
+    torch.manual_seed(0)
+    model = Twice(second)
+    found = help.shrink(model, (torch.randn(3, 4),), help.rows(model, ["first"], help.half(8)))
+    assert found.cuts == {}
+    assert any(reason in stay.reason for stay in found.stays)

@@ -31,6 +31,12 @@ def test_a_good_pruner_passes_whatever_its_default_with_no_granularity_installed
     check_pruner(register("pruner", "Good", default_granularity=default))
 
 
+def test_a_good_pruner_passes_with_one_budget_for_the_whole_model(register):
+    register("granularity", "Pairs", name="pairs")
+
+    check_pruner(register("pruner", "Good", default_scope="global"))
+
+
 def test_a_good_pruner_may_give_its_scores_away(register):
     check_pruner(register("pruner", "Giving"))
 
@@ -48,7 +54,9 @@ def test_a_good_pruner_passes_on_installed_granularities(register):
     check_pruner(register("pruner", "Good"))
 
 
-@pytest.mark.parametrize("sample", ["Watching", "Feeling", "Regrowing", "Learning"])
+@pytest.mark.parametrize(
+    "sample", ["Watching", "Feeling", "Regrowing", "Flowing", "Curved", "Sorting", "Learning"]
+)
 def test_a_good_pruner_gets_what_it_needs(register, sample):
     check_pruner(register("pruner", sample))
 

@@ -8,12 +8,14 @@ from tersely.testing import check_loss
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("activation_regularization", {}),
         ("attention_transfer", {}),
         ("attention_transfer", {"power": 1}),
         ("correlation", {}),
         ("correlation", {"beta": 2, "gamma": 0, "temperature": 4}),
         ("cosine", {}),
         ("decoupled_kl", {}),
+        ("decoupled_kl", {"labels": "labels"}),
         ("decoupled_kl", {"alpha": 0, "beta": 2, "temperature": 1}),
         ("hint", {}),
         ("kl", {}),

@@ -1,4 +1,4 @@
-"""What holds for every loss: shapes, precision, gradients, and batches that have little to say."""
+"""What holds for every loss that compares: shapes, precision, gradients, and batches that have little to say."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ NAMES = [
     name
     for name in tersely.registry().losses.names()
     if tersely.registry().losses.record(name).distribution == "tersely-distillation"
+    and tersely.registry().losses.info(name).needs == "teacher"
 ]
 BETWEEN_SAMPLES = ("probabilistic", "relational", "similarity_preserving")
 ONE_SHAPE = [name for name in NAMES if name not in (*BETWEEN_SAMPLES, "attention_transfer")]

@@ -9,6 +9,7 @@ import pytest
 import tersely
 
 LOSSES = [
+    "activation_regularization",
     "attention_transfer",
     "correlation",
     "cosine",

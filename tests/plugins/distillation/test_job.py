@@ -41,6 +41,25 @@ def pairs_of_keywords():
 
 def alone():
     return [ONE]
+
+
+class Teacher(nn.Module):
+    def forward(self, inputs):
+        return torch.tensor([[0.0, 0.0, 50.0]]).expand(len(inputs), 3)
+
+
+class Three(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs):
+        row = torch.stack([self.last, self.last * 0, self.last * 0])
+        return row.expand(len(inputs), 3)
+
+
+def labelled():
+    return [(ONE, torch.tensor([0]))]
 """
 
 Train = Callable[..., float]
@@ -88,6 +107,47 @@ def test_the_teacher_gets_the_same_inputs(train: Train) -> None:
 def test_a_pair_is_two_arguments_where_there_is_no_task(train: Train) -> None:
     # Inputs of 1 and a factor of 0: nothing to learn.
     assert train("pairs", "none") == pytest.approx(1.0)
+
+
+def test_a_loss_is_given_the_labels_of_a_batch_by_their_place(tmp_path: Path) -> None:
+    (tmp_path / "teaching.py").write_text(CODE)
+    options = {"labels": 1, "alpha": 0, "beta": 1, "temperature": 1}
+    entry = {"op_names": [""], "apply_method": {"decoupled_kl": options}}
+    job = {
+        "model": "teaching:Three",
+        "teacher": "teaching:Teacher",
+        "data": {"train": "teaching:labelled"},
+        "loop": {"epochs": 1, "optimizer": "sgd", "lr": 1.0, "loss": "cross_entropy"},
+        "recipe": {"distillation": {"config_list": [entry], "task_loss_weight": 0}},
+        "output": "out",
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+
+    run_job(tmp_path / "job.yaml", console=Console(file=io.StringIO()))
+
+    # Class 0 is the target, and its logit alone is learned: among the others it has no part. The
+    # teacher's first class is 2, for which it would have one.
+    assert load_file(tmp_path / "out" / "model.safetensors")["last"].item() == 0.0
+
+
+def test_a_job_whose_losses_are_of_the_student_alone_needs_no_teacher(tmp_path: Path) -> None:
+    (tmp_path / "teaching.py").write_text(CODE)
+    entry = {"op_names": ["scale"], "apply_method": "activation_regularization"}
+    job = {
+        "model": "teaching:Weight",
+        "model_args": {"first": 1.0},
+        "data": {"train": "teaching:alone"},
+        "loop": {"epochs": 1, "optimizer": "sgd", "lr": 0.1, "loss": "none"},
+        "recipe": {"distillation": {"config_list": [entry]}},
+        "output": "out",
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+
+    run_job(tmp_path / "job.yaml", console=Console(file=io.StringIO()))
+
+    # w^2 has the gradient 2 at 1.
+    found = load_file(tmp_path / "out" / "model.safetensors")["scale.weight"].item()
+    assert found == pytest.approx(0.8)
 
 
 def test_a_recipe_in_its_own_file_is_checked_against_the_loop(tmp_path: Path) -> None:

@@ -187,3 +187,44 @@ def test_a_single_class_is_refused(loss):
         loss(torch.zeros(4, 1), torch.zeros(4, 1))
 
     assert str(found.value).startswith(loss.__name__)
+
+
+def test_decoupled_kl_takes_the_label_for_the_target_as_its_paper_does():
+    # Of probabilities 2/8, 5/8 and 1/8 the others of class 0 have 5/6 and 1/6.
+    teacher = torch.tensor([[2.0, 5.0, 1.0]], dtype=torch.float64).log()
+    student = torch.zeros(1, 3, dtype=torch.float64)
+
+    loss = decoupled_kl(
+        student, teacher, alpha=0.0, beta=1.0, temperature=1.0, labels=torch.tensor([0])
+    )
+
+    expected = 5 / 6 * math.log(5 / 3) + 1 / 6 * math.log(1 / 3)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_mask_leaves_labels_of_padding_out():
+    student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    labels = torch.tensor([[0, 4, -100], [2, -100, -100]])
+    mask = labels >= 0
+
+    loss = decoupled_kl(student, teacher, labels=labels, mask=mask)
+
+    expected = decoupled_kl(student[mask], teacher[mask], labels=labels[mask])
+    assert torch.equal(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([3]), "labels from 3 to 3 for 3 classes"),
+        (torch.tensor([-100]), "leave positions without a label out by a mask"),
+        (
+            torch.tensor([0, 1]),
+            r"labels of shape \(2,\) and torch.int64 for logits of shape \(1, 3\)",
+        ),
+        (torch.tensor([0.0]), "expected one integer for each row of classes"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        decoupled_kl(torch.zeros(1, 3), torch.ones(1, 3), labels=labels)

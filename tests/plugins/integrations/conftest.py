@@ -55,7 +55,14 @@ PIPELINE = {
 DISTILLED = {
     "distillation": {
         "task_loss_weight": 0.5,
-        "config_list": [{"op_names": ["net.2"], "lambda": 0.75, "apply_method": "mse"}],
+        "config_list": [
+            {"op_names": ["net.2"], "lambda": 0.75, "apply_method": "mse"},
+            {
+                "op_names": ["net.0"],
+                "lambda": 0.25,
+                "apply_method": {"decoupled_kl": {"labels": "labels"}},
+            },
+        ],
     }
 }
 
@@ -106,7 +113,8 @@ def train(model, session, data, *, accumulate=1):
         outputs = model(inputs, labels)
         if session.teacher is not None:
             session.teacher_forward(inputs)
-        (session.total_loss(outputs["loss"]) / accumulate).backward()
+        total = session.total_loss(outputs["loss"], batch={"labels": labels})
+        (total / accumulate).backward()
         if number % accumulate == 0:
             optimizer.step()
             session.step()

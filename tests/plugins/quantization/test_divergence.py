@@ -95,3 +95,13 @@ def test_equally_good_thresholds_leave_the_smallest():
     counts[0, :40], counts[0, 1600] = torch.arange(40, 0, -1) ** 2, 1
 
     assert least_divergent(counts, torch.tensor([1601]), LEVELS).tolist() == [LEVELS]
+
+
+@pytest.mark.parametrize("center", [5.0, -5.0])
+def test_values_far_from_zero_are_not_all_clipped_to_one(center, make_target):
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * 0.1 + center
+
+    low, high = range_of(values, make_target)
+
+    # Between the median and the largest; what lies above the range is the tail of a normal.
+    assert 5.1 < max(-float(low), float(high)) <= float(values.abs().max())

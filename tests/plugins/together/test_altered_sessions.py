@@ -227,3 +227,40 @@ def test_a_projection_that_the_plan_does_not_ask_for_is_refused(saved, tmp_path)
         del document["plan"]["targets"][0]["setting"]["projection"]
 
     refused(saved, tmp_path, "distill", change)
+
+
+def _shrunk(folder):
+    session = tersely.prune(build(), [LINEAR | {"op_names": ["0"], "sparse_ratio": 0.5}])
+    session.shrink(DATA)
+    session.save(folder / "shrunk")
+
+
+def beyond(cut, attributes):
+    cut["kept"][0][-1] = 99
+
+
+def twice(cut, attributes):
+    cut["kept"][0][-1] = cut["kept"][0][0]
+
+
+def no_number(cut, attributes):
+    attributes[0][2] = "four"
+
+
+def a_method(cut, attributes):
+    attributes[0][1] = "forward"
+
+
+def no_module(cut, attributes):
+    attributes[0][0] = 3
+
+
+@pytest.mark.parametrize("change", [beyond, twice, no_number, a_method, no_module])
+def test_a_cut_that_does_not_fit_the_model_is_refused(tmp_path, change):
+    _shrunk(tmp_path)
+
+    def changed(document, tensors):
+        (record,) = document["data"]["cuts"]
+        change(record["tensors"][0], record["attributes"])
+
+    refused(tmp_path, tmp_path, "shrunk", changed)

@@ -21,7 +21,17 @@ from tersely.registry.descriptors import METHODS
 from tersely.text import did_you_mean, unmistakable
 
 Level: TypeAlias = Literal[
-    "target", "entry", "stage", "align", "schedule", "period", "recipe", "job", "loop", "benchmark"
+    "target",
+    "entry",
+    "stage",
+    "align",
+    "schedule",
+    "period",
+    "recipe",
+    "job",
+    "loop",
+    "benchmark",
+    "observer",
 ]
 
 _LISTED_AT_MOST = 20
@@ -31,7 +41,7 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
     "target": ("align",),
     "entry": ("align",),
     "stage": ("schedule",),
-    "job": ("loop", "benchmark"),
+    "job": ("loop", "benchmark", "observer"),
 }
 _PLACES: dict[Level, str] = {
     "job": "in a job, beside 'recipe'",
@@ -41,6 +51,7 @@ _PLACES: dict[Level, str] = {
     "schedule": "under 'schedule'",
     "loop": "under 'loop'",
     "benchmark": "under 'benchmark'",
+    "observer": "in an item of 'observers'",
 }
 
 
@@ -133,6 +144,7 @@ def _places() -> tuple[KeyPlace, ...]:
         _place("job", None, job),
         _place("loop", None, job["$defs"]["loop"]),
         _place("benchmark", None, job["$defs"]["benchmark"]),
+        _place("observer", None, job["$defs"]["observer"]),
     )
 
 

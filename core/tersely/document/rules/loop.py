@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tersely.contracts.settings import DEFAULT_LOSS
 from tersely.document.entries import PERIODS, Place, holder_of, recipe_of, stages_of
 from tersely.document.job import Loop
 from tersely.document.path import Path
@@ -11,6 +12,7 @@ from tersely.document.reading.integers import whole_numbers
 from tersely.document.reading.positions import Finding
 from tersely.document.schemas.schema import Kind
 from tersely.json_value import Json
+from tersely.registry.registry import registry
 
 NO_TASK = "none"
 """The loss that leaves training to what the session adds."""
@@ -60,8 +62,33 @@ def check_loop(
     distilling = [one for one in stages_of(*holder) if one.method == "distillation"]
     if loop.get("loss") == NO_TASK:
         yield from _check_distilled(recipe_of(*holder), has_any=bool(distilling))
-    if distilling and job.get("teacher") is None:
-        yield _lacks_teacher(distilling[0], path)
+    taught = [one for one in distilling if _compares(one.data)]
+    if taught and job.get("teacher") is None:
+        yield _lacks_teacher(taught[0], path)
+
+
+def _compares(stage: Mapping[str, Json]) -> bool:
+    """Tell whether a loss of a distillation stage compares with a teacher."""
+    entries = stage.get("config_list")
+    return any(
+        _needs_teacher(keys.get("apply_method", DEFAULT_LOSS))
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
+        for keys in (entry, *_with_losses(entry.get("target_settings")))
+    )
+
+
+def _with_losses(settings: Json) -> Iterator[Mapping[str, Json]]:
+    for keys in settings.values() if isinstance(settings, dict) else ():
+        if isinstance(keys, dict) and keys.get("apply_method") is not None:
+            yield keys
+
+
+def _needs_teacher(method: Json) -> bool:
+    name = str(next(iter(method), "")) if isinstance(method, dict) else str(method)
+    losses = registry().losses
+    # What is wrong with a name that nobody provides is said elsewhere.
+    return name not in losses or losses.info(name).needs == "teacher"
 
 
 def _check_distilled(recipe: Mapping[str, Json], *, has_any: bool) -> Iterator[Finding]:

@@ -70,19 +70,31 @@ def validator(kind: Kind) -> Draft202012Validator:
     return _validators[key]
 
 
-def offline_validator(schema: Mapping[str, Json]) -> Draft202012Validator:
+def offline_validator(
+    schema: Mapping[str, Json], *, has_whole_floats: bool = True
+) -> Draft202012Validator:
     """Return a validator whose references never reach the network.
 
     Args:
         schema: a JSON Schema, possibly a plugin's.
+        has_whole_floats: whether 2.0 is an integer, as JSON Schema has it; Python counts with
+            none.
     """
     # Late: jsonschema takes longer to import than the rest of `import tersely`.
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
     from referencing import Registry as SchemaRegistry
 
     # Its own default would fetch what a reference names.
     empty: SchemaRegistry[Json] = SchemaRegistry()
-    return Draft202012Validator(schema, registry=empty)
+    if has_whole_floats:
+        return Draft202012Validator(schema, registry=empty)
+    types = Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    strict = extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]  # its stubs have no types
+    made: Draft202012Validator = strict(schema, registry=empty)
+    return made
 
 
 def _key(kind: Kind) -> _Key:

@@ -47,7 +47,7 @@ class DenseGradient:
         found = None if self.zero is None else self.zero.grad
         if found is None:
             return gradient
-        found = found.to(gradient.dtype)
+        found = (found.to_dense() if found.is_sparse else found).to(gradient.dtype)
         own = found * mask
         if torch.equal(own, gradient):
             return found

@@ -130,8 +130,9 @@ class SharedInputs:
             has_own_scale: whether backward needs the scale as it is now.
         """
         found = scales_of(module, inner.target)
-        if found is None or found[2] is not None:
-            return inner(module, value)
+        if found is None or found[2] is not None or inner.levels(module) is not None:
+            step = inner.with_own_scale if has_own_scale else inner
+            return step(module, value)
         scale, zero_point, _ = found
         known = self._known(inner.grid, value, scale, zero_point)
         own = scale.clone() if has_own_scale else scale

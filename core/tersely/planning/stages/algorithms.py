@@ -15,6 +15,7 @@ from tersely.contracts.ability_names import PRUNER_ABILITIES, QUANTIZER_ABILITIE
 from tersely.contracts.kinds import Needs
 from tersely.contracts.pruner import Grows, Pruner, Solves
 from tersely.contracts.quantizer import Quantizer
+from tersely.contracts.whole_model import ScoresModel
 from tersely.errors import PluginError
 from tersely.json_value import Json
 from tersely.registry.descriptors import Descriptor, PrunerInfo, QuantizerInfo
@@ -148,10 +149,10 @@ def _check(made: object, info: PrunerInfo | QuantizerInfo, asked: _Asked) -> Non
                 raise asked.error(_half(known[name], member))
     if isinstance(info, PrunerInfo):
         is_ranking = callable(getattr(made, "importance", None))
-        if not is_ranking and not isinstance(made, Solves):
+        if not is_ranking and not isinstance(made, (ScoresModel, Solves)):
             raise asked.error(
                 "has no importance(target), which returns the scores of a target; write "
-                "it, or inherit from tersely.contracts.Solves"
+                "it, or inherit from tersely.contracts.Solves or tersely.contracts.ScoresModel"
             )
     _check_needs(made, info, needs_of(declared, table), asked=asked)
     for ability in known.values():

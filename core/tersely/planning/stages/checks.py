@@ -16,7 +16,7 @@ from tersely.planning.groups.grouping import check_groups
 from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft, and_more
 from tersely.planning.targets.biases import check_biases
-from tersely.planning.targets.losses import check_losses
+from tersely.planning.targets.losses import check_losses, needs_teacher
 from tersely.planning.targets.one_block_short import blocks_just_missed
 from tersely.planning.targets.owners import find_tensor
 from tersely.planning.targets.pattern import pattern_problems
@@ -155,6 +155,8 @@ def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module
     modules = dict(teacher.named_modules(remove_duplicate=False))
     for target in targets:
         setting = target.distillation
+        if not needs_teacher(target):
+            continue
         is_default = setting.links is None
         default = " (the default link is the module's own name)" if is_default else ""
         for one in setting.links_of(target.module):

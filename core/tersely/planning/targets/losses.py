@@ -27,7 +27,9 @@ def check_losses(targets: Sequence[TargetPlan], draft: Draft, model: nn.Module) 
     """
     for target in targets:
         setting = target.distillation
-        if setting.projection == "linear" and _is_map(target):
+        if not needs_teacher(target):
+            _check_alone(target, draft)
+        elif setting.projection == "linear" and _is_map(target):
             draft.blame(
                 target.origin.path,
                 target.name,
@@ -44,6 +46,27 @@ def check_losses(targets: Sequence[TargetPlan], draft: Draft, model: nn.Module) 
                     f"option {option!r} of {setting.loss} names the model's input {name!r}, and "
                     f"{problem}",
                 )
+
+
+def needs_teacher(target: TargetPlan) -> bool:
+    """Tell whether the loss of a target compares it with the teacher.
+
+    Args:
+        target: a distillation target.
+    """
+    return _info(target).needs == "teacher"
+
+
+def _check_alone(target: TargetPlan, draft: Draft) -> None:
+    setting = target.distillation
+    for key, value in (("link", setting.links), ("projection", setting.projection)):
+        if value is not None:
+            draft.blame(
+                target.origin.path,
+                target.name,
+                f"{setting.loss} is a loss of the student alone, so {key!r} has no meaning for it; "
+                f"remove it",
+            )
 
 
 def class_dimension_warnings(targets: Iterable[TargetPlan]) -> Iterator[str]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.cutting import Cut
-from tersely.shrinking.graph.flow import Absorbed
-from tersely.shrinking.graph.program import module_of
+from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
+from tersely.shrinking.graph.program import module_of, operator_name
 from tersely.shrinking.graph.solve import Solution
-from tersely.shrinking.proving.predict import Literal
+from tersely.shrinking.proving.predict import Literal, shape_after
 
 
 class Undoing:
@@ -164,6 +164,27 @@ def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) ->
             for name, value in _sizes(module).items():
                 if getattr(module, name, value) != value:
                     undoing.set_attribute(module, name, value)
+
+
+def follow_channels(model: nn.Module, trace: Trace, solution: Solution, undoing: Undoing) -> None:
+    """Update the channels that norms without parameters state.
+
+    Args:
+        model: the model.
+        trace: what the walk found.
+        solution: what goes.
+        undoing: remembers the attributes.
+    """
+    stated = {"instance_norm": "num_features", "group_norm": "num_channels"}
+    for node, flow in trace.flows.items():
+        name = stated.get(operator_name(node)) if node.op == "call_function" else None
+        if name is None or not isinstance(flow, Flow):
+            continue
+        module, channels = model.get_submodule(module_of(node)), shape_after(solution, flow)[1]
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) and (
+            getattr(module, name, channels) != channels
+        ):
+            undoing.set_attribute(module, name, channels)
 
 
 def _sizes(module: nn.Module) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.cutting import Cut
-from tersely.errors import SessionFileError
+from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.shrinking.cutting.apply import Undoing, cut_tensors
 from tersely.shrinking.cutting.attentions import attend_as_cut
@@ -60,13 +60,32 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
             attend_as_cut(model, cuts, undoing)
             cut_tensors(tensors, cuts, undoing)
             for path, name, value in record["attributes"]:
-                known = getattr(model.get_submodule(path), name, None)
-                new = tuple(value) if isinstance(known, tuple) else value
-                undoing.set_attribute(model.get_submodule(path), name, new)
-    except BaseException:
+                owner = model.get_submodule(path)
+                undoing.set_attribute(owner, name, _like(getattr(owner, name), value, name))
+    except BaseException as error:
         undoing.undo()
+        if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
+            raise SessionFileError(
+                f"the saved session's record of what was cut does not fit this model: {error}"
+            ) from error
         raise
     return undoing
+
+
+_UNUSABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def _like(known: object, value: object, name: str) -> object:
+    """Return a saved length, switch or list of lengths, as the module has it; nothing else is."""
+    new = tuple(value) if isinstance(known, tuple) and isinstance(value, list) else value
+    for kind in (bool, int):
+        if type(known) is kind and type(new) is kind:
+            return new
+    if isinstance(known, (tuple, list)) and type(new) is type(known):
+        numbers = (*known, *new)
+        if len(known) == len(new) and all(type(one) is int for one in numbers):
+            return new
+    raise TypeError(f"{name} is {known!r}, and the record has {value!r} for it")
 
 
 def _fits(model: nn.Module, records: Sequence[Mapping[str, Any]], *, of: str) -> bool:
@@ -90,10 +109,20 @@ def _cut_of(data: Mapping[str, Any]) -> Cut:
     def positions(one: Any) -> Tensor | None:
         return None if one is None else torch.tensor(one, dtype=torch.int64)
 
-    return Cut(
+    cut = Cut(
         data["name"],
         tuple(data["before"]),
         tuple(data["after"]),
         tuple(positions(one) for one in data["kept"]),
         positions(data["columns"]),
     )
+    for length, left, kept in zip(cut.before, cut.after, cut.kept, strict=True):
+        if kept is None:
+            fits = left == length or cut.columns is not None
+        else:
+            fits = len({one for one in kept.tolist() if one < length}) == len(kept) == left
+        if not fits:
+            raise ValueError(
+                f"{left} of the {length} positions of {cut.name} stay, and the record has others"
+            )
+    return cut

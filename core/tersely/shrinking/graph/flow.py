@@ -84,6 +84,27 @@ class Absorbed:
         return int((self.values[gone].nan_to_num(0.0) != 0).sum())
 
 
+@attrs.frozen(eq=False)
+class Read:
+    """What one call of a reader that has a bias reads.
+
+    Attributes:
+        weight: name of its weight; None where forward computes it.
+        labels: one for each position.
+        values: the constants that the positions hold, float64; NaN where none is held, zero where
+            the weight makes no use of them.
+    """
+
+    weight: str | None
+    labels: Layer
+    values: Tensor
+
+    @property
+    def constant(self) -> Tensor:
+        """Where a constant is read that is not zero."""
+        return self.values.nan_to_num(0.0) != 0
+
+
 class Source(Protocol):
     """Where the walk takes values of parameters from."""
 
@@ -108,6 +129,7 @@ class Trace:
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
         absorbed: what biases take over.
+        reads: bias -> what each call that adds it reads.
         magnitudes: weight -> the largest magnitude of each kernel, kept while the walk lasts.
         scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
@@ -132,6 +154,7 @@ class Trace:
         self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
         self.roots: dict[str, Flow] = {}
         self.absorbed: list[Absorbed] = []
+        self.reads: dict[str, list[Read]] = {}
         self.magnitudes: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
         self.source = source

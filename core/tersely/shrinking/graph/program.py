@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -39,7 +39,8 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
         kwargs: keyword arguments of forward.
 
     Raises:
-        Exception: whatever ``torch.export`` or the model raises.
+        Exception: whatever ``torch.export`` or the model raises; ValueError for an operator whose
+            result has a size that depends on values.
     """
     # Recurrent modules write a list of weights while they are exported.
     flat = {m: list(m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)}
@@ -51,6 +52,7 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
     finally:
         for module, weights in flat.items():
             module._flat_weights = weights
+    _refuse_unknown_sizes(exported.graph.nodes)
     signature = exported.graph_signature
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lifted = signature.inputs_to_lifted_tensor_constants
@@ -63,6 +65,21 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
             node: exported.constants[lifted[node.name]] for node in held if node.name in lifted
         },
     )
+
+
+def _refuse_unknown_sizes(nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, list | tuple) else [values]:
+            is_unknown = isinstance(value, Tensor) and not all(
+                isinstance(size, int) for size in value.shape
+            )
+            if is_unknown:
+                raise ValueError(
+                    f"{operator_name(node)} in forward of {module_of(node) or 'the model'} has a "
+                    "result whose size depends on values; with indices instead of a mask of "
+                    "booleans it would not"
+                )
 
 
 @contextlib.contextmanager

@@ -40,8 +40,7 @@ def groups_of(node: Node) -> int:
     Args:
         node: the operator.
     """
-    index = 7 if "transpose" in operator_name(node) else 6
-    return int(argument(node, index, "groups", 1))
+    return int(argument(node, 6, "groups", 1))
 
 
 def trace_convolution(trace: Trace, node: Node) -> Flow:
@@ -128,6 +127,8 @@ def _grouped(
         return _equally(trace, weight, inputs, groups, transposed=transposed)
     if per_group > 1 and not transposed and weight.name is not None:
         return _fibres(trace, node, x, weight, bias, inputs, channel, groups)
+    if per_group > 1 and transposed:
+        return _shared_columns(trace, node, x, weight, bias, inputs, channel, groups)
     first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
     trace.labels.pin(
         vector(trace, Flow(weight.shape, _only(weight, 1)), 1), "columns that groups share"
@@ -201,6 +202,34 @@ def _fibres(
     return rows
 
 
+def _shared_columns(
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    inputs: Layer,
+    channel: int,
+    groups: int,
+) -> Layer:
+    """Let each group of a transposed convolution lose inputs; all lose the same outputs."""
+    trace.labels.constraints.append(EqualParts(inputs.view(groups, -1), may_vanish=False))
+    trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, 0)), 0))
+    columns = vector(trace, Flow(weight.shape, _only(weight, 1)), 1)
+    width = inputs.numel() // groups
+
+    def sums() -> Tensor:
+        found = torch.zeros(groups, columns.numel(), groups, width, dtype=torch.float64)
+        index = torch.arange(groups)
+        found[index, :, index] = _sums(weight).view(groups, width, -1).transpose(1, 2)
+        return found.flatten(2).flatten(0, 1)
+
+    zeros = largest(_magnitudes(trace, weight), 1) == 0
+    reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=False)
+    read_positions(trace, reader, inputs, values_along(x, channel))
+    return columns.repeat(groups)
+
+
 def _magnitudes(trace: Trace, weight: Flow) -> Tensor:
     """The largest magnitude of each kernel, shape of the weight without its positions."""
     if weight.name not in trace.magnitudes:
@@ -258,4 +287,5 @@ def _constant(
 
 
 def _name(weight: Flow, node: Node) -> str:
-    return weight.name.rpartition(".")[0] if weight.name else operator_name(node)
+    name = weight.name or operator_name(node)
+    return name.rpartition(".")[0] or name

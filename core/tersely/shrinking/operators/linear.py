@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, aligned, settle
+from tersely.shrinking.graph.flow import Flow, Trace, aligned, arguments, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.pointwise import tie_operands
@@ -23,7 +23,7 @@ GROUPED = frozenset(["_grouped_mm", "grouped_mm_fallback"])
 
 _STACKED = 3
 
-NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum_", "dot", "mv"])
+NAMES = frozenset(["linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "dot", "mv"])
 
 
 def trace_product(trace: Trace, node: Node) -> Flow:
@@ -35,15 +35,53 @@ def trace_product(trace: Trace, node: Node) -> Flow:
     scaled = node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("beta", 1) != 1
     if name == "addmm" and flows[2].read is not None and not scaled:
         return _linear(trace, node, flows[1], flows[2], flows[0], rows=1)
+    if name == "baddbmm":
+        return _added(trace, node, *flows)
     if name in ("mm", "matmul", "bmm"):
         first, second = flows
-        if _is_weight(second) and first.ndim and first.read is None:
-            return _linear(trace, node, first, second, None, rows=1)
-        if min(first.ndim, second.ndim) > 1:
-            return _activations(trace, node, first, second)
+        is_read = _is_weight(second) and first.ndim > 0 and first.read is None
+        if is_read or min(first.ndim, second.ndim) > 1:
+            return multiply(trace, node, first, second, shape_of(node))
     for flow in flows:
         trace.doubt(flow, f"there is no rule for {name} of these operands")
     return Flow(shape_of(node))
+
+
+def multiply(
+    trace: Trace,
+    node: Node,
+    first: Flow,
+    second: Flow,
+    shape: tuple[int, ...],
+    *,
+    scores: Node | None = None,
+) -> Flow:
+    """Sum over the last dimension of one operand and the last but one of the other.
+
+    Args:
+        trace: the walk.
+        node: the operator.
+        first: an operand with at least two dimensions, or before a matrix with one.
+        second: the other.
+        shape: of the product.
+        scores: the operator that makes the first operand; usual: of the node's first argument.
+    """
+    if _is_weight(second) and first.read is None:
+        return _linear(trace, node, first, second, None, rows=1, shape=shape)
+    if not trace.has_values:
+        return _tied(trace, node, first, second, shape, scores or arguments(node)[0])
+    return _activations(trace, first, second, shape)
+
+
+def _added(trace: Trace, node: Node, added: Flow, first: Flow, second: Flow) -> Flow:
+    """Add a tensor to a product of stacks of matrices."""
+    shape = shape_of(node)
+    product = multiply(trace, node, first, second, shape, scores=arguments(node)[1])
+    layers = tie_operands(trace, [added, product], shape, "baddbmm")
+    if not trace.has_values:
+        return Flow(shape, layers)
+    both = (aligned(added.known(), len(shape)) == 0) & (product.known() == 0)
+    return Flow(shape, layers, settle(torch.where(both, 0.0, torch.nan).to(torch.float64)))
 
 
 def _is_weight(flow: Flow) -> bool:
@@ -51,7 +89,14 @@ def _is_weight(flow: Flow) -> bool:
 
 
 def _linear(
-    trace: Trace, node: Node, x: Flow, weight: Flow, bias: Flow | None, *, rows: int
+    trace: Trace,
+    node: Node,
+    x: Flow,
+    weight: Flow,
+    bias: Flow | None,
+    *,
+    rows: int,
+    shape: tuple[int, ...] | None = None,
 ) -> Flow:
     columns = 1 - rows
     both = [layer for layer in weight.layers if len(varying(layer)) > 1]
@@ -61,7 +106,7 @@ def _linear(
     trace.labels.tie(positions, _own(trace, weight, columns))
     outputs = _own(trace, weight, rows)
     constant = None
-    shape = shape_of(node)
+    shape = shape_of(node) if shape is None else shape
     if trace.has_values:
         values = weight.values()
         values = values if rows == 0 else values.T
@@ -104,14 +149,10 @@ def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int)
     return settle(aligned(result, ndim))
 
 
-def _activations(trace: Trace, node: Node, first: Flow, second: Flow) -> Flow:
+def _activations(trace: Trace, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:
     """Multiply activations: dimensions before the last two meet elementwise (heads)."""
-    shape = shape_of(node)
     ndim = len(shape)
-    if not trace.has_values:
-        return _tied(trace, node, first, second, shape)
-    for flow, dim in ((first, first.ndim - 1), (second, second.ndim - 2)):
-        trace.pin(Flow(flow.shape, _single(flow, dim)), "a product of activations sums over it")
+    _sum_where_zero(trace, first, second)
     left = _batched(trace, first, ndim, ndim - 1)
     right = _batched(trace, second, ndim, ndim - 2)
     sums = _meeting(trace, left, right, ndim)
@@ -120,7 +161,30 @@ def _activations(trace: Trace, node: Node, first: Flow, second: Flow) -> Flow:
     return Flow(shape, (*sums, *outer_left, *outer_right), _product_constant(first, second, ndim))
 
 
-def _tied(trace: Trace, node: Node, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:
+def _sum_where_zero(trace: Trace, first: Flow, second: Flow) -> None:
+    """Let a position that is summed over go from both operands where one of them is zero."""
+    sides = ((first, first.ndim - 1), (second, second.ndim - 2))
+    labels = [trace.labels.joined(_single(flow, dim)) for flow, dim in sides]
+    zero = values_along(*sides[0]) == 0, values_along(*sides[1]) == 0
+    why = "a product of activations sums over it"
+    if labels[0] is None or labels[1] is None or zero[0].shape != zero[1].shape:
+        for layer in labels:
+            if layer is not None:
+                trace.labels.pin(layer, why)
+        return
+    left, right = (layer.reshape(-1) for layer in labels if layer is not None)
+    trace.labels.tie(left, right)
+    trace.labels.pin(left[~(zero[0] | zero[1])], why)
+
+
+def _tied(
+    trace: Trace,
+    node: Node,
+    first: Flow,
+    second: Flow,
+    shape: tuple[int, ...],
+    scores: Node,
+) -> Flow:
     """Tie what is summed over on both sides; what a score was summed over also to its values."""
     ndim = len(shape)
     left, right = ([aligned(layer, ndim) for layer in flow.layers] for flow in (first, second))
@@ -130,7 +194,7 @@ def _tied(trace: Trace, node: Node, first: Flow, second: Flow, shape: tuple[int,
         trace.labels.tie(summed, other.transpose(-1, -2))
         trace.scored[node] = summed
     values = trace.labels.joined([layer for layer in right if layer.shape[-2] == 1])
-    scored = trace.scored.get(given(node)[0])
+    scored = trace.scored.get(scores)
     if values is not None and scored is not None and are_alike(scored, values):
         trace.labels.tie(scored, values)
     rows = [layer for layer in left if layer.shape[-2] > 1]
@@ -213,4 +277,5 @@ def trace_grouped(trace: Trace, node: Node) -> Flow:
 
 
 def _reader_name(weight: Flow, node: Node) -> str:
-    return weight.name.rpartition(".")[0] if weight.name else operator_name(node)
+    name = weight.name or operator_name(node)
+    return name.rpartition(".")[0] or name

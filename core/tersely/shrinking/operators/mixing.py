@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from tersely.shrinking.graph.flow import Flow, Trace, arguments, call, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.moving import passed, without
+from tersely.shrinking.operators.reading import values_along
 
 REDUCTIONS = frozenset(
     [
@@ -25,6 +27,7 @@ REDUCTIONS = frozenset(
         "prod",
         "logsumexp",
         "norm",
+        "linalg_vector_norm",
         "any",
         "all",
         "max",
@@ -38,8 +41,14 @@ ALONG = frozenset(
 )
 LOCAL = re.compile(
     r"(adaptive_)?(max|avg)_pool([123])d(_with_indices)?\Z|upsample_.*([123])d\w*\Z|"
-    r"(reflection|replication)_pad([123])d\Z|_upsample_.*([12])d_aa\Z"
+    r"(reflection|replication)_pad([123])d\Z|_upsample_.*([12])d_aa\Z|_upsample_nearest_exact[123]d\Z"
 )
+_KNOWN = frozenset(["mean", "sum", "amax", "amin", "linalg_vector_norm"])
+"""Reductions of which the value is known where all that they reduce is."""
+
+LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
+"""Operators that make a tensor of one value with another's shape, and the value."""
+
 CREATORS = frozenset(["zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty_"])
 
 
@@ -48,18 +57,65 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
     dims, keep = _reduced_dims(node, x.ndim)
-    layers = passed(trace, node, x, dims, f"{name} reduces them")
+    if _adds(node):
+        layers = _summed_layers(trace, x, dims, name)
+    else:
+        layers = passed(trace, node, x, dims, f"{name} reduces them")
     layers = tuple(without(layer, dims, keep=keep) for layer in layers)
     constant = None
-    if x.constant is not None and name in ("mean", "sum", "amax", "amin"):
-        known = x.constant.expand(
-            [x.shape[d] if d in dims else x.constant.shape[d] for d in range(x.ndim)]
+    if x.constant is not None and name in _KNOWN:
+        known = _spread(x, dims)
+        unknown = known.isnan().any(dims, keepdim=keep)
+        constant = settle(
+            torch.where(unknown, torch.nan, call(node, {given(node)[0]: known.nan_to_num(0.0)}))
         )
-        constant = settle(call(node, {given(node)[0]: known}))
     values = node.meta["val"]
     if isinstance(values, list | tuple):
         return tuple(Flow(tuple(v.shape), layers) for v in values)
     return Flow(shape_of(node), layers, constant)
+
+
+def _adds(node: Node) -> bool:
+    """Whether a zero makes no difference to what an operator makes of several values."""
+    name = operator_name(node)
+    order = argument(node, 1, "ord" if name == "linalg_vector_norm" else "p", 2)
+    is_norm = name in ("linalg_vector_norm", "norm") and (2 if order is None else order) >= 0
+    return is_norm or name == "sum"
+
+
+def summed(trace: Trace, flow: Flow, dims: Sequence[int], what: str) -> Flow:
+    """Return the sum of a tensor along dimensions, which it has no longer.
+
+    Args:
+        trace: the walk.
+        flow: the tensor.
+        dims: the dimensions, not negative.
+        what: the operator, for reasons.
+    """
+    layers = _summed_layers(trace, flow, dims, what)
+    shape = tuple(size for dim, size in enumerate(flow.shape) if dim not in dims)
+    constant = None if flow.constant is None else settle(_spread(flow, dims).sum(list(dims)))
+    return Flow(shape, tuple(without(x, dims, keep=False) for x in layers), constant)
+
+
+def _summed_layers(trace: Trace, x: Flow, dims: Sequence[int], what: str) -> tuple[Layer, ...]:
+    """Let a position go where it adds nothing."""
+    passing = []
+    for layer in x.layers:
+        if not set(varying(layer)) <= set(dims):
+            passing.append(trace.labels.tie_along(layer, list(dims)))
+        elif len(varying(layer)) == 1 and trace.has_values:
+            adds = values_along(x, varying(layer)[0]) != 0
+            trace.labels.pin(layer.reshape(-1)[adds], f"{what} reduces them")
+        else:
+            trace.labels.pin(layer, f"{what} reduces them")
+    return tuple(passing)
+
+
+def _spread(x: Flow, dims: Sequence[int]) -> Tensor:
+    """A tensor's constants, as often along dimensions as it has positions there."""
+    known = x.known()
+    return known.expand([x.shape[d] if d in dims else known.shape[d] for d in range(x.ndim)])
 
 
 def _reduced_dims(node: Node, ndim: int) -> tuple[list[int], bool]:
@@ -135,6 +191,17 @@ def trace_creator(trace: Trace, node: Node) -> Flow:
     if isinstance(value, int | float):
         constant = torch.full((1,) * len(shape), float(value), dtype=torch.float64)
     return Flow(shape, tuple(layers), constant)
+
+
+def trace_like(trace: Trace, node: Node) -> Flow:
+    """Make a tensor of one value that loses what the tensor loses whose shape it has."""
+    x = trace.tensor(given(node)[0])
+    value = LIKE[operator_name(node)]
+    value = argument(node, 1, "fill_value") if value is None else value
+    constant = None
+    if isinstance(value, int | float):
+        constant = torch.full((1,) * x.ndim, float(value), dtype=torch.float64)
+    return Flow(x.shape, x.layers, constant)
 
 
 def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:

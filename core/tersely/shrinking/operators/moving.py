@@ -48,6 +48,7 @@ NAMES = frozenset(
         "roll",
         "flip",
         "repeat",
+        "tile",
         "narrow",
         "index_select",
         "movedim",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -57,6 +58,10 @@ NAMES = frozenset(
         "mul",
         "div",
         "rsub",
+        "copy",
+        "complex",
+        "polar",
+        "fake_quantize_per_tensor_affine",
     ]
 )
 _LARGEST = 1 << 28
@@ -79,10 +84,32 @@ def trace_pointwise(trace: Trace, node: Node) -> Flow:
     """Tie the operands of a pointwise operator; where 0 is a factor, the product is 0."""
     shape = shape_of(node)
     inputs = arguments(node)
+    if trace.has_values:
+        _follow_expanded(trace, inputs)
     flows = [flow for one in inputs if (flow := trace.flow(one)) is not None]
     layers = tie_operands(trace, flows, shape, operator_name(node))
     constant = _constant(trace, node, inputs) if trace.has_values else None
     return Flow(shape, layers, constant, _reader(trace, node, inputs, shape))
+
+
+def _follow_expanded(trace: Trace, inputs: Sequence[Node]) -> None:
+    """What was made as wide as another operand loses what that one loses.
+
+    Expanded elsewhere, as keys for several queries, or for several readers, it stays as it is.
+    """
+    flows = {one: flow for one in inputs if (flow := trace.flow(one)) is not None}
+    for one, flow in flows.items():
+        if operator_name(one) not in ("expand", "expand_as") or len(one.users) > 1:
+            continue
+        source = trace.tensor(given(one)[0])
+        before = (1,) * (flow.ndim - source.ndim) + source.shape
+        others = [aligned(x, flow.ndim) for two in flows.values() for x in two.layers]
+        fresh = [
+            trace.labels.new([size if d == dim else 1 for d in range(flow.ndim)])
+            for dim, size in enumerate(flow.shape)
+            if size > before[dim] and any(varying(other) == (dim,) for other in others)
+        ]
+        trace.flows[one] = attrs.evolve(flow, layers=(*flow.layers, *fresh))
 
 
 def tie_operands(
@@ -174,6 +201,8 @@ def _constant(trace: Trace, node: Node, inputs: Sequence[Node]) -> Tensor | None
     unknown = torch.zeros((), dtype=torch.bool)
     for value in known.values():
         unknown = unknown | value.isnan()
+    if result.is_complex():  # only what is zero is known of a complex number
+        result = torch.where(result == 0, 0.0, torch.nan)
     result = torch.where(unknown, torch.nan, result.to(torch.float64))
     if name in ("mul", "multiply"):
         for value in known.values():

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
+from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Trace
 from tersely.shrinking.graph.labels import Layer
 
 
@@ -94,6 +94,8 @@ def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) 
         labels: one for each position, shape (positions,).
         values: what each holds, float64, NaN where it depends on the input.
     """
+    if reader.bias is not None and reader.bias.name is not None:
+        _compare_calls(trace, reader, reader.bias.name, labels, values)
     free = reader.zeros | (values == 0)
     unknown = ~free & values.isnan()
     _pin(trace, labels, unknown, f"{reader.what} reads values there that depend on the input")
@@ -124,19 +126,25 @@ def _pin(trace: Trace, labels: Layer, where: Tensor, reason: str) -> None:
         trace.labels.pin(labels[where], reason)
 
 
-def _note(trace: Trace, new: Absorbed) -> None:
-    """Note what a bias takes over; of several calls of one reader, only what they agree on."""
-    for old in trace.absorbed:
-        if old.bias != new.bias:
+def _compare_calls(trace: Trace, reader: Reader, bias: str, labels: Layer, values: Tensor) -> None:
+    """Keep constants that a bias cannot take over, since not all that adds it reads them."""
+    new = Read(reader.weight.name, labels, torch.where(reader.zeros, 0.0, values))
+    for old in trace.reads.setdefault(bias, []):
+        if old.weight is None or old.weight != new.weight or old.labels.shape != labels.shape:
+            why = f"{bias} is the bias of several readers"
+            _pin(trace, old.labels, old.constant, why)
+            _pin(trace, labels, new.constant, why)
             continue
-        if old.weight != new.weight or old.labels.shape != new.labels.shape:
-            trace.labels.pin(new.labels, f"{new.bias} is the bias of several readers")
-            trace.labels.pin(old.labels, f"{new.bias} is the bias of several readers")
-            return
-        differs = (old.shares != new.shares).any(0)
-        _pin(trace, new.labels, differs, f"the calls that use {new.bias} read different constants")
-        return
+        same = (old.values == new.values) | (old.values.isnan() & new.values.isnan())
+        differs = ~same & (old.constant | new.constant)
+        _pin(trace, labels, differs, f"the calls that use {bias} read different constants")
+    trace.reads[bias].append(new)
+
+
+def _note(trace: Trace, new: Absorbed) -> None:
+    """Note what a bias takes over, once for all calls of one reader."""
     for old in trace.absorbed:
-        if old.weight == new.weight:
+        if old.weight == new.weight and old.bias != new.bias:
             trace.labels.pin(new.labels, f"{new.weight} is read with several biases")
-    trace.absorbed.append(new)
+    if all(old.bias != new.bias for old in trace.absorbed):
+        trace.absorbed.append(new)

@@ -22,17 +22,20 @@ from tersely.shrinking.graph.program import (
 )
 from tersely.shrinking.operators.attending import trace_attention
 from tersely.shrinking.operators.convolution import NAME, trace_convolution
+from tersely.shrinking.operators.einsum import trace_einsum
 from tersely.shrinking.operators.linear import GROUPED, trace_grouped, trace_product
 from tersely.shrinking.operators.linear import NAMES as PRODUCTS
 from tersely.shrinking.operators.mixing import (
     ALONG,
     CREATORS,
+    LIKE,
     LOCAL,
     REDUCTIONS,
     trace_along,
     trace_creator,
     trace_embedding,
     trace_glu,
+    trace_like,
     trace_local,
     trace_reduction,
     trace_unknown,
@@ -40,6 +43,18 @@ from tersely.shrinking.operators.mixing import (
 from tersely.shrinking.operators.moving import is_moving, trace_moving
 from tersely.shrinking.operators.normalizing import NAMES as NORMS
 from tersely.shrinking.operators.normalizing import trace_norm
+from tersely.shrinking.operators.picking import (
+    SORTS,
+    TRANSFORMS,
+    is_random,
+    trace_columns,
+    trace_gather,
+    trace_image,
+    trace_random,
+    trace_sampled,
+    trace_sort,
+    trace_transform,
+)
 from tersely.shrinking.operators.pointwise import is_pointwise, trace_pointwise
 from tersely.shrinking.operators.recurring import is_recurrent, trace_recurrent
 
@@ -65,6 +80,7 @@ def walk(
         is_approximate: whether to remove constants that no bias takes over exactly.
     """
     trace = Trace(source, labels=labels, is_training=is_training, is_approximate=is_approximate)
+    used = {program.parameters[node] for node in program.parameters if node.users}
     for node in program.nodes:
         if node.op == "placeholder":
             trace.flows[node] = _placeholder(trace, program, node)
@@ -74,9 +90,23 @@ def walk(
                     trace.pin(flow, "it is an output of the model")
         else:
             trace.flows[node] = _operator(trace, node)
+    for name in trace.roots.keys() - used:
+        trace.pin(trace.roots[name], "no output of the example depends on it")
+    _pin_read_elsewhere(trace, program)
     _pin_fixed(trace, program, fixed or {})
     trace.magnitudes.clear()  # of 1x1 kernels they are as large as the weights
     return trace
+
+
+def _pin_read_elsewhere(trace: Trace, program: Program) -> None:
+    """Keep constants that a bias would take over which is no bias alone."""
+    for absorbed in trace.absorbed:
+        named = [node for node, name in program.parameters.items() if name == absorbed.bias]
+        users = sum(len(node.users) for node in named)
+        if users > len(trace.reads[absorbed.bias]):
+            constant = absorbed.values.nan_to_num(0.0) != 0
+            why = f"{absorbed.bias} is read as something else too"
+            trace.labels.pin(absorbed.labels[constant], why)
 
 
 def _pin_fixed(trace: Trace, program: Program, fixed: FixedShapes) -> None:
@@ -165,8 +195,11 @@ def _is_elementwise(trace: Trace, node: Node) -> bool:
 
 
 RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
+    (lambda trace, node: trace.has_values and is_random(node), trace_random),
     (lambda trace, node: operator_name(node) in CREATORS, trace_creator),
+    (_named(LIKE), trace_like),
     (lambda trace, node: operator_name(node) in PRODUCTS, trace_product),
+    (lambda trace, node: operator_name(node) in ("einsum", "tensordot"), trace_einsum),
     (_named(GROUPED), trace_grouped),
     (lambda trace, node: NAME.match(operator_name(node)) is not None, trace_convolution),
     (_named(["scaled_dot_product_attention"]), trace_attention),
@@ -177,6 +210,12 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (_is_reduction, trace_reduction),
     (_named(ALONG), trace_along),
     (lambda trace, node: LOCAL.match(operator_name(node)) is not None, trace_local),
+    (_named(SORTS), trace_sort),
+    (_named(["gather", "take_along_dim"]), trace_gather),
+    (_named(["grid_sampler"]), trace_sampled),
+    (_named(TRANSFORMS), trace_transform),
+    (_named(["im2col"]), trace_columns),
+    (_named(["col2im"]), trace_image),
     (_moves, trace_moving),
     (_is_elementwise, trace_pointwise),
 )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from tersely.shrinking.cutting.attentions import without_nested_tensors
 from tersely.shrinking.graph.program import Program, evaluating
-from tersely.shrinking.proving.streaming import stream, wider_dtype
+from tersely.shrinking.proving.streaming import compared, stream, wider_dtype
 
 _LARGEST_COPY = 1 << 30
 """Bytes up to which a model is copied: what is larger runs operator by operator instead."""
@@ -70,14 +71,25 @@ def outputs_of(
     )
     for one in ways:
         try:
-            if one == "copy":
-                return Outputs(one, torch.float64, outputs_in_float64(model, values, inputs))
-            if one == "streamed":
-                return _streamed(model, values, inputs, program())
+            with _same_numbers(model):
+                if one == "copy":
+                    return Outputs(one, torch.float64, outputs_in_float64(model, values, inputs))
+                if one == "streamed":
+                    return _streamed(model, values, inputs, program())
         except (RuntimeError, TypeError):  # an operator without that dtype
             if way:
                 raise
-    return Outputs("as it is", None, outputs_as_it_is(model, values, inputs))
+    with _same_numbers(model):
+        return Outputs("as it is", None, outputs_as_it_is(model, values, inputs))
+
+
+@contextlib.contextmanager
+def _same_numbers(model: nn.Module) -> Iterator[None]:
+    """Let what draws random numbers in evaluation draw the same ones in every run."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.random.manual_seed(0)
+        yield
 
 
 def _streamed(
@@ -137,8 +149,7 @@ def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> 
     args, kwargs = inputs
     with evaluating(model), without_nested_tensors(model), torch.no_grad():
         result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
-    leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    return [leaf for leaf in leaves if leaf.is_floating_point()]
+    return compared(result)
 
 
 def _doubled(inputs: Inputs) -> Inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -137,10 +137,10 @@ def _predicted_literals(trace: Trace, solution: Solution, node: Node) -> Any:
         place = 0 if name in ("zeros", "ones", "full") else 1
         changed[place] = list(shape_after(solution, trace.tensor(node)))
     groups = groups_after(trace, solution, node)
-    place = 1 if name == "group_norm" else 7 if "transpose" in name else 6
+    place = 1 if name == "group_norm" else 6
     if groups is not None and len(changed) > place:
         changed[place] = groups
-    return _plain((tuple(changed), dict(node.kwargs)))
+    return _plain((_filled(node, changed), dict(node.kwargs)))
 
 
 def _is_fibred(flow: Flow) -> bool:
@@ -153,7 +153,19 @@ def _plain(value: Any) -> Any:
 
 
 def _literals(node: Node) -> Any:
-    return _plain((tuple(node.args), dict(node.kwargs)))
+    return _plain((_filled(node, node.args), dict(node.kwargs)))
+
+
+def _filled(node: Node, args: Sequence[Any]) -> tuple[Any, ...]:
+    """Positional arguments with those that an export leaves out since they are the usual ones."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return tuple(args)
+    missing = [
+        one.default_value
+        for one in node.target._schema.arguments[len(args) :]
+        if one.has_default_value() and not one.kwarg_only and one.name not in node.kwargs
+    ]
+    return (*args, *missing)
 
 
 def _is_uncut(solution: Solution, flow: Flow | None) -> bool:

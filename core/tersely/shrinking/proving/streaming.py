@@ -63,8 +63,7 @@ def stream(
                 elif node not in program.parameters:
                     values[node] = _wide(next(leaves), dtype)
             elif node.op == "output":
-                returned = tree_leaves(torch.fx.node.map_arg(node.args, value_of))
-                found = [x for x in returned if isinstance(x, Tensor) and x.is_floating_point()]
+                found = compared(torch.fx.node.map_arg(node.args, value_of))
             elif (name := _weight(program, node)) is not None:
                 values[node] = _by_rows(node, read(name).detach(), value_of, dtype)
             else:
@@ -75,6 +74,17 @@ def stream(
                 if last.get(one, node) is node:
                     values.pop(one, None)
     return found
+
+
+def compared(result: Any) -> list[Tensor]:
+    """Return the tensors of a result that are compared, complex ones as pairs of real numbers.
+
+    Args:
+        result: what a model returns.
+    """
+    leaves = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+    real = [torch.view_as_real(one.resolve_conj()) if one.is_complex() else one for one in leaves]
+    return [one for one in real if one.is_floating_point()]
 
 
 def _wide(value: Any, dtype: torch.dtype) -> Any:

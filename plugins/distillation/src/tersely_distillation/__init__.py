@@ -54,6 +54,12 @@ MASK = {
     "default": None,
     "description": "The model's input that is 0 at positions to leave out, as in attention_mask.",
 }
+LABELS = {
+    "type": ["string", "integer", "null"],
+    "minLength": 1,
+    "default": None,
+    "description": "Where the batch has the classes that are right; null for the teacher's first.",
+}
 BETA = {
     "type": "number",
     "exclusiveMinimum": 0,
@@ -159,9 +165,11 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
                 temperature=temperature(4.0),
                 dim=DIM,
                 mask=MASK,
+                labels=LABELS,
             ),
             input_options=("mask",),
-            summary="Divergence of the teacher's first class and of all others, weighted apart.",
+            batch_options=("labels",),
+            summary="Divergence of the target class and of all others, weighted apart.",
             paper="Zhao et al., Decoupled Knowledge Distillation, CVPR 2022",
         ),
         tersely.LossInfo(
@@ -177,5 +185,14 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
             input_options=("mask",),
             summary="One minus the correlation of probabilities, for teachers that are far ahead.",
             paper="Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022",
+        ),
+        tersely.LossInfo(
+            name="activation_regularization",
+            implementation=(
+                "tersely_distillation.activation_regularization:activation_regularization"
+            ),
+            needs="nothing",
+            summary="Mean square of the student's own activations; needs no teacher.",
+            paper="Merity et al., Revisiting Activation Regularization, ICML workshop 2017",
         ),
     ]

@@ -17,16 +17,17 @@ def decoupled_kl(
     temperature: float = 4.0,
     dim: int = -1,
     mask: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Return the divergences of the target class and among the other classes, weighted.
 
     Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, section 3: alpha times the
     divergence of (target, everything else), plus beta times that of the other classes among
     themselves, times T squared. `kl` is the same with beta = 1 - the teacher's probability of the
-    target, which silences the second part where the teacher is sure. Departs from the paper in
-    the target, which there is the label: here it is the class that the teacher ranks first, the
-    lowest index among equals. As in `kl`, the sum is divided by the length of dimension 0 alone, or
-    by the number of positions that a mask leaves.
+    target, which silences the second part where the teacher is sure. The target is the label, as in
+    the paper; without labels it is the class that the teacher ranks first, the lowest index among
+    equals. As in `kl`, the sum is divided by the length of dimension 0 alone, or by the number of
+    positions that a mask leaves.
 
     Args:
         student: logits, shape (batch, ..., classes), float, at least two classes.
@@ -36,14 +37,17 @@ def decoupled_kl(
         temperature: above 0, divides both logits.
         dim: the dimension that holds classes.
         mask: None, or the logits' shape without classes: positions that are 0 are left out.
+        labels: None, or the right classes, the logits' shape without classes, integers.
 
     Returns:
         0-dim, float32 or float64, nats times temperature squared per sample.
 
     Raises:
-        ValueError: the shapes differ, have no batch, or have a single class.
+        ValueError: the shapes differ, have no batch, or have a single class; or a label is none of
+            the classes.
     """
     shape = tuple(teacher.shape)
+    left = _left(labels, mask)
     student, teacher, count = class_rows(
         "decoupled_kl", student, teacher, dim=dim, mask=mask, rank=2
     )
@@ -51,13 +55,35 @@ def decoupled_kl(
     if classes == 1:
         where = "the last dimension" if dim == -1 else f"dimension {dim}"
         raise ValueError(f"decoupled_kl needs at least two classes, and {where} of {shape} has one")
-    target = teacher.argmax(-1, keepdim=True)
+    target = teacher.argmax(-1, keepdim=True) if left is None else _targets(left, teacher)
     others = torch.arange(classes - 1, device=teacher.device)
     others = others + (others >= target)
     ours, our_rest = _split(student / temperature, target, others)
     theirs, their_rest = _split(teacher / temperature, target, others)
     loss = alpha * _divergence(ours, theirs) + beta * _divergence(our_rest, their_rest)
     return loss * temperature**2 / count
+
+
+def _left(labels: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    if labels is None or mask is None or mask.shape != labels.shape:
+        return labels
+    return labels[mask.to(labels.device) != 0]
+
+
+def _targets(labels: Tensor, teacher: Tensor) -> Tensor:
+    """Return the labels, shape (..., 1), of logits with classes in the last dimension."""
+    classes = teacher.shape[-1]
+    if labels.shape != teacher.shape[:-1] or labels.is_floating_point():
+        raise ValueError(
+            f"decoupled_kl has labels of shape {tuple(labels.shape)} and {labels.dtype} for logits "
+            f"of shape {tuple(teacher.shape)}; expected one integer for each row of classes"
+        )
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise ValueError(
+            f"decoupled_kl has labels from {int(labels.min())} to {int(labels.max())} for "
+            f"{classes} classes; leave positions without a label out by a mask"
+        )
+    return labels.long().unsqueeze(-1)
 
 
 def _split(logits: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

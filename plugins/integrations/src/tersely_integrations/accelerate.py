@@ -69,15 +69,16 @@ class Compression:
         """The session; ``load_state`` puts another in its place."""
         return self._running.session
 
-    def total_loss(self, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
         """Return what ``accelerator.backward`` takes: the loss with what the session adds.
 
         Args:
             task_loss: 0-dim, your own loss.
             *args: the teacher's positional arguments; without any the teacher is not run.
+            batch: the batch, for losses that ask for its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """
-        return self._running.total_loss(task_loss, *args, **kwargs)
+        return self._running.total_loss(task_loss, *args, batch=batch, **kwargs)
 
     def step(self) -> None:
         """Follow the optimizer; call it between ``optimizer.step`` and ``optimizer.zero_grad``.

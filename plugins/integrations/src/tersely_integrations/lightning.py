@@ -62,15 +62,16 @@ class TerselyCallback(pl.Callback):
         """The session; resuming and loading a checkpoint put another in its place."""
         return self._running.session
 
-    def total_loss(self, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
         """Return the task loss with what the session adds; see the function of this name.
 
         Args:
             task_loss: 0-dim.
             *args: the teacher's positional arguments.
+            batch: the batch, for losses that ask for its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """
-        return self._running.total_loss(task_loss, *args, **kwargs)
+        return self._running.total_loss(task_loss, *args, batch=batch, **kwargs)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Attach before a checkpoint is loaded, also to test, and before a strategy wraps it.
@@ -123,13 +124,16 @@ class TerselyCallback(pl.Callback):
         self._running.restore(state_dict)
 
 
-def total_loss(module: pl.LightningModule, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def total_loss(
+    module: pl.LightningModule, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any
+) -> Tensor:
     """Return what a training step returns: the task loss with what the session adds.
 
     Args:
         module: the LightningModule, in whose trainer a `TerselyCallback` may be.
         task_loss: 0-dim, the module's own loss.
         *args: the teacher's positional arguments; not used without a teacher.
+        batch: the batch, for losses that ask for its labels or the indices of its samples.
         **kwargs: the teacher's keyword arguments.
 
     Returns:
@@ -140,7 +144,7 @@ def total_loss(module: pl.LightningModule, task_loss: Tensor, *args: Any, **kwar
     callback = next(callbacks, None)
     if callback is None or not module.trainer.training:
         return task_loss
-    return callback.total_loss(task_loss, *args, **kwargs)
+    return callback.total_loss(task_loss, *args, batch=batch, **kwargs)
 
 
 def _loss_scale(trainer: pl.Trainer) -> float | None:

@@ -115,19 +115,20 @@ class RunningSession:
             raise
         self.is_prepared = True
 
-    def total_loss(self, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
         """Return what to call backward on.
 
         Args:
             task_loss: 0-dim, the user's own loss.
             *args: the teacher's positional arguments.
+            batch: the batch, for losses that ask for its labels or the indices of its samples.
             **kwargs: its keyword arguments. Without any the teacher is not run: the user did.
         """
         self._has_loss = True
         has_teacher = self.session.teacher is not None and self.session.needs_teacher
         if has_teacher and (args or kwargs):
             self.session.teacher_forward(*args, **kwargs)
-        return self.session.total_loss(task_loss)
+        return self.session.total_loss(task_loss, batch=batch)
 
     def step(self, *, is_skipped: bool = False) -> None:
         """Follow one optimizer step.

@@ -69,15 +69,16 @@ class TerselyCallback(TrainerCallback):
         """The session; resuming and loading the best checkpoint put another in its place."""
         return self._running.session
 
-    def total_loss(self, task_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
         """Return the task loss with what the session adds.
 
         Args:
             task_loss: 0-dim.
             *args: the teacher's positional arguments; without any the teacher is not run.
+            batch: the batch, for losses that ask for its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """
-        return self._running.total_loss(task_loss, *args, **kwargs)
+        return self._running.total_loss(task_loss, *args, batch=batch, **kwargs)
 
     def on_train_begin(
         self,
@@ -154,7 +155,7 @@ class TerselyTrainerMixin:
             num_items_in_batch: by how many items the loss is divided.
         """
         callback = self._tersely_callback()
-        teacher_inputs = self.teacher_inputs(inputs)
+        teacher_inputs, batch = self.teacher_inputs(inputs), dict(inputs)
         loss, outputs = super().compute_loss(  # type: ignore[misc]  # the Trainer's
             model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
@@ -162,7 +163,7 @@ class TerselyTrainerMixin:
             # A loss that is divided by the items of all accumulated batches is not divided by their
             # number again; what the session adds is a mean of one batch and has to be.
             share = self._accumulated_share(num_items_in_batch)
-            loss = callback.total_loss(loss / share, **teacher_inputs) * share
+            loss = callback.total_loss(loss / share, batch=batch, **teacher_inputs) * share
         return (loss, outputs) if return_outputs else loss
 
     def teacher_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def mask_straight_through(value: Tensor, mask: Tensor | None, scores: Tensor) ->
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(value: Tensor, mask: Tensor | None, scores: Tensor) -> Tensor:
         return value.view_as(value) if mask is None else value * mask
@@ -48,7 +50,8 @@ class _StraightThrough(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_value = gradient if mask is None else gradient * mask
         if ctx.needs_input_grad[2]:
-            for_scores = sum_per_block(gradient * value, ctx.size).to(ctx.dtype)
+            dense = gradient.to_dense() if gradient.is_sparse else gradient  # of an embedding
+            for_scores = sum_per_block(dense * value, ctx.size).to(ctx.dtype)
         return for_value, None, for_scores
 
 

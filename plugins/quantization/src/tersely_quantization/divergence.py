@@ -27,9 +27,9 @@ def divergence_range(
     Departs from the slides: at most 512 thresholds are compared; zero, which every scale has,
     counts no more than its neighbours (sparse tensors would be clipped for nothing); what is
     clipped onto a bin that the quantized histogram leaves empty has a small probability there
-    rather than none, which would rule the threshold out; of equally good thresholds the whole range
-    is taken, or else the smallest; a tensor of one sign with the affine scheme has all levels on
-    that side.
+    rather than none, which would rule the threshold out; no threshold clips more than half of the
+    values; of equally good thresholds the whole range is taken, or else the smallest; a tensor of
+    one sign with the affine scheme has all levels on that side.
 
     Args:
         histogram: what was observed.
@@ -105,7 +105,8 @@ def _divergences(counts: Tensor, kept: Tensor, levels: int) -> Tensor:
     own = _cumulative(torch.special.xlogy(counts, counts)).gather(1, kept)
     own += torch.special.xlogy(last + outside, last + outside) - torch.special.xlogy(last, last)
     found = (own - (reference * shared).sum(-1)) / total - total.log() + inside.log()
-    return found.masked_fill((inside == 0) | found.isnan(), torch.inf)
+    # Where all that is kept shares a run with all that is clipped, both histograms are one spike.
+    return found.masked_fill((inside * 2 < total) | (inside == 0) | found.isnan(), torch.inf)
 
 
 def _cumulative(values: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ def _levels(position: Tensor, quant_min: int, quant_max: int, dtype: str) -> Ten
 
 
 class _RoundLearned(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         value: Tensor,
@@ -86,6 +88,9 @@ class _RoundLearned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
+        # An embedding may give rows alone, which its optimizer may insist on.
+        rows = gradient.coalesce() if gradient.is_sparse else None
+        gradient = gradient if rows is None else rows.to_dense()
         value, scale, zero_point = ctx.saved_tensors
         quant_min, quant_max = ctx.quant_min, ctx.quant_max
         position = value.to(scale.dtype) / scale
@@ -93,6 +98,7 @@ class _RoundLearned(torch.autograd.Function):
         is_below, is_above = place < quant_min, place > quant_max
         is_outside = is_below | is_above
         to_value = gradient.masked_fill(is_outside, 0)
+        to_value = to_value if rows is None else to_value.sparse_mask(rows)
         wide = gradient.to(scale.dtype)
         slope = _levels(position, quant_min, quant_max, ctx.dtype) - position
         slope = torch.where(is_below, quant_min - zero_point, slope)

@@ -40,6 +40,8 @@ def guarded(raw: Tensor, chosen: Tensor, *, low: float, high: float) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(surrogate: Tensor, values: Tensor) -> Tensor:
         return values.clone()

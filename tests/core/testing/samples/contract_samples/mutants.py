@@ -12,11 +12,14 @@ from tersely.contracts import (
     Grows,
     Learns,
     LearnsScales,
+    ObservesCurvature,
     ObservesDenseGradients,
     ObservesGradients,
     ObservesInputs,
     ObservesRange,
+    OrdersInputs,
     Penalizes,
+    ScoresModel,
     Simulates,
     Solves,
     SolvesWeights,
@@ -93,6 +96,38 @@ class NeedsGradientsFirst(Magnitude, ObservesDenseGradients):
 
     def importance(self, target):
         return super().importance(target) + target.observed["gradient"].abs()
+
+
+class ScoresFew(ScoresModel):
+    def score_model(self, model, targets):
+        return [target.tensor.detach().abs() for target in targets[1:]]
+
+
+class DrawsScores(ScoresModel):
+    def score_model(self, model, targets):
+        return [torch.rand(target.tensor.shape) for target in targets]
+
+
+class FreesGraph(Magnitude, ObservesCurvature):
+    def observe_curvature(self, curvature, targets):
+        found = torch.autograd.grad(curvature.loss, list(curvature.parameters))
+        return [{"gradient": one} for one in found]
+
+
+class DividesByCurvature(Magnitude, ObservesCurvature):
+    def observe_curvature(self, curvature, targets):
+        ones = [torch.ones_like(one) for one in curvature.parameters]
+        return [{"inverse": 1 / one} for one in curvature.times(ones)]
+
+
+class RepeatsInputs(Magnitude, OrdersInputs):
+    def input_order(self, target):
+        return torch.zeros(target.tensor.shape[target.plan.input_dim], dtype=torch.int64)
+
+
+class Shuffles(Magnitude, OrdersInputs):
+    def input_order(self, target):
+        return torch.randperm(target.tensor.shape[target.plan.input_dim])
 
 
 class Blind(Magnitude, Learns):

@@ -9,10 +9,13 @@ from tersely.contracts import (
     Grows,
     Learns,
     MakesNewScores,
+    ObservesCurvature,
     ObservesDenseGradients,
     ObservesGradients,
     ObservesOutputs,
+    OrdersInputs,
     RegrowsFromZero,
+    ScoresModel,
 )
 
 
@@ -56,6 +59,46 @@ class Regrowing(Good, ObservesDenseGradients, RegrowsFromZero):
             return magnitude
         gradient = target.observed["gradient"].abs()
         return torch.where(target.mask, magnitude, gradient)
+
+
+class Flowing(ScoresModel):
+    """Scores the whole model, and leaves it as it likes."""
+
+    def score_model(self, model, targets):
+        with torch.no_grad():
+            for tensor in model.module.parameters():
+                tensor.abs_()
+        outputs = model.outputs(torch.ones_like(model.batches[0][:1]))
+        torch.autograd.backward(outputs.sum())
+        parameters = [model.parameter(target) for target in targets]
+        return [(parameter.grad * parameter).detach() for parameter in parameters]
+
+
+class Curved(Good, ObservesCurvature):
+    """Needs second derivatives."""
+
+    def observe_curvature(self, curvature, targets):
+        generator = torch.Generator().manual_seed(curvature.step)
+        signs = [
+            torch.randn(one.shape, generator=generator).sign().to(one)
+            for one in curvature.parameters
+        ]
+        return [
+            {"diagonal": sign * one}
+            for sign, one in zip(signs, curvature.times(signs), strict=True)
+        ]
+
+    def importance(self, target):
+        return target.observed["diagonal"] * target.tensor.detach().square()
+
+
+class Sorting(Good, OrdersInputs):
+    """Puts inputs in another order."""
+
+    def input_order(self, target):
+        magnitude = target.tensor.detach().abs().float()
+        others = [dim for dim in range(magnitude.ndim) if dim != target.plan.input_dim]
+        return magnitude.sum(others).argsort(stable=True)
 
 
 class Learning(Learns):

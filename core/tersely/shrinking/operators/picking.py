@@ -1,0 +1,206 @@
+"""Rules of operators that pick, sort or sample along some dimensions: the others pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from tersely.shrinking.graph.flow import Flow, Trace, arguments, settle
+from tersely.shrinking.graph.labels import Layer, varying
+from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
+from tersely.shrinking.operators.moving import passed
+from tersely.shrinking.operators.pointwise import tie_operands
+
+SORTS = {"topk": 2, "sort": 1, "argsort": 1, "msort": -1, "cummax": 1, "cummin": 1}
+"""Operators that order along one dimension, and where they have it among their arguments."""
+
+TRANSFORMS = {
+    **dict.fromkeys(("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft"), 1),
+    **dict.fromkeys(("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2"), 2),
+    **dict.fromkeys(("fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"), 0),
+}
+"""Fourier transforms, and how many dimensions at the end they transform if none are named."""
+
+_SPATIAL = 2
+"""Where a batch and its channels end."""
+
+
+def trace_sort(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
+    """Order along one dimension, of which all stays; what is the same all along it is still so."""
+    name = operator_name(node)
+    x = trace.tensor(given(node)[0])
+    place = SORTS[name]
+    if str(node.target).endswith(".stable"):
+        place = -1
+    usual = 0 if name == "msort" else -1
+    named: Any = argument(node, place, "dim") if place > 0 else node.kwargs.get("dim")
+    dim = int(usual if named is None else named) % x.ndim
+    layers = _beyond(trace, node, x, [dim], f"{name} mixes them")
+    same = _same_along(x, [dim])
+    shapes = [one.shape for one in _values(node)]
+    first = None if name == "argsort" else same
+    flows = [Flow(tuple(shape), layers, None if i else first) for i, shape in enumerate(shapes)]
+    return tuple(flows) if isinstance(node.meta["val"], list | tuple) else flows[0]
+
+
+def _beyond(
+    trace: Trace, node: Node, x: Flow, dims: Sequence[int], reason: str
+) -> tuple[Layer, ...]:
+    """The labels that pass; it is not known what channels along the dimensions go with."""
+    for layer in x.layers:
+        if set(varying(layer)) <= set(dims):
+            trace.labels.doubt(layer, reason)
+    return passed(trace, node, x, dims, reason)
+
+
+def _values(node: Node) -> list[Tensor]:
+    values = node.meta["val"]
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def _same_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
+    """What is the same for all positions along dimensions."""
+    if x.constant is None:
+        return None
+    held = x.constant
+    for dim in dims:
+        first = held.narrow(dim, 0, 1)
+        held = torch.where((held == first).all(dim, keepdim=True), first, torch.nan)
+    return settle(held)
+
+
+def trace_gather(trace: Trace, node: Node) -> Flow:
+    """Pick along one dimension, of which all stays; the index goes with what it picks."""
+    name = operator_name(node)
+    x = trace.tensor(given(node)[0])
+    place = 1 if name == "gather" else 2
+    index = trace.tensor(given(node)[2 if name == "gather" else 1])
+    dim = argument(node, place, "dim")
+    shape = shape_of(node)
+    if dim is None or index.ndim != x.ndim:
+        return _doubtful(trace, node)
+    dim = int(dim) % x.ndim
+    flows = []
+    for flow in (x, index):
+        layers = _beyond(trace, node, flow, [dim], f"{name} picks among them")
+        size = [1 if d == dim else size for d, size in enumerate(flow.shape)]
+        flows.append(Flow(tuple(size), layers))
+    if name == "gather" and any(
+        a != b for d, (a, b) in enumerate(zip(x.shape, index.shape, strict=True)) if d != dim
+    ):
+        return _doubtful(trace, node)
+    layers = tie_operands(trace, flows, shape, name)
+    return Flow(shape, layers, _same_along(x, [dim]))
+
+
+def _doubtful(trace: Trace, node: Node) -> Flow:
+    for one in arguments(node):
+        if (flow := trace.flow(one)) is not None:
+            trace.doubt(flow, f"there is no rule for {operator_name(node)} of these operands")
+    return Flow(shape_of(node))
+
+
+def trace_sampled(trace: Trace, node: Node) -> Flow:
+    """Sample positions of each channel where a grid says; a channel of zeros stays one."""
+    x, grid = (trace.tensor(one) for one in given(node)[:2])
+    trace.pin(grid, "grid_sampler looks positions up with it")
+    layers = passed(trace, node, x, range(_SPATIAL, x.ndim), "grid_sampler mixes positions")
+    return Flow(shape_of(node), layers, _zero_along(x, range(_SPATIAL, x.ndim)))
+
+
+def trace_transform(trace: Trace, node: Node) -> Flow:
+    """Transform dimensions, of which all stay; zeros stay zeros."""
+    name = operator_name(node)
+    x = trace.tensor(given(node)[0])
+    usual = list(range(-TRANSFORMS[name], 0)) or list(range(x.ndim))
+    dims = argument(node, 2, "dim", usual)
+    dims = [int(dim) % x.ndim for dim in (dims if isinstance(dims, Sequence) else [dims])]
+    layers = _beyond(trace, node, x, dims, f"{name} mixes them")
+    return Flow(shape_of(node), layers, _zero_along(x, dims))
+
+
+def _zero_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
+    """Zero where everything along dimensions is."""
+    if x.constant is None:
+        return None
+    zero = (x.constant == 0).all(list(dims), keepdim=True)
+    return settle(torch.where(zero, 0.0, torch.nan).to(torch.float64))
+
+
+def trace_columns(trace: Trace, node: Node) -> Flow:
+    """Put the neighbours of each position into channels (``unfold``): a channel's go together."""
+    x = trace.tensor(given(node)[0])
+    channel = x.ndim - 3
+    count = _kernel(given(node)[1])
+    layers = []
+    for layer in passed(trace, node, x, [channel + 1, channel + 2], "im2col mixes positions"):
+        flat = layer.flatten(channel + 1)
+        layers.append(flat.repeat_interleave(count, channel) if flat.shape[channel] > 1 else flat)
+    zero = _zero_along(x, [channel + 1, channel + 2])
+    constant = None
+    if zero is not None:
+        flat = zero.flatten(channel + 1)
+        constant = flat.repeat_interleave(count, channel) if flat.shape[channel] > 1 else flat
+    return Flow(shape_of(node), tuple(layers), settle(constant))
+
+
+def trace_image(trace: Trace, node: Node) -> Flow:
+    """Add neighbours that lie in channels (``fold``): a channel goes when all of its own go."""
+    x = trace.tensor(given(node)[0])
+    channel = x.ndim - 2
+    count = _kernel(given(node)[2])
+    layers = []
+    for layer in passed(trace, node, x, [channel + 1], "col2im adds positions"):
+        parts = layer
+        if layer.shape[channel] > 1:
+            split = _split(layer, channel, count)
+            parts = trace.labels.whole(split, [channel + 1]).squeeze(channel + 1)
+        layers.append(parts.unsqueeze(-1))
+    zero = _zero_along(x, [channel + 1])
+    if zero is not None and zero.shape[channel] > 1:
+        split = _split(zero, channel, count)
+        zero = torch.where((split == 0).all(channel + 1), 0.0, torch.nan).to(torch.float64)
+    constant = None if zero is None else zero.unsqueeze(-1)
+    return Flow(shape_of(node), tuple(layers), settle(constant))
+
+
+def _split(tensor: Tensor, channel: int, count: int) -> Tensor:
+    return tensor.reshape(*tensor.shape[:channel], -1, count, *tensor.shape[channel + 1 :])
+
+
+def _kernel(size: Sequence[int]) -> int:
+    count = 1
+    for one in size:
+        count *= int(one)
+    return count
+
+
+def is_random(node: Node) -> bool:
+    """Tell whether an operator draws random numbers, also in evaluation.
+
+    Args:
+        node: the operator.
+    """
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    named = dict(
+        zip((one.name for one in node.target._schema.arguments), node.args, strict=False)  # type: ignore[union-attr]
+    )
+    named |= node.kwargs
+    if named.get("train", named.get("training", None)) is False:
+        return False
+    chance = named.get("dropout_p", named.get("p"))
+    return not (operator_name(node).startswith("scaled_dot") and not chance)
+
+
+def trace_random(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
+    """Keep all that an operator reads which draws as many numbers as there are elements."""
+    for one in arguments(node):
+        if (flow := trace.flow(one)) is not None:
+            trace.doubt(flow, f"{operator_name(node)} draws random numbers for each of them")
+    flows = [Flow(tuple(one.shape)) for one in _values(node)]
+    return tuple(flows) if isinstance(node.meta["val"], list | tuple) else flows[0]
