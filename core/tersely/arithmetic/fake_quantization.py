@@ -26,7 +26,7 @@ from tersely.arithmetic.levels import (
 from tersely.arithmetic.quantized_types import FLOAT8
 
 
-def fake_quantize_flat(
+def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain numbers alone
     value: Tensor,
     scale: Tensor,
     zero_point: Tensor | None,
@@ -36,6 +36,7 @@ def fake_quantize_flat(
     dtype: str | None = None,
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
+    is_zero_first: bool = False,
 ) -> Tensor:
     """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
 
@@ -56,6 +57,7 @@ def fake_quantize_flat(
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
             outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
             for backward, which is no new memory for a parameter.
+        is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
 
     Returns:
         ``value``'s shape and dtype.
@@ -82,6 +84,7 @@ def fake_quantize_flat(
         FLOAT8.get(dtype) if dtype else None,
         clip_gradient,
         None if inner == shape else inner,
+        is_zero_first,
     )
     return result
 
@@ -90,7 +93,7 @@ class _FakeQuantize(torch.autograd.Function):
     generate_vmap_rule = True  # a gradient for each sample, as torch.func takes it
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917  # as apply takes them
         value: Tensor,
         scale: Tensor,
         zero_point: Tensor | None,
@@ -99,11 +102,12 @@ class _FakeQuantize(torch.autograd.Function):
         float8: torch.dtype | None,
         clip_gradient: bool,
         inner: tuple[int, ...] | None,
+        is_zero_first: bool,
     ) -> Tensor:
         # Viewed here and not by the caller: a gradient of rows alone has no other shape.
         shape = value.shape
         value = value if inner is None else value.view(inner)
-        limits = Limits(quant_min, quant_max, float8)
+        limits = Limits(quant_min, quant_max, float8, is_zero_first)
         if is_cut(value):
             result = torch.empty_like(value)
             rank = value.ndim
@@ -116,8 +120,8 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, inner = inputs
-        ctx.inner = inner
+        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, *rest = inputs
+        ctx.inner = rest[0]
         if ctx.clip_gradient:
             ctx.save_for_backward(value, scale, zero_point)
 
@@ -136,7 +140,7 @@ class _FakeQuantize(torch.autograd.Function):
             inside = _inside(dense.reshape(inner), position, ctx.quant_min, ctx.quant_max)
             gradient = inside.view(value.shape)
             gradient = gradient if rows is None else gradient.sparse_mask(rows)
-        return gradient, None, None, None, None, None, None, None
+        return gradient, None, None, None, None, None, None, None, None
 
 
 def _as(result: Tensor, shape: torch.Size) -> Tensor:

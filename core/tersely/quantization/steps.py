@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
 from tersely.engine.padding import is_channels_first
@@ -13,6 +14,7 @@ from tersely.instrument.scales.by_algorithm import Dynamic, Learned, Simulated
 from tersely.instrument.scales.in_force import LeastScale
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Quantize
+from tersely.instrument.scales.rounding_at_random import RoundAtRandom
 from tersely.instrument.transforms import SharedPut
 from tersely.quantization.accumulators import bias_step, least_scales
 from tersely.quantization.input_factors import place_factors
@@ -102,6 +104,8 @@ def make_step(
         return Simulated(simulating, _seen(bound, plain), plain)
     if run.learning is not None and bound not in run.frozen:
         return Learned(run.learning, _seen(bound, plain), plain)
+    if isinstance(run.algorithm, RoundsAtRandom):
+        plain = RoundAtRandom.of(plain, run.algorithm, _seen(bound, plain))
     follower = run.follows_training()
     if follower is None or bound in run.frozen:
         return plain

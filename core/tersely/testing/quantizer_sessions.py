@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.json_value import Json
 from tersely.registry.registry import registry
@@ -165,6 +166,10 @@ class QuantizerSessionChecks(Contract):
         kinds = {"parameter": "weight"} if is_plain else {"parameter": "weight", "input": "_input_"}
         targets = [target for kind, target in kinds.items() if kind in info.target_kinds]
         entry: dict[str, Json] = {"op_names": list(_MODULES), "target_names": targets}
+        if isinstance(self.make(), UsesLevels):
+            entry["quant_dtype"] = "uint8"  # levels are counted from 0
+        if isinstance(self.make(), UsesFloatZeroPoints):
+            entry["quant_scheme"] = "affine"  # the other has no zero point to choose
         stage: Mapping[str, Json] = {
             "algorithm": self.name,
             "options": dict(self.arguments),

@@ -90,6 +90,8 @@ class Follow:
         if self.inner.grid.has_zero_point:
             # Adding zeros to every value, here and in backward, would be work for nothing.
             parts["zero_point"] = chosen.zero_point.reshape(low.shape).to(low.dtype)
+        if chosen.levels is not None:
+            parts["levels"] = chosen.levels
         if cut.kind == "fixed" and cut.fixed is None:
             parts["size"] = torch.tensor(size)
         for part, tensor in parts.items():
