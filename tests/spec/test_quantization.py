@@ -46,16 +46,18 @@ def quantization_target(dtype, scheme, size):
 
 def qparams(given):
     limits = quantized_range(given["quant_dtype"])
-    zero_point = given["zero_point"]
-    scale = tensor(given["scale"])
+    scale, given_zero = tensor(given["scale"]), given["zero_point"]
+    kept = torch.float64 if given.get("has_float_zero_point") else torch.int32
+    zero_point = torch.tensor(given_zero or 0, dtype=kept).expand(scale.shape)
     return QParams(
         scale=scale,
-        zero_point=torch.zeros_like(scale) if zero_point is None else tensor(zero_point),
+        zero_point=zero_point,
         quant_min=limits.quant_min,
         quant_max=limits.quant_max,
         dtype=given["quant_dtype"],
         scheme="symmetric",
         block_size=given.get("size"),
+        levels=tensor(given["levels"]) if "levels" in given else None,
     )
 
 

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import implied_size, interleaved_shape, lay_out
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
-from tersely.arithmetic.levels import Limits, levels_by_piece, precision, simulate, with_rank
+from tersely.arithmetic.level_tables import fake_quantize_levels, nearest_levels
+from tersely.arithmetic.levels import (
+    Limits,
+    divide,
+    levels_by_piece,
+    precision,
+    simulate,
+    with_rank,
+)
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8, quantized_range, storage_type
 from tersely.arithmetic.scales import check_range, choose_qparams
@@ -27,6 +35,9 @@ __all__ = [
 def quantize(tensor: Tensor, qparams: QParams) -> Tensor:
     """Return the quantized values: clamp(round(tensor / scale) + zero_point), ties to even.
 
+    A float zero point is added before rounding. Of a level table it is the index of the nearest
+    level, of two that are equally near the lower one.
+
     Works piece by piece through one small scratch tensor; beside the result nothing of the
     tensor's size is allocated.
 
@@ -43,18 +54,22 @@ def quantize(tensor: Tensor, qparams: QParams) -> Tensor:
     stored = FLOAT8.get(qparams.dtype) or storage_type(qparams.quant_min, qparams.quant_max)
     result = torch.empty_like(tensor, dtype=stored)
     inner, scale, zero_point = _laid_out(qparams, tensor.shape)
+    if qparams.levels is not None:
+        levels = qparams.levels.to(precision(scale))
+        found = nearest_levels(divide(tensor.view(inner), scale), levels)
+        return result.copy_(found.view(tensor.shape))
     if zero_point is not None and not torch.compiler.is_compiling() and not zero_point.any():
         zero_point = None
-    found = levels_by_piece(
+    made = levels_by_piece(
         tensor.view(inner), scale, zero_point, _limits(qparams), into=result.view(inner)
     )
-    for target, levels, _, _ in found:
-        target.copy_(levels)
+    for target, integers, _, _ in made:
+        target.copy_(integers)
     return result
 
 
 def dequantize(quantized: Tensor, qparams: QParams) -> Tensor:
-    """Return (quantized - zero_point) * scale.
+    """Return (quantized - zero_point) * scale, or of a level table levels[quantized] * scale.
 
     Args:
         quantized: any shape, as `quantize` returns it.
@@ -67,9 +82,12 @@ def dequantize(quantized: Tensor, qparams: QParams) -> Tensor:
         ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
     inner, scale, zero_point = _laid_out(qparams, quantized.shape)
-    levels = quantized.view(inner).to(precision(scale))
-    if zero_point is not None:
-        levels = levels - zero_point
+    if qparams.levels is not None:
+        levels = qparams.levels.to(precision(scale))[quantized.view(inner).int()]
+    else:
+        levels = quantized.view(inner).to(precision(scale))
+        if zero_point is not None:
+            levels = levels - zero_point
     return (levels * scale).view(quantized.shape)
 
 
@@ -87,6 +105,14 @@ def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = Fal
     Raises:
         ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
+    if qparams.levels is not None:
+        return fake_quantize_levels(
+            tensor,
+            qparams.scale,
+            qparams.levels,
+            size=qparams.block_size,
+            clip_gradient=clip_gradient,
+        )
     return fake_quantize_flat(
         tensor,
         qparams.scale,
@@ -96,6 +122,7 @@ def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = Fal
         dtype=qparams.dtype,
         size=qparams.block_size,
         clip_gradient=clip_gradient,
+        is_zero_first=qparams.has_float_zero_point,
     )
 
 
@@ -113,6 +140,8 @@ def fake_quantize_(tensor: Tensor, qparams: QParams) -> Tensor:
     Raises:
         ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
+    if qparams.levels is not None:
+        return tensor.copy_(fake_quantize(tensor, qparams))
     inner, scale, zero_point = _laid_out(qparams, tensor.shape)
     values = tensor.view(inner)
     simulate(values, scale, zero_point, _limits(qparams), into=values)
@@ -120,7 +149,8 @@ def fake_quantize_(tensor: Tensor, qparams: QParams) -> Tensor:
 
 
 def _limits(qparams: QParams) -> Limits:
-    return Limits(qparams.quant_min, qparams.quant_max, FLOAT8.get(qparams.dtype))
+    float8 = FLOAT8.get(qparams.dtype)
+    return Limits(qparams.quant_min, qparams.quant_max, float8, qparams.has_float_zero_point)
 
 
 def _laid_out(qparams: QParams, shape: torch.Size) -> tuple[tuple[int, ...], Tensor, Tensor | None]:

@@ -26,7 +26,7 @@ from tersely.arithmetic.levels import (
 from tersely.arithmetic.quantized_types import FLOAT8
 
 
-def fake_quantize_flat(
+def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain numbers alone
     value: Tensor,
     scale: Tensor,
     zero_point: Tensor | None,
@@ -36,6 +36,8 @@ def fake_quantize_flat(
     dtype: str | None = None,
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
+    is_zero_first: bool = False,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
 
@@ -56,9 +58,12 @@ def fake_quantize_flat(
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
             outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
             for backward, which is no new memory for a parameter.
+        is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
+        known: what the same arguments have given before, or None. Nothing is computed then but the
+            gradient.
 
     Returns:
-        ``value``'s shape and dtype.
+        ``value``'s shape and dtype; memory of its own, or that of ``known``.
 
     Raises:
         ValueError: blocks do not divide the shape, or the scale does not have one value per block.
@@ -82,6 +87,8 @@ def fake_quantize_flat(
         FLOAT8.get(dtype) if dtype else None,
         clip_gradient,
         None if inner == shape else inner,
+        is_zero_first,
+        known,
     )
     return result
 
@@ -90,7 +97,7 @@ class _FakeQuantize(torch.autograd.Function):
     generate_vmap_rule = True  # a gradient for each sample, as torch.func takes it
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917  # as apply takes them
         value: Tensor,
         scale: Tensor,
         zero_point: Tensor | None,
@@ -99,11 +106,15 @@ class _FakeQuantize(torch.autograd.Function):
         float8: torch.dtype | None,
         clip_gradient: bool,
         inner: tuple[int, ...] | None,
+        is_zero_first: bool,
+        known: Tensor | None,
     ) -> Tensor:
+        if known is not None:
+            return known.detach()
         # Viewed here and not by the caller: a gradient of rows alone has no other shape.
         shape = value.shape
         value = value if inner is None else value.view(inner)
-        limits = Limits(quant_min, quant_max, float8)
+        limits = Limits(quant_min, quant_max, float8, is_zero_first)
         if is_cut(value):
             result = torch.empty_like(value)
             rank = value.ndim
@@ -116,8 +127,8 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, inner = inputs
-        ctx.inner = inner
+        value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, *rest = inputs
+        ctx.inner = rest[0]
         if ctx.clip_gradient:
             ctx.save_for_backward(value, scale, zero_point)
 
@@ -136,7 +147,7 @@ class _FakeQuantize(torch.autograd.Function):
             inside = _inside(dense.reshape(inner), position, ctx.quant_min, ctx.quant_max)
             gradient = inside.view(value.shape)
             gradient = gradient if rows is None else gradient.sparse_mask(rows)
-        return gradient, None, None, None, None, None, None, None
+        return gradient, *(None,) * 9
 
 
 def _as(result: Tensor, shape: torch.Size) -> Tensor:

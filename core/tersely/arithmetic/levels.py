@@ -27,11 +27,13 @@ class Limits(NamedTuple):
         quant_min: the smallest.
         quant_max: the largest.
         float8: the float8 type that stores them and whose cast rounds; None for integers.
+        is_zero_first: whether the zero point is added before rounding, as it is no integer.
     """
 
     quant_min: int
     quant_max: int
     float8: torch.dtype | None = None
+    is_zero_first: bool = False
 
 
 def precision(scale: Tensor) -> torch.dtype:
@@ -71,11 +73,15 @@ def divide(value: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor
 def to_levels_(quotient: Tensor, zero_point: Tensor | None, limits: Limits) -> Tensor:
     """Take ``value / scale`` to what will be stored, in place: round, add the zero point, clamp.
 
+    A zero point that is no integer is added before rounding.
+
     Args:
         quotient: any shape, as `divide` returns it.
         zero_point: a shape that broadcasts against it, or None.
         limits: the levels there are.
     """
+    if limits.is_zero_first and zero_point is not None:
+        return quotient.add_(zero_point).round_().clamp_(limits.quant_min, limits.quant_max)
     if limits.float8 is None:
         quotient.round_()
     if zero_point is not None:

@@ -14,12 +14,18 @@ class QParams:
 
     Attributes:
         scale: shape (blocks along each dimension) or 0-dim, float, value units per integer step.
-        zero_point: scale's shape, the integer that stands for zero.
+        zero_point: scale's shape. Whole numbers: the integer that stands for zero, and integers are
+            ``clamp(round(x / scale) + zero_point)``. Of a float dtype: any number, and integers are
+            ``clamp(round(x / scale + zero_point))``. Either way they are read as
+            ``(integer - zero_point) * scale``.
         quant_min: the smallest integer.
         quant_max: the largest integer.
         dtype: the quantized type, such as ``int8``.
         scheme: ``symmetric`` or ``affine``.
         block_size: elements per block, or None for one scale for the tensor.
+        levels: None, or a table of ascending values, shape (levels,), float, in scales: integers
+            are indices into it, read as ``levels[integer] * scale``; the zero point counts for
+            nothing.
     """
 
     scale: Tensor
@@ -29,6 +35,12 @@ class QParams:
     dtype: str
     scheme: Literal["symmetric", "affine"]
     block_size: tuple[int, ...] | None = None
+    levels: Tensor | None = None
+
+    @property
+    def has_float_zero_point(self) -> bool:
+        """Whether the zero point is added before rounding: it is of a float dtype."""
+        return self.zero_point.is_floating_point()
 
     def evolve(self, **changes: object) -> QParams:
         """Return a copy with some fields replaced."""

@@ -13,22 +13,26 @@ if TYPE_CHECKING:
     from tersely.contracts.abilities import ObservesInputs as ObservesInputs
     from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
     from tersely.contracts.abilities import Optimizes as Optimizes
+    from tersely.contracts.abilities import Penalizes as Penalizes
     from tersely.contracts.abilities import Sequential as Sequential
     from tersely.contracts.curvature import Curvature as Curvature
     from tersely.contracts.curvature import ObservesCurvature as ObservesCurvature
     from tersely.contracts.exporter import IntegerWeight as IntegerWeight
     from tersely.contracts.exporter import RunsExport as RunsExport
+    from tersely.contracts.loss import StatefulLoss as StatefulLoss
     from tersely.contracts.ordering import OrdersInputs as OrdersInputs
     from tersely.contracts.pruner import Grows as Grows
     from tersely.contracts.pruner import Learns as Learns
     from tersely.contracts.pruner import MakesNewScores as MakesNewScores
     from tersely.contracts.pruner import ObservesGradients as ObservesGradients
-    from tersely.contracts.pruner import Penalizes as Penalizes
     from tersely.contracts.pruner import Solves as Solves
     from tersely.contracts.quantized_forward import ClipsGradients as ClipsGradients
     from tersely.contracts.quantized_forward import LearnsScales as LearnsScales
     from tersely.contracts.quantized_forward import OptimizesByName as OptimizesByName
+    from tersely.contracts.quantized_forward import RoundsAtRandom as RoundsAtRandom
     from tersely.contracts.quantized_forward import Simulates as Simulates
+    from tersely.contracts.quantized_grids import UsesFloatZeroPoints as UsesFloatZeroPoints
+    from tersely.contracts.quantized_grids import UsesLevels as UsesLevels
     from tersely.contracts.quantized_weights import ChangesAfterStep as ChangesAfterStep
     from tersely.contracts.quantized_weights import CorrectsBias as CorrectsBias
     from tersely.contracts.quantized_weights import Equalizes as Equalizes
@@ -72,16 +76,20 @@ _WHERE = {
     "Optimizes": "abilities",
     "OptimizesByName": "quantized_forward",
     "OrdersInputs": "ordering",
-    "Penalizes": "pruner",
+    "Penalizes": "abilities",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",
     "RegrowsFromZero": "regrowing",
+    "RoundsAtRandom": "quantized_forward",
     "RunsExport": "exporter",
     "ScoresModel": "whole_model",
     "Sequential": "abilities",
     "Simulates": "quantized_forward",
     "Solves": "pruner",
     "SolvesWeights": "quantized_weights",
+    "StatefulLoss": "loss",
+    "UsesFloatZeroPoints": "quantized_grids",
+    "UsesLevels": "quantized_grids",
     "WholeModel": "whole_model",
 }
 

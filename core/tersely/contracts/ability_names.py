@@ -45,6 +45,10 @@ QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "ClipsGradients": "nothing",
     "ChoosesPerCall": "nothing",
+    "Penalizes": "nothing",
+    "RoundsAtRandom": "nothing",
+    "UsesFloatZeroPoints": "nothing",
+    "UsesLevels": "nothing",
 }
 """What a quantizer can declare, and what must have happened before scales exist."""
 

@@ -40,6 +40,9 @@ class QuantizationTarget:
         observed: what the algorithm's ``observe_input`` returned, summed up over batches and
             processes; empty when it has none.
         statistics: what the target's observer gathered of its values.
+        has_float_zero_point: whether zero points may be any finite numbers, as the algorithm
+            `UsesFloatZeroPoints` and the type has a zero point.
+        has_levels: whether there may be a table of levels, as the algorithm `UsesLevels`.
     """
 
     plan: TargetPlan
@@ -52,6 +55,8 @@ class QuantizationTarget:
     tensor: Tensor | None = None
     observed: Mapping[str, Tensor] = attrs.field(factory=dict)
     statistics: Mapping[str, Tensor] = attrs.field(factory=dict)
+    has_float_zero_point: bool = False
+    has_levels: bool = False
 
     @property
     def name(self) -> str:

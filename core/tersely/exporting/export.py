@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from tersely.contracts.exporter import Exporter, ExportSource
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, Problem, TerselyError
+from tersely.exporting.meanings import refused_meanings
 from tersely.exporting.moving import move_all, need_inside, scratch_folder, size_of
 from tersely.json_value import Json
 from tersely.log import logger
@@ -67,6 +68,11 @@ class MadeExporter:
     def suffix(self) -> str:
         """The ending of the main file it writes."""
         return str(getattr(self.record.descriptor, "suffix", ""))
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What of quantized weights the format holds beside the ordinary."""
+        return tuple(getattr(self.record.descriptor, "holds", ()))
 
 
 def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> MadeExporter:
@@ -124,6 +130,10 @@ def export_source(
     place = _place(path, made.suffix)
     with _foreign(made.record, "refusals()"):
         refusals = tuple(made.exporter.refusals(source))
+    named = {one.target for one in refusals}
+    refusals += tuple(
+        one for one in refused_meanings(source, made.holds) if one.target not in named
+    )
     if refusals:
         raise ExportError(refusals, format=made.format)
     with scratch_folder(place.parent) as scratch:

@@ -64,7 +64,13 @@ def _refused_sites(module: nn.Module) -> Iterator[Refusal]:
         grids = [step.inner.grid for step in steps if isinstance(step, (Dynamic, Follow, Learned))]
         grids += [step.grid for step in steps if isinstance(step, Quantize)]
         for grid in grids:
-            if grid.dtype.startswith("float8"):
+            if grid.has_float_zero_point or grid.has_levels:
+                yield Refusal(
+                    "its algorithm rounds inputs and outputs to other values than whole steps, "
+                    "which no operator of an exported program does; quantize it with ptq or qat",
+                    name,
+                )
+            elif grid.dtype.startswith("float8"):
                 yield Refusal(
                     f"an exported program holds integers, and this is quantized to {grid.dtype}; "
                     f"quantize it to int8, or leave it out",

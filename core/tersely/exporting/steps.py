@@ -181,8 +181,14 @@ def need_integers(qparams: QParams, name: str) -> None:
         name: its full name.
 
     Raises:
-        ExportError: it is quantized to a floating-point type.
+        ExportError: it is quantized to a floating-point type, or to a table of levels.
     """
+    if qparams.levels is not None:
+        raise ExportError(
+            "an exported program reads integers as multiples of a scale, and these are indices "
+            "into a table of levels; export to safetensors, which holds the table",
+            target=name,
+        )
     if qparams.dtype in FLOAT8:
         raise ExportError(
             f"an exported program holds integers, and this is quantized to {qparams.dtype}; "

@@ -19,7 +19,17 @@ MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""
 
 
-STATE_PARTS = ("scale", "zero_point", "low", "high", "input_scale", "size", "in_force")
+STATE_PARTS = (
+    "scale",
+    "zero_point",
+    "low",
+    "high",
+    "input_scale",
+    "size",
+    "in_force",
+    "levels",
+    "calls",
+)
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 
 

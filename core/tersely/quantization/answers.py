@@ -9,11 +9,12 @@ from torch import Tensor
 
 from tersely.arithmetic.affine import dequantize
 from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.level_tables import levels_problem
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.contracts.quantized_weights import QuantizedWeight
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.errors import CalibrationError, PluginError
+from tersely.errors import CalibrationError, PlanError, PluginError
 
 
 def check_qparams(
@@ -44,8 +45,10 @@ def check_qparams(
     asked = (target.dtype, target.scheme, target.quant_min, target.quant_max)
     if grid != asked:
         raise _wrong(target, f"the grid {_spelled(grid)}{what}", _spelled(asked))
-    if found.dtype not in FLOAT8:
-        _check_zero_point(found.zero_point, target, what)
+    if found.levels is not None:
+        found = _with_levels(found, found.levels, target, what)
+    elif found.dtype not in FLOAT8:
+        found = found.evolve(zero_point=_zero_point(found.zero_point, target, what))
     is_one = expected == 1 and found.scale.ndim == 0
     shape = found.scale.shape if is_one else tuple(counts)
     return found.evolve(
@@ -82,28 +85,31 @@ def check_solved(solved: object, target: QuantizationTarget) -> QuantizedWeight:
     return QuantizedWeight(solved.tensor, qparams, solved.input_scale)
 
 
-def check_simulated(simulated: object, value: Tensor, target: QuantizationTarget) -> Tensor:
+def check_simulated(
+    simulated: object, value: Tensor, target: QuantizationTarget, *, what: str = "simulate()"
+) -> Tensor:
     """Return what a quantizer that computes values in its own way made of a tensor.
 
     Args:
-        simulated: what its ``simulate`` returned.
+        simulated: what its method returned.
         value: what it was given.
         target: what it was asked about.
+        what: the method, ``simulate()``, ``learned_values()`` or ``rounded()``.
 
     Raises:
         PluginError: the shape or dtype is another one, or finite values became something else.
     """
     if not isinstance(simulated, Tensor):
-        raise _wrong(target, f"a {type(simulated).__name__} in simulate()", "a tensor")
+        raise _wrong(target, f"a {type(simulated).__name__} in {what}", "a tensor")
     found, expected = (tuple(simulated.shape), simulated.dtype), (tuple(value.shape), value.dtype)
     if found != expected:
         raise _wrong(
             target,
-            f"{found[1]} of shape {list(found[0])} in simulate()",
+            f"{found[1]} of shape {list(found[0])} in {what}",
             f"{expected[1]} of shape {list(expected[0])}",
         )
     if bool(value.isfinite().all()) and not bool(simulated.isfinite().all()):
-        raise _wrong(target, "values in simulate() that are not finite", "finite values")
+        raise _wrong(target, f"values in {what} that are not finite", "finite values")
     return simulated
 
 
@@ -149,7 +155,29 @@ def check_integers(
     return integers, qparams
 
 
-def _check_zero_point(zero_point: Tensor, target: QuantizationTarget, what: str) -> None:
+def _with_levels(found: QParams, levels: Tensor, target: QuantizationTarget, what: str) -> QParams:
+    if not target.has_levels:
+        raise _wrong(target, f"levels{what}", "none, as it does not declare UsesLevels")
+    problem = levels_problem(levels, target.quant_min, target.quant_max)
+    if problem is not None:
+        raise PlanError(
+            f"{target.plan.origin.path}: {target.name}: {target.plan.algorithm}: {problem}",
+            **target.plan.place,
+        )
+    zero_point = torch.zeros_like(found.scale, dtype=torch.int32)
+    return found.evolve(levels=levels.to(found.scale), zero_point=zero_point)
+
+
+def _zero_point(zero_point: Tensor, target: QuantizationTarget, what: str) -> Tensor:
+    if target.has_float_zero_point:
+        if not bool(zero_point.isfinite().all()):
+            raise _wrong(target, f"a zero point{what} that is not finite", "finite zero points")
+        return zero_point if zero_point.is_floating_point() else zero_point.float()
+    _check_whole(zero_point, target, what)
+    return zero_point.to(torch.int32) if zero_point.is_floating_point() else zero_point
+
+
+def _check_whole(zero_point: Tensor, target: QuantizationTarget, what: str) -> None:
     zero = zero_point.double()
     inside = (zero >= target.quant_min) & (zero <= target.quant_max)
     if not bool((inside & (zero == zero.round())).all()):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.level_tables import levels_problem
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.engine.binding import BoundTarget
@@ -73,11 +74,12 @@ def _checked(
     step = run.quantize_step(bound)
     _check_grid(bound, qparams, step.grid)
     scale, zero_point = _checked_tensors(bound, qparams, step.grid)
-    if run.simulating() is None:
+    levels = _checked_levels(bound, qparams, step.grid)
+    if run.simulating() is None and levels is None:
         _check_middle(bound, zero_point, step.grid)
     shape = _kept_shape(bound, qparams, step.cut, seen)
     return step.made(scale.reshape(shape), zero_point.reshape(shape)).evolve(
-        block_size=qparams.block_size
+        block_size=qparams.block_size, levels=None if levels is None else levels.to(scale)
     )
 
 
@@ -109,6 +111,10 @@ def _checked_tensors(bound: BoundTarget, qparams: QParams, grid: Grid) -> tuple[
     if not bool(is_usable.all()):
         wrong = float(scale[~is_usable].flatten()[0])
         raise _misfit(bound, f"a scale is {wrong}, expected finite numbers above 0")
+    if grid.has_float_zero_point:
+        if not bool(zero_point.isfinite().all()):
+            raise _misfit(bound, "zero_point holds something else than finite numbers")
+        return scale, zero_point.to(scale.dtype)
     whole = zero_point.double().round()
     if zero_point.dtype == torch.bool or not bool((whole == zero_point).all()):
         raise _misfit(bound, "zero_point holds something else than integers")
@@ -119,6 +125,17 @@ def _checked_tensors(bound: BoundTarget, qparams: QParams, grid: Grid) -> tuple[
             f"integers {grid.quant_min} to {grid.quant_max}",
         )
     return scale, whole.to(torch.int32)
+
+
+def _checked_levels(bound: BoundTarget, qparams: QParams, grid: Grid) -> Tensor | None:
+    if qparams.levels is None:
+        return None
+    if not grid.has_levels:
+        raise _misfit(bound, f"{bound.plan.algorithm} has no table of levels")
+    problem = levels_problem(qparams.levels, grid.quant_min, grid.quant_max)
+    if problem is not None:
+        raise _misfit(bound, problem)
+    return qparams.levels.detach()
 
 
 def _check_middle(bound: BoundTarget, zero_point: Tensor, grid: Grid) -> None:

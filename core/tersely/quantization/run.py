@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
+from tersely.contracts.abilities import Penalizes
 from tersely.contracts.quantized_forward import ClipsGradients, LearnsScales, Simulates
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.contracts.quantizer import (
@@ -25,6 +26,7 @@ from tersely.engine.run import Run
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Grid, Quantize
+from tersely.instrument.scales.shared_inputs import SharedInputs
 from tersely.instrument.transforms import chain_of
 from tersely.planning.stages.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
@@ -42,12 +44,14 @@ class QuantizationRun(Run[Quantizer]):
         given: targets whose scales the user set, which `compress` keeps.
         frozen: those of them that training does not move either.
         padding: what notes the padding of each call while ranges follow training, or None.
+        shared_inputs: what is known of a tensor that several modules read.
     """
 
     groups: list[tuple[BoundTarget, ...]] = attrs.field(factory=list, kw_only=True)
     given: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
     frozen: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
     padding: PaddingOfCall | None = attrs.field(default=None, kw_only=True)
+    shared_inputs: SharedInputs = attrs.field(factory=SharedInputs, kw_only=True)
     _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 
@@ -193,7 +197,7 @@ class QuantizationRun(Run[Quantizer]):
                 isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
             )
             cut = cut_of(bound, self.binding.plan.recipe.stages)
-            found = Quantize(plan.target, grid_of(plan), cut, clip)
+            found = Quantize(plan.target, grid_of(plan, self.algorithm), cut, clip)
             # A cut that depends on the shape of a sample names its own target in errors.
             if cut.size is None:
                 self._alike[key] = found
@@ -212,6 +216,19 @@ class QuantizationRun(Run[Quantizer]):
     def learned(self, bound: BoundTarget) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
         return learned_of(bound)
+
+    def penalty(self, steps: int) -> Tensor | None:
+        """Return what the algorithm adds to the loss, or None.
+
+        Args:
+            steps: optimizer steps made so far.
+        """
+        algorithm: object = self.algorithm
+        if not isinstance(algorithm, Penalizes) or not self.stage.is_running(steps):
+            return None
+        every = [learned_of(bound) for bound in (*self.parameters, *self.activations)]
+        learned = [one for one in every if one]
+        return algorithm.penalty(learned, steps - self.stage.begin) if learned else None
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch."""

@@ -65,13 +65,16 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
     """
     scale = parts.get("scale")
     for part, tensor in parts.items():
-        if part in ("scale", "zero_point", "low", "high", "input_scale"):
+        if part in ("scale", "zero_point", "low", "high", "input_scale", "levels"):
             _need(bound, part, tensor, is_fine=tensor.is_floating_point(), wanted="a float type")
             finite = bool(tensor.isfinite().all())
             _need(bound, part, tensor, is_fine=finite, wanted="finite values")
         else:
             is_whole = not tensor.is_floating_point() and not tensor.is_complex()
             _need(bound, part, tensor, is_fine=is_whole, wanted="integers")
+        if part == "levels":
+            rises = tensor.ndim == 1 and bool((tensor.diff() > 0).all())
+            _need(bound, part, tensor, is_fine=rises, wanted="ascending values in one row")
         if part in ("scale", "input_scale"):
             _need(bound, part, tensor, is_fine=bool((tensor > 0).all()), wanted="values above 0")
         if part in ("zero_point", "low", "high") and scale is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
@@ -62,6 +63,8 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
                     torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device),
                     has_zero_point=step.grid.has_zero_point,
                     is_following=is_following and run.is_simulated(bound),
+                    is_random=isinstance(run.algorithm, RoundsAtRandom),
+                    level_count=step.grid.quant_max + 1 if step.grid.has_levels else 0,
                 )
             room.make(module)
 
@@ -108,7 +111,10 @@ def write_qparams(
     write_buffer(bound, "scale", scale)
     # Most zero points are zero by their type, and adding none is faster than adding zeros.
     if read_buffer(bound, "zero_point") is not None or bool(zero_point.any()):
-        write_buffer(bound, "zero_point", zero_point.to(torch.float32))
+        precise = scale.dtype if qparams.has_float_zero_point else torch.float32
+        write_buffer(bound, "zero_point", zero_point.to(precise))
+    if qparams.levels is not None or read_buffer(bound, "levels") is not None:
+        write_buffer(bound, "levels", qparams.levels)
     if read_buffer(bound, "low") is not None:
         ends = range_ or tuple(
             (end - zero_point) * scale for end in (qparams.quant_min, qparams.quant_max)
@@ -131,8 +137,10 @@ def restore_scales(bound: BoundTarget, buffers: Mapping[str, Tensor]) -> None:
     for part in ("input_scale", "size"):
         write_buffer(bound, part, buffers.get(part))
     for part, value in buffers.items():
-        write_buffer(bound, part, value.float() if part == "zero_point" else value)
+        is_whole = part == "zero_point" and not value.is_floating_point()
+        write_buffer(bound, part, value.float() if is_whole else value)
     if "scale" in buffers:
+        write_buffer(bound, "levels", buffers.get("levels"))
         for module, attribute in bound.owners:
             put_in_force(module, attribute)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks, tensor_blocks
+from tersely.arithmetic.quantized_types import FLOAT8
+from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
@@ -23,15 +25,30 @@ from tersely.planning.targets.granularity import divide, in_force
 from tersely.registry.descriptors import QuantizerInfo
 
 
-def grid_of(plan: TargetPlan) -> Grid:
+def grid_of(plan: TargetPlan, algorithm: object = None) -> Grid:
     """Return the values that a target can take when quantized.
 
     Args:
         plan: a quantization target.
+        algorithm: what quantizes it, where that may take other than whole steps.
     """
     setting = plan.quantization
-    limits = quantized_range(setting.quant_dtype)
-    return Grid(setting.quant_dtype, setting.quant_scheme, limits.quant_min, limits.quant_max)
+    dtype, scheme = setting.quant_dtype, setting.quant_scheme
+    limits = quantized_range(dtype)
+    is_integer = dtype not in FLOAT8
+    return Grid(
+        dtype,
+        scheme,
+        limits.quant_min,
+        limits.quant_max,
+        has_float_zero_point=(
+            isinstance(algorithm, UsesFloatZeroPoints)
+            and algorithm.float_zero_points
+            and is_integer
+            and scheme == "affine"
+        ),
+        has_levels=isinstance(algorithm, UsesLevels) and algorithm.level_tables and is_integer,
+    )
 
 
 def info_of(plan: TargetPlan, stages: Sequence[Stage]) -> QuantizerInfo:
@@ -110,4 +127,6 @@ def target_of(
         tensor=tensor,
         observed=observed or {},
         statistics=statistics or {},
+        has_float_zero_point=grid.has_float_zero_point,
+        has_levels=grid.has_levels,
     )

@@ -206,15 +206,27 @@ class ScheduleInfo(Descriptor):
     """A sparsity schedule; ``Object(progress, **options)`` maps progress in [0, 1] to a factor."""
 
 
+HOLDABLE = ("float_zero_points", "levels")
+"""What an export format may hold or not, see `ExporterInfo`."""
+
+
 @attrs.frozen(kw_only=True)
 class ExporterInfo(Descriptor):
     """An export format; ``Object(**options)`` refuses, writes and checks, see `tersely.Exporter`.
 
     Attributes:
         suffix: the ending of the main file it writes, as in ``.onnx``.
+        holds: what of quantized weights the format holds beside whole zero points in blocks:
+            ``float_zero_points``, ``levels``. The core refuses the others by name, so that a
+            format that does not know of them writes nothing wrong.
     """
 
     suffix: str = ""
+    holds: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_as_names,
+        validator=attrs.validators.deep_iterable(attrs.validators.in_(HOLDABLE)),
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -895,5 +895,7 @@ class Session:
 
 def _copied(qparams: QParams) -> QParams:
     return qparams.evolve(
-        scale=qparams.scale.detach().clone(), zero_point=qparams.zero_point.detach().clone()
+        scale=qparams.scale.detach().clone(),
+        zero_point=qparams.zero_point.detach().clone(),
+        levels=None if qparams.levels is None else qparams.levels.clone(),
     )

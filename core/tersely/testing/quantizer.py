@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import attrs
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantized_grids import UsesFloatZeroPoints
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
+from tersely.quantization.targets import grid_of
 from tersely.testing.contract import Kind, expect, require
 from tersely.testing.quantizer_abilities import QuantizerAbilityChecks
 
@@ -45,9 +47,15 @@ class QuantizerContract(QuantizerAbilityChecks):
             expect(good, f"{_where(target)}: scale {scale.tolist()}")
 
     def check_zero(self) -> None:
-        """Zero is represented exactly: the zero point is an integer inside the range."""
+        """Zero points are integers inside the range, or finite where floats are declared."""
         for target, _, _, chosen in self._chosen():
             zero = chosen.zero_point.double()
+            if chosen.levels is not None:
+                continue
+            if target.has_float_zero_point:
+                finite = bool(zero.isfinite().all())
+                expect(finite, f"{_where(target)}: zero_point {zero.tolist()}")
+                continue
             inside = (
                 (zero >= target.quant_min) & (zero <= target.quant_max) & (zero == zero.round())
             )
@@ -76,11 +84,22 @@ class QuantizerContract(QuantizerAbilityChecks):
             same = torch.equal(low, fresh_low) and torch.equal(high, fresh_high)
             expect(same, f"{_where(target)}: the range was written to")
 
+    def _seen_as(self, target: QuantizationTarget) -> QuantizationTarget:
+        grid = grid_of(target.plan, self.make())
+        return target.evolve(
+            has_float_zero_point=grid.has_float_zero_point, has_levels=grid.has_levels
+        )
+
+    def _schemes(self) -> Sequence[Literal["symmetric", "affine"]]:
+        # Zero points between integers are those of affine targets.
+        is_between = isinstance(self.make(), UsesFloatZeroPoints)
+        return _SCHEMES[1:] if is_between else _SCHEMES
+
     def _chosen(self) -> Iterator[tuple[QuantizationTarget, Tensor, Tensor, QParams]]:
         for dtype in _DTYPES:
-            for scheme in _SCHEMES:
+            for scheme in self._schemes():
                 for size in ((1, -1), (-1, -1)):
-                    target = _target(dtype, scheme, size)
+                    target = self._seen_as(_target(dtype, scheme, size))
                     low, high = _ranges(target)
                     chosen = choose_of(self.make())(low, high, target)
                     is_chosen = isinstance(chosen, QParams)

@@ -6,7 +6,7 @@ from tersely.testing import QuantizerContract, check_quantizer
 
 SHAPES = "Scale and zero point have the shape of the observed range"
 SCALE = "Scales are finite and larger than zero, also for a range of zeros"
-ZERO = "Zero is represented exactly: the zero point is an integer inside the range"
+ZERO = "Zero points are integers inside the range, or finite where floats are declared"
 INTEGERS = "The integers are those of the target's dtype, and the scheme is the target's"
 SAME = "The same range gives the same scale and zero point"
 UNTOUCHED = "The observed range is not modified"

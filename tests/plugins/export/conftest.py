@@ -1,5 +1,9 @@
 """What the tests of formats share: small networks, and sessions in force on them."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +14,19 @@ import tersely
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def other_grids(monkeypatch):
+    """Register the quantizers ``between`` (float zero points) and ``quantiles`` (levels)."""
+    path = Path(__file__).with_name("other_grids.py")
+    spec = importlib.util.spec_from_file_location("other_grids", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "other_grids", module)
+    name = tersely.registry().register(module.Face(), name="other-grids")
+    yield
+    tersely.registry().unregister(name)
 
 
 @pytest.fixture

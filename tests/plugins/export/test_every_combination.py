@@ -52,6 +52,14 @@ ROWS = {
     "int4 weights in groups of 32": weight("int4", **GROUP),
     "uint4 affine weights in groups of 32": weight("uint4", "affine", **GROUP),
     "int3 weights in groups of 32": weight("int3", **GROUP),
+    "uint4 weights in groups of 32, zero points between integers": (
+        "between",
+        {"weight": {"quant_dtype": "uint4", "quant_scheme": "affine", **GROUP}},
+    ),
+    "uint4 weights in groups of 32, a table of levels": (
+        "quantiles",
+        {"weight": {"quant_dtype": "uint4", **GROUP}},
+    ),
     "int12 weights by output channel": weight("int12", **CHANNEL),
     "float8_e4m3fn weights by output channel": weight("float8_e4m3fn", **CHANNEL),
     "int8 weights, uint8 inputs with a known scale": beside("ptq", _input_=UINT8),
@@ -121,6 +129,7 @@ def test_the_page_has_a_row_for_every_combination():
 
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("format", LIBRARIES)
+@pytest.mark.usefixtures("other_grids")
 def test_it_is_held_or_refused_as_the_page_says(format, row, tmp_path):
     for library in LIBRARIES[format]:
         pytest.importorskip(library)

@@ -42,7 +42,7 @@ class Dynamic:
         if self.inner.cut.kind == "tensor":
             low, high = low.reshape(()), high.reshape(())
         found = choose_of(self.quantizer)(low, high, self.tensor)
-        return self.inner.apply(value, found.scale, found.zero_point)
+        return self.inner.apply(value, found.scale, found.zero_point, found.levels)
 
 
 @attrs.frozen(eq=False)
@@ -67,7 +67,7 @@ class Simulated:
         if found is None:
             return value
         scale, zero_point, share = found
-        qparams = self.inner.fit(module, self.inner.kept(scale, zero_point), value)
+        qparams = self.inner.fit(module, self.inner.kept(module, scale, zero_point), value)
         values = self.algorithm.simulate(value, qparams, self.tensor)
         return where_in_force(share, values, value)
 
@@ -110,7 +110,7 @@ class Learned:
         if found is None or not learned:
             return self.inner(module, value)
         scale, zero_point, share = found
-        start = self.inner.fit(module, self.inner.kept(scale, zero_point), value)
+        start = self.inner.fit(module, self.inner.kept(module, scale, zero_point), value)
         shape = scale.shape
         if shape != start.scale.shape:
             # One value per channel, in a batch of another rank than the one it started from.

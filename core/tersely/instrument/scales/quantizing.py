@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
+from tersely.arithmetic.level_tables import fake_quantize_levels
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.names import QUANTIZE, full_name
 from tersely.instrument.scales.cutting import Cut
-from tersely.instrument.scales.target_scales import scales_of
+from tersely.instrument.scales.target_scales import levels_of, scales_of
 
 
 def need_float(value: Tensor, name: str) -> None:
@@ -55,12 +56,16 @@ class Grid:
         scheme: ``symmetric`` or ``affine``.
         quant_min: the smallest integer.
         quant_max: the largest integer.
+        has_float_zero_point: whether zero points are added before rounding and may be any number.
+        has_levels: whether there may be a table of levels.
     """
 
     dtype: str
     scheme: str
     quant_min: int
     quant_max: int
+    has_float_zero_point: bool = False
+    has_levels: bool = False
 
     @property
     def is_centred(self) -> bool:
@@ -70,7 +75,7 @@ class Grid:
     @property
     def has_zero_point(self) -> bool:
         """Whether the zero point can be other than zero."""
-        return not self.is_centred and self.dtype not in FLOAT8
+        return not (self.is_centred or self.has_levels or self.dtype in FLOAT8)
 
 
 @attrs.frozen(eq=False)
@@ -94,18 +99,29 @@ class Quantize:
     def qparams(self, module: nn.Module) -> QParams | None:
         """Return the parameters in force, or None while there are none."""
         found = scales_of(module, self.target)
-        return None if found is None else self.kept(*found[:2])
+        return None if found is None else self.kept(module, *found[:2])
 
-    def kept(self, scale: Tensor, zero_point: Tensor | None) -> QParams:
+    def kept(self, module: nn.Module, scale: Tensor, zero_point: Tensor | None) -> QParams:
         """Return parameters from what the buffers hold, perhaps averaged.
 
         Args:
+            module: the module that owns the target.
             scale: one per block.
             zero_point: the scale's shape, or None for zeros.
         """
-        if zero_point is None:
-            return self.made(scale, torch.zeros_like(scale, dtype=torch.int32))
-        return self.made(scale, zero_point.round().to(torch.int32))
+        levels = self.levels(module)
+        if self.grid.has_float_zero_point and levels is None:
+            zero_point = torch.zeros_like(scale) if zero_point is None else zero_point
+        elif zero_point is None:
+            zero_point = torch.zeros_like(scale, dtype=torch.int32)
+        else:
+            zero_point = zero_point.round().to(torch.int32)
+        found = self.made(scale, zero_point)
+        return found if levels is None else found.evolve(levels=levels)
+
+    def levels(self, module: nn.Module) -> Tensor | None:
+        """Return the table of levels in force, or None where there is none."""
+        return levels_of(module, self.target) if self.grid.has_levels else None
 
     def made(self, scale: Tensor, zero_point: Tensor) -> QParams:
         """Return parameters for this tensor; those of a channel do not depend on the rank."""
@@ -155,7 +171,8 @@ class Quantize:
         scale, zero_point, share = found
         if scale.ndim and self.cut.fixed is None:
             self.need_lengths(module, value, scale)
-        return where_in_force(share, self.apply(value, scale, zero_point), value)
+        values = self.apply(value, scale, zero_point, self.levels(module))
+        return where_in_force(share, values, value)
 
     def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
         """Quantize with a copy of the scale in force, which nothing changes before backward."""
@@ -163,7 +180,8 @@ class Quantize:
         if found is None:
             return value
         scale, zero_point, _ = found
-        return self.apply(value, scale.clone(), None if zero_point is None else zero_point.clone())
+        zero_point = None if zero_point is None else zero_point.clone()
+        return self.apply(value, scale.clone(), zero_point, self.levels(module))
 
     def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
         """Refuse an input or output of other lengths than its scales were chosen for (rule T1.4).
@@ -186,18 +204,32 @@ class Quantize:
             target=full_name(module, self.target),
         )
 
-    def apply(self, value: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    def apply(
+        self,
+        value: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        levels: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> Tensor:
         """Fake-quantize with given parameters.
 
         Args:
             value: the tensor.
             scale: one per block, in the shape that `Cut.canonical` gives it.
             zero_point: the scale's shape, or None for zeros.
+            levels: the table of levels, or None.
+            known: what the same arguments without levels have given before, or None.
         """
         scale = self.cut.fit(scale, value)
+        if levels is not None:
+            return fake_quantize_levels(value, scale, levels, clip_gradient=self.clip_gradient)
+        is_zero_first = self.grid.has_float_zero_point
         if zero_point is not None:
+            zero_point = self.cut.fit(zero_point, value)
             # An average of whole numbers need not be one.
-            zero_point = self.cut.fit(zero_point, value).round()
+            zero_point = zero_point if is_zero_first else zero_point.round()
         return fake_quantize_flat(
             value,
             scale,
@@ -206,4 +238,6 @@ class Quantize:
             quant_max=self.grid.quant_max,
             dtype=self.grid.dtype,
             clip_gradient=self.clip_gradient,
+            is_zero_first=is_zero_first,
+            known=known,
         )

@@ -7,8 +7,11 @@ from one to the other. What each buffer holds, for a target of n blocks:
 buffer          shape       before there is a scale, and afterwards
 ==============  ==========  =====================================================================
 `scale`         (n ...)     0, then value units per integer step
-`zero_point`    (n ...)     0, then whole numbers as floats, which are rounded where an average
-                            left others; only where it can be other than zero
+`zero_point`    (n ...)     0, then whole numbers as floats, which are rounded when they are used
+                            as an average may have left others, or the numbers of an algorithm
+                            whose zero points are floats; only where it can be other than zero
+`levels`        (levels,)   0, then the table of levels; only where an algorithm may have one
+`calls`         ()          training forwards that rounded at random; only where an algorithm does
 `low`, `high`   (n ...)     0, then the range that follows training; only where one does
 `in_force`      ()          0, then 1
 ==============  ==========  =====================================================================
@@ -50,7 +53,16 @@ class Room:
     transient: tuple[str, ...]
 
     @classmethod
-    def of(cls, target: str, empty: Tensor, *, has_zero_point: bool, is_following: bool) -> Room:
+    def of(
+        cls,
+        target: str,
+        empty: Tensor,
+        *,
+        has_zero_point: bool,
+        is_following: bool,
+        level_count: int = 0,
+        is_random: bool = False,
+    ) -> Room:
         """Return the room that a target needs.
 
         Args:
@@ -59,12 +71,18 @@ class Room:
                 unknown.
             has_zero_point: whether the zero point can be other than zero.
             is_following: whether the range follows training.
+            level_count: how many levels a table of them may have, or 0 where there is none.
+            is_random: whether training rounds at random.
         """
         parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
         if is_following:
             parts = (*parts, "low", "high", *START)
         single = empty.float()
         zeros = {"scale": empty, **dict.fromkeys(parts, single), IN_FORCE: single.new_zeros(())}
+        if level_count:
+            zeros["levels"] = empty.new_zeros(level_count)
+        if is_random:
+            zeros["calls"] = empty.new_zeros((), dtype=torch.int64)
         return cls(
             tuple((state_buffer(target, part), like) for part, like in zeros.items()),
             tuple(state_buffer(target, part) for part in START if is_following),
@@ -137,6 +155,22 @@ def scales_of(module: nn.Module, target: str) -> Scales | None:
     return (scale / share, mean, None) if share else None
 
 
+def levels_of(module: nn.Module, target: str) -> Tensor | None:
+    """Return the table of levels of a target that has a scale, or None.
+
+    Args:
+        module: an instrumented module.
+        target: the parameter's name or the address of the input or output.
+    """
+    levels = module._buffers.get(state_buffer(target, "levels"))
+    if levels is None or getattr(module, known_flag(target), False):
+        return levels
+    if torch.compiler.is_compiling():
+        share = module._buffers.get(state_buffer(target, IN_FORCE))
+        return levels if share is None else levels / torch.where(share > 0, share, 1)
+    return levels / (_share(module, target) or 1)
+
+
 def _compiled(share: Tensor | None, scale: Tensor, zero_point: Tensor | None) -> Scales | None:
     if share is None:
         return scale, zero_point, None
@@ -169,7 +203,7 @@ def take_out_of_force(module: nn.Module, target: str) -> None:
     """
     buffers = module._buffers
     share = buffers.get(state_buffer(target, IN_FORCE))
-    for part in ("scale", "zero_point", "low", "high"):
+    for part in ("scale", "zero_point", "low", "high", "levels"):
         name = state_buffer(target, part)
         tensor = buffers.get(name)
         if share is None or tensor is None:
@@ -194,17 +228,13 @@ def settle(module: nn.Module, target: str) -> None:
     """
     buffers, share = module._buffers, _share(module, target)
     if share and share != 1:
-        names = [state_buffer(target, part) for part in ("scale", "low", "high", "zero_point")]
-        for name in names:
-            tensor = buffers.get(name)
+        for part in ("scale", "low", "high", "zero_point", "levels"):
+            tensor = buffers.get(state_buffer(target, part))
             if tensor is not None:
                 tensor.div_(share)
         tensor = buffers.get(state_buffer(target, IN_FORCE))
         if tensor is not None:
             tensor.fill_(1)
-    zero_point = buffers.get(state_buffer(target, "zero_point"))
-    if zero_point is not None and zero_point.is_floating_point():
-        zero_point.round_()
     scale = buffers.get(state_buffer(target, "scale"))
     if share and scale is not None and not bool((scale.isfinite() & (scale > 0)).all()):
         raise SessionFileError(

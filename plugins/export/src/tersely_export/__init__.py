@@ -119,6 +119,7 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             name="safetensors",
             implementation="tersely_export.safetensors:Safetensors",
             suffix=".safetensors",
+            holds=("float_zero_points", "levels"),
             options=_SAFETENSORS,
             summary="Packed integers without zeros, described in the file, for any reader.",
         ),
@@ -140,6 +141,7 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             name="pt2",
             implementation="tersely_export.pt2:Pt2",
             suffix=".pt2",
+            holds=("float_zero_points",),
             summary="The exported program of PyTorch, for torch.export.load.",
         ),
     ]

@@ -10,7 +10,9 @@ What lies in the file, for a weight ``w`` of n elements, and how the metadata ca
     ``w.values``    (ceil(n bits / 8),) uint8  other integers, ``bits`` each, less ``offset``
     ``w.kept``      (ceil(n / 8),) uint8       a bit for each element, where zeros are left out
     ``w.scale``     (blocks), float            quantized
-    ``w.zero_point``  (blocks)                 quantized, and not zero everywhere
+    ``w.zero_point``  (blocks)                 quantized, and not zero everywhere; floats where an
+                                               algorithm chooses them
+    ``w.levels``    (levels,), float           the table into which the integers are indices
     ``w.input_scale``  (inputs,), float        factors of inputs that are not folded
     ==============  =========================  =================================================
 
@@ -154,7 +156,7 @@ def _integer_tensors(
     is_packed = bits not in _WHOLE_TYPES
     kept = _is_kept(weight)
     count = int(kept.count_nonzero())
-    is_sparse = _is_smaller(values, count, bits)
+    is_sparse = qparams.levels is None and _is_smaller(values, count, bits)
     count = count if is_sparse else values.numel()
 
     def make() -> Tensor:
@@ -187,6 +189,9 @@ def _integer_tensors(
     if not is_float8 and bool(qparams.zero_point.any()):
         entry["zero_point"] = f"{name}.zero_point"
         yield StoredTensor.of(f"{name}.zero_point", _laid_out(weight, qparams.zero_point))
+    if qparams.levels is not None:
+        entry["levels"] = f"{name}.levels"
+        yield StoredTensor.of(f"{name}.levels", qparams.levels)
     if weight.input_scale is not None:
         entry |= {
             "input_scale": f"{name}.input_scale",
@@ -215,6 +220,9 @@ def _activation_tensors(
         entry |= {"scale": f"{one.name}.scale", "zero_point": f"{one.name}.zero_point"}
         yield StoredTensor.of(f"{one.name}.scale", one.qparams.scale)
         yield StoredTensor.of(f"{one.name}.zero_point", one.qparams.zero_point)
+        if one.qparams.levels is not None:
+            entry["levels"] = f"{one.name}.levels"
+            yield StoredTensor.of(f"{one.name}.levels", one.qparams.levels)
     activations.append(entry)
 
 

@@ -60,7 +60,10 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
             return self.integers(name)
         values = self.integers(name)
         precise = numpy.promote_types(self._read(entry["scale"]).dtype, numpy.float32)
-        levels = values.astype(precise)
+        if "levels" in entry:
+            levels = self._read(entry["levels"]).astype(precise)[values]
+        else:
+            levels = values.astype(precise)
         if "zero_point" in entry:
             levels -= self._expanded(entry["zero_point"], values.shape).astype(precise)
         levels *= self._expanded(entry["scale"], values.shape).astype(precise)
@@ -181,7 +184,7 @@ def read_stored(path: Path) -> StoredWeights:
 
 
 def _parts(entry: Mapping[str, Any]) -> list[str]:
-    keys = ("values", "kept", "scale", "zero_point", "input_scale")
+    keys = ("values", "kept", "scale", "zero_point", "levels", "input_scale")
     return [entry[key] for key in keys if key in entry]
 
 

@@ -1,0 +1,42 @@
+"""What the integers of a weight mean beyond whole steps, and formats that do not hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import torch
+
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.exporter import ExportSource
+from tersely.errors import Refusal
+
+_REASONS = {
+    "float_zero_points": "its zero points lie between integers, and the format has whole ones; "
+    "quantize it with an algorithm that chooses whole ones",
+    "levels": "its integers are indices into a table of levels, for which the format has no place; "
+    "export to safetensors, or quantize it with an algorithm of whole steps",
+}
+
+
+def refused_meanings(source: ExportSource, holds: Collection[str]) -> Iterator[Refusal]:
+    """Yield what a format that does not declare to hold it would write wrongly.
+
+    Args:
+        source: the session.
+        holds: what the format's descriptor says that it holds.
+    """
+    if set(_REASONS).issubset(holds):
+        return
+    found = [(name, weight.qparams) for name, weight in source.integers.items()]
+    found += [(one.name, one.qparams) for one in source.activations if one.qparams is not None]
+    for name, qparams in found:
+        for meaning in _meanings(qparams):
+            if meaning not in holds:
+                yield Refusal(_REASONS[meaning], name)
+
+
+def _meanings(qparams: QParams) -> Iterator[str]:
+    if qparams.levels is not None:
+        yield "levels"
+    elif not torch.equal(qparams.zero_point, qparams.zero_point.round()):
+        yield "float_zero_points"
