@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -18,8 +19,9 @@ from tersely.errors import CalibrationError
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import TAP
 
-Observe = Callable[[Watch, Tensor, Any], Mapping[str, Tensor]]
-"""Called with who observes, rows and one expert's target; returns what they add to the sums."""
+Observe = Callable[[Watch, Tensor, Callable[[], Tensor], Any], Mapping[str, Tensor]]
+"""Called with who observes, rows, what makes their products with one expert's matrix, and its
+target; returns what they add to the sums."""
 
 
 @contextlib.contextmanager
@@ -61,6 +63,7 @@ class _Read:
         """Return the value itself."""
         if self.calls.products is not None:
             self.calls.products.add(self.name, value, input_dim=self.input_dim)
+            self.calls.values[self.name] = value
         return value
 
 
@@ -73,6 +76,7 @@ class _Calls:
         watches: who observes them.
         observe: lets one of them see rows.
         products: sees the products of the call under way.
+        values: parameter -> its values as the call under way reads them.
         kept: which rows of the call under way are data; None when all of them are.
         lead: the shape in which they lie: (rows,), or (batch, positions).
         is_caching: whether autocast keeps what it casts, which would hide the next read.
@@ -83,6 +87,7 @@ class _Calls:
     watches: Sequence[Watch]
     observe: Observe
     products: Products | None = None
+    values: dict[str, Tensor] = attrs.field(factory=dict)
     kept: Tensor | None = None
     lead: tuple[int, ...] = ()
     is_caching: bool = False
@@ -150,6 +155,7 @@ class _Calls:
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         products, self.products = self.products, None
+        self.values.clear()
         if products is not None:
             products.end()
             torch.set_autocast_cache_enabled(self.is_caching)
@@ -183,8 +189,18 @@ class _Calls:
     def _see(self, name: str, expert: int, rows: Tensor) -> None:
         for watch in self.watches:
             if watch.bound.plan.target == name:
-                part = self.observe(watch, rows, of_expert(watch.target, expert))
+                outputs = partial(self._outputs, watch, expert, rows)
+                part = self.observe(watch, rows, outputs, of_expert(watch.target, expert))
                 _add(watch, expert, part)
+
+    def _outputs(self, watch: Watch, expert: int, rows: Tensor) -> Tensor:
+        """Return what a linear layer with one expert's matrix, and its bias, makes of rows."""
+        name = watch.bound.plan.target
+        matrix = self.values[name][expert]
+        matrix = matrix if watch.bound.plan.input_dim == 1 else matrix.T
+        made = rows[rows.any(1)].to(matrix.dtype) @ matrix  # unused slots of an expert are zero
+        bias = getattr(self.module, f"{name}_bias", None)
+        return made + bias[expert] if isinstance(bias, Tensor) else made
 
 
 def _add(watch: Watch, expert: int, part: Mapping[str, Tensor]) -> None:

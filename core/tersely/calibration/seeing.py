@@ -71,16 +71,23 @@ def see_inputs(
     return see
 
 
-def see_rows(watch: Watch, rows: Tensor, target: Any) -> Mapping[str, Tensor]:
+def see_rows(
+    watch: Watch, rows: Tensor, outputs: Callable[[], Tensor], target: Any
+) -> Mapping[str, Tensor]:
     """Return what an algorithm observes of the rows that reached one expert.
 
     Args:
         watch: the watch of the expert's parameter.
         rows: shape (rows, features).
+        outputs: makes what the expert's matrix makes of them, shape (rows, outputs).
         target: the expert's target as the algorithm sees it.
     """
+    algorithm, found = watch.algorithm, dict[str, Tensor]()
     with _naming(watch):
-        found: Mapping[str, Tensor] = watch.algorithm.observe_input(_observable(rows), target)  # type: ignore[attr-defined]  # planning has refused all others
+        if isinstance(algorithm, ObservesInputs):
+            found |= algorithm.observe_input(_observable(rows), target)
+        if isinstance(algorithm, ObservesOutputs):
+            found |= algorithm.observe_output(_observable(outputs()), target)
     return found
 
 

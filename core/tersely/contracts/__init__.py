@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tersely.contracts.abilities import ObservesInputs as ObservesInputs
     from tersely.contracts.abilities import ObservesOutputs as ObservesOutputs
     from tersely.contracts.abilities import Optimizes as Optimizes
+    from tersely.contracts.abilities import Penalizes as Penalizes
     from tersely.contracts.abilities import Sequential as Sequential
     from tersely.contracts.curvature import Curvature as Curvature
     from tersely.contracts.curvature import ObservesCurvature as ObservesCurvature
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from tersely.contracts.pruner import Learns as Learns
     from tersely.contracts.pruner import MakesNewScores as MakesNewScores
     from tersely.contracts.pruner import ObservesGradients as ObservesGradients
-    from tersely.contracts.pruner import Penalizes as Penalizes
     from tersely.contracts.pruner import Solves as Solves
     from tersely.contracts.quantized_forward import ClipsGradients as ClipsGradients
     from tersely.contracts.quantized_forward import LearnsScales as LearnsScales
     from tersely.contracts.quantized_forward import OptimizesByName as OptimizesByName
+    from tersely.contracts.quantized_forward import RoundsAtRandom as RoundsAtRandom
     from tersely.contracts.quantized_forward import Simulates as Simulates
     from tersely.contracts.quantized_grids import UsesFloatZeroPoints as UsesFloatZeroPoints
     from tersely.contracts.quantized_grids import UsesLevels as UsesLevels
@@ -74,10 +75,11 @@ _WHERE = {
     "Optimizes": "abilities",
     "OptimizesByName": "quantized_forward",
     "OrdersInputs": "ordering",
-    "Penalizes": "pruner",
+    "Penalizes": "abilities",
     "PruningSetting": "settings",
     "QuantizationSetting": "settings",
     "RegrowsFromZero": "regrowing",
+    "RoundsAtRandom": "quantized_forward",
     "RunsExport": "exporter",
     "ScoresModel": "whole_model",
     "Sequential": "abilities",

@@ -68,3 +68,17 @@ class Optimizes(Ability):
         Args:
             tensors: what the algorithm's ``start`` returned, for all targets.
         """
+
+
+class Penalizes(Ability):
+    """An algorithm that adds something to ``session.loss()``."""
+
+    @abstractmethod
+    def penalty(self, learned: Sequence[Mapping[str, Tensor]], steps: int) -> Tensor:
+        """Return what is added to the loss, a 0-dim tensor.
+
+        Args:
+            learned: what is learned for each target, by name; of a pruner without `Learns` empty
+                mappings, of a quantizer the targets that learn something already.
+            steps: optimizer steps since the stage began.
+        """

@@ -45,6 +45,8 @@ QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     "Sequential": "nothing",
     "ClipsGradients": "nothing",
     "ChoosesPerCall": "nothing",
+    "Penalizes": "nothing",
+    "RoundsAtRandom": "nothing",
     "UsesFloatZeroPoints": "nothing",
     "UsesLevels": "nothing",
 }

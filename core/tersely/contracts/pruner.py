@@ -7,7 +7,7 @@ An algorithm has an ability when it inherits from its class or lists its name in
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
@@ -163,19 +163,6 @@ class Grows(Ability):
     @abstractmethod
     def factor(self, steps: int) -> float | Fraction:
         """Return the share of the configured sparsity that is due after ``steps`` steps."""
-
-
-class Penalizes(Ability):
-    """A pruner that adds something to ``session.loss()``."""
-
-    @abstractmethod
-    def penalty(self, learned: Sequence[Mapping[str, Tensor]], steps: int) -> Tensor:
-        """Return what is added to the loss, a 0-dim tensor.
-
-        Args:
-            learned: what is learned for each target, by name; empty mappings without `Learns`.
-            steps: optimizer steps since the stage began.
-        """
 
 
 class MakesNewScores(Ability):

@@ -94,6 +94,41 @@ class LearnsScales(Ability):
         """
 
 
+class RoundsAtRandom(Ability):
+    """A quantizer that rounds at random while the model trains.
+
+    That is in training mode with gradients recorded. Everywhere else (evaluation, calibration,
+    integers, exports, after finalizing) a value is what `tersely.fake_quantize` makes of it.
+
+    Attributes:
+        seed: what the random numbers start from.
+    """
+
+    seed: int = 0
+
+    @abstractmethod
+    def rounded(
+        self,
+        value: Tensor,
+        qparams: QParams,
+        target: QuantizationTarget,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the values that a training forward computes with, differentiable.
+
+        Args:
+            value: the tensor, masked, any float dtype.
+            qparams: scale and zero point in force.
+            target: what is quantized; ``tensor`` is None.
+            generator: on the value's device; made anew for each call from the seed, the target's
+                name and the number of its calls, which is saved with the session. A forward that
+                is computed again in backward gets the numbers of the last call again.
+
+        Returns:
+            ``value``'s shape and dtype.
+        """
+
+
 class OptimizesByName(Ability):
     """A quantizer that moves what it learns under one name unlike what it learns under another."""
 

@@ -15,7 +15,7 @@ call            pruning                     quantization                      di
 `compress`      masks, solved weights       scales, solved weights            nothing
 `step`          gradients and learned       ranges checked; stages that       projections moved
                 masks moved, masks due      begin; learned scales moved
-`losses`        penalties                   nothing                           losses of pairs
+`losses`        penalties                   penalties                         losses of pairs
 `look_at`       curvature                   nothing                           nothing
 `hand_over`     learned masks               learned scales                    projections
 `note`          masks, sums, learned        steps and buffers, learned        projections

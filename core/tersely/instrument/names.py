@@ -28,6 +28,7 @@ STATE_PARTS = (
     "size",
     "in_force",
     "levels",
+    "calls",
 )
 """What quantization keeps of a target: its dtypes do not follow the model's."""
 

@@ -180,7 +180,8 @@ def _importance(run: PruningRun, pruner: Pruner, ranked: Ranked, target: Pruning
         return torch.stack([_importance(run, pruner, *part) for part in parts])
     if not run.is_observing_modules or ranked.bound.is_activation:
         return importance_of(pruner, ranked, target)
-    if not target.observed:
+    is_unseen_expert = target.plan.expert is not None and is_blank(target.observed)
+    if not target.observed or is_unseen_expert:
         run.unranked.append(target.name)
         return magnitudes(ranked)
     scores, is_blank_somewhere = ranked_by_magnitude(importance_of(pruner, ranked, target), ranked)

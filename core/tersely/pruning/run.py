@@ -11,12 +11,12 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.contracts.abilities import Penalizes
 from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
     Grows,
     Learns,
     ObservesGradients,
-    Penalizes,
     Pruner,
     PruningTarget,
 )

@@ -85,28 +85,31 @@ def check_solved(solved: object, target: QuantizationTarget) -> QuantizedWeight:
     return QuantizedWeight(solved.tensor, qparams, solved.input_scale)
 
 
-def check_simulated(simulated: object, value: Tensor, target: QuantizationTarget) -> Tensor:
+def check_simulated(
+    simulated: object, value: Tensor, target: QuantizationTarget, *, what: str = "simulate()"
+) -> Tensor:
     """Return what a quantizer that computes values in its own way made of a tensor.
 
     Args:
-        simulated: what its ``simulate`` returned.
+        simulated: what its method returned.
         value: what it was given.
         target: what it was asked about.
+        what: the method, ``simulate()``, ``learned_values()`` or ``rounded()``.
 
     Raises:
         PluginError: the shape or dtype is another one, or finite values became something else.
     """
     if not isinstance(simulated, Tensor):
-        raise _wrong(target, f"a {type(simulated).__name__} in simulate()", "a tensor")
+        raise _wrong(target, f"a {type(simulated).__name__} in {what}", "a tensor")
     found, expected = (tuple(simulated.shape), simulated.dtype), (tuple(value.shape), value.dtype)
     if found != expected:
         raise _wrong(
             target,
-            f"{found[1]} of shape {list(found[0])} in simulate()",
+            f"{found[1]} of shape {list(found[0])} in {what}",
             f"{expected[1]} of shape {list(expected[0])}",
         )
     if bool(value.isfinite().all()) and not bool(simulated.isfinite().all()):
-        raise _wrong(target, "values in simulate() that are not finite", "finite values")
+        raise _wrong(target, f"values in {what} that are not finite", "finite values")
     return simulated
 
 

@@ -267,6 +267,11 @@ class Quantization(Engine[QuantizationRun]):
         if has_new and not self.is_handed_over:
             run.make_optimizer()
 
+    def losses(self) -> list[Tensor]:
+        """Return the penalties of the stages that are running."""
+        found = [run.penalty(self.context.steps) for run in self.runs]
+        return [one for one in found if one is not None]
+
     def need_to_step(self) -> None:
         """Refuse to step before there are scales, unless training makes them."""
         if not self.is_compressed:

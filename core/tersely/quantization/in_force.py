@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.scales.in_force import qparams_of as simulated_qparams
+from tersely.quantization.answers import check_qparams
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import read_buffer
+from tersely.quantization.targets import target_of
 
 
 def qparams_of(
@@ -21,10 +23,16 @@ def qparams_of(
         run: its stage.
         bound: the target.
         seen: what calibration saw of inputs and outputs.
+
+    Raises:
+        PluginError: what is learned means no parameters of the target.
     """
     qparams = simulated_qparams(bound.module, bound.plan.target)
     if qparams is None and not run.is_simulated(bound):
         qparams = run.quantize_step(bound).qparams(bound.module)
+    if qparams is not None and run.learned(bound):
+        target = target_of(bound, run.grid(bound))
+        qparams = check_qparams(qparams, target, qparams.scale.shape, what=" in meaning()")
     if qparams is None or not bound.is_activation or qparams.scale.ndim == 0:
         return qparams
     size = read_buffer(bound, "size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from tersely.contracts.quantized_forward import LearnsScales
@@ -13,6 +14,7 @@ from tersely.errors import PluginError
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.transforms import put
+from tersely.quantization.answers import check_qparams, check_simulated
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, learned_of
 from tersely.quantization.targets import target_of
@@ -48,7 +50,8 @@ def place_learned(run: QuantizationRun, bound: BoundTarget, seen: Seen | None) -
         seen: what calibration saw of it, for an input or output.
 
     Raises:
-        PluginError: the algorithm returned something else than float tensors.
+        PluginError: the algorithm returned something else than float tensors, or what they mean
+            does not fit the target.
     """
     learner = run.algorithm
     if not isinstance(learner, LearnsScales) or not run.is_simulated(bound):
@@ -73,6 +76,12 @@ def place_learned(run: QuantizationRun, bound: BoundTarget, seen: Seen | None) -
                 plugin=bound.plan.algorithm,
                 target=bound.plan.name,
             )
+    with torch.no_grad():
+        meaning = learner.meaning(start, values)
+        check_qparams(meaning, target, start.scale.shape, what=" in meaning()")
+        if tensor is not None:
+            found = learner.learned_values(tensor, start, values, target.evolve(tensor=None))
+            check_simulated(found, tensor, target, what="learned_values()")
     return place_leaves(run, bound, values, seen=seen)
 
 

@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
+from tersely.contracts.abilities import Penalizes
 from tersely.contracts.quantized_forward import ClipsGradients, LearnsScales, Simulates
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.contracts.quantizer import (
@@ -215,6 +216,19 @@ class QuantizationRun(Run[Quantizer]):
     def learned(self, bound: BoundTarget) -> dict[str, Tensor]:
         """Return what is learned for a target, by name."""
         return learned_of(bound)
+
+    def penalty(self, steps: int) -> Tensor | None:
+        """Return what the algorithm adds to the loss, or None.
+
+        Args:
+            steps: optimizer steps made so far.
+        """
+        algorithm: object = self.algorithm
+        if not isinstance(algorithm, Penalizes) or not self.stage.is_running(steps):
+            return None
+        every = [learned_of(bound) for bound in (*self.parameters, *self.activations)]
+        learned = [one for one in every if one]
+        return algorithm.penalty(learned, steps - self.stage.begin) if learned else None
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
@@ -62,6 +63,7 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
                     torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device),
                     has_zero_point=step.grid.has_zero_point,
                     is_following=is_following and run.is_simulated(bound),
+                    is_random=isinstance(run.algorithm, RoundsAtRandom),
                     level_count=step.grid.quant_max + 1 if step.grid.has_levels else 0,
                 )
             room.make(module)

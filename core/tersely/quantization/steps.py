@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
+from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
 from tersely.engine.padding import is_channels_first
@@ -15,6 +16,7 @@ from tersely.instrument.scales.by_algorithm import Dynamic, Learned, Simulated
 from tersely.instrument.scales.in_force import LeastScale
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Quantize
+from tersely.instrument.scales.rounding_at_random import RoundAtRandom
 from tersely.instrument.transforms import SharedPut
 from tersely.planning.selecting.classes import original_class
 from tersely.quantization.accumulators import bias_step, least_scales
@@ -105,6 +107,8 @@ def make_step(
         return Simulated(simulating, _seen(bound, plain), plain)
     if run.learning is not None and bound not in run.frozen:
         return Learned(run.learning, _seen(bound, plain), plain)
+    if isinstance(run.algorithm, RoundsAtRandom):
+        plain = RoundAtRandom.of(plain, run.algorithm, _seen(bound, plain))
     follower = run.follows_training()
     if follower is None or bound in run.frozen:
         return plain
@@ -128,7 +132,8 @@ def make_step(
 def _is_comparable(bound: BoundTarget, plain: Quantize) -> bool:
     """Tell whether an input may get the quantized values that another module got of its tensor."""
     return (
-        bound.plan.kind == "input"
+        type(plain) is Quantize  # others may give other values for the same tensor and scale
+        and bound.plan.kind == "input"
         and plain.cut.kind == "tensor"
         and original_class(type(bound.module)) in _READERS
     )

@@ -23,6 +23,7 @@ from tersely.instrument.names import LAYOUT, PREFIX, QUANTIZE, SCALE, UNSCALE, l
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.moving_range import Follow
+from tersely.instrument.scales.rounding_at_random import RoundAtRandom
 from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.selecting.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of
@@ -176,8 +177,10 @@ def _settle(bound: BoundTarget) -> None:
             for name in step.learned(bound.module):
                 del bound.module._buffers[learned_buffer(bound.plan.target, name)]
             put(bound.module, bound.plan.target, (step.inner,), place=QUANTIZE)
-        elif isinstance(step, Follow):
-            put(bound.module, bound.plan.target, (step.inner,), place=QUANTIZE)
+        elif isinstance(step, (Follow, RoundAtRandom)):
+            inner = step.inner
+            inner = inner.inner if isinstance(inner, RoundAtRandom) else inner
+            put(bound.module, bound.plan.target, (inner,), place=QUANTIZE)
 
 
 def _reduce(module: nn.Module) -> None:

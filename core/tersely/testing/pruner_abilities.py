@@ -9,13 +9,13 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.abilities import Penalizes
 from tersely.contracts.curvature import Curvature, ObservesCurvature
 from tersely.contracts.ordering import OrdersInputs
 from tersely.contracts.pruner import (
     Grows,
     Learns,
     ObservesGradients,
-    Penalizes,
     PruningTarget,
     Solves,
 )

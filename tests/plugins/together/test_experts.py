@@ -187,6 +187,9 @@ def is_equal(found, expected):
         ("l1_norm", "in_channel"),
         ("l2_norm", {"group": 4}),
         ("fpgm", "default"),
+        ("apoz", "default"),
+        ("mean_activation", "default"),
+        ("mean_activation", "out_channel"),
     ],
 )
 def test_each_expert_is_pruned_like_a_linear_layer(algorithm, granularity):
@@ -234,6 +237,49 @@ def test_rows_are_seen_however_they_are_multiplied(multiply):
     session = pruned(stacked(multiply), "wanda")
 
     assert is_equal(session.masks()["experts"], pruned(stacked(), "wanda").masks()["experts"])
+
+
+@pytest.mark.parametrize(
+    "multiply", [by_operator, by_weight_first, by_gathering, by_capacity, by_groups, by_halves]
+)
+def test_outputs_are_made_of_the_rows_however_they_are_multiplied(multiply):
+    session = pruned(stacked(multiply), "apoz")
+
+    assert is_equal(session.masks()["experts"], pruned(stacked(), "apoz").masks()["experts"])
+
+
+def test_outputs_have_the_bias_of_their_expert():
+    model = stacked()
+    bias = torch.zeros(COUNT, 2 * INNER)
+    bias[:, ::2] = 100.0  # always positive, whatever the rows are
+    model.experts.gate_up_proj_bias = nn.Parameter(bias)
+
+    session = pruned(model, "apoz")
+
+    mask = session.masks()["experts"]["gate_up_proj"]
+    assert mask[:, ::2].all()
+    assert not mask[:, 1::2].any()
+
+
+@pytest.mark.parametrize("algorithm", ["apoz", "mean_activation"])
+def test_outputs_of_transposed_matrices_are_ranked_alike(algorithm):
+    session = pruned(stacked(experts=TransposedExperts), algorithm)
+
+    masks = session.masks()["experts"]
+    found = {name: masks[name].transpose(1, 2) for name in WEIGHTS}
+    assert is_equal(found, pruned(stacked(), algorithm).masks()["experts"])
+
+
+@pytest.mark.parametrize("algorithm", ["apoz", "mean_activation"])
+def test_magnitude_ranks_the_outputs_of_an_expert_that_no_row_reached(algorithm):
+    model = stacked(idle=2)
+    rows = model.experts.down_proj[2].detach().abs().sum(1)
+
+    with pytest.warns(CompressionWarning, match=r"experts\.down_proj\[2\]"):
+        session = pruned(model, algorithm)
+
+    kept = session.masks()["experts"]["down_proj"][2].all(1)
+    assert torch.equal(kept, rows > rows.kthvalue(WIDTH // 2).values)
 
 
 @pytest.mark.parametrize("multiply", [by_loop, by_gathering, by_groups])
@@ -372,8 +418,6 @@ def test_a_forward_that_fails_leaves_nothing_that_watches():
     [
         ("quantization", "awq", "multiplies the inputs of a weight by factors"),
         ("quantization", "smoothquant", "multiplies the inputs of a weight by factors"),
-        ("pruning", "apoz", "ranks by the outputs of a module"),
-        ("pruning", "mean_activation", "ranks by the outputs of a module"),
     ],
 )
 def test_what_single_experts_cannot_have_is_refused(method, algorithm, words):

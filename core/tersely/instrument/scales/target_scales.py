@@ -11,6 +11,7 @@ buffer          shape       before there is a scale, and afterwards
                             as an average may have left others, or the numbers of an algorithm
                             whose zero points are floats; only where it can be other than zero
 `levels`        (levels,)   0, then the table of levels; only where an algorithm may have one
+`calls`         ()          training forwards that rounded at random; only where an algorithm does
 `low`, `high`   (n ...)     0, then the range that follows training; only where one does
 `in_force`      ()          0, then 1
 ==============  ==========  =====================================================================
@@ -60,6 +61,7 @@ class Room:
         has_zero_point: bool,
         is_following: bool,
         level_count: int = 0,
+        is_random: bool = False,
     ) -> Room:
         """Return the room that a target needs.
 
@@ -70,6 +72,7 @@ class Room:
             has_zero_point: whether the zero point can be other than zero.
             is_following: whether the range follows training.
             level_count: how many levels a table of them may have, or 0 where there is none.
+            is_random: whether training rounds at random.
         """
         parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
         if is_following:
@@ -78,6 +81,8 @@ class Room:
         zeros = {"scale": empty, **dict.fromkeys(parts, single), IN_FORCE: single.new_zeros(())}
         if level_count:
             zeros["levels"] = empty.new_zeros(level_count)
+        if is_random:
+            zeros["calls"] = empty.new_zeros((), dtype=torch.int64)
         return cls(
             tuple((state_buffer(target, part), like) for part, like in zeros.items()),
             tuple(state_buffer(target, part) for part in START if is_following),

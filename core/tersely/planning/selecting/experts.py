@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.contracts.quantizer import MergesObservations
 from tersely.contracts.target_plan import TargetPlan
@@ -82,11 +81,6 @@ def refuse_experts(target: TargetPlan, stage: Stage, info: PrunerInfo | Quantize
         raise ValueError(
             f"{info.name} multiplies the inputs of a weight by factors, and all experts of one "
             f"parameter read the same input; write algorithm: gptq, or rtn"
-        )
-    if is_declared(ObservesOutputs, implementation, info):
-        raise ValueError(
-            f"{info.name} ranks by the outputs of a module, and single experts of one parameter "
-            f"have none; write algorithm: wanda, or l1_norm"
         )
     if is_declared(MergesObservations, implementation, info):
         raise ValueError(

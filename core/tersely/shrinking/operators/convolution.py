@@ -269,7 +269,7 @@ def _constant(
     """Return what each output channel holds when it does not depend on the input."""
     groups, transposed = groups_of(node), "transpose" in operator_name(node)
     held = values_along(x, channel)
-    if transposed or not is_unpadded(node):
+    if transposed or not (is_unpadded(node) or trace.is_approximate):
         held = torch.where(held == 0, 0.0, torch.nan)
     used = _magnitudes(trace, weight) != 0
     if transposed:

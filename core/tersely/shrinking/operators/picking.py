@@ -97,6 +97,39 @@ def trace_gather(trace: Trace, node: Node) -> Flow:
     return Flow(shape, layers, _same_along(x, [dim]))
 
 
+def is_looked_up(node: Node) -> bool:
+    """Tell whether an operator picks along one dimension with a tensor of indices.
+
+    Args:
+        node: the operator.
+    """
+    if operator_name(node) == "index_select":
+        return True
+    given_indices = given(node)[1] if operator_name(node) == "index" else []
+    indices = [one for one in given_indices if one is not None]
+    return len(indices) == 1 and indices[0].meta["val"].dtype in (torch.int64, torch.int32)
+
+
+def trace_looked_up(trace: Trace, node: Node) -> Flow:
+    """Pick along one dimension where indices made of the input say, as rows for experts."""
+    name, x = operator_name(node), trace.tensor(given(node)[0])
+    if name == "index_select":
+        dim, index = int(given(node)[1]) % x.ndim, trace.tensor(given(node)[2])
+    else:
+        dim = next(d for d, one in enumerate(given(node)[1]) if one is not None)
+        index = trace.tensor(given(node)[1][dim])
+    for layer in index.layers:
+        trace.labels.doubt(layer, f"{name} picks with it")
+
+    def put(tensor: Tensor) -> Tensor:
+        return tensor.reshape(*tensor.shape[:dim], *(1,) * index.ndim, *tensor.shape[dim + 1 :])
+
+    reason = f"{name} picks among them"
+    layers = tuple(put(layer) for layer in _beyond(trace, node, x, [dim], reason))
+    same = _same_along(x, [dim])
+    return Flow(shape_of(node), layers, None if same is None else put(same))
+
+
 def _doubtful(trace: Trace, node: Node) -> Flow:
     for one in arguments(node):
         if (flow := trace.flow(one)) is not None:
@@ -129,6 +162,20 @@ def _zero_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
         return None
     zero = (x.constant == 0).all(list(dims), keepdim=True)
     return settle(torch.where(zero, 0.0, torch.nan).to(torch.float64))
+
+
+def trace_pairs(trace: Trace, node: Node) -> Flow:
+    """Let complex numbers be pairs along a last dimension, which stays, or pairs be numbers."""
+    x = trace.tensor(given(node)[0])
+    if operator_name(node) == "view_as_real":
+        layers = tuple(layer.unsqueeze(-1) for layer in x.layers)
+        constant = None if x.constant is None else x.constant.unsqueeze(-1)
+        return Flow(shape_of(node), layers, constant)
+    last = x.ndim - 1
+    layers = passed(trace, node, x, [last], "a complex number has two parts")
+    zero = _zero_along(x, [last])
+    constant = None if zero is None else zero.squeeze(last)
+    return Flow(shape_of(node), tuple(layer.squeeze(last) for layer in layers), constant)
 
 
 def trace_columns(trace: Trace, node: Node) -> Flow:

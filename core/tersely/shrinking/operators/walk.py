@@ -46,10 +46,13 @@ from tersely.shrinking.operators.normalizing import trace_norm
 from tersely.shrinking.operators.picking import (
     SORTS,
     TRANSFORMS,
+    is_looked_up,
     is_random,
     trace_columns,
     trace_gather,
     trace_image,
+    trace_looked_up,
+    trace_pairs,
     trace_random,
     trace_sampled,
     trace_sort,
@@ -214,9 +217,11 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (_named(["gather", "take_along_dim"]), trace_gather),
     (_named(["grid_sampler"]), trace_sampled),
     (_named(TRANSFORMS), trace_transform),
+    (_named(["view_as_real", "view_as_complex"]), trace_pairs),
     (_named(["im2col"]), trace_columns),
     (_named(["col2im"]), trace_image),
     (_moves, trace_moving),
+    (lambda trace, node: is_looked_up(node), trace_looked_up),
     (_is_elementwise, trace_pointwise),
 )
 """Which operators each rule serves; the first that fits."""

@@ -1,4 +1,4 @@
-"""The face of tersely-ria: one plugin of each kind; imports no torch."""
+"""The face of tersely-ria: plugins of each kind; imports no torch."""
 
 import tersely
 
@@ -12,7 +12,7 @@ POWER = {
 
 @tersely.hookimpl
 def tersely_pruners() -> list[tersely.PrunerInfo]:
-    """Return the pruning algorithm."""
+    """Return the pruning algorithms."""
     return [
         tersely.PrunerInfo(
             name="relative_importance",
@@ -20,19 +20,33 @@ def tersely_pruners() -> list[tersely.PrunerInfo]:
             options=POWER,
             summary="Share of the row plus share of the column.",
             paper="Zhang et al., ICLR 2024",
-        )
+        ),
+        tersely.PrunerInfo(
+            name="relative_importance_permuted",
+            implementation="tersely_ria.permuting:PermutedImportance",
+            abilities=("OrdersInputs",),
+            options=POWER,
+            target_kinds=("parameter",),
+            summary="The same, with inputs in an order that lets a pattern keep more.",
+            paper="Zhang et al., ICLR 2024",
+        ),
     ]
 
 
 @tersely.hookimpl
 def tersely_granularities() -> list[tersely.GranularityInfo]:
-    """Return the granularity."""
+    """Return the granularities."""
     return [
         tersely.GranularityInfo(
             name="row_pair",
             implementation="tersely_ria.algorithms:RowPair",
             summary="Two neighbouring rows.",
-        )
+        ),
+        tersely.GranularityInfo(
+            name="one_of_two",
+            implementation="tersely_ria.permuting:OneOfTwo",
+            summary="One of every two neighbouring inputs is kept.",
+        ),
     ]
 
 

@@ -13,8 +13,13 @@ def test_the_pruner_keeps_its_contract():
     check_pruner("relative_importance")
 
 
-def test_the_granularity_keeps_its_contract():
+def test_the_pruner_that_permutes_keeps_its_contract():
+    check_pruner("relative_importance_permuted")
+
+
+def test_the_granularities_keep_their_contract():
     check_granularity("row_pair")
+    check_granularity("one_of_two")
 
 
 def test_the_quantizer_keeps_its_contract():

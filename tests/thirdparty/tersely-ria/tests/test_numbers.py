@@ -48,6 +48,28 @@ def test_row_pairs_go_together():
     assert session.masks()["0"]["weight"].all(1).tolist() == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "kept", "order"),
+    [
+        ("relative_importance", [True, False, True, False], None),
+        ("relative_importance_permuted", [True, True, False, False], [0, 2, 1, 3]),
+    ],
+)
+def test_an_order_of_inputs_lets_a_pattern_keep_what_is_important(algorithm, kept, order):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[8.0, 7.0, 2.0, 1.0]]))
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "granularity": "one_of_two"}
+
+    session = tersely.prune(model, [entry], algorithm=algorithm)
+
+    # Every column has a share of 1. Side by side, 8 and 7 compete and 10 of 18 are kept; dealt out
+    # to two groups they do not, and 15 are.
+    assert session.masks()["0"]["weight"].tolist() == [kept]
+    orders = session.input_orders()
+    assert orders == {} if order is None else orders["0"]["weight"].tolist() == order
+
+
 def test_the_granularity_needs_no_session():
     assert RowPair().blocks((4, 3, 3), None).size == (2, -1, -1)
 
