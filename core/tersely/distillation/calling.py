@@ -41,6 +41,11 @@ class AskedLoss:
         return self.info.needs == "teacher"
 
     @property
+    def is_joined(self) -> bool:
+        """Whether it takes several targets at once, as tuples."""
+        return self.info.targets != 1
+
+    @property
     def is_stateful(self) -> bool:
         """Whether it is a class with state of its own."""
         return isinstance(self.function, type) and issubclass(self.function, StatefulLoss)
@@ -184,6 +189,7 @@ def _part_of(batch: object, key: str | int) -> object:
 
 
 def _shapes(student: object, teacher: object) -> str:
-    shapes = [tuple(one.shape) for one in (student, teacher) if isinstance(one, Tensor)]
+    given = [one if isinstance(one, tuple) else (one,) for one in (student, teacher)]
+    shapes = [tuple(one.shape) for each in given for one in each if isinstance(one, Tensor)]
     word = "shape" if len(shapes) == 1 else "shapes"
     return f"{word} {' and '.join(map(str, shapes))}"

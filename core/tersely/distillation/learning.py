@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import attrs
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from tersely.contracts.loss import StatefulLoss
 from tersely.distillation.calling import AskedLoss
 from tersely.distillation.projection import Projections
 from tersely.distillation.states import LossStates, follow, shape_of
+
+Values: TypeAlias = "Tensor | tuple[Tensor, ...]"
+"""What one model has of a target, or of several that a loss takes together."""
 
 
 @attrs.frozen(eq=False)
@@ -24,7 +29,7 @@ class Learning:
     states: LossStates = attrs.field(factory=LossStates)
 
     def loss(
-        self, key: str, loss: AskedLoss, student: Tensor, teacher: Tensor | None
+        self, key: str, loss: AskedLoss, student: Values, teacher: Values | None
     ) -> StatefulLoss:
         """Return the object of a loss with state, made where there is none yet.
 
@@ -37,12 +42,13 @@ class Learning:
         Raises:
             PluginError: it cannot be made for these shapes.
         """
+        device = (student if isinstance(student, Tensor) else student[0]).device
         module = self.states.modules.get(key)
         if module is None:
             shapes = (shape_of(student), shape_of(teacher))
-            module = self.states.add(key, loss, shapes, student.device)
+            module = self.states.add(key, loss, shapes, device)
             self.projections.move([leaf for leaf in module.parameters() if leaf.requires_grad])
-        follow(module, student.device, self.projections.optimizer)
+        follow(module, device, self.projections.optimizer)
         return module
 
     def learned(self) -> dict[tuple[str, str], Tensor]:

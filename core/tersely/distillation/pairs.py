@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tersely.contracts.target_plan import TargetPlan
 from tersely.distillation.calling import AskedLoss
-from tersely.distillation.learning import Learning
+from tersely.distillation.learning import Learning, Values
 from tersely.distillation.teacher import teacher_name
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
@@ -125,8 +125,16 @@ class Pair:
     @property
     def state_names(self) -> tuple[str, ...]:
         """What the state of its loss is called: ``target>link``, or the target alone."""
+        if self.loss.is_joined:
+            return (self._joined_name,)
         (side,) = self.sides
         return tuple(f"{side.plan.name}>{link}" for link in side.teachers) or (side.plan.name,)
+
+    @property
+    def _joined_name(self) -> str:
+        names = "&".join(side.plan.name for side in self.sides)
+        links = "&".join(link for side in self.sides for link in side.teachers)
+        return f"{names}>{links}" if self.needs_teacher else names
 
     def compute(self, learning: Learning, batch: object) -> Tensor:
         """Return lambda times the smallest loss over all links, and forget the values.
@@ -141,6 +149,8 @@ class Pair:
             PluginError: the loss failed or returned something else than a scalar.
         """
         given: dict[str, object] = {option: tap.take() for option, tap in self.inputs.items()}
+        if self.loss.is_joined:
+            return self._joined(given, learning, batch) * self.weight
         (side,) = self.sides
         student = side.student.take()
         assert student is not None  # the caller has checked what is missing
@@ -154,6 +164,20 @@ class Pair:
             ]
         smallest = found[0] if len(found) == 1 else torch.stack(found).amin()
         return smallest * self.weight
+
+    def _joined(self, given: dict[str, object], learning: Learning, batch: object) -> Tensor:
+        students = _taken(side.student for side in self.sides)
+        device = students[0].device
+        given |= self.loss.parts_of(batch, self.plan, device)
+        teachers: tuple[Tensor, ...] | None = None
+        where = ", ".join(side.plan.name for side in self.sides)
+        if self.needs_teacher:
+            taken = _taken(tap for side in self.sides for tap in side.teachers.values())
+            teachers = tuple(one.to(device) for one in taken)
+            theirs = (side.teacher_name(link) for side in self.sides for link in side.teachers)
+            where = f"{where} of the student and {', '.join(theirs)} of the teacher"
+        key = self._joined_name
+        return self._called(students, teachers, given, key=key, learning=learning, where=where)
 
     def _compared(
         self,
@@ -177,8 +201,8 @@ class Pair:
 
     def _called(
         self,
-        student: Tensor,
-        teacher: Tensor | None,
+        student: Values,
+        teacher: Values | None,
         given: Mapping[str, object],
         *,
         key: str,
@@ -190,6 +214,12 @@ class Pair:
             module = learning.loss(key, self.loss, student, teacher)
         where = where or self.plan.name
         return self.loss(student, teacher, given, plan=self.plan, where=where, module=module)
+
+
+def _taken(taps: Iterable[Tap]) -> tuple[Tensor, ...]:
+    values = tuple(tap.take() for tap in taps)
+    assert all(value is not None for value in values)  # the caller has checked what is missing
+    return tuple(value for value in values if value is not None)
 
 
 def links_of(pairs: Sequence[Pair]) -> Iterator[tuple[Side, str, Tap]]:

@@ -23,6 +23,7 @@ from tersely.planning.stages.checks import check_plan
 from tersely.planning.stages.draft import Draft
 from tersely.planning.stages.stage import plan_stage
 from tersely.planning.targets.channels import follow_channels
+from tersely.planning.targets.joined import join_targets
 from tersely.planning.targets.losses import class_dimension_warnings
 from tersely.planning.targets.owners import Owners
 from tersely.planning.targets.templates import Templates
@@ -99,7 +100,7 @@ def resolve(
     spell_layers(draft)
     group_automatically(draft, example_inputs)
     fuse_automatically(draft, example_inputs)
-    resolved = draft.finish()
+    resolved = join_targets(draft.finish(), draft)
     check_plan(resolved, draft, teacher)
     if recipe.strict:
         draft.problems.extend(str(one) for one in resolved.unmatched)

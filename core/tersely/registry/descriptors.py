@@ -69,6 +69,11 @@ def _are_abilities(
             )
 
 
+def _is_count(instance: object, attribute: attrs.Attribute[int], value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"targets: {value} is no number of targets; expected 1 or more, or None")
+
+
 @attrs.frozen(kw_only=True)
 class Descriptor:
     """What every plugin object states.
@@ -192,6 +197,8 @@ class LossInfo(Descriptor):
             part of what ``session.total_loss(task_loss, batch=...)`` was given. The default in the
             options' schema is the part's name unless a config says otherwise; where that is null
             the loss is given None.
+        targets: how many targets of an entry one call takes, as tuples in the order written: 1 for
+            a tensor each, a number, or None for all that the entry has.
     """
 
     needs: Literal["nothing", "teacher"] = attrs.field(
@@ -199,6 +206,7 @@ class LossInfo(Descriptor):
     )
     input_options: tuple[str, ...] = attrs.field(default=(), converter=_as_names)
     batch_options: tuple[str, ...] = attrs.field(default=(), converter=_as_names)
+    targets: int | None = attrs.field(default=1, validator=_is_count)
 
 
 @attrs.frozen(kw_only=True)

@@ -21,6 +21,7 @@ from tersely.testing.random_state import untouched_random_state
 
 # Losses that compare samples with each other say nothing about a batch of two.
 _SAMPLES = 4
+_TARGETS = 3  # of a loss that takes any number of them
 _SHAPES = ((_SAMPLES, 10), (_SAMPLES, 5, 8), (_SAMPLES, 4, 6, 6))
 
 
@@ -54,16 +55,25 @@ class LossContract(Contract):
             return partial(asked.function, **self.arguments)
         theirs = teacher if asked.needs_teacher else None
         try:
-            return built("contract", asked, (shape_of(student), shape_of(theirs)))
+            shapes = (shape_of(self._values(student)), shape_of(self._values(theirs)))
+            return built("contract", asked, shapes)
         except PluginError as error:
             if isinstance(error.__cause__, ValueError):
                 raise error.__cause__ from None  # a shape that it refuses
             raise
 
+    def _values(self, values: Tensor | None) -> object:
+        # Of several targets each has the values in another order of the samples' features.
+        count = registry().losses.info(self.name).targets
+        if count == 1 or values is None:
+            return values
+        return tuple(values.roll(place, 1) for place in range(_TARGETS if count is None else count))
+
     def _call(self, loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
         asked = self._asked
         given = dict.fromkeys(asked.parts, torch.arange(len(student)) % _SAMPLES)
-        found: object = loss(student, teacher if asked.needs_teacher else None, **given)
+        theirs = teacher if asked.needs_teacher else None
+        found: object = loss(self._values(student), self._values(theirs), **given)
         expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
         return cast("Tensor", found)
 
