@@ -234,7 +234,13 @@ def _need_to_go_on(
         if place[0] == MOVED
     }
     restore_moments(optimizer, copies, Saved(own, saved.data))
-    optimizer.step()
+    try:
+        optimizer.step()
+    except (ArithmeticError, RuntimeError, ValueError) as error:  # of a count of steps below zero
+        raise SessionFileError(
+            f"the saved session has what moves {next(iter(copies))[0]} in a state that no "
+            f"optimizer goes on from: {error}"
+        ) from error
     for (target, name), leaf in copies.items():
         if not bool(leaf.isfinite().all()):
             raise SessionFileError(

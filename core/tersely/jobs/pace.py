@@ -1,4 +1,4 @@
-"""How long what is counted will still take, and when a log file is told."""
+"""How long a counted task will still take, and when a log file gets a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job under way: what is known so far, and what a phase leaves behind for a later run."""
+"""A job under way: what is known so far, and what a phase leaves for a later run."""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ def make_step(
 def _is_comparable(bound: BoundTarget, plain: Quantize) -> bool:
     """Tell whether an input may get the quantized values that another module got of its tensor."""
     return (
-        bound.plan.kind == "input"
+        type(plain) is Quantize  # others may give other values for the same tensor and scale
+        and bound.plan.kind == "input"
         and plain.cut.kind == "tensor"
         and original_class(type(bound.module)) in _READERS
     )

@@ -144,7 +144,7 @@ class Comparison:
 
 
 def pareto(quality: Measure, cost: Measure) -> tuple[bool, ...]:
-    """Tell of each run whether no other one is at least as good in both and better in one.
+    """Tell for each run whether no other is at least as good in both and better in one.
 
     Args:
         quality: a measure that every run has.

@@ -138,6 +138,7 @@ def test_recurrent_cells_compute_with_masked_weights(cell, prune):
 
 
 def test_recurrent_weights_learn_where_they_are_kept(prune):
+    torch.manual_seed(0)
     model = nn.GRU(3, 4)
     session = prune(model, {"op_types": ["GRU"], "sparse_ratio": 0.5})
     model(torch.randn(5, 2, 3))[0].sum().backward()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.contracts import LearnsScales, Penalizes, Simulates, SolvesWeights
+from tersely.contracts import LearnsScales, Penalizes, RoundsAtRandom, Simulates, SolvesWeights
 
 ANSWERS = {}
 
@@ -58,6 +58,14 @@ class Learning(LearnsScales, Penalizes):
         return sum(one["scale"].square().sum() for one in learned)
 
 
+class Random(RoundsAtRandom):
+    def __init__(self, *, answer):
+        self.answer = ANSWERS[answer]
+
+    def rounded(self, value, qparams, target, generator):
+        return self.answer(tersely.fake_quantize(value, qparams))
+
+
 class Face:
     @tersely.hookimpl
     def tersely_quantizers(self):
@@ -70,7 +78,7 @@ class Face:
             tersely.QuantizerInfo(
                 name=cls.lower(), implementation=f"{__name__}:{cls}", options=options
             )
-            for cls in ("Choosing", "Solving", "Simulating", "Learning")
+            for cls in ("Choosing", "Solving", "Simulating", "Learning", "Random")
         ]
 
 
@@ -270,3 +278,17 @@ def test_a_penalty_of_what_is_learned_is_part_of_the_loss():
     session.loss().backward()
 
     assert torch.equal(scale.grad, 2 * scale.detach())
+
+
+def test_values_rounded_at_random_have_the_dtype_of_the_value():
+    session = quantize("random", lambda found: found.double())
+
+    with pytest.raises(tersely.PluginError) as caught:
+        session.model(torch.ones(1, 8))
+
+    assert str(caught.value) == (
+        "random returned torch.float64 of shape [4, 8] in rounded() for 0.weight; expected "
+        "torch.float32 of shape [4, 8]"
+    )
+    with torch.no_grad():
+        assert session.model[0].weight.dtype == torch.float32

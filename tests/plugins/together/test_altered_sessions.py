@@ -132,6 +132,7 @@ TENSORS = [
     ("qat", "quantization.buffer:low:0._input_", huge),
     ("lsq", "quantization.moved:exp_avg/scale:0.weight", dropped),
     ("lsq", "quantization.moved:exp_avg_sq/scale:0.weight", below_zero),
+    ("lsq", "quantization.moved:step/scale:0.weight", below_zero),
     ("lsq", "quantization.moved:exp_avg_sq/scale:0._output_", longer),
     ("lsq", "quantization.learned:scale:0.weight", longer),
     ("lsq", "quantization.buffer:scale:0.weight", dropped),

@@ -62,7 +62,7 @@ def off_diagonal(matrix: Tensor) -> Tensor:
         Shape (samples, samples - 1), every row in its order.
     """
     count = len(matrix)
-    # Behind its first element, the matrix is rows of count + 1 that end on the diagonal.
+    # After its first element, the matrix is rows of count + 1 that end on the diagonal.
     rows = matrix.flatten()[1:].view(count - 1, count + 1)
     return rows[:, :-1].reshape(count, count - 1)
 

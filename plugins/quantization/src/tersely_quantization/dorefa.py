@@ -101,7 +101,7 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
     def integers(
         self, value: Tensor, qparams: tersely.QParams, target: tersely.QuantizationTarget
     ) -> tuple[Tensor, tersely.QParams]:
-        """Return the integers behind simulated values, and how they are read.
+        """Return the integers that simulated values stand for, and how they are read.
 
         A weight of ``intk`` has the integers of ``intk`` with scale 2 / n; of ``uintk`` the odd
         integers from -n to n with scale 1 / n, which need one bit more.

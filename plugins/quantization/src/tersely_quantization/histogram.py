@@ -19,7 +19,7 @@ import tersely
 
 BINS = 4096
 SMALLEST_EXPONENT = -30
-"""Below the smallest scale that there is, nothing has to be told apart."""
+"""Smaller than any scale, so nothing below it has to be distinguished."""
 
 _MOST_COUNTERS = 2**24  # 128 MiB of int64, whatever the number of blocks
 _FEWEST_BINS = 16

@@ -51,6 +51,6 @@ def percentile_range(
 
 
 def _kept_bins(counts: Tensor, allowed: Tensor) -> Tensor:
-    # How many bins from the front leave at most ``allowed`` values behind; shape (blocks,).
+    # How many bins from the front have at most ``allowed`` values after them; shape (blocks,).
     behind = counts.flip(1).cumsum(1)
     return counts.shape[1] - (behind <= allowed.unsqueeze(1)).sum(1)
