@@ -37,6 +37,7 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
     is_zero_first: bool = False,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
 
@@ -58,9 +59,11 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
             outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
             for backward, which is no new memory for a parameter.
         is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
+        known: what the same arguments have given before, or None. Nothing is computed then but the
+            gradient.
 
     Returns:
-        ``value``'s shape and dtype.
+        ``value``'s shape and dtype; memory of its own, or that of ``known``.
 
     Raises:
         ValueError: blocks do not divide the shape, or the scale does not have one value per block.
@@ -85,6 +88,7 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
         clip_gradient,
         None if inner == shape else inner,
         is_zero_first,
+        known,
     )
     return result
 
@@ -103,7 +107,10 @@ class _FakeQuantize(torch.autograd.Function):
         clip_gradient: bool,
         inner: tuple[int, ...] | None,
         is_zero_first: bool,
+        known: Tensor | None,
     ) -> Tensor:
+        if known is not None:
+            return known.detach()
         # Viewed here and not by the caller: a gradient of rows alone has no other shape.
         shape = value.shape
         value = value if inner is None else value.view(inner)
@@ -140,7 +147,7 @@ class _FakeQuantize(torch.autograd.Function):
             inside = _inside(dense.reshape(inner), position, ctx.quant_min, ctx.quant_max)
             gradient = inside.view(value.shape)
             gradient = gradient if rows is None else gradient.sparse_mask(rows)
-        return gradient, None, None, None, None, None, None, None, None
+        return gradient, *(None,) * 9
 
 
 def _as(result: Tensor, shape: torch.Size) -> Tensor:

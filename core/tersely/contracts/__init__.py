@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tersely.contracts.curvature import ObservesCurvature as ObservesCurvature
     from tersely.contracts.exporter import IntegerWeight as IntegerWeight
     from tersely.contracts.exporter import RunsExport as RunsExport
+    from tersely.contracts.loss import StatefulLoss as StatefulLoss
     from tersely.contracts.ordering import OrdersInputs as OrdersInputs
     from tersely.contracts.pruner import Grows as Grows
     from tersely.contracts.pruner import Learns as Learns
@@ -86,6 +87,7 @@ _WHERE = {
     "Simulates": "quantized_forward",
     "Solves": "pruner",
     "SolvesWeights": "quantized_weights",
+    "StatefulLoss": "loss",
     "UsesFloatZeroPoints": "quantized_grids",
     "UsesLevels": "quantized_grids",
     "WholeModel": "whole_model",

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from tersely.contracts.loss import StatefulLoss
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import PluginError, SessionError, TerselyError
 from tersely.json_value import Json
@@ -38,6 +39,17 @@ class AskedLoss:
     def needs_teacher(self) -> bool:
         """Whether it compares with the teacher."""
         return self.info.needs == "teacher"
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether it is a class with state of its own."""
+        return isinstance(self.function, type) and issubclass(self.function, StatefulLoss)
+
+    @property
+    def own_options(self) -> dict[str, Json]:
+        """The options that a class is made with: those that name no input or part of the batch."""
+        named = (*self.info.input_options, *self.info.batch_options)
+        return {option: one for option, one in self.options.items() if option not in named}
 
     def parts_of(self, batch: object, plan: TargetPlan, device: torch.device) -> dict[str, object]:
         """Return what the loss asks for of a batch, by option; tensors on the student's device.
@@ -74,6 +86,7 @@ class AskedLoss:
         *,
         plan: TargetPlan,
         where: str,
+        module: StatefulLoss | None = None,
     ) -> Tensor:
         """Return the loss.
 
@@ -83,6 +96,7 @@ class AskedLoss:
             given: option -> the model's input, or the part of the batch, that the option names.
             plan: the student's target.
             where: the targets in words, for errors.
+            module: the object of a class with state, or None for a function.
 
         Raises:
             SessionError: the loss says that the tensors do not go together.
@@ -90,7 +104,10 @@ class AskedLoss:
         """
         name = plan.algorithm
         try:
-            found: object = self.function(student, teacher, **{**self.options, **given})
+            if module is None:
+                found: object = self.function(student, teacher, **{**self.options, **given})
+            else:
+                found = module(student, teacher, **given)
         except TerselyError:
             raise
         except ValueError as error:

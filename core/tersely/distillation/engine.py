@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tersely.distillation.calling import AskedLoss
+from tersely.distillation.learning import Learning
 from tersely.distillation.making import make_pairs
 from tersely.distillation.pairs import Pair, Side, links_of
 from tersely.distillation.projection import BIAS, WEIGHT, Projections, check_projections
+from tersely.distillation.states import STATE, check_states
 from tersely.distillation.teacher import listen, module_of, read_parameter
 from tersely.document.recipe import Stage
 from tersely.engine.binding import first_device
@@ -40,15 +43,15 @@ class Distillation(Engine[Run[Any]]):
 
     Attributes:
         pairs: every student target with what it learns from.
-        projections: the learned maps between widths.
+        learning: the learned maps between widths, and the losses with state.
     """
 
     method = "distillation"
-    grammar = Grammar("distillation.", {WEIGHT: False, BIAS: False, MOVED: True})
+    grammar = Grammar("distillation.", {WEIGHT: False, BIAS: False, STATE: True, MOVED: True})
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.projections = Projections()
+        self.learning = Learning()
         self._hooks: list[Any] = []
         self._is_listening = False
         self._batch: object = None
@@ -114,6 +117,7 @@ class Distillation(Engine[Run[Any]]):
             hook.remove()
         self._hooks.clear()
         self.forget()
+        self.learning = Learning()
 
     def forget(self) -> None:
         """Forget what taps hold, and the batch."""
@@ -151,7 +155,7 @@ class Distillation(Engine[Run[Any]]):
             missing = pair.missing(has_teacher=self.context.teacher is not None)
             if missing is not None:
                 raise SessionError(missing, **pair.plan.place)
-        return [pair.compute(self.projections, self._batch) for pair in pairs]
+        return [pair.compute(self.learning, self._batch) for pair in pairs]
 
     def _read_parameters(self, pairs: Sequence[Pair]) -> None:
         teacher = self.context.teacher
@@ -165,15 +169,31 @@ class Distillation(Engine[Run[Any]]):
                     tap.value = read_parameter(teacher, side.plan, link)
 
     def step(self, steps: int, journal: Journal) -> bool:
-        """Move projections, unless the user's optimizer does; masks do not change."""
+        """Move what is learned, unless the user's optimizer does; masks do not change."""
         if self.projections.optimizer is not None:
             step_optimizer(self.projections.optimizer)
+        self.learning.states.share()
         return False
 
     @property
+    def projections(self) -> Projections:
+        """The learned maps between widths."""
+        return self.learning.projections
+
+    @property
+    def _asked(self) -> dict[str, AskedLoss]:
+        return {
+            key: one.loss for one in self.pairs if one.loss.is_stateful for key in one.state_names
+        }
+
+    @property
     def learning_stages(self) -> list[Stage]:
-        """The stages with a projection."""
-        return [pair.stage for pair in self.pairs if pair.projected_dim is not None]
+        """The stages with a projection, or a loss with state."""
+        return [
+            pair.stage
+            for pair in self.pairs
+            if pair.projected_dim is not None or pair.loss.is_stateful
+        ]
 
     def hand_over(self) -> list[Tensor]:
         """Return what is learned; from now on the user's optimizer moves it.
@@ -189,40 +209,61 @@ class Distillation(Engine[Run[Any]]):
                 f"before session.parameters()",
                 **waiting[0].plan.place,
             )
-        return self.projections.hand_over()
+        for pair in self.pairs:
+            if pair.loss.is_stateful and not any(
+                key in self.learning.states.modules for key in pair.state_names
+            ):
+                raise SessionError(
+                    f"what {pair.plan.algorithm} keeps of {pair.plan.name} is made when the first "
+                    f"batch shows the shapes; run the model, session.teacher_forward(...) and "
+                    f"session.loss() once before session.parameters()",
+                    **pair.plan.place,
+                )
+        return self.learning.hand_over()
 
     def learned(self) -> dict[tuple[str, str], Tensor]:
-        """Return the projections, by ``student target>link`` and part."""
-        return self.projections.learned()
+        """Return what is learned, by ``student target>link`` and part."""
+        return self.learning.learned()
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
-        """Note the projections."""
+        """Note what is learned."""
         super().note(journal, is_step=is_step)
         projections = self.projections
         journal.note_attributes(projections, "tensors", "optimizer", "is_handed_over")
+        journal.note_attributes(self.learning.states, "modules", "shapes")
         if is_step and projections.optimizer is not None:
             journal.note_optimizer(projections.optimizer)
 
     def save(self) -> Saved:
-        """Return the projections, in the order in which they were made."""
+        """Return the projections and the losses with state, in the order they were made."""
         projections = self.projections
-        parts = moments_of(projections.optimizer, projections.learned())
+        parts = moments_of(projections.optimizer, self.learned())
         for (key, name), leaf in projections.learned().items():
             parts[name, key] = {"": leaf.detach().clone()}
-        data = {"projections": list(projections.tensors), "handed_over": projections.is_handed_over}
-        return Saved(parts, data)
+        states, losses = self.learning.states.saved()
+        data = {
+            "projections": list(projections.tensors),
+            "losses": losses,
+            "handed_over": projections.is_handed_over,
+        }
+        return Saved({**parts, **states}, data)
 
     def fixed_shapes(self, saved: Saved) -> FixedShapes:
         """Keep the shape of what is compared with the teacher."""
         return {
             place_of(side.bound): f"{side.plan.name} is compared with the teacher"
-            for side in self._sides()
             if side.teachers
+            else f"{pair.plan.algorithm} keeps a state of {side.plan.name}"
+            for pair in self.pairs
+            for side in pair.sides
+            if side.teachers or pair.loss.is_stateful
         }
 
     def known_names(self) -> set[str]:
         """Return the names that saved tensors can belong to: ``student target>link``."""
-        return {f"{side.plan.name}>{link}" for side, link, _ in links_of(self.pairs)}
+        return {f"{side.plan.name}>{link}" for side, link, _ in links_of(self.pairs)} | set(
+            self._asked
+        )
 
     def check(self, saved: Saved, steps: int) -> None:
         """Check a saved state before anything is changed."""
@@ -230,9 +271,10 @@ class Distillation(Engine[Run[Any]]):
         projected = [pair for pair in self.pairs if pair.projected_dim is not None]
         asked = {f"{side.plan.name}>{link}" for side, link, _ in links_of(projected)}
         check_projections(asked, saved)
+        check_states(saved, self._asked, self.known_names())
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
-        """Replace the projections by the saved ones."""
+        """Replace projections and losses with state by the saved ones."""
         projections = self.projections
         projections.tensors = {}
         projections.optimizer = None
@@ -243,7 +285,10 @@ class Distillation(Engine[Run[Any]]):
                 raise SessionFileError(f"the saved session lacks the projection {key}", target=key)
             device = first_device(self.context.model)
             projections.add(key, weight.to(device), bias.to(device))
-        restore_moments(projections.optimizer, projections.learned(), saved)
+        states = self.learning.states
+        states.restore(saved, self._asked, first_device(self.context.model))
+        projections.move(list(states.learned().values()))
+        restore_moments(projections.optimizer, self.learned(), saved)
 
     def _is_waiting(self, pair: Pair) -> bool:
         return pair.projected_dim is not None and not any(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tersely.contracts.target_plan import TargetPlan
 from tersely.distillation.calling import AskedLoss
-from tersely.distillation.projection import Projections
+from tersely.distillation.learning import Learning
 from tersely.distillation.teacher import teacher_name
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
@@ -122,11 +122,17 @@ class Pair:
             )
         return None
 
-    def compute(self, projections: Projections, batch: object) -> Tensor:
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """What the state of its loss is called: ``target>link``, or the target alone."""
+        (side,) = self.sides
+        return tuple(f"{side.plan.name}>{link}" for link in side.teachers) or (side.plan.name,)
+
+    def compute(self, learning: Learning, batch: object) -> Tensor:
         """Return lambda times the smallest loss over all links, and forget the values.
 
         Args:
-            projections: the learned maps.
+            learning: the learned maps, and the losses with state.
             batch: what the loss was given as the batch, or None.
 
         Raises:
@@ -140,10 +146,10 @@ class Pair:
         assert student is not None  # the caller has checked what is missing
         given |= self.loss.parts_of(batch, self.plan, student.device)
         if not side.teachers:
-            found = [self.loss(student, None, given, plan=side.plan, where=side.plan.name)]
+            found = [self._called(student, None, given, key=side.plan.name, learning=learning)]
         else:
             found = [
-                self._compared(side, student, link, projections=projections, given=given)
+                self._compared(side, student, link, learning=learning, given=given)
                 for link in side.teachers
             ]
         smallest = found[0] if len(found) == 1 else torch.stack(found).amin()
@@ -155,18 +161,35 @@ class Pair:
         student: Tensor,
         link: str,
         *,
-        projections: Projections,
+        learning: Learning,
         given: Mapping[str, object],
     ) -> Tensor:
         teacher = side.teachers[link].take()
         assert teacher is not None  # the caller has checked what is missing
         teacher = teacher.to(student.device)
         if self.projected_dim is not None:
-            student = projections.apply(
+            student = learning.projections.apply(
                 side.plan.name, link, student, teacher, dim=self.projected_dim
             )
         where = f"{side.plan.name} of the student and {side.teacher_name(link)} of the teacher"
-        return self.loss(student, teacher, given, plan=side.plan, where=where)
+        key = f"{side.plan.name}>{link}"
+        return self._called(student, teacher, given, key=key, learning=learning, where=where)
+
+    def _called(
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        given: Mapping[str, object],
+        *,
+        key: str,
+        learning: Learning,
+        where: str | None = None,
+    ) -> Tensor:
+        module = None
+        if self.loss.is_stateful:
+            module = learning.loss(key, self.loss, student, teacher)
+        where = where or self.plan.name
+        return self.loss(student, teacher, given, plan=self.plan, where=where, module=module)
 
 
 def links_of(pairs: Sequence[Pair]) -> Iterator[tuple[Side, str, Tap]]:

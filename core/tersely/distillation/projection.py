@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
@@ -68,7 +68,15 @@ class Projections:
             bias.detach().clone().requires_grad_(),
         )
         self.tensors[key] = leaves
-        if self.is_handed_over:
+        self.move(leaves)
+
+    def move(self, leaves: Sequence[Tensor]) -> None:
+        """Let the session's optimizer move tensors, unless the user's does.
+
+        Args:
+            leaves: what is learned.
+        """
+        if self.is_handed_over or not leaves:
             return
         if self.optimizer is None:
             self.optimizer = torch.optim.Adam(leaves, lr=LEARNING_RATE)

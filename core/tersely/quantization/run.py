@@ -26,6 +26,7 @@ from tersely.engine.run import Run
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Grid, Quantize
+from tersely.instrument.scales.shared_inputs import SharedInputs
 from tersely.instrument.transforms import chain_of
 from tersely.planning.stages.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
@@ -43,12 +44,14 @@ class QuantizationRun(Run[Quantizer]):
         given: targets whose scales the user set, which `compress` keeps.
         frozen: those of them that training does not move either.
         padding: what notes the padding of each call while ranges follow training, or None.
+        shared_inputs: what is known of a tensor that several modules read.
     """
 
     groups: list[tuple[BoundTarget, ...]] = attrs.field(factory=list, kw_only=True)
     given: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
     frozen: set[BoundTarget] = attrs.field(factory=set, kw_only=True)
     padding: PaddingOfCall | None = attrs.field(default=None, kw_only=True)
+    shared_inputs: SharedInputs = attrs.field(factory=SharedInputs, kw_only=True)
     _steps: dict[BoundTarget, Quantize] = attrs.field(factory=dict, kw_only=True)
     _alike: dict[_Alike, Quantize] = attrs.field(factory=dict, kw_only=True)
 

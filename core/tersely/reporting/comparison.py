@@ -14,7 +14,7 @@ from tersely.text_table import Column, TextTable, boxed
 QUALITY = "quality: "
 """How the names of measurements after the job begin."""
 
-TIME = "time of dense: "
+TIME = "latency relative to dense: "
 """How the names of measured times begin, each a share of the dense model's."""
 
 

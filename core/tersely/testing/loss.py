@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, cast
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tersely.distillation.calling import batch_parts
+from tersely.distillation.calling import AskedLoss, Loss, batch_parts
+from tersely.distillation.states import built, shape_of
+from tersely.errors import PluginError
 from tersely.json_value import Json
 from tersely.registry.registry import registry
 from tersely.testing.contract import Contract, Kind, expect, require
@@ -36,16 +40,32 @@ class LossContract(Contract):
             student: any shape, float.
             teacher: the student's shape, float.
         """
+        return self._call(self._fresh(student, teacher), student, teacher)
+
+    @property
+    def _asked(self) -> AskedLoss:
         info = registry().losses.info(self.name)
-        numbers = torch.arange(len(student)) % _SAMPLES
-        given = dict.fromkeys(batch_parts(info, self.arguments), numbers)
-        found = self.catalog[self.name](
-            student,
-            teacher if info.needs == "teacher" else None,
-            **{**self.arguments, **given},
-        )
+        parts = batch_parts(info, self.arguments)
+        return AskedLoss(cast("Loss", self.catalog[self.name]), info, self.arguments, parts)
+
+    def _fresh(self, student: Tensor, teacher: Tensor) -> Loss:
+        asked = self._asked
+        if not asked.is_stateful:
+            return partial(asked.function, **self.arguments)
+        theirs = teacher if asked.needs_teacher else None
+        try:
+            return built("contract", asked, (shape_of(student), shape_of(theirs)))
+        except PluginError as error:
+            if isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from None  # a shape that it refuses
+            raise
+
+    def _call(self, loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
+        asked = self._asked
+        given = dict.fromkeys(asked.parts, torch.arange(len(student)) % _SAMPLES)
+        found: object = loss(student, teacher if asked.needs_teacher else None, **given)
         expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
-        return found  # type: ignore[return-value]  # checked above
+        return cast("Tensor", found)
 
     @property
     def shapes(self) -> Sequence[tuple[int, ...]]:
@@ -70,8 +90,51 @@ class LossContract(Contract):
             expect(not unknown, f"{field} has {unknown}, which options does not describe")
 
     def make_example(self) -> None:
-        """Call the loss with the options: it has no object of its own."""
-        self.loss(*_pair(self.shapes[0]))
+        """Check the loss and its gradient with the options."""
+        self.check_scalar()
+        self.check_gradient()
+
+    def check_state(self) -> None:
+        """What a loss remembers is saved with the session, and holds no graph."""
+        for shape in self.shapes:
+            one, other = _pair(shape), _pair(shape, seed=1)
+            for student, _ in (one, other):
+                student.requires_grad_()  # so that what is kept of it shows a graph
+            loss = self._fresh(*one)
+            first = self._call(loss, *one)
+            if not isinstance(loss, nn.Module):
+                self._call(loss, *other)
+                expect(
+                    torch.equal(self._call(loss, *one), first),
+                    f"shape {shape}: it remembers what it was called with, which no session saves; "
+                    f"inherit from tersely.contracts.StatefulLoss and keep it in buffers",
+                )
+                continue
+            state = copy.deepcopy(loss.state_dict())
+            twin = self._fresh(*one)
+            cast("nn.Module", twin).load_state_dict(state)
+            expect(
+                torch.equal(self._call(loss, *other), self._call(twin, *other)),
+                f"shape {shape}: after it was saved and loaded it has another loss; keep what it "
+                f"remembers in buffers",
+            )
+            held = [name for name, buffer in loss.named_buffers() if buffer.requires_grad]
+            expect(not held, f"shape {shape}: buffers {held} hold a graph; detach what is kept")
+
+    def check_learning(self) -> None:
+        """Every parameter that a loss learns gets a finite gradient."""
+        for shape in self.shapes:
+            student, teacher = _pair(shape)
+            loss = self._fresh(student, teacher)
+            if not isinstance(loss, nn.Module):
+                continue
+            torch.autograd.backward(self._call(loss, student, teacher))
+            for name, leaf in loss.named_parameters():
+                is_reached = leaf.grad is not None and bool(leaf.grad.isfinite().all())
+                expect(
+                    is_reached or not leaf.requires_grad,
+                    f"shape {shape}: {name!r} gets no finite gradient",
+                )
 
     def check_scalar(self) -> None:
         """The loss is a finite 0-dim float tensor."""
@@ -79,7 +142,7 @@ class LossContract(Contract):
             found = self.loss(*_pair(shape))
             expect(found.ndim == 0, f"shape {shape}: the loss has shape {tuple(found.shape)}")
             expect(found.is_floating_point(), f"shape {shape}: the loss is {found.dtype}")
-            expect(bool(found.isfinite()), f"shape {shape}: the loss is {float(found)}")
+            expect(bool(found.isfinite()), f"shape {shape}: the loss is {found.item()}")
 
     def check_gradient(self) -> None:
         """The student gets a finite gradient that is not zero everywhere."""
@@ -134,11 +197,12 @@ class LossContract(Contract):
         """The loss does not grow with the batch, so that a lambda keeps its meaning."""
         for shape in self.shapes:
             student, teacher = _pair(shape)
-            once = float(self.loss(student, teacher))
-            repeated = self.loss(torch.cat([student] * 4), torch.cat([teacher] * 4))
+            once = self.loss(student, teacher).item()
+            longer = torch.cat([student] * 4), torch.cat([teacher] * 4)
+            repeated = self.loss(*longer).item()
             expect(
-                float(repeated) < 2 * once,
-                f"shape {shape}: a batch four times as long has {float(repeated) / once:.3g} times "
+                abs(repeated) < 2 * abs(once),
+                f"shape {shape}: a batch four times as long has {repeated / once:.3g} times "
                 f"the loss; take the mean over samples",
             )
 
@@ -151,8 +215,8 @@ class LossContract(Contract):
             expect(bool(gradient.isfinite().all()), f"{where}: the gradient is not finite")
 
 
-def _pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+def _pair(shape: tuple[int, ...], *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 

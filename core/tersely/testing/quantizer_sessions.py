@@ -11,6 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from tersely.contracts.abilities import Penalizes
+from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.json_value import Json
@@ -55,7 +57,8 @@ class QuantizerSessionChecks(Contract):
         session = self.compressed()
         for module, targets in session.integer_weights().items():
             for target, integers in targets.items():
-                computed = getattr(session.model.get_submodule(module), target)
+                with torch.no_grad():  # as nothing is rounded at random
+                    computed = getattr(session.model.get_submodule(module), target)
                 read = integers.dequantize()
                 same = torch.allclose(read, computed, rtol=1e-5, atol=1e-7)
                 expect(same, f"{module}.{target}: integers and forward differ")
@@ -79,6 +82,33 @@ class QuantizerSessionChecks(Contract):
             expect(is_finite, f"the gradient of {name} is not finite")
         after = session.model.get_parameter("linear.bias")
         expect(not torch.equal(before, after), "training changes nothing")
+
+    def check_penalty(self) -> None:
+        """What is added to the loss is one finite number."""
+        if not isinstance(self.make(), Penalizes):
+            return
+        session = self.compressed()
+        (run,) = session._engines.quantization.runs
+        found: object = run.penalty(0)
+        is_one = found is None or (isinstance(found, Tensor) and found.ndim == 0)
+        expect(is_one, f"penalty() returned {found!r}, expected a 0-dim tensor")
+        is_finite = bool(session.loss().isfinite())
+        expect(is_finite, "the penalty is not finite")
+
+    def check_rounding_at_random(self) -> None:
+        """Random rounding repeats itself for a seed, and is that of training forwards alone."""
+        if not isinstance(self.make(), RoundsAtRandom):
+            return
+        batch = contract_batches()[0]
+        nets = [self.compressed().model.train() for _ in range(2)]
+        with untouched_random_state():
+            one, other = (net(batch) for net in nets)
+        expect(torch.equal(one, other), "the same seed rounds otherwise in a second session")
+        expect(bool(one.isfinite().all()), "training outputs are not all finite")
+        session = self.compressed()
+        session.model.train()(batch)
+        same = torch.equal(_outputs(session), _outputs(session))
+        expect(same, "evaluation rounds at random")
 
     def check_save_and_restore(self) -> None:
         """A saved session puts the same scales in force again."""
@@ -123,11 +153,12 @@ class QuantizerSessionChecks(Contract):
     def check_finalize(self) -> None:
         """The finished model is plain, and its weights are those that were simulated."""
         session = self.compressed(is_plain=True)
-        weights = {
-            (module, target): getattr(session.model.get_submodule(module), target).detach().clone()
-            for module, targets in session.integer_weights().items()
-            for target in targets
-        }
+        with torch.no_grad():  # as nothing is rounded at random
+            weights = {
+                (module, target): getattr(session.model.get_submodule(module), target).clone()
+                for module, targets in session.integer_weights().items()
+                for target in targets
+            }
         finished = session.finalize()
         for (module, target), weight in weights.items():
             found = getattr(finished.get_submodule(module), target)

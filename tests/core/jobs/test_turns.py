@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tersely
-from tersely.contracts import Grows, ObservesGradients
+from tersely.contracts import Grows, ObservesDenseGradients, ObservesGradients
 from tersely.errors import ConfigError, SessionError
 from tersely.reporting.report import read_report
 
@@ -64,6 +64,13 @@ class Growing(Gradients, Grows):
         return min(steps / 2, 1.0)
 
 
+class Regrowing(Gradients, ObservesDenseGradients):
+    """Magnitudes at first, and the sum of gradients later."""
+
+    def importance(self, target: tersely.PruningTarget) -> torch.Tensor:
+        return target.tensor.abs() if target.mask is None else target.observed["sum"]
+
+
 class Face:
     @tersely.hookimpl
     def tersely_pruners(self) -> list[tersely.PrunerInfo]:
@@ -74,7 +81,7 @@ class Face:
                 needs="gradients",
                 default_granularity="output_channel",
             )
-            for name in ("gradients", "growing")
+            for name in ("gradients", "growing", "regrowing")
         ]
 
     @tersely.hookimpl
@@ -85,7 +92,8 @@ class Face:
 @pytest.fixture(autouse=True)
 def gradient_pruners() -> Iterator[None]:
     module = ModuleType("tersely_gradients")
-    module.Gradients, module.Growing = Gradients, Growing  # type: ignore[attr-defined]  # made here
+    for pruner in (Gradients, Growing, Regrowing):
+        setattr(module, pruner.__name__, pruner)
     module.at_once = lambda progress: 1.0  # type: ignore[attr-defined]  # made here
     sys.modules["tersely_gradients"] = module
     name = tersely.registry().register(Face(), name="tersely-gradients")
@@ -159,6 +167,7 @@ def test_a_loop_may_compress_in_its_middle_and_go_on(
     [
         ("growing", {}),
         ("gradients", {"schedule": {"name": "toy_line", "every": 1, "times": 2}}),
+        ("regrowing", {"schedule": {"name": "at_once", "every": 1, "times": 2}}),
     ],
 )
 def test_what_grows_from_nothing_has_its_masks_while_it_trains(

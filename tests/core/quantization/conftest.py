@@ -55,7 +55,7 @@ class ToyLearn(ToyRange, LearnsScales, Optimizes):
         return {"scale": qparams.scale.clone()}
 
     def meaning(self, qparams, learned):
-        return qparams.evolve(scale=learned["scale"].detach())
+        return qparams.evolve(scale=learned["scale"].detach().clamp_min(1e-6))
 
     def learned_values(self, value, qparams, learned, target):
         steps = torch.round(value.detach() / spread(qparams.scale, qparams, value))

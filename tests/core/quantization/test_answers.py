@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.contracts import Simulates, SolvesWeights
+from tersely.contracts import LearnsScales, Penalizes, Simulates, SolvesWeights
 
 ANSWERS = {}
 
@@ -41,6 +41,23 @@ class Simulating(Simulates):
         return self.answer("integers", integers, qparams)
 
 
+class Learning(LearnsScales, Penalizes):
+    def __init__(self, *, answer):
+        self.answer = ANSWERS[answer]
+
+    def start(self, qparams, target):
+        return {"scale": qparams.scale.clone()}
+
+    def meaning(self, qparams, learned):
+        return self.answer("meaning", qparams.evolve(scale=learned["scale"].detach()))
+
+    def learned_values(self, value, qparams, learned, target):
+        return self.answer("learned_values", value * learned["scale"] / qparams.scale)
+
+    def penalty(self, learned, steps):
+        return sum(one["scale"].square().sum() for one in learned)
+
+
 class Face:
     @tersely.hookimpl
     def tersely_quantizers(self):
@@ -53,7 +70,7 @@ class Face:
             tersely.QuantizerInfo(
                 name=cls.lower(), implementation=f"{__name__}:{cls}", options=options
             )
-            for cls in ("Choosing", "Solving", "Simulating")
+            for cls in ("Choosing", "Solving", "Simulating", "Learning")
         ]
 
 
@@ -202,3 +219,54 @@ def test_integers_that_stand_for_what_is_simulated_are_handed_out():
 
     weight = session.integer_weights()["0"]["weight"]
     assert torch.equal(weight.dequantize(), session.model[0].weight)
+
+
+LEARNED = {
+    "a scale that is not positive": (
+        "meaning",
+        lambda found: found.evolve(scale=found.scale * 0),
+        "learning returned a scale in meaning() that is not positive for 0.weight; expected finite "
+        "positive scales",
+    ),
+    "no parameters": (
+        "meaning",
+        lambda found: found.scale,
+        "learning returned a Tensor in meaning() for 0.weight; expected QParams",
+    ),
+    "values of another dtype": (
+        "learned_values",
+        lambda found: found.double(),
+        "learning returned torch.float64 of shape [4, 8] in learned_values() for 0.weight; expected "
+        "torch.float32 of shape [4, 8]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("step", "answer", "message"), LEARNED.values(), ids=list(LEARNED))
+def test_what_is_learned_has_to_mean_something_from_the_start(step, answer, message):
+    def by_step(asked, found):
+        return answer(found) if asked == step else found
+
+    with pytest.raises(tersely.PluginError) as caught:
+        quantize("learning", by_step)
+
+    assert str(caught.value) == message
+
+
+def test_what_is_learned_has_to_mean_something_whenever_it_is_read():
+    session = quantize("learning", lambda step, found: found)
+    (scale,) = session.parameters()
+    with torch.no_grad():
+        scale.neg_()
+
+    with pytest.raises(tersely.PluginError, match=r"a scale in meaning\(\) that is not positive"):
+        session.qparams()
+
+
+def test_a_penalty_of_what_is_learned_is_part_of_the_loss():
+    session = quantize("learning", lambda step, found: found)
+    (scale,) = session.parameters()
+
+    session.loss().backward()
+
+    assert torch.equal(scale.grad, 2 * scale.detach())

@@ -68,7 +68,7 @@ def test_quality_bytes_and_latency_stand_beside_one_another(compared: Comparison
         "quality: accuracy": (0.9, 0.8, 0.7),
         "bytes: model.safetensors": (400, 400, 400),
         "bytes: exports/model.onnx": (100, 50, 60),
-        "time of dense: onnx, batch 1": (0.5, 0.25, 0.5),
+        "latency relative to dense: onnx, batch 1": (0.5, 0.25, 0.5),
         "sparsity": (0.5, 10 / 16, 11 / 16),
     }
 

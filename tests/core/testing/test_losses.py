@@ -33,5 +33,22 @@ def test_a_broken_loss_is_found(register, failures, sample, check, message):
     assert failures(LossContract(register("loss", sample), {}))[check] == message
 
 
+def test_a_loss_with_state_of_its_own_keeps_its_contract(register):
+    check_loss(register("loss", "Bank", implementation="contract_samples.mutants:Bank"))
+
+
+def test_a_named_part_that_is_no_option_is_found(register, failures):
+    name = register("loss", "comparing_samples", batch_options=("labels",))
+
+    found = failures(LossContract(name, {}))
+
+    assert (
+        found[
+            "Options that name an input of the model or a part of the batch are among the options"
+        ]
+        == "batch_options has ['labels'], which options does not describe"
+    )
+
+
 def test_a_loss_may_compare_samples_in_ways_that_say_nothing_of_two(register):
     check_loss(register("loss", "comparing_samples"))

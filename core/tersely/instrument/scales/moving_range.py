@@ -16,6 +16,7 @@ from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Quantize, need_float
+from tersely.instrument.scales.shared_inputs import Extent, SharedInputs, is_shareable
 from tersely.instrument.scales.target_scales import START, are_known, put_in_force
 
 
@@ -37,6 +38,8 @@ class Follow:
             None where there is no such bias.
         padding: which positions of the running call are data, for inputs and outputs, or None.
         is_channels_first: whether the module has its channels in dimension 1.
+        shared: what other inputs of the stage found of the same tensor, or None for a target that
+            is not compared with them.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -49,6 +52,7 @@ class Follow:
     least: Callable[[nn.Module, Tensor], Tensor | None] | None = None
     padding: PaddingOfCall | None = None
     is_channels_first: bool = False
+    shared: SharedInputs | None = None
 
     @property
     def settled(self) -> Quantize:
@@ -60,23 +64,33 @@ class Follow:
         need_float(value, self.tensor.name)
         is_moving = module.training and value.numel() and not is_recomputing()
         if is_moving:
-            self._follow(module, value.detach())
+            self._follow(module, value)
         if not self.is_quantizing:
             return value
-        if is_moving and self.inner.clip_gradient and torch.is_grad_enabled():
-            # Backward needs the scale of this call, and the next call of the step may move it.
+        # Backward needs the scale of this call, and the next call of the step may move it.
+        has_own_scale = bool(is_moving) and self.inner.clip_gradient and torch.is_grad_enabled()
+        shared = self._shared(value)
+        if shared is not None:
+            return shared.quantized(self.inner, module, value, has_own_scale=has_own_scale)
+        if has_own_scale:
             return self.inner.with_own_scale(module, value)
         return self.inner(module, value)
 
+    def _shared(self, value: Tensor) -> SharedInputs | None:
+        if torch.compiler.is_compiling() or self.shared is None or not is_shareable(value):
+            return None
+        return self.shared
+
     @torch.no_grad()
-    def _follow(self, module: nn.Module, values: Tensor) -> None:
+    def _follow(self, module: nn.Module, value: Tensor) -> None:
+        values = value.detach()
         target, cut, buffers = self.inner.target, self.inner.cut, module._buffers
         has_range = are_known(module, target)
         known = self._range(module) if has_range else None
         if known is not None and cut.fixed is None:
             self.inner.need_lengths(module, values, known[0])
         size = cut.size_of(values)
-        ends = self._finite(module, values, self._data(values), known)
+        ends = self._finite(module, self._extent_of(value), known)
         if ends is None:
             return
         low, high = self._moved(module, ends[0], ends[1], known)
@@ -109,44 +123,36 @@ class Follow:
         )
         return None if low is None or high is None else (low, high)
 
-    def _data(self, values: Tensor) -> Tensor | None:
-        """Return which values are data, or None when none of them is padding."""
-        if self.padding is None:
-            return None
-        return self.padding.positions(values, is_channels_first=self.is_channels_first)
+    def _extent_of(self, value: Tensor) -> Extent:
+        """Return the range of a value, found anew unless the last input was this tensor."""
+        shared, padding = self._shared(value), self.padding
+        if shared is None:
+            return self._found_extent(value.detach())
+        is_data = None if padding is None else padding.is_data
+        found = shared.extent(value, is_data, is_channels_first=self.is_channels_first)
+        if found is None:
+            found = self._found_extent(value.detach())
+            shared.keep_extent(value, is_data, found, is_channels_first=self.is_channels_first)
+        return found
 
-    def _finite(
-        self,
-        module: nn.Module,
-        values: Tensor,
-        data: Tensor | None,
-        known: tuple[Tensor, Tensor] | None,
-    ) -> list[Tensor] | None:
-        """Return the range of what is data and finite (rule Q5.4); a loss scaler skips such a step.
-
-        Args:
-            module: the module.
-            values: what was observed.
-            data: which values are data, or None for all.
-            known: the range so far, or None.
-
-        Returns:
-            Low and high, or None where nothing is finite and nothing is known.
-        """
+    def _found_extent(self, values: Tensor) -> Extent:
+        """Return the range of what is data and finite (rule Q5.4), over all processes."""
         cut = self.inner.cut
         is_compiling = torch.compiler.is_compiling()
+        data = None
+        if self.padding is not None:
+            data = self.padding.positions(values, is_channels_first=self.is_channels_first)
         if data is None:
             found = block_range(values, cut.size_of(values))
             ends = [cut.canonical(values, end).float() for end in found]
             is_finite = ends[0].isfinite() & ends[1].isfinite()
             is_strange = not is_compiling and not bool(is_finite.all())
             if not is_compiling and not is_strange:
-                return _over_processes(ends)
+                low, high = _over_processes(ends)
+                return Extent(low, high, is_strange=False, is_finite=True)
         else:
             is_strange = not is_compiling and not bool((values.isfinite() | ~data).all())
             values = torch.where(data, values, torch.nan)
-        if is_strange:
-            setattr(module, strange_flag(self.inner.target), True)
         if is_strange or data is not None:
             ends = [self._end(values, sign) for sign in (1, -1)]
             is_finite = ends[0].isfinite() & ends[1].isfinite()
@@ -154,13 +160,33 @@ class Follow:
         low = torch.where(is_finite, ends[0], torch.inf)
         high = torch.where(is_finite, ends[1], -torch.inf)
         low, high = _over_processes([low, high])
+        return Extent(low, high, is_strange=is_strange, is_padded=data is not None)
+
+    def _finite(
+        self, module: nn.Module, extent: Extent, known: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return a range without what is not finite; a loss scaler skips such a step.
+
+        Args:
+            module: the module, which is marked where values are not finite.
+            extent: what was found of this call's values.
+            known: the range so far, or None.
+
+        Returns:
+            Low and high, or None where nothing is finite and nothing is known.
+        """
+        low, high = extent.low, extent.high
+        if extent.is_strange:
+            setattr(module, strange_flag(self.inner.target), True)
+        if extent.is_finite:
+            return low, high
         is_finite = low.isfinite() & high.isfinite()
         if known is not None:
-            return [torch.where(is_finite, low, known[0]), torch.where(is_finite, high, known[1])]
-        if data is not None and not is_strange:
+            return torch.where(is_finite, low, known[0]), torch.where(is_finite, high, known[1])
+        if extent.is_padded and not extent.is_strange:
             # Blocks of nothing but padding: their range is that of zeros until they hold data.
-            return [torch.where(is_finite, end, 0.0) for end in (low, high)]
-        return [low, high] if is_compiling or bool(is_finite.all()) else None
+            return torch.where(is_finite, low, 0.0), torch.where(is_finite, high, 0.0)
+        return (low, high) if torch.compiler.is_compiling() or bool(is_finite.all()) else None
 
     def _end(self, values: Tensor, sign: int) -> Tensor:
         """Return the smallest (sign 1) or largest (-1) finite value of each block, or infinity."""

@@ -210,6 +210,8 @@ class Quantize:
         scale: Tensor,
         zero_point: Tensor | None,
         levels: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Fake-quantize with given parameters.
 
@@ -218,6 +220,7 @@ class Quantize:
             scale: one per block, in the shape that `Cut.canonical` gives it.
             zero_point: the scale's shape, or None for zeros.
             levels: the table of levels, or None.
+            known: what the same arguments without levels have given before, or None.
         """
         scale = self.cut.fit(scale, value)
         if levels is not None:
@@ -236,4 +239,5 @@ class Quantize:
             dtype=self.grid.dtype,
             clip_gradient=self.clip_gradient,
             is_zero_first=is_zero_first,
+            known=known,
         )

@@ -23,6 +23,7 @@ from tersely.contracts import (
     Simulates,
     Solves,
     SolvesWeights,
+    StatefulLoss,
 )
 
 
@@ -299,6 +300,52 @@ class CorrectsOne(Chooses, CorrectsBias, ObservesInputs):
 
 
 # Losses.
+
+
+SEEN = []
+
+
+def remembering(student, teacher):
+    SEEN.append(student.detach().mean())
+    return (student - teacher).square().mean() + len(SEEN)
+
+
+def refusing(student, teacher):
+    raise ValueError("no shape will do")
+
+
+class Bank(StatefulLoss):
+    """A good one: the last batch beside a head."""
+
+    def build(self, student, teacher):
+        self.head = torch.nn.Linear(student[-1], teacher[-1])
+        self.register_buffer("last", torch.zeros(()))
+
+    def forward(self, student, teacher):
+        student, teacher = student.float(), teacher.float()
+        before = self.last.clone()
+        self.last = self.kept(student)
+        return (self.head(student) - teacher).square().mean() + (student.mean() - before).square()
+
+    def kept(self, student):
+        return student.detach().mean()
+
+
+class KeepsGraph(Bank):
+    def kept(self, student):
+        return student.mean()
+
+
+class Unsaved(Bank):
+    def build(self, student, teacher):
+        super().build(student, teacher)
+        self.register_buffer("last", torch.zeros(()), persistent=False)
+
+
+class DeadHead(Bank):
+    def build(self, student, teacher):
+        super().build(student, teacher)
+        self.idle = torch.nn.Parameter(torch.zeros(3))
 
 
 def sum_of_squares(student, teacher):

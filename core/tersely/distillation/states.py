@@ -1,0 +1,232 @@
+"""Losses with state of their own: made at the first batch, moved, saved and restored.
+
+what a loss has     session.learned()                        a saved session
+a parameter         distillation.<target>><link>.loss.<name>  state, and what the optimizer knows
+a buffer            not in it                                 state
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tersely.contracts.loss import StatefulLoss
+from tersely.distillation.calling import AskedLoss
+from tersely.engine.processes import is_distributed, summed
+from tersely.engine.saver import Parts, Saved, check_moments
+from tersely.errors import PluginError, SessionFileError
+from tersely.json_value import Json
+
+STATE = "state"
+"""The kind of saved tensors that losses have."""
+
+
+class LossStates:
+    """The stateful losses of a session; mutable, because each is made when it is first needed.
+
+    Attributes:
+        modules: ``target>link``, or the target alone -> the loss.
+        shapes: the same -> the shapes it was built for, the student's and the teacher's.
+    """
+
+    def __init__(self) -> None:
+        self.modules: dict[str, StatefulLoss] = {}
+        self.shapes: dict[str, tuple[Json, Json]] = {}
+        self._before: dict[tuple[str, str], Tensor] = {}
+
+    def add(
+        self, key: str, loss: AskedLoss, shapes: tuple[Json, Json], device: torch.device
+    ) -> StatefulLoss:
+        """Make a loss and take it over.
+
+        Args:
+            key: ``target>link``, or the target alone.
+            loss: the loss, as the config asks for it.
+            shapes: of the student's and the teacher's values.
+            device: where the student's values are.
+
+        Raises:
+            PluginError: it cannot be made for these shapes.
+        """
+        module = built(key, loss, shapes).to(device)
+        self.modules[key], self.shapes[key] = module, shapes
+        if is_distributed():
+            self._remember(key)
+        return module
+
+    def learned(self) -> dict[tuple[str, str], Tensor]:
+        """Return every parameter that is learned, by key and name, in the order they were made."""
+        return {
+            (key, f"loss.{name}"): leaf
+            for key, module in self.modules.items()
+            for name, leaf in module.named_parameters()
+            if leaf.requires_grad
+        }
+
+    def share(self) -> None:
+        """Bring buffers together that several processes have changed since the last step.
+
+        An element that one process changed has its value everywhere; one that several changed has
+        the mean of theirs.
+        """
+        if not is_distributed():
+            return
+        for key, module in self.modules.items():
+            for name, buffer in module.named_buffers():
+                changed = buffer != self._before[key, name]
+                count = summed(changed.to(torch.int64))
+                total = summed(torch.where(changed, buffer, torch.zeros_like(buffer)))
+                mean = total / count.clamp_min(1)
+                buffer.copy_(torch.where(count > 0, mean.to(buffer.dtype), buffer))
+            self._remember(key)
+
+    def _remember(self, key: str) -> None:
+        for name, buffer in self.modules[key].named_buffers():
+            self._before[key, name] = buffer.detach().clone()
+
+    def saved(self) -> tuple[Parts, list[Json]]:
+        """Return every tensor that losses have, and the shapes that they were built for."""
+        parts: Parts = {
+            (STATE, key): {
+                name: tensor.detach().clone() for name, tensor in module.state_dict().items()
+            }
+            for key, module in self.modules.items()
+        }
+        return parts, [[key, *self.shapes[key]] for key in self.modules]
+
+    def restore(self, saved: Saved, asked: Mapping[str, AskedLoss], device: torch.device) -> None:
+        """Replace all losses by saved ones.
+
+        Args:
+            saved: a checked state.
+            asked: key -> the loss that the plan asks for.
+            device: the model's.
+        """
+        self.modules, self.shapes = {}, {}
+        for key, shapes in _saved_shapes(saved):
+            module = self.add(key, asked[key], shapes, device)
+            module.load_state_dict(dict(saved.of(STATE, key)))
+            if is_distributed():
+                self._remember(key)
+
+
+def built(key: str, loss: AskedLoss, shapes: tuple[Json, Json]) -> StatefulLoss:
+    """Return a new object of a stateful loss, built for the shapes of its targets.
+
+    Args:
+        key: what seeds its random numbers.
+        loss: the loss, as the config asks for it.
+        shapes: of the student's and the teacher's values.
+
+    Raises:
+        PluginError: it cannot be made for these shapes.
+    """
+    name = loss.info.name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(key.encode()))
+        try:
+            module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
+            module.build(_tupled(shapes[0]), _tupled(shapes[1]))
+        except Exception as error:  # foreign code: whatever it raises belongs in the message
+            raise PluginError(
+                f"the loss {name} could not be made for {key}, with options "
+                f"{dict(loss.own_options)} and the shapes {shapes[0]} and {shapes[1]}: "
+                f"{type(error).__name__}: {error}",
+                plugin=name,
+            ) from error
+    return module
+
+
+def follow(module: StatefulLoss, device: torch.device, optimizer: Any) -> None:
+    """Move a loss to the student's device, with what an optimizer remembers of its parameters.
+
+    Args:
+        module: the loss; its tensors stay the same objects.
+        device: where the student's values are.
+        optimizer: what moves its parameters, or None.
+    """
+    if all(tensor.device == device for tensor in _tensors(module)):
+        return
+    module.to(device)
+    for leaf in module.parameters() if optimizer is not None else ():
+        known = optimizer.state.get(leaf, {})
+        known.update(
+            {
+                name: value.to(device)
+                for name, value in known.items()
+                if isinstance(value, Tensor) and value.shape == leaf.shape and value.ndim
+            }
+        )
+
+
+def check_states(saved: Saved, asked: Mapping[str, AskedLoss], targets: Container[str]) -> None:
+    """Refuse saved states of losses that the plan does not ask for, or that do not fit them.
+
+    Args:
+        saved: the state.
+        asked: key -> the loss that the plan asks for.
+        targets: the names that saved tensors can belong to.
+
+    Raises:
+        SessionFileError: a state is not asked for, incomplete, or of other shapes.
+        PluginError: a loss cannot be made for the saved shapes.
+    """
+    learned: dict[tuple[str, str], Tensor] = {}
+    known = dict(_saved_shapes(saved))
+    for kind, key in saved.parts:
+        if kind == STATE and key not in known:
+            raise SessionFileError(f"the saved session has tensors of {key}, and no loss there")
+    for key, shapes in known.items():
+        if key not in asked or key not in targets:
+            raise SessionFileError(
+                f"the saved session has a loss with state of {key}, which its plan does not ask "
+                f"for",
+                target=key,
+            )
+        found, module = saved.of(STATE, key), built(key, asked[key], shapes)
+        expected = module.state_dict()
+        for name in {**expected, **found}:
+            one, wanted = found.get(name), expected.get(name)
+            if one is None or wanted is None or one.shape != wanted.shape:
+                raise SessionFileError(
+                    f"the saved session has {sorted(found)} of the loss of {key}, and {name!r} is "
+                    f"missing, unknown or of another shape",
+                    target=key,
+                )
+        learned |= {
+            (key, f"loss.{name}"): found[name]
+            for name, leaf in module.named_parameters()
+            if leaf.requires_grad
+        }
+    check_moments(lambda some: torch.optim.Adam(list(some.values())), learned, saved)
+
+
+def _saved_shapes(saved: Saved) -> Iterator[tuple[str, tuple[Json, Json]]]:
+    for key, student, teacher in saved.data.get("losses", []):
+        yield key, (student, teacher)
+
+
+def _tensors(module: StatefulLoss) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _tupled(shape: Json) -> Any:
+    if not isinstance(shape, (list, tuple)):
+        return shape
+    return tuple(_tupled(one) for one in shape)
+
+
+def shape_of(values: object) -> Json:
+    """Return the shape of a tensor as JSON, or a list of shapes of several; None of None.
+
+    Args:
+        values: a tensor, a tuple of tensors, or None.
+    """
+    if isinstance(values, Tensor):
+        return list(values.shape)
+    return [shape_of(one) for one in values] if isinstance(values, tuple) else None

@@ -1,0 +1,189 @@
+"""Several inputs that are one tensor, such as those of query, key and value: processed once.
+
+What was found of the tensor last is remembered, by weak references: nothing of a forward is kept
+alive. A tensor that was written to, that comes on another CUDA stream, or whose scale differs in
+one bit is processed anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from weakref import ReferenceType, ref
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import TensorWeakRef
+
+from tersely.instrument.scales.quantizing import Grid, Quantize
+from tersely.instrument.scales.target_scales import scales_of
+
+
+class Extent(NamedTuple):
+    """The range of the values of one call, over all processes; a tuple, which compilers can make.
+
+    Attributes:
+        low: the smallest finite value of each block, or infinity.
+        high: the largest, or minus infinity.
+        is_strange: whether values of this process are not finite.
+        is_finite: whether it is known that low and high are.
+        is_padded: whether some values were left out because they are padding.
+    """
+
+    low: Tensor
+    high: Tensor
+    is_strange: bool
+    is_finite: bool = False
+    is_padded: bool = False
+
+
+@attrs.frozen(eq=False)
+class _Seen:
+    """A tensor as it was: itself, how often it had been written to, and on which stream."""
+
+    tensor: TensorWeakRef
+    version: int
+    stream: object
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Seen:
+        return cls(TensorWeakRef(tensor), tensor._version, _stream(tensor))
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is this one, unchanged, on the same stream."""
+        return (
+            self.tensor() is tensor
+            and self.version == tensor._version
+            and self.stream == _stream(tensor)
+        )
+
+
+@attrs.frozen(eq=False)
+class _Extents:
+    seen: _Seen
+    is_data: ReferenceType[Tensor] | None
+    is_channels_first: bool
+    extent: Extent
+
+
+@attrs.frozen(eq=False)
+class _Quantized:
+    seen: _Seen
+    grid: Grid
+    scale: Tensor
+    zero_point: Tensor | None
+    versions: tuple[int, ...]
+    result: TensorWeakRef
+    result_version: int
+
+    def has(self, scale: Tensor, zero_point: Tensor | None) -> bool:
+        """Tell whether a scale and zero point are these, bit for bit."""
+        if zero_point is None or self.zero_point is None:
+            return zero_point is self.zero_point and torch.equal(scale, self.scale)
+        return torch.equal(scale, self.scale) and torch.equal(zero_point, self.zero_point)
+
+
+class SharedInputs:
+    """What was found of the last input of a stage; mutable, because every call replaces it.
+
+    Each of the two is one immutable value, which threads replace as a whole. Copies and pickles of
+    a model come without them.
+    """
+
+    def __init__(self) -> None:
+        self._extents: _Extents | None = None
+        self._quantized: _Quantized | None = None
+
+    def extent(
+        self, value: Tensor, is_data: Tensor | None, *, is_channels_first: bool
+    ) -> Extent | None:
+        """Return the range of a tensor if the last one was its, else None.
+
+        Args:
+            value: the input.
+            is_data: bool, shape (batch, positions), which positions are data; None for all.
+            is_channels_first: whether the module has its channels in dimension 1.
+        """
+        last = self._extents
+        if last is None or not last.seen.is_of(value):
+            return None
+        before = None if last.is_data is None else last.is_data()
+        is_same = before is is_data and (last.is_data is None) == (is_data is None)
+        return last.extent if is_same and last.is_channels_first == is_channels_first else None
+
+    def keep_extent(
+        self, value: Tensor, is_data: Tensor | None, extent: Extent, *, is_channels_first: bool
+    ) -> None:
+        """Remember the range of a tensor, with arguments as `extent` has them."""
+        mask = None if is_data is None else ref(is_data)
+        self._extents = _Extents(_Seen.of(value), mask, is_channels_first, extent)
+
+    def quantized(
+        self, inner: Quantize, module: nn.Module, value: Tensor, *, has_own_scale: bool
+    ) -> Tensor:
+        """Quantize an input as its step does; the values are those of the last call where equal.
+
+        Args:
+            inner: the step, which has one scale for all values.
+            module: the module that owns the target.
+            value: the input.
+            has_own_scale: whether backward needs the scale as it is now.
+        """
+        found = scales_of(module, inner.target)
+        if found is None or found[2] is not None or inner.levels(module) is not None:
+            step = inner.with_own_scale if has_own_scale else inner
+            return step(module, value)
+        scale, zero_point, _ = found
+        known = self._known(inner.grid, value, scale, zero_point)
+        own = scale.clone() if has_own_scale else scale
+        own_zero_point = zero_point
+        if has_own_scale and zero_point is not None:
+            own_zero_point = zero_point.clone()
+        result = inner.apply(value, own, own_zero_point, known=known)
+        if known is None:
+            self._quantized = _Quantized(
+                _Seen.of(value),
+                inner.grid,
+                scale,
+                zero_point,
+                _versions(scale, zero_point),
+                TensorWeakRef(result),
+                result._version,
+            )
+        return result
+
+    def _known(
+        self, grid: Grid, value: Tensor, scale: Tensor, zero_point: Tensor | None
+    ) -> Tensor | None:
+        last = self._quantized
+        if last is None or last.grid != grid or not last.seen.is_of(value):
+            return None
+        result: Tensor | None = last.result()
+        if result is None or result._version != last.result_version:
+            return None
+        if last.versions != _versions(last.scale, last.zero_point):
+            return None  # the scale that gave the result has moved
+        return result if last.has(scale, zero_point) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_extents": None, "_quantized": None}
+
+
+def is_shareable(value: Tensor) -> bool:
+    """Tell whether a tensor can be recognized when it comes again.
+
+    Args:
+        value: an input.
+    """
+    # Tensors of inference mode have no version.
+    return (
+        type(value) is Tensor and not torch.is_inference_mode_enabled() and not value.is_inference()
+    )
+
+
+def _versions(*tensors: Tensor | None) -> tuple[int, ...]:
+    return tuple(one._version for one in tensors if one is not None)
+
+
+def _stream(tensor: Tensor) -> object:
+    return torch.cuda.current_stream(tensor.device) if tensor.is_cuda else None
