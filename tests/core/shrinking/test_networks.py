@@ -16,10 +16,9 @@ ENDS = {
     "mobilenet_v3": ("classifier.3",),
     "efficientnet": ("classifier",),
     "ResNet": ("fc",),
-    "resnext": ("fc",),
-    "wide_resnet": ("fc",),
     "Transposed": ("head",),
     "Normless": ("classifier",),
+    "Mixed": ("last",),
     "Levels": ("boxes",),
     "Yolo": ("boxes.0.1", "boxes.1.1", "classes.0.1", "classes.1.1"),
 }
@@ -57,6 +56,16 @@ def test_every_other_channel_of_a_network_goes(help, networks, name):
     found = help.shrink(model, IMAGE, every_other(model, ENDS[name]))
     assert found.stays == ()
     assert sum(one.numel() for one in model.parameters()) < 0.45 * before
+
+
+@pytest.mark.parametrize(("groups", "width"), [(4, 16), (1, 24)])
+def test_every_other_channel_of_grouped_and_wide_bottlenecks_goes(help, networks, groups, width):
+    torch.manual_seed(0)
+    model = help.lived_in(networks.ResNet(groups=groups, width=width))
+    found = help.shrink(model, IMAGE, every_other(model, ["fc"]))
+    assert found.stays == ()
+    assert model.layers[0].second[0].weight.shape == (width // 2, width // 2 // groups, 3, 3)
+    assert model.layers[0].second[0].groups == groups
 
 
 def test_a_norm_without_parameters_states_the_channels_that_are_left(help, networks):

@@ -117,6 +117,9 @@ GOES = {
         2, (6, 8)
     ),
     "attention with a mask and a scale": attends_with_arguments,
+    "attention without heads": lambda m, x, y: functional.scaled_dot_product_attention(
+        words(x), words(y), words(y), scale=0.3
+    ),
     "rotary positions": turns,
     "rotary positions of complex numbers": turns_complex,
     "sum over channels": lambda m, x, y: x.abs().sum(1, keepdim=True),
@@ -140,6 +143,7 @@ GOES = {
     ),
     "bicubic": lambda m, x, y: functional.interpolate(x, size=(5, 5), mode="bicubic"),
     "pixel_unshuffle": lambda m, x, y: functional.pixel_unshuffle(x, 2),
+    "channel_shuffle": lambda m, x, y: functional.channel_shuffle(torch.cat([x, y], 1), 2),
     "channel dropout": lambda m, x, y: functional.dropout2d(x, 0.5, m.training),
     "masked_fill": lambda m, x, y: x.masked_fill(x < 0.1, 2.0),
     "where": lambda m, x, y: torch.where(x > 0, x, y),
@@ -159,6 +163,14 @@ STAYS = {
     "argmax of channels": (lambda m, x, y: x.argmax(1, keepdim=True) * y, "argmax reduces them"),
     "softmax over channels": (lambda m, x, y: x.softmax(1), "softmax mixes them"),
     "mean over channels": (lambda m, x, y: x - x.mean(1, keepdim=True), "mean reduces them"),
+    "attention of a usual scale": (
+        lambda m, x, y: functional.scaled_dot_product_attention(words(x), words(y), words(y)),
+        "attention sums over it",
+    ),
+    "channel_shuffle of other groups": (
+        lambda m, x, y: functional.channel_shuffle(x, 2),
+        "what it is tied to stays",
+    ),
     "roll of channels": (lambda m, x, y: x.roll(3, 1), "(roll) depends on the size"),
     "index_select": (
         lambda m, x, y: x.index_select(1, torch.tensor([3, 1, 2, 9, 12])),

@@ -9,6 +9,7 @@ from torch.fx import Node
 from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, shape_of
+from tersely.shrinking.operators.linear import sum_where_zero
 from tersely.shrinking.operators.pointwise import tie_operands
 
 
@@ -22,9 +23,14 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     shape = shape_of(node)
     repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
     heads = []
+    is_scaled = node.kwargs.get("scale") is not None  # otherwise the usual scale follows the width
+    if is_scaled:
+        sum_where_zero(trace, query, key, -1, "attention sums over it")
     for flow, inner in ((query, ndim - 1), (key, ndim - 1)):
         layers: list[Layer] = []
         for layer in flow.layers:
+            if varying(layer) == (inner,) and is_scaled:
+                continue
             if varying(layer) == (inner,) or (flow is not query and varying(layer) == (ndim - 2,)):
                 labels.pin(layer, "attention sums over it")
                 continue

@@ -152,7 +152,7 @@ def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int)
 def _activations(trace: Trace, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:
     """Multiply activations: dimensions before the last two meet elementwise (heads)."""
     ndim = len(shape)
-    _sum_where_zero(trace, first, second)
+    sum_where_zero(trace, first, second, -2, "a product of activations sums over it")
     left = _batched(trace, first, ndim, ndim - 1)
     right = _batched(trace, second, ndim, ndim - 2)
     sums = _meeting(trace, left, right, ndim)
@@ -161,12 +161,19 @@ def _activations(trace: Trace, first: Flow, second: Flow, shape: tuple[int, ...]
     return Flow(shape, (*sums, *outer_left, *outer_right), _product_constant(first, second, ndim))
 
 
-def _sum_where_zero(trace: Trace, first: Flow, second: Flow) -> None:
-    """Let a position that is summed over go from both operands where one of them is zero."""
-    sides = ((first, first.ndim - 1), (second, second.ndim - 2))
-    labels = [trace.labels.joined(_single(flow, dim)) for flow, dim in sides]
-    zero = values_along(*sides[0]) == 0, values_along(*sides[1]) == 0
-    why = "a product of activations sums over it"
+def sum_where_zero(trace: Trace, first: Flow, second: Flow, dim: int, why: str) -> None:
+    """Let a position that is summed over go from both operands where one of them is zero.
+
+    Args:
+        trace: the walk.
+        first: an operand, summed over along its last dimension.
+        second: the other operand.
+        dim: the dimension of the other that is summed over, negative.
+        why: the reason of positions that stay.
+    """
+    sides = ((first, first.ndim - 1), (second, second.ndim + dim))
+    labels = [trace.labels.joined(_single(*side)) for side in sides]
+    zero = [values_along(*side) == 0 for side in sides]
     if labels[0] is None or labels[1] is None or zero[0].shape != zero[1].shape:
         for layer in labels:
             if layer is not None:

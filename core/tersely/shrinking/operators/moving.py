@@ -115,6 +115,8 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         if one not in flows
     }
     columns = _columns(trace, list(flows.values()))
+    if "channel_shuffle" in operator_name(node):
+        columns = [[_alike(trace, layer, int(given(node)[1]))] for (layer,) in columns]
     if isinstance(trace.labels, Ties):
         tie_moved(trace, trace.labels, node, columns)
     runs = []
@@ -149,6 +151,14 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         read = _reader(node, flows, others, i if several else None)
         made.append(Flow(tuple(value.shape), own, constant, read))
     return tuple(made) if several else made[0]
+
+
+def _alike(trace: Trace, layer: Layer, groups: int) -> Layer:
+    """Labels of channels that go from all groups at once, as a shuffle of equal groups needs it."""
+    if layer.shape[1] == 1:
+        return layer
+    split = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
+    return trace.labels.tie_along(split, [1]).expand(split.shape).reshape(layer.shape)
 
 
 def _equal_parts(trace: Trace, runs: Sequence[Sequence[Layer]]) -> None:

@@ -205,7 +205,7 @@ def trace_image(trace: Trace, node: Node) -> Flow:
         parts = layer
         if layer.shape[channel] > 1:
             split = _split(layer, channel, count)
-            parts = trace.labels.whole(split, [channel + 1]).squeeze(channel + 1)
+            parts = trace.labels.tie_along(split, [channel + 1]).squeeze(channel + 1)
         layers.append(parts.unsqueeze(-1))
     zero = _zero_along(x, [channel + 1])
     if zero is not None and zero.shape[channel] > 1:
