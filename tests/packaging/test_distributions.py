@@ -90,7 +90,8 @@ def test_a_family_depends_on_the_core_and_on_nothing_of_a_sibling(built, family)
 
 def test_each_framework_is_an_extra_of_the_integrations(built):
     metadata = _metadata(built, "tersely_integrations")
-    assert sorted(metadata.get_all("Provides-Extra")) == ["accelerate", "lightning", "transformers"]
+    expected = ["accelerate", "lightning", "mlflow", "tensorboard", "transformers"]
+    assert sorted(metadata.get_all("Provides-Extra")) == expected
 
 
 def test_the_sdist_of_the_core_has_no_tests_and_no_golden_data(built):
