@@ -24,11 +24,18 @@ class Rows:
         return tersely.Blocks((1, -1))
 
 
+class Planes:
+    def blocks(self, shape, target):
+        return tersely.Blocks((1, 1, -1, -1))
+
+
 class Face:
     @tersely.hookimpl
     def tersely_granularities(self):
-        reference = f"{__name__}:Rows"
-        return [tersely.GranularityInfo(name="whole_rows", implementation=reference)]
+        return [
+            tersely.GranularityInfo(name=name, implementation=f"{__name__}:{cls}")
+            for name, cls in (("whole_rows", "Rows"), ("whole_planes", "Planes"))
+        ]
 
     @tersely.hookimpl
     def tersely_pruners(self):
@@ -106,7 +113,7 @@ def test_the_mask_of_channels_that_is_in_force_has_the_shape_of_one_sample():
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([3.0, 2.0]).view(2, 1, 1, 1))
     entry = {"op_types": ["Conv2d"], "target_names": ["_output_"], "sparse_ratio": 0.5}
-    entry["granularity"] = [1, -1, -1]
+    entry["granularity"] = "whole_planes"
     session = tersely.attach(net, {"pruning": {"algorithm": "watching", "config_list": [entry]}})
     session.calibrate([torch.ones(1, 1, 2, 2)])
     session.compress()
