@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @attrs.define(kw_only=True)
 class GuardedObserver:
-    """One observer of a job; mutable because one that fails is told nothing more.
+    """One observer of a job; mutable because one that fails is left out from then on.
 
     A tracking server that is down does not end hours of training.
 
@@ -63,7 +63,7 @@ class GuardedObserver:
         self.has_failed = True
         told = f"{type(error).__name__}: {error}"
         logger(__name__).warning("observer_failed", observer=self.name, when=when, error=told)
-        self.say(f"  observer {self.name} {when} and is told nothing more: {told}")
+        self.say(f"  observer {self.name} {when} and is left out from now on: {told}")
 
 
 class JobObservers:
