@@ -45,8 +45,10 @@ class GuardedObserver:
             return
         try:
             self.observer.observe(observation)
-        except Exception as error:  # an observer may raise anything at all
-            self._fail(f"failed at step {observation.step}", error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code, which may even call sys.exit
+            self._fail(f"failed at step {observation.step} and is left out from now on", error)
 
     def close(self, *, failed: bool = False) -> None:
         """Close the observer, also one that failed.
@@ -56,14 +58,16 @@ class GuardedObserver:
         """
         try:
             self.observer.close(failed=failed)
-        except Exception as error:  # see above
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # see above
             self._fail("failed when it was closed", error)
 
-    def _fail(self, when: str, error: Exception) -> None:
+    def _fail(self, when: str, error: BaseException) -> None:
         self.has_failed = True
         told = f"{type(error).__name__}: {error}"
         logger(__name__).warning("observer_failed", observer=self.name, when=when, error=told)
-        self.say(f"  observer {self.name} {when} and is left out from now on: {told}")
+        self.say(f"  observer {self.name} {when}: {told}")
 
 
 class JobObservers:
@@ -111,7 +115,9 @@ class JobObservers:
         create = self._calls.observers[index]
         try:
             found = create(output=self._job.output, resumed_at=resumed_at, **wanted.args)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             message = f"{wanted.create!r} failed: {type(error).__name__}: {error}"
             raise self._wrong(index, message) from error
         if not all(callable(getattr(found, name, None)) for name in ("observe", "close")):

@@ -261,7 +261,7 @@ def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
     files = (one.file for one in registry().plugins() if one.file is not None)
     plugins = "".join(f" --plugin {shlex.quote(file)}" for file in files)
     there = "" if output is None else f" --output {shlex.quote(os.fspath(output))}"
-    return f"tersely run {job.source}{plugins}{there} --resume"
+    return f"tersely run {shlex.quote(job.source)}{plugins}{there} --resume"
 
 
 def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:

@@ -63,7 +63,6 @@ def timed(plugin: str, kind: str, what: str) -> Iterator[None]:
         note(plugin, kind, what, seconds=time.perf_counter() - began)
 
 
-@functools.cache
 def traced(value: Callable[..., Any], plugin: str, kind: str) -> Callable[..., Any]:
     """Return an implementation whose calls are counted.
 
@@ -77,6 +76,13 @@ def traced(value: Callable[..., Any], plugin: str, kind: str) -> Callable[..., A
     Returns:
         A subclass of the class with its name, or a function in place of the function.
     """
+    if type(value).__hash__ is None:  # no two are told apart by a cache
+        return _counting(value, plugin, kind, "call")
+    return _traced_once(value, plugin, kind)
+
+
+@functools.cache
+def _traced_once(value: Callable[..., Any], plugin: str, kind: str) -> Callable[..., Any]:
     if not isinstance(value, type):
         return _counting(value, plugin, kind, "call")
     mro = {base.__name__ for base in value.__mro__}
@@ -102,8 +108,8 @@ def traced(value: Callable[..., Any], plugin: str, kind: str) -> Callable[..., A
     body |= {"__qualname__": value.__qualname__, "__doc__": value.__doc__}
     try:
         made: type = type(value)(value.__name__, (value,), body)
-    except TypeError:
-        return value  # a class that cannot be inherited from
+    except Exception:  # a class that cannot be inherited from may raise anything
+        return value
     return made
 
 

@@ -43,6 +43,18 @@ def broken(*, output, resumed_at):
     return Broken()
 
 
+class Exiting(Numbers):
+    def observe(self, observation):
+        raise SystemExit(0)
+
+    def close(self, *, failed=False):
+        raise SystemExit(0)
+
+
+def exiting(*, output, resumed_at):
+    return Exiting()
+
+
 def nothing(*, output, resumed_at):
     return None
 
@@ -115,6 +127,16 @@ def test_an_observer_that_fails_is_left_out_and_the_run_goes_on(workshop, run, o
     assert said.count("is left out from now on") == 1
     assert [line["before"] for line in lines(workshop) if "before" in line] == [68.0, 68.0]
     assert [line["after"] for line in lines(workshop) if "after" in line] != []
+
+
+def test_an_observer_that_exits_does_not_end_the_run(workshop, run, observed):
+    observed({"create": "toy_observers:exiting"})
+
+    said = run()
+
+    assert "failed at step 0 and is left out from now on: SystemExit: 0" in said
+    assert "failed when it was closed: SystemExit: 0" in said
+    assert (workshop.output / "report.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def test_a_job_that_names_a_file_does_not_run_it(shop: Any, capsys: Any) -> None
     assert (code, times_run(shop), shop.diary()) == (1, 0, [])
     assert (
         "plugins[0]: './magnitude.py' is not loaded, since naming a file does not run it (read "
-        f"it, and then load it with --plugin {shop.folder / 'magnitude.py'} or with --trust)"
+        f"it, and then load it with --plugin {shop.folder / 'magnitude.py'}, or in Python with "
+        "tersely.registry().register_file(...))"
     ) in capsys.readouterr().err
 
 

@@ -72,9 +72,9 @@ def calls(monkeypatch):
     monkeypatch.setenv(trace.TRACE, "1")
     monkeypatch.setattr(trace, "_calls", {})
     monkeypatch.setattr(trace.atexit, "register", lambda function: function)
-    trace.traced.cache_clear()
+    trace._traced_once.cache_clear()
     yield lambda: {call: count for call, (count, _) in trace._calls.items()}
-    trace.traced.cache_clear()
+    trace._traced_once.cache_clear()
 
 
 def test_methods_are_counted_by_plugin_and_kind(registry, calls):
@@ -151,3 +151,27 @@ def test_the_table_is_printed_when_the_process_ends():
     assert ran.stdout == "done\n"
     assert ran.stderr.startswith("what plugins were asked for (TERSELY_TRACE)\n plugin")
     assert ran.stderr.endswith(" acme 1.0   face   load            1    1.0000\n")
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, value):
+        return value + 1
+
+
+class Guarded:
+    def __init_subclass__(cls, **options):
+        raise ValueError("no subclass")
+
+    def importance(self, target):
+        return target
+
+
+def test_a_callable_without_a_hash_is_counted_too(calls):
+    assert trace.traced(Unhashable(), "notebook:unhashable", "loss")(2) == 3
+    assert calls() == {("notebook:unhashable", "loss", "call"): 1}
+
+
+def test_a_class_that_refuses_subclasses_stays_as_it_is():
+    assert trace.traced(Guarded, "notebook:guarded", "pruner") is Guarded

@@ -122,7 +122,7 @@ def test_mlflow_has_every_number_at_its_step_in_a_run_named_after_the_output(tmp
 
 def test_a_resumed_job_goes_on_with_its_run_of_mlflow_and_repeats_no_step(tmp_path, tracking):
     uri, found, history = tracking
-    given = {"output": tmp_path / "first", "tracking_uri": uri, "experiment": "digits"}
+    given = {"output": tmp_path / "it's first", "tracking_uri": uri, "experiment": "digits"}
     killed = mlflow_writer(resumed_at=None, **given)
     session = train(killed, LOSSES[:1])
     session.save(tmp_path / "saved")

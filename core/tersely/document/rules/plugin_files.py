@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def unloaded(job: Json, directory: Path) -> Iterator[Finding]:
             yield Finding(
                 (PLUGINS, index),
                 f"{written!r} is not loaded, since naming a file does not run it",
-                f"read it, and then load it with --plugin {path} or with --trust",
+                f"read it, and then load it with --plugin {shlex.quote(str(path))}, or in Python "
+                f"with tersely.registry().register_file(...)",
             )
 
 
