@@ -323,7 +323,7 @@ class Distillation(Engine[Run[Any]]):
         Raises:
             SessionFileError: a target is missing, or there are others.
         """
-        expected = self.known_names()
+        expected = {f"{side.plan.name}>{link}" for side, link, _ in links_of(self.pairs)}
         if other := sorted(expected ^ targets.keys()):
             raise SessionFileError(
                 f"the cache of the teacher has other targets for a batch than the session: "

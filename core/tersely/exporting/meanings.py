@@ -11,8 +11,8 @@ from tersely.contracts.exporter import ExportSource
 from tersely.errors import Refusal
 
 _REASONS = {
-    "float_zero_points": "its zero points lie between integers, and the format has whole ones; "
-    "quantize it with an algorithm that chooses whole ones",
+    "float_zero_points": "its zero points are not among the integers, and the format has no "
+    "others; quantize it with an algorithm that chooses whole ones",
     "levels": "its integers are indices into a table of levels, for which the format has no place; "
     "export to safetensors, or quantize it with an algorithm of whole steps",
 }
@@ -38,5 +38,9 @@ def refused_meanings(source: ExportSource, holds: Collection[str]) -> Iterator[R
 def _meanings(qparams: QParams) -> Iterator[str]:
     if qparams.levels is not None:
         yield "levels"
-    elif not torch.equal(qparams.zero_point, qparams.zero_point.round()):
-        yield "float_zero_points"
+    elif qparams.zero_point.is_floating_point():
+        zero_point = qparams.zero_point
+        is_whole = torch.equal(zero_point, zero_point.round())
+        is_inside = zero_point.ge(qparams.quant_min) & zero_point.le(qparams.quant_max)
+        if not (is_whole and bool(is_inside.all())):
+            yield "float_zero_points"

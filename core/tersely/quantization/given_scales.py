@@ -90,6 +90,9 @@ def range_of(qparams: QParams) -> tuple[Tensor, Tensor]:
     Args:
         qparams: scale and zero point.
     """
+    if qparams.levels is not None:
+        scale, levels = qparams.scale.float(), qparams.levels.float()
+        return levels[0] * scale, levels[-1] * scale
     ends = (qparams.quant_min, qparams.quant_max)
     low, high = ((end - qparams.zero_point.float()) * qparams.scale.float() for end in ends)
     return low, high

@@ -39,6 +39,17 @@ class Unbuilt(Memory):
         raise RuntimeError("no such width")
 
 
+class Counting(StatefulLoss):
+    """Compares with no teacher, and counts its calls."""
+
+    def build(self, student, teacher):
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, student, teacher):
+        self.calls += 1
+        return student.square().mean()
+
+
 @pytest.fixture(autouse=True)
 def memory():
     options = {
@@ -58,6 +69,11 @@ def memory():
         )
         for name, cls in (("toy_memory", Memory), ("toy_unbuilt", Unbuilt))
     ]
+    infos.append(
+        tersely.LossInfo(
+            name="toy_counting", implementation="tersely_toy_memory:Counting", needs="nothing"
+        )
+    )
 
     class Face:
         @tersely.hookimpl
@@ -65,7 +81,7 @@ def memory():
             return infos
 
     module = ModuleType("tersely_toy_memory")
-    module.Memory, module.Unbuilt = Memory, Unbuilt
+    module.Memory, module.Unbuilt, module.Counting = Memory, Unbuilt, Counting
     sys.modules["tersely_toy_memory"] = module
     name = tersely.registry().register(Face(), name="tersely-toy-memory")
     yield
@@ -245,3 +261,18 @@ def test_a_loss_that_cannot_be_made_is_named_with_the_shapes(student, wide):
         "the loss toy_unbuilt could not be made for 0._output_>0, with options {} and the shapes "
         "[2, 2] and [2, 5]: RuntimeError: no such width"
     )
+
+
+def test_a_cached_teacher_serves_beside_a_loss_that_needs_none(student, wide, tmp_path):
+    alone = {"op_names": ["1"], "apply_method": "toy_counting"}
+    compared = {"op_names": ["0"], "apply_method": "toy_memory"}
+    session = tersely.distill(student, [compared, alone], teacher=wide)
+    expected = loss_of(session)
+    session.cache_teacher([BATCH], tmp_path / "cache")
+
+    session.use_teacher_cache(tmp_path / "cache")
+    session.teacher_batch(0)
+    session.model(BATCH)
+
+    assert torch.isfinite(session.loss(batch={"indices": INDICES}))
+    assert torch.isfinite(expected)

@@ -9,6 +9,7 @@ from torch import nn
 
 import tersely
 from tersely.contracts import LearnsScales, SolvesWeights, UsesFloatZeroPoints, UsesLevels
+from tersely.quantization.given_scales import range_of
 
 LEVELS = torch.tensor([-1.0, -0.25, 0.0, 0.5])
 WEIGHT = torch.tensor([[0.0, 1.0, 2.0, 4.0], [-3.0, -1.0, 0.5, 1.5]])
@@ -187,6 +188,20 @@ def test_the_same_parameters_may_be_set_by_hand(algorithm):
     found = other.qparams()["0"]["weight"]
     assert torch.equal(found.scale, doubled.scale)
     assert torch.equal(found.zero_point, doubled.zero_point)
+
+
+def test_the_range_of_a_table_is_that_of_its_levels():
+    qparams = tersely.QParams(
+        scale=torch.tensor(2.0),
+        zero_point=torch.tensor(0, dtype=torch.int32),
+        quant_min=0,
+        quant_max=3,
+        dtype="uint2",
+        scheme="affine",
+        levels=LEVELS,
+    )
+
+    assert [float(end) for end in range_of(qparams)] == [-2.0, 1.0]
 
 
 def test_levels_set_by_hand_need_an_algorithm_that_has_them():

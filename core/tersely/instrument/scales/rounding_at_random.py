@@ -61,7 +61,21 @@ class RoundAtRandom(Quantize):
         found = scales_of(module, self.target)
         if found is None or not (module.training and torch.is_grad_enabled()):
             return self.inner(module, value)
-        qparams = self.fit(module, self.kept(module, *found[:2]), value)
+        return self._rounded(module, value, *found[:2])
+
+    def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
+        """Quantize with a copy of the scale in force, which nothing changes before backward."""
+        found = scales_of(module, self.target)
+        if found is None or not (module.training and torch.is_grad_enabled()):
+            return self.inner.with_own_scale(module, value)
+        scale, zero_point, _ = found
+        zero_point = None if zero_point is None else zero_point.clone()
+        return self._rounded(module, value, scale.clone(), zero_point)
+
+    def _rounded(
+        self, module: nn.Module, value: Tensor, scale: Tensor, zero_point: Tensor | None
+    ) -> Tensor:
+        qparams = self.fit(module, self.kept(module, scale, zero_point), value)
         rounded = self.algorithm.rounded(value, qparams, self.tensor, self._numbers(module, value))
         if rounded.shape != value.shape or rounded.dtype != value.dtype:
             name = self.tensor.plan.algorithm
