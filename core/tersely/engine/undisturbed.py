@@ -93,10 +93,17 @@ class _Values:
     def put_back(self) -> None:
         if self.values is not None:
             self.storage.copy_(self.values)
-        if self.tensor.data_ptr() != self.storage.data_ptr():
+        if not self.tensor.is_leaf:  # written in place with something that has a graph
+            self.tensor.detach_()
+        if _place(self.tensor) != _place(self.storage):
             self.tensor.data = self.storage
         self.tensor.requires_grad_(self.is_learning)
         self.tensor.grad = self.gradient
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """Where the elements of a tensor are, and how they are read."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _taps(model: nn.Module) -> Iterator[Tap]:
