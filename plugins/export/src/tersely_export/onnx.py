@@ -66,7 +66,10 @@ class Onnx(RunsExport):
         from tersely_export.onnx_model import make_model, save_model
 
         warn_of_overflow(source, capabilities())
-        model = make_model(source.program, opset=self.opset)
+        program = source.program
+        source.tell("translate the graph")
+        model = make_model(program, opset=self.opset)
+        source.tell("write the file")
         return save_model(model, path, is_external=self.external_data)
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
