@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tersely.contracts.loss import StatefulLoss
 from tersely.distillation.calling import AskedLoss
+from tersely.engine.foreign import ForeignCall
 from tersely.engine.processes import is_distributed, summed
 from tersely.engine.saver import Parts, Saved, check_moments
-from tersely.errors import PluginError, SessionFileError
+from tersely.errors import SessionFileError
 from tersely.json_value import Json
 
 STATE = "state"
@@ -128,16 +129,13 @@ def built(key: str, loss: AskedLoss, shapes: tuple[Json, Json]) -> StatefulLoss:
     name = loss.info.name
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(key.encode()))
-        try:
+        failure = (
+            f"the loss {name} could not be made for {key}, with options "
+            f"{dict(loss.own_options)} and the shapes {shapes[0]} and {shapes[1]}"
+        )
+        with ForeignCall(failure, plugin=name):
             module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
             module.build(_tupled(shapes[0]), _tupled(shapes[1]))
-        except Exception as error:  # foreign code: whatever it raises belongs in the message
-            raise PluginError(
-                f"the loss {name} could not be made for {key}, with options "
-                f"{dict(loss.own_options)} and the shapes {shapes[0]} and {shapes[1]}: "
-                f"{type(error).__name__}: {error}",
-                plugin=name,
-            ) from error
     return module
 
 

@@ -60,7 +60,10 @@ class Onnx(RunsExport):
         # Late: what merely asks for refusals, as a job does at its start, needs no ONNX.
         from tersely_export.onnx_model import make_model, save_model
 
-        model = make_model(source.program, opset=self.opset)
+        program = source.program
+        source.tell("translate the graph")
+        model = make_model(program, opset=self.opset)
+        source.tell("write the file")
         return save_model(model, path, is_external=self.external_data)
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
