@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tersely.arithmetic.blocks import count_blocks, output_blocks
+from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.settings import ACCUMULATOR
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.plan import Plan
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.stages.draft import Draft
 from tersely.planning.targets.addresses import parse_address
-from tersely.planning.targets.granularity import in_force
+from tersely.planning.targets.granularity import in_force, output_blocks
 
 
 def check_biases(asked: Sequence[TargetPlan], plan: Plan, draft: Draft) -> None:
