@@ -176,8 +176,8 @@ def _check_index(blocks: Blocks, target: TargetPlan, shape: tuple[int, ...], val
         raise _misnumbered(value, target, shape, error) from None
     if target.method == "quantization":
         raise ValueError(
-            f"granularity {shown(value)} numbers its blocks, and scales belong to rectangles; write "
-            f"per_channel, a list of lengths, or another granularity"
+            f"granularity {shown(value)} numbers its blocks, and scales belong to rectangles; "
+            f"write per_channel, a list of lengths, or another granularity"
         )
     if target.expert is not None:
         raise ValueError(
