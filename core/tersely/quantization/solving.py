@@ -116,7 +116,7 @@ def _solve_experts(
         if observed and is_blank(target.observed):
             run.unranked.append(target.name)
         elif observed or not isinstance(quantizer, ObservesInputs):
-            solved = _solve(quantizer, bound, target)
+            solved = _solve(quantizer, bound, target, expert=expert)
         if solved is not None:
             values.append(solved.tensor)
             found.append(solved.qparams)
@@ -223,7 +223,11 @@ def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
 
 
 def _solve(
-    quantizer: object, bound: BoundTarget, target: QuantizationTarget
+    quantizer: object,
+    bound: BoundTarget,
+    target: QuantizationTarget,
+    *,
+    expert: int | None = None,
 ) -> QuantizedWeight | None:
     name, algorithm = target.name, bound.plan.algorithm
     factors = read_buffer(bound, "input_scale")
@@ -239,6 +243,8 @@ def _solve(
         solved: QuantizedWeight | None
         if isinstance(quantizer, Equalizes) and factors is not None:
             plain = processed(bound.module, bound.plan.target, bound.dense(), until=SCALE)
+            if expert is not None:
+                plain, factors = plain[expert], factors[expert]
             solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
         elif isinstance(quantizer, SolvesWeights):
             solved = quantizer.solve(target)
