@@ -46,17 +46,17 @@ def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes
         reasons: path of an attention module -> why it keeps its heads, where that is known.
     """
     return {
-        (path, weight): reasons.get(path) or f"{_named(type(module))} insists on its width"
+        (path, weight): reasons.get(path) or _insisting(path, type(module))
         for path, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention) and not isinstance(module, FewerHeads)
         for weight in _INPUT_WEIGHTS
     }
 
 
-def _named(cls: type[nn.Module]) -> str:
-    if cls is nn.MultiheadAttention:
-        return "torch.nn.MultiheadAttention"
-    return f"{cls.__name__}, made of torch.nn.MultiheadAttention,"
+def _insisting(path: str, cls: type[nn.Module]) -> str:
+    made = "" if cls is nn.MultiheadAttention else f"{cls.__name__}, made of "
+    place = path or "the model"
+    return f"forward of {place} ({made}torch.nn.MultiheadAttention) insists on its width"
 
 
 def attend_by_heads(module: nn.Module, undoing: Undoing) -> None:
