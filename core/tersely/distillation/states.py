@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tersely.contracts.loss import StatefulLoss
 from tersely.distillation.calling import AskedLoss
+from tersely.engine.foreign import ForeignCall
 from tersely.engine.processes import is_distributed, summed
 from tersely.engine.saver import Parts, Saved, check_moments
 from tersely.errors import PluginError, SessionFileError
@@ -154,17 +155,13 @@ def built(key: str, loss: AskedLoss, shapes: tuple[Json, Json]) -> StatefulLoss:
         PluginError: it cannot be made for these shapes.
     """
     name = loss.info.name
-    with _seeded(zlib.crc32(key.encode())):
-        try:
-            module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
-            module.build(_tupled(shapes[0]), _tupled(shapes[1]))
-        except Exception as error:  # foreign code: whatever it raises belongs in the message
-            raise PluginError(
-                f"the loss {name} could not be made for {key}, with options "
-                f"{dict(loss.own_options)} and the shapes {shapes[0]} and {shapes[1]}: "
-                f"{type(error).__name__}: {error}",
-                plugin=name,
-            ) from error
+    failure = (
+        f"the loss {name} could not be made for {key}, with options {dict(loss.own_options)} and "
+        f"the shapes {shapes[0]} and {shapes[1]}"
+    )
+    with _seeded(zlib.crc32(key.encode())), ForeignCall(failure, plugin=name):
+        module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
+        module.build(_tupled(shapes[0]), _tupled(shapes[1]))
     for one, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise PluginError(

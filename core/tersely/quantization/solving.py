@@ -21,9 +21,10 @@ from tersely.contracts.quantized_weights import (
 )
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
+from tersely.engine.foreign import ForeignCall
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
-from tersely.errors import PlanError, PluginError, SessionError, TerselyError
+from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
@@ -216,17 +217,9 @@ def choose(
     """
     name, algorithm = bound.plan.name, bound.plan.algorithm
     check_range(low, high, name)
-    try:
-        with torch.no_grad():
-            found = choose_of(run.algorithm)(low, high, target)
-    except TerselyError:
-        raise
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
-            plugin=bound.plan.algorithm,
-            target=bound.plan.name,
-        ) from error
+    failure = f"{algorithm} failed on {name}"
+    with ForeignCall(failure, plugin=algorithm, target=name), torch.no_grad():
+        found = choose_of(run.algorithm)(low, high, target)
     return check_qparams(found, target, low.shape)
 
 
@@ -248,26 +241,23 @@ def _solve(
 ) -> QuantizedWeight | None:
     name, algorithm = target.name, bound.plan.algorithm
     factors = read_buffer(bound, "input_scale")
-    try:
-        with torch.no_grad():
-            solved: QuantizedWeight | None
-            if isinstance(quantizer, Equalizes) and factors is not None:
-                plain = processed(bound.module, bound.plan.target, bound.dense(), until=SCALE)
-                solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
-            elif isinstance(quantizer, SolvesWeights):
-                solved = quantizer.solve(target)
-            else:
-                return None
-    except TerselyError:
-        raise
-    except ValueError as error:
-        raise PlanError(f"{bound.plan.origin.path}: {name}: {error}", **bound.plan.place) from error
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{algorithm} failed on {name}: {type(error).__name__}: {error}",
-            plugin=algorithm,
-            target=name,
-        ) from error
+
+    def refusal(error: ValueError) -> PlanError:
+        return PlanError(f"{bound.plan.origin.path}: {name}: {error}", **bound.plan.place)
+
+    failure = f"{algorithm} failed on {name}"
+    with (
+        ForeignCall(failure, plugin=algorithm, target=bound.plan.name, refusal=refusal),
+        torch.no_grad(),
+    ):
+        solved: QuantizedWeight | None
+        if isinstance(quantizer, Equalizes) and factors is not None:
+            plain = processed(bound.module, bound.plan.target, bound.dense(), until=SCALE)
+            solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
+        elif isinstance(quantizer, SolvesWeights):
+            solved = quantizer.solve(target)
+        else:
+            return None
     if solved is None:
         return None  # the algorithm leaves the values as they are
     return check_solved(solved, target)
