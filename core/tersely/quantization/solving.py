@@ -24,7 +24,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.foreign import ForeignCall
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
-from tersely.errors import PlanError, SessionError
+from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
@@ -131,7 +131,21 @@ def _stacked(found: Sequence[QParams], target: QuantizationTarget) -> QParams:
     counts = count_blocks(target.blocks.size, target.plan.shape or ())
     scale = torch.stack([one.scale.reshape(counts[1:]) for one in found])
     zero_point = torch.stack([one.zero_point.reshape(counts[1:]) for one in found])
+    for one in found:
+        if not _is_same(one.levels, found[0].levels):
+            raise PluginError(
+                f"{target.plan.algorithm} found other levels for one expert of {target.name} than "
+                f"for another; expected one table for all of them",
+                plugin=target.plan.algorithm,
+                target=target.plan.name,
+            )
     return found[0].evolve(scale=scale, zero_point=zero_point, block_size=target.blocks.size)
+
+
+def _is_same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
 
 
 def _is_fitted(quantizer: object) -> bool:
