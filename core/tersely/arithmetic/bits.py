@@ -37,12 +37,25 @@ def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: the bits are not those of a tensor of this shape.
     """
+    check_bits(bits, shape)
+    unpacked = np.unpackbits(bits.numpy(), count=math.prod(shape), bitorder="little")
+    # One byte an element already, 0 or 1: the same memory read as bool.
+    return torch.from_numpy(unpacked.view(bool)).reshape(tuple(shape))
+
+
+def check_bits(bits: Tensor, shape: Sequence[int]) -> None:
+    """Refuse bits that are not those of a tensor of some shape.
+
+    Args:
+        bits: what `pack_bits` returned.
+        shape: the shape of what it was given.
+
+    Raises:
+        ValueError: they are of another dtype, or too few or too many.
+    """
     count = math.prod(shape)
     if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),):
         raise ValueError(
             f"expected {-(-count // 8)} bytes for a bool tensor of shape {list(shape)}, got shape "
             f"{list(bits.shape)} of {bits.dtype}"
         )
-    unpacked = np.unpackbits(bits.numpy(), count=count, bitorder="little")
-    # One byte an element already, 0 or 1: the same memory read as bool.
-    return torch.from_numpy(unpacked.view(bool)).reshape(tuple(shape))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tersely.contracts.loss import StatefulLoss
 from tersely.contracts.target_plan import TargetPlan
-from tersely.errors import PluginError, SessionError, TerselyError
+from tersely.engine.foreign import ForeignCall
+from tersely.errors import PluginError, SessionError
 from tersely.json_value import Json
 from tersely.registry.descriptors import LossInfo
 from tersely.registry.registry import registry
@@ -108,22 +109,16 @@ class AskedLoss:
             PluginError: the loss failed, or returned something else than a scalar.
         """
         name = plan.algorithm
-        try:
+
+        def refusal(error: ValueError) -> SessionError:
+            return SessionError(f"{where}: {error}", **plan.place)
+
+        failure = f"the loss {name} failed on {where}, {_shapes(student, teacher)}"
+        with ForeignCall(failure, plugin=name, target=plan.name, refusal=refusal):
             if module is None:
                 found: object = self.function(student, teacher, **{**self.options, **given})
             else:
                 found = module(student, teacher, **given)
-        except TerselyError:
-            raise
-        except ValueError as error:
-            raise SessionError(f"{where}: {error}", **plan.place) from error
-        except Exception as error:  # foreign code: whatever it raises belongs in the message
-            shapes = _shapes(student, teacher)
-            raise PluginError(
-                f"the loss {name} failed on {where}, {shapes}: {type(error).__name__}: {error}",
-                plugin=name,
-                target=plan.name,
-            ) from error
         if not isinstance(found, Tensor) or found.ndim:
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise PluginError(

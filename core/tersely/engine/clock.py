@@ -7,6 +7,7 @@ from fractions import Fraction
 import attrs
 
 from tersely.document.recipe import Schedule
+from tersely.engine.foreign import ForeignCall
 from tersely.errors import PluginError
 from tersely.json_value import Json
 from tersely.registry.registry import registry
@@ -90,14 +91,9 @@ def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
     if curve is None or progress is None:
         return 1.0
     name = curve.schedule.name
-    try:
+    with ForeignCall(f"the schedule {name} failed at progress {progress}", plugin=name):
         factor = curve.function(progress, **curve.options)
         share = factor if isinstance(factor, Fraction) else float(factor)
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"the schedule {name} failed at progress {progress}: {type(error).__name__}: {error}",
-            plugin=name,
-        ) from error
     if not 0 <= share <= 1:
         raise PluginError(
             f"the schedule {name} returned {share} at progress {progress}; expected a share in "

@@ -30,15 +30,16 @@ def gather_runs(runs: Iterable[Run[Any]]) -> Parts:
         runs: the running stages.
     """
     found: Parts = {}
+    leaves: dict[tuple[str, str], dict[str, Tensor]] = {}
     for run in runs:
         for bound, sums in run.observed.items():
             copies = {part: tensor.clone() for part, tensor in sums.items()}
             found["observed", bound.plan.name] = copies
         learned = run.all_learned()
         for (target, name), leaf in learned.items():
-            found.setdefault(("learned", target), {})[name] = leaf.detach().clone()
-        found.update(moments_of(run.optimizer, learned))
-    return found
+            leaves.setdefault(("learned", target), {})[name] = leaf.detach().clone()
+        found |= moments_of(run.optimizer, learned)
+    return found | leaves
 
 
 def gather_originals(originals: Mapping[BoundTarget, Tensor]) -> Parts:

@@ -11,7 +11,7 @@ the part ``<moment>/<learned name>``: by name, because readers return tensors in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import attrs
@@ -22,8 +22,11 @@ from tersely.engine.binding import BoundTarget
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 
-Parts: TypeAlias = "dict[tuple[str, str], dict[str, Tensor]]"
-"""(kind, target) -> part -> tensor; the part is empty where there is one tensor a target."""
+Parts: TypeAlias = "dict[tuple[str, str], Mapping[str, Tensor]]"
+"""(kind, target) -> part -> tensor; the part is empty where there is one tensor a target.
+
+What was read of a file may be unpacked each time it is asked for, so a mask is not kept for long.
+"""
 
 MOVED = "moved"
 """The kind of optimizer state."""
@@ -117,15 +120,35 @@ def sort_tensors(
     Raises:
         SessionFileError: no engine writes such a name.
     """
-    found: dict[str, Parts] = {engine: {} for engine in grammars}
+    names: dict[str, dict[tuple[str, str], dict[str, str]]] = {engine: {} for engine in grammars}
     longest = sorted(grammars, key=lambda engine: -len(grammars[engine].prefix))
-    for key, tensor in tensors.items():
+    for key in tensors:
         engine = next((one for one in longest if key.startswith(grammars[one].prefix)), None)
         if engine is None:
             raise unknown(key)
         kind, name, part = grammars[engine].read(key)
-        found[engine].setdefault((kind, name), {})[part] = tensor
-    return found
+        names[engine].setdefault((kind, name), {})[part] = key
+    return {
+        engine: {place: _Named(tensors, keys) for place, keys in found.items()}
+        for engine, found in names.items()
+    }
+
+
+@attrs.frozen(eq=False)
+class _Named(Mapping[str, Tensor]):
+    """Some of many tensors, by other names."""
+
+    tensors: Mapping[str, Tensor]
+    keys_of: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[self.keys_of[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_of)
+
+    def __len__(self) -> int:
+        return len(self.keys_of)
 
 
 def moments_of(
@@ -137,15 +160,15 @@ def moments_of(
         optimizer: what moves them, or None.
         learned: (target, name) -> learned tensor.
     """
-    found: Parts = {}
     if optimizer is None:
-        return found
+        return {}
+    found: dict[tuple[str, str], dict[str, Tensor]] = {}
     for (target, name), leaf in learned.items():
         for moment, value in optimizer.state.get(leaf, {}).items():
             if value is not None:
                 parts = found.setdefault((MOVED, target), {})
                 parts[f"{moment}/{name}"] = torch.as_tensor(value).clone()
-    return found
+    return {**found}
 
 
 def restore_moments(
@@ -228,7 +251,7 @@ def _need_to_go_on(
     optimizer: torch.optim.Optimizer, copies: Mapping[tuple[str, str], Tensor], saved: Saved
 ) -> None:
     # Averages of squares below zero, for one, have the right shape and end in NaN.
-    own = {  # the step changes what an optimizer remembers in place
+    own: Parts = {  # the step changes what an optimizer remembers in place
         place: {part: tensor.clone() for part, tensor in parts.items()}
         for place, parts in saved.parts.items()
         if place[0] == MOVED

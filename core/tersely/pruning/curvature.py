@@ -11,7 +11,8 @@ from tersely.contracts.abilities import Sums
 from tersely.contracts.curvature import Curvature, ObservesCurvature
 from tersely.contracts.pruner import PruningTarget
 from tersely.engine.binding import BoundTarget
-from tersely.errors import PluginError, SessionError, TerselyError
+from tersely.engine.foreign import ForeignCall
+from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.classes import is_sharded
 
 
@@ -69,16 +70,9 @@ def observe(
     if not targets or not all(bool(one.isfinite().all()) for one in curvature.gradients):
         return []
     algorithm = targets[0].plan.algorithm
-    try:
-        with torch.enable_grad():
-            found = list(pruner.observe_curvature(curvature, targets))
-    except TerselyError:
-        raise
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{algorithm} failed on the curvature of the loss: {type(error).__name__}: {error}",
-            plugin=algorithm,
-        ) from error
+    failure = f"{algorithm} failed on the curvature of the loss"
+    with ForeignCall(failure, plugin=algorithm), torch.enable_grad():
+        found = list(pruner.observe_curvature(curvature, targets))
     if len(found) != len(targets):
         raise PluginError(
             f"{algorithm} returned what it observed of {len(found)} targets, expected that of "

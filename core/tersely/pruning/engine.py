@@ -381,13 +381,7 @@ class Pruning(Engine[PruningRun]):
         self.release()
         self.restore_gathered(saved, journal)
         for bound in self.bound_targets:
-            for module, buffer in bound.masks():
-                journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
-            kept = saved.one(MASK, bound.plan.name)
-            if kept is None:
-                remove_mask(bound, self.context.model)
-            else:
-                write_mask(bound, kept, self.context.model)
+            self._restore_mask(bound, saved, journal)
         journal.on_undo(self.release)
         self.hold()
         restore_dense(self.holds, saved, journal)
@@ -406,6 +400,16 @@ class Pruning(Engine[PruningRun]):
         self.is_compressed = bool(saved.data["is_compressed"])
         if saved.data["handed_over"]:
             self.hand_over()
+
+    def _restore_mask(self, bound: BoundTarget, saved: Saved, journal: Journal) -> None:
+        # A function of its own, so that nothing keeps this mask while the next one is unpacked.
+        for module, buffer in bound.masks():
+            journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
+        kept = saved.one(MASK, bound.plan.name)
+        if kept is None:
+            remove_mask(bound, self.context.model)
+        else:
+            write_mask(bound, kept, self.context.model)
 
     def _decide(
         self, run: PruningRun, steps: int, bound_targets: Sequence[BoundTarget]

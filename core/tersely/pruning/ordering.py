@@ -10,7 +10,8 @@ from torch import Tensor
 from tersely.contracts.ordering import OrdersInputs
 from tersely.contracts.pruner import PruningTarget
 from tersely.engine.binding import BoundTarget
-from tersely.errors import PluginError, SessionFileError, TerselyError
+from tersely.engine.foreign import ForeignCall
+from tersely.errors import SessionFileError
 from tersely.pruning.answers import check_order
 from tersely.pruning.ranking import Ranked
 
@@ -32,16 +33,9 @@ def order_of(pruner: object, ranked: Ranked, target: PruningTarget) -> Tensor | 
     if not isinstance(pruner, OrdersInputs) or not _is_divided(ranked):
         return None
     algorithm = target.plan.algorithm
-    try:
+    failure = f"{algorithm} failed on {target.name}"
+    with ForeignCall(failure, plugin=algorithm, target=target.plan.name):
         order = pruner.input_order(target)
-    except TerselyError:
-        raise
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{algorithm} failed on {target.name}: {type(error).__name__}: {error}",
-            plugin=algorithm,
-            target=target.name,
-        ) from error
     return meaningful(check_order(order, target))
 
 

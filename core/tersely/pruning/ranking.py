@@ -15,7 +15,8 @@ from tersely.contracts.experts import of_expert
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.document.recipe import Stage
 from tersely.engine.binding import BoundTarget
-from tersely.errors import PlanError, PluginError, SessionError, TerselyError
+from tersely.engine.foreign import ForeignCall
+from tersely.errors import PlanError, PluginError, SessionError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
 from tersely.planning.stages.descriptors import descriptor_of
@@ -171,16 +172,9 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
             nor its blocks'.
     """
     algorithm = ranked.bound.plan.algorithm
-    try:
+    failure = f"{algorithm} failed on {target.name}"
+    with ForeignCall(failure, plugin=algorithm, target=target.plan.name):
         scores = pruner.importance(target)
-    except TerselyError:
-        raise
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{algorithm} failed on {target.name}: {type(error).__name__}: {error}",
-            plugin=target.plan.algorithm,
-            target=target.plan.name,
-        ) from error
     scores = check_scores(scores, target)
     shape, size = ranked.tensor.shape, ranked.blocks.size
     if scores.shape == shape and set(size) == {1}:

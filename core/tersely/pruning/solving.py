@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.pruner import Choose, PruningTarget, Solution, Solves
-from tersely.errors import PlanError, PluginError, TerselyError
+from tersely.engine.foreign import ForeignCall
+from tersely.errors import PlanError
 from tersely.masking.budgets import bound_count, count_masked
 from tersely.masking.decide import decide
 from tersely.masking.member import Member, Ratio
@@ -31,21 +32,17 @@ def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:
         CalibrationError: the new values are not finite.
         PluginError: the algorithm failed, or what it returned does not meet what was asked for.
     """
-    try:
-        with torch.no_grad():
-            solution = pruner.solve(target, _choose_for(member))
-    except TerselyError:
-        raise
-    except ValueError as error:
-        raise PlanError(
-            f"{target.plan.origin.path}: {target.name}: {error}", **target.plan.place
-        ) from error
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{target.plan.algorithm} failed on {target.name}: {type(error).__name__}: {error}",
-            plugin=target.plan.algorithm,
-            target=target.plan.name,
-        ) from error
+    plan = target.plan
+
+    def refusal(error: ValueError) -> PlanError:
+        return PlanError(f"{plan.origin.path}: {target.name}: {error}", **plan.place)
+
+    failure = f"{plan.algorithm} failed on {target.name}"
+    with (
+        ForeignCall(failure, plugin=plan.algorithm, target=plan.name, refusal=refusal),
+        torch.no_grad(),
+    ):
+        solution = pruner.solve(target, _choose_for(member))
     return check_solution(solution, target, member)
 
 

@@ -102,9 +102,9 @@ def gather_dense(saved: Saved) -> None:
         saved: a state with what `spread_dense` returned, all of it cut.
     """
     for (kind, name), parts in saved.parts.items():
-        kept = saved.one(MASK, name)
-        if kind == DENSE and kept is not None:
-            parts[""] = held_values(kept, parts[""])
+        kept = saved.one(MASK, name) if kind == DENSE else None
+        if kept is not None:
+            saved.parts[kind, name] = {"": held_values(kept, parts[""])}
 
 
 def restore_dense(holds: Mapping[BoundTarget, HeldWeight], saved: Saved, journal: Journal) -> None:

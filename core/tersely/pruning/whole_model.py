@@ -13,9 +13,10 @@ from tersely.contracts.pruner import PruningTarget
 from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.engine.batches import call_observed
 from tersely.engine.context import Context
+from tersely.engine.foreign import ForeignCall
 from tersely.engine.processes import summed
 from tersely.engine.undisturbed import undisturbed
-from tersely.errors import PluginError, SessionError, TerselyError
+from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.classes import is_sharded
 from tersely.pruning.answers import check_scores
 
@@ -101,11 +102,5 @@ def score_model(
 def _asked(
     pruner: ScoresModel, whole: WholeModel, targets: Sequence[PruningTarget], *, algorithm: str
 ) -> Sequence[Any]:
-    try:
+    with ForeignCall(f"{algorithm} failed on the model", plugin=algorithm):
         return list(pruner.score_model(whole, targets))
-    except TerselyError:
-        raise
-    except Exception as error:  # foreign code: whatever it raises belongs in the message
-        raise PluginError(
-            f"{algorithm} failed on the model: {type(error).__name__}: {error}", plugin=algorithm
-        ) from error

@@ -14,15 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import attrs
-import torch
 from torch import Tensor
 
-from tersely.arithmetic.bits import pack_bits, unpack_bits
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.log import logger
 from tersely.storage.durable import PARTIAL, write_whole
 from tersely.storage.json_file import body_digest, check_shape, read_json_file
+from tersely.storage.packed import PackedTensors
 from tersely.storage.seal import SEAL, read_sealed, seal_of
 from tersely.storage.tensor_file import tensors_in, write_tensors
 
@@ -67,14 +66,15 @@ class StoredSession:
     """What a saved session holds, checked against its digests.
 
     Attributes:
-        tensors: name -> tensor on the CPU; the caller owns them.
+        tensors: name -> tensor on the CPU; the caller owns them. A mask is unpacked anew each time
+            that it is asked for.
         data: everything else of the session's state.
         plan: the plan as `Plan.to_dict` gave it.
         recipe: the recipe's document.
         plugins: one mapping for each plugin that took part, with its version.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     data: dict[str, Json]
     plan: dict[str, Json]
     recipe: dict[str, Json]
@@ -106,10 +106,8 @@ def save_session(
     folder = Path(directory)
     index = folder / INDEX
     try:
-        masks = {name: one for name, one in tensors.items() if _is_packed(one)}
-        packed = {name: pack_bits(one) for name, one in masks.items()}
-        stored = {**tensors, **packed}
-        place, digest = write_tensors(folder / "state", stored, rename=_hashed_name)
+        packed = PackedTensors.of(tensors)
+        place, digest = write_tensors(folder / "state", packed.stored, rename=_hashed_name)
         body = {
             "data": data,
             "plan": plan,
@@ -118,7 +116,7 @@ def save_session(
             "state": {
                 "file": place.name,
                 **seal_of(place, digest=digest),
-                "bits": {name: list(one.shape) for name, one in masks.items()},
+                "bits": packed.shapes,
             },
         }
         head = {"format": FORMAT, "version": VERSION, "tersely": _tersely_version()}
@@ -229,7 +227,7 @@ def _check_body(index: Path, document: dict[str, Json]) -> None:
     check_shape(document, _SHAPE, place=index, advice=_ADVICE)
 
 
-def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
+def _read_state(folder: Path, state: dict[str, Json]) -> PackedTensors:
     place = folder / str(state["file"])
     if not place.exists():
         raise SessionFileError(
@@ -246,17 +244,13 @@ def _read_state(folder: Path, state: dict[str, Json]) -> dict[str, Tensor]:
             "safetensors, or save the session again",
             path=place,
         ) from error
-    for name, shape in state.get("bits", {}).items():
-        try:
-            tensors[name] = unpack_bits(tensors[name], shape)
-        except (KeyError, ValueError) as error:
-            reason = "there is no such tensor" if isinstance(error, KeyError) else error
-            raise SessionFileError(
-                f"{folder / INDEX} is damaged: state.bits.{name} does not fit {place}: {reason}; "
-                f"{_ADVICE}",
-                path=place,
-            ) from error
-    return tensors
+    try:
+        return PackedTensors(tensors, state.get("bits", {}))
+    except ValueError as error:
+        raise SessionFileError(
+            f"{folder / INDEX} is damaged: state.bits does not fit {place}: {error}; {_ADVICE}",
+            path=place,
+        ) from error
 
 
 def _absence(folder: Path) -> str:
@@ -271,10 +265,6 @@ def _absence(folder: Path) -> str:
         f"{folder} holds no saved session: it has no {INDEX}; give the folder that "
         "session.save() wrote"
     )
-
-
-def _is_packed(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.bool and tensor.layout == torch.strided
 
 
 def _hashed_name(path: Path, digest: str) -> Path:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 import tersely
-from tersely.contracts import ObservesInputs, Sequential, SolvesWeights
+from tersely.contracts import Sequential, SolvesWeights
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.rounding import grids_of
 from tersely_quantization.search import search_by_square
 from tersely_quantization.up_or_down import Course, learn_rounding
-from tersely_quantization.weighed import as_stored, check_integers, observe_gram, weigh
+from tersely_quantization.weighed import ObservesGram, as_stored, check_integers, weigh
 
 
-class AdaRound(ObservesInputs, Sequential, SolvesWeights):
+class AdaRound(MapsRange, ObservesGram, Sequential, SolvesWeights):
     """Learns for each weight whether it is rounded up or down.
 
     Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020,
@@ -44,36 +44,6 @@ class AdaRound(ObservesInputs, Sequential, SolvesWeights):
     ) -> None:
         self.course = Course(iterations, learning_rate, warm_up, regularization)
         self.sequential = sequential
-
-    def observe_input(
-        self, inputs: Tensor, target: tersely.QuantizationTarget
-    ) -> dict[str, Tensor]:
-        """Return what one call of the module adds to the products of its inputs.
-
-        Args:
-            inputs: the module's input.
-            target: the weight that multiplies it.
-
-        Returns:
-            ``gram``: shape (groups, columns, columns), float, input units squared, sums over
-            vectors of x x^T; above the diagonal it means nothing.
-
-        Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
-        """
-        return observe_gram(inputs, target)
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for an observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
     def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight:
         """Return weights that are rounded up or down as their outputs want it.

@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely.contracts import Equalizes, ObservesInputs, Sequential, SolvesWeights
+from tersely.contracts import Equalizes, Sequential, SolvesWeights
 from tersely_quantization.input_channels import multiply, normalized, per_channel, per_column
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.search import search_by_output, whole_range
 from tersely_quantization.weighed import (
     AT_A_TIME,
+    ObservesGram,
     Weighed,
     as_stored,
-    observe_gram,
     observed_by,
     output_errors,
     weigh,
 )
 
 
-class Awq(ObservesInputs, Sequential, Equalizes, SolvesWeights):
+class Awq(MapsRange, ObservesGram, Sequential, Equalizes, SolvesWeights):
     """Multiplies input channels by a power of how large their inputs are.
 
     Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and
@@ -60,23 +61,11 @@ class Awq(ObservesInputs, Sequential, Equalizes, SolvesWeights):
         Raises:
             ValueError: the target is no weight of a linear layer or convolution.
         """
-        found = observe_gram(inputs, target)
+        found = super().observe_input(inputs, target)
         if found:
             rows = tersely.input_rows(inputs, target, at_a_time=AT_A_TIME)
             found["magnitude"] = torch.stack([part.abs().sum(1) for part in rows]).sum(0)
         return found
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for an observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
     def input_scales(self, targets: Sequence[tersely.QuantizationTarget]) -> Tensor:
         """Return the factors for weights that read the same input.

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely.contracts import ObservesInputs, Sequential, SolvesWeights
+from tersely.contracts import Sequential, SolvesWeights
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.rounding import grids_of, round_columns
 from tersely_quantization.search import search_by_square, whole_range
-from tersely_quantization.weighed import as_stored, check_integers, observe_gram, weigh
+from tersely_quantization.weighed import ObservesGram, as_stored, check_integers, weigh
 
 
-class Gptq(ObservesInputs, Sequential, SolvesWeights):
+class Gptq(MapsRange, ObservesGram, Sequential, SolvesWeights):
     """Rounds columns one after the other and updates those to come.
 
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
@@ -48,36 +49,6 @@ class Gptq(ObservesInputs, Sequential, SolvesWeights):
         self.act_order = act_order
         self.search = search
         self.sequential = sequential
-
-    def observe_input(
-        self, inputs: Tensor, target: tersely.QuantizationTarget
-    ) -> dict[str, Tensor]:
-        """Return what one call of the module adds to the Hessian.
-
-        Args:
-            inputs: the module's input.
-            target: the weight that multiplies it.
-
-        Returns:
-            ``gram``: shape (groups, columns, columns), float, input units squared, sums over
-            vectors of x x^T; above the diagonal it means nothing.
-
-        Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
-        """
-        return observe_gram(inputs, target)
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for an observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
     def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight:
         """Return rounded weights that make up for each other's errors.

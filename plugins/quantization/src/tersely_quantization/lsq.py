@@ -12,6 +12,7 @@ import tersely
 from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, Optimizes
 from tersely_quantization.learned_rounding import round_learned
 from tersely_quantization.magnitudes import WithMagnitudes, mean_magnitude
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.observers import make_observer
 from tersely_quantization.relative_adam import RelativeAdam
 from tersely_quantization.straight_through import guarded
@@ -21,7 +22,7 @@ LARGEST_SCALE = torch.finfo(torch.float32).max / 2**17
 """Times any integer of up to 16 bits it is still finite."""
 
 
-class LearnedStepSize(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
+class LearnedStepSize(MapsRange, ObservesRange, LearnsScales, Optimizes, ClipsGradients):
     """Learns the scale of every block by gradient; the zero point stays as it was chosen.
 
     Esser et al., Learned Step Size Quantization, ICLR 2020: scales start at
@@ -54,18 +55,6 @@ class LearnedStepSize(ObservesRange, LearnsScales, Optimizes, ClipsGradients):
     def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:
         """Return the observer of one target's values, which keeps their magnitudes too."""
         return WithMagnitudes(make_observer(self.observer_name, self.observer_options))
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for the observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
     def start(
         self, qparams: tersely.QParams, target: tersely.QuantizationTarget

@@ -12,6 +12,7 @@ import tersely
 from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, OptimizesByName
 from tersely_quantization.learned_rounding import FLOAT8, round_learned
 from tersely_quantization.lsq import SMALLEST_SCALE, usable_scale
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.observers import make_observer
 from tersely_quantization.relative_adam import RelativeAdam
 from tersely_quantization.straight_through import guarded, straight_through
@@ -19,7 +20,7 @@ from tersely_quantization.straight_through import guarded, straight_through
 _DEVIATIONS = 3
 
 
-class LearnedStepAndOffset(ObservesRange, LearnsScales, OptimizesByName, ClipsGradients):
+class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByName, ClipsGradients):
     """Learns the scale of every block, and the zero point too where the scheme is affine.
 
     Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better
@@ -50,18 +51,6 @@ class LearnedStepAndOffset(ObservesRange, LearnsScales, OptimizesByName, ClipsGr
     def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:
         """Return the observer of one target's values."""
         return make_observer(self.observer_name, self.observer_options)
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for the observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
     def start(
         self, qparams: tersely.QParams, target: tersely.QuantizationTarget

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 import tersely
 from tersely.contracts import ObservesRange
 from tersely_quantization.bias_correction import InputMeans
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.observers import make_observer
 
 
-class PostTraining(ObservesRange):
+class PostTraining(MapsRange, ObservesRange):
     """Map the range that calibration saw onto the integers.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -60,18 +59,6 @@ class PostTraining(ObservesRange):
     def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:
         """Return the observer of one target's values."""
         return make_observer(self.observer_name, self.observer_options)
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for an observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
 
 class _BiasCorrecting(InputMeans, PostTraining):

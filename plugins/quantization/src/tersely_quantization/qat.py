@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-import tersely
 from tersely.contracts import ClipsGradients, FollowsTraining
+from tersely_quantization.mapped_range import MapsRange
 
 
-class QuantizationAware(FollowsTraining, ClipsGradients):
+class QuantizationAware(MapsRange, FollowsTraining, ClipsGradients):
     """Map the range that training sees onto the integers, again and again.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -32,15 +30,3 @@ class QuantizationAware(FollowsTraining, ClipsGradients):
         self.decay = decay
         self.start_step = quant_start_step
         self.freeze_step = freeze_step
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for the range observed so far.
-
-        Args:
-            low: shape (blocks along each dimension), float, the lower end of the range.
-            high: the same shape, the upper end of the range.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-import tersely
 from tersely.contracts import ChoosesPerCall
+from tersely_quantization.mapped_range import MapsRange
 
 
-class RoundToNearest(ChoosesPerCall):
+class RoundToNearest(MapsRange, ChoosesPerCall):
     """Maps the range of each block of a weight onto the integers.
 
     The baseline of Yao et al., "ZeroQuant: Efficient and Affordable Post-Training Quantization for
@@ -18,15 +16,3 @@ class RoundToNearest(ChoosesPerCall):
 
     Inputs and outputs are quantized by the range of the batch at hand.
     """
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for a range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value.
-            high: the same shape, the largest value.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)

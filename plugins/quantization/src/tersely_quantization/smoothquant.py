@@ -10,11 +10,12 @@ from torch import Tensor
 import tersely
 from tersely.contracts import Equalizes, MergesObservations, ObservesInputs, SolvesWeights
 from tersely_quantization.input_channels import multiply, normalized, per_channel
+from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.search import whole_range
 from tersely_quantization.weighed import AT_A_TIME, as_stored, float_tensor, observed_by
 
 
-class SmoothQuant(ObservesInputs, MergesObservations, Equalizes, SolvesWeights):
+class SmoothQuant(MapsRange, ObservesInputs, MergesObservations, Equalizes, SolvesWeights):
     """Moves the range of input channels into the weights that multiply them.
 
     Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
@@ -66,18 +67,6 @@ class SmoothQuant(ObservesInputs, MergesObservations, Equalizes, SolvesWeights):
             "low": torch.minimum(before["low"], part["low"]),
             "high": torch.maximum(before["high"], part["high"]),
         }
-
-    def choose(
-        self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
-    ) -> tersely.QParams:
-        """Return scale and zero point for an observed range.
-
-        Args:
-            low: shape (blocks along each dimension), float, the smallest value seen.
-            high: the same shape, the largest value seen.
-            target: the tensor to quantize.
-        """
-        return tersely.choose_qparams(low, high, target)
 
     def input_scales(self, targets: Sequence[tersely.QuantizationTarget]) -> Tensor:
         """Return the factors for weights that read the same input.

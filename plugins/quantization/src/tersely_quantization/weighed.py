@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ObservesInputs
 
 # Inputs of convolutions are copied to rows, 16 MiB at a time.
 AT_A_TIME = 1 << 22
@@ -49,26 +50,31 @@ class Weighed:
         return self.grams.diagonal(dim1=1, dim2=2)
 
 
-def observe_gram(inputs: Tensor, target: tersely.QuantizationTarget) -> dict[str, Tensor]:
-    """Return what one call of the module adds to the products of its inputs.
+class ObservesGram(ObservesInputs):
+    """Observes the products of a weight's inputs."""
 
-    Args:
-        inputs: the module's input.
-        target: the weight that multiplies it.
+    def observe_input(
+        self, inputs: Tensor, target: tersely.QuantizationTarget
+    ) -> dict[str, Tensor]:
+        """Return what one call of the module adds to the products of its inputs.
 
-    Returns:
-        ``gram``: shape (groups, columns, columns), float, input units squared, sums over vectors
-        of x x^T; above the diagonal it means nothing. Empty when there are no vectors.
+        Args:
+            inputs: the module's input.
+            target: the weight that multiplies it.
 
-    Raises:
-        ValueError: the target is no weight of a linear layer or convolution.
-    """
-    total: Tensor | None = None
-    for rows in tersely.input_rows(inputs, target, at_a_time=AT_A_TIME):
-        if total is None:
-            total = rows.new_zeros(len(rows), rows.shape[-1], rows.shape[-1])
-        tersely.add_gram(total, rows)
-    return {} if total is None else {"gram": total}
+        Returns:
+            ``gram``: shape (groups, columns, columns), float, input units squared, sums over
+            vectors of x x^T; above the diagonal it means nothing. Empty when there are no vectors.
+
+        Raises:
+            ValueError: the target is no weight of a linear layer or convolution.
+        """
+        total: Tensor | None = None
+        for rows in tersely.input_rows(inputs, target, at_a_time=AT_A_TIME):
+            if total is None:
+                total = rows.new_zeros(len(rows), rows.shape[-1], rows.shape[-1])
+            tersely.add_gram(total, rows)
+        return {} if total is None else {"gram": total}
 
 
 def weigh(target: tersely.QuantizationTarget) -> Weighed:
