@@ -23,8 +23,9 @@ def block_norm(tensor: Tensor, size: Sequence[int], order: int) -> Tensor:
     """
     tensor = tensor.detach()
     dtype = score_dtype(tensor)
-    if all(block == 1 for block in size):
-        return tensor.abs().to(dtype)
+    if tuple(size) == (1,) * len(size):
+        magnitudes = tensor.abs()
+        return magnitudes if magnitudes.dtype == dtype else magnitudes.to(dtype)
     view, inside = interleave(tensor, size)
     norms: Tensor = torch.linalg.vector_norm(view, order, dim=inside, dtype=dtype)
     return norms
