@@ -10,6 +10,7 @@ import click
 from tersely.cli.logging import log_option
 from tersely.cli.plugin_files import plugin_option
 from tersely.errors import ConfigError, Problem
+from tersely.extras import extra
 from tersely.json_value import Json
 
 
@@ -19,6 +20,7 @@ from tersely.json_value import Json
 @click.option("--output", type=click.Path(path_type=Path), help="The file, or a folder for it.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the exporter.")
 @click.option("--dynamic-batch", is_flag=True, help="Let the first dimension of inputs differ.")
+@click.option("--quiet", is_flag=True, help="Say nothing but what was written.")
 @log_option
 @plugin_option
 def command(
@@ -28,8 +30,12 @@ def command(
     output: Path | None,
     options: tuple[str, ...],
     dynamic_batch: bool,
+    quiet: bool,
 ) -> None:
     """Write the model of the finished run in DIRECTORY in another format."""
+    with extra("cli", purpose="the command line"):
+        from rich.console import Console  # slow to import
+
     # Late: it imports torch.
     from tersely.jobs.exporting import export_run
 
@@ -39,6 +45,8 @@ def command(
         output=output,
         options=dict(_option(one) for one in options),
         dynamic_shapes="batch" if dynamic_batch else None,
+        # What was written goes to standard output, for scripts.
+        console=Console(stderr=True, quiet=quiet),
     )
     for path in found.paths:
         click.echo(str(path))

@@ -88,6 +88,10 @@ class QuantizedActivation:
     qparams: QParams | None = None
 
 
+def _tell_nobody(title: str) -> None:
+    """Leave a step untold; a source outside of an export has nobody to tell."""
+
+
 @attrs.frozen(kw_only=True, eq=False, slots=False)
 class ExportSource:
     """A session as an exporter sees it; nothing of it is modified.
@@ -106,6 +110,8 @@ class ExportSource:
         make_program: what `program` calls.
         simulate: calls the model as the session simulates it, in evaluation mode, without
             gradients, with inputs like ``example_inputs``.
+        tell: called with a verb phrase, as ``translate the graph``, where a part of writing or
+            checking begins that may take long; a job shows it as progress.
     """
 
     model: nn.Module
@@ -117,6 +123,7 @@ class ExportSource:
     make_floats: Callable[[], Mapping[str, Tensor]]
     make_program: Callable[[], ExportedProgram]
     simulate: Callable[[Any], Any]
+    tell: Callable[[str], object] = _tell_nobody
 
     @cached_property
     def floats(self) -> Mapping[str, Tensor]:

@@ -96,13 +96,17 @@ class Cut:
         """Return what stays of one number for each input channel, or None when that is unknown.
 
         Args:
-            tensor: shape (inputs,).
+            tensor: shape (inputs,), or (experts, inputs) where dimension 0 is experts.
             dim: the dimension of input channels.
         """
-        if self.columns is not None or tensor.shape != (self.before[dim],):
+        dims = (dim,) if tensor.ndim == 1 else (0, dim)
+        if self.columns is not None or tensor.shape != tuple(self.before[one] for one in dims):
             return None
-        kept = self.kept[dim]
-        return tensor.clone() if kept is None else tensor[kept.to(tensor.device)]
+        found = tensor.clone()
+        for place, one in enumerate(dims):
+            kept = self.kept[one]
+            found = found if kept is None else found.index_select(place, kept.to(found.device))
+        return found
 
     def to_dict(self) -> dict[str, Json]:
         """Return the cut as JSON data."""

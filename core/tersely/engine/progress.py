@@ -10,7 +10,10 @@ from typing import TypeAlias, TypeVar
 T = TypeVar("T")
 
 Telling: TypeAlias = Callable[[str, int, int], object]
-"""Called with what is counted, how much of it is done, and how much there is."""
+"""Called with what is counted, how much of it is done, and how much there is.
+
+With 0 of 1 where one thing begins that does not count itself, as a step of an export.
+"""
 
 _listener: ContextVar[Telling | None] = ContextVar("progress", default=None)
 
@@ -41,3 +44,51 @@ def told(parts: Sequence[T], title: str) -> Iterator[T]:
         listener = _listener.get()
         if listener is not None:
             listener(title, number, len(parts))
+
+
+class Steps:
+    """Steps of some work, one after another; a class, because one ends where the next begins.
+
+    Args:
+        subject: what is worked on, told before each step, as in ``onnx: write``.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._current: str | None = None
+
+    def begin(self, title: str) -> None:
+        """Tell that a step begins, and that the one before it is done.
+
+        Args:
+            title: what is done now, as a verb phrase.
+        """
+        self.end()
+        self._current = title
+        self._tell(title, 0)
+
+    def end(self) -> None:
+        """Tell that the step under way is done, if there is one."""
+        if self._current is not None:
+            self._tell(self._current, 1)
+            self._current = None
+
+    @contextlib.contextmanager
+    def within(self, title: str) -> Iterator[None]:
+        """Tell of a step that interrupts another, which goes on at the end of the block.
+
+        Args:
+            title: what is done in the block.
+        """
+        before = self._current
+        self.begin(title)
+        yield
+        if before is None:
+            self.end()
+        else:
+            self.begin(before)
+
+    def _tell(self, title: str, done: int) -> None:
+        listener = _listener.get()
+        if listener is not None:
+            listener(f"{self._subject}: {title}", done, 1)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import attrs
 from jsonschema import Draft202012Validator
+from torch.export import ExportedProgram
 
 from tersely.contracts.exporter import Exporter, ExportSource
+from tersely.engine.progress import Steps
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, Problem, TerselyError
 from tersely.exporting.meanings import refused_meanings
 from tersely.exporting.moving import move_all, need_inside, scratch_folder, size_of
@@ -128,6 +130,9 @@ def export_source(
         OSError: the folder cannot be written.
     """
     place = _place(path, made.suffix)
+    steps = Steps(made.format)
+    source = _telling(source, steps)
+    steps.begin("check what the format holds")
     with _foreign(made.record, "refusals()"):
         refusals = tuple(made.exporter.refusals(source))
     named = {one.target for one in refusals}
@@ -138,17 +143,30 @@ def export_source(
         raise ExportError(refusals, format=made.format)
     with scratch_folder(place.parent) as scratch:
         main = scratch / place.name
+        steps.begin("write")
         with _foreign(made.record, "write()"):
             written = [Path(one) for one in made.exporter.write(source, main)]
         need_inside(written, scratch, made.record)
         checks: Mapping[str, Json] = {}
         if is_checked:
+            steps.begin("read it back and compare")
             with _foreign(made.record, "check()"):
                 checks = dict(made.exporter.check(source, main))
         count = sum(size_of(one) for one in written)
         paths = move_all(written, place.parent)
+    steps.end()
     logger(__name__).info("exported", format=made.format, path=str(place), bytes=count)
     return Exported(format=made.format, paths=paths, bytes=count, checks=checks)
+
+
+def _telling(source: ExportSource, steps: Steps) -> ExportSource:
+    """Return a source whose exporter's steps are told, and the capture of its graph as one."""
+
+    def make_program() -> ExportedProgram:
+        with steps.within("capture the graph"):
+            return source.make_program()
+
+    return attrs.evolve(source, make_program=make_program, tell=steps.begin)
 
 
 def _place(path: str | os.PathLike[str], suffix: str) -> Path:

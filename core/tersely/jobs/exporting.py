@@ -10,12 +10,17 @@ import attrs
 
 from tersely.document.job import Export, Job
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
+from tersely.extras import extra
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.finished import finished_job, open_run
+from tersely.jobs.progress import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
 from tersely.json_value import Json
 from tersely.session.session import Session
+
+with extra("cli", purpose="a job"):
+    from rich.console import Console
 
 FOLDER = "exports"
 """Where a run keeps what its exporters wrote."""
@@ -26,7 +31,8 @@ def export(run: Run) -> Run:
     example = _example(run.job, run.calls)
     written = []
     for one in run.job.export:
-        found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
+        with run.voice.working():
+            found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
         files = ", ".join(path.name for path in found.paths)
         run.voice.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
         written.append(found)
@@ -62,6 +68,7 @@ def export_run(
     output: Path | None = None,
     options: Mapping[str, Json] | None = None,
     dynamic_shapes: Json = None,
+    console: Console | None = None,
 ) -> Exported:
     """Write the model of a finished run in a format.
 
@@ -71,6 +78,7 @@ def export_run(
         output: the file or a folder for it; by default the run's ``exports``.
         options: the exporter's options.
         dynamic_shapes: ``batch``, or argument -> names of its dimensions, or None.
+        console: where to tell what happens; nowhere by default.
 
     Raises:
         ExportError: the format cannot hold a target, or its consumer computes something else.
@@ -78,17 +86,20 @@ def export_run(
     """
     made = make_exporter(format, options)
     job = finished_job(folder)
-    session = open_run(folder)
-    with job_imports(job.directory):
-        calls = load_references(job)
-        example = _example(job, calls)
-    return session.export(
-        format,
-        folder / FOLDER / file_name(made) if output is None else output,
-        example_inputs=example,
-        options=options,
-        dynamic_shapes=dynamic_shapes,
-    )
+    with watch(console or Console(quiet=True), phases=2) as voice:
+        with voice.phase("open the run"):
+            session = open_run(folder)
+            with job_imports(job.directory):
+                calls = load_references(job)
+                example = _example(job, calls)
+        with voice.phase("export"), voice.working():
+            return session.export(
+                format,
+                folder / FOLDER / file_name(made) if output is None else output,
+                example_inputs=example,
+                options=options,
+                dynamic_shapes=dynamic_shapes,
+            )
 
 
 def file_name(made: MadeExporter) -> str:

@@ -1,13 +1,17 @@
-"""How long a counted task will still take, and when a log file gets a line."""
+"""How long a counted task will still take, and which lines a log file gets."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import Timer
 
 _SECONDS = 10.0
 """A log file gets a line on what is under way this often at most."""
+
+_PATIENCE = 2.0
+"""A log file hears of a step that does not count itself once it has taken this many seconds."""
 
 _WINDOW = 60.0
 """Seconds of the past from which the rest is estimated."""
@@ -69,6 +73,47 @@ class Pace:
         left = self.remaining(total)
         rest = "" if left is None or done == total else f", about {spell_rest(left)} left"
         return f"{done}{of} {title}{rest}"
+
+
+class LogLines:
+    """What a log file hears of work; a class, because a step is told while it is under way.
+
+    Args:
+        say: takes a line.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._first = Pace()
+        self._paces: dict[str, Pace] = {}
+        self._waiting: Timer | None = None
+
+    def tell(self, title: str, done: int, total: int) -> None:
+        """Say how far something is, at most every ten seconds; see `tersely.engine.progress`.
+
+        Args:
+            title: what is counted, or the step that begins.
+            done: the count; 0 where a step begins, which is told if it takes two seconds.
+            total: how much there is to do.
+        """
+        self.end()
+        if done == 0:
+            self._waiting = Timer(_PATIENCE, self._say, (title,))
+            self._waiting.daemon = True
+            self._waiting.start()
+            return
+        pace = self._paces.setdefault(title, Pace() if self._paces else self._first)
+        pace.note(done)
+        if done < total and pace.is_due():
+            self._say(pace.sentence(title, done=done, total=total))
+        if done == total:
+            self._paces[title] = Pace()  # the next block counts anew
+
+    def end(self) -> None:
+        """Say no more of the step under way."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
 
 def spell_rest(seconds: float) -> str:

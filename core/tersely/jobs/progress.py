@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from tersely.engine.progress import telling
 from tersely.extras import extra
-from tersely.jobs.pace import Pace
+from tersely.jobs.pace import LogLines, Pace
 
 with extra("cli", purpose="a job"):
     from rich.console import Console
@@ -189,20 +189,13 @@ class PlainVoice:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Print how far it is, at most every ten seconds."""
-        paces: dict[str, Pace] = {}
-        first = Pace()
-
-        def tell(title: str, done: int, total: int) -> None:
-            pace = paces.setdefault(title, Pace() if paces else first)
-            pace.note(done)
-            if done < total and pace.is_due():
-                self.line(f"  {pace.sentence(title, done=done, total=total)}")
-            if done == total:
-                paces[title] = Pace()  # the next block counts anew
-
-        with telling(tell):
-            yield
+        """Print how far it is, at most every ten seconds, and steps that take two seconds."""
+        lines = LogLines(lambda text: self.line(f"  {text}"))
+        try:
+            with telling(lines.tell):
+                yield
+        finally:
+            lines.end()
 
 
 class BarVoice:

@@ -73,21 +73,7 @@ def read_report(path: str | os.PathLike[str]) -> Report:
 class Report(ReportData):
     """A session's result; print it, or write it with `to_html`.
 
-    Attributes:
-        rows: one for each target and method, in the plan's order.
-        warnings: what went differently than requested; empty when all is well.
-        remarks: what the plan noticed.
-        metrics: name -> value; names such as ``before`` or ``after.accuracy`` start with the
-            moment of the measurement.
-        history: how the sparsity grew.
-        shrinks: what each call of `Session.shrink` removed.
-        files: file of the result, or ``dense`` for the model before -> bytes on disk.
-        benchmarks: what was measured at the end of a job.
-        layers: what became of each module with targets, where a job has inputs to compare it with.
-        macs: ``before`` and ``after`` -> multiply-accumulate operations of the example inputs.
-        recipe: the recipe as it was written.
-        versions: tersely, torch and every plugin that took part -> version.
-        model_elements: how many elements all parameters of the model have, or None.
+    What it holds is listed at `tersely.reporting.data.ReportData`.
     """
 
     def to_dict(self) -> dict[str, Json]:

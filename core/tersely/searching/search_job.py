@@ -26,7 +26,6 @@ from tersely.json_value import Json
 from tersely.planning.resolve import resolve
 from tersely.searching.choosing import chosen_recipe
 from tersely.searching.costs import Costing, Objective, is_structured, need_cost
-from tersely.searching.digests import digest_of_batches, digest_of_data, digest_of_model
 from tersely.searching.found_search import SearchResult
 from tersely.searching.output_error import DenseOutputs
 from tersely.searching.quality import Quality, quality_by_evaluation, quality_by_output
@@ -35,6 +34,7 @@ from tersely.searching.sensitivity_job import beside
 from tersely.searching.study import TrialStore, Tried
 from tersely.searching.trying import CalibrationData
 from tersely.searching.units import BITS, units_of
+from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
 from tersely.storage.durable import make_folder, write_whole
 
 with extra("cli", purpose="a job"):

@@ -18,7 +18,6 @@ from tersely.errors import CalibrationError, PlanError
 from tersely.json_value import Json
 from tersely.planning.resolve import resolve
 from tersely.searching.choosing import chosen_at_once
-from tersely.searching.digests import digest_of_batches, digest_of_data, digest_of_model
 from tersely.searching.found_sensitivity import Sensitivity
 from tersely.searching.measured import Measured
 from tersely.searching.measurements import MeasurementFile
@@ -31,6 +30,7 @@ from tersely.searching.quality import (
 )
 from tersely.searching.trying import CalibrationData, calls_of, compressed
 from tersely.searching.units import BITS, RATIOS, Level, Unit, units_of
+from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
 
 Watching = Callable[[int, int], object]
 """Called as watching(measurements done, measurements in all) after each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -10,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
-import torch
 from torch import Tensor, nn
 
 from tersely.distillation.pairs import Pair
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
+from tersely.storage.digests import digest_of_data, digest_of_model
 from tersely.storage.durable import discard, write_whole
 from tersely.storage.json_file import check_digest, check_shape, read_json_file, with_digest
 from tersely.storage.seal import SEAL, check_length, read_sealed, seal_of
@@ -228,13 +227,7 @@ def fingerprint_of(pairs: Sequence[Pair], teacher: nn.Module | None) -> dict[str
         teacher: the teacher, or None to leave it unchecked.
     """
     links = [[side.plan.name, list(side.teachers)] for pair in pairs for side in pair.sides]
-    found = {"distillation config": hashlib.sha256(json.dumps(links).encode()).hexdigest()}
+    found = {"distillation config": digest_of_data(links)}
     if teacher is not None:
-        digest = hashlib.sha256(type(teacher).__qualname__.encode())
-        for name, tensor in teacher.state_dict().items():
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            if tensor.numel():
-                plain = tensor.detach().cpu().contiguous().reshape(-1)
-                digest.update(plain.view(torch.uint8).numpy().tobytes())
-        found["teacher"] = digest.hexdigest()
+        found["teacher"] = digest_of_model(teacher)
     return found

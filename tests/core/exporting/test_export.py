@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import tersely
+from tersely.engine.progress import telling
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, UnknownPluginError
 from tersely.exporting.moving import move_all, scratch_folder
 
@@ -112,3 +113,32 @@ def test_a_folder_takes_the_place_of_the_one_that_was_there(tmp_path):
 
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_steps_of_an_export_are_told_one_after_another(session, tmp_path, monkeypatch):
+    import tersely_toy
+
+    def write(self, source, path):
+        assert source.program is not None
+        source.tell("spell the names")
+        path.write_text("0.weight")
+        return [path]
+
+    monkeypatch.setattr(tersely_toy.Names, "write", write)
+    heard = []
+
+    with telling(lambda title, done, total: heard.append((title, f"{done}/{total}"))):
+        session.export("toy_names", tmp_path / "names.txt", example_inputs=torch.zeros(1, 4))
+
+    assert heard == [
+        (f"toy_names: {title}", f"{done}/1")
+        for title in (
+            "check what the format holds",
+            "write",
+            "capture the graph",
+            "write",
+            "spell the names",
+            "read it back and compare",
+        )
+        for done in (0, 1)
+    ]

@@ -1,13 +1,13 @@
 """How a job speaks: lines that can be compared in a log, bars on a terminal."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
-from tersely.engine.progress import told
+from tersely.engine.progress import Steps, told
 from tersely.jobs.progress import BarVoice, PlainVoice, length_of, watch
 
 
@@ -185,3 +185,77 @@ def test_a_gauge_ends_with_its_count() -> None:
         tell(2, 2)
 
     assert stream.getvalue() == "  2 measured\n"
+
+
+def test_a_file_hears_of_a_step_while_it_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, stream = plain()
+    timers = hand_wound(monkeypatch)
+    steps = Steps("onnx")
+
+    with PlainVoice(console, phases=1).working():
+        steps.begin("capture the graph")
+        timers[-1].ring()
+        steps.begin("write")
+        steps.end()
+
+    assert stream.getvalue() == "  onnx: capture the graph\n"
+    assert [timer.is_cancelled for timer in timers] == [True, True]
+
+
+def test_a_step_that_fails_is_not_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = hand_wound(monkeypatch)
+
+    def fail() -> None:
+        with PlainVoice(plain()[0], phases=1).working():
+            Steps("onnx").begin("write")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+
+    assert timers[0].is_cancelled
+
+
+def test_a_terminal_shows_the_step_under_way_alone() -> None:
+    console, stream = terminal()
+    steps = Steps("onnx")
+
+    with watch(console, phases=1) as voice, voice.working():
+        assert isinstance(voice, BarVoice)
+        steps.begin("write")
+        with steps.within("capture the graph"):
+            shown = [task.description.strip() for task in voice._bars.tasks]
+        again = [task.description.strip() for task in voice._bars.tasks]
+
+    assert shown == ["start", "onnx: capture the graph"]
+    assert again == ["start", "onnx: write"]
+    assert stream.getvalue()
+
+
+class HandWound:
+    """A timer that rings when a test says so."""
+
+    def __init__(self, seconds: float, call: Callable[..., object], args: tuple[object, ...]):
+        assert seconds == 2.0
+        self._call, self._args = call, args
+        self.is_cancelled = False
+
+    def start(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def ring(self) -> None:
+        self._call(*self._args)
+
+
+def hand_wound(monkeypatch: pytest.MonkeyPatch) -> list[HandWound]:
+    made: list[HandWound] = []
+
+    def make(seconds: float, call: Callable[..., object], args: tuple[object, ...]) -> HandWound:
+        made.append(HandWound(seconds, call, args))
+        return made[-1]
+
+    monkeypatch.setattr("tersely.jobs.pace.Timer", make)
+    return made

@@ -48,8 +48,12 @@ class Executorch(RunsExport):
         # Late: what merely asks for refusals, as a job does at its start, needs no ExecuTorch.
         from tersely_export.executorch_program import lower
 
+        program = source.program
+        source.tell("hand the graph to XNNPACK")
+        lowered = lower(program)
+        source.tell("write the file")
         with path.open("wb") as stream:
-            lower(source.program).write_to_file(stream)
+            lowered.write_to_file(stream)
         return [path]
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:

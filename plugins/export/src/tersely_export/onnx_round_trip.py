@@ -81,6 +81,7 @@ def check_model(
     if kernels["MatMulNBits"]:
         checks["accuracy_level"] = accuracy_level
     if path.stat().st_size < _LARGEST and layers:
+        source.tell("compare the layers")
         checks |= _compare_layers(model, path, layers, feeds)
     return checks
 

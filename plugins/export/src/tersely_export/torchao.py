@@ -61,6 +61,7 @@ class Torchao:
         # Late: what merely asks for refusals, as a job does at its start, needs no torchao.
         from tersely_export.torchao_tensors import dimensions_of_inputs, make_tensor
 
+        source.tell("make torchao's tensors")
         state: dict[str, Tensor] = {name: source.floats[name] for name in kept_floats(source)}
         given = inputs_of(source)
         dimensions = dimensions_of_inputs(source) if static_inputs(source) else {}
@@ -72,6 +73,7 @@ class Torchao:
         for further, first in first_names(source.model).items():
             if first in state:
                 state[further] = state[first]
+        source.tell("write the file")
         with path.open("wb") as stream:
             torch.save(state, stream)
         return [path]

@@ -1,4 +1,4 @@
-"""Digests by which a later process knows that it measures the same."""
+"""Digests by which a later process knows that a model, batches or plain data are the same."""
 
 from __future__ import annotations
 
