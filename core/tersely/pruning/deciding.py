@@ -130,35 +130,44 @@ def decide(
         everything = list(targets)
         pruner, targets = score_model(pruner, whole, everything), iter(everything)
     if isinstance(pruner, Solves):
-        decision = Decision()
-        pairs = list(zip(ranked, targets, strict=True))
-        for one, target in told(pairs, "weights solved"):
-            parts = split(one, target) if target.plan.has_experts else [(one, target)]
-            solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
-            kept = [solution.kept for solution in solutions]
-            values = [solution.tensor for solution in solutions]
-            if target.plan.has_experts:
-                kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
-                values = [torch.stack(values)]
-            decision.kept[one.bound] = kept[0]
-            order = meaningful(solutions[0].order)
-            if order is not None:
-                decision.orders[one.bound] = order
-            if values[0] is not target.tensor:
-                decision.values[one.bound] = values[0]
-        return decision
+        return _solve_all(run, pruner, list(zip(ranked, targets, strict=True)), factor)
     with torch.no_grad():
         scores = []
         for place, target in enumerate(targets):
-            one = attrs.evolve(ranked[place], order=order_of(run.algorithm, ranked[place], target))
-            ranked[place] = one
-            scores.append(_importance(run, pruner, one, target))
+            order = order_of(run.algorithm, ranked[place], target)
+            if order is not None:
+                ranked[place] = attrs.evolve(ranked[place], order=order)
+            scores.append(_importance(run, pruner, ranked[place], target))
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     masks = decide_masks(ranked, scores, factor, is_expendable=is_expendable, count=count)
     orders = {one.bound: one.order for one in ranked if one.order is not None}
     for bound, order in orders.items():
         masks[bound] = in_own_order(masks[bound], order, bound.plan.input_dim)
     return Decision(masks, orders=orders)
+
+
+def _solve_all(
+    run: PruningRun,
+    pruner: Solves,
+    pairs: Sequence[tuple[Ranked, PruningTarget]],
+    factor: Factor,
+) -> Decision:
+    decision = Decision()
+    for one, target in told(pairs, "weights solved"):
+        parts = split(one, target) if target.plan.has_experts else [(one, target)]
+        solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
+        kept = [solution.kept for solution in solutions]
+        values = [solution.tensor for solution in solutions]
+        if target.plan.has_experts:
+            kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
+            values = [torch.stack(values)]
+        decision.kept[one.bound] = kept[0]
+        order = meaningful(solutions[0].order)
+        if order is not None:
+            decision.orders[one.bound] = order
+        if values[0] is not target.tensor:
+            decision.values[one.bound] = values[0]
+    return decision
 
 
 def _solved(

@@ -34,6 +34,7 @@ from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
+from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
 
 Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"
@@ -59,7 +60,12 @@ def quantize_parameters(
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
         equalize(run, quantizer, bound_targets)
+    together = choose_together(run, bound_targets)
     for bound in told(bound_targets, "weights quantized"):
+        chosen = together.get(bound)
+        if chosen is not None:
+            write_qparams(bound, chosen.qparams, range_=chosen.range_, is_centred=chosen.is_centred)
+            continue
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":
             continue

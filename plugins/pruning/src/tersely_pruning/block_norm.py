@@ -28,8 +28,9 @@ def block_norm(tensor: Tensor, blocks: tersely.Blocks, order: int) -> Tensor:
         powers = tensor.to(dtype).abs() if order == 1 else tensor.to(dtype).square()
         sums = tersely.sum_blocks(powers, size)
         return sums if order == 1 else sums.sqrt()
-    if all(block == 1 for block in size):
-        return tensor.abs().to(dtype)
+    if tuple(size) == (1,) * len(size):
+        magnitudes = tensor.abs()
+        return magnitudes if magnitudes.dtype == dtype else magnitudes.to(dtype)
     view, inside = interleave(tensor, size)
     norms: Tensor = torch.linalg.vector_norm(view, order, dim=inside, dtype=dtype)
     return norms
