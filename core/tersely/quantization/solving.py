@@ -24,7 +24,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.foreign import ForeignCall
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
-from tersely.errors import PlanError, SessionError
+from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
@@ -34,6 +34,7 @@ from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
+from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
 
 Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"
@@ -61,7 +62,12 @@ def quantize_parameters(
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
         equalize(run, quantizer, bound_targets, find_ties=find_ties)
+    together = choose_together(run, bound_targets)
     for bound in told(bound_targets, "weights quantized"):
+        chosen = together.get(bound)
+        if chosen is not None:
+            write_qparams(bound, chosen.qparams, range_=chosen.range_, is_centred=chosen.is_centred)
+            continue
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":
             continue
@@ -133,7 +139,21 @@ def _stacked(found: Sequence[QParams], target: QuantizationTarget) -> QParams:
     counts = count_blocks(target.blocks.size, target.plan.shape or ())
     scale = torch.stack([one.scale.reshape(counts[1:]) for one in found])
     zero_point = torch.stack([one.zero_point.reshape(counts[1:]) for one in found])
+    for one in found:
+        if not _is_same(one.levels, found[0].levels):
+            raise PluginError(
+                f"{target.plan.algorithm} found other levels for one expert of {target.name} than "
+                f"for another; expected one table for all of them",
+                plugin=target.plan.algorithm,
+                target=target.plan.name,
+            )
     return found[0].evolve(scale=scale, zero_point=zero_point, block_size=target.blocks.size)
+
+
+def _is_same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
 
 
 def _is_fitted(quantizer: object) -> bool:
