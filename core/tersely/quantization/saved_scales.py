@@ -96,8 +96,9 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
     if factors is not None and shape is not None:
         length = shape[bound.plan.input_dim]
         groups = getattr(bound.module, "groups", 1)
-        fits = factors.ndim == 1 and len(factors) in (length, length * groups)
-        _need(bound, "input_scale", factors, is_fine=fits, wanted=f"shape [{length}]")
+        wanted = [shape[0], length] if bound.plan.has_experts else [length]
+        fits = list(factors.shape) in (wanted, [length * groups])
+        _need(bound, "input_scale", factors, is_fine=fits, wanted=f"shape {wanted}")
     size = parts.get("size")
     if size is not None and scale is not None:
         # One scale for all needs no size of blocks; one is there where blocks became as large.

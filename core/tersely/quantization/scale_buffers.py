@@ -99,7 +99,11 @@ def channels_of(bound: BoundTarget) -> int | None:
 
 
 def write_qparams(
-    bound: BoundTarget, qparams: QParams, *, range_: tuple[Tensor, Tensor] | None = None
+    bound: BoundTarget,
+    qparams: QParams,
+    *,
+    range_: tuple[Tensor, Tensor] | None = None,
+    is_centred: bool = False,
 ) -> None:
     """Put scale and zero point in force.
 
@@ -108,11 +112,13 @@ def write_qparams(
         qparams: the parameters, one value per block.
         range_: what training moves on from, low and high of the scale's shape; None for the
             whole range of the parameters.
+        is_centred: whether it is known that all zero points are zero.
     """
     scale, zero_point = qparams.scale, qparams.zero_point
     write_buffer(bound, "scale", scale)
     # Most zero points are zero by their type, and adding none is faster than adding zeros.
-    if read_buffer(bound, "zero_point") is not None or bool(zero_point.any()):
+    has_place = read_buffer(bound, "zero_point") is not None
+    if has_place or (not is_centred and bool(zero_point.any())):
         precise = scale.dtype if qparams.has_float_zero_point else torch.float32
         write_buffer(bound, "zero_point", zero_point.to(precise))
     _write_levels(bound, qparams.levels)
