@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,8 @@ import click
 
 from tersely.document.reading.source import read_file
 from tersely.document.rules.plugin_files import named_files
-from tersely.errors import ConfigError
+from tersely.errors import ConfigError, PluginConflictError
+from tersely.registry.record import same_distribution
 from tersely.registry.registry import registry
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -79,6 +80,25 @@ def _named_in(job: Path) -> tuple[Path, ...]:
 @contextlib.contextmanager
 def _registered(files: Iterable[Path]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
+        loaded: dict[str, Path] = {}
         for file in dict.fromkeys(file.resolve() for file in files):
-            stack.callback(registry().unregister, registry().register_file(file))
+            try:
+                name = registry().register_file(file)
+            except PluginConflictError as error:
+                raise _conflict(file, loaded) from error
+            loaded[name] = file
+            stack.callback(registry().unregister, name)
         yield
+
+
+def _conflict(file: Path, loaded: Mapping[str, Path]) -> PluginConflictError:
+    for name, other in loaded.items():
+        if same_distribution(name, file.name):
+            text = f"the plugin files {other} and {file} have one name"
+            break
+    else:
+        text = f"the plugin file {file} has the name of a plugin that is installed"
+    return PluginConflictError(
+        f"{text}, with which the qualified names of what they provide begin; rename one of them",
+        plugin=file.name,
+    )

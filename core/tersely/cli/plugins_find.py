@@ -88,6 +88,7 @@ def loading_text(record: PluginRecord) -> str:
         remarks.append("imports torch")
     if record.loading.printed:
         remarks.append("prints")
+    remarks += record.loading.changes
     return ", ".join(remarks)
 
 

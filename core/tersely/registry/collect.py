@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import attrs
 import pluggy
 
 from tersely.registry import hookspecs
+from tersely.registry.copies import Described, one_line, own_copy
 from tersely.registry.descriptors import Descriptor, ModuleSetting
 from tersely.registry.hookspecs import plugin_api
 from tersely.registry.kinds import KINDS, Kind
@@ -18,7 +18,6 @@ from tersely.text import nearest
 
 MODULE_SETTINGS_HOOK = "tersely_module_settings"
 OBSERVING_HOOKS = ("tersely_plan_resolved", "tersely_masks_updated", "tersely_finalized")
-Described = TypeVar("Described", Descriptor, ModuleSetting)
 HOOKS = (*(kind.hook for kind in KINDS), MODULE_SETTINGS_HOOK, *OBSERVING_HOOKS)
 
 
@@ -105,14 +104,17 @@ def collect(manager: pluggy.PluginManager, face: object, *, key: str) -> Collect
         face: the module or object.
         key: the name pluggy knows the face by, unique in the manager.
     """
+    doing = "pluggy does not accept its hooks"
     try:
         manager.register(face, name=key)
-    except Exception as error:  # wrong hook signatures, and whatever a foreign object does
+        doing = "its hooks cannot be read"
+        collected = _call_hooks(manager, face)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # wrong hook signatures, and whatever a foreign object does
         if manager.get_plugin(key) is face:
             manager.unregister(name=key)  # pluggy before 1.7 leaves it half registered
-        reason = f"pluggy does not accept its hooks: {describe(error)}"
-        return Collected(failures=(Failure(reason=reason, cause=error),))
-    collected = _call_hooks(manager, face)
+        return Collected(failures=(Failure(reason=f"{doing}: {describe(error)}", cause=error),))
     if collected.failures:
         manager.unregister(name=key)
     return collected
@@ -120,24 +122,33 @@ def collect(manager: pluggy.PluginManager, face: object, *, key: str) -> Collect
 
 def describe(error: BaseException) -> str:
     """Return an exception as one line: its type and its message."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    try:
+        text = one_line(str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a foreign exception may fail to say what it is
+        text = ""
+    # Not the attribute itself, which a foreign metaclass may compute.
+    name = type.__dict__["__name__"].__get__(type(error))
+    return f"{name}: {text}" if text else name
 
 
 def _call_hooks(manager: pluggy.PluginManager, face: object) -> Collected:
     implementations: dict[str, list[pluggy.HookImpl]] = {}
     for caller in manager.get_hookcallers(face) or ():
-        own = [each for each in caller.get_hookimpls() if each.plugin is face]
-        implementations[caller.name] = own
+        of_face = [each for each in caller.get_hookimpls() if each.plugin is face]
+        implementations[caller.name] = of_face
     failures = [Failure(reason=reason) for reason in _misuses(face, implementations)]
     descriptors: dict[str, tuple[Descriptor, ...]] = {}
     for kind in KINDS:
-        returned = _gather(implementations.get(kind.hook, ()), kind.descriptor, failures)
+        hooked = implementations.get(kind.hook, ())
+        returned = _gather(kind.hook, hooked, kind.descriptor, failures)
         if returned:
             descriptors[kind.name] = returned
             failures += _duplicates(kind, returned)
             failures += _unusable_schemas(kind, returned)
-    settings = _gather(implementations.get(MODULE_SETTINGS_HOOK, ()), ModuleSetting, failures)
+    hooked = implementations.get(MODULE_SETTINGS_HOOK, ())
+    settings = _gather(MODULE_SETTINGS_HOOK, hooked, ModuleSetting, failures)
     return Collected(descriptors=descriptors, module_settings=settings, failures=tuple(failures))
 
 
@@ -165,31 +176,46 @@ def _misuses(face: object, implementations: Mapping[str, Sequence[pluggy.HookImp
 
 
 def _gather(
+    name: str,
     implementations: Iterable[pluggy.HookImpl],
     expected: type[Described],
     failures: list[Failure],
 ) -> tuple[Described, ...]:
     gathered: list[Described] = []
     for implementation in implementations:
-        name = implementation.function.__name__
         try:
             returned: object = implementation.function()
+            if not isinstance(returned, list | tuple):
+                found = f"{name}() returned {type(returned).__name__}"
+                failures.append(Failure(reason=f"{found}, expected a list of {expected.__name__}"))
+                continue
+            items = _items(returned)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # foreign code, which may even call sys.exit
             failures.append(Failure(reason=f"{name}() raised {describe(error)}", cause=error))
             continue
-        if not isinstance(returned, list | tuple):
-            found = f"{name}() returned {type(returned).__name__}"
-            failures.append(Failure(reason=f"{found}, expected a list of {expected.__name__}"))
-            continue
-        for position, item in enumerate(returned):
-            if isinstance(item, expected):
-                gathered.append(item)
-            else:
-                found = f"{name}()[{position}] is of type {type(item).__name__}"
-                failures.append(Failure(reason=f"{found}, expected {expected.__name__}"))
+        for position, item in enumerate(items):
+            place = f"{name}()[{position}]"
+            try:
+                if isinstance(item, expected):
+                    gathered.append(own_copy(item, expected))
+                else:
+                    found = f"{place} is of type {type(item).__name__}"
+                    failures.append(Failure(reason=f"{found}, expected {expected.__name__}"))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a subclass may compute its attributes
+                reason = f"{place} cannot be used: {describe(error)}"
+                failures.append(Failure(reason=reason, cause=error))
     return tuple(gathered)
+
+
+def _items(returned: list[object] | tuple[object, ...]) -> Sequence[object]:
+    """Return what is in a list, without its own ``__iter__``, which may go on forever."""
+    if isinstance(returned, list):
+        return list.__getitem__(returned, slice(None))
+    return tuple.__getitem__(returned, slice(None))
 
 
 def _duplicates(kind: Kind, descriptors: Sequence[Descriptor]) -> list[Failure]:

@@ -16,7 +16,7 @@ from tersely.text import nearest
 METHODS: tuple[Method, ...] = ("pruning", "quantization", "distillation")
 TARGET_KINDS: tuple[TargetKind, ...] = ("parameter", "buffer", "input", "output")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-_IMPLEMENTATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+_IMPLEMENTATION = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
 _NO_OPTIONS: Mapping[str, Json] = {
     "type": "object",
     "properties": {},
@@ -32,7 +32,24 @@ def _is_name(instance: object, attribute: attrs.Attribute[str], value: object) -
 def _is_reference(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str) or not _IMPLEMENTATION.match(value):
         raise ValueError(
-            f"{type(instance).__name__}: implementation {value!r} must be 'package.module:Object'"
+            f"{type(instance).__name__}: implementation {value!r} must be "
+            f"'package.module:Object'{_identifiers(value)}"
+        )
+
+
+def _identifiers(reference: object) -> str:
+    """Return how ``my-pruner:Object`` is written, with which a plugin of one file may begin."""
+    module, colon, path = str(reference).partition(":")
+    name = re.sub(r"[^\w.]", "_", module)
+    near = f"{'_' if name[:1].isdigit() else ''}{name}{colon}{path}"
+    return f", as in {near!r}" if _IMPLEMENTATION.match(near) else ""
+
+
+def _is_text(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{type(instance).__name__}: {attribute.name} is of type {type(value).__name__}, "
+            f"expected text"
         )
 
 
@@ -88,9 +105,9 @@ class Descriptor:
 
     name: str = attrs.field(validator=_is_name)
     implementation: str = attrs.field(validator=_is_reference)
-    summary: str = ""
+    summary: str = attrs.field(default="", validator=_is_text)
     options: Mapping[str, Json] = attrs.field(factory=lambda: dict(_NO_OPTIONS))
-    paper: str | None = None
+    paper: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text))
 
 
 @attrs.frozen(kw_only=True)

@@ -12,6 +12,7 @@ import pluggy
 from tersely.registry.discovery import ALLOW, Policy, announcements, denial, read_policy
 from tersely.registry.loading import admit, deny, failure, load_face
 from tersely.registry.record import CORE, Plugin, PluginRecord, normalized, same_distribution
+from tersely.registry.undoing import process_state
 
 
 def load_plugins(
@@ -37,12 +38,13 @@ def load_plugins(
     policy = read_policy(environ)
     found = announcements(path)
     plugins = [_load_core(manager)]
+    process = process_state()
     for announcement in found:
         reason = denial(policy, announcement)
         if reason is not None:
             plugins.append(deny(announcement, reason))
             continue
-        plugin = _without_doubles(manager, load_face(manager, announcement), plugins)
+        plugin = _without_doubles(manager, load_face(manager, announcement, process), plugins)
         if policy.strict and plugin.record.state != "ok":
             raise failure(plugin)
         plugins.append(plugin)

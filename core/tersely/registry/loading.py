@@ -19,22 +19,31 @@ from tersely.registry.collect import (
 from tersely.registry.discovery import DENY, Announcement
 from tersely.registry.record import Plugin, PluginRecord, State, provided
 from tersely.registry.trace import timed
+from tersely.registry.undoing import ProcessState, undone
 from tersely.registry.watched import watched_loading
 
 
-def load_face(manager: pluggy.PluginManager, announcement: Announcement) -> Plugin:
+def load_face(
+    manager: pluggy.PluginManager, announcement: Announcement, process: ProcessState
+) -> Plugin:
     """Import an announced face and collect from it; a failure stays inside the result.
 
     Args:
         manager: keeps the hooks of the faces that are good.
         announcement: what the distribution says.
+        process: what is put back afterwards, whatever the face does.
     """
     record = _record(announcement)
     if announcement.entry_point is None:
         return _unusable(record, "broken", Failure(reason=announcement.problem or ""))
-    with timed(record.title, "face", "load"), watched_loading() as seen:
+    with (
+        timed(record.title, "face", "load"),
+        undone(process) as changed,
+        watched_loading() as seen,
+    ):
         plugin = _import_face(manager, announcement.entry_point, record)
-    return attrs.evolve(plugin, record=attrs.evolve(plugin.record, loading=seen()))
+    loading = attrs.evolve(seen(), changes=changed())
+    return attrs.evolve(plugin, record=attrs.evolve(plugin.record, loading=loading))
 
 
 def _import_face(
@@ -42,11 +51,16 @@ def _import_face(
 ) -> Plugin:
     try:
         face = entry_point.load()
+        compare: object = type(face).__eq__
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # foreign code, which may even call sys.exit
         reason = f"importing its face {entry_point.value} raised {describe(error)}"
         return _unusable(record, "broken", Failure(reason=reason, cause=error))
+    # pluggy compares faces with ==, and one that compares in its own way would break the others.
+    if compare is not object.__eq__:
+        reason = f"its face {entry_point.value} has an __eq__ of its own; name a module instead"
+        return _unusable(record, "broken", Failure(reason=reason))
     key = f"{record.distribution}:{record.name}"
     return admit(manager, face, record=record, key=key, must_state_api=True)
 
@@ -80,7 +94,9 @@ def admit(
     """
     try:
         mismatch = api_problem(face, must_state_api=must_state_api)
-    except Exception as error:  # a foreign object may do anything when an attribute is read
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a foreign object may do anything when an attribute is read
         reason = f"reading its tersely_api raised {describe(error)}"
         return _unusable(record, "broken", Failure(reason=reason, cause=error))
     if mismatch is not None:

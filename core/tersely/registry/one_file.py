@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +28,7 @@ def run_file(path: Path) -> tuple[ModuleType, PluginRecord]:
     Raises:
         BrokenPluginError: it cannot be read, or raises while it runs.
     """
-    code, name = _read(path), f"{_PREFIX}{path.stem}"
+    code, name = _read(path), f"{_PREFIX}{_identifier(path.stem)}"
     module = ModuleType(name)
     module.__file__ = str(path)
     before = sys.modules.get(name)
@@ -58,9 +59,17 @@ def is_module_of(module: ModuleType, name: str) -> bool:
 
     Args:
         module: what `run_file` returned.
-        name: the part before the colon: the file's name without ``.py``, or ``__name__``.
+        name: the part before the colon: the file's name without ``.py``, where ``_`` stands for
+            what no identifier holds, or ``__name__``.
     """
-    return name in (module.__name__, module.__name__.removeprefix(_PREFIX))
+    stem = Path(module.__file__ or "").stem
+    return name in (module.__name__, stem, _identifier(stem))
+
+
+def _identifier(stem: str) -> str:
+    """Return ``my_pruner`` for ``my-pruner`` and ``_2_of_4`` for ``2-of-4``."""
+    name = re.sub(r"\W", "_", stem)
+    return f"_{name}" if name[:1].isdigit() else name
 
 
 def _read(path: Path) -> bytes:

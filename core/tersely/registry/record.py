@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Literal
 
@@ -26,11 +27,14 @@ class Loading:
         seconds: how long importing it and calling its hooks took.
         imports_torch: whether it imported torch, which makes listing and validation slow.
         printed: what it wrote to standard output, which nobody else sees.
+        changes: what else it did to the process, in words such as ``changes sys.path``; it was
+            put back, except that threads go on.
     """
 
     seconds: float = 0.0
     imports_torch: bool = False
     printed: str = ""
+    changes: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -141,6 +145,7 @@ def same_distribution(first: str, second: str) -> bool:
     return normalized(first) == normalized(second)
 
 
+@cache
 def normalized(distribution: str) -> str:
     """Return a distribution's name as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

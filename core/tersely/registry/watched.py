@@ -12,6 +12,14 @@ from types import FunctionType, ModuleType
 from tersely.registry.record import Loading
 
 _TORCH = "torch"
+_KEPT = 10_000
+"""How many characters of what a face prints are kept."""
+
+
+class _Printed(io.StringIO):
+    """Standard output of a face, which stays open whatever the face does."""
+
+    def close(self) -> None: ...
 
 
 @contextmanager
@@ -22,13 +30,15 @@ def watched_loading() -> Iterator[Callable[[], Loading]]:
         Returns what was seen, once the block is left.
     """
     known = set(sys.modules)
-    printed = io.StringIO()
+    printed = _Printed()
     began = time.perf_counter()
     seconds = 0.0
 
     def seen() -> Loading:
         return Loading(
-            seconds=seconds, imports_torch=_imported_torch(known), printed=printed.getvalue()
+            seconds=seconds,
+            imports_torch=_imported_torch(known),
+            printed=printed.getvalue()[:_KEPT],
         )
 
     with redirect_stdout(printed):
@@ -51,10 +61,12 @@ def _uses_torch(module: ModuleType | None) -> bool:
 
 
 def _home(value: object) -> str:
-    if isinstance(value, ModuleType):
-        return value.__name__
-    if isinstance(value, type | FunctionType):
-        # Not getattr: a foreign metaclass may compute anything.
-        name = vars(value).get("__module__") if isinstance(value, type) else value.__module__
-        return name if isinstance(name, str) else ""
-    return ""
+    # Not isinstance and getattr: a foreign metaclass may compute anything.
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        name = vars(value).get("__name__")
+    elif issubclass(kind, type):
+        name = type.__dict__["__dict__"].__get__(value).get("__module__")
+    else:
+        name = value.__module__ if kind is FunctionType else None
+    return name if isinstance(name, str) else ""

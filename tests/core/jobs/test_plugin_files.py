@@ -181,3 +181,19 @@ def test_what_a_file_provides_is_listed_described_and_checked(shop: Any, capsys:
 def test_the_schema_knows_the_options_of_a_file(shop: Any, capsys: Any) -> None:
     assert status("schema", "--plugin", shop.folder / "magnitude.py") == 0
     assert '"of_a_file"' in capsys.readouterr().out
+
+
+def test_two_files_of_one_name_are_refused_in_words_of_the_shell(shop: Any, capsys: Any) -> None:
+    other = shop.folder / "other" / "magnitude.py"
+    other.parent.mkdir()
+    other.write_text(SOURCE)
+    first = shop.folder / "magnitude.py"
+
+    code = status("validate", shop.file, "--plugin", first, "--plugin", other)
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        f"tersely: the plugin files {first} and {other} have one name, with which the qualified "
+        "names of what they provide begin; rename one of them\n"
+    )
+    assert "of_a_file" not in tersely.registry().pruners

@@ -78,6 +78,36 @@ def test_an_implementation_may_be_named_by_the_modules_own_name(registry, write)
     assert registry.pruners["thin"].__name__ == "Thin"
 
 
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("my-pruner.py", "my_pruner"),
+        ("my pruner.py", "my_pruner"),
+        ("my.pruner.py", "my.pruner"),
+        ("my.pruner.py", "my_pruner"),
+        ("2-of-4.py", "_2_of_4"),
+        ("über.py", "über"),
+    ],
+)
+def test_a_file_may_have_any_name(registry, write, name, module):
+    assert registry.register_file(write(name, SOURCE.replace("{module}", module))) == name
+    assert registry.pruners["thin"].__module__ == f"tersely_file_{module.replace('.', '_')}"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("my-pruner.py", "my_pruner"), ("2-of-4.py", "_2_of_4")]
+)
+def test_an_implementation_that_is_no_identifier_says_how_it_is_written(
+    registry, write, name, module
+):
+    message = message_of(BrokenPluginError, registry.register_file, write(name))
+
+    assert message.endswith(
+        f"implementation '{name.removesuffix('.py')}:Thin' must be 'package.module:Object', "
+        f"as in '{module}:Thin'"
+    )
+
+
 def test_a_file_hides_no_module_of_its_name(registry, write):
     registry.register_file(write("random.py"))
 

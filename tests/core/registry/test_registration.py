@@ -68,7 +68,7 @@ def test_a_given_name_is_the_distribution(registry):
         "notebook",
         "0+local",
     )
-    assert registry.pruners.info("notebook:one") is ONE
+    assert registry.pruners.info("notebook:one") == ONE
 
 
 def test_a_version_is_taken_from_the_plugin(registry):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from torch import nn
 
@@ -82,24 +81,6 @@ def attend_as_cut(model: nn.Module, cuts: Collection[str], undoing: Undoing) -> 
     """
     for module in masked_attention(model, cuts).values():
         attend_by_heads(module, undoing)
-
-
-@contextlib.contextmanager
-def without_nested_tensors(model: nn.Module) -> Iterator[None]:
-    """Let encoders compute padded positions, as they do in training, inside the block.
-
-    Args:
-        model: the model.
-    """
-    encoders = [one for one in model.modules() if isinstance(one, nn.TransformerEncoder)]
-    before = {one: one.use_nested_tensor for one in encoders if hasattr(one, "use_nested_tensor")}
-    try:
-        for one in before:
-            one.use_nested_tensor = False
-        yield
-    finally:
-        for one, flag in before.items():
-            one.use_nested_tensor = flag
 
 
 def follow_heads(model: nn.Module, undoing: Undoing) -> None:
