@@ -41,8 +41,18 @@ CASES = {
 """Structure -> how to build it, which layers lose channels, and which of them do not."""
 
 
+WHOLE = {
+    structures.Fcos: [
+        {"op_names": ["tower.0"], "granularity": [2, -1, -1, -1], "sparse_ratio": 0.5},
+    ]
+}
+"""Structure -> what loses whole groups of a group norm."""
+
+
 def pruned(model, example, op_types, excluded):
-    config = [{"op_types": op_types, "sparse_ratio": 0.5, "exclude_op_names": excluded}]
+    whole = WHOLE.get(type(model), [])
+    rest = [*excluded, *(name for entry in whole for name in entry["op_names"])]
+    config = [{"op_types": op_types, "sparse_ratio": 0.5, "exclude_op_names": rest}]
     norms = [
         {
             "op_names": [name],
@@ -55,7 +65,9 @@ def pruned(model, example, op_types, excluded):
         for name, source in followed(model, excluded)
     ]
     config = tersely.auto_dependency_groups(model, config, example)
-    return tersely.prune(model, [*config, *norms], algorithm="l1_norm", example_inputs=example)
+    return tersely.prune(
+        model, [*config, *norms, *whole], algorithm="l1_norm", example_inputs=example
+    )
 
 
 def followed(model, excluded):
