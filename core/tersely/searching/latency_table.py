@@ -99,7 +99,7 @@ class LatencyTable:
         """
         model, calls = self._smaller(session, choices, data)
         quantized = [one for one in choices if one[0].method == "quantization"]
-        share = self._entry({"part": _WHOLE}, self._whole)
+        share = self.dense_share()
         for part in self.parts:
             chosen = [one for one in quantized if _is_in(one[0], part)]
             if model is self.costing.dense and not chosen:
@@ -109,6 +109,10 @@ class LatencyTable:
                 share += self._part(model, part, after, chosen)
                 share -= self._part(self.costing.dense, part, before, ())
         return max(share, _LEAST)
+
+    def dense_share(self) -> float:
+        """Return what the dense model takes in the runtime that is measured."""
+        return self._entry({"part": _WHOLE}, self._whole)
 
     def _of(self, part: Part, calls: Calls) -> tuple[Call, ...]:
         return with_folds([one for name in part for one in calls.get(name, ())], self.plan)
