@@ -59,6 +59,9 @@ GOLDEN = Golden()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): pytest-xdist's, which may be missing")
     config.addinivalue_line(
+        "markers", "worker(file): run once for each scenario of that worker, as `outcome`"
+    )
+    config.addinivalue_line(
         "markers", "golden(file, select=None): run once for each case of the file, as `case`"
     )
 
@@ -70,6 +73,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = [case for case in GOLDEN.cases(*marker.args) if select(case)]
         names = [case.get("name") for case in cases]
         metafunc.parametrize("case", cases, ids=names if all(names) else None)
+    marker = metafunc.definition.get_closest_marker("worker")
+    if marker is not None:
+        worker = metafunc.definition.path.with_name(*marker.args)
+        scenarios = _scenarios_of(worker)
+        asked = [(worker, scenario) for scenario in scenarios]
+        metafunc.parametrize("outcome", asked, ids=scenarios, indirect=True)
+
+
+def _scenarios_of(worker: Path) -> list[str]:
+    lines = worker.read_text(encoding="utf-8").splitlines()
+    return [
+        after.removeprefix("def ").partition("(")[0]
+        for line, after in itertools.pairwise(lines)
+        if line == "@scenario"
+    ]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -105,6 +123,7 @@ def start_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], 
     What it returns tells what each process reports of a scenario: ``ok``, or what went wrong.
     """
 
+    @functools.cache
     def start(worker: Path) -> Ask:
         folder = tmp_path_factory.mktemp("gloo")
         logs = [folder / f"log-{rank}" for rank in (0, 1)]
@@ -121,6 +140,13 @@ def start_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], 
         return ask
 
     return start
+
+
+@pytest.fixture
+def outcome(request: pytest.FixtureRequest, start_workers: Callable[[Path], Ask]) -> list[str]:
+    """What each of two processes reports of one scenario, see the marker ``worker``."""
+    worker, scenario = request.param
+    return start_workers(worker)(scenario)
 
 
 def start_worker(worker: Path, rank: int, log: Path) -> "subprocess.Popen[bytes]":
@@ -143,18 +169,3 @@ def wait_for(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
             for process in processes:
                 process.kill()
         time.sleep(0.05)
-
-
-@pytest.fixture
-def scenarios_of() -> Callable[[Path], list[str]]:
-    """List the scenarios of a worker, so that a test can tell that none is forgotten."""
-
-    def names(worker: Path) -> list[str]:
-        lines = worker.read_text(encoding="utf-8").splitlines()
-        return [
-            after.removeprefix("def ").partition("(")[0]
-            for line, after in itertools.pairwise(lines)
-            if line == "@scenario"
-        ]
-
-    return names

@@ -1,7 +1,7 @@
 """What workers share that run as two gloo processes, ``worker.py RANK FOLDER``.
 
 All scenarios of a worker share one pair of processes, because starting one takes longer than
-running them. ``start_workers`` in the conftest beside this file starts the pair.
+running them. The marker ``worker`` of the conftest beside this file starts the pair.
 """
 
 import json

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import implied_size, interleaved_shape, lay_out
+from tersely.arithmetic.broadcasting import implied_size, interleaved_shape, lay_out
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
-from tersely.arithmetic.level_tables import fake_quantize_levels, nearest_levels
+from tersely.arithmetic.level_tables import nearest_levels
 from tersely.arithmetic.levels import (
     Limits,
     divide,
@@ -105,24 +105,17 @@ def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = Fal
     Raises:
         ValueError: the blocks of ``qparams`` are not those of the tensor.
     """
-    if qparams.levels is not None:
-        return fake_quantize_levels(
-            tensor,
-            qparams.scale,
-            qparams.levels,
-            size=qparams.block_size,
-            clip_gradient=clip_gradient,
-        )
     return fake_quantize_flat(
         tensor,
         qparams.scale,
-        None if qparams.dtype in FLOAT8 else qparams.zero_point,
+        None if qparams.dtype in FLOAT8 or qparams.levels is not None else qparams.zero_point,
         quant_min=qparams.quant_min,
         quant_max=qparams.quant_max,
         dtype=qparams.dtype,
         size=qparams.block_size,
         clip_gradient=clip_gradient,
         is_zero_first=qparams.has_float_zero_point,
+        levels=qparams.levels,
     )
 
 

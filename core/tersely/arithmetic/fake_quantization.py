@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import implied_size, interleaved_shape, lay_out
+from tersely.arithmetic.broadcasting import implied_size, interleaved_shape, lay_out
+from tersely.arithmetic.level_tables import nearest_values
 from tersely.arithmetic.levels import (
     Limits,
     divide,
@@ -37,9 +38,10 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
     size: Sequence[int] | None = None,
     clip_gradient: bool = False,
     is_zero_first: bool = False,
+    levels: Tensor | None = None,
     known: Tensor | None = None,
 ) -> Tensor:
-    """Quantize and dequantize (rule Q2.5, or Q2.6 for a float8 type), half to even.
+    """Quantize and dequantize (rule Q2.5, Q2.6 for a float8 type, Q7.2 for levels), half to even.
 
     Computed in float32, or float64 where the scale is. No gradient reaches the scale or the zero
     point.
@@ -56,9 +58,12 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
         size: elements per block, one integer per dimension, -1 = the whole dimension; None for
             what the shape of the scale implies.
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
-            outside the range. Otherwise the gradient passes as it is. For this ``value`` is kept
-            for backward, which is no new memory for a parameter.
+            outside the range, or ``value / scale`` outside of the table. Otherwise the gradient
+            passes as it is. For this ``value`` is kept for backward, which is no new memory for a
+            parameter.
         is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
+        levels: shape (levels,), ascending, the table to whose nearest entry values go; or None. The
+            zero point and the integers count for nothing then.
         known: what the same arguments have given before, or None. Nothing is computed then but the
             gradient.
 
@@ -78,6 +83,8 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
     if zero_point is not None:
         # Adding and subtracting integers would convert them each time.
         zero_point = zero_point.to(precision(scale))
+    if levels is not None:
+        levels = levels.to(precision(scale))
     result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch has no types here
         value,
         scale,
@@ -88,6 +95,7 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
         clip_gradient,
         None if inner == shape else inner,
         is_zero_first,
+        levels,
         known,
     )
     return result
@@ -107,6 +115,7 @@ class _FakeQuantize(torch.autograd.Function):
         clip_gradient: bool,
         inner: tuple[int, ...] | None,
         is_zero_first: bool,
+        levels: Tensor | None,
         known: Tensor | None,
     ) -> Tensor:
         if known is not None:
@@ -114,6 +123,8 @@ class _FakeQuantize(torch.autograd.Function):
         # Viewed here and not by the caller: a gradient of rows alone has no other shape.
         shape = value.shape
         value = value if inner is None else value.view(inner)
+        if levels is not None:
+            return _as(nearest_values(value, scale, levels), shape)
         limits = Limits(quant_min, quant_max, float8, is_zero_first)
         if is_cut(value):
             result = torch.empty_like(value)
@@ -122,32 +133,36 @@ class _FakeQuantize(torch.autograd.Function):
             zero_point = None if zero_point is None else with_rank(zero_point, rank)
             simulate(value, scale, zero_point, limits, into=result)
             return _as(result, shape)
-        levels = to_levels_(divide(value, scale), zero_point, limits)
-        return _as(to_values_(levels, scale, zero_point, limits).to(value.dtype), shape)
+        found = to_levels_(divide(value, scale), zero_point, limits)
+        return _as(to_values_(found, scale, zero_point, limits).to(value.dtype), shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         value, scale, zero_point, ctx.quant_min, ctx.quant_max, _, ctx.clip_gradient, *rest = inputs
-        ctx.inner = rest[0]
+        ctx.inner, _, levels, _ = rest
         if ctx.clip_gradient:
-            ctx.save_for_backward(value, scale, zero_point)
+            ctx.save_for_backward(value, scale, zero_point, levels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         if ctx.clip_gradient:
-            value, scale, zero_point = ctx.saved_tensors
+            value, scale, zero_point, levels = ctx.saved_tensors
             inner = value.shape if ctx.inner is None else ctx.inner
             position = divide(value.view(inner), scale)
-            if zero_point is not None:
-                position.add_(zero_point)
             # An embedding may give rows alone, which its optimizer may insist on.
             rows = gradient.coalesce() if gradient.is_sparse else None
-            dense = gradient if rows is None else rows.to_dense()
-            inside = _inside(dense.reshape(inner), position, ctx.quant_min, ctx.quant_max)
+            dense = (gradient if rows is None else rows.to_dense()).reshape(inner)
+            if levels is not None:
+                is_inside = (position >= levels[0]) & (position <= levels[-1])
+                inside = torch.where(is_inside, dense, 0)
+            else:
+                if zero_point is not None:
+                    position.add_(zero_point)
+                inside = _inside(dense, position, ctx.quant_min, ctx.quant_max)
             gradient = inside.view(value.shape)
             gradient = gradient if rows is None else gradient.sparse_mask(rows)
-        return gradient, *(None,) * 9
+        return gradient, *(None,) * 10
 
 
 def _as(result: Tensor, shape: torch.Size) -> Tensor:

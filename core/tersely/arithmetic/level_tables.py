@@ -6,14 +6,10 @@ With a scale ``s`` and levels ``l`` the integer of ``x`` is the index of the lev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import implied_size, interleaved_shape, lay_out
-from tersely.arithmetic.levels import divide, precision
+from tersely.arithmetic.levels import divide
 
 _FEWEST = 2
 
@@ -51,64 +47,43 @@ def nearest_levels(position: Tensor, levels: Tensor) -> Tensor:
     return torch.bucketize(position.contiguous(), middles, out_int32=True)
 
 
-def fake_quantize_levels(
-    value: Tensor,
-    scale: Tensor,
-    levels: Tensor,
-    *,
-    size: Sequence[int] | None = None,
-    clip_gradient: bool = False,
-) -> Tensor:
-    """Take every value to the nearest level, with a straight-through gradient.
-
-    Computed in float32, or float64 where the scale is; NaN stays NaN.
+def nearest_values(value: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
+    """Return the level nearest to each value, times its scale; NaN stays NaN.
 
     Args:
         value: any shape, float.
-        scale: shape (blocks along each dimension), or one that broadcasts against ``value``; float,
-            positive, value units per unit of the table.
-        levels: shape (levels,), ascending.
-        size: elements per block, one integer per dimension, -1 = the whole dimension; None for
-            what the shape of the scale implies.
-        clip_gradient: pass no gradient where ``value / scale`` lies outside of the table.
+        scale: a shape that broadcasts against ``value``; float, positive, value units per unit of
+            the table.
+        levels: shape (levels,), ascending, in the precision to compute in.
 
     Returns:
         ``value``'s shape and dtype.
-
-    Raises:
-        ValueError: blocks do not divide the shape, or the scale does not have one value per block.
     """
-    shape = inner = tuple(value.shape)
-    if size is None:
-        size = implied_size(scale.shape, shape)
-    if size is not None:
-        inner, scale = interleaved_shape(size, shape), lay_out(scale, size, shape)
-    result: Tensor = _ToLevels.apply(  # type: ignore[no-untyped-call]  # torch has no types here
-        value.view(inner), scale, levels.to(precision(scale)), clip_gradient
-    )
-    return result.view(shape)
+    position = divide(value, scale)
+    found = levels[nearest_levels(position, levels)].mul_(scale.to(levels.dtype))
+    # No level is near NaN, which must not hide.
+    return torch.where(position.isnan(), position, found).to(value.dtype)
 
 
-class _ToLevels(torch.autograd.Function):
-    @staticmethod
-    def forward(value: Tensor, scale: Tensor, levels: Tensor, clip_gradient: bool) -> Tensor:
-        position = divide(value, scale)
-        found = levels[nearest_levels(position, levels)].mul_(scale.to(levels.dtype))
-        # No level is near NaN, which must not hide.
-        return torch.where(position.isnan(), position, found).to(value.dtype)
+def padded(levels: Tensor, count: int) -> Tensor:
+    """Return a table as long as every table of its type, so that averages of models fit.
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        value, scale, levels, ctx.clip_gradient = inputs
-        if ctx.clip_gradient:
-            ctx.save_for_backward(value, scale, levels)
+    Args:
+        levels: shape (levels,), ascending.
+        count: how many values the type has, at least as many as there are levels.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        if ctx.clip_gradient:
-            value, scale, levels = ctx.saved_tensors
-            position = divide(value, scale)
-            is_inside = (position >= levels[0]) & (position <= levels[-1])
-            gradient = gradient * is_inside
-        return gradient, None, None, None
+    Returns:
+        Shape (count,); the last level is repeated.
+    """
+    return torch.cat([levels, levels[-1:].expand(count - len(levels))])
+
+
+def without_padding(levels: Tensor) -> Tensor:
+    """Return the levels of a table that `padded` made longer.
+
+    Args:
+        levels: shape (count,), ascending but for what is repeated at its end.
+    """
+    if torch.compiler.is_compiling():
+        return levels  # a repeated level is one that no value is nearest to
+    return levels[: 1 + int((levels.diff() > 0).sum())]

@@ -23,11 +23,14 @@ class QuantizedWeight:
         qparams: scale and zero point.
         input_scale: None, or one factor for each input channel, shape (inputs,): ``tensor`` is in
             terms of inputs that are divided by it.
+        levels: None, or the table of levels that `UsesLevels` allows, shape (levels,), float,
+            ascending, in units of the scale: what ``qparams`` may hold as well.
     """
 
     tensor: Tensor
     qparams: QParams
     input_scale: Tensor | None = None
+    levels: Tensor | None = None
 
 
 class SolvesWeights(Ability):

@@ -33,6 +33,7 @@ from tersely.engine.saver import (
 )
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.instruments import Instruments
+from tersely.instrument.modules.fused import encoders_around, without_nested_tensors
 from tersely.instrument.names import TAP
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
@@ -52,7 +53,7 @@ class Distillation(Engine[Run[Any]]):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.learning = Learning()
-        self._hooks: list[Any] = []
+        self._listening = contextlib.ExitStack()
         self._is_listening = False
         self._batch: object = None
         self.pairs = make_pairs(self.bound_targets, context.binding.plan.recipe.stages)
@@ -89,9 +90,12 @@ class Distillation(Engine[Run[Any]]):
                 put(module, attribute, (side.student,), place=TAP)
         if teacher is None:
             return
+        linked = []
         for side, link, tap in links_of(self.pairs):
-            module = module_of(teacher, link, side.plan)
-            self._hooks.append(listen(module, side.plan, tap))
+            linked.append(module_of(teacher, link, side.plan))
+            self._listening.callback(listen(linked[-1], side.plan, tap).remove)
+        encoders = list(encoders_around(list(teacher.modules()), set(linked)))
+        self._listening.enter_context(without_nested_tensors(encoders))
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -113,9 +117,7 @@ class Distillation(Engine[Run[Any]]):
 
     def stop(self) -> None:
         """Stop listening and drop what was recorded."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._listening.close()
         self.forget()
         self.learning = Learning()
 

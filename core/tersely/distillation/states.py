@@ -7,6 +7,7 @@ a buffer            not in it                                 state
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from tersely.distillation.calling import AskedLoss
 from tersely.engine.foreign import ForeignCall
 from tersely.engine.processes import is_distributed, summed
 from tersely.engine.saver import Parts, Saved, check_moments
-from tersely.errors import SessionFileError
+from tersely.errors import PluginError, SessionFileError
 from tersely.json_value import Json
 
 STATE = "state"
@@ -37,6 +38,7 @@ class LossStates:
     def __init__(self) -> None:
         self.modules: dict[str, StatefulLoss] = {}
         self.shapes: dict[str, tuple[Json, Json]] = {}
+        self._built: dict[str, dict[str, torch.Size]] = {}
         self._before: dict[tuple[str, str], Tensor] = {}
 
     def add(
@@ -55,6 +57,7 @@ class LossStates:
         """
         module = built(key, loss, shapes).to(device)
         self.modules[key], self.shapes[key] = module, shapes
+        self._built[key] = _shapes_in(module)
         if is_distributed():
             self._remember(key)
         return module
@@ -73,7 +76,11 @@ class LossStates:
 
         An element that one process changed has its value everywhere; one that several changed has
         the mean of theirs.
+
+        Raises:
+            PluginError: a loss has other tensors, or of other shapes, than when it was made.
         """
+        self._need_unchanged()
         if not is_distributed():
             return
         for key, module in self.modules.items():
@@ -90,7 +97,12 @@ class LossStates:
             self._before[key, name] = buffer.detach().clone()
 
     def saved(self) -> tuple[Parts, list[Json]]:
-        """Return every tensor that losses have, and the shapes that they were built for."""
+        """Return every tensor that losses have, and the shapes that they were built for.
+
+        Raises:
+            PluginError: as in `share`.
+        """
+        self._need_unchanged()
         parts: Parts = {
             (STATE, key): {
                 name: tensor.detach().clone() for name, tensor in module.state_dict().items()
@@ -98,6 +110,22 @@ class LossStates:
             for key, module in self.modules.items()
         }
         return parts, [[key, *self.shapes[key]] for key in self.modules]
+
+    def _need_unchanged(self) -> None:
+        # A saved session is refused where tensors differ from those that build() makes.
+        for key, module in self.modules.items():
+            found, expected = _shapes_in(module), self._built[key]
+            for name in {**expected, **found}:
+                if found.get(name) != expected.get(name):
+                    had, has = (
+                        "is not there" if one is None else f"has shape {list(one)}"
+                        for one in (expected.get(name), found.get(name))
+                    )
+                    raise PluginError(
+                        f"the loss of {key}: {name} {has}, and after build() it {had}; make every "
+                        f"parameter and buffer in build(), in the shape that it keeps",
+                        plugin=type(module).__name__,
+                    )
 
     def restore(self, saved: Saved, asked: Mapping[str, AskedLoss], device: torch.device) -> None:
         """Replace all losses by saved ones.
@@ -127,16 +155,33 @@ def built(key: str, loss: AskedLoss, shapes: tuple[Json, Json]) -> StatefulLoss:
         PluginError: it cannot be made for these shapes.
     """
     name = loss.info.name
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(key.encode()))
-        failure = (
-            f"the loss {name} could not be made for {key}, with options "
-            f"{dict(loss.own_options)} and the shapes {shapes[0]} and {shapes[1]}"
-        )
-        with ForeignCall(failure, plugin=name):
-            module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
-            module.build(_tupled(shapes[0]), _tupled(shapes[1]))
+    failure = (
+        f"the loss {name} could not be made for {key}, with options {dict(loss.own_options)} and "
+        f"the shapes {shapes[0]} and {shapes[1]}"
+    )
+    with _seeded(zlib.crc32(key.encode())), ForeignCall(failure, plugin=name):
+        module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
+        module.build(_tupled(shapes[0]), _tupled(shapes[1]))
+    for one, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise PluginError(
+                f"the loss {name} keeps a {type(value).__name__} in {one} of its state (its "
+                f"get_extra_state returns it), and a session saves tensors; keep it in buffers",
+                plugin=name,
+            )
     return module
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # torch.manual_seed would seed devices for good that are not in use yet.
+    is_in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # untyped
+    devices = list(range(torch.cuda.device_count())) if is_in_use else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield
 
 
 def follow(module: StatefulLoss, device: torch.device, optimizer: Any) -> None:
@@ -211,6 +256,11 @@ def _saved_shapes(saved: Saved) -> Iterator[tuple[str, tuple[Json, Json]]]:
 def _tensors(module: StatefulLoss) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
+
+
+def _shapes_in(module: StatefulLoss) -> dict[str, torch.Size]:
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: tensor.shape for name, tensor in named}
 
 
 def _tupled(shape: Json) -> Any:

@@ -17,29 +17,42 @@ from tersely.text import did_you_mean
 
 PRESET = "preset"
 RUNTIME = "for"
-_ONLY_WITH_PRESET = (RUNTIME, *EXCLUDES)
+REDUCED = "reduce_range"
+_ONLY_WITH_PRESET = (RUNTIME, REDUCED, *EXCLUDES)
+_INSTEAD = {
+    RUNTIME: "name one, such as preset: w8a8",
+    REDUCED: "write quant_dtype: int7 for the weights in the entries of config_list",
+}
+_REDUCTION = "weights that are multiplied by 8 bit inputs have 7 bits (reduce_range)"
 
 
-def preset(name: str, runtime: str | None = None) -> dict[str, Json]:
+def preset(name: str, runtime: str | None = None, *, reduce_range: bool = False) -> dict[str, Json]:
     """Return the quantization stage that a preset stands for.
 
     Args:
         name: ``w8a8``, ``w8a8_dynamic``, ``w4a16``, ``w4a8_dynamic`` or ``fp8``.
         runtime: where the result is to run: ``onnxruntime``, ``openvino``, ``vllm`` or
             ``executorch``; None for the general form.
+        reduce_range: whether weights that are multiplied by 8 bit inputs have 7 bits, for
+            processors that add products of 8 bits in 16.
 
     Returns:
         ``algorithm`` and ``config_list``, the caller's to change.
 
     Raises:
-        ConfigError: there is no such preset, or none for this runtime.
+        ConfigError: there is no such preset, or none for this runtime, or nothing in it that a
+            reduced range is for.
     """
-    problem = _misfit(name, runtime)
+    problem = _misfit(name, runtime) or (_irreducible(name, runtime) if reduce_range else None)
     if problem is not None:
         raise ConfigError([Problem("", *problem)])
     found = _presets()[name]
-    entries = found["runtimes"].get(runtime, {}).get("config_list", found["config_list"])
-    return {"algorithm": found["algorithm"], "config_list": copy.deepcopy(entries)}
+    entries = copy.deepcopy(
+        found["runtimes"].get(runtime, {}).get("config_list", found["config_list"])
+    )
+    if reduce_range:
+        entries = [*_reduced(entries)]
+    return {"algorithm": found["algorithm"], "config_list": entries}
 
 
 def preset_entries(stage: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -51,7 +64,9 @@ def preset_entries(stage: Mapping[str, Json]) -> list[dict[str, Json]]:
     if PRESET not in stage:
         return []
     excluded = {key: stage[key] for key in EXCLUDES if key in stage}
-    entries: list[dict[str, Json]] = preset(stage[PRESET], stage.get(RUNTIME))["config_list"]
+    entries: list[dict[str, Json]] = preset(
+        stage[PRESET], stage.get(RUNTIME), reduce_range=stage.get(REDUCED, False)
+    )["config_list"]
     return [{**entry, **excluded} for entry in entries]
 
 
@@ -65,7 +80,8 @@ def preset_note(stage: Mapping[str, Json]) -> str:
     found = _presets()[name]
     said = f"preset {name}: {found['summary']}"
     note = found["runtimes"].get(runtime, {}).get("note")
-    return f"{said}; for {runtime}, {note}" if note else said
+    said = f"{said}; for {runtime}, {note}" if note else said
+    return f"{said}; {_REDUCTION}" if stage.get(REDUCED) else said
 
 
 def fill_presets(data: Json, kind: Kind) -> None:
@@ -97,17 +113,20 @@ def check_presets(data: Json, kind: Kind) -> Iterator[Finding]:
                     yield Finding(
                         (*stage.path, key),
                         f"{key!r} belongs to a 'preset', and the stage has none",
-                        "write it in the entries of config_list"
-                        if key in EXCLUDES
-                        else "name one, such as preset: w8a8",
+                        _INSTEAD.get(key, "write it in the entries of config_list"),
                         part="key",
                     )
             continue
         name, runtime = _text(stage.data[PRESET]), stage.data.get(RUNTIME)
-        if name in _presets() and isinstance(runtime, str) and runtime in _runtimes():
-            problem = _misfit(name, runtime)
+        if name not in _presets() or runtime not in (None, *_runtimes()):
+            continue  # the schema says so
+        problem = _misfit(name, runtime)
+        if problem is not None:
+            yield Finding((*stage.path, RUNTIME), *problem)
+        elif stage.data.get(REDUCED) is True:
+            problem = _irreducible(name, runtime)
             if problem is not None:
-                yield Finding((*stage.path, RUNTIME), *problem)
+                yield Finding((*stage.path, REDUCED), *problem, part="key")
 
 
 def _with_preset(data: Json, kind: Kind) -> Iterator[Place]:
@@ -133,6 +152,33 @@ def _misfit(name: str, runtime: str | None) -> tuple[str, str | None] | None:
     return f"{runtime} has no integer kernels for preset {name!r}", (
         f"{_known(others)} for {runtime}; {name} is for {', '.join(presets[name]['runtimes'])}"
     )
+
+
+def _irreducible(name: str, runtime: str | None) -> tuple[str, str] | None:
+    runtimes = _presets()[name].get("reduce_range_for", [])
+    if runtimes and (runtime is None or runtime in runtimes):
+        return None
+    found = f"preset {name!r}" if runtime is None else f"preset {name!r} for {runtime}"
+    able = (
+        f"{other} for {' or '.join(one['reduce_range_for'])}"
+        for other, one in _presets().items()
+        if "reduce_range_for" in one
+    )
+    return f"{found} has no reduced range", f"leave it out; there is one in {', '.join(able)}"
+
+
+def _reduced(entries: list[dict[str, Json]]) -> Iterator[dict[str, Json]]:
+    multiplied = [
+        name for one in entries if "_input_" in one["target_names"] for name in one["op_types"]
+    ]
+    for entry in entries:
+        if entry["target_names"] != ["weight"] or entry["quant_dtype"] != "int8":
+            yield entry
+            continue
+        for dtype, is_multiplied in (("int7", True), ("int8", False)):
+            names = [one for one in entry["op_types"] if (one in multiplied) == is_multiplied]
+            if names:
+                yield {**entry, "op_types": names, "quant_dtype": dtype}
 
 
 def _known(names: Mapping[str, Json] | list[str]) -> str:

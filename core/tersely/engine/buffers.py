@@ -29,17 +29,29 @@ def put_buffer(
     fitting = []
     for module, name in places:
         current = module._buffers.get(name)
-        if current is None or not _fits(current, value, dtype):
+        if current is None or not is_replaced_by(current, value, dtype):
             break
         fitting.append(current)
     else:
         for current in fitting:
-            current.detach().copy_(value)
+            _plain(current).copy_(_plain(value))
         return
     for module, name in places:
         module._buffers[name] = make()
 
 
-def _fits(current: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
+def _plain(tensor: Tensor) -> Tensor:
+    # Detaching costs a small tensor as much as copying it, and most need none.
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
+def is_replaced_by(current: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether a value can be written to a buffer in place.
+
+    Args:
+        current: what the buffer holds.
+        value: the value.
+        dtype: the dtype that the buffer has to have.
+    """
     same = current.shape == value.shape and current.device == value.device
     return same and current.dtype == dtype

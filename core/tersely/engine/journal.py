@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import PREFIX, is_known_flag
+
+_SMALL = 1 << 12
+"""Up to this many elements a mask is noted with others."""
 
 
 class Journal:
@@ -122,6 +125,26 @@ class Journal:
             values = _values_of(buffer, is_binary=is_binary)
             self._undo.append(partial(_put_back, module, name, buffer, values))
 
+    def note_masks(self, places: Iterable[tuple[nn.Module, str]]) -> None:
+        """Note buffers that hold 0 and 1 only; small ones of one kind in one tensor.
+
+        Args:
+            places: each module that holds one, with its name there.
+        """
+        alike: dict[object, list[tuple[nn.Module, str, Tensor]]] = {}
+        for module, name in places:
+            buffer = module._buffers.get(name)
+            if buffer is None or not 0 < buffer.numel() <= _SMALL:
+                self.note_buffer(module, name, is_binary=True)
+            elif (key := (id(module), name)) not in self._buffers:
+                self._buffers.add(key)
+                kind = (buffer.shape, buffer.dtype, buffer.device)
+                alike.setdefault(kind, []).append((module, name, buffer))
+        for some in alike.values():
+            with torch.no_grad():  # a call costs a small tensor more than the copy
+                values = torch.stack([buffer for _, _, buffer in some]).to(torch.bool)
+            self._undo.append(partial(_put_all_back, some, values))
+
     def note_module(self, module: nn.Module) -> None:
         """Note everything that tersely added to a module: its steps and reserved buffers.
 
@@ -179,8 +202,13 @@ def _put_back(module: nn.Module, name: str, buffer: Tensor, values: Tensor | Non
     module._buffers[name] = buffer
 
 
+def _put_all_back(noted: Sequence[tuple[nn.Module, str, Tensor]], values: Tensor) -> None:
+    for (module, name, buffer), before in zip(noted, values.unbind(), strict=True):
+        _put_back(module, name, buffer, before)
+
+
 def _values_of(tensor: Tensor, *, is_binary: bool) -> Tensor:
-    plain = tensor.detach()
+    plain = tensor.detach() if tensor.requires_grad else tensor
     return plain.to(torch.bool, copy=True) if is_binary else plain.clone()
 
 

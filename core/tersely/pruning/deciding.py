@@ -13,7 +13,6 @@ from tersely.arithmetic.blocks import (
     count_blocks,
     expand_blocks,
     reduce_blocks,
-    resolve_size,
     sum_blocks,
 )
 from tersely.calibration.statistic import Statistic
@@ -33,6 +32,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
+from tersely.masking.scopes import scope_in_blocks
 from tersely.pruning.mask_buffers import compact, mask_of
 from tersely.pruning.ordering import in_own_order, meaningful, order_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
@@ -130,6 +130,7 @@ def decide(
         everything = list(targets)
         pruner, targets = score_model(pruner, whole, everything), iter(everything)
     if isinstance(pruner, Solves):
+<<<<<<< HEAD
         decision = Decision()
         pairs = list(zip(ranked, targets, strict=True))
         for one, target in told(pairs, "weights solved"):
@@ -148,18 +149,46 @@ def decide(
             if values[0] is not target.tensor:
                 decision.values[one.bound] = values[0]
         return decision
+=======
+        return _solve_all(run, pruner, list(zip(ranked, targets, strict=True)), factor)
+>>>>>>> main
     with torch.no_grad():
         scores = []
         for place, target in enumerate(targets):
-            one = attrs.evolve(ranked[place], order=order_of(run.algorithm, ranked[place], target))
-            ranked[place] = one
-            scores.append(_importance(run, pruner, one, target))
+            order = order_of(run.algorithm, ranked[place], target)
+            if order is not None:
+                ranked[place] = attrs.evolve(ranked[place], order=order)
+            scores.append(_importance(run, pruner, ranked[place], target))
     is_expendable = isinstance(pruner, MakesNewScores) and pruner.new_scores
     masks = decide_masks(ranked, scores, factor, is_expendable=is_expendable, count=count)
     orders = {one.bound: one.order for one in ranked if one.order is not None}
     for bound, order in orders.items():
         masks[bound] = in_own_order(masks[bound], order, bound.plan.input_dim)
     return Decision(masks, orders=orders)
+
+
+def _solve_all(
+    run: PruningRun,
+    pruner: Solves,
+    pairs: Sequence[tuple[Ranked, PruningTarget]],
+    factor: Factor,
+) -> Decision:
+    decision = Decision()
+    for one, target in told(pairs, "weights solved"):
+        parts = split(one, target) if target.plan.has_experts else [(one, target)]
+        solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
+        kept = [solution.kept for solution in solutions]
+        values = [solution.tensor for solution in solutions]
+        if target.plan.has_experts:
+            kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
+            values = [torch.stack(values)]
+        decision.kept[one.bound] = kept[0]
+        order = meaningful(solutions[0].order)
+        if order is not None:
+            decision.orders[one.bound] = order
+        if values[0] is not target.tensor:
+            decision.values[one.bound] = values[0]
+    return decision
 
 
 def _solved(
@@ -275,12 +304,10 @@ def ranked_by_magnitude(scores: Tensor, ranked: Ranked) -> tuple[Tensor, bool]:
     nothing = (scores == 0) | scores.isnan()
     if not bool(nothing.any()):
         return scores, False
-    size = resolve_size(ranked.blocks.size, ranked.shape)
-    scope = resolve_size(ranked.blocks.scope or (-1,) * len(size), ranked.shape)
-    within = tuple(outer // inner for outer, inner in zip(scope, size, strict=True))
+    within = scope_in_blocks(ranked.blocks, ranked.shape) or (-1,) * scores.ndim
     is_zero = reduce_blocks(scores == 0, within, torch.all)
     is_nan = reduce_blocks(scores.isnan(), within, torch.all)
-    is_blank = expand_blocks(is_zero | is_nan, within, count_blocks(size, ranked.shape))
+    is_blank = expand_blocks(is_zero | is_nan, within, scores.shape)
     own = magnitudes(ranked).to(scores.dtype)
     is_needed = bool((is_blank & (own > 0)).any())
     return (torch.where(is_blank, own, scores) if is_needed else scores), is_needed

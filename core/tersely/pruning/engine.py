@@ -44,8 +44,8 @@ from tersely.pruning.mask_buffers import (
     modules_of_one_element,
     place_masks,
     remove_mask,
-    write_mask,
 )
+from tersely.pruning.mask_writing import note_masks, write_mask, write_masks
 from tersely.pruning.ordering import check_saved_order, described_orders
 from tersely.pruning.run import PruningRun
 from tersely.pruning.starting import start_runs
@@ -403,8 +403,7 @@ class Pruning(Engine[PruningRun]):
 
     def _restore_mask(self, bound: BoundTarget, saved: Saved, journal: Journal) -> None:
         # A function of its own, so that nothing keeps this mask while the next one is unpacked.
-        for module, buffer in bound.masks():
-            journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
+        note_masks((bound,), journal)
         kept = saved.one(MASK, bound.plan.name)
         if kept is None:
             remove_mask(bound, self.context.model)
@@ -468,10 +467,8 @@ class Pruning(Engine[PruningRun]):
         release(held)
         for bound in decision.from_zero:
             zero_what_comes_back(bound, whole[bound], journal)
-        for bound, kept in whole.items():
-            for module, buffer in bound.masks():
-                journal.note_buffer(module, buffer, is_binary=not bound.is_additive)
-            write_mask(bound, kept, self.context.model)
+        note_masks(whole, journal)
+        write_masks(whole, self.context.model)
         journal.note_attributes(self, "originals", "orders")
         for bound in decision.kept:
             self.orders.pop(bound, None)

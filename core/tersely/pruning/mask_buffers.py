@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import count_blocks, expand_blocks, is_broadcastable
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding, BoundTarget
-from tersely.engine.buffers import put_buffer
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
 from tersely.instrument.names import mask_buffer
@@ -45,7 +44,7 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
         binding: the plan, bound to the model, whose modules are instrumented.
         model: the session's model.
     """
-    activation_dtype = _activation_dtype(model)
+    of_activations = activation_dtype(model)
     is_plain = binding.owners.is_plain
     # A large model has tens of thousands of targets of few kinds: what is found once is kept.
     names: dict[str, str] = {}
@@ -59,7 +58,7 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
         buffers = module._buffers
         if buffers.get(name) is not None:
             continue
-        kind = _kind_of_mask(target, module, activation_dtype)
+        kind = _kind_of_mask(target, module, of_activations)
         empty = alike.get(kind)
         if empty is None:
             empty = alike[kind] = torch.empty(NO_MASK, dtype=kind[0], device=kind[1])
@@ -101,11 +100,11 @@ def _may_have_one_element(target: TargetPlan) -> bool:
 
 
 def _kind_of_mask(
-    target: TargetPlan, module: nn.Module, activation_dtype: torch.dtype
+    target: TargetPlan, module: nn.Module, of_activations: torch.dtype
 ) -> tuple[torch.dtype, torch.device | None]:
     if target.kind in ("input", "output"):
         first = _first_parameter(module)
-        return activation_dtype, None if first is None else first.device
+        return of_activations, None if first is None else first.device
     tensor = find_tensor(module, target.target)
     assert tensor is not None  # the plan has its shape
     return tensor.dtype, tensor.device
@@ -119,36 +118,12 @@ def _first_parameter(module: nn.Module) -> Tensor | None:
     return next(module.parameters(), None)
 
 
-def write_mask(bound: BoundTarget, kept: Tensor, model: nn.Module) -> None:
-    """Put a mask in force, in place where one of the same shape is.
+def activation_dtype(model: nn.Module) -> torch.dtype:
+    """Return the dtype that inputs and outputs have in a model.
 
     Args:
-        bound: the target.
-        kept: bool, or 0 and 1, True = kept, a shape that broadcasts to the target. In the target's
-            dtype it becomes the mask, so nobody else may hold it.
-        model: the session's model, whose dtype the values of an input or output have.
+        model: the model.
     """
-    like = next(bound.module.parameters(), kept) if bound.is_activation else bound.raw
-    dtype = _activation_dtype(model) if bound.is_activation else like.dtype
-    kept = kept.to(like.device)
-    if bound.is_additive:
-        kept = _additive(bound, kept, dtype)
-    made: list[Tensor] = []
-
-    def make() -> Tensor:
-        # Every holder of a tied parameter reads one and the same mask.
-        made.append(made[0] if made else kept.to(dtype))
-        return made[0]
-
-    put_buffer(bound.masks(), kept, dtype=dtype, make=make)
-
-
-def _additive(bound: BoundTarget, kept: Tensor, dtype: torch.dtype) -> Tensor:
-    value = float(bound.plan.pruning.mask_value)
-    return torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(kept == 0, value)
-
-
-def _activation_dtype(model: nn.Module) -> torch.dtype:
     for tensor in model.parameters():
         if tensor.is_floating_point():
             return tensor.dtype
@@ -162,7 +137,7 @@ def remove_mask(bound: BoundTarget, model: nn.Module) -> None:
         bound: the target.
         model: the session's model.
     """
-    dtype, device = _kind_of_mask(bound.plan, bound.module, _activation_dtype(model))
+    dtype, device = _kind_of_mask(bound.plan, bound.module, activation_dtype(model))
     empty = torch.empty(NO_MASK, dtype=dtype, device=device)
     for module, name in bound.masks():
         module._buffers[name] = empty

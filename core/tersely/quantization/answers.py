@@ -81,8 +81,19 @@ def check_solved(solved: object, target: QuantizationTarget) -> QuantizedWeight:
             **target.plan.place,
         )
     counts = count_blocks(target.blocks.size, shape)
-    qparams = check_qparams(solved.qparams, target, counts, what=" in solve()")
-    return QuantizedWeight(solved.tensor, qparams, solved.input_scale)
+    qparams = check_qparams(_with_own_levels(solved, target), target, counts, what=" in solve()")
+    return QuantizedWeight(solved.tensor, qparams, solved.input_scale, qparams.levels)
+
+
+def _with_own_levels(solved: QuantizedWeight, target: QuantizationTarget) -> object:
+    own: object = solved.levels
+    qparams: object = solved.qparams
+    if own is None or not isinstance(qparams, QParams):
+        return qparams
+    other = qparams.levels
+    if other is not None and not (isinstance(own, Tensor) and torch.equal(own.to(other), other)):
+        raise _wrong(target, "two tables of levels in solve()", "one, in levels or in qparams")
+    return qparams.evolve(levels=own)
 
 
 def check_simulated(

@@ -16,7 +16,12 @@ from tersely.instrument.scales.moving_range import end_step
 from tersely.quantization.learned_scales import place_learned
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun, learned_of
-from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
+from tersely.quantization.scale_buffers import (
+    range_of,
+    read_buffer,
+    write_buffer,
+    write_qparams,
+)
 
 
 def note_given(
@@ -82,20 +87,6 @@ def write_given(run: QuantizationRun, bound: BoundTarget, qparams: QParams) -> N
     write_qparams(bound, qparams, range_=range_of(qparams))
     if run.quantize_step(bound).cut.size is not None and qparams.block_size is not None:
         write_buffer(bound, "size", torch.tensor(qparams.block_size))
-
-
-def range_of(qparams: QParams) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value that the integers of each block stand for.
-
-    Args:
-        qparams: scale and zero point.
-    """
-    if qparams.levels is not None:
-        scale, levels = qparams.scale.float(), qparams.levels.float()
-        return levels[0] * scale, levels[-1] * scale
-    ends = (qparams.quant_min, qparams.quant_max)
-    low, high = ((end - qparams.zero_point.float()) * qparams.scale.float() for end in ends)
-    return low, high
 
 
 def learn_given(run: QuantizationRun, bound: BoundTarget) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tersely.contracts.experts import of_expert
 from tersely.contracts.quantized_weights import Equalizes
+from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut
 from tersely.engine.saver import Saved
@@ -48,8 +50,10 @@ def place_factors(bound_targets: Sequence[BoundTarget], bound: BoundTarget) -> N
         bound: the weight.
     """
     plan = bound.plan
-    # The other holders of a tied weight read the same values, and nothing divides their inputs.
-    source = None if bound.others else input_of(bound_targets, bound.module)
+    # The other holders of a tied weight read the same values, and nothing divides their inputs;
+    # the input of experts is one for all of them, and each has factors of its own.
+    is_alone = not bound.others and not plan.has_experts
+    source = input_of(bound_targets, bound.module) if is_alone else None
     for module, attribute in bound.owners:
         buffer = state_buffer(attribute, "input_scale")
         scaled = ScaleChannels(buffer, plan.input_dim)
@@ -148,7 +152,7 @@ def equalize(
             for bound in members
         ]
         with torch.no_grad():
-            factors = quantizer.input_scales(targets)
+            factors = _chosen(quantizer, targets)
         if not bool((factors.isfinite() & (factors > 0)).all()):
             raise CalibrationError(
                 f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "
@@ -158,3 +162,22 @@ def equalize(
         for bound in members:
             write_buffer(bound, "input_scale", factors.to(bound.raw.device))
         run.groups.append(tuple(members))
+
+
+def _chosen(quantizer: Equalizes, targets: Sequence[QuantizationTarget]) -> Tensor:
+    """Return the factors of one input; an expert that no row reached keeps its weights."""
+    stacks = [one for one in targets if one.plan.has_experts]
+    if not stacks:
+        return quantizer.input_scales(targets)
+    experts, inputs = _sizes(stacks[0])
+    chosen = torch.ones(experts, inputs)
+    for expert in range(experts):
+        parts = [of_expert(one, expert) for one in stacks]
+        if not is_blank(parts[0].observed):
+            chosen[expert] = quantizer.input_scales(parts)
+    return chosen
+
+
+def _sizes(target: QuantizationTarget) -> tuple[int, int]:
+    shape = target.plan.shape or ()
+    return shape[0], shape[target.plan.input_dim]

@@ -21,6 +21,8 @@ from tersely.quantization.trials import NOT_ALONE, Candidate, Record, Trials
 NOTHING_MAKES_IT = "no module with as many outputs comes before them"
 _NO_BATCH = "there are no calibration batches to find out by what makes it"
 
+_OF_ONE_EXPERT = "each expert has factors of its own, and one module makes the input of all"
+
 _NEAREST = 3
 """How many modules before a weight are tried, of those with as many outputs as it has inputs."""
 
@@ -97,6 +99,9 @@ def find_producers(
         return found
     if any(is_sharded(one) for one in context.model.parameters()):
         return dict.fromkeys(found, "parameters are sharded")
+    stacks = [group for group in groups if group[0].plan.has_experts]
+    found |= {bound: _OF_ONE_EXPERT for group in stacks for bound in group}
+    groups = [group for group in groups if group not in stacks]
     readers = {bound.module: bound for group in groups for bound in group}
     trials = Trials(context.model, context.batches, readers, bound_targets)
     with failing_together(context.model):

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.level_tables import without_padding
 from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import MOVED, Grammar, Parts
 from tersely.errors import SessionFileError
 from tersely.instrument.names import STATE_PARTS
 from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.target_scales import IN_FORCE, are_known
-from tersely.quantization.scale_buffers import read_buffer
+from tersely.quantization.scale_buffers import level_count, read_buffer
 
 GRAMMAR = Grammar(
     "quantization.",
@@ -47,6 +48,8 @@ def gather_scales(bound_targets: Iterable[BoundTarget]) -> Parts:
             if part != IN_FORCE and (is_known or part in ("input_scale", "size"))
             if (buffer := read_buffer(bound, part)) is not None
         }
+        if "levels" in buffers:
+            buffers["levels"] = without_padding(buffers["levels"])
         if buffers:
             found["buffer", bound.plan.name] = buffers
     return found
@@ -75,6 +78,9 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
         if part == "levels":
             rises = tensor.ndim == 1 and bool((tensor.diff() > 0).all())
             _need(bound, part, tensor, is_fine=rises, wanted="ascending values in one row")
+            most = level_count(bound)
+            fits = len(tensor) <= most
+            _need(bound, part, tensor, is_fine=fits, wanted=f"at most {most} of them")
         if part in ("scale", "input_scale"):
             _need(bound, part, tensor, is_fine=bool((tensor > 0).all()), wanted="values above 0")
         if part in ("zero_point", "low", "high") and scale is not None:
@@ -90,8 +96,9 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
     if factors is not None and shape is not None:
         length = shape[bound.plan.input_dim]
         groups = getattr(bound.module, "groups", 1)
-        fits = factors.ndim == 1 and len(factors) in (length, length * groups)
-        _need(bound, "input_scale", factors, is_fine=fits, wanted=f"shape [{length}]")
+        wanted = [shape[0], length] if bound.plan.has_experts else [length]
+        fits = list(factors.shape) in (wanted, [length * groups])
+        _need(bound, "input_scale", factors, is_fine=fits, wanted=f"shape {wanted}")
     size = parts.get("size")
     if size is not None and scale is not None:
         # One scale for all needs no size of blocks; one is there where blocks became as large.

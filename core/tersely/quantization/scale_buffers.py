@@ -8,7 +8,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tersely.arithmetic.level_tables import padded
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
@@ -97,7 +99,11 @@ def channels_of(bound: BoundTarget) -> int | None:
 
 
 def write_qparams(
-    bound: BoundTarget, qparams: QParams, *, range_: tuple[Tensor, Tensor] | None = None
+    bound: BoundTarget,
+    qparams: QParams,
+    *,
+    range_: tuple[Tensor, Tensor] | None = None,
+    is_centred: bool = False,
 ) -> None:
     """Put scale and zero point in force.
 
@@ -106,23 +112,51 @@ def write_qparams(
         qparams: the parameters, one value per block.
         range_: what training moves on from, low and high of the scale's shape; None for the
             whole range of the parameters.
+        is_centred: whether it is known that all zero points are zero.
     """
     scale, zero_point = qparams.scale, qparams.zero_point
     write_buffer(bound, "scale", scale)
     # Most zero points are zero by their type, and adding none is faster than adding zeros.
-    if read_buffer(bound, "zero_point") is not None or bool(zero_point.any()):
+    has_place = read_buffer(bound, "zero_point") is not None
+    if has_place or (not is_centred and bool(zero_point.any())):
         precise = scale.dtype if qparams.has_float_zero_point else torch.float32
         write_buffer(bound, "zero_point", zero_point.to(precise))
-    if qparams.levels is not None or read_buffer(bound, "levels") is not None:
-        write_buffer(bound, "levels", qparams.levels)
+    _write_levels(bound, qparams.levels)
     if read_buffer(bound, "low") is not None:
-        ends = range_ or tuple(
-            (end - zero_point) * scale for end in (qparams.quant_min, qparams.quant_max)
-        )
-        for part, value in zip(("low", "high"), ends, strict=True):
+        for part, value in zip(("low", "high"), range_ or range_of(qparams), strict=True):
             write_buffer(bound, part, value.to(torch.float32).reshape(scale.shape))
     for module, attribute in bound.owners:
         put_in_force(module, attribute)
+
+
+def _write_levels(bound: BoundTarget, levels: Tensor | None) -> None:
+    if levels is not None:
+        levels = padded(levels, level_count(bound))
+    write_buffer(bound, "levels", levels)
+
+
+def level_count(bound: BoundTarget) -> int:
+    """Return how many levels a table of a target has at most.
+
+    Args:
+        bound: the target.
+    """
+    return quantized_range(bound.plan.quantization.quant_dtype).quant_max + 1
+
+
+def range_of(qparams: QParams) -> tuple[Tensor, Tensor]:
+    """Return the smallest and largest value that the integers of each block stand for.
+
+    Args:
+        qparams: scale and zero point.
+    """
+    scale = qparams.scale.float()
+    if qparams.levels is not None:
+        levels = qparams.levels.float()
+        return levels[0] * scale, levels[-1] * scale
+    ends = (qparams.quant_min, qparams.quant_max)
+    low, high = ((end - qparams.zero_point.float()) * scale for end in ends)
+    return low, high
 
 
 def restore_scales(bound: BoundTarget, buffers: Mapping[str, Tensor]) -> None:
@@ -137,10 +171,12 @@ def restore_scales(bound: BoundTarget, buffers: Mapping[str, Tensor]) -> None:
     for part in ("input_scale", "size"):
         write_buffer(bound, part, buffers.get(part))
     for part, value in buffers.items():
+        if part == "levels":
+            continue
         is_whole = part == "zero_point" and not value.is_floating_point()
         write_buffer(bound, part, value.float() if is_whole else value)
     if "scale" in buffers:
-        write_buffer(bound, "levels", buffers.get("levels"))
+        _write_levels(bound, buffers.get("levels"))
         for module, attribute in bound.owners:
             put_in_force(module, attribute)
 

@@ -24,7 +24,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.foreign import ForeignCall
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
-from tersely.errors import PlanError, SessionError
+from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
@@ -34,6 +34,7 @@ from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
+from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
 
 Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"
@@ -59,7 +60,12 @@ def quantize_parameters(
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
         equalize(run, quantizer, bound_targets)
+    together = choose_together(run, bound_targets)
     for bound in told(bound_targets, "weights quantized"):
+        chosen = together.get(bound)
+        if chosen is not None:
+            write_qparams(bound, chosen.qparams, range_=chosen.range_, is_centred=chosen.is_centred)
+            continue
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":
             continue
@@ -116,7 +122,7 @@ def _solve_experts(
         if observed and is_blank(target.observed):
             run.unranked.append(target.name)
         elif observed or not isinstance(quantizer, ObservesInputs):
-            solved = _solve(quantizer, bound, target)
+            solved = _solve(quantizer, bound, target, expert=expert)
         if solved is not None:
             values.append(solved.tensor)
             found.append(solved.qparams)
@@ -131,7 +137,21 @@ def _stacked(found: Sequence[QParams], target: QuantizationTarget) -> QParams:
     counts = count_blocks(target.blocks.size, target.plan.shape or ())
     scale = torch.stack([one.scale.reshape(counts[1:]) for one in found])
     zero_point = torch.stack([one.zero_point.reshape(counts[1:]) for one in found])
+    for one in found:
+        if not _is_same(one.levels, found[0].levels):
+            raise PluginError(
+                f"{target.plan.algorithm} found other levels for one expert of {target.name} than "
+                f"for another; expected one table for all of them",
+                plugin=target.plan.algorithm,
+                target=target.plan.name,
+            )
     return found[0].evolve(scale=scale, zero_point=zero_point, block_size=target.blocks.size)
+
+
+def _is_same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
 
 
 def _is_fitted(quantizer: object) -> bool:
@@ -223,7 +243,11 @@ def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
 
 
 def _solve(
-    quantizer: object, bound: BoundTarget, target: QuantizationTarget
+    quantizer: object,
+    bound: BoundTarget,
+    target: QuantizationTarget,
+    *,
+    expert: int | None = None,
 ) -> QuantizedWeight | None:
     name, algorithm = target.name, bound.plan.algorithm
     factors = read_buffer(bound, "input_scale")
@@ -239,6 +263,8 @@ def _solve(
         solved: QuantizedWeight | None
         if isinstance(quantizer, Equalizes) and factors is not None:
             plain = processed(bound.module, bound.plan.target, bound.dense(), until=SCALE)
+            if expert is not None:
+                plain, factors = plain[expert], factors[expert]
             solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
         elif isinstance(quantizer, SolvesWeights):
             solved = quantizer.solve(target)

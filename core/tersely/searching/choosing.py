@@ -21,6 +21,7 @@ _ONLY_TRAINING = ("schedule", "shrink", "hold")
 _BY_ENTRY = (
     "preset",
     "for",
+    "reduce_range",
     "dependency_groups",
     "fuse_names",
     "exclude_op_names",

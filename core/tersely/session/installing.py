@@ -16,7 +16,7 @@ from tersely.engine.context import Context
 from tersely.engine.instrumenting import wire
 from tersely.engine.journal import Journal
 from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
-from tersely.instrument.modules.fused import keep_fused_layers_off
+from tersely.instrument.modules.fused import keep_fused_layers_off, with_encoders
 from tersely.instrument.modules.layout import place_layout, renew_layout
 from tersely.instrument.modules.suspending import suspended
 from tersely.planning.plan import Plan
@@ -188,11 +188,12 @@ def install(
     wanted = with_folds(wire(binding), binding)
     wanted = engines.quantization.with_padding(wanted, model)
     wanted = engines.distillation.with_inputs(wanted, model)
-    attachments = attach_instruments(wanted, binding.name_of)
+    modules = binding.owners.universe.modules
+    attachments = attach_instruments(with_encoders(wanted, modules), binding.name_of)
     places = Places(binding.owners.universe, attachments)
     found = Installation(plan, model, context, engines, attachments, places)
     try:
-        keep_fused_layers_off(binding.owners.universe.modules, attachments)
+        keep_fused_layers_off(modules, attachments)
         for engine in engines:
             engine.start(0)
         gaining = place_layout(one for engine in engines for one in engine.gaining())

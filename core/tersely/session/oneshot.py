@@ -60,6 +60,7 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
     *,
     preset: str | None = None,
     runtime: str | None = None,
+    reduce_range: bool = False,
     algorithm: str | None = None,
     options: Mapping[str, Json] | None = None,
     fuse_names: Sequence[Sequence[str]] | Literal["auto"] | None = None,
@@ -75,6 +76,7 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         config_list: which targets, and to which dtype; with a preset, what differs from it.
         preset: the name of a preset, see `tersely.preset`.
         runtime: the runtime that the preset is made for.
+        reduce_range: whether the preset's weights have 7 bits, for processors without VNNI.
         algorithm: the quantizer's name; by default the preset's, else that of ``ptq``.
         options: the quantizer's options.
         fuse_names: groups of module names, each folded into its first module, or ``auto``.
@@ -96,6 +98,8 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         stage |= {"preset": preset, "for": runtime}
     elif runtime is not None:
         stage["for"] = runtime  # an error that says so
+    if reduce_range:
+        stage["reduce_range"] = True  # without a preset likewise
     if fuse_names is not None:
         stage["fuse_names"] = fuse_names
     if example_inputs is None and forward is None and isinstance(data, Sequence) and data:

@@ -48,18 +48,38 @@ class Stay:
     hint: str | None = None
 
     def __str__(self) -> str:
-        hint = f" ({self.hint})" if self.hint else ""
+        hint = f"; what frees them: {self.hint}" if self.hint else ""
         return (
             f"{self.target}: {self.count} masked slices of dimension {self.dimension} stay: "
             f"{self.reason}{hint}"
         )
 
 
+DEPENDS = "reads values there that depend on the input"
+"""Part of the reason of what a reader needs."""
+
 _HINTS = {
-    "reads values there that depend on the input": "group it with what it is added to",
+    DEPENDS: "what it is added to or made from has to be masked there as well",
+    "reads an input of the model": "leave the columns of the first layers out of the config",
+    "cannot be cut": "leave it out of the config: what it meets keeps its size",
+    "mixes": "mask what lies along another dimension, or leave the layer out of the config",
+    "reduces them": "mask what lies along another dimension, or leave the layer out of the config",
+    "picks": "leave the layer out of the config: what is picked has to keep its places",
+    "sums over": "mask whole heads: a granularity of as many rows as a head has",
+    "rows are looked up": "mask columns of the embedding: granularity: in_channel",
+    "no rule for": "leave the layers that it reads out of the config",
+    "random numbers": "leave the layers that it reads out of the config",
+    "depends on the size": "take the size from the tensor that forward computes with",
+    "raises on the small model": "take the size from the tensor that forward computes with",
+    "bias of several readers": "give each layer a bias of its own",
+    "read different constants": "align the bias before it with the layer",
+    "no output of the example": "leave it out of the config: evaluation does not use it",
+    "one has to stay": "a lower ratio: a layer of no channel computes nothing",
+    "round_to": "a smaller round_to",
+    "different cuts": "mask the same channels of what it combines: dependency_groups: auto",
     "at a padded border": "align the norm and the bias before it with the layer",
     "has no bias to take it over": "align the norm and the bias before it with the layer",
-    "made of torch.nn.MultiheadAttention": (
+    ", made of torch.nn.MultiheadAttention": (
         "write it as separate projections and scaled_dot_product_attention"
     ),
     "insists on its width": "mask whole heads of it as well",

@@ -29,13 +29,13 @@ from tersely.shrinking.cutting.attentions import (
 from tersely.shrinking.cutting.masked_weights import MaskedWeights
 from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.program import Program, operator_name, read_program
-from tersely.shrinking.graph.solve import Solution, cuts_of, solve
+from tersely.shrinking.graph.solution import Solution
+from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
 from tersely.shrinking.proving.failing import (
     Failure,
     failure_of_error,
     failure_of_mismatch,
-    staying_slices,
 )
 from tersely.shrinking.proving.outputs import (
     Inputs,
@@ -46,6 +46,7 @@ from tersely.shrinking.proving.outputs import (
 )
 from tersely.shrinking.proving.predict import literals_of_sizes
 from tersely.shrinking.proving.proof import compare
+from tersely.shrinking.proving.staying import staying_slices
 from tersely.shrinking.report import Absorption, Stay
 
 _ATTEMPTS = 12

@@ -5,7 +5,7 @@ import torch
 
 import tersely
 from tersely.arithmetic.affine import dequantize, fake_quantize, fake_quantize_, quantize
-from tersely.arithmetic.level_tables import levels_problem
+from tersely.arithmetic.level_tables import levels_problem, padded, without_padding
 
 # Dettmers et al., QLoRA, NeurIPS 2023, appendix E.
 NF4 = [
@@ -82,6 +82,52 @@ def test_the_gradient_passes_as_it_is_unless_it_is_clipped():
     values.grad = None
     fake_quantize(values, qparams, clip_gradient=True).sum().backward()
     assert values.grad.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("clip_gradient", [False, True])
+@pytest.mark.parametrize("size", [None, (2, 4)])
+def test_a_gradient_of_rows_alone_stays_one(clip_gradient, size):
+    weight = torch.full((4, 4), 0.4)
+    weight[1] = -3.0
+    weight.requires_grad_()
+    qparams = table([-1.0, 0.0, 1.0], 1.0 if size is None else [[1.0], [1.0]], block_size=size)
+
+    values = fake_quantize(weight, qparams, clip_gradient=clip_gradient)
+    torch.nn.functional.embedding(torch.tensor([1, 2]), values, sparse=True).sum().backward()
+
+    assert weight.grad.is_sparse
+    expected = torch.tensor([0.0, 0.0 if clip_gradient else 1.0, 1.0, 0.0])
+    assert torch.equal(weight.grad.to_dense(), expected[:, None].expand(4, 4))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of torch's vmap
+@pytest.mark.parametrize("clip_gradient", [False, True])
+def test_a_gradient_for_each_sample_is_that_of_the_sample_alone(clip_gradient):
+    samples = torch.tensor([[-3.0, 0.4], [0.9, 1.5]])
+
+    def loss(sample):
+        found = fake_quantize(sample, table([-1.0, 0.0, 1.0], 1.0), clip_gradient=clip_gradient)
+        return found.square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss))(samples)
+
+    # Twice the level: -1, 0 and 1, 1; nothing where the value lies outside of the table.
+    expected = torch.tensor([[-2.0, 0.0], [2.0, 2.0]])
+    if clip_gradient:
+        expected[0, 0] = expected[1, 1] = 0
+    assert torch.equal(found, expected)
+
+
+def test_a_longer_table_gives_the_same_values_and_is_read_as_it_was():
+    levels = torch.tensor([-1.0, -0.25, 0.5])
+
+    longer = padded(levels, 8)
+
+    assert longer.tolist() == [-1.0, -0.25, *[0.5] * 6]
+    assert torch.equal(without_padding(longer), levels)
+    values = torch.linspace(-2, 2, 41)
+    plain = fake_quantize(values, table([-1.0, -0.25, 0.5], 1.0))
+    assert torch.equal(fake_quantize(values, table(longer.tolist(), 1.0)), plain)
 
 
 PROBLEMS = {

@@ -206,14 +206,19 @@ def test_state_goes_on_bit_for_bit(student, wide, filled, tmp_path):
 
 
 def test_a_state_of_another_shape_is_refused_and_the_model_untouched(
-    student, wide, filled, tmp_path
+    student, wide, filled, tmp_path, monkeypatch
 ):
     session = attach(student, wide)
     train(session, 1)
-    (module,) = session._engines.distillation.learning.states.modules.values()
-    module.bank = torch.zeros(5, 2)
     session.save(tmp_path)
     twin = filled(1.0)
+    build = Memory.build
+
+    def build_another(self, student, teacher):
+        build(self, student, teacher)
+        self.bank = torch.zeros(5, 2)
+
+    monkeypatch.setattr(Memory, "build", build_another)  # as another version of the plugin has it
 
     with pytest.raises(tersely.SessionFileError, match="'bank' is missing, unknown or of another"):
         tersely.load_session(twin, tmp_path, teacher=wide)
@@ -261,6 +266,46 @@ def test_a_loss_that_cannot_be_made_is_named_with_the_shapes(student, wide):
         "the loss toy_unbuilt could not be made for 0._output_>0, with options {} and the shapes "
         "[2, 2] and [2, 5]: RuntimeError: no such width"
     )
+
+
+def test_a_state_that_is_no_tensor_is_refused_when_the_loss_is_made(student, wide, monkeypatch):
+    monkeypatch.setattr(Memory, "get_extra_state", lambda self: {"epoch": 1}, raising=False)
+    session = attach(student, wide)
+
+    with pytest.raises(tersely.PluginError) as caught:
+        loss_of(session)
+
+    assert str(caught.value) == (
+        "the loss toy_memory keeps a dict in _extra_state of its state (its get_extra_state "
+        "returns it), and a session saves tensors; keep it in buffers"
+    )
+
+
+def test_a_buffer_that_grows_is_refused_before_it_is_saved(student, wide, tmp_path):
+    session = attach(student, wide)
+    train(session, 1)
+    (module,) = session._engines.distillation.learning.states.modules.values()
+    module.bank = torch.zeros(5, 2)
+
+    with pytest.raises(tersely.PluginError) as caught:
+        session.save(tmp_path)
+
+    assert str(caught.value) == (
+        "the loss of 0._output_>0: bank has shape [5, 2], and after build() it has shape [4, 2]; "
+        "make every parameter and buffer in build(), in the shape that it keeps"
+    )
+
+
+def test_a_buffer_that_comes_later_is_refused_in_the_step(student, wide):
+    session = attach(student, wide)
+    loss_of(session).backward()
+    (module,) = session._engines.distillation.learning.states.modules.values()
+    module.register_buffer("late", torch.zeros(3))
+
+    with pytest.raises(
+        tersely.PluginError, match=r"late has shape \[3\], .* it is not there; make"
+    ):
+        session.step()
 
 
 def test_a_cached_teacher_serves_beside_a_loss_that_needs_none(student, wide, tmp_path):

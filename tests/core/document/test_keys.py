@@ -121,7 +121,7 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
         ("pruning: {algorithm: level, config_list: [a]}", ["1:43: pruning.config_list[0]: " + found("'a'", "a pruning entry", "a mapping")]),
         ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: " + misplaced_key("algorithm", "a pruning stage or a quantization stage", "a distillation stage", "a loss is written in each entry: apply_method: a")]),
         ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: " + misplaced_key("op_types", "a quantization entry", "a quantization stage", "write it in an entry of 'config_list'")]),
-        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: " + unknown_key("begin", "a quantization stage", "the keys are algorithm, options, config_list, unreached, preset, for, fuse_names, exclude_op_names, exclude_op_names_re, exclude_op_types")]),
+        ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: " + unknown_key("begin", "a quantization stage", "the keys are algorithm, options, config_list, unreached, preset, for, reduce_range, fuse_names, exclude_op_names, exclude_op_names_re, exclude_op_types")]),
         ("pruning: {algorithm: level, begin: 1, config_list: [{op_types: [a]}]}", ["1:29: pruning.begin: " + misplaced_key("begin", "a schedule", "a pruning stage", "write it under 'schedule'")]),
     ],
 )  # fmt: skip

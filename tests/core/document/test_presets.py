@@ -27,7 +27,7 @@ def test_the_schema_offers_the_presets_and_runtimes_that_exist() -> None:
 def test_a_preset_is_the_callers_to_change() -> None:
     tersely.preset("w8a8")["config_list"].clear()
 
-    assert len(tersely.preset("w8a8")["config_list"]) == 3
+    assert len(tersely.preset("w8a8")["config_list"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_an_algorithm_beside_a_preset_replaces_its_own() -> None:
 def test_a_runtime_has_entries_of_its_own() -> None:
     general, special = stage(preset="w8a8"), stage(preset="w8a8", **{"for": "onnxruntime"})
 
-    assert [one.path for one in general.entries] == [f"quantization.preset[{i}]" for i in range(3)]
+    assert [one.path for one in general.entries] == [f"quantization.preset[{i}]" for i in range(4)]
     assert [one.target_names for one in special.entries] == [
-        ("weight",), ("weight",), ("_input_",), ("_output_",),
+        ("weight",), ("weight",), ("weight",), ("_input_",), ("_output_",),
     ]  # fmt: skip
 
 
@@ -79,3 +79,35 @@ def test_own_entries_come_after_those_of_the_preset() -> None:
         ("quantization.preset[0]", True),
         ("quantization.config_list[0]", False),
     ]
+
+
+def test_a_reduced_range_narrows_the_weights_that_8_bit_inputs_multiply() -> None:
+    entries = tersely.preset("w8a8", "openvino", reduce_range=True)["config_list"]
+
+    weights = {
+        name: one["quant_dtype"]
+        for one in entries
+        if one["target_names"] == ["weight"]
+        for name in one["op_types"]
+    }
+    assert weights.pop("Embedding") == "int8"  # which multiplies nothing
+    assert {"Linear", "Conv2d"} < {*weights}
+    assert {*weights.values()} == {"int7"}
+
+
+def test_a_reduced_range_is_refused_where_nothing_could_overflow() -> None:
+    with pytest.raises(tersely.ConfigError) as raised:
+        tersely.preset("w8a8", "vllm", reduce_range=True)
+
+    assert str(raised.value.problems[0]) == (
+        "preset 'w8a8' for vllm has no reduced range (leave it out; there is one in w8a8 for "
+        "onnxruntime or openvino, w8a8_dynamic for onnxruntime)"
+    )
+
+
+def test_the_plan_says_that_a_range_is_reduced() -> None:
+    found = stage(preset="w8a8", reduce_range=True)
+
+    assert found.preset.endswith(
+        "; weights that are multiplied by 8 bit inputs have 7 bits (reduce_range)"
+    )

@@ -94,6 +94,21 @@ def test_ones_and_zeros_come_back_as_what_they_were():
     assert module.running_mean.tolist() == [1, 0, 1]
 
 
+def test_masks_that_are_noted_together_come_back_each_in_its_own_buffer():
+    modules = [nn.BatchNorm1d(3) for _ in range(3)]
+    before = [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
+    for module, values in zip(modules, before, strict=True):
+        module.running_mean.copy_(torch.tensor(values))
+    buffers = [module.running_mean for module in modules]
+    with failing() as journal:
+        journal.note_masks((module, "running_mean") for module in modules)
+        for module in modules:
+            module.running_mean.fill_(7)
+        modules[1]._buffers["running_mean"] = torch.ones(1)
+    assert [module.running_mean.tolist() for module in modules] == before
+    assert all(one.running_mean is two for one, two in zip(modules, buffers, strict=True))
+
+
 def test_an_optimizer_forgets_a_step_and_has_its_gradient_again():
     leaf = torch.tensor([1.0], requires_grad=True)
     optimizer = torch.optim.SGD([leaf], lr=1.0, momentum=0.5)

@@ -215,7 +215,7 @@ def test_a_step_that_fails_leaves_the_values_as_they_were(layer, monkeypatch):
     session = attached(layer, schedule="always", share=0.4)
     session.compress()
     backward(layer)
-    monkeypatch.setattr("tersely.pruning.engine.write_mask", lambda *_: 1 / 0)
+    monkeypatch.setattr("tersely.pruning.engine.write_masks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         session.step()
 

@@ -33,6 +33,12 @@ class ToyRange:
         return qparams.evolve(scale=qparams.scale * self.shrink)
 
 
+class ToyPlain:
+    """Chooses as the specification does, so small weights that are alike are taken together."""
+
+    choose = staticmethod(tersely.choose_qparams)
+
+
 class ToyFollow(ToyRange, FollowsTraining, ClipsGradients):
     """Follows training; half of the old range stays."""
 
@@ -101,6 +107,7 @@ class ToyShift(ToyRange, SolvesWeights):
 
 TOYS = {
     "toy_range": ToyRange,
+    "toy_plain": ToyPlain,
     "toy_follow": ToyFollow,
     "toy_learn": ToyLearn,
     "toy_signs": ToySigns,

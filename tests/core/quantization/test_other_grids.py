@@ -9,7 +9,7 @@ from torch import nn
 
 import tersely
 from tersely.contracts import LearnsScales, SolvesWeights, UsesFloatZeroPoints, UsesLevels
-from tersely.quantization.given_scales import range_of
+from tersely.quantization.scale_buffers import range_of
 
 LEVELS = torch.tensor([-1.0, -0.25, 0.0, 0.5])
 WEIGHT = torch.tensor([[0.0, 1.0, 2.0, 4.0], [-3.0, -1.0, 0.5, 1.5]])

@@ -138,7 +138,9 @@ def test_an_attention_of_which_no_head_is_masked_whole_stays_torchs_own():
     found = shrink_module(model, (X,), {}, {"attention.in_proj_weight": rows})
 
     assert type(model.attention) is nn.MultiheadAttention
-    assert {one.reason for one in found.stays} == {"every part has to lose equally many"}
+    assert {one.reason for one in found.stays} == {
+        "every part has to lose equally many (split of attention)"
+    }
 
 
 def test_an_attention_that_loses_nothing_stays_torchs_own_beside_one_that_does():
@@ -158,7 +160,7 @@ def test_an_attention_that_loses_nothing_stays_torchs_own_beside_one_that_does()
     assert type(model.first.attention) is FewerHeads
     assert type(model.second) is nn.MultiheadAttention
     assert {one.target for one in found.stays} == {"second.in_proj_weight"}
-    assert {one.reason for one in found.stays} == {"mean reduces them"}
+    assert {one.reason for one in found.stays} == {"mean reduces them (mean of second)"}
 
 
 def test_an_attention_with_a_forward_of_its_own_keeps_its_heads():
@@ -173,7 +175,9 @@ def test_an_attention_with_a_forward_of_its_own_keeps_its_heads():
 
     assert found.cuts == {}
     [reason] = {stay.reason for stay in found.stays}
-    assert reason == "Own, made of torch.nn.MultiheadAttention, insists on its width"
+    assert reason == (
+        "forward of attention (Own, made of torch.nn.MultiheadAttention) insists on its width"
+    )
     assert hint_for(reason) == ("write it as separate projections and scaled_dot_product_attention")
 
 

@@ -57,7 +57,7 @@ def test_a_padded_border_keeps_a_constant(help):
     found = help.shrink(model, IMAGE, masked(help, model))
     assert found.cuts == {}
     assert found.stays[0].reason == (
-        "second reads a constant there that is not zero at a padded border"
+        "second reads a constant there that is not zero at a padded border (conv2d of second)"
     )
 
 
@@ -87,7 +87,7 @@ def test_one_channel_of_a_layer_that_is_masked_whole_stays(help):
     model = Chain(nn.ReLU())
     found = help.shrink(model, IMAGE, help.rows(model, ["first"], help.keep(4, [])))
     assert model.first.out_channels == 1
-    assert found.stays[0].reason == "one has to stay"
+    assert found.stays[0].reason == "one has to stay of first.weight"
 
 
 def test_round_to_keeps_a_multiple(help):
@@ -95,7 +95,7 @@ def test_round_to_keeps_a_multiple(help):
     model.first.weight.data[1].mul_(10)
     found = help.shrink(model, IMAGE, help.rows(model, ["first"], help.keep(4, [0])), round_to=2)
     assert model.first.out_channels == 2
-    assert found.stays[0].reason == "round_to=2 keeps it"
+    assert found.stays[0].reason == "round_to=2 keeps it for first.weight"
 
 
 def test_a_bias_that_is_masked_takes_nothing_over(help):

@@ -89,7 +89,7 @@ def test_an_expert_that_is_masked_whole_stays_since_the_input_chooses():
     assert found.cuts == {}
     assert [(one.reason, one.hint) for one in found.stays] == [
         (
-            "the input chooses experts",
+            "the input chooses experts (_grouped_mm of the model)",
             "mask the same rows in all experts, with granularity: [-1, 1, -1]",
         )
     ]

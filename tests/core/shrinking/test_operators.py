@@ -169,7 +169,7 @@ STAYS = {
     ),
     "channel_shuffle of other groups": (
         lambda m, x, y: functional.channel_shuffle(x, 2),
-        "what it is tied to stays",
+        "head reads values there that depend on the input (conv2d of head)",
     ),
     "roll of channels": (lambda m, x, y: x.roll(3, 1), "(roll) depends on the size"),
     "index_select": (

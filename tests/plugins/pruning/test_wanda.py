@@ -47,3 +47,20 @@ def test_without_calibration_the_error_says_what_to_call_and_nothing_changes(lay
     )
     assert type(layer[0]) is nn.Linear
     assert torch.equal(layer[0].weight, WEIGHT)
+
+
+def test_layers_of_an_encoder_that_is_given_padding_show_their_inputs():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0, batch_first=True)
+    model, seen = nn.TransformerEncoder(layer, 1).eval(), []
+    batch = {"src": torch.randn(2, 3, 4), "src_key_padding_mask": torch.tensor([[0, 0, 1]] * 2) > 0}
+    config_list = [{"op_names": ["layers.0.linear1"], "sparse_ratio": 0.5}]
+    session = tersely.prune(model, config_list, algorithm="wanda", data=[batch])
+    kept = session.masks()["layers.0.linear1"]["weight"]
+    session.detach()
+    model.layers[0].linear1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.use_nested_tensor = False
+    model(**batch)
+    scores = model.layers[0].linear1.weight.abs() * seen[0].flatten(0, 1).norm(dim=0)
+    for row, score in zip(kept, scores, strict=True):
+        assert sorted(score.argsort()[:2].tolist()) == (~row).nonzero().flatten().tolist()

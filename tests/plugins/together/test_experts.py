@@ -413,22 +413,6 @@ def test_a_forward_that_fails_leaves_nothing_that_watches():
     assert session.sparsity() == {"experts": {"gate_up_proj": 0.5, "down_proj": 0.5}}
 
 
-@pytest.mark.parametrize(
-    ("method", "algorithm", "words"),
-    [
-        ("quantization", "awq", "multiplies the inputs of a weight by factors"),
-        ("quantization", "smoothquant", "multiplies the inputs of a weight by factors"),
-    ],
-)
-def test_what_single_experts_cannot_have_is_refused(method, algorithm, words):
-    entry = {"op_types": ["FewExperts"], "target_names": WEIGHTS}
-    if method == "pruning":
-        entry["sparse_ratio"] = 0.5
-
-    with pytest.raises(PlanError, match=f"experts.gate_up_proj and 1 more: {algorithm} {words}"):
-        tersely.plan(stacked(), {method: {"algorithm": algorithm, "config_list": [entry]}})
-
-
 def test_whole_experts_are_ranked_among_each_other():
     model = stacked()
     with torch.no_grad():

@@ -81,3 +81,26 @@ def test_a_session_with_a_preset_is_loaded_as_it_was(tmp_path) -> None:
 
     with torch.no_grad():
         assert torch.equal(again.eval()(tokens), model.eval()(tokens))
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w8a8_dynamic"])
+def test_a_reduced_range_leaves_room_for_two_products_in_16_bits(name: str) -> None:
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    tokens = torch.randint(16, (4, 12))
+
+    session = tersely.quantize(
+        model, preset=name, runtime="onnxruntime", reduce_range=True, data=[tokens]
+    )
+
+    largest = {
+        module: int(found["weight"].values.abs().max())
+        for module, found in session.integer_weights().items()
+    }
+    assert largest.pop("words") == 127
+    assert all(2 * 255 * one < 2**15 for one in largest.values())
+
+
+def test_a_reduced_range_without_a_preset_is_an_error() -> None:
+    with pytest.raises(tersely.ConfigError, match="'reduce_range' belongs to a 'preset'"):
+        tersely.quantize(nn.Linear(1, 1), [{"op_types": ["Linear"]}], reduce_range=True)

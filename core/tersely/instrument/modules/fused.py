@@ -2,17 +2,70 @@
 
 In eval mode ``nn.TransformerEncoderLayer`` hands the weights of its parts to one kernel. Masked
 weights are effective there, but the inputs and outputs of the parts never exist. The layer itself
-leaves the kernel aside as soon as one of its parts has a hook.
+leaves the kernel aside as soon as one of its parts has a hook. ``nn.TransformerEncoder`` does not
+look for hooks: where there is a padding mask it hands nested tensors to its layers, which only the
+kernel can read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from tersely.instrument.modules.classes import instruments_of
+from tersely.instrument.instruments import Instruments
+from tersely.instrument.modules.classes import FLAG, instruments_of
+
+
+def with_encoders(
+    wanted: Mapping[nn.Module, Instruments], modules: Sequence[nn.Module]
+) -> dict[nn.Module, Instruments]:
+    """Return instruments with the encoders added around modules that have some.
+
+    Args:
+        wanted: what each module shall do.
+        modules: all modules of the model.
+    """
+    found = dict(wanted)
+    for encoder in encoders_around(modules, wanted):
+        found.setdefault(encoder, Instruments())
+    return found
+
+
+def encoders_around(
+    modules: Sequence[nn.Module], parts: Collection[nn.Module]
+) -> Iterator[nn.TransformerEncoder]:
+    """Yield the encoders that have some modules inside.
+
+    Args:
+        modules: where to look for encoders.
+        parts: the modules.
+    """
+    classes = {cls for cls in set(map(type, modules)) if issubclass(cls, nn.TransformerEncoder)}
+    for module in modules if classes else ():
+        if isinstance(module, nn.TransformerEncoder) and any(
+            part is not module and part in parts for part in module.modules()
+        ):
+            yield module
+
+
+@contextlib.contextmanager
+def without_nested_tensors(encoders: Collection[nn.Module]) -> Iterator[None]:
+    """Let encoders compute padded positions, as they do in training, inside the block.
+
+    Args:
+        encoders: they are `torch.nn.TransformerEncoder`.
+    """
+    before = {one: one.__dict__[FLAG] for one in encoders if FLAG in one.__dict__}
+    try:
+        for one in before:
+            one.__dict__[FLAG] = False
+        yield
+    finally:
+        for one, flag in before.items():
+            one.__dict__[FLAG] = flag
 
 
 def keep_fused_layers_off(

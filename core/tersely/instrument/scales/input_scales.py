@@ -16,7 +16,8 @@ class ScaleChannels:
     multiplied is divided again: by `undone`, which comes after quantization.
 
     Attributes:
-        buffer: name of the buffer with one factor for each input channel.
+        buffer: name of the buffer with one factor for each input channel, of each expert where the
+            weight stacks some.
         dim: the dimension of input channels.
         divides: whether to divide rather than multiply.
         place: before quantization, or after it.
@@ -44,12 +45,15 @@ def along_inputs(factors: Tensor, weight: Tensor, input_dim: int) -> Tensor:
     """Return one factor for each input channel in a shape that goes with a tensor.
 
     Args:
-        factors: shape (inputs,).
+        factors: shape (inputs,), or (experts, inputs) where dimension 0 of the weight is experts.
         weight: a weight or an input; the weight of a grouped convolution has the inputs of one
             group.
         input_dim: its dimension of input channels.
     """
     shape = [1] * weight.ndim
+    if factors.ndim > 1:
+        shape[0], shape[input_dim] = factors.shape
+        return factors.reshape(shape).to(weight.dtype)
     length = weight.shape[input_dim]
     shape[input_dim] = length
     groups = factors.numel() // length

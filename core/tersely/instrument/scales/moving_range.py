@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.affine import check_range
+from tersely.arithmetic.level_tables import levels_problem, padded
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
+from tersely.errors import PluginError
 from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.scales.padded import PaddingOfCall
@@ -105,7 +107,9 @@ class Follow:
             # Adding zeros to every value, here and in backward, would be work for nothing.
             parts["zero_point"] = chosen.zero_point.reshape(low.shape).to(low.dtype)
         if chosen.levels is not None:
-            parts["levels"] = chosen.levels
+            parts["levels"] = self._table(chosen.levels, is_new=not has_range)
+        elif self.inner.grid.has_levels:
+            buffers.pop(state_buffer(target, "levels"), None)
         if cut.kind == "fixed" and cut.fixed is None:
             parts["size"] = torch.tensor(size)
         for part, tensor in parts.items():
@@ -116,6 +120,22 @@ class Follow:
                 current.copy_(tensor)
         if not has_range:
             put_in_force(module, target)
+
+    def _table(self, levels: Tensor, *, is_new: bool) -> Tensor:
+        """Return a table of levels as its buffer has it, the first one once it is known to fit."""
+        grid = self.inner.grid
+        if is_new and not torch.compiler.is_compiling():
+            problem = "it does not declare UsesLevels"
+            if grid.has_levels:
+                problem = levels_problem(levels, grid.quant_min, grid.quant_max) or ""
+            if problem:
+                raise PluginError(
+                    f"{self.tensor.plan.algorithm} returned levels for {self.tensor.name} that "
+                    f"cannot be used: {problem}",
+                    plugin=self.tensor.plan.algorithm,
+                    target=self.tensor.plan.name,
+                )
+        return padded(levels, grid.quant_max + 1)
 
     def _range(self, module: nn.Module) -> tuple[Tensor, Tensor] | None:
         low, high = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
-from tersely.arithmetic.level_tables import fake_quantize_levels
+from tersely.arithmetic.level_tables import without_padding
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.errors import CalibrationError, SessionError
@@ -117,10 +117,10 @@ class Quantize:
         else:
             zero_point = zero_point.round().to(torch.int32)
         found = self.made(scale, zero_point)
-        return found if levels is None else found.evolve(levels=levels)
+        return found if levels is None else found.evolve(levels=without_padding(levels))
 
     def levels(self, module: nn.Module) -> Tensor | None:
-        """Return the table of levels in force, or None where there is none."""
+        """Return the table of levels in force, padded, or None where there is none."""
         return levels_of(module, self.target) if self.grid.has_levels else None
 
     def made(self, scale: Tensor, zero_point: Tensor) -> QParams:
@@ -220,11 +220,9 @@ class Quantize:
             scale: one per block, in the shape that `Cut.canonical` gives it.
             zero_point: the scale's shape, or None for zeros.
             levels: the table of levels, or None.
-            known: what the same arguments without levels have given before, or None.
+            known: what the same arguments have given before, or None.
         """
         scale = self.cut.fit(scale, value)
-        if levels is not None:
-            return fake_quantize_levels(value, scale, levels, clip_gradient=self.clip_gradient)
         is_zero_first = self.grid.has_float_zero_point
         if zero_point is not None:
             zero_point = self.cut.fit(zero_point, value)
@@ -239,5 +237,6 @@ class Quantize:
             dtype=self.grid.dtype,
             clip_gradient=self.clip_gradient,
             is_zero_first=is_zero_first,
+            levels=levels,
             known=known,
         )

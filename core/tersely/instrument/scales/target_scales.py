@@ -10,7 +10,8 @@ buffer          shape       before there is a scale, and afterwards
 `zero_point`    (n ...)     0, then whole numbers as floats, which are rounded when they are used
                             as an average may have left others, or the numbers of an algorithm
                             whose zero points are floats; only where it can be other than zero
-`levels`        (levels,)   0, then the table of levels; only where an algorithm may have one
+`levels`        (values,)   0, then the table of levels, whose last one is repeated up to the
+                            number of values that the type has; only where there may be a table
 `calls`         ()          training forwards that rounded at random; only where an algorithm does
 `low`, `high`   (n ...)     0, then the range that follows training; only where one does
 `in_force`      ()          0, then 1
@@ -71,7 +72,7 @@ class Room:
                 unknown.
             has_zero_point: whether the zero point can be other than zero.
             is_following: whether the range follows training.
-            level_count: how many levels a table of them may have, or 0 where there is none.
+            level_count: how many values the type has where there may be a table of levels, else 0.
             is_random: whether training rounds at random.
         """
         parts: tuple[str, ...] = ("zero_point",) if has_zero_point else ()
@@ -156,7 +157,7 @@ def scales_of(module: nn.Module, target: str) -> Scales | None:
 
 
 def levels_of(module: nn.Module, target: str) -> Tensor | None:
-    """Return the table of levels of a target that has a scale, or None.
+    """Return the table of levels of a target that has a scale, padded, or None.
 
     Args:
         module: an instrumented module.
@@ -257,8 +258,13 @@ def range_from_scale(module: nn.Module, target: str, quant_min: int, quant_max: 
     buffers = module._buffers
     scale = buffers.get(state_buffer(target, "scale"))
     zero_point = buffers.get(state_buffer(target, "zero_point"))
-    for part, end in (("low", quant_min), ("high", quant_max)):
+    levels = levels_of(module, target)
+    for part, end, place in (("low", quant_min, 0), ("high", quant_max, -1)):
         name = state_buffer(target, part)
-        if buffers.get(name) is not None and scale is not None:
-            offset = torch.zeros_like(scale) if zero_point is None else zero_point
-            buffers[name] = ((end - offset) * scale).to(torch.float32)
+        if buffers.get(name) is None or scale is None:
+            continue
+        if levels is not None:
+            steps = levels[place]
+        else:
+            steps = end - (torch.zeros_like(scale) if zero_point is None else zero_point)
+        buffers[name] = (steps * scale).to(torch.float32)

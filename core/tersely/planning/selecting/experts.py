@@ -77,12 +77,14 @@ def refuse_experts(target: TargetPlan, stage: Stage, info: PrunerInfo | Quantize
         return  # biases are neither ranked by inputs nor equalized
     catalog = registry().pruners if target.method == "pruning" else registry().quantizers
     implementation = catalog[stage.algorithm]
-    if is_declared(Equalizes, implementation, info):
+    is_merging = is_declared(MergesObservations, implementation, info)
+    if is_merging and is_declared(Equalizes, implementation, info):
         raise ValueError(
-            f"{info.name} multiplies the inputs of a weight by factors, and all experts of one "
-            f"parameter read the same input; write algorithm: gptq, or rtn"
+            f"{info.name} makes the inputs of a weight easier to quantize, and experts of one "
+            f"parameter have no inputs of their own to quantize: they read one tensor, or what is "
+            f"inside the module; write algorithm: awq, or gptq"
         )
-    if is_declared(MergesObservations, implementation, info):
+    if is_merging:
         raise ValueError(
             f"{info.name} keeps what cannot be added up of the inputs of a module, which is not "
             f"kept for single experts; write another algorithm"

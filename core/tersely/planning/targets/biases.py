@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tersely.arithmetic.blocks import count_blocks, output_blocks
+from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.quantized_types import FLOAT8, quantized_range
+from tersely.contracts.quantized_grids import UsesLevels
 from tersely.contracts.settings import ACCUMULATOR
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.plan import Plan
+from tersely.planning.stages.algorithms import is_declared, make_quantizer
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.stages.draft import Draft
 from tersely.planning.targets.addresses import parse_address
-from tersely.planning.targets.granularity import in_force
+from tersely.planning.targets.granularity import in_force, output_blocks
+from tersely.registry.registry import registry
 
 
 def check_biases(asked: Sequence[TargetPlan], plan: Plan, draft: Draft) -> None:
@@ -49,6 +53,12 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
             f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), and "
             f"{' and '.join(missing)} of this module is not quantized; add it to target_names"
         )
+    if tables := [one.target for one in (source, weight) if _may_have_levels(one, plan)]:
+        return (
+            f"quant_dtype {ACCUMULATOR!r} is added to products of integers, and those of "
+            f"{' and '.join(tables)} are indices into a table of levels; leave the bias out of "
+            f"target_names, so that it stays a float, or take an algorithm without such a table"
+        )
     if not _has_one_scale(source, plan):
         return (
             f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its input has one "
@@ -64,6 +74,17 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
                 f"has one scale, or one for each output channel; write granularity: per_channel"
             )
     return None
+
+
+def _may_have_levels(target: TargetPlan, plan: Plan) -> bool:
+    stage, info = plan.recipe.stages[target.stage], descriptor_of(plan.recipe.stages[target.stage])
+    limits = quantized_range(target.quantization.quant_dtype)
+    if info is None or limits.quant_min != 0 or target.quantization.quant_dtype in FLOAT8:
+        return False
+    if not is_declared(UsesLevels, registry().quantizers[stage.algorithm], info):
+        return False
+    made: object = make_quantizer(stage.algorithm, stage.options, place=stage.path)
+    return isinstance(made, UsesLevels) and made.level_tables
 
 
 def _has_one_scale(source: TargetPlan, plan: Plan) -> bool:

@@ -12,7 +12,7 @@ from torch.fx import Node
 from tersely.engine.cutting import Cut
 from tersely.shrinking.graph.flow import Flow, Trace
 from tersely.shrinking.graph.program import given, operator_name
-from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.operators.convolution import NAME, spatial_of
 from tersely.shrinking.operators.recurring import is_recurrent
 from tersely.shrinking.proving.predict import shape_after

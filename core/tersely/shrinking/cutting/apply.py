@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.engine.cutting import Cut
 from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
 from tersely.shrinking.graph.program import module_of, operator_name
-from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.proving.predict import Literal, shape_after
 
 

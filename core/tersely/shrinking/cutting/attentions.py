@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from torch import nn
 
@@ -47,17 +46,17 @@ def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes
         reasons: path of an attention module -> why it keeps its heads, where that is known.
     """
     return {
-        (path, weight): reasons.get(path) or f"{_named(type(module))} insists on its width"
+        (path, weight): reasons.get(path) or _insisting(path, type(module))
         for path, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention) and not isinstance(module, FewerHeads)
         for weight in _INPUT_WEIGHTS
     }
 
 
-def _named(cls: type[nn.Module]) -> str:
-    if cls is nn.MultiheadAttention:
-        return "torch.nn.MultiheadAttention"
-    return f"{cls.__name__}, made of torch.nn.MultiheadAttention,"
+def _insisting(path: str, cls: type[nn.Module]) -> str:
+    made = "" if cls is nn.MultiheadAttention else f"{cls.__name__}, made of "
+    place = path or "the model"
+    return f"forward of {place} ({made}torch.nn.MultiheadAttention) insists on its width"
 
 
 def attend_by_heads(module: nn.Module, undoing: Undoing) -> None:
@@ -82,24 +81,6 @@ def attend_as_cut(model: nn.Module, cuts: Collection[str], undoing: Undoing) -> 
     """
     for module in masked_attention(model, cuts).values():
         attend_by_heads(module, undoing)
-
-
-@contextlib.contextmanager
-def without_nested_tensors(model: nn.Module) -> Iterator[None]:
-    """Let encoders compute padded positions, as they do in training, inside the block.
-
-    Args:
-        model: the model.
-    """
-    encoders = [one for one in model.modules() if isinstance(one, nn.TransformerEncoder)]
-    before = {one: one.use_nested_tensor for one in encoders if hasattr(one, "use_nested_tensor")}
-    try:
-        for one in before:
-            one.use_nested_tensor = False
-        yield
-    finally:
-        for one, flag in before.items():
-            one.use_nested_tensor = flag
 
 
 def follow_heads(model: nn.Module, undoing: Undoing) -> None:

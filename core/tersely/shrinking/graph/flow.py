@@ -129,6 +129,7 @@ class Trace:
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
         absorbed: what biases take over.
+        makers: weight -> the labels of the outputs that it makes.
         reads: bias -> what each call that adds it reads.
         magnitudes: weight -> the largest magnitude of each kernel, kept while the walk lasts.
         scored: product of activations, and what is made of it -> the labels that it was summed
@@ -154,6 +155,7 @@ class Trace:
         self.flows: dict[Node, Flow | tuple[Flow, ...]] = {}
         self.roots: dict[str, Flow] = {}
         self.absorbed: list[Absorbed] = []
+        self.makers: dict[str, Layer] = {}
         self.reads: dict[str, list[Read]] = {}
         self.magnitudes: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}

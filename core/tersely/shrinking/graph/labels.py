@@ -24,10 +24,12 @@ class Whole:
     Attributes:
         whole: labels, shape (n,).
         parts: labels, shape (n, k).
+        place: the operator and the module that demand it.
     """
 
     whole: Tensor
     parts: Tensor
+    place: str = ""
 
 
 @attrs.frozen(eq=False)
@@ -37,10 +39,12 @@ class Either:
     Attributes:
         joined: labels, shape (n,).
         sources: labels, shape (n, k).
+        place: the operator and the module that demand it.
     """
 
     joined: Tensor
     sources: Tensor
+    place: str = ""
 
 
 @attrs.frozen(eq=False)
@@ -49,9 +53,11 @@ class Grid:
 
     Attributes:
         layer: labels.
+        place: the operator and the module that demand it.
     """
 
     layer: Layer
+    place: str = ""
 
 
 @attrs.frozen(eq=False)
@@ -61,10 +67,12 @@ class EqualParts:
     Attributes:
         parts: labels, shape (parts, size).
         may_vanish: whether a part may go whole.
+        place: the operator and the module that demand it.
     """
 
     parts: Tensor
     may_vanish: bool = True
+    place: str = ""
 
 
 _FEW = 1 << 13
@@ -81,6 +89,7 @@ class Labels:
         constraints: in the order in which they were found.
         reasons: label -> why it stays.
         unlabelled: parameters and buffers of which nothing is labelled.
+        place: the operator and the module that the walk is at, for reasons; empty elsewhere.
     """
 
     def __init__(self) -> None:
@@ -88,6 +97,7 @@ class Labels:
         self.unlabelled: frozenset[str] = frozenset()
         self.constraints: list[Constraint] = []
         self.reasons: dict[int, str] = {}
+        self.place = ""
         self._ties: list[Tensor] = []
 
     def new(self, shape: Sequence[int]) -> Layer:
@@ -104,6 +114,8 @@ class Labels:
         first, second = spread([first, second])
         pairs = torch.stack([first.reshape(-1), second.reshape(-1)], 1)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        if bool((kept := (pairs == 0).any(1)).any()):
+            self._note(pairs[kept].amax(1), "it meets something that cannot be cut")
         # Sorting out repetitions takes longer than a few of them cost.
         self._ties.append(torch.unique(pairs, dim=0) if len(pairs) > _FEW else pairs)
 
@@ -118,11 +130,21 @@ class Labels:
 
     def pin(self, layer: Layer, reason: str) -> None:
         """Keep elements, and say why."""
-        found = torch.unique(layer)
+        found = self._note(layer, reason)
+        self._ties.append(torch.stack([found, torch.zeros_like(found)], 1))
+
+    def _note(self, layer: Layer, reason: str) -> Tensor:
+        """Note why elements stay, and where; return their labels, each once."""
+        placed = f"{reason} ({self.place})" if self.place else reason
+        found: Tensor = torch.unique(layer)
         found = found[found != 0]
         for label in found.tolist():
-            self.reasons.setdefault(label, reason)
-        self._ties.append(torch.stack([found, torch.zeros_like(found)], 1))
+            self.reasons.setdefault(label, placed)
+        return found
+
+    def constrain(self, constraint: Constraint) -> None:
+        """Demand something of what goes together, where the walk is."""
+        self.constraints.append(attrs.evolve(constraint, place=self.place))
 
     def doubt(self, layer: Layer, reason: str) -> None:
         """Keep elements of which it is not known what they go with, and say why."""
@@ -138,7 +160,7 @@ class Labels:
         shape = [1 if dim in moved else size for dim, size in enumerate(layer.shape)]
         whole = self.new(shape)
         width = parts.shape[-1]
-        self.constraints.append(Whole(whole.reshape(-1), parts.reshape(-1, width)))
+        self.constrain(Whole(whole.reshape(-1), parts.reshape(-1, width)))
         return whole
 
     def joined(self, layers: Sequence[Layer]) -> Layer | None:
@@ -147,15 +169,21 @@ class Labels:
             return layers[0] if layers else None
         sources = torch.stack(spread(layers), -1)
         joined = self.new(sources.shape[:-1])
-        self.constraints.append(Either(joined.reshape(-1), sources.reshape(-1, sources.shape[-1])))
+        self.constrain(Either(joined.reshape(-1), sources.reshape(-1, sources.shape[-1])))
         return joined
 
-    def components(self) -> Tensor:
-        """Return for every label the smallest label that it is tied to, shape (count,)."""
+    def components(self, *, pinned: bool = True) -> Tensor:
+        """Return for every label the smallest label that it is tied to, shape (count,).
+
+        Args:
+            pinned: whether all that stays is tied to label 0; if not, only to what it goes with.
+        """
         parent = torch.arange(self.count)
         if not self._ties:
             return parent
         edges = torch.cat(self._ties)
+        if not pinned:
+            edges = edges[(edges != 0).all(1)]
         while True:
             left, right = parent[edges[:, 0]], parent[edges[:, 1]]
             low = torch.minimum(left, right)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
     # Recurrent modules write a list of weights while they are exported.
     flat = {m: list(m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)}
     try:
-        with evaluating(model), warnings.catch_warnings(), torch.no_grad():
+        with evaluating(model), _quiet(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, tuple(args), dict(kwargs), strict=False)
             exported = without_writes(exported)
@@ -65,6 +66,18 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
             node: exported.constants[lifted[node.name]] for node in held if node.name in lifted
         },
     )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging a traceback of what is raised anyway."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    try:
+        logger.disabled = True
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _refuse_unknown_sizes(nodes: Iterable[Node]) -> None:
@@ -116,6 +129,17 @@ def module_of(node: Node) -> str:
         node: the operator.
     """
     return (modules_around(node) or ("",))[-1]
+
+
+def place_of(node: Node) -> str:
+    """Return an operator and the module that runs it in words, as in ``add of layer1.0``.
+
+    Args:
+        node: the operator; an input of the program stands for itself.
+    """
+    if node.op == "placeholder":
+        return f"input {node.name}"
+    return f"{operator_name(node)} of {module_of(node) or 'the model'}"
 
 
 def given(node: Node) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from tersely.shrinking.operators.reading import (
     Reader,
     largest,
     read_positions,
+    tie_columns,
     values_along,
     vector,
 )
@@ -63,6 +64,8 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
         outputs = _plain(trace, node, x, weight, bias, inputs, channel, transposed=transposed)
     else:
         outputs = _grouped(trace, node, x, weight, bias, inputs, channel, groups)
+    if weight.name is not None:
+        trace.makers[weight.name] = outputs
     if bias is not None:
         trace.labels.tie(outputs, vector(trace, bias, 0))
     out_channel = len(shape) - spatial - 1
@@ -92,7 +95,8 @@ def _plain(
     transposed: bool,
 ) -> Layer:
     rows, columns = (1, 0) if transposed else (0, 1)
-    trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, columns)), columns))
+    own = vector(trace, Flow(weight.shape, _only(weight, columns)), columns)
+    tie_columns(trace, _name(weight, node), inputs, own)
     outputs = vector(trace, Flow(weight.shape, _only(weight, rows)), rows)
     for layer in weight.layers:
         if len(varying(layer)) > 1:
@@ -127,8 +131,10 @@ def _grouped(
         return _equally(trace, weight, inputs, groups, transposed=transposed)
     if per_group > 1 and not transposed and weight.name is not None:
         return _fibres(trace, node, x, weight, bias, inputs, channel, groups)
-    if per_group > 1 and transposed:
-        return _shared_columns(trace, node, x, weight, bias, inputs, channel, groups)
+    if per_group > 1 and transposed:  # all groups lose the same outputs
+        trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, 0)), 0))
+        _read_in_groups(trace, node, x, weight, bias, inputs, channel, groups)
+        return vector(trace, Flow(weight.shape, _only(weight, 1)), 1).repeat(groups)
     first = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
     trace.labels.pin(
         vector(trace, Flow(weight.shape, _only(weight, 1)), 1), "columns that groups share"
@@ -154,7 +160,7 @@ def _equally(trace: Trace, weight: Flow, inputs: Layer, groups: int, *, transpos
         labels.tie(outputs.view(groups, -1), second.view(1, -1))
         labels.tie(inputs, first)
     for channels in (inputs, outputs):
-        labels.constraints.append(EqualParts(channels.view(groups, -1), may_vanish=False))
+        labels.constrain(EqualParts(channels.view(groups, -1), may_vanish=False))
     return outputs
 
 
@@ -171,8 +177,7 @@ def _fibres(
     """Let each group lose inputs and outputs of its own, equally many in all groups."""
     labels = trace.labels
     rows = vector(trace, Flow(weight.shape, _only(weight, 0)), 0)
-    labels.constraints.append(EqualParts(rows.view(groups, -1), may_vanish=False))
-    labels.constraints.append(EqualParts(inputs.view(groups, -1), may_vanish=False))
+    labels.constrain(EqualParts(rows.view(groups, -1), may_vanish=False))
     per_row = inputs.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
     per_row = per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
     # The columns of each group are removed from its own rows.
@@ -188,21 +193,11 @@ def _fibres(
         for user, flow in list(trace.flows.items()):
             if isinstance(flow, Flow) and flow.name == weight.name:
                 trace.flows[user] = trace.roots[name]
-    width = inputs.numel() // groups
-    zeros = largest(_magnitudes(trace, weight).view(groups, -1, width), 1).reshape(-1) == 0
-
-    def sums() -> Tensor:
-        found = torch.zeros(groups, weight.shape[0] // groups, groups, width, dtype=torch.float64)
-        index = torch.arange(groups)
-        found[index, :, index] = _sums(weight).view(groups, -1, width)
-        return found.flatten(2).flatten(0, 1)
-
-    reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=is_unpadded(node))
-    read_positions(trace, reader, inputs, values_along(x, channel))
+    _read_in_groups(trace, node, x, weight, bias, inputs, channel, groups)
     return rows
 
 
-def _shared_columns(
+def _read_in_groups(
     trace: Trace,
     node: Node,
     x: Flow,
@@ -211,23 +206,28 @@ def _shared_columns(
     inputs: Layer,
     channel: int,
     groups: int,
-) -> Layer:
-    """Let each group of a transposed convolution lose inputs; all lose the same outputs."""
-    trace.labels.constraints.append(EqualParts(inputs.view(groups, -1), may_vanish=False))
-    trace.labels.tie(inputs, vector(trace, Flow(weight.shape, _only(weight, 0)), 0))
-    columns = vector(trace, Flow(weight.shape, _only(weight, 1)), 1)
+) -> None:
+    """Let each group lose inputs that its own outputs do without, equally many in all groups."""
+    transposed = "transpose" in operator_name(node)
     width = inputs.numel() // groups
+    trace.labels.constrain(EqualParts(inputs.view(groups, -1), may_vanish=False))
+
+    def arranged(kernels: Tensor) -> Tensor:  # to (groups, outputs, inputs)
+        if transposed:
+            return kernels.view(groups, width, -1).transpose(1, 2)
+        return kernels.view(groups, -1, width)
 
     def sums() -> Tensor:
-        found = torch.zeros(groups, columns.numel(), groups, width, dtype=torch.float64)
+        own = arranged(_sums(weight))
+        found = torch.zeros(groups, own.shape[1], groups, width, dtype=torch.float64)
         index = torch.arange(groups)
-        found[index, :, index] = _sums(weight).view(groups, width, -1).transpose(1, 2)
+        found[index, :, index] = own
         return found.flatten(2).flatten(0, 1)
 
-    zeros = largest(_magnitudes(trace, weight), 1) == 0
-    reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=False)
+    zeros = largest(arranged(_magnitudes(trace, weight)), 1).reshape(-1) == 0
+    sees_alike = not transposed and is_unpadded(node)
+    reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=sees_alike)
     read_positions(trace, reader, inputs, values_along(x, channel))
-    return columns.repeat(groups)
 
 
 def _magnitudes(trace: Trace, weight: Flow) -> Tensor:

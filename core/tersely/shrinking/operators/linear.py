@@ -14,6 +14,7 @@ from tersely.shrinking.operators.reading import (
     Reader,
     largest,
     read_positions,
+    tie_columns,
     values_along,
     vector,
 )
@@ -103,8 +104,10 @@ def _linear(
     for layer in both:
         trace.labels.pin(layer, "its rows and columns are cut together")
     positions = vector(trace, x, x.ndim - 1)
-    trace.labels.tie(positions, _own(trace, weight, columns))
+    tie_columns(trace, _reader_name(weight, node), positions, _own(trace, weight, columns))
     outputs = _own(trace, weight, rows)
+    if weight.name is not None:
+        trace.makers[weight.name] = outputs
     constant = None
     shape = shape_of(node) if shape is None else shape
     if trace.has_values:

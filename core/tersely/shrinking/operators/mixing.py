@@ -166,6 +166,8 @@ def trace_embedding(trace: Trace, node: Node) -> Flow:
     trace.pin(weight, "rows are looked up by the input", (0,))
     own = [layer for layer in weight.layers if varying(layer) == (1,)]
     layers = tuple(layer.reshape((1,) * (len(shape) - 1) + (-1,)) for layer in own)
+    if weight.name is not None and own:
+        trace.makers[weight.name] = own[0].reshape(-1)
     if not trace.has_values:
         return Flow(shape, layers)
     values = weight.values()

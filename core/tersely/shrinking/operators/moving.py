@@ -168,7 +168,7 @@ def _equal_parts(trace: Trace, runs: Sequence[Sequence[Layer]]) -> None:
         sizes = {part.numel() for part in parts}
         if len(sizes) == 1 and sizes != {1}:
             constraint = EqualParts(torch.stack(parts), may_vanish=False)
-            trace.labels.constraints.append(constraint)
+            trace.labels.constrain(constraint)
 
 
 def _padded(node: Node) -> list[int]:

@@ -89,7 +89,7 @@ def _grouped(trace: Trace, x: Flow, groups: int) -> Flow:
             split = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
             if not trace.has_values:
                 if varying(layer) == (1,) and groups < layer.shape[1]:
-                    trace.labels.constraints.append(EqualParts(layer.reshape(groups, -1)))
+                    trace.labels.constrain(EqualParts(layer.reshape(groups, -1)))
                 layers.append(layer)
                 continue
             tied = trace.labels.tie_along(split, [2])

@@ -34,6 +34,21 @@ def vector(trace: Trace, flow: Flow, dim: int) -> Layer:
     return trace.labels.tie_along(layer, others).reshape(-1)
 
 
+def tie_columns(trace: Trace, what: str, positions: Layer, columns: Layer) -> None:
+    """Let columns of a weight go with the positions that they read.
+
+    Args:
+        trace: the walk.
+        what: the reader, for reasons.
+        positions: labels of what is read; 0 where it cannot be cut.
+        columns: labels of the weight's columns, as many.
+    """
+    fixed = columns[positions == 0]
+    if bool(fixed.any()):
+        trace.labels.pin(fixed, f"{what} reads an input of the model there, or what stays whole")
+    trace.labels.tie(positions, columns)
+
+
 def values_along(flow: Flow, dim: int) -> Tensor:
     """Return the constant that each position along a dimension holds, NaN where it holds none.
 

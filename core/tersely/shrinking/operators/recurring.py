@@ -9,7 +9,13 @@ from torch.fx import Node
 from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import EqualParts, Layer
 from tersely.shrinking.graph.program import given, operator_name
-from tersely.shrinking.operators.reading import Reader, read_positions, values_along, vector
+from tersely.shrinking.operators.reading import (
+    Reader,
+    read_positions,
+    tie_columns,
+    values_along,
+    vector,
+)
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -66,7 +72,7 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
             outputs.append(unit)
             constants.append(torch.where(quiet, 0.0, torch.nan).double())
         reads, held = torch.cat(outputs), torch.cat(constants)
-    trace.labels.constraints.append(EqualParts(torch.stack(units), may_vanish=False))
+    trace.labels.constrain(EqualParts(torch.stack(units), may_vanish=False))
     out = Flow(
         tuple(values[0].shape),
         (reads.reshape((1,) * (x.ndim - 1) + (-1,)),),
@@ -81,7 +87,7 @@ def _unit(
 ) -> Layer:
     first, second = own[0], own[1]
     columns = vector(trace, Flow(first.shape, _only(first, 1)), 1)
-    trace.labels.tie(columns, reads)
+    tie_columns(trace, (first.name or name).rpartition(".")[0] or name, reads, columns)
     if trace.has_values:
         free = (held == 0) | ~first.values().any(0)
         why = f"{name} reads values there that depend on the input"

@@ -27,11 +27,11 @@ def keep_grids(trace: Trace, before: Sequence[Layer], after: Sequence[Layer]) ->
     if not isinstance(trace.labels, Ties):
         for layer in after:
             if len(varying(layer)) > 1:
-                trace.labels.constraints.append(Grid(layer))
+                trace.labels.constrain(Grid(layer))
         return
     for was, now in zip(before, after, strict=False):
         if trace.labels.moved(was, now):
-            trace.labels.constraints.append(Grid(now))
+            trace.labels.constrain(Grid(now))
 
 
 def tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence[Layer]]) -> None:
@@ -77,7 +77,7 @@ def _tie_slice(trace: Trace, node: Node, layer: Layer) -> None:
     size, length = layer.shape[dim], shape_of(node)[dim]
     start = int(argument(node, 2, "start", None) or 0) % size
     if 1 < length < size and size % length == 0 and start % length == 0:
-        trace.labels.constraints.append(EqualParts(layer.reshape(-1, length), may_vanish=False))
+        trace.labels.constrain(EqualParts(layer.reshape(-1, length), may_vanish=False))
 
 
 def beside(trace: Trace, node: Node, column: Sequence[Layer]) -> Layer | None:

@@ -18,6 +18,7 @@ from tersely.shrinking.graph.program import (
     given,
     modules_around,
     operator_name,
+    place_of,
     shape_of,
 )
 from tersely.shrinking.operators.attending import trace_attention
@@ -89,10 +90,13 @@ def walk(
             trace.flows[node] = _placeholder(trace, program, node)
         elif node.op == "output":
             for one in arguments(node):
+                trace.labels.place = place_of(one)
                 if (flow := trace.flow(one)) is not None:
                     trace.pin(flow, "it is an output of the model")
         else:
+            trace.labels.place = place_of(node)
             trace.flows[node] = _operator(trace, node)
+    trace.labels.place = ""
     for name in trace.roots.keys() - used:
         trace.pin(trace.roots[name], "no output of the example depends on it")
     _pin_read_elsewhere(trace, program)

@@ -1,4 +1,4 @@
-"""Why a small model is not what was predicted, and why masked slices stay."""
+"""Why a small model is not what was predicted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch.fx import Node
 
 from tersely.shrinking.graph.flow import Flow, Trace, arguments
 from tersely.shrinking.graph.program import module_of
-from tersely.shrinking.graph.solve import Solution, slices_lost
+from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.proving.proof import Mismatch
-from tersely.shrinking.report import Stay, hint_for
 
 
 @attrs.frozen
@@ -100,42 +99,3 @@ def failure_of_error(
             if node.op == "call_function" and (own == place or own.startswith(place + ".")):
                 found |= _going(trace, solution, node, reason)
     return Failure(place or "", found or _all_going(trace, solution, reason))
-
-
-def staying_slices(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
-    """Name the masked slices that stay, with the first reason that is known of each.
-
-    Args:
-        trace: what flows through the masked model.
-        solution: what is removed.
-    """
-    reasons: dict[int, str] = {}
-    for label, reason in sorted(trace.labels.reasons.items()):
-        reasons.setdefault(label, reason)
-    found: list[Stay] = []
-    for name, flow in trace.roots.items():
-        kept = trace.source.kept(name)
-        if kept is None or flow.ndim <= 1:
-            continue
-        for layer in flow.layers:
-            dims = [dim for dim, size in enumerate(layer.shape) if size > 1]
-            if len(dims) != 1 or dims[0] > 1:
-                continue
-            staying = slices_lost(kept, layer) & ~solution.of(layer)
-            counts: dict[str, int] = {}
-            for label in layer[staying].tolist():
-                why = _why(solution, reasons, label)
-                counts[why] = counts.get(why, 0) + 1
-            found += [
-                Stay(name, dims[0], count, why, hint_for(why)) for why, count in counts.items()
-            ]
-    return tuple(found)
-
-
-def _why(solution: Solution, reasons: Mapping[int, str], label: int) -> str:
-    component = int(solution.component[label])
-    if component in solution.why:
-        return solution.why[component]
-    if label in reasons:
-        return reasons[label]
-    return "what it is tied to stays"

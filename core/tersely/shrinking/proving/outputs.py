@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from tersely.shrinking.cutting.attentions import without_nested_tensors
+from tersely.instrument.modules.fused import without_nested_tensors
 from tersely.shrinking.graph.program import Program, evaluating
 from tersely.shrinking.proving.streaming import compared, stream, wider_dtype
 
@@ -147,7 +147,8 @@ def outputs_as_it_is(
 
 def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
     args, kwargs = inputs
-    with evaluating(model), without_nested_tensors(model), torch.no_grad():
+    encoders = [one for one in model.modules() if isinstance(one, nn.TransformerEncoder)]
+    with evaluating(model), without_nested_tensors(encoders), torch.no_grad():
         result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
     return compared(result)
 

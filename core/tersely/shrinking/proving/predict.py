@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from tersely.shrinking.graph.flow import Flow, Trace
 from tersely.shrinking.graph.program import argument, given, operator_name
-from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.operators import convolution, normalizing
 from tersely.shrinking.operators.mixing import CREATORS
 

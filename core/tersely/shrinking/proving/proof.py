@@ -20,7 +20,7 @@ from tersely.shrinking.graph.program import (
     operator_name,
     shape_of,
 )
-from tersely.shrinking.graph.solve import Solution
+from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.operators.mixing import CREATORS
 from tersely.shrinking.operators.moving import is_moving, moved, run_on
 from tersely.shrinking.proving.predict import groups_after, shape_after

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 import torch
@@ -18,6 +20,9 @@ from tersely_export.names import module_of
 _LARGEST_UNSIGNED = 255
 _MATRIX = 2
 _LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
+_LARGEST_SUM: Final = 2**15 - 1
+_SUMS_IN_32_BITS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx10_1", "amx_int8")
+_SHOWN = 3
 
 
 @attrs.frozen
@@ -60,6 +65,7 @@ class Onnx(RunsExport):
         # Late: what merely asks for refusals, as a job does at its start, needs no ONNX.
         from tersely_export.onnx_model import make_model, save_model
 
+        warn_of_overflow(source, capabilities())
         program = source.program
         source.tell("translate the graph")
         model = make_model(program, opset=self.opset)
@@ -97,6 +103,48 @@ class Onnx(RunsExport):
         from tersely_export.onnx_session import as_module, open_session
 
         return as_module(open_session(path, self.accuracy_level, threads=threads))
+
+
+def capabilities() -> Mapping[str, object]:
+    """Return what this machine's processor has, by the names that PyTorch gives it.
+
+    Returns:
+        Nothing where this version of PyTorch does not tell.
+    """
+    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
+
+
+def warn_of_overflow(source: tersely.ExportSource, processor: Mapping[str, object]) -> None:
+    """Warn of weights whose products with inputs do not fit the sums of this processor.
+
+    Without VNNI, x86 multiplies unsigned 8 bit inputs by signed 8 bit weights and adds each two
+    neighbouring products in 16 bits, which saturate.
+
+    Args:
+        source: the session.
+        processor: what `capabilities` returns.
+    """
+    is_x86 = processor.get("architecture") == "x86_64"
+    if not is_x86 or any(processor.get(name) for name in _SUMS_IN_32_BITS):
+        return
+    levels = {
+        one.module: one.quant_max - one.quant_min + 1 for one in source.activations if one.is_input
+    }
+    found = [
+        name
+        for name, weight in source.integers.items()
+        if weight.qparams.quant_min < 0
+        and 2 * levels.get(source.targets[name].module, 0) * weight.qparams.quant_max > _LARGEST_SUM
+    ]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        warnings.warn(
+            f"this processor has no VNNI, and sums of products with these weights may overflow on "
+            f"it: {', '.join(found[:_SHOWN])}{more}; if the file is to run on such processors, "
+            f"quantize them to int7, as reduce_range does in a preset",
+            stacklevel=2,
+        )
 
 
 def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:

@@ -13,7 +13,8 @@ What lies in the file, for a weight ``w`` of n elements, and how the metadata ca
     ``w.zero_point``  (blocks)                 quantized, and not zero everywhere; floats where an
                                                algorithm chooses them
     ``w.levels``    (levels,), float           the table into which the integers are indices
-    ``w.input_scale``  (inputs,), float        factors of inputs that are not folded
+    ``w.input_scale``  (inputs,), float        factors of inputs that are not folded; of experts in
+                                               one tensor (experts, inputs)
     ==============  =========================  =================================================
 
 With zeros left out, n is the number of elements that are kept.

@@ -69,11 +69,10 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         levels *= self._expanded(entry["scale"], values.shape).astype(precise)
         found = _rounded(levels, entry["dtype"])
         if entry.get("input_scale_divides") == "weight":
-            shape = [1] * found.ndim
+            factors, shape = self._read(entry["input_scale"]), [1] * found.ndim
             shape[entry["input_dim"]] = -1
-            found = _rounded(
-                found / self._read(entry["input_scale"]).reshape(shape), entry["dtype"]
-            )
+            shape[0] = len(factors) if factors.ndim > 1 else shape[0]  # those of each expert
+            found = _rounded(found / factors.reshape(shape), entry["dtype"])
         return found
 
     def __iter__(self) -> Iterator[str]:

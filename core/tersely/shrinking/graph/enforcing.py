@@ -1,0 +1,91 @@
+"""What each constraint keeps of what would go, and why it says so."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tersely.shrinking.graph.labels import Constraint, Either, EqualParts, Grid, Whole, varying
+from tersely.shrinking.graph.solution import Solution
+
+
+def enforce(solution: Solution, constraint: Constraint) -> bool:
+    """Keep what a constraint does not let go; return whether something of it was going.
+
+    Args:
+        solution: what goes.
+        constraint: the constraint.
+    """
+    if isinstance(constraint, Whole):
+        return _enforce_whole(solution, constraint)
+    if isinstance(constraint, Either):
+        joined, any_gone = solution.of(constraint.joined), solution.of(constraint.sources).any(1)
+        why = f"the other dimension of a combined cut stays ({constraint.place})"
+        changed = solution.keep(constraint.joined[joined & ~any_gone], why)
+        return solution.keep(constraint.sources[any_gone & ~joined], why) or changed
+    if isinstance(constraint, Grid):
+        return _enforce_grid(solution, constraint)
+    return _enforce_parts(solution, constraint)
+
+
+def _because(solution: Solution, why: str, place: str, staying: Tensor) -> str:
+    """Say why something has to stay, with the reason of what is masked there and stays itself."""
+    why = f"{why} ({place})"
+    masked = staying[solution.masked[staying]]
+    reason = solution.reason(int(masked[0])) if masked.numel() else None
+    if reason is None or reason.startswith(why):
+        return why
+    return f"{why}, and part of one stays: {reason.rpartition('part of one stays: ')[2]}"
+
+
+def _enforce_whole(solution: Solution, constraint: Whole) -> bool:
+    parts = solution.of(constraint.parts)
+    whole, all_gone = solution.of(constraint.whole), parts.all(1)
+    why = "only whole heads or slices can go"
+    changed = False
+    for index in (whole & ~all_gone).nonzero().reshape(-1).tolist():
+        staying = constraint.parts[index][~parts[index]]
+        reason = _because(solution, why, constraint.place, staying)
+        changed |= solution.keep(constraint.whole[index : index + 1], reason)
+    for index in (all_gone & ~whole).nonzero().reshape(-1).tolist():
+        staying = constraint.whole[index : index + 1]
+        reason = _because(solution, why, constraint.place, staying)
+        changed |= solution.keep(constraint.parts[index], reason)
+    return changed
+
+
+def _enforce_grid(solution: Solution, constraint: Grid) -> bool:
+    gone = solution.of(constraint.layer)
+    dims = varying(constraint.layer)
+    whole = torch.zeros_like(gone)
+    for dim in dims:
+        others = [d for d in range(gone.ndim) if d != dim]
+        whole |= gone.all(dim=others, keepdim=True) if others else gone
+    stray = gone & ~whole
+    if not bool(stray.any()):
+        return False
+    why = "a view needs whole slices (whole heads) to go"
+    staying = constraint.layer[~gone]
+    return solution.keep(
+        constraint.layer[stray], _because(solution, why, constraint.place, staying)
+    )
+
+
+def _enforce_parts(solution: Solution, constraint: EqualParts) -> bool:
+    gone = solution.of(constraint.parts)
+    counts = gone.sum(1)
+    if constraint.may_vanish:
+        counts = torch.where(gone.all(1), gone.shape[1], counts)
+    allowed = int(min(counts.min().item(), gone.shape[1] - 1))
+    for part, row, count in zip(constraint.parts, gone, counts.tolist(), strict=True):
+        if count > allowed:
+            least = int(counts.argmin())
+            staying = constraint.parts[least][~gone[least]]
+            why = "every part has to lose equally many"
+            going = part[row]
+            order = solution.weight[solution.component[going]].argsort(descending=True, stable=True)
+            return solution.keep(
+                going[order[: count - allowed]],
+                _because(solution, why, constraint.place, staying),
+            )
+    return False

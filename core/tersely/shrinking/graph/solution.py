@@ -1,0 +1,165 @@
+"""Solution: which labels go, and why others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from tersely.shrinking.graph.flow import Flow, Trace
+from tersely.shrinking.graph.labels import Either, Labels, Whole, varying
+
+
+class Solution:
+    """Which labels are removed (mutable until the last constraint holds).
+
+    Attributes:
+        component: label -> the smallest label that it is tied to.
+        masked: label -> whether a slice of a weight is masked whole there, bool.
+        gone: component -> whether it goes, bool, shape (labels,).
+        why: component -> why it stays although it is masked.
+    """
+
+    def __init__(self, trace: Trace, pinned: Mapping[int, str]) -> None:
+        self.trace = trace
+        labels = trace.labels
+        for label, reason in pinned.items():
+            labels.pin(torch.tensor([label]), reason)
+        self.component = labels.components()
+        self.weight = _importance(trace, self.component)
+        self.why: dict[int, str] = {}
+        self.gone = torch.zeros(labels.count, dtype=torch.bool)
+        self.masked = _masked(trace)
+        self.gone[self.component[self.masked]] = True
+        self.gone[self.component[0]] = False  # what is pinned may be masked too
+        # A component whose masked labels are reached only through these follows from them.
+        count = -1
+        while count != (count := int(self.gone.sum())):
+            self._follow(labels)
+            self.gone[self.component[0]] = False
+
+    def _follow(self, labels: Labels) -> None:
+        """Let what stands for others start from them."""
+        for constraint in labels.constraints:
+            if isinstance(constraint, Whole):
+                all_gone = self.of(constraint.parts).all(1)
+                self.gone[self.component[constraint.whole[all_gone]]] = True
+            elif isinstance(constraint, Either):
+                any_gone = self.of(constraint.sources).any(1)
+                self.gone[self.component[constraint.joined[any_gone]]] = True
+
+    def of(self, labels: Tensor) -> Tensor:
+        """Return whether labels go: bool, their shape."""
+        return self.gone[self.component[labels]]
+
+    def keep(self, labels: Tensor, why: str) -> bool:
+        """Let labels stay; return whether one of them was going."""
+        components = torch.unique(self.component[labels])
+        components = components[self.gone[components]]
+        for component in components.tolist():
+            self.why.setdefault(component, why)
+        self.gone[components] = False
+        return bool(components.numel())
+
+    def reason(self, label: int) -> str | None:
+        """Return why a label stays, as far as that is known.
+
+        Args:
+            label: the label.
+        """
+        own = self.why.get(int(self.component[label])) or self.trace.labels.reasons.get(label)
+        return own or self._met[1].get(int(self._met[0][label]))
+
+    @cached_property
+    def _met(self) -> tuple[Tensor, dict[int, str]]:
+        """What goes together if nothing had to stay, and the first reason in each."""
+        together = self.trace.labels.components(pinned=False)
+        first: dict[int, str] = {}
+        for label, reason in sorted(self.trace.labels.reasons.items()):
+            first.setdefault(int(together[label]), reason)
+        return together, first
+
+    def met(self, label: int, labels: Tensor) -> Tensor:
+        """Return which labels meet one directly or not: bool, their shape.
+
+        Args:
+            label: the label.
+            labels: others.
+        """
+        return self._met[0][labels] == self._met[0][label]
+
+    def lost(self, flow: Flow) -> Tensor:
+        """Return which elements of a tensor go: bool, broadcasts to it."""
+        lost = torch.zeros((1,) * flow.ndim, dtype=torch.bool)
+        for layer in flow.layers:
+            lost = lost | self.of(layer)
+        return lost
+
+    def kept_indices(self, flow: Flow) -> tuple[Tensor | None, ...]:
+        """Return the positions that stay along each dimension, None where all do."""
+        if all(len(varying(layer)) == 1 for layer in flow.layers):
+            return self._kept_along_each(flow)
+        lost = self.lost(flow)
+        found: list[Tensor | None] = []
+        for dim in range(flow.ndim):
+            if lost.shape[dim] == 1:
+                found.append(None)
+                continue
+            others = [d for d in range(flow.ndim) if d != dim]
+            stays = ~(lost.all(dim=others) if others else lost)
+            found.append(None if bool(stays.all()) else stays.nonzero().reshape(-1))
+        return tuple(found)
+
+    def _kept_along_each(self, flow: Flow) -> tuple[Tensor | None, ...]:
+        """The same where each layer depends on one dimension."""
+        found: list[Tensor | None] = [None] * flow.ndim
+        for dim, size in enumerate(flow.shape):
+            own = [layer.reshape(-1) for layer in flow.layers if layer.shape[dim] > 1]
+            stays = torch.ones(size, dtype=torch.bool)
+            for layer in own:
+                stays &= ~self.of(layer)
+            if own and not bool(stays.all()):
+                found[dim] = stays.nonzero().reshape(-1)
+        return tuple(found)
+
+
+def _importance(trace: Trace, component: Tensor) -> Tensor:
+    """Sum of squares of the weights, masked or not, of each component."""
+    weight = torch.zeros(trace.labels.count, dtype=torch.float64)
+    for name, flow in trace.roots.items():
+        values = trace.source.dense(name)
+        if not values.is_floating_point() or flow.ndim <= 1:
+            continue
+        for layer in flow.layers:
+            if len(varying(layer)) == 1:
+                (dim,) = varying(layer)
+                others = [d for d in range(flow.ndim) if d != dim]
+                squares = torch.linalg.vector_norm(values, dim=others).to(torch.float64) ** 2
+                weight.scatter_add_(0, component[layer.reshape(-1)], squares.cpu())
+    return weight
+
+
+def _masked(trace: Trace) -> Tensor:
+    """Labels of which a slice of a weight is masked whole: bool, shape (labels,)."""
+    found = torch.zeros(trace.labels.count, dtype=torch.bool)
+    for name, flow in trace.roots.items():
+        kept = trace.source.kept(name)
+        if kept is None:
+            continue
+        for layer in flow.layers:
+            found[layer[slices_lost(kept, layer)]] = True
+    return found
+
+
+def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
+    """Return where a mask keeps nothing of what carries a label: bool, the layer's shape.
+
+    Args:
+        kept: bool, the tensor's shape.
+        layer: labels of the tensor.
+    """
+    others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
+    lost = (kept.any(dim=others, keepdim=True) if others else kept).logical_not()
+    return lost.expand(layer.shape)

@@ -1,0 +1,10 @@
+"""What losses remember is the same in two real gloo processes (``worker.py``)."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.worker("worker.py")
+def test_two_processes(outcome):
+    assert outcome == ["ok", "ok"]

@@ -1,0 +1,197 @@
+"""What is masked and stays says which operator of which module holds it, and what frees it."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+IMAGE = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
+
+
+class Between(nn.Module):
+    """A convolution, a step that keeps its masked channels, and a linear layer."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.step = step
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.step(self.first(x), x).mean((2, 3)))
+
+
+class Added(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 1)
+
+    def forward(self, y, x):
+        return y + self.inner(y)
+
+
+class AddedInput(nn.Module):
+    def forward(self, y, x):
+        return y + x.repeat(1, 3, 1, 1)[:, :8]
+
+
+class Normalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, y, x):
+        return self.norm(y.movedim(1, 3)).movedim(3, 1)
+
+
+class Softmax(nn.Module):
+    def forward(self, y, x):
+        return y.softmax(1)
+
+
+class Grouped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 1, groups=2)
+
+    def forward(self, y, x):
+        return self.inner(y)
+
+
+class GroupNormalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 8)
+
+    def forward(self, y, x):
+        return self.norm(y)
+
+
+class Padded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+        self.inner = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, y, x):
+        return self.inner(self.norm(y))
+
+
+class Largest(nn.Module):
+    def forward(self, y, x):
+        return y * y.amax(1, keepdim=True)
+
+
+class Sorted(nn.Module):
+    def forward(self, y, x):
+        return y.sort(1).values
+
+
+class Inverted(nn.Module):
+    def forward(self, y, x):
+        return torch.linalg.inv(y @ y.mT + torch.eye(8))
+
+
+class Halves(nn.Module):
+    def forward(self, y, x):
+        first, second = y.split([2, 6], 1)
+        return torch.cat([first, second.roll(1, 1)], 1)
+
+
+class Attended(nn.Module):
+    def forward(self, y, x):
+        heads = y.mean((2, 3)).view(2, 4, 1, 2)
+        mixed = functional.scaled_dot_product_attention(heads, heads, heads)
+        return mixed.reshape(2, 8, 1, 1)
+
+
+GROUPED = "dependency_groups: auto, or one group id"
+
+REASONS = {
+    Added: (
+        "last reads values there that depend on the input (linear of last)",
+        f"mask the same channels of step.inner.weight: {GROUPED}",
+    ),
+    AddedInput: (
+        "add combines it with something that cannot be cut (add of step)",
+        "leave it out of the config: what it meets keeps its size",
+    ),
+    Normalized: (
+        "layer_norm mixes all of them (layer_norm of step.norm)",
+        "mask what lies along another dimension, or leave the layer out of the config",
+    ),
+    Softmax: (
+        "softmax mixes them (softmax of step)",
+        "mask what lies along another dimension, or leave the layer out of the config",
+    ),
+    Grouped: (
+        "every part has to lose equally many (conv2d of step.inner)",
+        "ask for the same ratio in each part: internal_metric_block",
+    ),
+    GroupNormalized: (
+        "last reads values there that depend on the input (linear of last)",
+        "mask whole groups or heads of first.weight: a granularity of as many rows",
+    ),
+    Padded: (
+        "step.inner reads a constant there that is not zero at a padded border "
+        "(conv2d of step.inner)",
+        "align the norm and the bias before it with the layer",
+    ),
+    Largest: (
+        "amax reduces them (amax of step)",
+        "mask what lies along another dimension, or leave the layer out of the config",
+    ),
+    Sorted: (
+        "sort mixes them (sort of step)",
+        "mask what lies along another dimension, or leave the layer out of the config",
+    ),
+    Inverted: (
+        "there is no rule for the operator linalg_inv (linalg_inv of step)",
+        "leave the layers that it reads out of the config",
+    ),
+    Attended: (
+        "last reads values there that depend on the input (linear of last)",
+        "mask whole groups or heads of first.weight: a granularity of as many rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("step", REASONS, ids=lambda step: step.__name__)
+def test_a_reason_names_the_operator_and_its_module_and_comes_with_what_frees_it(help, step):
+    torch.manual_seed(0)
+    model = help.lived_in(Between(step()))
+    kept = help.rows(model, ["first"], help.keep(8, [0, 2, 3, 5, 7]))
+    found = help.shrink(model, IMAGE, kept)
+    assert REASONS[step] in {(stay.reason, stay.hint) for stay in found.stays}
+
+
+def test_masked_columns_of_a_first_layer_name_the_input(help):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    kept = {"0.weight": help.keep(3, [0, 1]).view(1, 3, 1, 1).expand(8, 3, 3, 3)}
+    [stay] = help.shrink(model, IMAGE, kept).stays
+    assert str(stay) == (
+        "0.weight: 1 masked slices of dimension 1 stay: 0 reads an input of the model there, or "
+        "what stays whole (conv2d of 0); what frees them: leave the columns of the first layers "
+        "out of the config"
+    )
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.packed = nn.Linear(6, 24)
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, x):
+        heads = self.packed(x).view(2, 5, 3, 4, 2).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(*heads.unbind(0))
+        return self.last(mixed.transpose(1, 2).reshape(2, 5, 8)) + x[..., :2]
+
+
+def test_a_head_of_which_part_stays_says_why_that_part_stays(help):
+    torch.manual_seed(0)
+    model = Packed()
+    kept = help.rows(model, ["packed"], help.keep(24, set(range(24)) - {0, 1, 8, 9}))
+    reasons = {stay.reason for stay in help.shrink(model, (torch.randn(2, 5, 6),), kept).stays}
+    assert reasons
+    assert all("of the model)" in reason or "of last)" in reason for reason in reasons)
