@@ -28,7 +28,8 @@ def page() -> str:
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
-    rows = sorted(set(_rows()), key=lambda row: (list(HOOKS.values()).index(row[1]), row[0]))
+    kinds = list(HOOKS.values())
+    rows = sorted(set(_rows()), key=lambda row: (kinds.index(row[1]), row))
     lines = ["| paper | kind | name | file | lines |", "| --- | --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return "".join((before, START, *(f"{line}\n" for line in lines), END, after))

@@ -130,28 +130,7 @@ def decide(
         everything = list(targets)
         pruner, targets = score_model(pruner, whole, everything), iter(everything)
     if isinstance(pruner, Solves):
-<<<<<<< HEAD
-        decision = Decision()
-        pairs = list(zip(ranked, targets, strict=True))
-        for one, target in told(pairs, "weights solved"):
-            parts = split(one, target) if target.plan.has_experts else [(one, target)]
-            solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
-            # Laid out like any other mask: a saved one comes back so, and kernels differ by layout.
-            kept = [solution.kept.contiguous() for solution in solutions]
-            values = [solution.tensor for solution in solutions]
-            if target.plan.has_experts:
-                kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
-                values = [torch.stack(values)]
-            decision.kept[one.bound] = kept[0]
-            order = meaningful(solutions[0].order)
-            if order is not None:
-                decision.orders[one.bound] = order
-            if values[0] is not target.tensor:
-                decision.values[one.bound] = values[0]
-        return decision
-=======
         return _solve_all(run, pruner, list(zip(ranked, targets, strict=True)), factor)
->>>>>>> main
     with torch.no_grad():
         scores = []
         for place, target in enumerate(targets):
@@ -177,7 +156,8 @@ def _solve_all(
     for one, target in told(pairs, "weights solved"):
         parts = split(one, target) if target.plan.has_experts else [(one, target)]
         solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
-        kept = [solution.kept for solution in solutions]
+        # Laid out like any other mask: a saved one comes back so, and kernels differ by layout.
+        kept = [solution.kept.contiguous() for solution in solutions]
         values = [solution.tensor for solution in solutions]
         if target.plan.has_experts:
             kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]
