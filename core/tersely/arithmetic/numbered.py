@@ -42,7 +42,7 @@ class Numbering(tuple[int, ...]):
         numbers = _numbers(index)
         self = super().__new__(cls, (0,) * numbers.ndim)
         self.sizes = _sizes(numbers)
-        self.numbers = numbers.to(torch.int32).contiguous()
+        self.numbers = numbers.to(torch.int32, copy=True).contiguous()
         return self
 
     @property
