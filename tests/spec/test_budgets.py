@@ -27,7 +27,9 @@ def member(given, models):
         name=given["name"],
         importance=importance,
         shape=shape,
-        blocks=Blocks(size, given.get("scope"), given.get("keep")),
+        blocks=Blocks(index=given["index"])
+        if "index" in given
+        else Blocks(size, given.get("scope"), given.get("keep")),
         ratio=given.get("sparse_ratio"),
         threshold=given.get("sparse_threshold"),
         minimum=given.get("min_sparse_ratio", 0),
@@ -39,7 +41,7 @@ def member(given, models):
     )
 
 
-KEYS = ("name", "importance", "shape", "size", "scope", "keep")
+KEYS = ("name", "importance", "shape", "size", "scope", "keep", "index")
 
 
 def planning_problems(given, members):

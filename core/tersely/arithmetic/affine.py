@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import implied_size, interleaved_shape, lay_out
+from tersely.arithmetic.broadcasting import implied_size, interleaved_shape, lay_out
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.level_tables import nearest_levels
 from tersely.arithmetic.levels import (

@@ -1,7 +1,14 @@
 """Blocks: one granularity idea for masks and scales, as pure functions on shapes and tensors.
 
-A block size has one integer per dimension and -1 for the whole dimension. A tensor is cut into
-blocks, a decision is taken per block, and the decision is expanded back to the tensor.
+A tensor is cut into blocks, a decision is taken per block, and the decision is expanded back to the
+tensor. How it is cut is the block size, which every function here takes.
+
+===========  ============================================  ======================================
+block size   what a block is                               one value per block has the shape
+===========  ============================================  ======================================
+rectangle    one length per dimension, -1 = all of it      (blocks along dim 0, along dim 1, ...)
+`Numbering`  the elements that carry its number            (blocks,)
+===========  ============================================  ======================================
 """
 
 from __future__ import annotations
@@ -13,21 +20,24 @@ import attrs
 import torch
 from torch import Tensor
 
+from tersely.arithmetic.numbered import Index, Numbering, NumberingError
+
 
 def _sizes(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+    return values if isinstance(values, Numbering) else tuple(int(value) for value in values)
 
 
 def _optional_sizes(values: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if values is None else _sizes(values)
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class Blocks:
     """Which elements share one decision, and among which decisions a ratio is counted.
 
     Attributes:
-        size: elements per block, one integer per dimension, -1 = the whole dimension.
+        size: elements per block, one integer per dimension, -1 = the whole dimension; of numbered
+            blocks what stands for their numbers in every function that takes a size.
         scope: elements per scope in the same notation: the ratio is met in each scope on its
             own; None = the whole tensor.
         keep: blocks kept in every scope (the N of N:M), or None when a ratio or threshold decides.
@@ -36,6 +46,46 @@ class Blocks:
     size: tuple[int, ...] = attrs.field(converter=_sizes)
     scope: tuple[int, ...] | None = attrs.field(default=None, converter=_optional_sizes)
     keep: int | None = None
+
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        scope: Sequence[int] | None = None,
+        keep: int | None = None,
+        *,
+        index: Index | None = None,
+    ) -> None:
+        """Cut a tensor into rectangles of one size, or into blocks of any shape.
+
+        Args:
+            size: elements per block, one integer per dimension, -1 = the whole dimension.
+            scope: elements per scope in the same notation; None = the whole tensor.
+            keep: blocks kept in every scope, or None.
+            index: in place of ``size``, the number of each element's block: integers in the
+                tensor's shape, from 0 on, each number used. A tensor, a NumPy array or nested
+                sequences; copied to the CPU as int32.
+
+        Raises:
+            ValueError: neither or both of ``size`` and ``index`` are given, the index numbers no
+                blocks, or a scope or keep stands beside it.
+        """
+        if (size is None) == (index is None):
+            raise ValueError(
+                "Blocks needs either size, elements per dimension, or index, the number of each "
+                f"element's block; found {'neither' if size is None else 'both'}"
+            )
+        found = size if index is None else Numbering(index)
+        if isinstance(found, Numbering) and (scope is not None or keep is not None):
+            raise NumberingError(
+                "a scope holds rectangles of blocks, and numbered blocks have no places in one; "
+                "leave scope and keep out beside index"
+            )
+        self.__attrs_init__(() if found is None else found, scope, keep)
+
+    @property
+    def index(self) -> Tensor | None:
+        """The number of each element's block, int32 on the CPU; None where blocks have a size."""
+        return self.size.numbers if isinstance(self.size, Numbering) else None
 
 
 def resolve_size(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
@@ -46,12 +96,15 @@ def resolve_size(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
         shape: the tensor's shape.
 
     Returns:
-        The block size with every entry positive.
+        The block size with every entry positive; a numbering as it is.
 
     Raises:
         ValueError: the lengths differ, an entry is 0 or below -1, or a dimension is not a
             multiple of its block.
     """
+    if isinstance(size, Numbering):
+        size.check_shape(shape)
+        return size
     if len(size) != len(shape):
         raise ValueError(
             f"block size {list(size)} has {len(size)} dimensions, the shape {list(shape)} has "
@@ -74,7 +127,7 @@ def resolve_size(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def count_blocks(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Return how many blocks lie along each dimension.
+    """Return how many blocks lie along each dimension, or (blocks,) of numbered ones.
 
     Args:
         size: block size, one integer per dimension.
@@ -84,6 +137,8 @@ def count_blocks(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
         ValueError: as in `resolve_size`.
     """
     resolved = resolve_size(size, shape)
+    if isinstance(resolved, Numbering):
+        return (resolved.total,)
     return tuple(length // block for block, length in zip(resolved, shape, strict=True))
 
 
@@ -95,9 +150,10 @@ def block_numel(size: Sequence[int], shape: Sequence[int]) -> int:
         shape: the tensor's shape.
 
     Raises:
-        ValueError: as in `resolve_size`.
+        ValueError: as in `resolve_size`, or numbered blocks differ in size.
     """
-    return math.prod(resolve_size(size, shape))
+    resolved = resolve_size(size, shape)
+    return resolved.even_size if isinstance(resolved, Numbering) else math.prod(resolved)
 
 
 def to_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
@@ -109,11 +165,13 @@ def to_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
 
     Returns:
         Shape (blocks along dim 0, ..., blocks along dim n-1, elements per block), sharing memory
-        where the layout allows.
+        where the layout allows; of numbered blocks (blocks, elements per block), a copy.
 
     Raises:
-        ValueError: as in `resolve_size`.
+        ValueError: as in `resolve_size`, or numbered blocks differ in size.
     """
+    if isinstance(size, Numbering):
+        return size.stack(tensor)
     shape = tensor.shape
     resolved = resolve_size(size, shape)
     counts = tuple(length // block for block, length in zip(resolved, shape, strict=True))
@@ -132,14 +190,16 @@ def reduce_blocks(
         tensor: any shape.
         size: block size, one integer per dimension of ``tensor``.
         reduction: called with (blocks, -1); must remove the last dimension, as
-            ``torch.sum(blocks, -1)`` does.
+            ``torch.sum(blocks, -1)`` does. Called once for each size that numbered blocks have.
 
     Returns:
-        Shape (blocks along each dimension).
+        Shape (blocks along each dimension), or (blocks,).
 
     Raises:
         ValueError: as in `resolve_size`.
     """
+    if isinstance(size, Numbering):
+        return size.reduce(tensor, reduction)
     return reduction(to_blocks(tensor, size), -1)
 
 
@@ -159,74 +219,15 @@ def expand_blocks(values: Tensor, size: Sequence[int], shape: Sequence[int]) -> 
         ValueError: as in `resolve_size`, or ``values`` does not have one value per block.
     """
     counts = count_blocks(size, shape)
-    _check_values(values, counts)
+    check_values(values, counts)
+    if isinstance(size, Numbering):
+        return size.expand(values)
     if is_broadcastable(size, shape):
         return values.expand(tuple(shape))
     resolved = resolve_size(size, shape)
     interleaved = [part for count in counts for part in (count, 1)]
     expanded = [part for pair in zip(counts, resolved, strict=True) for part in pair]
     return values.reshape(interleaved).expand(expanded).reshape(tuple(shape))
-
-
-def interleaved_shape(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape in which values that `lay_out` laid out broadcast against the tensor.
-
-    Args:
-        size: block size, one integer per dimension.
-        shape: the full shape.
-
-    Returns:
-        ``shape`` itself where one value per block broadcasts against it, else (blocks along dim 0,
-        block length 0, blocks along dim 1, block length 1, ...). Either is a view of any tensor of
-        ``shape``, whatever its strides.
-
-    Raises:
-        ValueError: as in `resolve_size`.
-    """
-    if is_broadcastable(size, shape):
-        return tuple(shape)
-    resolved = resolve_size(size, shape)
-    counts = count_blocks(size, shape)
-    return tuple(part for pair in zip(counts, resolved, strict=True) for part in pair)
-
-
-def implied_size(counts: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the block size that the shape of one value per block implies.
-
-    Args:
-        counts: blocks along each dimension.
-        shape: the full shape.
-
-    Returns:
-        None where ``counts`` broadcasts against ``shape``, or has another number of dimensions.
-    """
-    pairs = tuple(zip(counts, shape, strict=False))
-    if len(counts) != len(shape) or all(count in (1, length) for count, length in pairs):
-        return None
-    return tuple(-1 if count == 1 else length // max(count, 1) for count, length in pairs)
-
-
-def lay_out(values: Tensor, size: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Shape one value per block so that it broadcasts against `interleaved_shape`.
-
-    Nothing of the tensor's size is allocated, which `expand_blocks` has to do for most blocks.
-
-    Args:
-        values: shape (blocks along each dimension).
-        size: block size, one integer per dimension.
-        shape: the full shape.
-
-    Returns:
-        The same values, sharing memory.
-
-    Raises:
-        ValueError: as in `expand_blocks`.
-    """
-    counts = count_blocks(size, shape)
-    _check_values(values, counts)
-    if is_broadcastable(size, shape):
-        return values
-    return values.reshape([part for count in counts for part in (count, 1)])
 
 
 def is_broadcastable(size: Sequence[int], shape: Sequence[int]) -> bool:
@@ -240,6 +241,8 @@ def is_broadcastable(size: Sequence[int], shape: Sequence[int]) -> bool:
         ValueError: as in `resolve_size`.
     """
     resolved = resolve_size(size, shape)
+    if isinstance(resolved, Numbering):
+        return False
     return all(block in (1, length) for block, length in zip(resolved, shape, strict=True))
 
 
@@ -264,20 +267,6 @@ def channel_blocks(rank: int, dim: int) -> Blocks:
     return Blocks(tuple(1 if position == index else -1 for position in range(rank)))
 
 
-def output_blocks(shape: Sequence[int], dim: int, *, groups: int = 1) -> Blocks:
-    """Return one block for each output channel of a weight.
-
-    Args:
-        shape: the weight's shape.
-        dim: the dimension that counts output channels.
-        groups: how often they repeat along dimension 0; as many runs of it have channels of their
-            own, which lie in the order of the outputs.
-    """
-    blocks = channel_blocks(len(shape), dim)
-    is_repeated = groups > 1 and dim % len(shape) != 0 and shape[0] % groups == 0
-    return Blocks((shape[0] // groups, *blocks.size[1:])) if is_repeated else blocks
-
-
 def sum_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Sum every block, keeping the block shape.
 
@@ -291,9 +280,20 @@ def sum_blocks(tensor: Tensor, size: Sequence[int]) -> Tensor:
     Raises:
         ValueError: as in `resolve_size`.
     """
+    if isinstance(size, Numbering):
+        return size.sum(tensor)
     return reduce_blocks(tensor, size, torch.sum)
 
 
-def _check_values(values: Tensor, counts: tuple[int, ...]) -> None:
+def check_values(values: Tensor, counts: tuple[int, ...]) -> None:
+    """Refuse what is not one value per block.
+
+    Args:
+        values: what should be.
+        counts: blocks along each dimension, as `count_blocks` returns them.
+
+    Raises:
+        ValueError: it has another shape.
+    """
     if tuple(values.shape) != counts:
         raise ValueError(f"expected one value per block, shape {counts}, got {tuple(values.shape)}")

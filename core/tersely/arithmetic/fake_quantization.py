@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import implied_size, interleaved_shape, lay_out
+from tersely.arithmetic.broadcasting import implied_size, interleaved_shape, lay_out
 from tersely.arithmetic.level_tables import nearest_values
 from tersely.arithmetic.levels import (
     Limits,

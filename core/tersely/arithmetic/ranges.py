@@ -11,6 +11,7 @@ from torch import Tensor
 from tersely.arithmetic.blocks import is_broadcastable, resolve_size
 from tersely.arithmetic.grid import QuantizedGrid
 from tersely.arithmetic.levels import is_cut
+from tersely.arithmetic.numbered import Numbering
 
 Statistics: TypeAlias = Mapping[str, Tensor]
 """What an observer knows of the values it saw, in tensors that can be saved."""
@@ -34,6 +35,8 @@ def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         ValueError: blocks do not divide the shape.
     """
     resolved = resolve_size(size, values.shape)
+    if isinstance(resolved, Numbering):
+        return resolved.reduce(values, torch.amin), resolved.reduce(values, torch.amax)
     counts = tuple(length // one for one, length in zip(resolved, values.shape, strict=True))
     if all(count == 1 for count in counts):
         # One pass over both ends is twice as fast as two, unless the values lie apart in memory.

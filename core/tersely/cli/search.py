@@ -36,6 +36,13 @@ from tersely.extras import extra
 @click.option("--metric", help="Which number of the evaluation counts, if not the first.")
 @click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss.")
 @click.option("--by-output", is_flag=True, help="Let the output's error count, not the metric.")
+@click.option(
+    "--costs",
+    type=click.Choice(["measured", "table"]),
+    default="measured",
+    show_default=True,
+    help="Measure each trial's latency, or look it up in a table of layers.",
+)
 @click.option("--storage", metavar="URL", help="Where trials are kept, shared by processes.")
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--quiet", is_flag=True, help="Say nothing but the tables at the end.")

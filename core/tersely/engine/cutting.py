@@ -8,6 +8,7 @@ from typing import TypeAlias
 import attrs
 from torch import Tensor
 
+from tersely.arithmetic.numbered import renumber
 from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import Parts, Saved
 from tersely.errors import SessionError
@@ -84,6 +85,18 @@ class Cut:
                 return tensor.clone()
         return None
 
+    def of_blocks(self, tensor: Tensor, numbers: Tensor) -> Tensor | None:
+        """Return what stays of one value for each numbered block, or None where it is none.
+
+        Args:
+            tensor: what belongs to the tensor that is cut.
+            numbers: the number of each element's block, of the shape before.
+        """
+        if tensor.ndim != 1 or len(tensor) != int(numbers.max()) + 1:
+            return None
+        _, left = renumber(self(numbers))
+        return tensor[left.to(tensor.device)]
+
     def is_ambiguous(self, tensor: Tensor) -> bool:
         """Tell whether a vector may belong to the rows or to the columns of a square matrix.
 
@@ -119,12 +132,16 @@ class Cut:
         }
 
 
-def cut_saved(saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
+def cut_saved(
+    saved: Saved, cuts: Mapping[str, Cut], *, numbered: Mapping[str, Tensor] | None = None
+) -> Saved:
     """Cut an engine's saved tensors; what was observed and cannot be cut is left out.
 
     Args:
         saved: the state of an engine.
         cuts: parameter or buffer -> its cut.
+        numbered: parameter or buffer -> the number of each element's block, of those that have
+            numbered blocks.
 
     Raises:
         SessionError: a tensor has a shape that does not follow its target's.
@@ -136,7 +153,7 @@ def cut_saved(saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
             parts[kind, name] = tensors
             continue
         found = {
-            part: None if kind == "observed" and cut.is_ambiguous(tensor) else cut.of_any(tensor)
+            part: _of_part(cut, tensor, (numbered or {}).get(name), is_observed=kind == "observed")
             for part, tensor in tensors.items()
         }
         known = {part: tensor for part, tensor in found.items() if tensor is not None}
@@ -151,6 +168,15 @@ def cut_saved(saved: Saved, cuts: Mapping[str, Cut]) -> Saved:
                 target=name,
             )
     return Saved(parts, dict(saved.data))
+
+
+def _of_part(
+    cut: Cut, tensor: Tensor, numbers: Tensor | None, *, is_observed: bool
+) -> Tensor | None:
+    if numbers is not None and tensor.ndim == 1 and len(cut.before) > 1:
+        # A value for each block, and what was observed might be one for each row or column.
+        return None if is_observed else cut.of_blocks(tensor, numbers)
+    return None if is_observed and cut.is_ambiguous(tensor) else cut.of_any(tensor)
 
 
 def move_along(saved: Saved, name: str, kinds: tuple[str, str], now: Tensor) -> None:

@@ -303,7 +303,13 @@ class Engine(ABC, Generic[AnyRun]):
         Raises:
             SessionError: something has a shape that does not follow its target's.
         """
-        found = cut_saved(saved, cuts)
+        numbered = {
+            bound.plan.name: bound.plan.blocks.index
+            for run in self.runs
+            for bound in run.all_bound_targets
+            if bound.plan.blocks is not None and bound.plan.blocks.index is not None
+        }
+        found = cut_saved(saved, cuts, numbered=numbered)
         for bound in self.originals:
             move_along(found, bound.plan.name, ("value", "original"), bound.raw.detach())
         return found

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 BATCH = "batch"
 
+Ranges: TypeAlias = Mapping[str, Mapping[str, int]]
+"""Name of a dimension -> its shortest and its longest length, as ``min`` and ``max``."""
 
-def shapes_of(example_inputs: Any, dynamic_shapes: Any) -> Any:
+_FIXES = "Suggested fixes:"
+_RANGE = re.compile(r"(\w+) = Dim\('\1'((?:, (?:min|max)=\d+)+)\)")
+
+
+def shapes_of(example_inputs: Any, dynamic_shapes: Any, *, ranges: Ranges | None = None) -> Any:
     """Return dynamic shapes as ``torch.export.export`` takes them.
 
     Args:
@@ -20,13 +27,15 @@ def shapes_of(example_inputs: Any, dynamic_shapes: Any) -> Any:
             the dimensions of each argument, such as ``{"tokens": ["batch", "time"]}`` with None
             for one that is fixed, equal names meaning equal lengths; or whatever ``torch.export``
             takes, for one tensor also its dimensions alone.
+        ranges: how long dimensions that are given by name may be; any length by default.
     """
     if dynamic_shapes is None:
         return None
+    made: dict[str, Any] = {
+        name: torch.export.Dim(name, **limits) for name, limits in (ranges or {}).items()
+    }
     if dynamic_shapes == BATCH:
-        first = torch.export.Dim(BATCH)
-        return _per_tensor(example_inputs, first)
-    made: dict[str, Any] = {}
+        return _per_tensor(example_inputs, made.get(BATCH, torch.export.Dim(BATCH)))
     if isinstance(example_inputs, Tensor):
         if _is_of_one(dynamic_shapes):
             dynamic_shapes = (dynamic_shapes,)
@@ -35,6 +44,40 @@ def shapes_of(example_inputs: Any, dynamic_shapes: Any) -> Any:
     if isinstance(dynamic_shapes, Mapping):
         return {key: _named(one, made) for key, one in dynamic_shapes.items()}
     return tuple(_named(one, made) for one in dynamic_shapes)
+
+
+def ranges_of(message: str, dynamic_shapes: Any) -> Ranges | None:
+    """Return how long named dimensions may be, of an error in which ``torch.export`` says it.
+
+    Args:
+        message: the error's text.
+        dynamic_shapes: as `shapes_of` takes them.
+
+    Returns:
+        None where it says something else: that a dimension is fixed, or that one is too long that
+        is not given by name.
+    """
+    _, _, fixes = message.partition(_FIXES)
+    lines = [line.strip() for line in fixes.partition("\n\n")[0].splitlines() if line.strip()]
+    found = [_RANGE.fullmatch(line) for line in lines]
+    ranges = {
+        one[1]: {key: int(value) for key, value in re.findall(r"(min|max)=(\d+)", one[2])}
+        for one in found
+        if one is not None
+    }
+    is_named = {*ranges} <= {*_names(dynamic_shapes)}
+    return ranges if ranges and len(ranges) == len(lines) and is_named else None
+
+
+def _names(dynamic_shapes: Any) -> Iterator[str]:
+    if isinstance(dynamic_shapes, str):
+        yield dynamic_shapes
+    elif isinstance(dynamic_shapes, Mapping):
+        for one in dynamic_shapes.values():
+            yield from _names(one)
+    elif isinstance(dynamic_shapes, Sequence):
+        for one in dynamic_shapes:
+            yield from _names(one)
 
 
 def _is_of_one(dynamic_shapes: Any) -> bool:

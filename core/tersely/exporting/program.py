@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from tersely.contracts.calling import call_arguments
 from tersely.errors import ExportError, TerselyError
-from tersely.exporting.dynamic import shapes_of
+from tersely.exporting.dynamic import Ranges, ranges_of, shapes_of
 from tersely.exporting.preparing import with_integers
 from tersely.exporting.refusing import Integers
 from tersely.shrinking.graph.program import evaluating
@@ -44,8 +44,6 @@ def make_program(
     Raises:
         ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
     """
-    args, kwargs = call_arguments(example_inputs)
-    dynamic_shapes = shapes_of(example_inputs, dynamic_shapes)
     # Recurrent modules write a list of weights while they are exported.
     flat = {
         module: list(module.__dict__["_flat_weights"])
@@ -61,14 +59,13 @@ def make_program(
             torch.no_grad(),
         ):
             warnings.simplefilter("ignore")
-            exported: ExportedProgram = torch.export.export(
-                model, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
-            )
-            exported = exported.run_decompositions({})
+            exported: ExportedProgram = _traced(
+                model, example_inputs, dynamic_shapes
+            ).run_decompositions({})
     except TerselyError:
         raise
     except Exception as error:  # the model's own code runs here
-        text = str(error).strip().partition("\n")[0]
+        text = " ".join(str(error).partition("\n\n")[0].split())
         raise ExportError(
             f"torch.export cannot follow {type(model).__name__}: {type(error).__name__}: {text}; "
             f"export a module without what it names, or change it as torch.export's guide says"
@@ -79,6 +76,26 @@ def make_program(
     _own(exported)
     _keep_ties(exported)
     return exported
+
+
+def _traced(model: nn.Module, example_inputs: Any, dynamic_shapes: Any) -> ExportedProgram:
+    """Export a model; dimensions that are given by name are as long as it allows at most."""
+    args, kwargs = call_arguments(example_inputs)
+
+    def traced(ranges: Ranges | None = None) -> ExportedProgram:
+        shapes = shapes_of(example_inputs, dynamic_shapes, ranges=ranges)
+        found: ExportedProgram = torch.export.export(
+            model, args, dict(kwargs), dynamic_shapes=shapes, strict=False
+        )
+        return found
+
+    try:
+        return traced()
+    except RuntimeError as error:
+        ranges = ranges_of(str(error), dynamic_shapes)
+        if ranges is None:
+            raise
+    return traced(ranges)
 
 
 @contextlib.contextmanager

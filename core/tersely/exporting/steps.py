@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.arithmetic.blocks import implied_size
+from tersely.arithmetic.broadcasting import implied_size
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.arithmetic.ranges import block_range

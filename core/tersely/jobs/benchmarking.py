@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from tersely.contracts.exporter import RunsExport
-from tersely.document.job import Measuring
+from tersely.document.job import Job, Measuring
+from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import make_exporter
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.checkpoint import own_tensors
@@ -22,6 +23,7 @@ from tersely.storage.tensor_file import write_tensors
 
 DENSE = "dense"
 FINISHED = "model.safetensors"
+_SEVERAL = 2
 
 
 def benchmark_all(run: Run) -> Run:
@@ -49,6 +51,33 @@ def benchmark_all(run: Run) -> Run:
     if run.report is None:
         raise RuntimeError("sizes and times are part of a report, and there is none yet")
     return attrs.evolve(run, report=attrs.evolve(run.report, files=sizes, benchmarks=tuple(found)))
+
+
+def check_sizes(job: Job) -> None:
+    """Refuse to measure several batch sizes of an export that takes one, before anything begins.
+
+    Args:
+        job: the job.
+
+    Raises:
+        ConfigError: an export that runs here has fixed shapes.
+    """
+    sizes = () if job.benchmark is None else tuple(dict.fromkeys(job.benchmark.batch_sizes))
+    if len(sizes) < _SEVERAL:
+        return
+    problems = [
+        Problem(
+            f"export[{number}]",
+            f"the benchmark has {len(sizes)} batch sizes, and what {one.format} writes takes that "
+            f"of the example inputs alone",
+            "add dynamic_shapes: batch to the export, or leave out benchmark.batch_sizes",
+        )
+        for number, one in enumerate(job.export)
+        if one.dynamic_shapes is None
+        and isinstance(make_exporter(one.format, one.options).exporter, RunsExport)
+    ]
+    if problems:
+        raise ConfigError(problems, source=job.source)
 
 
 def resized(inputs: Any, size: int) -> Any:

@@ -21,7 +21,7 @@ from tersely.errors import SessionFileError
 from tersely.exporting.export import make_exporter
 from tersely.extras import extra
 from tersely.jobs import phases
-from tersely.jobs.benchmarking import benchmark_all
+from tersely.jobs.benchmarking import benchmark_all, check_sizes
 from tersely.jobs.exporting import export
 from tersely.jobs.folders import (
     check_output,
@@ -98,6 +98,7 @@ def run_job(
         for one in job.export:
             # Before anything expensive: the format, its options and its libraries are there.
             make_exporter(one.format, one.options)
+        check_sizes(job)
         with only_run(job.output):
             check_output(job.output)  # again: another run may have written since
             recover(job.output)

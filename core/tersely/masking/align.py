@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
+from tersely.arithmetic.numbered import Numbering
 from tersely.errors import PlanError
 
 
@@ -101,6 +102,8 @@ def _fit(kept: Tensor, dim: int, length: int, *, groups: int, name: str) -> Tens
 
 def _by_blocks(placed: Tensor, shape: Sequence[int], blocks: Blocks) -> Tensor:
     sizes = resolve_size(blocks.size, shape)
+    if isinstance(sizes, Numbering):
+        return sizes.reduce(placed.expand(tuple(shape)), torch.any)
     for dim, (size, length) in enumerate(zip(sizes, placed.shape, strict=True)):
         if length > 1 and size > 1:
             runs = (*placed.shape[:dim], length // size, size, *placed.shape[dim + 1 :])

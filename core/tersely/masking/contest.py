@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from tersely.masking.budgets import count_masked
+from tersely.masking.member import Ratio
 from tersely.masking.rows import keep_highest
 from tersely.masking.select import cut_smallest, is_above
+from tersely.masking.uneven import count_in_contest, count_within
 from tersely.masking.units import Unit
 
 
@@ -21,7 +23,8 @@ class Competitor:
 
     Attributes:
         values: shape (decisions,), float.
-        weight: elements that one decision masks.
+        weight: elements that one decision masks, where all mask equally many.
+        weights: elements that each masks where that differs, shape (decisions,), int64.
         forced: how many decisions the minimum masks before anything competes.
         competing: shape (decisions,), bool; None = all compete.
     """
@@ -30,6 +33,21 @@ class Competitor:
     weight: int
     forced: int
     competing: Tensor | None
+    weights: Tensor | None = None
+
+    @property
+    def forced_elements(self) -> int:
+        """Elements of the decisions that the minimum masks."""
+        if self.weights is None:
+            return self.forced * self.weight
+        return int(self.weights[self.values.argsort(stable=True)][: self.forced].sum())
+
+    @property
+    def free_weights(self) -> Tensor:
+        """Elements of each decision that competes, shape (free,), int64."""
+        if self.weights is None:
+            return torch.full_like(self.free, self.weight, dtype=torch.int64)
+        return self.weights if self.competing is None else self.weights[self.competing]
 
     @property
     def free(self) -> Tensor:
@@ -52,15 +70,34 @@ def enter(units: Sequence[Unit]) -> list[Competitor]:
 
 def _enter(unit: Unit, dtype: torch.dtype) -> Competitor:
     rows, total = len(unit.rows), unit.rows.shape[1]
-    values = unit.rows[0] if rows == 1 else unit.rows.sort(dim=1).values.mean(0)
+    weights = unit.weights
+    if rows == 1:
+        values = unit.rows[0]
+        weights = None if weights is None else weights[0]
+    else:
+        ordered = unit.rows.sort(dim=1, stable=weights is not None)
+        values = ordered.values.mean(0)
+        weights = None if weights is None else weights.gather(1, ordered.indices).sum(0)
     values = values.to(dtype)
-    lowest = count_masked(unit.minimum, total)
-    highest = max(count_masked(unit.maximum, total), lowest)
+    lowest = _count(unit.minimum, values, weights)
+    highest = max(_count(unit.maximum, values, weights), lowest)
     competing = None
     if lowest or highest < total:
         below_highest = ~keep_highest(values[None], highest)[0]
         competing = keep_highest(values[None], lowest)[0].logical_and_(below_highest)
-    return Competitor(values=values, weight=unit.weight * rows, forced=lowest, competing=competing)
+    return Competitor(
+        values=values,
+        weight=unit.weight * rows,
+        weights=weights,
+        forced=lowest,
+        competing=competing,
+    )
+
+
+def _count(ratio: Ratio, values: Tensor, weights: Tensor | None) -> int:
+    if weights is None:
+        return count_masked(ratio, len(values))
+    return count_within(values, weights, count_masked(ratio, int(weights.sum())))
 
 
 def share_budget(units: Sequence[Unit]) -> list[Tensor]:
@@ -83,9 +120,15 @@ def share_budget(units: Sequence[Unit]) -> list[Tensor]:
     ratio = next(unit.ratio for unit in units if unit.ratio is not None)
     competitors = enter(units)
     budget = count_masked(ratio, sum(unit.elements for unit in units))
-    budget -= sum(entry.forced * entry.weight for entry in competitors)
+    budget = max(budget - sum(entry.forced_elements for entry in competitors), 0)
     free = [entry.free for entry in competitors]
-    cut = cut_smallest(free, [entry.weight for entry in competitors], max(budget, 0))
+    if any(entry.weights is not None for entry in competitors):
+        counts = count_in_contest(free, [entry.free_weights for entry in competitors], budget)
+        return [
+            keep_highest(unit.rows, entry.forced + count)
+            for unit, entry, count in zip(units, competitors, counts, strict=True)
+        ]
+    cut = cut_smallest(free, [entry.weight for entry in competitors], budget)
     results = []
     for unit, entry, values, ties in zip(units, competitors, free, cut.ties, strict=True):
         is_direct = len(unit.rows) == 1 and entry.competing is None

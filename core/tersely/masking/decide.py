@@ -16,6 +16,7 @@ from tersely.masking.counted import Removal, share_counted
 from tersely.masking.member import Member
 from tersely.masking.rows import keep_highest
 from tersely.masking.scopes import from_rows
+from tersely.masking.uneven import bound_by_elements, keep_by_elements
 from tersely.masking.units import Unit, make_units
 
 CountsMembers: TypeAlias = Callable[[Budget, Sequence[Tensor | None]], Removal]
@@ -91,6 +92,9 @@ def decide_alone(unit: Unit) -> Tensor:
     total = unit.rows.shape[1]
     if unit.keep is not None:
         return keep_highest(unit.rows, total - unit.keep, is_expendable=unit.is_expendable)
+    if unit.ratio is not None and unit.weights is not None:
+        bounded = min(max(unit.ratio, unit.minimum), unit.maximum)
+        return keep_by_elements(unit.rows, unit.weights, ratio=bounded)
     if unit.ratio is not None:
         count = count_masked(unit.ratio, total)
         count = bound_count(count, total, minimum=unit.minimum, maximum=unit.maximum)
@@ -102,6 +106,10 @@ def decide_alone(unit: Unit) -> Tensor:
 
 def _keep_from_threshold(unit: Unit, threshold: float) -> Tensor:
     kept = unit.rows >= threshold
+    if unit.weights is not None:
+        return bound_by_elements(
+            kept, unit.rows, unit.weights, minimum=unit.minimum, maximum=unit.maximum
+        )
     total = unit.rows.shape[1]
     counts = total - kept.sum(1)
     lowest = bound_count(0, total, minimum=unit.minimum, maximum=unit.maximum)

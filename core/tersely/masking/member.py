@@ -10,6 +10,7 @@ import attrs
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, block_numel, count_blocks
+from tersely.arithmetic.numbered import uneven_sizes
 from tersely.contracts.settings import DEFAULT_BUDGET, Budget
 
 Ratio: TypeAlias = float | Fraction
@@ -25,7 +26,8 @@ class Member:
             unless it is expendable.
         shape: the target's full shape.
         blocks: which elements share a decision. With ``keep`` set, that number alone decides.
-        ratio: the share of blocks to mask, or None.
+        ratio: the share of blocks to mask, or None; of elements where blocks differ in size, as
+            for the bounds.
         threshold: blocks of lower importance are masked, or None.
         minimum: the share of blocks that is masked at least.
         maximum: the share of blocks that is masked at most.
@@ -75,6 +77,12 @@ class Member:
         return runs // math.gcd(runs, self.parts)
 
     @property
-    def block_numel(self) -> int:
-        """Elements in one block."""
-        return block_numel(self.blocks.size, self.shape)
+    def weight(self) -> int:
+        """Elements that one decision masks, where all mask equally many."""
+        return block_numel(self.blocks.size, self.shape) * self.parts
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Elements that each decision masks where that differs, shape (decisions,), int64."""
+        sizes = uneven_sizes(self.blocks.size)
+        return None if sizes is None else sizes.reshape(self.parts, -1).sum(0)

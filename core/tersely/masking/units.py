@@ -27,7 +27,8 @@ class Unit:
         rows: shape (rows, blocks per row), float: the mean importance of the members; the ratio
             is met in every row.
         scope: blocks per scope along each dimension, or None where rows are runs.
-        weight: elements that one decision masks, over all members.
+        weight: elements that one decision masks, over all members, where all mask equally many.
+        weights: elements that each decision masks where that differs, the rows' shape, int64.
         ratio: the share of blocks to mask, or None.
         threshold: blocks of lower importance are masked, or None.
         minimum: the share of blocks that is masked at least.
@@ -51,10 +52,13 @@ class Unit:
     global_group: str | int | None
     budget: Budget = DEFAULT_BUDGET
     is_expendable: bool = False
+    weights: Tensor | None = None
 
     @property
     def elements(self) -> int:
         """Elements of all members."""
+        if self.weights is not None:
+            return int(self.weights.sum())
         return self.rows.numel() * self.weight
 
 
@@ -95,13 +99,16 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
     ratio: Ratio | None = _first(member.ratio for member in members)
     threshold: float | None = _first(member.threshold for member in members)
     global_group: str | int | None = _first(member.global_group for member in members)
+    weights = _weights(members)
+    rows = to_rows(_mean([_met(member) for member in members]), scope, runs)
     counted = (member.budget for member in members if member.budget != DEFAULT_BUDGET)
     return Unit(
         name=name,
         indices=tuple(indices),
-        rows=to_rows(_mean([_met(member) for member in members]), scope, runs),
+        rows=rows,
         scope=scope,
-        weight=sum(member.block_numel * member.parts for member in members),
+        weight=0 if weights is not None else sum(member.weight for member in members),
+        weights=None if weights is None else weights.reshape(rows.shape).to(rows.device),
         ratio=ratio,
         threshold=threshold,
         minimum=max((member.minimum for member in members), key=as_fraction),
@@ -111,6 +118,14 @@ def _make_unit(members: Sequence[Member], indices: Sequence[int]) -> Unit:
         budget=next(counted, DEFAULT_BUDGET),
         is_expendable=len(members) == 1 and first.is_expendable and first.parts == 1,
     )
+
+
+def _weights(members: Sequence[Member]) -> Tensor | None:
+    uneven = [one for one in (member.weights for member in members) if one is not None]
+    if not uneven:
+        return None
+    even = sum(member.weight for member in members if member.weights is None)
+    return torch.stack(uneven).sum(0) + even
 
 
 def _met(member: Member) -> Tensor:

@@ -83,9 +83,10 @@ _SHADOWED: _Forms = {
 }
 _SKIPPED: _Forms = {"module": _TEXT, "target": _TEXT, "reason": _TEXT}
 _BLOCKS: _Forms = {
-    "size": _Form(_are(_is_size), "a list of positive integers and -1"),
+    "size": _Form(_or_none(_are(_is_size)), "a list of positive integers and -1, or null"),
     "scope": _Form(_or_none(_are(_is_size)), "a list of positive integers and -1, or null"),
     "keep": _Form(_or_none(_is_length), "an integer of at least 0, or null"),
+    "index": _Form(_or_none(_is_text), "a text, or null", is_optional=True),
 }
 _TARGET: _Forms = {
     "module": _TEXT,

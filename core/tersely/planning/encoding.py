@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+import math
+import zlib
+from collections.abc import Mapping, Sequence
 
 import attrs
+import numpy as np
+import torch
+from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.contracts.settings import Setting
@@ -90,8 +96,40 @@ def _encode_target(target: TargetPlan) -> dict[str, Json]:
     data = attrs.asdict(target, recurse=False)
     data["setting"] = target.setting.to_dict()
     data["origin"] = attrs.asdict(target.origin)
-    data["blocks"] = None if target.blocks is None else _plain(attrs.asdict(target.blocks))
+    data["blocks"] = None if target.blocks is None else _encode_blocks(target.blocks)
     return dict(_plain(data))
+
+
+def _encode_blocks(blocks: Blocks) -> dict[str, Json]:
+    if blocks.index is None:
+        return dict(attrs.asdict(blocks))
+    return {"size": None, "scope": None, "keep": None, "index": _packed(blocks.index)}
+
+
+def _decode_blocks(data: Mapping[str, Json], shape: Json) -> Blocks:
+    if data.get("index") is None:
+        for size in (data["size"], data["scope"]):
+            if size is not None and shape:
+                resolve_size(size, shape)
+        return Blocks(data["size"], data["scope"], data["keep"])
+    return Blocks(index=_unpacked(data["index"], shape or ()))
+
+
+def _packed(numbers: Tensor) -> str:
+    # Text: base64 of the zlib stream of 32-bit little-endian integers.
+    return base64.b64encode(zlib.compress(numbers.numpy().astype("<i4").tobytes())).decode()
+
+
+def _unpacked(text: str, shape: Sequence[int]) -> Tensor:
+    size = 4 * math.prod(shape)
+    try:
+        unpacked = zlib.decompressobj()
+        data = unpacked.decompress(base64.b64decode(text, validate=True), size + 1)
+    except (ValueError, zlib.error) as error:
+        raise ValueError(f"the index of blocks is damaged: {error}") from None
+    if len(data) != size:
+        raise ValueError(f"the index of blocks is not one of the shape {list(shape)}")
+    return torch.from_numpy(np.frombuffer(data, "<i4").astype(np.int32)).reshape(tuple(shape))
 
 
 @attrs.frozen(eq=False)
@@ -111,10 +149,6 @@ class _Settings:
 
 def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
     blocks = data["blocks"]
-    if blocks is not None and data["shape"] is not None:
-        for size in (blocks["size"], blocks["scope"]):
-            if size is not None and data["shape"]:
-                resolve_size(size, data["shape"])
     return TargetPlan(
         **{
             **data,
@@ -122,7 +156,7 @@ def _decode_target(data: Mapping[str, Json], settings: _Settings) -> TargetPlan:
             "origin": Origin(**data["origin"]),
             "shared_with": tuple(data["shared_with"]),
             "shape": None if data["shape"] is None else tuple(data["shape"]),
-            "blocks": None if blocks is None else Blocks(**blocks),
+            "blocks": None if blocks is None else _decode_blocks(blocks, data["shape"]),
         }
     )
 

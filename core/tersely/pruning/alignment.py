@@ -171,6 +171,11 @@ def _on_channel_blocks(bound: BoundTarget, kept: Tensor) -> Tensor:
     shape[dim] = len(kept)
     try:
         blocks = implementation(value).blocks(tuple(shape), bound.plan)
+        if blocks.index is not None:
+            raise ValueError(
+                f"granularity {value!r} numbers its blocks, and an aligned input or output follows "
+                f"channels, whose blocks have a length; write another granularity for it"
+            )
         length = resolve_size(blocks.size, shape)[dim]
     except ValueError as error:
         raise PlanError(

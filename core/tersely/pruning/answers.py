@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import count_blocks, to_blocks
+from tersely.arithmetic.blocks import count_blocks, reduce_blocks, to_blocks
+from tersely.arithmetic.numbered import uneven_sizes
 from tersely.contracts.pruner import PruningTarget, Solution
 from tersely.errors import CalibrationError, PluginError
 from tersely.masking.budgets import bound_count, count_masked
@@ -98,14 +99,14 @@ def check_solution(solution: object, target: PruningTarget, member: Member) -> S
 
 
 def _check_budget(kept: Tensor, target: PruningTarget, member: Member) -> None:
-    blocks = to_blocks(kept, member.blocks.size)
-    if blocks.shape[-1] > 1 and not bool((blocks == blocks[..., :1]).all()):
+    size = member.blocks.size
+    decisions = reduce_blocks(kept, size, torch.any)
+    if not torch.equal(decisions, reduce_blocks(kept, size, torch.all)):
+        is_numbered = member.blocks.index is not None
+        what = "numbered block" if is_numbered else f"of {list(size)} elements"
         raise _wrong(
-            target,
-            "a mask that cuts through blocks",
-            f"each of {list(member.blocks.size)} elements kept or masked as a whole",
+            target, "a mask that cuts through blocks", f"each {what} kept or masked as a whole"
         )
-    decisions = blocks[..., 0]
     keep, scope = member.blocks.keep, member.blocks.scope
     if keep is not None and scope is not None:
         counts = _counts_in_scopes(decisions, member)
@@ -118,7 +119,16 @@ def _check_budget(kept: Tensor, target: PruningTarget, member: Member) -> None:
             )
         return
     masked, total = int((~decisions).sum()), decisions.numel()
-    if member.ratio is not None:
+    sizes = uneven_sizes(size)
+    if sizes is not None and member.ratio is not None:
+        # Which blocks fit into the budget depends on the algorithm's own order of them.
+        elements, whole = int(sizes[~decisions.cpu()].sum()), int(sizes.sum())
+        due = count_masked(member.ratio, whole)
+        due = bound_count(due, whole, minimum=member.minimum, maximum=member.maximum)
+        if elements > due:
+            left_out = f"a mask that leaves out {elements} of {whole} elements"
+            raise _wrong(target, left_out, f"no more than {due}, as the config asks")
+    elif member.ratio is not None:
         due = count_masked(member.ratio, total)
         due = bound_count(due, total, minimum=member.minimum, maximum=member.maximum)
         if masked != due:

@@ -13,7 +13,6 @@ from tersely.arithmetic.blocks import (
     count_blocks,
     expand_blocks,
     reduce_blocks,
-    resolve_size,
     sum_blocks,
 )
 from tersely.calibration.statistic import Statistic
@@ -33,6 +32,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
+from tersely.masking.scopes import scope_in_blocks
 from tersely.pruning.mask_buffers import compact, mask_of
 from tersely.pruning.ordering import in_own_order, meaningful, order_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
@@ -283,12 +283,10 @@ def ranked_by_magnitude(scores: Tensor, ranked: Ranked) -> tuple[Tensor, bool]:
     nothing = (scores == 0) | scores.isnan()
     if not bool(nothing.any()):
         return scores, False
-    size = resolve_size(ranked.blocks.size, ranked.shape)
-    scope = resolve_size(ranked.blocks.scope or (-1,) * len(size), ranked.shape)
-    within = tuple(outer // inner for outer, inner in zip(scope, size, strict=True))
+    within = scope_in_blocks(ranked.blocks, ranked.shape) or (-1,) * scores.ndim
     is_zero = reduce_blocks(scores == 0, within, torch.all)
     is_nan = reduce_blocks(scores.isnan(), within, torch.all)
-    is_blank = expand_blocks(is_zero | is_nan, within, count_blocks(size, ranked.shape))
+    is_blank = expand_blocks(is_zero | is_nan, within, scores.shape)
     own = magnitudes(ranked).to(scores.dtype)
     is_needed = bool((is_blank & (own > 0)).any())
     return (torch.where(is_blank, own, scores) if is_needed else scores), is_needed

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.arithmetic.numbered import Numbering
 from tersely.contracts.pruner import Learns
 from tersely.engine.binding import BoundTarget
 from tersely.engine.journal import Journal
@@ -28,6 +29,8 @@ class LearnedMask:
         pruner: the algorithm.
         buffer: name of the mask's buffer.
         learned: name -> buffer of each learned tensor.
+        numbering: the target's numbered blocks, or None. What has a value for each of them is
+            spread over its elements, which sums the gradient of a block's.
     """
 
     place: ClassVar[int] = MASK
@@ -35,11 +38,12 @@ class LearnedMask:
     pruner: Learns
     buffer: str
     learned: Mapping[str, str]
+    numbering: Numbering | None = None
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the tensor that forward uses."""
         buffers = module._buffers
-        learned = {name: buffers[key] for name, key in self.learned.items()}
+        learned = {name: self._spread(buffers[key]) for name, key in self.learned.items()}
         mask = buffers.get(self.buffer)
         if mask is not None and not is_decided(mask):
             mask = None
@@ -47,6 +51,12 @@ class LearnedMask:
             need_whole_as_written(module, self.buffer, mask)
             mask = mask.to(value.dtype)
         return self.pruner.masked(value, mask, learned)  # type: ignore[arg-type]  # never None
+
+    def _spread(self, learned: Tensor | None) -> Tensor | None:
+        numbering = self.numbering
+        if numbering is None or learned is None or learned.shape != (numbering.total,):
+            return learned
+        return numbering.expand(learned)
 
 
 def place(bound: BoundTarget, pruner: Learns, values: Mapping[str, Tensor]) -> None:
@@ -60,12 +70,14 @@ def place(bound: BoundTarget, pruner: Learns, values: Mapping[str, Tensor]) -> N
         pruner: the algorithm.
         values: initial values by name.
     """
+    size = None if bound.plan.blocks is None else bound.plan.blocks.size
+    numbering = size if isinstance(size, Numbering) else None
     leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
     for module, attribute in bound.owners:
         buffers = {name: state_buffer(attribute, name) for name in leaves}
         for name, buffer in buffers.items():
             module._buffers[buffer] = leaves[name]
-        mask = LearnedMask(pruner, mask_buffer(attribute), buffers)
+        mask = LearnedMask(pruner, mask_buffer(attribute), buffers, numbering)
         put(module, attribute, (mask,), place=MASK)
 
 

@@ -54,8 +54,8 @@ def _is_divided(ranked: Ranked) -> bool:
     plan, rank = ranked.bound.plan, len(ranked.shape)
     if ranked.bound.is_activation or plan.has_experts or plan.pruning.is_grouped:
         return False
-    if plan.input_dim >= rank:
-        return False
+    if plan.input_dim >= rank or ranked.blocks.index is not None:
+        return False  # numbers are those of elements, in whatever order these are used
     scope = ranked.blocks.scope or (-1,) * rank
     lengths = (ranked.blocks.size[plan.input_dim], scope[plan.input_dim])
     return any(length not in (1, -1, ranked.shape[plan.input_dim]) for length in lengths)

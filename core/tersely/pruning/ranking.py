@@ -101,6 +101,8 @@ def rank(
     if problems:
         where = f"{bound.plan.origin.path}: {bound.plan.name}"
         raise PlanError([f"{where}: {problem}" for problem in problems], **bound.plan.place)
+    if blocks.index is not None:
+        return Ranked(bound, mean, Blocks(index=blocks.index[0]))
     scope = None if blocks.scope is None else blocks.scope[1:]
     return Ranked(bound, mean, Blocks(blocks.size[1:], scope, blocks.keep))
 
@@ -177,6 +179,9 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
     if scores.shape == shape and max(size, default=0) == min(size, default=0) == 1:
         return ranked.ordered(scores)
     counts = count_blocks(size, shape)
+    # As many numbered blocks as elements of a vector: what is that long are scores of elements.
+    if scores.shape == shape and ranked.blocks.index is not None:
+        return sum_blocks(scores, size)
     if tuple(scores.shape) == counts and (ranked.order is None or is_of_single_inputs(ranked)):
         return ranked.ordered(scores)
     if scores.shape == shape:

@@ -62,7 +62,8 @@ def stacks_of(
     for index, (one, scores) in enumerate(zip(ranked, importances, strict=True)):
         setting = one.bound.plan.pruning
         is_divided = setting.internal_metric_block > 1 or setting.dependency_parts > 1
-        if scores.numel() > SMALL or setting.is_grouped or is_divided:
+        is_numbered = one.blocks.index is not None
+        if scores.numel() > SMALL or setting.is_grouped or is_divided or is_numbered:
             alone.append(index)
             continue
         # Equal targets share their setting and blocks.

@@ -9,6 +9,7 @@ products with a gate, the sums of attention. No graph is needed, and none can be
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -22,17 +23,13 @@ from tersely.engine.binding import BoundTarget
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.quantization.output_forms import OutputForm, along_dim
 from tersely.quantization.ranges import RangeObservers
-from tersely.quantization.scale_buffers import read_buffer
 
 Print: TypeAlias = tuple[object, ...]
-"""Shape, dtype and two sums over all bits of a tensor: equal where the tensors are."""
+"""Shape, dtype and a digest of all bits of a tensor: equal where the tensors are."""
 
+_ZERO = "their input was zero in the first batch of calibration"
 NOT_ALONE = "no module makes their input alone"
 """The reason that says least: a candidate was not even near."""
-
-_AT_A_TIME = 2**20  # elements
-_MIXING = 0x9E3779B1  # odd, and all over 32 bits
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @attrs.frozen(eq=False)
@@ -48,6 +45,18 @@ class Candidate:
     targets: tuple[BoundTarget, ...]
     module: nn.Module
     form: OutputForm
+
+    @property
+    def channels(self) -> Tensor:
+        """The factors of a trial, as the form allows them."""
+        count, rows = channels_of(self.targets[0]), self.form.rows
+        found = doubling(count) if rows is None else rows.repeated(doubling(count // rows.repeats))
+        return found.expand(len(self.targets[0].raw), -1) if self.is_of_experts else found
+
+    @property
+    def is_of_experts(self) -> bool:
+        """Whether the module is that of the weights, which are those of several experts."""
+        return self.form.is_of_experts
 
 
 @attrs.frozen
@@ -85,15 +94,23 @@ class Trials:
     readers: Mapping[nn.Module, BoundTarget]
     bound_targets: Sequence[BoundTarget]
 
-    def reference(self) -> Record:
-        """Return what modules compute as they are."""
+    def reference(self, candidates: Sequence[Candidate] = ()) -> Record:
+        """Return what modules compute as they are.
+
+        Args:
+            candidates: whose channels to double in what is recorded as doubled, where they are
+                not those that are doubled if every output channel is an input channel.
+        """
+        channels = {module: doubling(channels_of(one)) for module, one in self.readers.items()}
+        for one in candidates:
+            channels.update((bound.module, one.channels) for bound in one.targets)
         record = Record()
         modules = [module for bound in self.bound_targets for module, _ in bound.owners]
         kept = self.batches
         with (
             RangeObservers((), modules, {}).listening(),
             evaluating(self.model),
-            self._recording(record),
+            self._recording(record, channels),
         ):
             run_batch(self.model, kept.batches[0], forward=kept.forward, mask=kept.mask)
         return record
@@ -107,29 +124,36 @@ class Trials:
         """
         with _put_back(candidates):
             rounded = [one for one in candidates if one.form.make_exact(one.module)]
-            if rounded:
-                reference = self.reference()
+            rows = [one.form.rows for one in candidates if one.form.rows is not None]
+            if rounded or any(one.repeats > 1 for one in rows):
+                reference = self.reference(candidates)
             for one in candidates:
-                channels = doubling(_channels(one.targets[0]))
-                one.form.multiply(one.module, channels)
+                one.form.multiply(one.module, one.channels)
+            stacks = [one.module for one in candidates if one.is_of_experts]
+            if stacks:
+                grown = self.reference().outputs
+                if any(grown.get(one) == reference.outputs.get(one) for one in stacks):
+                    return _ZERO
+            for one in candidates:
                 for bound in one.targets:
                     raw = bound.raw
                     with torch.no_grad():
-                        raw.div_(along_inputs(channels.to(raw), raw, bound.plan.input_dim))
-            found = self.reference()
+                        raw.div_(along_inputs(one.channels.to(raw), raw, bound.plan.input_dim))
+            found = self.reference(candidates)
         return self._difference(candidates, found, reference)
 
     def _difference(
         self, candidates: Sequence[Candidate], found: Record, reference: Record
     ) -> str | None:
-        scaled = {bound.module for one in candidates for bound in one.targets}
+        apart = [one for one in candidates if not one.is_of_experts]
+        scaled = {bound.module for one in apart for bound in one.targets}
         for module in scaled:
             inputs = found.inputs.get(module)
             if inputs is None or inputs != reference.doubled.get(module):
                 return NOT_ALONE
             if inputs == reference.inputs[module]:
-                return "their input was zero in the first batch of calibration"
-        makers = {one.module for one in candidates}
+                return _ZERO
+        makers = {one.module for one in apart}
         for key, outputs in reference.outputs.items():
             if key not in makers and found.outputs.get(key) != outputs:
                 return "something else reads their input as well"
@@ -141,7 +165,7 @@ class Trials:
         return None
 
     @contextlib.contextmanager
-    def _recording(self, record: Record) -> Iterator[None]:
+    def _recording(self, record: Record, channels: Mapping[nn.Module, Tensor]) -> Iterator[None]:
         sides = {
             (bound.module, bound.plan.kind) for bound in self.bound_targets if bound.is_activation
         }
@@ -152,7 +176,8 @@ class Trials:
                     hooks.append(module.register_forward_hook(_outputs_into(record, module)))
                 if module in self.readers or (module, "input") in sides:
                     reader = self.readers.get(module)
-                    enter = _inputs_into(record, reader, (module, "input") in sides)
+                    is_quantized = (module, "input") in sides
+                    enter = _inputs_into(record, reader, channels.get(module), is_quantized)
                     hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
                 if (module, "output") in sides:
                     hooks.append(module.register_forward_hook(_quantized_into(record)))
@@ -180,17 +205,11 @@ def print_of(tensor: Tensor) -> Print:
     Args:
         tensor: any shape and dtype.
     """
-    value = tensor.detach()
-    value = torch.view_as_real(value) if value.is_complex() else value
-    flat = value.contiguous().view(-1)
-    if flat.dtype is not torch.bool:
-        flat = flat.view(_INTEGERS[flat.element_size()])
-    sums = torch.zeros(2, dtype=torch.int64, device=flat.device)
-    for number, part in enumerate(torch.split(flat, _AT_A_TIME)):
-        whole = part.long()
-        places = torch.arange(1, len(part) + 1, device=flat.device) * _MIXING + number
-        sums += torch.stack([whole.sum(), (whole * places).sum()])
-    return (tuple(tensor.shape), tensor.dtype, *sums.tolist())
+    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().view(-1)
+    bits = (
+        values.view(torch.uint8).numpy().data
+    )  # of any dtype, also those that NumPy does not have
+    return (tuple(tensor.shape), tensor.dtype, hashlib.sha1(bits, usedforsecurity=False).digest())
 
 
 @contextlib.contextmanager
@@ -199,7 +218,7 @@ def _put_back(candidates: Sequence[Candidate]) -> Iterator[None]:
         id(tensor): tensor
         for one in candidates
         for tensor in (
-            *(one.module._parameters.get(name) for name in ("weight", "bias")),
+            *(one.module._parameters.get(name) for name in (one.form.weight, one.form.bias)),
             *(bound.raw for bound in one.targets),
         )
         if tensor is not None
@@ -213,10 +232,16 @@ def _put_back(candidates: Sequence[Candidate]) -> Iterator[None]:
                 tensor.copy_(values)
 
 
-def _channels(bound: BoundTarget) -> int:
-    factors = read_buffer(bound, "input_scale")
-    assert factors is not None  # only weights with factors are tried
-    return factors.numel()
+def channels_of(bound: BoundTarget) -> int:
+    """Return how many input channels a weight has, those of all groups of a convolution.
+
+    Args:
+        bound: the weight.
+    """
+    length, groups = int(bound.raw.shape[bound.plan.input_dim]), getattr(bound.module, "groups", 1)
+    # The weight of a transposed convolution has the inputs of all groups.
+    is_of_one_group = bound.plan.input_dim == 1 and isinstance(groups, int)
+    return length * groups if is_of_one_group else length
 
 
 def _outputs_into(record: Record, key: nn.Module | None) -> Callable[..., None]:
@@ -229,15 +254,15 @@ def _outputs_into(record: Record, key: nn.Module | None) -> Callable[..., None]:
 
 
 def _inputs_into(
-    record: Record, reader: BoundTarget | None, is_quantized: bool
+    record: Record, reader: BoundTarget | None, channels: Tensor | None, is_quantized: bool
 ) -> Callable[..., None]:
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         values = list(_tensors([*args, *kwargs.values()]))
         if is_quantized:
             record.quantized.setdefault((module, "input"), []).extend(map(print_of, values))
-        if reader is None or not values:
+        if reader is None or channels is None or not values:
             return
-        value, dim, factors = values[0], reader.plan.channel_dim, doubling(_channels(reader))
+        value, dim, factors = values[0], reader.plan.channel_dim, channels
         if -value.ndim <= dim < value.ndim and value.shape[dim] == len(factors):
             factors = along_dim(factors.to(value), dim % value.ndim, value.ndim)
             record.inputs.setdefault(module, []).append(print_of(value))

@@ -103,7 +103,10 @@ class Comparison:
 
     @property
     def cost(self) -> Measure | None:
-        """Latency where every run has one, else bytes on disk; first what differs, or None."""
+        """Latency where every run has one, else bytes on disk; None without either.
+
+        Of several, one that differs; of latencies the lowest, that of what will be deployed.
+        """
         return self._first(is_quality=False)
 
     def _first(self, *, is_quality: bool) -> Measure | None:
@@ -114,8 +117,17 @@ class Comparison:
         ]
         if not is_quality:
             whole = [one for one in whole if one.is_cost]
-            whole.sort(key=lambda one: (len(set(one.values)) == 1, not one.name.startswith(TIME)))
+            whole.sort(key=_order)
         return next(iter(whole), None)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What took part, as ``tersely 0.1.0, ...`` -> the names of the runs that had it."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            spelled = ", ".join(f"{name} {one}" for name, one in run.report.versions.items())
+            found.setdefault(spelled, []).append(run.name)
+        return {spelled: ", ".join(names) for spelled, names in found.items()}
 
     def tables(self) -> Iterator[TextTable]:
         """Yield the measurements, and the layers that differ most where there are any."""
@@ -141,6 +153,12 @@ class Comparison:
             "changes": {name: list(lines) for name, lines in self.changes.items()},
             "layers": [attrs.asdict(one) for one in self.layers],
         }
+
+
+def _order(cost: Measure) -> tuple[bool, bool, float]:
+    is_time = cost.name.startswith(TIME)
+    lowest = min(value or 0.0 for value in cost.values)
+    return len(set(cost.values)) == 1, not is_time, lowest if is_time else 0.0
 
 
 def pareto(quality: Measure, cost: Measure) -> tuple[bool, ...]:

@@ -24,16 +24,19 @@ def render_comparison(comparison: Comparison, *, title: str = "Runs compared") -
     )
 
     quality, cost = comparison.quality, comparison.cost
-    plot = ""
+    plots: list[Markup] = []
     if len(comparison.runs) >= _LEAST and quality is not None and cost is not None:
-        plot = plot_pareto(
-            comparison.names,
-            costs=[value or 0.0 for value in cost.values],
-            qualities=[value or 0.0 for value in quality.values],
-            best=pareto(quality, cost),
-            labels=(cost.name, quality.name),
-        )
+        for tight in (False, True):
+            plot = plot_pareto(
+                comparison.names,
+                costs=[value or 0.0 for value in cost.values],
+                qualities=[value or 0.0 for value in quality.values],
+                best=pareto(quality, cost),
+                labels=(cost.name, quality.name),
+                tight=tight,
+            )
+            plots.append(Markup(plot))
     template = page_environment().get_template("comparison.html.jinja")
     return template.render(
-        comparison=comparison, title=title, tables=list(comparison.tables()), plot=Markup(plot)
+        comparison=comparison, title=title, tables=list(comparison.tables()), plots=plots
     )

@@ -22,6 +22,7 @@ from tersely.reporting.expectation import (
     count_target_blocks,
     describe_request,
     is_missed,
+    largest_block,
     requested_sparsity,
     rounding_slack,
     spell,
@@ -98,6 +99,11 @@ def warn_of_misses(session: Reported, achieved: Mapping[str, Mapping[str, float]
         warnings.warn("\n".join(missed), SparsityWarning, stacklevel=3)
 
 
+def _rectangle(target: TargetPlan) -> tuple[int, ...] | None:
+    blocks = target.blocks
+    return None if blocks is None or blocks.index is not None else blocks.size
+
+
 def _row(
     target: TargetPlan,
     *,
@@ -122,7 +128,7 @@ def _row(
         method=target.method,
         algorithm=target.algorithm,
         granularity=_granularity(target),
-        blocks=None if target.blocks is None else target.blocks.size,
+        blocks=_rectangle(target),
         shape=shape,
         elements=elements,
         masked=masked,
@@ -179,9 +185,7 @@ def _group_misses(plan: Plan, rows: Iterable[ReportRow], growing: Collection[int
         elements = sum(row.elements or 0 for _, row in members)
         masked = sum(row.masked or 0 for _, row in members)
         requested = float(members[0][0].pruning.sparse_ratio or 0)
-        coarsest = max(
-            (row.elements or 0) // (count_target_blocks(target) or 1) for target, row in members
-        )
+        coarsest = max(largest_block(target, row.elements or 0) for target, row in members)
         if is_missed(requested, masked / elements, slack=coarsest / elements):
             yield (
                 f"global group {group}: asked for a sparsity of {requested:.4g}, got "

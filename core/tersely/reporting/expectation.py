@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from tersely.arithmetic.blocks import block_numel, resolve_size
+from tersely.arithmetic.blocks import block_numel, count_blocks, resolve_size
+from tersely.arithmetic.numbered import uneven_sizes
 from tersely.contracts.settings import (
     Align,
     DistillationSetting,
@@ -63,8 +64,11 @@ def rounding_slack(target: TargetPlan, bounds: DependencyBounds) -> float:
     # A ratio is met by whole blocks, rounded down in every scope and in every run of its own.
     if target.blocks is None or not target.shape or 0 in target.shape:
         return 1.0
-    size = block_numel(target.blocks.size, target.shape)
     elements = math.prod(target.shape)
+    uneven = uneven_sizes(target.blocks.size)
+    if uneven is not None:
+        return bounds.runs(target) * int(uneven.max()) / elements
+    size = block_numel(target.blocks.size, target.shape)
     scopes = 1
     if target.blocks.scope is not None:
         scopes = elements // math.prod(resolve_size(target.blocks.scope, target.shape))
@@ -123,7 +127,18 @@ def count_target_blocks(target: TargetPlan) -> int | None:
     """
     if target.blocks is None or not target.shape or 0 in target.shape:
         return None
-    return math.prod(target.shape) // block_numel(target.blocks.size, target.shape)
+    return math.prod(count_blocks(target.blocks.size, target.shape))
+
+
+def largest_block(target: TargetPlan, elements: int) -> int:
+    """Return how many elements the largest block of a target holds.
+
+    Args:
+        target: a planned target.
+        elements: how many it has itself.
+    """
+    uneven = None if target.blocks is None else uneven_sizes(target.blocks.size)
+    return elements // (count_target_blocks(target) or 1) if uneven is None else int(uneven.max())
 
 
 def spell(value: Json) -> str:

@@ -11,8 +11,8 @@ from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.reporting.expectation import (
     DependencyBounds,
-    count_target_blocks,
     is_missed,
+    largest_block,
     requested_sparsity,
     rounding_slack,
 )
@@ -104,6 +104,6 @@ def _is_group_missed(members: Sequence[tuple[TargetPlan, float]]) -> bool:
     if not elements:
         return False
     masked = sum(round(share * size) for _, size, share in sizes)
-    coarsest = max(size // (count_target_blocks(one) or 1) for one, size, _ in sizes)
+    coarsest = max(largest_block(one, size) for one, size, _ in sizes)
     requested = float(members[0][0].pruning.sparse_ratio or 0)
     return is_missed(requested, masked / elements, slack=coarsest / elements)

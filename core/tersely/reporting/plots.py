@@ -121,6 +121,7 @@ def plot_pareto(
     qualities: Sequence[float],
     best: Sequence[bool],
     labels: tuple[str, str],
+    tight: bool,
 ) -> str:
     """Draw runs by cost and quality.
 
@@ -130,25 +131,33 @@ def plot_pareto(
         qualities: of each run.
         best: of each run, whether no other one beats it.
         labels: what cost and quality are.
+        tight: whether it is for a page as narrow as a telephone.
 
     Returns:
         An ``<svg>`` element.
     """
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(_MIDDLE, 3.6), layout="constrained")
+        size = (_NARROW, 3.2) if tight else (_WIDE, 4.2)
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         for name, cost, quality, is_best in zip(names, costs, qualities, best, strict=True):
             fill = _BAR if is_best else "none"
             axes.plot(cost, quality, "o", color=_BAR, markerfacecolor=fill, markersize=7)
             axes.annotate(
-                _shorten(name), (cost, quality), xytext=(7, 5), textcoords="offset points"
+                _shorten(name, _TIGHT_LABEL if tight else _LABEL_LENGTH),
+                (cost, quality),
+                xytext=(7, 5),
+                textcoords="offset points",
             )
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
+        axes.xaxis.set_major_locator(MaxNLocator(_TIGHT_TICKS if tight else _TICKS))
         axes.margins(0.15)
         axes.grid(linewidth=0.6)
         _strip(axes)
-        return _svg(figure, name="pareto", title="Runs by cost and quality")
+        return _svg(
+            figure, name="pareto-tight" if tight else "pareto", title="Runs by cost and quality"
+        )
 
 
 def _draw_bars(rows: Sequence[ReportRow], tight: bool) -> Figure:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import attrs
 from torch import Tensor, nn
 
-from tersely.contracts.calling import call_arguments
+from tersely.contracts.calling import call_arguments, call_model
 from tersely.contracts.exporter import RunsExport
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.job import Export
 from tersely.errors import ConfigError, Problem
-from tersely.exporting.export import make_exporter
+from tersely.exporting.export import Exported, MadeExporter, export_source, make_exporter
+from tersely.exporting.source import make_source
 from tersely.instrument.names import PREFIX
+from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.reporting.benchmark import benchmark
 from tersely.reporting.quantized_size import stored_bits
@@ -32,6 +35,21 @@ SECONDS = 1.0
 _BITS = 8
 
 
+Stopwatch: TypeAlias = Callable[[Mapping[str, Callable[[], object]], int], float]
+"""Called with ``dense`` and ``found`` and a number of threads; returns what the second takes over
+the first."""
+
+
+def timed(candidates: Mapping[str, Callable[[], object]], threads: int) -> float:
+    """Measure how long ``found`` takes over ``dense``, in turns.
+
+    Args:
+        candidates: what to call, ``dense`` first.
+        threads: how many threads PyTorch computes with.
+    """
+    return benchmark(candidates, (), threads=threads, seconds=SECONDS)["found"].ratio
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Costing:
     """What a search makes small.
@@ -42,6 +60,7 @@ class Costing:
         example_inputs: what models are run with.
         export: the format whose files are measured, or None for the model itself.
         threads: how many threads time is measured with.
+        stopwatch: measures time.
     """
 
     objective: Objective
@@ -49,6 +68,7 @@ class Costing:
     example_inputs: Any
     export: Export | None = None
     threads: int = 1
+    stopwatch: Stopwatch = timed
 
     def share_of(self, session: Session) -> float:
         """Return a compressed model's cost as a share of the dense model's.
@@ -73,43 +93,87 @@ class Costing:
         return total(count(model, args, kwargs))
 
     def _bytes(self, session: Session) -> float:
-        if self.export is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                return self._write(session, self.export, Path(folder))[1]
-        return counted_bytes(session)
+        if self.export is None:
+            return counted_bytes(session)
+        with tempfile.TemporaryDirectory() as folder:
+            shapes = self.export.dynamic_shapes
+            return self._write(session, self.example_inputs, Path(folder), shapes).bytes
 
     def _dense_bytes(self) -> float:
         return sum(one.numel() * one.element_size() for one in _tensors(self.dense))
 
-    def _write(self, session: Session, export: Export, folder: Path) -> tuple[Path, int]:
-        suffix = make_exporter(export.format, export.options).suffix
-        found = session.export(
-            export.format,
-            folder / f"model{suffix}",
-            example_inputs=self.example_inputs,
-            options=export.options,
-            dynamic_shapes=export.dynamic_shapes,
-            check=False,  # the run of what is found checks it
-        )
-        return found.paths[0], found.bytes
-
     def _time(self, session: Session) -> float:
-        if self.export is None:
-            found = {"dense": self.dense, "found": session.finalize()}
-            return self._ratio(found)
         with tempfile.TemporaryDirectory() as folder:
-            place, _ = self._write(session, self.export, Path(folder))
-            exporter = make_exporter(self.export.format, self.export.options).exporter
-            if not isinstance(exporter, RunsExport):
-                raise RuntimeError(f"{self.export.format} does not run, and was not refused")
-            return self._ratio(
-                {"dense": self.dense, "found": exporter.load(place, threads=self.threads)}
+            if self.export is None:
+                run: Callable[..., object] = session.finalize()
+            else:
+                shapes = self.export.dynamic_shapes
+                run = self.run_session(session, self.example_inputs, Path(folder), shapes)
+            found: dict[str, Callable[..., object]] = {"dense": self.dense, "found": run}
+            return self.ratio(
+                {name: partial(call_model, one, self.example_inputs) for name, one in found.items()}
             )
 
-    def _ratio(self, candidates: Mapping[str, Callable[..., object]]) -> float:
-        inputs = self.example_inputs
-        found = benchmark(candidates, inputs, threads=self.threads, seconds=SECONDS)
-        return found["found"].ratio
+    def run_session(
+        self, session: Session, inputs: Any, folder: Path, dynamic_shapes: Json = None
+    ) -> Callable[..., object]:
+        """Export a session and return what runs the file, called as the model is.
+
+        Args:
+            session: in force.
+            inputs: example inputs of its model.
+            folder: where the file goes; it stays until it has run.
+            dynamic_shapes: which dimensions may differ, as for `Session.export`.
+        """
+        return self._load(self._write(session, inputs, folder, dynamic_shapes).paths[0])
+
+    def run_plain(
+        self, model: nn.Module, inputs: Any, folder: Path, dynamic_shapes: Json = None
+    ) -> Callable[..., object]:
+        """Export a model as it is and return what runs the file, called as the model is.
+
+        Args:
+            model: no session's model.
+            inputs: example inputs.
+            folder: where the file goes; it stays until it has run.
+            dynamic_shapes: which dimensions may differ, as for `Session.export`.
+        """
+        source = make_source(
+            model, (), (), example_inputs=inputs, dynamic_shapes=dynamic_shapes, norms={}
+        )
+        made = self._made
+        written = export_source(made, source, folder / f"model{made.suffix}", is_checked=False)
+        return self._load(written.paths[0])
+
+    def _write(self, session: Session, inputs: Any, folder: Path, dynamic_shapes: Json) -> Exported:
+        made = self._made
+        return session.export(
+            made.format,
+            folder / f"model{made.suffix}",
+            example_inputs=inputs,
+            options=None if self.export is None else self.export.options,
+            dynamic_shapes=dynamic_shapes,
+            check=False,  # the run of what is found checks it
+        )
+
+    def _load(self, place: Path) -> Callable[..., object]:
+        exporter = self._made.exporter
+        if not isinstance(exporter, RunsExport):
+            raise RuntimeError(f"{self._made.format} does not run, and was not refused")
+        return exporter.load(place, threads=self.threads)
+
+    @property
+    def _made(self) -> MadeExporter:
+        assert self.export is not None
+        return make_exporter(self.export.format, self.export.options)
+
+    def ratio(self, candidates: Mapping[str, Callable[[], object]]) -> float:
+        """Return how long ``found`` takes over ``dense``, measured in turns.
+
+        Args:
+            candidates: what to call, ``dense`` first.
+        """
+        return self.stopwatch(candidates, self.threads)
 
 
 def need_cost(objective: Objective, plan: Plan, exports: Sequence[Export]) -> Export | None:

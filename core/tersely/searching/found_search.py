@@ -8,7 +8,7 @@ import attrs
 
 from tersely.json_value import Json
 from tersely.reporting.folded_names import fold_names
-from tersely.searching.study import Tried
+from tersely.searching.study import Setting, Tried
 from tersely.text_table import Column, TextTable, ruled
 
 _SHOWN = 5
@@ -25,6 +25,9 @@ class SearchResult:
         trials: every trial, in order.
         units: for each unit, the labels of its levels, dense first.
         recipe: the best recipe, or None where no setting was good enough.
+        measured: where the costs of trials are predicted, setting -> its cost as it was measured.
+        latencies: where they are predicted, key of an entry -> the layer, and its latency alone as
+            a share of the dense model's.
     """
 
     objective: str
@@ -33,16 +36,38 @@ class SearchResult:
     trials: tuple[Tried, ...]
     units: Mapping[str, tuple[str, ...]]
     recipe: Mapping[str, Json] | None
+    measured: Mapping[Setting, float] = attrs.field(factory=dict)
+    latencies: Mapping[str, Mapping[str, Json]] = attrs.field(factory=dict)
 
     @property
     def best(self) -> Tried | None:
-        """The cheapest trial that is good enough, or None."""
-        return _cheapest(self.trials)
+        """The cheapest trial that is good enough, or None; of those measured, where some are."""
+        return self._cheapest(self.trials)
 
     @property
     def best_uniform(self) -> Tried | None:
         """The cheapest that treats every layer alike and is good enough, or None."""
-        return _cheapest([one for one in self.trials if one.kind == "uniform"])
+        return self._cheapest([one for one in self.trials if one.kind == "uniform"])
+
+    @property
+    def promising(self) -> tuple[Setting, ...]:
+        """The settings of the five cheapest trials, and of the best uniform one, as predicted."""
+        good = sorted((one for one in self.trials if one.cost is not None), key=_cost)
+        uniform = [one for one in good if one.kind == "uniform"][:1]
+        return tuple(dict.fromkeys(one.setting for one in (*good[:_SHOWN], *uniform)))
+
+    def cost_of(self, tried: Tried) -> float | None:
+        """Return the cost of a trial: as measured, else as predicted; None where it is too bad.
+
+        Args:
+            tried: one of the trials.
+        """
+        return self.measured.get(tried.setting, tried.cost)
+
+    def _cheapest(self, trials: Sequence[Tried]) -> Tried | None:
+        good = [one for one in trials if one.cost is not None]
+        known = [one for one in good if one.setting in self.measured]
+        return min(known or good, key=lambda one: self.cost_of(one) or 0.0, default=None)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the trials and the recipe as JSON data; what is not finite is a string."""
@@ -54,9 +79,12 @@ class SearchResult:
                 "setting": list(one.setting),
                 "value": one.value if abs(one.value) < float("inf") else repr(one.value),
                 "drop": one.drop if abs(one.drop) < float("inf") else repr(one.drop),
+                **({"measured": self.measured.get(one.setting)} if self.latencies else {}),
             }
             for one in self.trials
         ]
+        del data["measured"]
+        data["latencies"] = [dict(one) for one in self.latencies.values()]
         data["recipe"] = None if self.recipe is None else dict(self.recipe)
         return data
 
@@ -74,19 +102,26 @@ class SearchResult:
         return "\n".join(lines)
 
     def _trials_table(self) -> TextTable:
+        predicted = (Column(heading="predicted", is_number=True),) if self.measured else ()
         columns = (
             Column(heading="trial", is_number=True),
             Column(heading=self.objective, is_number=True),
+            *predicted,
             Column(heading="loss", is_number=True),
             Column(heading="proposed by"),
         )
-        numbered = [
-            (place, one) for place, one in enumerate(self.trials, 1) if one.cost is not None
-        ]
-        shown = sorted(numbered, key=lambda pair: (pair[1].cost or 0.0, pair[0]))[:_SHOWN]
-        shown += [pair for pair in numbered if pair[1] is self.best_uniform and pair not in shown]
+        good = [(place, one) for place, one in enumerate(self.trials, 1) if one.cost is not None]
+        shown = [pair for pair in good if pair[1].setting in self.measured or not self.measured]
+        shown = sorted(shown, key=lambda pair: (self.cost_of(pair[1]) or 0.0, pair[0]))[:_SHOWN]
+        shown += [pair for pair in good if pair[1] is self.best_uniform and pair not in shown]
         rows = tuple(
-            (f"{place}", f"{one.cost:.4f}", f"{one.drop:.2f} %", _KINDS.get(one.kind, one.kind))
+            (
+                f"{place}",
+                f"{self.cost_of(one) or 0.0:.4f}",
+                *(f"{one.cost:.4f}" for _ in predicted),
+                f"{one.drop:.2f} %",
+                _KINDS.get(one.kind, one.kind),
+            )
             for place, one in shown
         )
         return TextTable(columns=columns, rows=rows)
@@ -115,6 +150,5 @@ _KINDS = {
 }
 
 
-def _cheapest(trials: Sequence[Tried]) -> Tried | None:
-    good = [one for one in trials if one.cost is not None]
-    return min(good, key=lambda one: one.cost or 0.0, default=None)
+def _cost(tried: Tried) -> float:
+    return tried.cost or 0.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 import torch
@@ -13,11 +14,13 @@ from tersely.calibration.observing import evaluating
 from tersely.planning.plan import Plan
 from tersely.searching.choosing import Choices, chosen_at_once
 from tersely.searching.costs import Costing
+from tersely.searching.latency_table import LatencyTable
 from tersely.searching.proposing import DENSE, Alone, Space, propose
 from tersely.searching.quality import Quality
 from tersely.searching.study import Setting, TrialStore, Tried
 from tersely.searching.trying import CalibrationData, calls_of, compress
 from tersely.searching.units import Unit
+from tersely.session.session import Session
 
 _MOST_EXCESS = 1e3
 _SHOWN_DROP = 1e6
@@ -37,6 +40,7 @@ class Search:
         max_drop: how much may be lost, in percent of the dense quality; of an error, in percent.
         store: the trials.
         reseed: called before each measurement, so that each begins with the same generators.
+        latencies: what costs are looked up in, or None to measure each.
     """
 
     model: nn.Module
@@ -48,6 +52,7 @@ class Search:
     max_drop: float
     store: TrialStore
     reseed: Callable[[], object]
+    latencies: LatencyTable | None = None
 
     def table(self, *, watching: Callable[[int, int], object] | None = None) -> Space:
         """Measure each unit at each level alone, where that is not known yet.
@@ -127,19 +132,54 @@ class Search:
             data: what the algorithms of one unit alone observe, whose cost counts whatever its
                 quality is; None for the whole batches.
         """
+        observed = data or self.data
+        with self._compressed(setting, observed) as session:
+            value = self.quality.measure(session.model)
+            drop = self.quality.drop_of(value)
+            cost = None
+            if data is not None or drop <= self.max_drop:
+                cost = self._cost(session, setting, observed)
+        return Tried(setting=setting, kind=kind, value=value, drop=drop, cost=cost)
+
+    def measure(self, setting: Setting) -> float:
+        """Return the cost of a setting as it is measured, where costs are predicted; kept.
+
+        Args:
+            setting: a setting that is good enough.
+        """
+        known = self.measured(setting)
+        if known is not None:
+            return known
+        with self._compressed(setting, self.data) as session:
+            cost = self.costing.share_of(session)
+        self.store.add_row(_measured(setting), {"cost": cost})
+        return cost
+
+    def measured(self, setting: Setting) -> float | None:
+        """Return what `measure` found, or None where a setting was not measured.
+
+        Args:
+            setting: any setting.
+        """
+        row = self.store.row(_measured(setting))
+        return None if row is None else float(row["cost"])
+
+    @contextlib.contextmanager
+    def _compressed(self, setting: Setting, data: CalibrationData) -> Iterator[Session]:
+        """Yield the session of a compressed copy, without gradients, in evaluation mode."""
         self.reseed()
         model = copy.deepcopy(self.model)
         recipe = chosen_at_once(self.plan.recipe, self.choices(setting))
         example = self.costing.example_inputs
         with evaluating(model), torch.no_grad():
             with torch.enable_grad():
-                session = compress(model, recipe, data or self.data, example_inputs=example)
-            value = self.quality.measure(model)
-            drop = self.quality.drop_of(value)
-            cost = None
-            if data is not None or drop <= self.max_drop:
-                cost = self.costing.share_of(session)
-        return Tried(setting=setting, kind=kind, value=value, drop=drop, cost=cost)
+                session = compress(model, recipe, data, example_inputs=example)
+            yield session
+
+    def _cost(self, session: Session, setting: Setting, data: CalibrationData) -> float:
+        if self.latencies is None:
+            return self.costing.share_of(session)
+        return self.latencies.share_of(session, self.choices(setting), data)
 
     def _score(self, tried: Tried) -> float:
         """What the sampler makes small: the cost, or more than 1 for what loses too much."""
@@ -147,3 +187,7 @@ class Search:
             return tried.cost
         excess = (tried.drop - self.max_drop) / max(self.max_drop, 1.0)
         return 1 + min(excess, _MOST_EXCESS)
+
+
+def _measured(setting: Setting) -> str:
+    return f"measured: {list(setting)}"

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import yaml
@@ -14,7 +15,7 @@ from torch import nn
 from tersely.calibration.observing import evaluating
 from tersely.document.job import Job
 from tersely.document.load import load_job
-from tersely.errors import CalibrationError, PlanError
+from tersely.errors import CalibrationError, ConfigError, PlanError, Problem
 from tersely.extras import extra
 from tersely.jobs.calibrating import calibration_batches, example_inputs
 from tersely.jobs.finished import build_model
@@ -27,11 +28,12 @@ from tersely.planning.resolve import resolve
 from tersely.searching.choosing import chosen_recipe
 from tersely.searching.costs import Costing, Objective, is_structured, need_cost
 from tersely.searching.found_search import SearchResult
+from tersely.searching.latency_table import LATENCY, LatencyTable
 from tersely.searching.output_error import DenseOutputs
 from tersely.searching.quality import Quality, quality_by_evaluation, quality_by_output
 from tersely.searching.search import Search
 from tersely.searching.sensitivity_job import beside
-from tersely.searching.study import TrialStore, Tried
+from tersely.searching.study import Setting, TrialStore, Tried
 from tersely.searching.trying import CalibrationData
 from tersely.searching.units import BITS, units_of
 from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
@@ -61,6 +63,8 @@ class Wanted:
         metric: which number of the job's evaluation counts; by default the first.
         is_cost: whether less of it is better.
         by_output: whether the output's error counts though the job can evaluate.
+        costs: ``measured`` for each trial; ``table`` to look latencies up in a table of layers,
+            and to measure the best at the end.
     """
 
     max_drop: float
@@ -72,6 +76,7 @@ class Wanted:
     metric: str | None = None
     is_cost: bool = False
     by_output: bool = False
+    costs: Literal["measured", "table"] = "measured"
 
 
 def search_job(
@@ -109,7 +114,8 @@ def search_job(
         calls = load_references(job)
         make_folder(folder)
         storage = storage or f"sqlite:///{folder / STUDY}"
-        with watch(console or Console(), phases=4) as voice:
+        phases = 4 if wanted.costs == "measured" else 5
+        with watch(console or Console(), phases=phases) as voice:
             with voice.phase("build the model"):
                 seed_generators(job.seed)
                 model = build_model(job).eval()
@@ -126,6 +132,10 @@ def search_job(
                     keep.write(search.store.tried())
                     voice.line(f"  interrupted; the best so far is in {folder}", style="yellow")
                     raise
+            if wanted.costs == "table":
+                with voice.phase("measure the best"):
+                    for setting in keep.write(tried).promising:
+                        search.measure(setting)
     return keep.write(tried)
 
 
@@ -164,6 +174,8 @@ class _Keeping:
             trials=tried,
             units={unit.key: ("dense", *map(str, unit.levels)) for unit in search.units},
             recipe=None,
+            measured=self._measured(tried),
+            latencies={} if search.latencies is None else search.store.rows(LATENCY),
         )
         if result.best is None:
             return result
@@ -172,6 +184,12 @@ class _Keeping:
         shrinking = {target.stage for target in plan if is_structured(target)}
         recipe = chosen_recipe(plan.recipe, choices, shrinking=shrinking)
         return attrs.evolve(result, recipe=recipe)
+
+    def _measured(self, tried: tuple[Tried, ...]) -> dict[Setting, float]:
+        if self.search.latencies is None:
+            return {}
+        found = {one.setting: self.search.measured(one.setting) for one in tried}
+        return {setting: cost for setting, cost in found.items() if cost is not None}
 
     def write(self, tried: tuple[Tried, ...]) -> SearchResult:
         """Write what is known, and return it."""
@@ -194,6 +212,10 @@ def _search(
     if not units:
         raise PlanError("the recipe prunes and quantizes nothing of this model; there is no choice")
     export = need_cost(wanted.objective, plan, job.export)
+    if wanted.costs == "table" and wanted.objective != "latency":
+        message = f"a table holds latencies of layers, and {wanted.objective} are made small"
+        hint = "leave --costs out, or take --objective latency"
+        raise ConfigError([Problem("--costs", message, hint)], source="the command line")
     data = CalibrationData(batches=batches, mask=job.data.mask)
     seed_generators(job.seed)
     quality = _quality(calls, model, data, wanted)
@@ -205,7 +227,9 @@ def _search(
             [job.data.evaluate, wanted.metric, wanted.is_cost, wanted.by_output]
         ),
         "levels": digest_of_data([[unit.key, *map(str, unit.levels)] for unit in units]),
-        "objective": digest_of_data([wanted.objective, export and attrs.asdict(export)]),
+        "objective": digest_of_data(
+            [wanted.objective, wanted.costs, export and attrs.asdict(export)]
+        ),
         "max-drop": digest_of_data(wanted.max_drop),
         "seed": digest_of_data([wanted.seed, job.seed]),
     }
@@ -219,6 +243,7 @@ def _search(
     costing = Costing(
         objective=wanted.objective, dense=model, example_inputs=example, export=export
     )
+    is_looked_up = wanted.costs == "table"
     return Search(
         model=model,
         plan=plan,
@@ -229,6 +254,7 @@ def _search(
         max_drop=wanted.max_drop,
         store=store,
         reseed=lambda: seed_generators(job.seed),
+        latencies=LatencyTable.of(costing, plan, units, store) if is_looked_up else None,
     )
 
 

@@ -75,6 +75,19 @@ def see(
     return tuple(seen)
 
 
+def calls_in(model: nn.Module, modules: Sequence[str], batch: Any) -> tuple[Call, ...]:
+    """Run one batch and return how modules are called; those that are not called are left out.
+
+    Args:
+        model: the model, in evaluation mode.
+        modules: names of the modules.
+        batch: what to run.
+    """
+    with torch.no_grad(), _listening(model, modules) as (calls, _):
+        run_batch(model, batch, forward=None, mask=None)
+    return tuple(calls)
+
+
 def replay(model: nn.Module, batch: SeenBatch) -> None:
     """Call the modules of a unit as they were called; `Session.calibrate` takes it as ``forward``.
 

@@ -99,22 +99,32 @@ class TrialStore:
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:
-        """Return what is known of one unit at one level alone, or None.
+        """Return what is known beside the trials, such as of one unit at one level alone, or None.
 
         Args:
-            key: the unit and the level.
+            key: what is known, such as the unit and the level.
         """
         found: Mapping[str, Json] | None = self._study.user_attrs.get(_ROW + key)
         return found
 
     def add_row(self, key: str, row: Mapping[str, Json]) -> None:
-        """Remember what one unit at one level alone costs.
+        """Remember something beside the trials, such as what one unit at one level alone costs.
 
         Args:
-            key: the unit and the level.
+            key: what it is about, such as the unit and the level.
             row: plain data.
         """
         self._study.set_user_attr(_ROW + key, dict(row))
+
+    def rows(self, beginning: str) -> dict[str, Mapping[str, Json]]:
+        """Return every row whose key begins with something: the rest of the key -> the row.
+
+        Args:
+            beginning: what the key begins with.
+        """
+        start = _ROW + beginning
+        known = self._study.user_attrs.items()
+        return {key.removeprefix(start): row for key, row in known if key.startswith(start)}
 
     def tried(self) -> tuple[Tried, ...]:
         """Return every finished trial, of all processes, in order."""

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.blocks import Blocks, resolve_size
+from tersely.arithmetic.numbered import renumber
 from tersely.contracts.calling import call_arguments
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, FixedShapes
@@ -143,16 +144,20 @@ def small_plan(plan: Plan, model: nn.Module, cuts: Mapping[str, Cut]) -> Plan:
         if cut is None:
             targets.append(target)
             continue
-        if target.blocks is not None:
+        blocks = target.blocks
+        if blocks is not None and blocks.index is not None:
+            # What is left of a block stays one; those that are gone leave no gap.
+            blocks = Blocks(index=renumber(cut(blocks.index))[0])
+        elif blocks is not None:
             try:
-                resolve_size(target.blocks.size, cut.after)
+                resolve_size(blocks.size, cut.after)
             except ValueError as error:
                 raise SessionError(
                     f"shrink() leaves {target.name} with the shape {list(cut.after)}, which its "
                     f"blocks do not divide ({error}); use round_to, or another granularity",
                     target=target.name,
                 ) from error
-        targets.append(attrs.evolve(target, shape=cut.after))
+        targets.append(attrs.evolve(target, shape=cut.after, blocks=blocks))
     return attrs.evolve(plan, targets=tuple(targets))
 
 

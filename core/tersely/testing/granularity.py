@@ -9,6 +9,7 @@ from typing import ClassVar
 import attrs
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
+from tersely.arithmetic.numbered import NumberingError
 from tersely.contracts.granularity import Granularity
 from tersely.contracts.kinds import Method, TargetKind
 from tersely.contracts.settings import PruningSetting, QuantizationSetting
@@ -31,7 +32,7 @@ Shape = tuple[int, ...]
 
 # Planning cuts an input or output with one sample in the batch.
 _SHAPES: Mapping[TargetKind, Sequence[Shape]] = {
-    "parameter": [(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)],
+    "parameter": [(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4)],
     "buffer": [(8,), (8, 16)],
     "input": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
     "output": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
@@ -84,7 +85,10 @@ class GranularityContract(Contract):
         for value in self._values():
             for target, shape, blocks in self._divided(value):
                 again = implementation(value).blocks(shape, target)
-                expect(again == blocks, f"{value!r} on {shape}: {blocks}, then {again}")
+                where = f"{value!r} on {shape}"
+                if blocks.index is not None:
+                    expect(again == blocks, f"{where}: other numbers when it is asked again")
+                expect(again == blocks, f"{where}: {blocks}, then {again}")
 
     def check_scope(self) -> None:
         """A scope holds whole blocks, and what is kept in it fits into it."""
@@ -123,6 +127,8 @@ def _blocks(
     where = f"{value!r} on {shape}"
     try:
         blocks = granularity.blocks(shape, target)
+    except NumberingError as error:
+        raise ContractError(f"{where}: {error}") from error
     except ValueError as error:
         expect(bool(str(error)), f"{where}: a ValueError without a text")
         return None
@@ -131,6 +137,11 @@ def _blocks(
         raise ContractError(f"{where}: expected Blocks or ValueError, got {found}") from error
     is_blocks = isinstance(blocks, Blocks)
     expect(is_blocks, f"{where}: expected Blocks or ValueError, got {type(blocks).__name__}")
+    if blocks.index is not None:
+        lengths = list(blocks.index.shape)
+        is_whole = lengths == list(shape)
+        expect(is_whole, f"{where}: an index of shape {lengths}, expected {list(shape)}")
+        return blocks
     scope = blocks.size if blocks.scope is None else blocks.scope
     for name, size in (("size", blocks.size), ("scope", scope)):
         is_sized = len(size) == len(shape) and all(length == -1 or length > 0 for length in size)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tersely.contracts import RunsExport
 from tersely.errors import ConfigError
 from tersely.jobs.benchmarking import resized
 from tersely.reporting.report import read_report
@@ -78,6 +79,33 @@ def test_a_job_without_inputs_to_measure_with_is_refused_before_it_runs(
         run()
 
     assert workshop.diary() == []
+
+
+def test_an_export_of_fixed_shapes_is_not_measured_at_several_batch_sizes(
+    measured: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tersely_toy
+
+    class Running(tersely_toy.Names, RunsExport):  # type: ignore[misc]  # made in a fixture
+        def load(self, path: Path, *, threads: int) -> Callable[..., object]:
+            return print
+
+    monkeypatch.setattr(tersely_toy, "Names", Running)
+    measured.write(
+        data={"example": "toy_example:example"},
+        export=[{"format": "toy_names"}],
+        benchmark={**QUICK, "batch_sizes": [1, 3]},
+    )
+
+    with pytest.raises(ConfigError) as raised:
+        run()
+
+    (problem,) = raised.value.problems
+    assert problem.path == "export[0]"
+    assert "the benchmark has 2 batch sizes" in problem.message
+    assert problem.hint is not None
+    assert "dynamic_shapes: batch" in problem.hint
+    assert measured.diary() == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import attrs
 import pytest
 from pages import Balance
 
@@ -139,7 +140,11 @@ def test_the_page_is_well_formed_and_loads_nothing(compared: Comparison) -> None
 
     assert balance.open == []
     assert not re.search(r"""(?:src|href)=["'](?!#)""", page)
-    assert 'aria-label="Runs by cost and quality"' in page
+    assert page.count('aria-label="Runs by cost and quality"') == 2  # a wide and a narrow one
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
+    assert page.count("tersely 0.1.0") == 1
     assert "<ins>+  sparse_ratio: 0.75</ins>" in page
 
 
@@ -147,3 +152,22 @@ def test_two_runs_have_no_picture() -> None:
     compared = compare_runs([run("a", accuracy=0.9, size=1), run("b", accuracy=0.8, size=2)])
 
     assert "<svg" not in render_comparison(compared)
+
+
+def test_runs_of_other_versions_say_which() -> None:
+    one, two = run("a", accuracy=0.9, size=1), run("b", accuracy=0.8, size=2)
+    newer = attrs.evolve(two.report, versions={"tersely": "0.2.0"})
+    compared = compare_runs([one, attrs.evolve(two, report=newer)])
+
+    page = render_comparison(compared)
+
+    assert "<p>a: tersely 0.1.0</p>" in page
+    assert "<p>b: tersely 0.2.0</p>" in page
+
+
+def test_of_several_latencies_the_lowest_is_the_cost(compared: Comparison) -> None:
+    onnx = next(one for one in compared.measures if one.name.startswith("latency"))
+    finished = attrs.evolve(onnx, name="latency relative to dense: finished", values=(3, 4, 5))
+    slower = attrs.evolve(compared, measures=(finished, *compared.measures))
+
+    assert slower.cost == onnx

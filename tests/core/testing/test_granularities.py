@@ -19,7 +19,7 @@ VALUE = {
 LETTERS = {"type": "string", "pattern": "^[ab]$"}
 
 
-@pytest.mark.parametrize("sample", ["Good", "Pairs", "Halved"])
+@pytest.mark.parametrize("sample", ["Good", "Pairs", "Halved", "Diagonal"])
 def test_a_good_granularity_passes(register, sample):
     check_granularity(register("granularity", sample))
 
@@ -71,7 +71,7 @@ def test_open_options_are_found(register, failures):
     assert failures(GranularityContract(name)) == {OPTIONS: options_are_open()}
 
 
-TRIED = "[(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)]"
+TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4)]"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,32 @@ TRIED = "[(8,), (8, 16), (8, 4, 4), (8, 4, 4, 4)]"
             "'sample' on (8,): size [0], expected one length for each of 1 dimensions, positive or "
             "-1",
         ),
+        ("Turned", BLOCKS, "'sample' on (8,): an index of shape [1, 8], expected [8]"),
+        (
+            "Gapped",
+            BLOCKS,
+            "'sample' on (8,): the index of blocks goes up to 1, but no element is in block 0; "
+            "number blocks without gaps",
+        ),
+        (
+            "Fractional",
+            BLOCKS,
+            "'sample' on (8,): the index of blocks has dtype torch.float32, expected integers: the "
+            "number of each element's block",
+        ),
+        (
+            "Negative",
+            BLOCKS,
+            "'sample' on (8,): the index of blocks holds -1, expected numbers from 0 on: every "
+            "element lies in a block",
+        ),
+        (
+            "NumberedInScopes",
+            BLOCKS,
+            "'sample' on (8,): a scope holds rectangles of blocks, and numbered blocks have no "
+            "places in one; leave scope and keep out beside index",
+        ),
+        ("Random", SAME, "'sample' on (8,): other numbers when it is asked again"),
         ("KeepingWithoutScope", SCOPE, "'sample' on (8,): keeps 2 without a scope"),
         ("KeepingTooMuch", SCOPE, "'sample' on (8,): keeps 5 of 4 blocks"),
         ("Cutting", SCOPE, "'sample' on (8,): scope [2] cuts blocks of [4]"),
@@ -108,6 +134,12 @@ def test_a_broken_granularity_is_found(register, failures, sample, check, messag
     name = register("granularity", sample, target_kinds=("parameter",))
 
     assert failures(GranularityContract(name))[check] == message
+
+
+def test_an_index_that_is_no_tensor_is_found(register, failures):
+    found = failures(GranularityContract(register("granularity", "Ragged")))
+
+    assert found[BLOCKS].startswith("'sample' on (8,): the index of blocks is no tensor")
 
 
 def test_a_granularity_that_changes_its_mind_is_found(register):

@@ -18,7 +18,7 @@ def _seeded():
 
 @pytest.fixture
 def other_grids(monkeypatch):
-    """Register the quantizers ``between`` (float zero points) and ``quantiles`` (levels)."""
+    """Register the toys ``between`` (float zero points), ``quantiles`` (levels), ``largest``."""
     path = Path(__file__).with_name("other_grids.py")
     spec = importlib.util.spec_from_file_location("other_grids", path)
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Toy quantizers with float zero points and with a table of levels, and a face for them."""
+"""Toy quantizers with float zero points and with a table of levels, a toy pruner, and their face."""
 
 import torch
 
@@ -25,8 +25,15 @@ class Quantiles(UsesLevels):
         return qparams.evolve(scale=scale, levels=even * even.abs())
 
 
+class Largest:
+    """Keeps what is largest."""
+
+    def importance(self, target):
+        return target.tensor.abs()
+
+
 class Face:
-    """Makes them known as ``between`` and ``quantiles``."""
+    """Makes them known as ``between``, ``quantiles`` and ``largest``."""
 
     @tersely.hookimpl
     def tersely_quantizers(self):
@@ -36,3 +43,7 @@ class Face:
             )
             for cls in (Between, Quantiles)
         ]
+
+    @tersely.hookimpl
+    def tersely_pruners(self):
+        return [tersely.PrunerInfo(name="largest", implementation="other_grids:Largest")]

@@ -76,8 +76,29 @@ ROWS = {
     ),
     "int8 weights of convolutions": weight("int8", **CHANNEL),
     "int8 weights of embeddings": weight("int8", **CHANNEL),
+    "int8 weights, masked inputs": weight("int8", **CHANNEL),
+    "int8 weights, masked outputs": weight("int8", **CHANNEL),
+    "int8 weights, inputs and outputs, masked inputs": beside("ptq", _input_={}, _output_={}),
 }
 """What is quantized -> the algorithm, and the settings of the targets."""
+
+
+MASKED = {"inputs": "_input_", "outputs": "_output_"}
+
+
+def masks_of(row, kind):
+    """The stages that mask what a row says is masked."""
+    _, says_so, target = row.partition(", masked ")
+    if not says_so:
+        return {}
+    entry = {
+        "op_types": [kind],
+        "exclude_op_names": ["lm_head"],
+        "target_names": [MASKED[target]],
+        "sparse_ratio": 0.25,
+        "granularity": "per_channel",
+    }
+    return {"pruning": {"algorithm": "largest", "config_list": [entry]}}
 
 
 def described():
@@ -141,9 +162,8 @@ def test_it_is_held_or_refused_as_the_page_says(format, row, tmp_path):
         "target_names": list(settings),
         "target_settings": settings,
     }
-    session = tersely.attach(
-        model.eval(), {"quantization": {"algorithm": algorithm, "config_list": [entry]}}
-    )
+    stage = {"algorithm": algorithm, "config_list": [entry]}
+    session = tersely.attach(model.eval(), {"quantization": stage, **masks_of(row, kind)})
     session.calibrate([inputs])
     session.compress()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.numbered import Numbering
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import PlanError
 from tersely.json_value import Json
@@ -77,6 +78,8 @@ def _cuts_slices(target: TargetPlan) -> bool:
     assert target.blocks is not None  # the caller has checked
     assert target.shape is not None  # as above
     size = resolve_size(target.blocks.size, target.shape)
+    if isinstance(size, Numbering):
+        return any(size.has_slices(dim, all_of_them=True) for dim in range(len(size)))
     return sum(one != length for one, length in zip(size, target.shape, strict=True)) <= 1
 
 

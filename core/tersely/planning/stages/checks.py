@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from tersely.arithmetic.blocks import count_blocks, resolve_size
+from tersely.arithmetic.numbered import Numbering
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.fusing.fusion import check_fusions
 from tersely.planning.groups.aligning import check_aligns
@@ -73,6 +74,8 @@ def _may_mask_slices(target: TargetPlan) -> bool:
     if target.blocks is None or target.shape is None:
         return True
     size = resolve_size(target.blocks.size, target.shape)
+    if isinstance(size, Numbering):
+        return any(size.has_slices(dim) for dim in range(min(len(size), _ROWS_AND_COLUMNS)))
     return any(
         all(size[one] == length for one, length in enumerate(target.shape) if one != dim)
         for dim in range(min(len(size), _ROWS_AND_COLUMNS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tersely.arithmetic.blocks import count_blocks, output_blocks
+from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.quantized_types import FLOAT8, quantized_range
 from tersely.contracts.quantized_grids import UsesLevels
 from tersely.contracts.settings import ACCUMULATOR
@@ -15,7 +15,7 @@ from tersely.planning.stages.algorithms import is_declared, make_quantizer
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.stages.draft import Draft
 from tersely.planning.targets.addresses import parse_address
-from tersely.planning.targets.granularity import in_force
+from tersely.planning.targets.granularity import in_force, output_blocks
 from tersely.registry.registry import registry
 
 

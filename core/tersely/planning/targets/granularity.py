@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -12,10 +13,10 @@ from tersely.arithmetic.blocks import (
     channel_blocks,
     count_blocks,
     element_blocks,
-    output_blocks,
     resolve_size,
     tensor_blocks,
 )
+from tersely.arithmetic.numbered import NumberingError
 from tersely.contracts.experts import blocks_of_experts, plan_of_expert
 from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DEFAULT_GRANULARITY
@@ -143,6 +144,8 @@ def divide(
     granularity = implementation(value)
     try:
         blocks = granularity.blocks(shape, target)
+    except NumberingError as error:
+        raise _misnumbered(value, target, shape, error) from error
     except ValueError:
         raise
     except Exception as error:  # foreign code may raise anything
@@ -159,8 +162,40 @@ def divide(
             plugin=understand(value).name,
             target=target.name,
         )
-    _check(blocks, shape, value)
+    if blocks.index is not None:
+        _check_index(blocks, target, shape, value)
+    else:
+        _check(blocks, shape, value)
     return blocks
+
+
+def _check_index(blocks: Blocks, target: TargetPlan, shape: tuple[int, ...], value: Json) -> None:
+    try:
+        count_blocks(blocks.size, shape)
+    except ValueError as error:
+        raise _misnumbered(value, target, shape, error) from None
+    if target.method == "quantization":
+        raise ValueError(
+            f"granularity {shown(value)} numbers its blocks, and scales belong to rectangles; "
+            f"write per_channel, a list of lengths, or another granularity"
+        )
+    if target.expert is not None:
+        raise ValueError(
+            f"granularity {shown(value)} numbers its blocks, and those of experts that lie in one "
+            f"parameter are cut by lengths alone; write another granularity for {target.target}"
+        )
+
+
+def _misnumbered(
+    value: Json, target: TargetPlan, shape: tuple[int, ...], error: ValueError
+) -> BrokenPluginError:
+    # The plugin's fault, whatever the config says: a shape that it cannot cut it would refuse.
+    return BrokenPluginError(
+        f"granularity {shown(value)} returned no blocks for {target.name} of shape {list(shape)}: "
+        f"{error}",
+        plugin=understand(value).name,
+        target=target.name,
+    )
 
 
 def _divide_experts(
@@ -187,6 +222,20 @@ def _built_in(value: BuiltIn, target: TargetPlan, shape: tuple[int, ...]) -> Blo
     channels = output_blocks(shape, min(target.output_dim, rank - 1), groups=groups)
     # A row: elements decide alone, and the ratio is met in every output channel.
     return Blocks((1,) * rank, scope=channels.size) if value == "row" else channels
+
+
+def output_blocks(shape: Sequence[int], dim: int, *, groups: int = 1) -> Blocks:
+    """Return one block for each output channel of a weight.
+
+    Args:
+        shape: the weight's shape.
+        dim: the dimension that counts output channels.
+        groups: how often they repeat along dimension 0; as many runs of it have channels of their
+            own, which lie in the order of the outputs.
+    """
+    blocks = channel_blocks(len(shape), dim)
+    is_repeated = groups > 1 and dim % len(shape) != 0 and shape[0] % groups == 0
+    return Blocks((shape[0] // groups, *blocks.size[1:])) if is_repeated else blocks
 
 
 def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:

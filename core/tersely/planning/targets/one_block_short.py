@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from tersely.arithmetic.blocks import count_blocks, resolve_size
+from tersely.arithmetic.numbered import uneven_sizes
 from tersely.contracts.target_plan import TargetPlan
 
 _CLOSE = Fraction(1, 10**6)
@@ -53,6 +54,8 @@ def _count(target: TargetPlan) -> int:
     blocks, shape = target.blocks, target.shape
     if blocks is None or blocks.keep is not None or not shape or target.align is not None:
         return 0
+    if uneven_sizes(blocks.size) is not None:
+        return 0  # their elements are counted
     if blocks.scope is not None:
         size = resolve_size(blocks.size, shape)
         return math.prod(resolve_size(blocks.scope, shape)) // math.prod(size)

@@ -24,4 +24,4 @@ class L1Norm:
         Returns:
             Shape (blocks along each dimension), float, weight units.
         """
-        return block_norm(target.tensor, target.blocks.size, 1)
+        return block_norm(target.tensor, target.blocks, 1)

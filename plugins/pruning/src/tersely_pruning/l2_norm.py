@@ -27,4 +27,4 @@ class L2Norm:
         Returns:
             Shape (blocks along each dimension), float, weight units.
         """
-        return block_norm(target.tensor, target.blocks.size, 2)
+        return block_norm(target.tensor, target.blocks, 2)

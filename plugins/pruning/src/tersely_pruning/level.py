@@ -29,4 +29,4 @@ class Level(MakesNewScores):
         Returns:
             Shape (blocks along each dimension), float, weight units.
         """
-        return block_norm(target.tensor, target.blocks.size, 1)
+        return block_norm(target.tensor, target.blocks, 1)

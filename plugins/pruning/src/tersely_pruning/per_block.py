@@ -44,6 +44,21 @@ def sum_per_block(tensor: Tensor, size: Sequence[int]) -> Tensor:
     return view.sum(inside, dtype=dtype)
 
 
+def sums_of(tensor: Tensor, blocks: tersely.Blocks) -> Tensor:
+    """Sum every block of a target.
+
+    Args:
+        tensor: the target's shape, float; read only.
+        blocks: which elements make one block.
+
+    Returns:
+        Shape (blocks along each dimension), of numbered blocks (blocks,); as `sum_per_block`.
+    """
+    if blocks.index is None:
+        return sum_per_block(tensor, blocks.size)
+    return tersely.sum_blocks(tensor.to(score_dtype(tensor)), blocks.size)
+
+
 def spread(values: Tensor, shape: Sequence[int]) -> Tensor:
     """Repeat one value per block over its block, as far as broadcasting does not.
 

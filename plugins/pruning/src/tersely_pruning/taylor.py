@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import ObservesGradients
-from tersely_pruning.per_block import score_dtype, sum_per_block
+from tersely_pruning.per_block import score_dtype, sums_of
 
 
 class Taylor(ObservesGradients):
@@ -36,7 +36,7 @@ class Taylor(ObservesGradients):
         """
         dtype = score_dtype(target.tensor)
         product = target.tensor.to(dtype) * gradient.to(dtype)
-        squares = sum_per_block(product.square_(), target.blocks.size)
+        squares = sums_of(product.square_(), target.blocks)
         return {"squares": squares, "steps": squares.new_ones(())}
 
     def importance(self, target: tersely.PruningTarget) -> Tensor:

@@ -1,0 +1,226 @@
+"""Latencies of layers alone, each measured once, from which whole settings are predicted."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from tersely.contracts.calling import call_model
+from tersely.json_value import Json
+from tersely.planning.plan import Plan
+from tersely.searching.choosing import Choices, chosen_at_once
+from tersely.searching.costs import Costing, has_structured_masks
+from tersely.searching.parts import Alone, Part, parts_of, with_folds
+from tersely.searching.seeing import Call, calls_in
+from tersely.searching.study import TrialStore
+from tersely.searching.trying import CalibrationData, compress
+from tersely.searching.units import Unit, with_level
+from tersely.session.session import Session
+from tersely.storage.digests import digest_of_data
+
+Calls: TypeAlias = Mapping[str, Sequence[Call]]
+"""Names of modules -> how they were called, in order."""
+
+_Making: TypeAlias = Callable[[Path], Callable[[], object]]
+"""Called with a folder for its files; returns what is timed."""
+
+LATENCY = "latency: "
+"""How the keys of entries begin in the store."""
+
+_LEAST = 1e-3
+_WHOLE = "the whole model"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class LatencyTable:
+    """What layers take alone, as shares of the dense model's latency.
+
+    The table is filled when a layer is first asked for, and kept with the trials:
+
+        entry                   what is timed, in turns with the dense model
+        ----------------------  ----------------------------------------------------------------
+        the whole model         the dense model in the runtime that is measured, PyTorch or what
+                                runs the export
+        a layer as it is        its calls alone, with the inputs that the dense model gave it
+        a layer, smaller        the same after its channels were removed, from a shrunk model
+        a layer in few bits     the same, quantized alone and exported
+
+    Layers of the same shape, options and calls share an entry.
+
+    Attributes:
+        plan: the plan of the whole recipe.
+        costing: the dense model, its example inputs, the export and the stopwatch.
+        parts: what is timed alone.
+        calls: how the dense model calls its modules.
+        store: where entries are kept.
+    """
+
+    plan: Plan
+    costing: Costing
+    parts: tuple[Part, ...]
+    calls: Calls
+    store: TrialStore
+
+    @classmethod
+    def of(
+        cls, costing: Costing, plan: Plan, units: Sequence[Unit], store: TrialStore
+    ) -> LatencyTable:
+        """Return the table of a model, which measures nothing yet.
+
+        Args:
+            costing: the dense model, its example inputs, the export and the stopwatch.
+            plan: the plan of the whole recipe.
+            units: what can be chosen.
+            store: where entries are kept.
+        """
+        parts = parts_of(costing.dense, plan, units)
+        calls = _calls(costing.dense, parts, costing.example_inputs)
+        return cls(plan=plan, costing=costing, parts=parts, calls=calls, store=store)
+
+    def share_of(self, session: Session, choices: Choices, data: CalibrationData) -> float:
+        """Predict a compressed model's latency as a share of the dense model's.
+
+        Args:
+            session: in force on a model of its own, which may be shrunk here.
+            choices: what the session did.
+            data: what its algorithms observed.
+        """
+        model, calls = self._smaller(session, choices, data)
+        quantized = [one for one in choices if one[0].method == "quantization"]
+        share = self._entry({"part": _WHOLE}, self._whole)
+        for part in self.parts:
+            before, after = (self._of(part, found) for found in (self.calls, calls))
+            if before and after:
+                chosen = [one for one in quantized if _is_in(one[0], part)]
+                share += self._part(model, part, after, chosen)
+                share -= self._part(self.costing.dense, part, before, ())
+        return max(share, _LEAST)
+
+    def _of(self, part: Part, calls: Calls) -> tuple[Call, ...]:
+        return with_folds([one for name in part for one in calls.get(name, ())], self.plan)
+
+    def _smaller(
+        self, session: Session, choices: Choices, data: CalibrationData
+    ) -> tuple[nn.Module, Calls]:
+        """Return a model whose layers have the shapes that choices leave, and its calls."""
+        if not has_structured_masks(session.plan):
+            return self.costing.dense, self.calls
+        pruned = [one for one in choices if one[0].method == "pruning"]
+        if len(pruned) < len(choices):
+            # Integers belong to a session, and a layer alone gets one of its own.
+            recipe = chosen_at_once(self.plan.recipe, pruned)
+            model, example = copy.deepcopy(self.costing.dense), self.costing.example_inputs
+            with torch.enable_grad():
+                session = compress(model, recipe, data, example_inputs=example)
+        session.shrink(self.costing.example_inputs)
+        model = session.finalize()
+        return model, _calls(model, self.parts, self.costing.example_inputs)
+
+    def _part(self, model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices) -> float:
+        if self.costing.export is None:
+            chosen = ()  # what is simulated has no latency of its own
+        described = _described(model, part, calls, chosen)
+        return self._entry(described, partial(self._alone, model, calls, chosen))
+
+    def _entry(self, described: Mapping[str, Json], make: _Making) -> float:
+        """Return an entry; measure it, as a share of the dense model, where it is not known yet."""
+        key = LATENCY + digest_of_data(dict(described))
+        row = self.store.row(key)
+        if row is None:
+            dense = partial(call_model, self.costing.dense, self.costing.example_inputs)
+            with tempfile.TemporaryDirectory() as folder:
+                share = self.costing.ratio({"dense": dense, "found": make(Path(folder))})
+            row = {"part": described["part"], "share": share}
+            self.store.add_row(key, row)
+        return float(row["share"])
+
+    def _whole(self, folder: Path) -> Callable[[], object]:
+        dense, example = self.costing.dense, self.costing.example_inputs
+        run: Callable[..., object] = dense
+        if self.costing.export is not None:
+            shapes = self.costing.export.dynamic_shapes
+            run = self.costing.run_plain(dense, example, folder, shapes)
+        return partial(call_model, run, example)
+
+    def _alone(
+        self, model: nn.Module, calls: Sequence[Call], chosen: Choices, folder: Path
+    ) -> Callable[[], object]:
+        alone = Alone(model, calls).eval()
+        inputs = alone.alone_inputs
+        run: Callable[..., object] = alone
+        if chosen:
+            recipe = chosen_at_once(self.plan.recipe, chosen)
+            with torch.enable_grad():
+                session = compress(alone, recipe, CalibrationData(batches=[inputs]))
+            run = self.costing.run_session(session, inputs, folder)
+        elif self.costing.export is not None:
+            run = self.costing.run_plain(alone, inputs, folder)
+        return partial(run, *inputs)
+
+
+def _calls(model: nn.Module, parts: Sequence[Part], example: Any) -> Calls:
+    found: dict[str, list[Call]] = {}
+    for call in calls_in(model, [name for part in parts for name in part], example):
+        found.setdefault(call.module, []).append(call)
+    return found
+
+
+def _is_in(unit: Unit, part: Part) -> bool:
+    """Tell whether a part has a module of a unit, or one that holds it."""
+    return any(f"{module}.".startswith(f"{root}.") for module in unit.modules for root in part)
+
+
+def _described(
+    model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices
+) -> dict[str, Json]:
+    """Return what tells an entry of the table from others, the same for layers that are alike."""
+    modules = [model.get_submodule(name) for name in part]
+    settings = [
+        [_within(part, target.name), with_level(target, level)]
+        for unit, level in chosen
+        for target in unit.targets
+    ]
+    levels = dict.fromkeys(str(level) for _, level in chosen)
+    return {
+        "part": " and ".join([*(_short(one) for one in modules), *levels]),
+        "modules": [repr(one) for one in modules],
+        "tensors": [
+            [name, *_shape(one)]
+            for module in modules
+            for name, one in (*module.named_parameters(), *module.named_buffers())
+        ],
+        "calls": [
+            [part.index(call.module)]
+            + [
+                _shape(leaf) if isinstance(leaf, Tensor) else repr(leaf)
+                for leaf in tree_leaves((call.args, call.kwargs))
+            ]
+            for call in calls
+        ],
+        "settings": json.loads(json.dumps(settings, default=str)),
+    }
+
+
+def _within(part: Part, name: str) -> str:
+    """Return a target's name with the place of its module in place of that module's name."""
+    place = next(n for n, root in enumerate(part) if name.startswith(f"{root}."))
+    return f"{place}{name[len(part[place]) :]}"
+
+
+def _shape(tensor: Tensor) -> list[Json]:
+    return [list(tensor.shape), str(tensor.dtype)]
+
+
+def _short(module: nn.Module) -> str:
+    extra = module.extra_repr().partition("\n")[0]
+    return f"{type(module).__name__}({extra})"

@@ -1,0 +1,189 @@
+"""Latencies of layers alone: each measured once, and whole settings predicted from them."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import tersely
+from tersely.errors import ConfigError
+from tersely.searching.parts import Alone, parts_of
+from tersely.searching.seeing import calls_in
+from tersely.searching.units import units_of
+
+pytest.importorskip("optuna")
+
+PARTS = """
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
+    )
+
+
+def batches():
+    return [torch.randn(8, 6, generator=torch.Generator().manual_seed(0))]
+"""
+
+
+class Counting:
+    """A stopwatch on which a call takes as long as it has operations."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+
+    def __call__(self, candidates: Mapping[str, Callable[[], object]], threads: int) -> float:
+        self.readings += 1
+        return _operations(candidates["found"]) / _operations(candidates["dense"])
+
+
+def _operations(call: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops()
+
+
+@pytest.fixture
+def watch() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def search(workshop: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch) -> Any:
+    import io
+
+    from rich.console import Console
+
+    from tersely.searching import search_job as searching
+
+    monkeypatch.setattr(searching, "Costing", partial(searching.Costing, stopwatch=watch))
+    workshop.code("tabled.py", PARTS)
+    entry = {"op_names": ["0", "2", "4"], "sparse_ratio": 0.5}
+    workshop.write(
+        model="tabled:build",
+        data={"calibration": "tabled:batches"},
+        train=None,
+        recipe={"pruning": {"algorithm": "toy_rows", "config_list": [entry]}},
+    )
+
+    def search(output: str = "found", **wanted: Any) -> Any:
+        given = {"max_drop": 60, "trials": 9, "ratios": (0.25, 0.5, 0.75), "costs": "table"}
+        return searching.search_job(
+            workshop.file,
+            searching.Wanted(**{**given, "objective": "latency", **wanted}),
+            output=workshop.folder / output,
+            console=Console(file=io.StringIO()),
+        )
+
+    search.folder = workshop.folder  # type: ignore[attr-defined]
+    return search
+
+
+def test_what_is_predicted_from_layers_is_what_the_whole_takes(search: Any) -> None:
+    found = search()
+
+    assert found.measured
+    for one in found.trials:
+        if one.setting in found.measured:
+            assert one.cost == pytest.approx(found.measured[one.setting])
+
+
+def test_a_layer_is_measured_once_for_each_shape(search: Any, watch: Counting) -> None:
+    found = search()
+
+    assert watch.readings == len(found.latencies) + len(found.measured)
+    layers = [one["part"] for one in found.latencies.values()]
+    # As it is, as an input of fewer channels leaves it, as its own ratio does: 2, 4 or 6 of 8.
+    assert "the whole model" in layers
+    assert "Linear(in_features=6, out_features=8, bias=True)" in layers
+    # Two layers of this shape share an entry.
+    assert layers.count("Linear(in_features=8, out_features=8, bias=True)") == 1
+    written = json.loads((search.folder / "found" / "search.json").read_text())
+    assert [one["part"] for one in written["latencies"]] == layers
+
+
+def test_the_best_and_the_best_uniform_are_measured(search: Any) -> None:
+    found = search()
+
+    cheapest = sorted(
+        (one for one in found.trials if one.cost is not None), key=lambda one: one.cost
+    )
+    assert {one.setting for one in cheapest[:5]} <= set(found.measured)
+    assert found.best_uniform.setting in found.measured
+    assert found.best.setting in found.measured
+    assert "predicted" in str(found)
+
+
+def test_a_search_that_goes_on_measures_no_layer_again(search: Any, watch: Counting) -> None:
+    first = search(trials=6)
+    readings = watch.readings
+    again = search(trials=6)
+
+    assert watch.readings == readings
+    assert again.trials == first.trials
+    assert again.measured == first.measured
+
+
+def test_what_the_stopwatch_says_decides_among_those_measured(
+    search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [one.setting for one in search("other").trials]
+    counted = Counting.__call__
+
+    def slower(self: Counting, candidates: Any, threads: int) -> float:
+        # Whole models take longer the more they save: an order that no layer foretells.
+        ratio = counted(self, candidates, threads)
+        is_whole = isinstance(getattr(candidates["found"], "args", (0,))[0], nn.Sequential)
+        return 2 - ratio if is_whole and ratio < 1 else ratio
+
+    monkeypatch.setattr(Counting, "__call__", slower)
+    found = search()
+
+    assert [one.setting for one in found.trials] == settings
+    assert found.measured[found.best.setting] == min(found.measured.values())
+    assert found.best.cost > min(one.cost for one in found.trials if one.cost is not None)
+
+
+def test_a_table_of_bytes_is_refused(search: Any) -> None:
+    with pytest.raises(ConfigError, match="a table holds latencies of layers, and bytes are made"):
+        search(objective="bytes")
+
+
+def test_every_layer_with_weights_is_a_part(toy_pruners: None) -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    )
+    entry = {"op_types": ["Linear"], "sparse_ratio": 0.5}
+    recipe = {"pruning": {"algorithm": "toy", "config_list": [entry]}}
+    plan = tersely.plan(model, recipe)
+
+    assert parts_of(model, plan, units_of(plan)) == (("0",), ("2.0",), ("2.1",))
+
+
+def test_a_part_alone_computes_what_it_did_in_the_model() -> None:
+    torch.manual_seed(0)
+    inner = nn.Linear(4, 4)
+    model = nn.Sequential(inner, nn.Sequential(nn.Linear(4, 3)), nn.ReLU())
+    batch = torch.randn(2, 4)
+    alone = Alone(model, calls_in(model, ["0", "1.0"], batch))
+
+    first, second = alone(*alone.alone_inputs)
+
+    assert [name for name, _ in alone.named_parameters()] == [
+        "0.weight",
+        "0.bias",
+        "1.0.weight",
+        "1.0.bias",
+    ]
+    assert torch.equal(first, inner(batch))
+    assert torch.equal(second, model[:2](batch))
+    assert alone.get_submodule("0") is not inner
