@@ -9,8 +9,9 @@ from torch import nn
 from tersely.engine.binding import BoundTarget
 from tersely.quantization.output_forms import OutputForm, forms_of
 from tersely.quantization.output_rows import row_layouts
+from tersely.quantization.recording import Record
 from tersely.quantization.scale_buffers import read_buffer
-from tersely.quantization.trials import Candidate, Record, channels_of
+from tersely.quantization.trials import Candidate, channels_of
 
 _HEAD_SIZES = ("head_dim", "v_head_dim", "head_size", "attention_head_size")
 

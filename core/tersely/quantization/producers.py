@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
@@ -15,7 +16,8 @@ from tersely.instrument.modules.classes import is_sharded
 from tersely.quantization.candidates import among_experts, before_them, may_repeat, sizes_of_heads
 from tersely.quantization.output_forms import OutputForm
 from tersely.quantization.output_rows import OutputRows
-from tersely.quantization.trials import NOT_ALONE, Candidate, Record, Trials
+from tersely.quantization.recording import Record
+from tersely.quantization.trials import NOT_ALONE, ZERO, Candidate, Trials
 
 NOTHING_MAKES_IT = "no module with as many outputs comes before them"
 _NO_BATCH = "there are no calibration batches to find out by what makes it"
@@ -165,13 +167,48 @@ def _tried(
     is_tying: bool = False,
 ) -> tuple[list[Candidate], dict[Group, str]]:
     assert context.batches is not None  # the callers have checked
-    binding = context.binding
     every = [bound for group in groups for bound in group if not bound.plan.has_experts]
     readers = {bound.module: bound for bound in every}
     trials = Trials(context.model, context.batches, readers, bound_targets)
+
+    def sift(trials: Trials, *, is_sample: bool) -> tuple[list[Candidate], dict[Group, str]]:
+        return _sifted(
+            groups, trials, context.binding, fused=fused, is_tying=is_tying, is_sample=is_sample
+        )
+
+    # What fails on a sample fails on the batch; what passes is tried on the batch, all at once.
+    sample = trials.of_one_sample()
+    if sample is not None:
+        with contextlib.suppress(_TooLittle):
+            accepted, reasons = sift(sample, is_sample=True)
+            if not accepted or trials.problem(accepted, trials.reference()) is None:
+                return accepted, reasons
+    return sift(trials, is_sample=False)
+
+
+class _TooLittle(Exception):  # noqa: N818  # control flow, not an error
+    """A sample is zero where the batch may not be."""
+
+
+def _sifted(
+    groups: Sequence[Group],
+    trials: Trials,
+    binding: Binding,
+    *,
+    fused: Collection[nn.Module],
+    is_tying: bool,
+    is_sample: bool,
+) -> tuple[list[Candidate], dict[Group, str]]:
     reference = trials.reference()
     if trials.reference() != reference:
         return [], dict.fromkeys(groups, "the model computes something else in every call")
+
+    def problem(candidates: Sequence[Candidate]) -> str | None:
+        found = trials.problem(candidates, reference)
+        if is_sample and found == ZERO:
+            raise _TooLittle
+        return found
+
     heads = sizes_of_heads(binding.owners.universe.modules)
     searches = [_search(group, reference, heads, is_tying=is_tying) for group in groups]
     accepted: list[Candidate] = []
@@ -190,7 +227,7 @@ def _tried(
         for candidate in round_of:
             kinds.setdefault(_kind_of(candidate, binding), []).append(candidate)
         for alike in kinds.values():
-            failed = _Failures(lambda some: trials.problem(some, reference))
+            failed = _Failures(problem)
             passed = failed.sift(alike)
             accepted += passed
             for candidate in alike:

@@ -9,25 +9,21 @@ products with a gate, the sums of attention. No graph is needed, and none can be
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from tersely.calibration.observing import evaluating
-from tersely.engine.batches import Batches, run_batch
+from tersely.engine.batches import Batches, first_sample, run_batch
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.scales.input_scales import along_inputs
-from tersely.quantization.output_forms import OutputForm, along_dim
+from tersely.quantization.output_forms import OutputForm
 from tersely.quantization.ranges import RangeObservers
+from tersely.quantization.recording import Record, recording, tensors_in
 
-Print: TypeAlias = tuple[object, ...]
-"""Shape, dtype and a digest of all bits of a tensor: equal where the tensors are."""
-
-_ZERO = "their input was zero in the first batch of calibration"
+ZERO = "their input was zero in the first batch of calibration"
 NOT_ALONE = "no module makes their input alone"
 """The reason that says least: a candidate was not even near."""
 
@@ -59,25 +55,6 @@ class Candidate:
         return self.form.is_of_experts
 
 
-@attrs.frozen
-class Record:
-    """What modules computed in one pass.
-
-    Attributes:
-        order: modules with parameters of their own, in the order of their calls.
-        outputs: what those computed; the whole model's own result under None.
-        inputs: the inputs of weights that have factors.
-        doubled: the same with the channels doubled that a trial doubles.
-        quantized: values that are quantized, by module and side.
-    """
-
-    order: list[nn.Module] = attrs.field(factory=list)
-    outputs: dict[nn.Module | None, list[Print]] = attrs.field(factory=dict)
-    inputs: dict[nn.Module, list[Print]] = attrs.field(factory=dict)
-    doubled: dict[nn.Module, list[Print]] = attrs.field(factory=dict)
-    quantized: dict[tuple[nn.Module, str], list[Print]] = attrs.field(factory=dict)
-
-
 @attrs.frozen(eq=False)
 class Trials:
     """Tries candidates on the first batch of calibration, with nothing quantized.
@@ -93,6 +70,23 @@ class Trials:
     batches: Batches
     readers: Mapping[nn.Module, BoundTarget]
     bound_targets: Sequence[BoundTarget]
+
+    def of_one_sample(self) -> Trials | None:
+        """Return trials that cost less, on the first sample of the batch.
+
+        Returns:
+            None where nothing tells what a sample is, or the model does not take one alone.
+        """
+        batch, kept = self.batches.batches[0], self.batches
+        sample = first_sample(batch) if kept.forward is None else None
+        if sample is None or all(len(one) <= 1 for one in tensors_in(batch)):
+            return None
+        found = attrs.evolve(self, batches=attrs.evolve(kept, batches=(sample,)))
+        try:
+            found.reference()
+        except Exception:  # foreign code: a model may insist on its batch size, and then gets it
+            return None
+        return found
 
     def reference(self, candidates: Sequence[Candidate] = ()) -> Record:
         """Return what modules compute as they are.
@@ -110,7 +104,7 @@ class Trials:
         with (
             RangeObservers((), modules, {}).listening(),
             evaluating(self.model),
-            self._recording(record, channels),
+            recording(self.model, self.readers, self.bound_targets, channels, into=record),
         ):
             run_batch(self.model, kept.batches[0], forward=kept.forward, mask=kept.mask)
         return record
@@ -133,7 +127,7 @@ class Trials:
             if stacks:
                 grown = self.reference().outputs
                 if any(grown.get(one) == reference.outputs.get(one) for one in stacks):
-                    return _ZERO
+                    return ZERO
             for one in candidates:
                 for bound in one.targets:
                     raw = bound.raw
@@ -152,7 +146,7 @@ class Trials:
             if inputs is None or inputs != reference.doubled.get(module):
                 return NOT_ALONE
             if inputs == reference.inputs[module]:
-                return _ZERO
+                return ZERO
         makers = {one.module for one in apart}
         for key, outputs in reference.outputs.items():
             if key not in makers and found.outputs.get(key) != outputs:
@@ -163,28 +157,6 @@ class Trials:
             if found.quantized.get((module, side)) != values:
                 return f"an {side} between them and what makes their input is quantized"
         return None
-
-    @contextlib.contextmanager
-    def _recording(self, record: Record, channels: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-        sides = {
-            (bound.module, bound.plan.kind) for bound in self.bound_targets if bound.is_activation
-        }
-        hooks = [self.model.register_forward_hook(_outputs_into(record, None))]
-        try:
-            for module in self.model.modules():
-                if any(one is not None for one in module._parameters.values()):
-                    hooks.append(module.register_forward_hook(_outputs_into(record, module)))
-                if module in self.readers or (module, "input") in sides:
-                    reader = self.readers.get(module)
-                    is_quantized = (module, "input") in sides
-                    enter = _inputs_into(record, reader, channels.get(module), is_quantized)
-                    hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-                if (module, "output") in sides:
-                    hooks.append(module.register_forward_hook(_quantized_into(record)))
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 def doubling(channels: int) -> Tensor:
@@ -197,19 +169,6 @@ def doubling(channels: int) -> Tensor:
     found = torch.randint(1, 3, (channels,), generator=generator).float()
     found[0] = 2
     return found
-
-
-def print_of(tensor: Tensor) -> Print:
-    """Return a fingerprint that tells a tensor from others that differ in any bit.
-
-    Args:
-        tensor: any shape and dtype.
-    """
-    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().view(-1)
-    bits = (
-        values.view(torch.uint8).numpy().data
-    )  # of any dtype, also those that NumPy does not have
-    return (tuple(tensor.shape), tensor.dtype, hashlib.sha1(bits, usedforsecurity=False).digest())
 
 
 @contextlib.contextmanager
@@ -242,49 +201,3 @@ def channels_of(bound: BoundTarget) -> int:
     # The weight of a transposed convolution has the inputs of all groups.
     is_of_one_group = bound.plan.input_dim == 1 and isinstance(groups, int)
     return length * groups if is_of_one_group else length
-
-
-def _outputs_into(record: Record, key: nn.Module | None) -> Callable[..., None]:
-    def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if key is not None:
-            record.order.append(key)
-        record.outputs.setdefault(key, []).extend(map(print_of, _tensors(output)))
-
-    return see
-
-
-def _inputs_into(
-    record: Record, reader: BoundTarget | None, channels: Tensor | None, is_quantized: bool
-) -> Callable[..., None]:
-    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        values = list(_tensors([*args, *kwargs.values()]))
-        if is_quantized:
-            record.quantized.setdefault((module, "input"), []).extend(map(print_of, values))
-        if reader is None or channels is None or not values:
-            return
-        value, dim, factors = values[0], reader.plan.channel_dim, channels
-        if -value.ndim <= dim < value.ndim and value.shape[dim] == len(factors):
-            factors = along_dim(factors.to(value), dim % value.ndim, value.ndim)
-            record.inputs.setdefault(module, []).append(print_of(value))
-            record.doubled.setdefault(module, []).append(print_of(value * factors))
-
-    return see
-
-
-def _quantized_into(record: Record) -> Callable[..., None]:
-    def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        found = map(print_of, _tensors(output))
-        record.quantized.setdefault((module, "output"), []).extend(found)
-
-    return see
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
