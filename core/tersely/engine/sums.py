@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from tersely.contracts.quantizer import MergesObservations
+from tersely.engine.binding import BoundTarget
 from tersely.engine.processes import gather, summed
 
 
@@ -58,6 +59,33 @@ def merged_over_processes(
         found = dict(algorithm.merge(found, part))
     device = next(iter(total.values())).device if total else torch.device("cpu")
     return {name: tensor.to(device) for name, tensor in found.items()}
+
+
+def filled(
+    observed: Mapping[BoundTarget, Mapping[str, Tensor]], bound_targets: Sequence[BoundTarget]
+) -> dict[BoundTarget, dict[str, Tensor]]:
+    """Return sums of everything that any process observed, zeros where this one did not.
+
+    Args:
+        observed: target -> this process's sums.
+        bound_targets: targets, the same in the same order everywhere.
+
+    Returns:
+        The sums of those targets that some process observed.
+    """
+    own = [
+        {name: (tuple(one.shape), one.dtype) for name, one in observed.get(bound, {}).items()}
+        for bound in bound_targets
+    ]
+    found: dict[BoundTarget, dict[str, Tensor]] = {}
+    for bound, *parts in zip(bound_targets, *gather(own), strict=True):
+        sums = dict(observed.get(bound, {}))
+        for name, (shape, dtype) in (pair for part in parts for pair in part.items()):
+            if name not in sums:
+                sums[name] = torch.zeros(shape, dtype=dtype, device=bound.raw.device)
+        if sums or bound in observed:
+            found[bound] = sums
+    return found
 
 
 def over_processes(total: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -74,13 +74,15 @@ class _Module:
 
 @attrs.frozen(eq=False)
 class _Values:
-    """A parameter or buffer with its values, its gradient, and whether it asks for one."""
+    """A parameter or buffer: values, gradient, whether it asks for one, hooks and attributes."""
 
     tensor: Tensor
     storage: Tensor
     values: Tensor | None
     gradient: Tensor | None
     is_learning: bool
+    hooks: dict[str, dict[int, Any] | None]
+    attributes: dict[str, Any]
 
     @classmethod
     def of(cls, tensor: Tensor) -> _Values:
@@ -88,7 +90,12 @@ class _Values:
         # One whose elements share memory, as those of an expanded one do, cannot be written to.
         is_written = all(storage.stride(dim) or size <= 1 for dim, size in enumerate(storage.shape))
         values = storage.clone() if is_written else None
-        return cls(tensor, storage, values, tensor.grad, tensor.requires_grad)
+        hooks: dict[str, dict[int, Any] | None] = {}
+        for name in _HOOKS:
+            found = getattr(tensor, name)
+            hooks[name] = None if found is None else dict(found)
+        attributes = dict(tensor.__dict__)
+        return cls(tensor, storage, values, tensor.grad, tensor.requires_grad, hooks, attributes)
 
     def put_back(self) -> None:
         if self.values is not None:
@@ -99,6 +106,16 @@ class _Values:
             self.tensor.data = self.storage
         self.tensor.requires_grad_(self.is_learning)
         self.tensor.grad = self.gradient
+        for name, before in self.hooks.items():
+            found = getattr(self.tensor, name)
+            if found is not None:  # the very dictionary from which a handle removes its hook
+                found.clear()
+                found.update(before or {})
+        self.tensor.__dict__.clear()
+        self.tensor.__dict__.update(self.attributes)
+
+
+_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:

@@ -27,8 +27,11 @@ def curvature_of(
         steps: optimizer steps so far.
 
     Raises:
-        SessionError: a parameter is sharded.
+        SessionError: a parameter is sharded, or the loss cannot be differentiated.
     """
+    bound_targets = [bound for bound in bound_targets if bound.raw.requires_grad]
+    if not bound_targets:
+        return Curvature(loss, (), (), steps), []
     for bound in bound_targets:
         if is_sharded(bound.raw):
             raise SessionError(
@@ -37,9 +40,17 @@ def curvature_of(
                 **bound.plan.place,
             )
     parameters = [bound.raw for bound in bound_targets]
-    found: Sequence[Tensor | None] = torch.autograd.grad(
-        loss, parameters, create_graph=True, allow_unused=True
-    )
+    try:
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, parameters, create_graph=True, allow_unused=True
+        )
+    except RuntimeError as error:
+        algorithm = bound_targets[0].plan.algorithm
+        raise SessionError(
+            f"{algorithm} needs second derivatives, and the loss that session.total_loss was given "
+            f"has no gradient to differentiate again: {error}; call it before loss.backward()",
+            algorithm=algorithm,
+        ) from error
     reached = [
         (bound, parameter, gradient)
         for bound, parameter, gradient in zip(bound_targets, parameters, found, strict=True)

@@ -186,7 +186,11 @@ class Pruning(Engine[PruningRun]):
                 run.observe_step(steps)
                 run.move_learned()
         beginning = self.beginning(steps)
-        due = [run for run in self.runs if run in beginning or run.is_due(steps)]
+        due = [
+            run
+            for run in self.runs
+            if run in beginning or (run.is_due(steps) and not run.put_off())
+        ]
         for run in beginning:
             run.start()
         if beginning:
@@ -327,6 +331,7 @@ class Pruning(Engine[PruningRun]):
             "handed_over": self.is_handed_over,
             "frozen": sorted(bound.plan.name for bound in self.frozen),
             "seen": describe_statistics(self.statistics),
+            "late": [run.number for run in self.runs if run.is_late],
         }
         return Saved(parts, data)
 
@@ -376,6 +381,8 @@ class Pruning(Engine[PruningRun]):
 
     def restore(self, saved: Saved, steps: int, journal: Journal) -> None:
         """Put a checked state in force."""
+        for run in self.runs:
+            run.is_late = run.number in saved.data.get("late", ())
         self.start(steps)
         journal.after_undo(self.hold)
         self.release()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from tersely.engine.binding import BoundTarget, whole
 from tersely.engine.processes import average_gradients
 from tersely.errors import AttachError, SessionError
 from tersely.instrument.masks.dense_gradients import DenseGradient
+from tersely.instrument.modules.classes import is_sharded
 from tersely.pruning.mask_buffers import mask_of
 
 
@@ -108,7 +110,8 @@ class Gradients:
             if self._is_zeroed(bound, gradient):
                 raise _missing(bound)
             if gradient is not None and bound in self.before:
-                found.append((bound, self._completed(bound, gradient.detach())))
+                found.append((bound, gradient.detach()))
+        found = self._completed(found)
         if bound_targets and not found:
             raise _missing(bound_targets[0])
         self._largest.clear()
@@ -116,9 +119,44 @@ class Gradients:
             return []
         return [(bound, gradient, whole(self.before[bound])) for bound, gradient in found]
 
-    def _completed(self, bound: BoundTarget, gradient: Tensor) -> Tensor:
-        dense, mask = self.dense.get(bound), mask_of(bound)
-        return gradient if dense is None or mask is None else dense.complete(gradient, mask)
+    def _completed(
+        self, gradients: list[tuple[BoundTarget, Tensor]]
+    ) -> list[tuple[BoundTarget, Tensor]]:
+        """Return gradients with those of masked elements."""
+        masked = {
+            bound: (dense, gradient, mask)
+            for bound, gradient in gradients
+            if (dense := self.dense.get(bound)) is not None and (mask := mask_of(bound)) is not None
+        }
+        scales = {
+            bound: dense.scale(gradient, mask) for bound, (dense, gradient, mask) in masked.items()
+        }
+        # A loss scaler, and clipping by the norm of all of them, scale all alike.
+        common = next((scale for scale in scales.values() if scale is not None), None)
+        found = []
+        for bound, gradient in gradients:
+            if bound in masked:
+                dense, own, mask = masked[bound]
+                scale = common if scales[bound] is None else scales[bound]
+                found.append((bound, dense.complete(own, mask, scale)))
+            else:
+                found.append((bound, gradient))
+        return found
+
+    def gather_dense(self, dense: Mapping[BoundTarget, DenseGradient]) -> None:
+        """Gather gradients of masked elements, as long as the parameters' own are not discarded.
+
+        Args:
+            dense: target -> what receives them.
+        """
+        self.dense = dict(dense)
+        for bound, one in self.dense.items():
+            # Where a parameter is sharded, all processes would have to be asked together.
+            if not is_sharded(bound.raw):
+                one.is_discarded = partial(self._is_discarded, bound)
+
+    def _is_discarded(self, bound: BoundTarget) -> bool:
+        return not self._is_resting and self._is_zeroed(bound, _dense(bound.raw.grad))
 
     def await_step(self, *, is_wanted: bool) -> None:
         """Forget the dense gradients of the step that was made, and gather those of the next.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
@@ -25,8 +25,9 @@ from tersely.contracts.whole_model import ScoresModel
 from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
 from tersely.engine.journal import Journal
+from tersely.engine.processes import gather
 from tersely.engine.run import Run
-from tersely.engine.sums import add_sums
+from tersely.engine.sums import add_sums, filled
 from tersely.errors import AttachError, SessionError
 from tersely.pruning.curvature import curvature_of, observe
 from tersely.pruning.dense_gradients import place_dense_gradients
@@ -47,10 +48,13 @@ class PruningRun(Run[Pruner]):
     Attributes:
         curve: how its sparsity grows, or None.
         gradients: those of the user's backward passes, where the algorithm observes them.
+        is_late: whether masks that were due wait for a step whose gradients are finite.
     """
 
     curve: Curve | None
     gradients: Gradients = attrs.field(factory=Gradients, kw_only=True)
+    is_late: bool = attrs.field(default=False, kw_only=True)
+    _has_overflowed: bool = attrs.field(default=False, kw_only=True)
     _learned_names: dict[BoundTarget, tuple[str, ...]] = attrs.field(factory=dict, kw_only=True)
     _is_started: bool = attrs.field(default=False, kw_only=True)
 
@@ -102,6 +106,8 @@ class PruningRun(Run[Pruner]):
         """Tell whether new masks are due with the optimizer step that was just made."""
         if not self.stage.is_running(steps - 1):
             return False
+        if self.is_late:
+            return True
         if isinstance(self.algorithm, Grows):
             return self.algorithm.factor(steps - self.stage.begin) > 0
         return self.curve is not None and is_due(self.curve, steps)
@@ -117,7 +123,7 @@ class PruningRun(Run[Pruner]):
         elif isinstance(self.algorithm, ObservesCurvature):
             need_learning(self.bound_targets)
         if isinstance(self.algorithm, ObservesDenseGradients):
-            self.gradients.dense = place_dense_gradients(self.bound_targets, self.stage.hold)
+            self.gradients.gather_dense(place_dense_gradients(self.bound_targets, self.stage.hold))
         self._is_started = True
 
     def await_step(self, steps: int) -> None:
@@ -161,6 +167,7 @@ class PruningRun(Run[Pruner]):
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch; in a step also sums of gradients, which grow in place."""
         super().note(journal, is_step=is_step)
+        journal.note_attributes(self, "is_late", "_has_overflowed")
         if is_step and isinstance(self.algorithm, OBSERVES_TRAINING):
             self.observed = {
                 bound: {name: tensor.clone() for name, tensor in sums.items()}
@@ -180,8 +187,22 @@ class PruningRun(Run[Pruner]):
         """Drop what training showed and was just used: later masks are ranked by later steps."""
         if isinstance(self.algorithm, OBSERVES_TRAINING):
             self.observed = {}
+            self.is_late = self._has_overflowed = False
 
-    def need_gradients(self, bound_targets: Iterable[BoundTarget]) -> None:
+    def put_off(self) -> bool:
+        """Tell whether masks that are due have to wait, as all that would rank them overflowed.
+
+        A loss scaler overflows now and then, and the next step's gradients are as good.
+        """
+        if not isinstance(self.algorithm, OBSERVES_TRAINING):
+            return False
+        everyone = gather((self._has_overflowed, bool(self.observed)))
+        has_seen = any(seen for _, seen in everyone)
+        self.is_late = not has_seen and any(overflowed for overflowed, _ in everyone)
+        self._has_overflowed = False
+        return self.is_late
+
+    def need_gradients(self, bound_targets: Sequence[BoundTarget]) -> None:
         """Refuse to rank a target that no backward pass reached, while others have gradients.
 
         Args:
@@ -190,7 +211,11 @@ class PruningRun(Run[Pruner]):
         Raises:
             SessionError: names the first such target.
         """
-        if not isinstance(self.algorithm, OBSERVES_TRAINING) or not self.observed:
+        if not isinstance(self.algorithm, OBSERVES_TRAINING):
+            return
+        # A batch may reach a layer in one process alone, and all of them add up the same sums.
+        self.observed |= filled(self.observed, bound_targets)
+        if not self.observed:
             return
         lost = next((bound for bound in bound_targets if bound not in self.observed), None)
         if lost is not None:
@@ -228,7 +253,9 @@ class PruningRun(Run[Pruner]):
         pruner = self.algorithm
         if not isinstance(pruner, ObservesGradients) or not self._is_observed_at(steps):
             return
-        for bound, gradient, values in self.gradients.seen(self.bound_targets):
+        found = self.gradients.seen(self.bound_targets)
+        self._has_overflowed = self._has_overflowed or not found
+        for bound, gradient, values in found:
             target = _known_target(bound, values)
             part = pruner.observe_gradient(gradient, target)
             add_sums(self.observed.setdefault(bound, {}), part)
@@ -250,6 +277,7 @@ class PruningRun(Run[Pruner]):
         curvature, reached = curvature_of(loss, self.bound_targets, steps)
         targets = [self.seen_as(bound) for bound in reached]
         parts = observe(pruner, curvature, targets)
+        self._has_overflowed = self._has_overflowed or bool(targets and not parts)
         for bound, part in zip(reached if parts else (), parts, strict=True):
             add_sums(self.observed.setdefault(bound, {}), part)
 

@@ -219,3 +219,24 @@ def test_a_frozen_parameter_has_no_curvature(model):
 def test_masks_in_place_hide_the_curvature(model):
     with pytest.raises(tersely.PlanError, match="needs gradients as they pass through masks"):
         attached(model, hold="step")
+
+
+def test_a_parameter_that_is_frozen_later_is_not_looked_at(model):
+    model.append(nn.Linear(1, 1, bias=False))
+    session = attached(model)
+    model[1].requires_grad_(requires_grad=False)
+    model[0].requires_grad_(requires_grad=False)
+
+    session.total_loss(model(X.requires_grad_()).square().sum())
+    X.requires_grad_(requires_grad=False)
+
+    assert SEEN == []
+
+
+def test_a_loss_whose_graph_is_gone_is_an_error_that_says_when_to_call(model):
+    session = attached(model)
+    loss = model(X).square().sum()
+    loss.backward()
+
+    with pytest.raises(tersely.SessionError, match=r"call it before loss\.backward\(\)"):
+        session.total_loss(loss)

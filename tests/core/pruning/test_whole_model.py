@@ -62,6 +62,9 @@ class Wrecks(ScoresModel):
             parameter.requires_grad_(requires_grad=False)
             parameter.grad = torch.ones_like(parameter)
             parameter.data = torch.zeros_like(parameter)
+            parameter.requires_grad_().register_hook(lambda _: 1 / 0)
+            parameter.register_post_accumulate_grad_hook(lambda _: 1 / 0)
+            parameter.litter = 1
         for one in module.modules():
             one.register_forward_hook(lambda *_: 1 / 0)
             one.register_buffer("litter", torch.zeros(1))
@@ -205,6 +208,8 @@ def test_whatever_is_done_to_the_model_is_undone(model, fails):
     assert [one.data_ptr() for one in model.parameters()] == pointers
     assert all(one.requires_grad for one in model.parameters())
     assert model[0]._parameters["weight"].grad.tolist() == [[7], [7]]
+    assert not hasattr(parameters[0], "litter")
+    model(torch.ones(1, 1)).sum().backward()
     session.detach()
     assert [*vars(model[0])] == [*vars(twin[0])]
     assert list(model.state_dict()) == list(twin.state_dict())

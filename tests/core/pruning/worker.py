@@ -130,6 +130,33 @@ def curvature_is_summed_up(rank: int) -> None:
 
 
 @scenario
+def a_loss_that_passes_a_layer_over_in_one_process_adds_nothing_there(rank: int) -> None:
+    model = nn.Sequential(build(), nn.Linear(3, 2, bias=False))
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}
+    stage = {"algorithm": "curved", "config_list": [entry]}
+    session = tersely.attach(model, {"pruning": stage})
+    loss = loss_of(model[0](batch(rank)))
+    if rank == 0:
+        loss = loss + loss_of(model[1](batch(rank)))
+    session.total_loss(loss).backward()
+    session.step()
+    session.compress()
+    assert session.sparsity()["1"]["weight"] == 0.5
+    assert session.sparsity()["0.0"]["weight"] == 0.5
+
+
+@scenario
+def curvature_that_overflows_in_one_process_adds_nothing_there(rank: int) -> None:
+    model = build()
+    session = attached(model, "curved")
+    loss = loss_of(model(batch(0)))
+    session.total_loss(loss * (1.0 if rank == 0 else torch.inf))
+    session.step()
+    session.compress()
+    assert session.sparsity()["0"]["weight"] == 0.5
+
+
+@scenario
 def scores_of_the_whole_model_are_summed_up(rank: int) -> None:
     model = build()
     session = attached(model, "flow")

@@ -13,7 +13,7 @@ from tersely.contracts.quantizer import QuantizationTarget
 from tersely.errors import PluginError
 from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import state_buffer
-from tersely.instrument.scales.quantizing import Quantize
+from tersely.instrument.scales.quantizing import Quantize, where_in_force
 from tersely.instrument.scales.target_scales import scales_of
 
 _LARGEST_SEED = 2**63
@@ -29,11 +29,13 @@ class RoundAtRandom(Quantize):
         algorithm: the algorithm.
         tensor: the target as the algorithm sees it.
         inner: what quantizes to nearest.
+        first_seed: what the random numbers of this target start from.
     """
 
     algorithm: RoundsAtRandom = attrs.field(kw_only=True)
     tensor: QuantizationTarget = attrs.field(kw_only=True)
     inner: Quantize = attrs.field(kw_only=True)
+    first_seed: int = attrs.field(kw_only=True)
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class RoundAtRandom(Quantize):
             algorithm=algorithm,
             tensor=tensor,
             inner=inner,
+            first_seed=algorithm.seed * 1_000_003 + zlib.crc32(tensor.name.encode()),
         )
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
@@ -61,16 +64,18 @@ class RoundAtRandom(Quantize):
         found = scales_of(module, self.target)
         if found is None or not (module.training and torch.is_grad_enabled()):
             return self.inner(module, value)
-        return self._rounded(module, value, *found[:2])
+        scale, zero_point, share = found
+        return where_in_force(share, self._rounded(module, value, scale, zero_point), value)
 
     def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
         """Quantize with a copy of the scale in force, which nothing changes before backward."""
         found = scales_of(module, self.target)
         if found is None or not (module.training and torch.is_grad_enabled()):
             return self.inner.with_own_scale(module, value)
-        scale, zero_point, _ = found
+        scale, zero_point, share = found
         zero_point = None if zero_point is None else zero_point.clone()
-        return self._rounded(module, value, scale.clone(), zero_point)
+        rounded = self._rounded(module, value, scale.clone(), zero_point)
+        return where_in_force(share, rounded, value)
 
     def _rounded(
         self, module: nn.Module, value: Tensor, scale: Tensor, zero_point: Tensor | None
@@ -95,6 +100,5 @@ class RoundAtRandom(Quantize):
             module._buffers[name] = calls
         if not is_recomputing():
             calls.add_(1)
-        start = self.algorithm.seed * 1_000_003 + zlib.crc32(self.tensor.name.encode())
         generator = torch.Generator(device=value.device)
-        return generator.manual_seed((start * _CALLS + int(calls)) % _LARGEST_SEED)
+        return generator.manual_seed((self.first_seed * _CALLS + int(calls)) % _LARGEST_SEED)
