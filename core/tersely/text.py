@@ -6,15 +6,16 @@ import difflib
 from collections.abc import Iterable
 
 _SIMILAR = 0.65
-_SHORTEST_START = 3
+_SHORTEST_START = 2
 
 
 def nearest(word: str, candidates: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
     """Return the candidates that look most like a word.
 
     Case, hyphens, spaces and underscores do not count: ``Sparse-Ratio`` is as near to
-    ``sparse_ratio`` as a name can be. A name that begins with the whole word is near too. Of two
-    equally near names the first candidate leads.
+    ``sparse_ratio`` as a name can be. A name that begins with the whole word is near too; with a
+    word of two letters, where no other one does. Of two equally near names the first candidate
+    leads.
 
     Args:
         word: what was written.
@@ -30,7 +31,8 @@ def nearest(word: str, candidates: Iterable[str], *, count: int = 3) -> tuple[st
     start = _plain(word)
     close = difflib.get_close_matches(start, plain, n=count, cutoff=_SIMILAR)
     if len(start) >= _SHORTEST_START:
-        close += [key for key in plain if key.startswith(start) and key not in close]
+        begun = [key for key in plain if key.startswith(start) and key not in close]
+        close += begun if len(start) > _SHORTEST_START or len(begun) == 1 else []
     return tuple(name for key in close for name in plain[key])[:count]
 
 

@@ -24,3 +24,13 @@ def _frozen_package() -> Iterator[None]:
     yield
     registry.unregister("tersely-frozen")
     sys.path.remove(str(FROZEN))
+
+
+@pytest.fixture(scope="session")
+def papers() -> Iterator[None]:
+    """The algorithms of papers, each a plugin of one file."""
+    files = sorted((Path(__file__).parent / "papers").glob("*.py"))
+    names = [tersely.registry().register_file(file) for file in files]
+    yield
+    for name in names:
+        tersely.registry().unregister(name)

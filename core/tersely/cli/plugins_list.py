@@ -12,6 +12,7 @@ import click
 from tersely.cli.plugin_files import plugin_option
 from tersely.cli.plugins_find import loading_text
 from tersely.extras import extra
+from tersely.registry.copies import one_line
 from tersely.registry.kinds import KINDS
 from tersely.registry.record import PluginRecord
 from tersely.registry.registry import Registry, registry
@@ -94,7 +95,7 @@ def rows_of(installed: Registry) -> tuple[Row, ...]:
                 version=found.version,
                 state="ok",
                 loading=loading.get(found.title, ""),
-                summary=found.descriptor.summary,
+                summary=one_line(found.descriptor.summary),
             )
             rows.append(row)
     overruled = installed.overruled()

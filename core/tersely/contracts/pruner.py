@@ -138,7 +138,8 @@ class Choose(Protocol):
         """Return bool of the scores' shape, True = kept.
 
         Args:
-            scores: shape (rows, columns), float, larger means keep.
+            scores: shape (rows, columns), float, larger means keep; all rows of the weight, those
+                of all groups of a convolution one after the other, and some of its columns.
         """
         ...
 
@@ -152,8 +153,8 @@ class Solves(Ability):
 
         Args:
             target: the tensor to prune, which must not be modified.
-            choose: decides on scores of the weight's rows and some of its columns; call it once
-                for each run of columns, so that every run meets the budget.
+            choose: decides on scores of all the weight's rows and some of its columns; call it
+                once for each run of columns, so that every run meets the budget, or once for all.
         """
 
 

@@ -32,6 +32,7 @@ class _Wish:
     mask_value: float
     is_aligned: bool
     channel_dim: int
+    is_of_experts: bool
     spatial: int | None
 
 
@@ -58,6 +59,7 @@ class _Profile:
                 _mask_value(target),
                 target.align is not None,
                 target.channel_dim,
+                target.has_experts,
                 spatial_dims(target.module_type),
             )
             self.longer[key] = _Profile((*self.wishes, wish))
@@ -121,7 +123,11 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
             masking = ParameterMask(buffer, wish.is_additive, wish.mask_value)
             after = (masking,) if wish.is_masked else ()
             parameters = {**instruments.parameters, wish.target: (*before, *after)}
-            instruments = attrs.evolve(instruments, parameters=parameters)
+            instruments = attrs.evolve(
+                instruments,
+                parameters=parameters,
+                reads_once=instruments.reads_once or wish.is_of_experts,
+            )
     return instruments
 
 

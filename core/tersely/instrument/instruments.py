@@ -104,6 +104,7 @@ class Instruments:
         is_folded: whether the module is folded into another one and passes its input on.
         has_room: whether a fold may come later.
         padding: what notes the padding of each call, for the model's own forward, or None.
+        reads_once: whether a call processes each parameter once, however often it reads it.
     """
 
     parameters: Mapping[str, tuple[Transform, ...]] = attrs.field(factory=dict)
@@ -113,6 +114,7 @@ class Instruments:
     is_folded: bool = False
     has_room: bool = False
     padding: PaddingOfCall | None = None
+    reads_once: bool = False
 
     @property
     def has_sites(self) -> bool:

@@ -14,6 +14,7 @@ HELD = RESERVED + "held"
 DENSE = RESERVED + "dense_gradients"
 WHOLE = RESERVED + "whole_masks"
 LAYOUT = RESERVED + "layout"
+READ = RESERVED + "read"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""

@@ -118,6 +118,15 @@ def _check_budget(kept: Tensor, target: PruningTarget, member: Member) -> None:
                 f"{keep} in each",
             )
         return
+    if member.ratio is not None and scope is not None:
+        total = _scope_size(member)
+        due = count_masked(member.ratio, total)
+        due = bound_count(due, total, minimum=member.minimum, maximum=member.maximum)
+        left = total - _counts_in_scopes(decisions, member)
+        if not bool((left == due).all()):
+            wrong = f"a mask that leaves out {int(left[left != due][0])} of some {total} blocks"
+            raise _wrong(target, wrong, f"{due} in each scope, as the config asks")
+        return
     masked, total = int((~decisions).sum()), decisions.numel()
     sizes = uneven_sizes(size)
     if sizes is not None and member.ratio is not None:

@@ -156,7 +156,8 @@ def _solve_all(
     for one, target in told(pairs, "weights solved"):
         parts = split(one, target) if target.plan.has_experts else [(one, target)]
         solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
-        kept = [solution.kept for solution in solutions]
+        # Laid out like any other mask: a saved one comes back so, and kernels differ by layout.
+        kept = [solution.kept.contiguous() for solution in solutions]
         values = [solution.tensor for solution in solutions]
         if target.plan.has_experts:
             kept = [torch.stack([one.broadcast_to(values[0].shape) for one in kept])]

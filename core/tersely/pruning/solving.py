@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import Blocks
+from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.contracts.pruner import Choose, PruningTarget, Solution, Solves
 from tersely.engine.foreign import ForeignCall
 from tersely.errors import PlanError
@@ -75,14 +75,24 @@ def _keep_of_every(keep: int, run: int) -> Choose:
 
 def _meet_ratio(member: Member, ratio: Ratio) -> Choose:
     seen = masked = 0
+    scopes = _count_scopes(member)
 
     def choose(scores: Tensor) -> Tensor:
         # Counted over all runs so far, so that what rounding leaves in one is made up in the next.
         nonlocal seen, masked
-        seen += scores.numel()
+        # A ratio that is met in each row is counted there; any other over all that is shown.
+        rows = scores if len(scores) == scopes else scores.reshape(1, -1)
+        seen += rows.shape[1]
         due = count_masked(ratio, seen)
         due = bound_count(due, seen, minimum=member.minimum, maximum=member.maximum) - masked
         masked += due
-        return keep_highest(scores.reshape(1, -1), due).reshape(scores.shape)
+        return keep_highest(rows, due).reshape(scores.shape)
 
     return choose
+
+
+def _count_scopes(member: Member) -> int:
+    if member.blocks.scope is None:
+        return 1
+    scope = resolve_size(member.blocks.scope, member.shape)
+    return math.prod(member.shape) // math.prod(scope)

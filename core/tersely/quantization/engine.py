@@ -49,15 +49,11 @@ from tersely.quantization.learned_scales import (
     place_leaves,
     renew_optimizer,
 )
-from tersely.quantization.producers import (
-    Found,
-    describe_producers,
-    find_producers,
-    rebuilt_producers,
-)
+from tersely.quantization.producers import Found, find_producers, find_ties
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
 from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
 from tersely.quantization.run import QuantizationRun, start_runs
+from tersely.quantization.saved_producers import describe_producers, rebuilt_producers
 from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
 from tersely.quantization.scale_buffers import (
     device_of,
@@ -177,6 +173,7 @@ class Quantization(Engine[QuantizationRun]):
             quantize_parameters,
             change=lambda bound, values: self.change(bound, values, journal),
             correct_bias=lambda bound, change: correct_bias(self.biases, bound, change, journal),
+            find_ties=lambda groups: find_ties(groups, self.context, self.bound_targets),
         )
         for run in runs:
             run.groups = []

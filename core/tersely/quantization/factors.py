@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.quantization.integers import IntegerTensor
-from tersely.quantization.output_forms import divided, forms_of
+from tersely.quantization.output_forms import divided
 from tersely.quantization.producers import Found, Producer
 from tersely.quantization.scale_buffers import read_buffer
 
@@ -30,6 +30,16 @@ class Folding:
     targets: tuple[BoundTarget, ...]
     factors: Tensor
 
+    def makes(self, bound: BoundTarget) -> bool:
+        """Tell whether a parameter is one of the producer, whose output channels are divided.
+
+        Args:
+            bound: any target.
+        """
+        form = self.producer.form
+        is_own = bound.module is self.producer.module and not bound.is_activation
+        return is_own and bound.plan.target in (form.weight, form.bias)
+
     def divide(self, integers: Sequence[tuple[BoundTarget, IntegerTensor]]) -> None:
         """Divide the output channels of the producer, whose values are finished otherwise.
 
@@ -39,7 +49,7 @@ class Folding:
         module = self.producer.module
         self.producer.form.multiply(module, self.factors.double().reciprocal())
         for bound, tensor in integers:
-            if bound.module is module:
+            if self.makes(bound):
                 bound.write(tensor.dequantize())
 
 
@@ -88,11 +98,11 @@ def _obstacle(
     producer = one.producer
     if any(not torch.equal(_factors(bound), one.factors) for bound in one.targets):
         return f"weights that read {producer.name} have other factors"
-    if producer.form not in forms_of(producer.module, one.factors.numel()):
+    form = producer.form
+    if not form.fits(producer.module, one.factors.shape[-1]) or not form.allows(one.factors):
         return f"{producer.name} has another shape than when it was found"
-    own = [one for one in qparams if one[0].module is producer.module and not one[0].is_activation]
-    for bound, parameters in own:
-        if _divided(bound, parameters, one) is None:
+    for bound, parameters in qparams:
+        if one.makes(bound) and _divided(bound, parameters, one) is None:
             return (
                 f"{bound.plan.name} makes it, whose output channels share a scale; granularity: "
                 f"per_channel gives each its own"
@@ -101,9 +111,10 @@ def _obstacle(
 
 
 def _divided(bound: BoundTarget, qparams: QParams, one: Folding) -> QParams | None:
-    rank = len(bound.plan.shape or ())
-    form = one.producer.form
-    return divided(qparams, one.factors, dim=form.dim if rank > 1 else 0, rank=rank)
+    rank, form = len(bound.plan.shape or ()), one.producer.form
+    factors = form.of_outputs(one.factors)
+    dim = form.dim if bound.plan.target == form.weight else factors.ndim - 1
+    return divided(qparams, factors, dim=dim, rank=rank)
 
 
 def finished_qparams(
@@ -115,11 +126,10 @@ def finished_qparams(
         qparams: the parameters in force.
         foldings: what is folded.
     """
-    by_module = {one.producer.module: one for one in foldings}
     found = []
     for bound, parameters in qparams:
-        one = by_module.get(bound.module)
-        new = None if one is None or bound.is_activation else _divided(bound, parameters, one)
+        one = next((one for one in foldings if one.makes(bound)), None)
+        new = None if one is None else _divided(bound, parameters, one)
         found.append((bound, new or parameters))
     return found
 
@@ -135,11 +145,10 @@ def finished_integers(
         integers: the integers of every quantized parameter and buffer.
         foldings: what is folded.
     """
-    by_module = {one.producer.module: one for one in foldings}
     free = {bound for one in foldings for bound in one.targets}
     found = []
     for bound, tensor in integers:
-        one = by_module.get(bound.module)
+        one = next((one for one in foldings if one.makes(bound)), None)
         new = None if one is None else _divided(bound, tensor.qparams, one)
         if new is not None:
             tensor = attrs.evolve(tensor, qparams=new)  # noqa: PLW2901  # the same integers
@@ -158,7 +167,7 @@ def described(foldings: Sequence[Folding], reasons: Mapping[BoundTarget, str]) -
     """
     found = [
         f"{', '.join(bound.plan.name for bound in one.targets)}: finalize() folds the factors of "
-        f"the input into {one.producer.name}"
+        f"the input into {one.producer.title(one.factors.shape[-1])}"
         for one in foldings
     ]
     by_reason: dict[str, list[str]] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,16 @@ from tersely.instrument.names import SCALE, UNSCALE, state_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
 from tersely.planning.targets.addresses import parse_address
+from tersely.quantization.output_rows import OutputRows
 from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.scale_buffers import write_buffer
 from tersely.quantization.targets import target_of
+
+FindTies: TypeAlias = (
+    "Callable[[Sequence[tuple[BoundTarget, ...]]], Mapping[BoundTarget, OutputRows]]"
+)
+"""From groups of weights to those whose factors have to be equal for some inputs, and which."""
 
 
 def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | None:
@@ -123,7 +130,11 @@ def put_factors(saved: Saved, factors: Mapping[BoundTarget, Tensor]) -> None:
 
 
 def equalize(
-    run: QuantizationRun, quantizer: Equalizes, bound_targets: Sequence[BoundTarget]
+    run: QuantizationRun,
+    quantizer: Equalizes,
+    bound_targets: Sequence[BoundTarget],
+    *,
+    find_ties: FindTies,
 ) -> None:
     """Let an algorithm choose the factors of inputs, one for the weights that read one input.
 
@@ -131,6 +142,7 @@ def equalize(
         run: the stage; it gets the groups of weights.
         quantizer: its algorithm.
         bound_targets: weights of the stage.
+        find_ties: tells which weights read some values several times.
 
     Raises:
         CalibrationError: factors are not positive.
@@ -139,6 +151,7 @@ def equalize(
     for bound in bound_targets:
         if run.observed.get(bound) and is_matrix(bound) and not is_blank(run.observed[bound]):
             groups.setdefault(id(run.observed[bound]), []).append(bound)
+    ties = find_ties(tuple(map(tuple, groups.values())))
     for members in groups.values():
         for bound in members:
             write_buffer(bound, "input_scale", None)
@@ -153,6 +166,8 @@ def equalize(
         ]
         with torch.no_grad():
             factors = _chosen(quantizer, targets)
+            rows = ties.get(members[0])
+            factors = factors if rows is None else rows.tied(factors)
         if not bool((factors.isfinite() & (factors > 0)).all()):
             raise CalibrationError(
                 f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -11,20 +12,17 @@ from torch import nn
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.processes import failing_together, gather
-from tersely.errors import SessionFileError
 from tersely.instrument.modules.classes import is_sharded
-from tersely.json_value import Json
-from tersely.quantization.output_forms import OutputForm, forms_of
-from tersely.quantization.scale_buffers import read_buffer
-from tersely.quantization.trials import NOT_ALONE, Candidate, Record, Trials
+from tersely.quantization.candidates import among_experts, before_them, may_repeat, sizes_of_heads
+from tersely.quantization.output_forms import OutputForm
+from tersely.quantization.output_rows import OutputRows
+from tersely.quantization.recording import Record
+from tersely.quantization.trials import NOT_ALONE, ZERO, Candidate, Trials
 
 NOTHING_MAKES_IT = "no module with as many outputs comes before them"
 _NO_BATCH = "there are no calibration batches to find out by what makes it"
 
-_OF_ONE_EXPERT = "each expert has factors of its own, and one module makes the input of all"
-
-_NEAREST = 3
-"""How many modules before a weight are tried, of those with as many outputs as it has inputs."""
+_OF_ONE_EXPERT = "each expert has factors of its own, and no rows of its matrices make the input"
 
 _FEW = 8
 """Up to how many candidates of one kind are tried one by one after the first one failed."""
@@ -43,6 +41,17 @@ class Producer:
     module: nn.Module
     name: str
     form: OutputForm
+
+    def title(self, channels: int) -> str:
+        """Return what takes the factors, in words.
+
+        Args:
+            channels: how many input channels the weights have that read it.
+        """
+        found = f"{self.name}.{self.form.weight}" if self.form.is_of_experts else self.name
+        rows = self.form.rows
+        is_partial = rows is not None and rows.is_partial(channels)
+        return f"rows of {found}" if is_partial else found
 
 
 Found: TypeAlias = "dict[BoundTarget, Producer | str]"
@@ -99,13 +108,8 @@ def find_producers(
         return found
     if any(is_sharded(one) for one in context.model.parameters()):
         return dict.fromkeys(found, "parameters are sharded")
-    stacks = [group for group in groups if group[0].plan.has_experts]
-    found |= {bound: _OF_ONE_EXPERT for group in stacks for bound in group}
-    groups = [group for group in groups if group not in stacks]
-    readers = {bound.module: bound for group in groups for bound in group}
-    trials = Trials(context.model, context.batches, readers, bound_targets)
     with failing_together(context.model):
-        accepted, reasons = _tried(groups, trials, context.binding, fused=fused)
+        accepted, reasons = _tried(groups, context, bound_targets, fused=fused)
     name_of = context.binding.name_of
     own = {
         tuple(one.plan.name for one in candidate.targets): (name_of(candidate.module), candidate)
@@ -124,66 +128,89 @@ def find_producers(
     return found
 
 
-def describe_producers(found: Found) -> dict[str, Json]:
-    """Return what a saved session keeps of them.
+def find_ties(
+    groups: Sequence[Group], context: Context, bound_targets: Sequence[BoundTarget]
+) -> dict[BoundTarget, OutputRows]:
+    """Return which weights read some outputs several times, so that their factors have to be equal.
+
+    Heads of grouped-query attention do so. It is asked before there are factors.
 
     Args:
-        found: what can take the factors of each weight.
+        groups: weights that will have factors.
+        context: what a session's engines share; the model is left as it was.
+        bound_targets: all quantization targets.
     """
+    modules = context.binding.owners.universe.modules
+    waiting = [group for group in groups if may_repeat(modules, group[0])]
+    sharded = any(is_sharded(one) for one in context.model.parameters())
+    if not waiting or context.batches is None or sharded:
+        return {}
+    with failing_together(context.model):
+        accepted, _ = _tried(waiting, context, bound_targets, is_tying=True)
+    own = {bound.plan.name: one.form.rows for one in accepted for bound in one.targets}
+    everyone = gather(own)
     return {
-        bound.plan.name: one
-        if isinstance(one, str)
-        else {"module": one.name, "dim": one.form.dim, "is_offset": one.form.is_offset}
-        for bound, one in found.items()
+        bound: rows
+        for group in waiting
+        for bound in group
+        if (rows := own.get(bound.plan.name)) is not None
+        and all(process.get(bound.plan.name) == rows for process in everyone)
     }
 
 
-def rebuilt_producers(
-    saved: Mapping[str, Json], bound_targets: Sequence[BoundTarget], binding: Binding
-) -> Found:
-    """Return what can take factors as it was saved.
-
-    Args:
-        saved: what `describe_producers` returned.
-        bound_targets: all quantization targets.
-        binding: the plan, bound to the model.
-
-    Raises:
-        SessionFileError: the model has no such module.
-    """
-    universe = binding.owners.universe
-    by_name = {bound.plan.name: bound for bound in bound_targets}
-    found: Found = {}
-    for name, one in saved.items():
-        bound = by_name.get(name)
-        if bound is None:
-            raise SessionFileError(
-                f"the saved session has factors of {name!r}, which is no target of this session; "
-                f"load it with the recipe and the model that it was saved with",
-                target=name,
-            )
-        if isinstance(one, str):
-            found[bound] = one
-            continue
-        if one["module"] not in universe.index:
-            raise SessionFileError(
-                f"the saved session folds factors of {name!r} into {one['module']!r}, which the "
-                f"model has not; load it with the model that it was saved with",
-                target=name,
-            )
-        module = universe.modules[universe.index[one["module"]]]
-        form = OutputForm(int(one["dim"]), is_offset=bool(one["is_offset"]))
-        found[bound] = Producer(module, str(one["module"]), form)
-    return found
-
-
 def _tried(
-    groups: Sequence[Group], trials: Trials, binding: Binding, *, fused: Collection[nn.Module]
+    groups: Sequence[Group],
+    context: Context,
+    bound_targets: Sequence[BoundTarget],
+    *,
+    fused: Collection[nn.Module] = (),
+    is_tying: bool = False,
+) -> tuple[list[Candidate], dict[Group, str]]:
+    assert context.batches is not None  # the callers have checked
+    every = [bound for group in groups for bound in group if not bound.plan.has_experts]
+    readers = {bound.module: bound for bound in every}
+    trials = Trials(context.model, context.batches, readers, bound_targets)
+
+    def sift(trials: Trials, *, is_sample: bool) -> tuple[list[Candidate], dict[Group, str]]:
+        return _sifted(
+            groups, trials, context.binding, fused=fused, is_tying=is_tying, is_sample=is_sample
+        )
+
+    # What fails on a sample fails on the batch; what passes is tried on the batch, all at once.
+    sample = trials.of_one_sample()
+    if sample is not None:
+        with contextlib.suppress(_TooLittle):
+            accepted, reasons = sift(sample, is_sample=True)
+            if not accepted or trials.problem(accepted, trials.reference()) is None:
+                return accepted, reasons
+    return sift(trials, is_sample=False)
+
+
+class _TooLittle(Exception):  # noqa: N818  # control flow, not an error
+    """A sample is zero where the batch may not be."""
+
+
+def _sifted(
+    groups: Sequence[Group],
+    trials: Trials,
+    binding: Binding,
+    *,
+    fused: Collection[nn.Module],
+    is_tying: bool,
+    is_sample: bool,
 ) -> tuple[list[Candidate], dict[Group, str]]:
     reference = trials.reference()
     if trials.reference() != reference:
         return [], dict.fromkeys(groups, "the model computes something else in every call")
-    searches = [_search(group, reference) for group in groups]
+
+    def problem(candidates: Sequence[Candidate]) -> str | None:
+        found = trials.problem(candidates, reference)
+        if is_sample and found == ZERO:
+            raise _TooLittle
+        return found
+
+    heads = sizes_of_heads(binding.owners.universe.modules)
+    searches = [_search(group, reference, heads, is_tying=is_tying) for group in groups]
     accepted: list[Candidate] = []
     while waiting := [one for one in searches if one.candidates]:
         round_of, taken = {}, {candidate.module for candidate in accepted}
@@ -200,7 +227,7 @@ def _tried(
         for candidate in round_of:
             kinds.setdefault(_kind_of(candidate, binding), []).append(candidate)
         for alike in kinds.values():
-            failed = _Failures(lambda some: trials.problem(some, reference))
+            failed = _Failures(problem)
             passed = failed.sift(alike)
             accepted += passed
             for candidate in alike:
@@ -230,8 +257,12 @@ class _Failures:
         """Return the candidates that pass.
 
         Args:
-            candidates: of one kind; where there are many, only the first one is tried.
+            candidates: of one kind; where there are many, or some outputs alone are guessed to be
+                their inputs, only the first one is tried if that fails.
         """
+        is_guess = candidates[0].form.rows is not None and len(candidates) > 1
+        if is_guess and not self.sift(candidates[:1]):
+            return []
         reason = self.problem(candidates)
         if reason is None:
             return list(candidates)
@@ -244,26 +275,12 @@ class _Failures:
         return [*self.sift(candidates[:half]), *self.sift(candidates[half:])]
 
 
-def _search(group: Group, reference: Record) -> _Search:
+def _search(group: Group, reference: Record, heads: Collection[int], *, is_tying: bool) -> _Search:
     if any(bound.others for bound in group):
         return _Search(group, [], "they are tied to other weights")
-    return _Search(group, list(_candidates(group, reference)))
-
-
-def _candidates(group: Group, reference: Record) -> Iterator[Candidate]:
-    factors = read_buffer(group[0], "input_scale")
-    modules = {bound.module for bound in group}
-    first = next((i for i, one in enumerate(reference.order) if one in modules), None)
-    if factors is None or first is None:
-        return
-    count = 0
-    for module in dict.fromkeys(reversed(reference.order[:first])):
-        forms = forms_of(module, factors.numel())
-        if forms:
-            count += 1
-            yield from (Candidate(group, module, form) for form in forms)
-        if count == _NEAREST:
-            return
+    if group[0].plan.has_experts:
+        return _Search(group, list(among_experts(group[0])), _OF_ONE_EXPERT)
+    return _Search(group, list(before_them(group, reference, heads, is_tying=is_tying)))
 
 
 def _kind_of(candidate: Candidate, binding: Binding) -> object:

@@ -29,7 +29,7 @@ from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.answers import check_qparams, check_simulated, check_solved
-from tersely.quantization.input_factors import equalize
+from tersely.quantization.input_factors import FindTies, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
@@ -47,6 +47,7 @@ def quantize_parameters(
     *,
     change: Change,
     correct_bias: Change,
+    find_ties: FindTies,
 ) -> None:
     """Choose and put in force the scales of some parameters.
 
@@ -55,11 +56,12 @@ def quantize_parameters(
         bound_targets: parameters and buffers of the stage.
         change: gives a target other raw values.
         correct_bias: adds to the bias beside a weight, shape (outputs,).
+        find_ties: tells which weights read some values several times.
     """
     quantizer = run.algorithm
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
-        equalize(run, quantizer, bound_targets)
+        equalize(run, quantizer, bound_targets, find_ties=find_ties)
     together = choose_together(run, bound_targets)
     for bound in told(bound_targets, "weights quantized"):
         chosen = together.get(bound)

@@ -30,8 +30,6 @@ def own_copy(item: Described, expected: type[Described]) -> Described:
     values = {}
     for field in attrs.fields(expected):
         values[field.name] = _plain(getattr(item, field.name), field.name, {}, 0)[0]
-    if "summary" in values and isinstance(values["summary"], str):
-        values["summary"] = one_line(values["summary"])
     return expected(**values)
 
 

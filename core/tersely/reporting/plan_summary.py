@@ -166,8 +166,12 @@ def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
     }
     left: dict[str, Counter[str]] = {}
     total = missed = 0
+    counted: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
+        every = dict(module.named_parameters(recurse=False))
+        # A tied parameter counts where it is first, as it is stored once.
+        own = {name: one for name, one in every.items() if one not in counted}
+        counted.update(own.values())
         total += sum(parameter.numel() for parameter in own.values())
         prefix = f"{module_name}." if module_name else ""
         lost = [name for name in own if prefix + name not in reached]
@@ -175,7 +179,7 @@ def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
             continue
         count = sum(own[name].numel() for name in lost)
         kind = type(module).__name__
-        if len(lost) < len(own):
+        if len(lost) < len(every):
             kind += f" ({', '.join(lost)})"
         left.setdefault(kind, Counter())[module_name] += count
         missed += count

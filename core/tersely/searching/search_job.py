@@ -126,6 +126,7 @@ def search_job(
                 space = search.table(watching=tell)
             with voice.phase("search"), voice.gauge(title="trials") as tell:
                 keep = _Keeping(job, wanted, search, folder, voice, tell)
+                tell(len(search.store.tried()), wanted.trials)
                 try:
                     tried = search.run(space, trials=wanted.trials, watching=keep.look)
                 except KeyboardInterrupt:
@@ -159,7 +160,7 @@ class _Keeping:
         if best is not None and best != self._best:
             self._best = best
             self.voice.line(
-                f"  trial {len(tried)}: {self.wanted.objective} {best.cost:.4f}, "
+                f"  trial {tried.index(best) + 1}: {self.wanted.objective} {best.cost:.4f}, "
                 f"loss {best.drop:.2f} %"
             )
             self.write(tried)
@@ -197,8 +198,8 @@ class _Keeping:
         write_whole(self.folder / FOUND, json.dumps(result.to_dict(), indent=2) + "\n")
         if result.recipe is not None:
             write_whole(self.folder / RECIPE, _yaml(result.recipe))
-            found = _found_job(self.job, self.folder)
-            write_whole(found_job_file(self.job, self.folder), _yaml(found))
+            found = _yaml(_found_job(self.job, self.folder))
+            write_whole(found_job_file(self.job, self.folder), found)
         return result
 
 
@@ -296,5 +297,4 @@ def _found_job(job: Job, folder: Path) -> dict[str, Json]:
 
 
 def _yaml(data: Json) -> str:
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return text
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None))

@@ -126,7 +126,9 @@ def distill(
         AttachError: the teacher shares modules with the model, or a loss compares with a teacher
             and there is none; the model is as it was.
     """
-    session = attach(model, {"distillation": {"config_list": list(config_list)}}, teacher=teacher)
+    session = attach(
+        model, {"distillation": {"config_list": _entries(config_list) or []}}, teacher=teacher
+    )
     learning = next((one for one in session.plan if needs_teacher(one)), None)
     if teacher is None and learning is not None:
         session.detach()
@@ -144,10 +146,17 @@ def _stage(
     algorithm: str | None,
     options: Mapping[str, Json] | None,
 ) -> dict[str, Json]:
-    stage: dict[str, Json] = {"algorithm": algorithm, "config_list": list(config_list) or None}
+    stage: dict[str, Json] = {"algorithm": algorithm, "config_list": _entries(config_list)}
     if options is not None:
         stage["options"] = dict(options)
     return stage
+
+
+def _entries(config_list: Sequence[Mapping[str, Json]]) -> Json:
+    """Return a config list as data, or what is there instead of one, for the check to refuse."""
+    if isinstance(config_list, (str, bytes, Mapping)):
+        return config_list
+    return list(config_list) or None
 
 
 def _run(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +83,8 @@ class Unread:
 def _renamed(program: Program, known: dict[str, str]) -> Program:
     """The program with one name for each parameter, also where two modules share one."""
     parameters = {node: known[name] for node, name in program.parameters.items()}
-    return Program(program.nodes, parameters, program.constants)
+    written = {node: known[name] for node, name in program.written.items()}
+    return attrs.evolve(program, parameters=parameters, written=written)
 
 
 def _twin(model: nn.Module) -> nn.Module:

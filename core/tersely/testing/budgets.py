@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tersely.arithmetic.blocks import Blocks, block_numel, count_blocks
 from tersely.arithmetic.numbered import uneven_sizes
+from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import PlanError, TerselyError
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
@@ -98,7 +99,7 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
         compress(session)
     except TerselyError as error:
         raise ContractError(f"{where}: {error}") from error
-    if any(target.pruning.global_group_id is not None for target in session.plan):
+    if any(_shares(target) for target in session.plan):
         _check_shared_budget(session, ratio or 0, where=where)
         return
     expected = _expected_masked(session.plan, ratio or 0)
@@ -109,6 +110,12 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
             f"{module}.weight, {where}: {masked} elements masked, the budget is "
             f"{expected[module][-1]}",
         )
+
+
+def _shares(target: TargetPlan) -> bool:
+    # A ratio that counts in scopes is met in each of them, whatever the default scope is.
+    is_scoped = target.blocks is not None and target.blocks.scope is not None
+    return target.pruning.global_group_id is not None and not is_scoped
 
 
 def _check_shared_budget(session: Session, ratio: float, *, where: str) -> None:

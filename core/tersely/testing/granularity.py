@@ -32,8 +32,8 @@ Shape = tuple[int, ...]
 
 # Planning cuts an input or output with one sample in the batch.
 _SHAPES: Mapping[TargetKind, Sequence[Shape]] = {
-    "parameter": [(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4)],
-    "buffer": [(8,), (8, 16)],
+    "parameter": [(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)],
+    "buffer": [(8,), (8, 16), (128, 128)],
     "input": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
     "output": [(1, 16), (1, 4, 16), (1, 4, 8, 8)],
 }

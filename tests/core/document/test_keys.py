@@ -197,6 +197,31 @@ pruning: {}
     ]  # fmt: skip
 
 
+def test_a_job_in_other_words(lines):
+    text = """\
+model: my_models.build
+train: train.py
+export: onnx
+output: out
+recipe:
+  pruning:
+    algorithm: level
+    schedule: {name: cubic, start: 2, every: 1, times: 3}
+    config_list: [{op_types: [Linear], align: fc1}]
+"""
+
+    hints = [line.rpartition(" (")[2].removesuffix(")") for line in lines(text, "job")]
+
+    assert hints == [
+        "write my_models:build",
+        "2:8: train: found 'train.py', expected a string such as 'my_package.models:build'",
+        "write a list: [{format: onnx}]",
+        "write agp",
+        "write begin: 2",
+        "write a mapping: {module_name: fc1, target_name: weight, dims: [0]}",
+    ]
+
+
 def test_a_recipe_inside_a_job_is_checked_in_its_place(lines):
     text = "model: a:b\noutput: out\nrecipe:\n  pruning: {algorithm: level, config_list: [{}]}\n"
 

@@ -48,6 +48,15 @@ def test_a_missing_folder_is_said_to_be_missing(tmp_path):
     )
 
 
+def test_code_is_no_document(tmp_path):
+    (tmp_path / "recipe.py").write_text("config_list = []")
+
+    assert refusal(tmp_path / "recipe.py") == (
+        "this is Python code, expected a YAML or JSON file (write its data to a file with "
+        "json.dump, or give the data to tersely.load_recipe)"
+    )
+
+
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "recipe.yaml").touch()
 

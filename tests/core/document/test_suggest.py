@@ -28,6 +28,11 @@ def test_of_equally_near_names_the_first_leads():
     assert nearest("fc", ["fc2", "fc1"]) == ("fc2", "fc1")
 
 
+def test_two_letters_are_near_to_the_only_name_that_begins_with_them():
+    assert nearest("l2", ["l1_norm", "l2_norm"]) == ("l2_norm",)
+    assert nearest("l2", ["l2_norm", "l2_distance"]) == ()
+
+
 def test_the_number_of_names_is_bounded():
     assert len(nearest("fc", [f"fc{n}" for n in range(9)], count=2)) == 2
 

@@ -46,7 +46,7 @@ def test_both_ends_of_a_share_are_legal(entry_lines, value):
         ("mask_value", 0, found("0", "a number other than 0")),
         ("mask_value", 0.0, found("0.0", "a number other than 0")),
         ("mask_value", "-1", found("'-1'", "a number other than 0", "write -1 without quotes")),
-        ("align", "weight", found("'weight'", "an alignment", "a mapping")),
+        ("align", "weight", found("'weight'", "an alignment (a mapping)", "write a mapping: {target_name: weight, dims: [0]}")),
         ("target_names", "weight", found("'weight'", "a list of strings", "write a list: [weight]")),
         ("op_names", "conv", found("'conv'", "a list of strings", "write a list: [conv]")),
         ("op_types", {"a": 1}, found('{"a": 1}', "a list of strings", "write a list: begin the mapping with '- '")),
@@ -142,6 +142,7 @@ GRAIN = "expected default, out_channel, per_channel, {name: {option: value}} or 
     ("value", "message"),
     [
         ("defualt", f"granularity: found 'defualt', {GRAIN} (did you mean 'default'?)"),
+        ("channel", f"granularity: found 'channel', {GRAIN} (write out_channel)"),
         (5, f"granularity: found 5, {GRAIN}"),
         ("block", f"granularity: found 'block', {GRAIN} (write {{block: {{value: ...}}}})"),
         ([0, 4], "granularity[0]: " + found("0", "-1 or an integer of at least 1")),

@@ -180,6 +180,13 @@ def test_more_trials_continue_a_finished_search(search: Any) -> None:
     assert len(more.trials) == 9
 
 
+def test_a_finished_search_says_how_many_trials_there_are(search: Any) -> None:
+    search(trials=4)
+    search(trials=4)
+
+    assert "[4/4] search\n  4 trials\n" in search.said.getvalue()
+
+
 def test_another_question_in_the_same_folder_is_refused(search: Any) -> None:
     search(trials=3)
 

@@ -28,6 +28,16 @@ class Scoring:
         return self.answer(target)
 
 
+class Chooses(Solves):
+    """Keeps what ``choose`` keeps of a target whose ratio is met in each row."""
+
+    def solve(self, target, choose):
+        halves = [
+            choose(half) for half in target.tensor.abs().split(target.tensor.shape[1] // 2, 1)
+        ]
+        return tersely.Solution(kept=torch.cat(halves, 1), tensor=target.tensor.detach().clone())
+
+
 class Rows:
     def blocks(self, shape, target):
         return tersely.Blocks((1, -1))
@@ -60,6 +70,10 @@ class Face:
             for name, cls, abilities in (
                 ("answering", "Answering", ("Solves",)),
                 ("scoring", "Scoring", ()),
+            )
+        ] + [
+            tersely.PrunerInfo(
+                name="chooses", implementation=f"{__name__}:Chooses", default_granularity="row"
             )
         ]
 
@@ -139,6 +153,19 @@ def test_a_solution_that_was_not_asked_for_is_a_fault_of_the_plugin(answer, keys
 
 def test_a_solution_of_the_right_ratio_comes_into_force():
     assert prune(first_half, sparse_ratio=0.5).sparsity()["0"]["weight"] == 0.5
+
+
+def test_a_ratio_that_counts_in_rows_is_met_in_each_over_all_runs_of_columns():
+    torch.manual_seed(0)
+    layer = nn.Linear(10, 4, bias=False)
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.35}
+
+    session = tersely.prune(layer, [entry], algorithm="chooses")
+
+    kept = session.masks()[""]["weight"]
+    # floor(0.35 * 10) of each row, of which floor(0.35 * 5) in the first half.
+    assert (~kept).sum(1).tolist() == [3, 3, 3, 3]
+    assert (~kept[:, :5]).sum(1).tolist() == [1, 1, 1, 1]
 
 
 def test_an_exception_in_solve_is_told_with_the_plugin():

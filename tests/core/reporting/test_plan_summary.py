@@ -67,6 +67,17 @@ def test_a_tied_parameter_is_reached_under_both_names():
     assert not [line for line in lines(pruned(op_names=["head"]), model) if "Embedding" in line]
 
 
+def test_a_tied_parameter_that_nothing_reaches_counts_once():
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 10))
+    model[2].weight = model[0].weight
+
+    shown = lines(pruned(op_names=["1"]), model)
+
+    assert "untouched: 50 of 66 parameters, 76 %" in shown
+    assert "  40 in 1 Embedding: 0" in shown
+    assert "  10 in 1 Linear (bias): 2" in shown
+
+
 def test_nothing_untouched_is_said():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 

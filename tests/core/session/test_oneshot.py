@@ -116,3 +116,13 @@ def test_attach_takes_whatever_describes_a_plan(model, tmp_path, source):
     session = tersely.attach(model, given)
     session.compress()
     assert session.sparsity() == {"0": {"weight": 0.5}, "2": {"weight": 0.5}}
+
+
+@pytest.mark.parametrize("given", [CONFIG[0], "recipe.yaml"])
+def test_what_is_no_config_list_is_refused_as_a_whole(model, given):
+    with pytest.raises(tersely.ConfigError) as raised:
+        tersely.prune(model, given, algorithm="toy")
+
+    (problem,) = raised.value.problems
+    assert problem.path == "pruning.config_list"
+    assert "expected a list of at least 1 mapping" in problem.message

@@ -84,7 +84,8 @@ def help():
 
 
 def _beside(name) -> ModuleType:
-    place = util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    path = Path(__file__).parent / f"{name}.py"
+    place = util.spec_from_file_location(name, path)
     module = util.module_from_spec(place)
     place.loader.exec_module(module)
     return module
@@ -100,3 +101,9 @@ def networks():
 def random_networks():
     """The module ``random_networks.py``: random networks and random masks."""
     return _beside("random_networks")
+
+
+@pytest.fixture(scope="session")
+def masks():
+    """The module ``masks.py``: masks of half of all groups of channels."""
+    return _beside("masks")

@@ -71,7 +71,7 @@ def test_open_options_are_found(register, failures):
     assert failures(GranularityContract(name)) == {OPTIONS: options_are_open()}
 
 
-TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4)]"
+TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)]"
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ WEIGHTS = ["gate_up_proj", "down_proj"]
 class FewExperts(nn.Module):
     """Gated experts, stacked."""
 
-    def __init__(self, is_transposed=False):
+    def __init__(self, is_transposed=False, layout="halves", has_bias=False):
         super().__init__()
-        self.num_experts, self.is_transposed = COUNT, is_transposed
+        self.num_experts, self.is_transposed, self.layout = COUNT, is_transposed, layout
         self.gate_up_proj = nn.Parameter(torch.randn(COUNT, 2 * INNER, WIDTH))
         self.down_proj = nn.Parameter(torch.randn(COUNT, WIDTH, INNER))
+        self.gate_up_proj_bias = nn.Parameter(torch.randn(COUNT, 2 * INNER)) if has_bias else None
         if is_transposed:
             for name in WEIGHTS:
                 value = getattr(self, name).detach().transpose(1, 2).contiguous()
@@ -31,14 +32,19 @@ class FewExperts(nn.Module):
         return weight.T if self.is_transposed else weight
 
     def gated(self, made):
-        gate, up = made.chunk(2, -1)
-        return functional.silu(gate) * up
+        gate, up = (
+            made.chunk(2, -1) if self.layout == "halves" else made.unflatten(-1, (-1, 2)).unbind(-1)
+        )
+        return functional.silu(gate) * (up + 1 if self.layout == "every second, plus one" else up)
 
     def forward(self, x, chosen):
         out = torch.zeros_like(x)
         for expert in range(COUNT):
             rows = chosen == expert
-            hidden = self.gated(functional.linear(x[rows], self.matrix("gate_up_proj", expert)))
+            made = functional.linear(x[rows], self.matrix("gate_up_proj", expert))
+            if self.gate_up_proj_bias is not None:
+                made = made + self.gate_up_proj_bias[expert]
+            hidden = self.gated(made)
             out[rows] = functional.linear(hidden, self.matrix("down_proj", expert))
         return out
 
@@ -94,7 +100,13 @@ def awq(model, *, granularity="per_channel", names=WEIGHTS, **options):
     if isinstance(model.experts, Layers):
         entry |= {"op_types": ["Linear"], "target_names": ["weight"]}
     entry["granularity"] = granularity
-    return tersely.quantize(model, [entry], algorithm="awq", options=options, data=batches())
+    return tersely.quantize(
+        model,
+        [entry],
+        algorithm="awq",
+        options=options,
+        data=[one.to(next(model.parameters()).dtype) for one in batches()],
+    )
 
 
 @pytest.mark.parametrize("granularity", ["default", "per_channel", {"group": 4}])
@@ -165,6 +177,76 @@ def test_factors_of_experts_are_exported(tmp_path):
     again = stacked()
     again.load_state_dict({name: torch.as_tensor(found[name]) for name in again.state_dict()})
     torch.testing.assert_close(again(x), expected)
+
+
+def remarks(session):
+    return [one.text for one in session.report().remarks if one.kind == "factors"]
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", {"group": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_transposed": True},
+        {"has_bias": True},
+        {"layout": "every second"},
+        {"layout": "every second", "has_bias": True, "is_transposed": True},
+    ],
+)
+def test_factors_of_what_is_gated_go_into_the_rows_of_the_same_expert(options, granularity):
+    model = stacked(**options).double()
+    x = batches()[0].double()
+    session = awq(model, granularity=granularity)
+    simulated = model(x).detach()
+
+    assert remarks(session) == [
+        "experts.down_proj: finalize() folds the factors of the input into rows of "
+        "experts.gate_up_proj",
+        "experts.gate_up_proj: finalize() divides the factors of the input out again, because "
+        "each expert has factors of its own, and no rows of its matrices make the input",
+    ]
+    session.finalize()
+
+    torch.testing.assert_close(model(x), simulated, rtol=1e-6, atol=1e-6)
+    stored = session.integer_weights()["experts"]["down_proj"]
+    assert stored.input_scale is None
+    assert torch.equal(stored.dequantize(), model.experts.down_proj)
+
+
+def test_rows_that_are_not_only_gated_take_no_factors():
+    model = stacked(layout="every second, plus one")
+    session = awq(model)
+    assert all("divides the factors of the input out again" in one for one in remarks(session))
+
+
+def test_experts_with_three_matrices_fold_into_the_one_that_is_gated():
+    class ThreeExperts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w1, self.w3 = (nn.Parameter(torch.randn(COUNT, INNER, WIDTH)) for _ in range(2))
+            self.w2 = nn.Parameter(torch.randn(COUNT, WIDTH, INNER))
+
+        def forward(self, x, chosen):
+            out = torch.zeros_like(x)
+            for expert in range(COUNT):
+                rows = x[chosen == expert]
+                gate, up = rows @ self.w1[expert].T, rows @ self.w3[expert].T
+                out[chosen == expert] = (functional.silu(gate) * up) @ self.w2[expert].T
+            return out
+
+    torch.manual_seed(0)
+    model = Mixture(ThreeExperts())
+    entry = {"op_types": ["ThreeExperts"], "target_names": ["w2"], "quant_dtype": "int4"}
+    session = tersely.quantize(
+        model, [{**entry, "granularity": "per_channel"}], algorithm="awq", data=batches()
+    )
+    assert remarks(session) == [
+        "experts.w2: finalize() folds the factors of the input into experts.w3"
+    ]
+    simulated = model(batches()[0]).detach()
+    session.finalize()
+    torch.testing.assert_close(model(batches()[0]), simulated, rtol=1e-4, atol=1e-4)
 
 
 def test_smoothquant_is_refused_since_experts_have_no_inputs_to_quantize():

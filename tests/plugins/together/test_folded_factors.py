@@ -166,14 +166,13 @@ def test_trials_leave_no_trace():
     assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
 
 
-def test_values_that_several_heads_share_cannot_take_the_factors_of_each():
+def test_values_that_several_heads_share_take_factors_that_are_equal_for_these():
     model, inputs = seeded(Block, shared=1), tokens()
     session = quantized(model, inputs)
     simulated = model(inputs).detach()
 
     assert (
-        "attention.o.weight: finalize() divides the factors of the input out again, because no "
-        "module makes their input alone"
+        "attention.o.weight: finalize() folds the factors of the input into attention.v"
     ) in remarks(session)
     session.finalize()
     torch.testing.assert_close(model(inputs), simulated, rtol=1e-4, atol=1e-4)

@@ -27,17 +27,16 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
     """
     kinds = _kinds(schema)
     if isinstance(value, str):
-        hint = _named(value, kinds, schema) or _without_quotes(value, kinds)
+        hint = (
+            _named(value, kinds, schema)
+            or _aligned(value, schema)
+            or _referenced(value, schema)
+            or _without_quotes(value, kinds)
+        )
         if hint is not None:
             return hint
     if "array" in kinds and "object" not in kinds and schema.get("minItems", 0) <= 1:
-        if isinstance(value, dict):
-            return "write a list: begin the mapping with '- '"
-        items = schema.get("items")
-        if isinstance(value, str) and isinstance(items, dict) and items.get("type") == "string":
-            return f"write a list: [{value}]"
-        if isinstance(value, int) and isinstance(items, dict) and items.get("type") == "integer":
-            return f"write a list: [{json.dumps(value)}]"
+        return _listed(value, schema.get("items"), path)
     if isinstance(value, list) and not path and schema.get("title") == "a recipe":
         places = ", ".join(METHODS)
         return f"a config list stands in a stage, under config_list in one of {places}"
@@ -90,11 +89,43 @@ def _kinds(schema: Mapping[str, Json]) -> list[str]:
     return [kinds] if isinstance(kinds, str) else list(kinds)
 
 
+def _listed(value: Json, items: Json, path: Path) -> str | None:
+    """Return the list that one item alone stands for."""
+    kind = items.get("type") if isinstance(items, dict) else None
+    if isinstance(value, dict):
+        return "write a list: begin the mapping with '- '"
+    if isinstance(value, str) and kind == "string":
+        return f"write a list: [{value}]"
+    if isinstance(value, int) and kind == "integer":
+        return f"write a list: [{json.dumps(value)}]"
+    if isinstance(value, str) and path[-1:] == ("export",):
+        return f"write a list: [{{format: {value}}}]"
+    return None
+
+
 def _named(value: str, kinds: list[str], schema: Mapping[str, Json]) -> str | None:
     """Return the mapping that a name alone stands for."""
     if kinds[:1] != ["object"] or schema.get("required") != ["name"]:
         return None
     return f"write a mapping: {{name: {value}}}"
+
+
+def _aligned(value: str, schema: Mapping[str, Json]) -> str | None:
+    """Return the alignment with a target or a module whose name alone was written."""
+    if schema.get("required") != ["target_name", "dims"]:
+        return None
+    is_target = value in ("weight", "bias")
+    named = f"target_name: {value}" if is_target else f"module_name: {value}, target_name: weight"
+    return f"write a mapping: {{{named}, dims: [0]}}"
+
+
+def _referenced(value: str, schema: Mapping[str, Json]) -> str | None:
+    """Return the reference that a dotted name stands for."""
+    module, dot, name = value.rpartition(".")
+    is_name = all(part.isidentifier() for part in value.split("."))
+    if not dot or not is_name or name == "py" or ":" not in str(schema.get("pattern")):
+        return None
+    return f"write {module}:{name}"
 
 
 def _without_quotes(value: str, kinds: list[str]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tersely.document.messages.describe import describe
+from tersely.document.messages.synonyms import meaning_of_name
 from tersely.document.messages.wording import join_words, show
 from tersely.document.schemas.compose import CATALOG, needs
 from tersely.errors import PluginError, UnknownPluginError
@@ -43,7 +44,8 @@ def about_name(name: str, catalog_name: str, *, names: Sequence[str]) -> tuple[s
         notes = [line.strip() for line in str(error).splitlines()[1:]]
     except PluginError as error:
         return str(error), None
-    near = did_you_mean(name, names)
+    meant = meaning_of_name(name, names)
+    near = did_you_mean(name, names) if meant is None else f"write {meant}"
     if near is not None:
         # With the right name at hand, nothing has to be installed for it.
         notes = [near, *(note for note in notes if "pip install" not in note)]

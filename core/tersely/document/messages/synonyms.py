@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
@@ -54,6 +54,17 @@ def meaning_of_value(value: Json, schema: Mapping[str, Json]) -> Json:
     """
     meant = _VALUES.get(_plain(str(value)))
     return meant if meant in schema.get("enum", ()) else None
+
+
+def meaning_of_name(word: Json, names: Collection[str]) -> str | None:
+    """Return what a word of the field for an algorithm or granularity is called, or None.
+
+    Args:
+        word: as written.
+        names: the legal names.
+    """
+    meant = _NAMES.get(_plain(word)) if isinstance(word, str) else None
+    return meant if meant in names else None
 
 
 def _plain(word: str) -> str:
@@ -134,6 +145,8 @@ _KEYS: Mapping[str, _Reader] = {
     **dict.fromkeys(("quantize", "quant", "quantizer", "ptq"), _same("quantization")),
     **dict.fromkeys(("distill", "distiller", "kd"), _same("distillation")),
     **dict.fromkeys(("alpha", "loss_weight"), _same("lambda")),
+    **dict.fromkeys(("start", "start_step", "begin_step"), _same("begin")),
+    **dict.fromkeys(("frequency", "interval"), _same("every")),
     **dict.fromkeys(
         ("temperature", "t"),
         _advice("it is an option of the loss: apply_method: {kl: {temperature: 4}}"),
@@ -154,4 +167,13 @@ _VALUES: Mapping[str, Json] = {
         ("fp8", "float8", "e4m3", "fp8_e4m3", "float8_e4m3", "torch.float8_e4m3fn"), "float8_e4m3fn"
     ),
     **dict.fromkeys(("e5m2", "fp8_e5m2"), "float8_e5m2"),
+}
+
+_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("cubic", "polynomial", "gradual"), "agp"),
+    **dict.fromkeys(("channel", "filter", "filters"), "out_channel"),
+    "magnitude": "level",
+    "round_to_nearest": "rtn",
+    **dict.fromkeys(("kld", "kl_div", "kl_divergence", "kullback_leibler"), "kl"),
+    **dict.fromkeys(("mean_squared_error", "l2"), "mse"),
 }

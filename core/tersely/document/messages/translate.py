@@ -10,7 +10,7 @@ from tersely.document.messages.describe import describe, legal_strings
 from tersely.document.messages.hints import fix_for_type, hint_for_range, hint_for_type
 from tersely.document.messages.key_places import about_unknown_key
 from tersely.document.messages.names import about_name, catalog_of
-from tersely.document.messages.synonyms import meaning_of_value
+from tersely.document.messages.synonyms import meaning_of_name, meaning_of_value
 from tersely.document.messages.wording import join_words, show
 from tersely.document.reading.positions import Finding
 from tersely.document.schemas.mismatch import Mismatch, is_only_required, meant_branch
@@ -60,7 +60,8 @@ def _enum(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
         hint = f"write {meant}"
     elif isinstance(value, str):
         legal = legal_strings(schema, root)
-        hint, meant = did_you_mean(value, legal), unmistakable(value, legal)
+        hint = did_you_mean(value, legal)
+        meant = meaning_of_name(value, legal) or unmistakable(value, legal)
         if catalog is not None:
             message, hint = about_name(value, catalog, names=schema["enum"])
     fix = Fix(mismatch.path, mismatch.path, meant) if meant is not None else None
@@ -146,11 +147,10 @@ def _alternatives(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
 
 
 def _meant_name(value: Json, mismatch: Mismatch, root: Root) -> str | None:
-    return (
-        unmistakable(value, legal_strings(mismatch.schema, root))
-        if isinstance(value, str)
-        else None
-    )
+    if not isinstance(value, str):
+        return None
+    legal = legal_strings(mismatch.schema, root)
+    return meaning_of_name(value, legal) or unmistakable(value, legal)
 
 
 def _hint_for_name(value: str, mismatch: Mismatch, root: Root) -> str | None:

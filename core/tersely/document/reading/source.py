@@ -55,10 +55,14 @@ def read_file(path: str | os.PathLike[str]) -> Document:
         path: the file; JSON when it ends in ``.json``, YAML otherwise.
 
     Raises:
-        ConfigError: the file is missing, a folder, not readable, not text, or not one document.
+        ConfigError: the file is missing, a folder, not readable, not text, code, or not one
+            document.
     """
     name = os.fspath(path)
     text = read_text(name)
+    if name.lower().endswith(".py"):
+        hint = "write its data to a file with json.dump, or give the data to tersely.load_recipe"
+        raise _refusal(name, "this is Python code, expected a YAML or JSON file", hint)
     read = read_json if name.lower().endswith(".json") else read_yaml
     with uncollected(len(text)):
         return read(text, source=name)

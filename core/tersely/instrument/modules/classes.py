@@ -24,7 +24,8 @@ from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.moving import apply_to_learned
-from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, is_moved_flag
+from tersely.instrument.modules.reading import know, known_value, reading_once
+from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag
 from tersely.instrument.shown.lost_writes import need_no_lost_write
 from tersely.instrument.shown.showing import show
 from tersely.instrument.sites import process_inputs, process_output
@@ -93,6 +94,8 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
     if issubclass(cls, nn.TransformerEncoder):
         body[FLAG] = _is_nesting()
     original = masked_forward(cls, _computed) if WEIGHT in parameters else cls.forward
+    if parameters and not cls.__module__.startswith("torch."):
+        original = reading_once(original)
     if has_sites:
         body["forward"] = _forward(original)
     elif original is not cls.forward:
@@ -117,6 +120,10 @@ def _new(cls: type[nn.Module]) -> Callable[..., nn.Module]:
 
 def _processed(name: str) -> property:
     def read(module: nn.Module) -> Tensor | None:
+        is_reading = not is_dynamo_compiling() and READ in module.__dict__
+        known = known_value(module, name) if is_reading else None
+        if known is not None:
+            return known
         value = _computed(module, name)
         # A compiled forward only reads; the check comes first in what torch.compile follows.
         if type(value) is Tensor and not is_dynamo_compiling():
@@ -124,6 +131,8 @@ def _processed(name: str) -> property:
                 need_no_lost_write(module)
             if value is not module._buffers.get(name):
                 show(module, name, value)
+        if is_reading and value is not None:
+            know(module, name, value)
         return value
 
     return property(read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from tersely.engine.cutting import Cut
 from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
 from tersely.shrinking.graph.program import module_of, operator_name
 from tersely.shrinking.graph.solution import Solution
-from tersely.shrinking.proving.predict import Literal, shape_after
+from tersely.shrinking.proving.predict import shape_after
 
 
 class Undoing:
@@ -214,7 +214,7 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
                 "input_size": shapes["weight_ih_l0"][1],
                 "hidden_size": shapes["weight_hh_l0"][1],
             }
-    if _is_conv1d(module):
+    if is_conv1d(module):
         found = {"nf": weight[1], "nx": weight[0]}
     return found
 
@@ -240,53 +240,10 @@ def _sizes_of_attention(
     }
 
 
-def _is_conv1d(module: nn.Module) -> bool:
-    """Whether it is the linear layer of ``transformers`` that GPT-2 uses."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-
-
-def follow_literals(
-    model: nn.Module,
-    literals: Sequence[Literal],
-    undoing: Undoing,
-    *,
-    skipped: Collection[str] = (),
-) -> set[str]:
-    """Update attributes from which forward reads sizes as numbers.
-
-    An integer of the module that runs the operator, with the value of a literal that has to
-    change, takes the new value; the proof shows whether that was right.
+def is_conv1d(module: nn.Module) -> bool:
+    """Tell whether a module is the linear layer of ``transformers`` that GPT-2 uses.
 
     Args:
-        model: the model.
-        literals: numbers of the program that follow sizes.
-        undoing: remembers the attributes.
-        skipped: modules whose attributes stay.
-
-    Returns:
-        The modules of which attributes were written.
+        module: the module.
     """
-    written = set()
-    stated = (nn.RNNBase, nn.MultiheadAttention)  # which `follow_sizes` knows
-    wanted: dict[tuple[str, int], set[int]] = {}
-    for literal in literals:
-        if module_of(literal.node) in skipped:
-            continue
-        wanted.setdefault((module_of(literal.node), literal.old), set()).add(literal.new)
-    for (path, old), new in wanted.items():
-        module = model.get_submodule(path)
-        # A number that also stands for something that stays does not tell which attribute it is.
-        if len(new) > 1 or old in new or isinstance(module, stated) or _is_conv1d(module):
-            continue
-        is_convolution = isinstance(module, nn.modules.conv._ConvNd)
-        is_grouped = isinstance(module, nn.GroupNorm)
-        own = "groups" if is_convolution else "num_groups" if is_grouped else None
-        for name, value in list(vars(module).items()):
-            if type(value) is not int or value != old:
-                continue
-            if own is not None and name != own:
-                continue
-            undoing.set_attribute(module, name, next(iter(new)))
-            if own is None:
-                written.add(path)
-    return written
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")

@@ -20,22 +20,30 @@ def enforce(solution: Solution, constraint: Constraint) -> bool:
         return _enforce_whole(solution, constraint)
     if isinstance(constraint, Either):
         joined, any_gone = solution.of(constraint.joined), solution.of(constraint.sources).any(1)
-        why = f"the other dimension of a combined cut stays ({constraint.place})"
-        changed = solution.keep(constraint.joined[joined & ~any_gone], why)
-        return solution.keep(constraint.sources[any_gone & ~joined], why) or changed
+        why = "the other dimension of a combined cut stays"
+        parts = constraint.sources[joined & ~any_gone].reshape(-1)
+        because = _because(solution, why, constraint.place, parts)
+        changed = solution.keep(constraint.joined[joined & ~any_gone], because)
+        torn = any_gone & ~joined
+        because = _because(solution, why, constraint.place, constraint.joined[torn])
+        return solution.keep(constraint.sources[torn], because) or changed
     if isinstance(constraint, Grid):
         return _enforce_grid(solution, constraint)
     return _enforce_parts(solution, constraint)
 
 
 def _because(solution: Solution, why: str, place: str, staying: Tensor) -> str:
-    """Say why something has to stay, with the reason of what is masked there and stays itself."""
+    """Say why something has to stay, with the reason of the first that stays itself, if known."""
     why = f"{why} ({place})"
-    masked = staying[solution.masked[staying]]
-    reason = solution.reason(int(masked[0])) if masked.numel() else None
+    reason = solution.reason(int(staying[0])) if staying.numel() else None
     if reason is None or reason.startswith(why):
         return why
     return f"{why}, and part of one stays: {reason.rpartition('part of one stays: ')[2]}"
+
+
+def _masked(solution: Solution, labels: Tensor) -> Tensor:
+    """Those that are masked: others stay since nobody asked for them to go."""
+    return labels[solution.masked[labels]]
 
 
 def _enforce_whole(solution: Solution, constraint: Whole) -> bool:
@@ -44,11 +52,11 @@ def _enforce_whole(solution: Solution, constraint: Whole) -> bool:
     why = "only whole heads or slices can go"
     changed = False
     for index in (whole & ~all_gone).nonzero().reshape(-1).tolist():
-        staying = constraint.parts[index][~parts[index]]
+        staying = _masked(solution, constraint.parts[index][~parts[index]])
         reason = _because(solution, why, constraint.place, staying)
         changed |= solution.keep(constraint.whole[index : index + 1], reason)
     for index in (all_gone & ~whole).nonzero().reshape(-1).tolist():
-        staying = constraint.whole[index : index + 1]
+        staying = _masked(solution, constraint.whole[index : index + 1])
         reason = _because(solution, why, constraint.place, staying)
         changed |= solution.keep(constraint.parts[index], reason)
     return changed
@@ -65,7 +73,7 @@ def _enforce_grid(solution: Solution, constraint: Grid) -> bool:
     if not bool(stray.any()):
         return False
     why = "a view needs whole slices (whole heads) to go"
-    staying = constraint.layer[~gone]
+    staying = _masked(solution, constraint.layer[~gone])
     return solution.keep(
         constraint.layer[stray], _because(solution, why, constraint.place, staying)
     )
@@ -80,7 +88,7 @@ def _enforce_parts(solution: Solution, constraint: EqualParts) -> bool:
     for part, row, count in zip(constraint.parts, gone, counts.tolist(), strict=True):
         if count > allowed:
             least = int(counts.argmin())
-            staying = constraint.parts[least][~gone[least]]
+            staying = _masked(solution, constraint.parts[least][~gone[least]])
             why = "every part has to lose equally many"
             going = part[row]
             order = solution.weight[solution.component[going]].argsort(descending=True, stable=True)

@@ -24,11 +24,13 @@ class Program:
         nodes: placeholders, operators and the output, in the order in which they run.
         parameters: placeholder -> name of the parameter or buffer that it stands for.
         constants: placeholder -> value of a tensor that forward makes from literals.
+        written: operator whose result forward writes into a buffer, and is no output -> the buffer.
     """
 
     nodes: tuple[Node, ...]
     parameters: Mapping[Node, str]
     constants: Mapping[Node, Tensor]
+    written: Mapping[Node, str] = attrs.field(factory=dict)
 
 
 def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
@@ -64,6 +66,11 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
         parameters={node: named[node.name] for node in held if node.name in named},
         constants={
             node: exported.constants[lifted[node.name]] for node in held if node.name in lifted
+        },
+        written={
+            node: signature.buffers_to_mutate[node.name]
+            for node in nodes
+            if node.name in signature.buffers_to_mutate and node.name not in signature.user_outputs
         },
     )
 

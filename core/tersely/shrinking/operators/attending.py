@@ -9,8 +9,8 @@ from torch.fx import Node
 from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, shape_of
-from tersely.shrinking.operators.linear import sum_where_zero
 from tersely.shrinking.operators.pointwise import tie_operands
+from tersely.shrinking.operators.reading import sum_where_zero
 
 
 def trace_attention(trace: Trace, node: Node) -> Flow:

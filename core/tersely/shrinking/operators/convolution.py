@@ -51,8 +51,9 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
     shape, groups = shape_of(node), groups_of(node)
     spatial = spatial_of(node)
     channel = x.ndim - spatial - 1
-    layers = passed(trace, node, x, range(channel + 1, x.ndim), "a convolution mixes positions")
-    x = attrs.evolve(x, layers=layers)
+    if not (is_pointwise := _is_pointwise(node, weight)):
+        dims = range(channel + 1, x.ndim)
+        x = attrs.evolve(x, layers=passed(trace, node, x, dims, "a convolution mixes positions"))
     trace.pin(weight, "a convolution's kernel", tuple(range(2, weight.ndim)))
     inputs = vector(trace, Flow(x.shape, _on(x, channel)), channel)
     if weight.read is None:
@@ -71,12 +72,20 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
     out_channel = len(shape) - spatial - 1
     own = outputs.reshape([-1 if d == out_channel else 1 for d in range(len(shape))])
     batch = [layer for layer in x.layers if layer.shape[channel] == 1]
-    batch = [x for x in batch if all(x.shape[d] == 1 for d in range(channel, x.ndim))]
+    if not is_pointwise:
+        batch = [x for x in batch if all(x.shape[d] == 1 for d in range(channel, x.ndim))]
     constant = _constant(trace, node, x, weight, bias, channel) if trace.has_values else None
     if constant is not None:
         constant = settle(constant.reshape(own.shape))
     layers = (*batch, own) if bool((own != 0).any()) else tuple(batch)
     return Flow(shape, layers, constant)
+
+
+def _is_pointwise(node: Node, weight: Flow) -> bool:
+    """Whether each position of the result reads one position, so that positions pass."""
+    strides = argument(node, 3, "stride", 1)
+    strides = [strides] if isinstance(strides, int) else strides
+    return is_unpadded(node) and {*strides, *weight.shape[2:]} == {1}
 
 
 def _on(flow: Flow, channel: int) -> tuple[Layer, ...]:

@@ -12,8 +12,10 @@ from tersely.shrinking.graph.program import argument, given, operator_name, shap
 from tersely.shrinking.operators.pointwise import tie_operands
 from tersely.shrinking.operators.reading import (
     Reader,
+    alike_in_rows,
     largest,
     read_positions,
+    sum_where_zero,
     tie_columns,
     values_along,
     vector,
@@ -155,6 +157,8 @@ def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int)
 def _activations(trace: Trace, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:
     """Multiply activations: dimensions before the last two meet elementwise (heads)."""
     ndim = len(shape)
+    first = alike_in_rows(trace, first, first.ndim - 1, first.ndim - 2)
+    second = alike_in_rows(trace, second, second.ndim - 2, second.ndim - 1)
     sum_where_zero(trace, first, second, -2, "a product of activations sums over it")
     left = _batched(trace, first, ndim, ndim - 1)
     right = _batched(trace, second, ndim, ndim - 2)
@@ -162,29 +166,6 @@ def _activations(trace: Trace, first: Flow, second: Flow, shape: tuple[int, ...]
     outer_left = [x for x in left.layers if x.shape[-2] > 1]
     outer_right = [x for x in right.layers if x.shape[-1] > 1]
     return Flow(shape, (*sums, *outer_left, *outer_right), _product_constant(first, second, ndim))
-
-
-def sum_where_zero(trace: Trace, first: Flow, second: Flow, dim: int, why: str) -> None:
-    """Let a position that is summed over go from both operands where one of them is zero.
-
-    Args:
-        trace: the walk.
-        first: an operand, summed over along its last dimension.
-        second: the other operand.
-        dim: the dimension of the other that is summed over, negative.
-        why: the reason of positions that stay.
-    """
-    sides = ((first, first.ndim - 1), (second, second.ndim + dim))
-    labels = [trace.labels.joined(_single(*side)) for side in sides]
-    zero = [values_along(*side) == 0 for side in sides]
-    if labels[0] is None or labels[1] is None or zero[0].shape != zero[1].shape:
-        for layer in labels:
-            if layer is not None:
-                trace.labels.pin(layer, why)
-        return
-    left, right = (layer.reshape(-1) for layer in labels if layer is not None)
-    trace.labels.tie(left, right)
-    trace.labels.pin(left[~(zero[0] | zero[1])], why)
 
 
 def _tied(
@@ -210,10 +191,6 @@ def _tied(
     rows = [layer for layer in left if layer.shape[-2] > 1]
     columns = [] if values is None else [values]
     return Flow(shape, (*(x for x in rows if x.shape[-1] == 1), *columns))
-
-
-def _single(flow: Flow, dim: int) -> tuple[Layer, ...]:
-    return tuple(x for x in flow.layers if varying(x) == (dim,))
 
 
 def _batched(trace: Trace, flow: Flow, ndim: int, summed: int) -> Flow:

@@ -43,7 +43,7 @@ LOCAL = re.compile(
     r"(adaptive_)?(max|avg)_pool([123])d(_with_indices)?\Z|upsample_.*([123])d\w*\Z|"
     r"(reflection|replication)_pad([123])d\Z|_upsample_.*([12])d_aa\Z|_upsample_nearest_exact[123]d\Z"
 )
-_KNOWN = frozenset(["mean", "sum", "amax", "amin", "linalg_vector_norm"])
+_KNOWN = frozenset(["mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "logsumexp"])
 """Reductions of which the value is known where all that they reduce is."""
 
 LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
@@ -66,13 +66,21 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     if x.constant is not None and name in _KNOWN:
         known = _spread(x, dims)
         unknown = known.isnan().any(dims, keepdim=keep)
-        constant = settle(
-            torch.where(unknown, torch.nan, call(node, {given(node)[0]: known.nan_to_num(0.0)}))
-        )
+        result = call(node, {given(node)[0]: known.nan_to_num(0.0)})
+        result = result[0] if isinstance(result, tuple) else result
+        constant = settle(torch.where(unknown, torch.nan, result))
     values = node.meta["val"]
     if isinstance(values, list | tuple):
-        return tuple(Flow(tuple(v.shape), layers) for v in values)
-    return Flow(shape_of(node), layers, constant)
+        first, *rest = (tuple(value.shape) for value in values)
+        return (Flow(first, layers, constant), *(Flow(shape, layers) for shape in rest))
+    read = None
+    if x.read is not None:
+
+        def read() -> Tensor:
+            result: Tensor = call(node, {given(node)[0]: x.values()})
+            return result
+
+    return Flow(shape_of(node), layers, constant, read)
 
 
 def _adds(node: Node) -> bool:
@@ -162,7 +170,7 @@ def trace_local(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 def trace_embedding(trace: Trace, node: Node) -> Flow:
     """Look rows up, all of which stay; columns pass."""
-    weight, shape = trace.tensor(given(node)[0]), shape_of(node)
+    weight, shape = trace.tensor(given(node)[0]), shape_of(node) or (1, 1)
     trace.pin(weight, "rows are looked up by the input", (0,))
     own = [layer for layer in weight.layers if varying(layer) == (1,)]
     layers = tuple(layer.reshape((1,) * (len(shape) - 1) + (-1,)) for layer in own)
@@ -174,6 +182,20 @@ def trace_embedding(trace: Trace, node: Node) -> Flow:
     same = values.amin(0) == values.amax(0)
     held = torch.where(same, values[0].to(torch.float64), torch.nan)
     return Flow(shape, layers, settle(held.reshape((1,) * (len(shape) - 1) + (-1,))))
+
+
+def trace_bag(trace: Trace, node: Node) -> tuple[Flow, ...]:
+    """Combine rows that are looked up, all of which stay; columns pass, and zeros stay zeros."""
+    weight = trace.tensor(given(node)[0])
+    looked_up = trace_embedding(trace, node)
+    for one in arguments(node)[1:]:
+        if one is not given(node)[0] and (flow := trace.flow(one)) is not None:
+            trace.pin(flow, "it says which rows are looked up")
+    zero = torch.where(looked_up.known() == 0, 0.0, torch.nan).to(torch.float64)
+    constant = settle(zero.reshape(1, -1)) if trace.has_values else None
+    layers = tuple(layer.reshape(1, -1) for layer in weight.layers if varying(layer) == (1,))
+    first, *rest = (tuple(value.shape) for value in node.meta["val"])
+    return (Flow(first, layers, constant), *(Flow(shape) for shape in rest))
 
 
 def trace_creator(trace: Trace, node: Node) -> Flow:

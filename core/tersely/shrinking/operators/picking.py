@@ -13,7 +13,7 @@ from tersely.shrinking.graph.flow import Flow, Trace, arguments, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.moving import passed
-from tersely.shrinking.operators.pointwise import tie_operands
+from tersely.shrinking.operators.pointwise import follow_expanded, tie_operands
 
 SORTS = {"topk": 2, "sort": 1, "argsort": 1, "msort": -1, "cummax": 1, "cummin": 1}
 """Operators that order along one dimension, and where they have it among their arguments."""
@@ -95,6 +95,35 @@ def trace_gather(trace: Trace, node: Node) -> Flow:
         return _doubtful(trace, node)
     layers = tie_operands(trace, flows, shape, name)
     return Flow(shape, layers, _same_along(x, [dim]))
+
+
+PUTS = frozenset(["index_add", "index_copy", "scatter", "scatter_add", "scatter_reduce"])
+
+
+def trace_put(trace: Trace, node: Node) -> Flow:
+    """Put or add values along one dimension, of which all stays, where an index says."""
+    name = operator_name(node)
+    x, dim = trace.tensor(given(node)[0]), int(given(node)[1]) % max(1, len(shape_of(node)))
+    follow_expanded(trace, arguments(node))
+    index, values = (trace.flow(one) for one in given(node)[2:4])
+    sizes = [flow.shape[:dim] + flow.shape[dim + 1 :] for flow in (x, values) if flow is not None]
+    if index is None or any(size != sizes[0] for size in sizes):
+        return _doubtful(trace, node)
+    operands = [x] if values is None else [x, values]
+    if index.ndim == x.ndim and name not in ("index_add", "index_copy"):
+        operands.append(index)
+    flows = []
+    for flow in operands:
+        layers = _beyond(trace, node, flow, [dim], f"{name} puts values along them")
+        size = [1 if d == dim else size for d, size in enumerate(flow.shape)]
+        flows.append(Flow(tuple(size), layers))
+    layers = tie_operands(trace, flows, tuple(flows[0].shape), name)
+    zeros = [_zero_along(flow, [dim]) for flow in operands if flow is not index]
+    constant = None
+    if values is not None and all(zero is not None for zero in zeros):
+        both = [(zero == 0).expand(flows[0].shape) for zero in zeros if zero is not None]
+        constant = settle(torch.where(torch.stack(both).all(0), 0.0, torch.nan).double())
+    return Flow(shape_of(node), layers, constant)
 
 
 def is_looked_up(node: Node) -> bool:

@@ -67,6 +67,9 @@ NAMES = frozenset(
 _LARGEST = 1 << 28
 """Elements up to which what forward makes of weights is computed when it is asked for."""
 
+_CHOICE = 3
+"""Tensors that ``where`` takes: a mask, and what it chooses from."""
+
 _RANDOM = frozenset(["bernoulli", "rand_like", "randn_like", "dropout_", "native_dropout"])
 
 
@@ -85,17 +88,21 @@ def trace_pointwise(trace: Trace, node: Node) -> Flow:
     shape = shape_of(node)
     inputs = arguments(node)
     if trace.has_values:
-        _follow_expanded(trace, inputs)
+        follow_expanded(trace, inputs)
     flows = [flow for one in inputs if (flow := trace.flow(one)) is not None]
     layers = tie_operands(trace, flows, shape, operator_name(node))
     constant = _constant(trace, node, inputs) if trace.has_values else None
     return Flow(shape, layers, constant, _reader(trace, node, inputs, shape))
 
 
-def _follow_expanded(trace: Trace, inputs: Sequence[Node]) -> None:
-    """What was made as wide as another operand loses what that one loses.
+def follow_expanded(trace: Trace, inputs: Sequence[Node]) -> None:
+    """Let what was made as wide as another operand lose what that one loses.
 
     Expanded elsewhere, as keys for several queries, or for several readers, it stays as it is.
+
+    Args:
+        trace: the walk.
+        inputs: the operands.
     """
     flows = {one: flow for one in inputs if (flow := trace.flow(one)) is not None}
     for one, flow in flows.items():
@@ -204,6 +211,9 @@ def _constant(trace: Trace, node: Node, inputs: Sequence[Node]) -> Tensor | None
     if result.is_complex():  # only what is zero is known of a complex number
         result = torch.where(result == 0, 0.0, torch.nan)
     result = torch.where(unknown, torch.nan, result.to(torch.float64))
+    if name == "where" and len(known) == _CHOICE:
+        _, first, second = (known[one] for one in given(node))
+        result = torch.where(first == second, first, result)
     if name in ("mul", "multiply"):
         for value in known.values():
             result = torch.where(value == 0, 0.0, result)

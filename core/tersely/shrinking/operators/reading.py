@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Trace
-from tersely.shrinking.graph.labels import Layer
+from tersely.shrinking.graph.labels import Layer, varying
 
 
 def vector(trace: Trace, flow: Flow, dim: int) -> Layer:
@@ -163,3 +163,48 @@ def _note(trace: Trace, new: Absorbed) -> None:
             trace.labels.pin(new.labels, f"{new.weight} is read with several biases")
     if all(old.bias != new.bias for old in trace.absorbed):
         trace.absorbed.append(new)
+
+
+def alike_in_rows(trace: Trace, flow: Flow, summed: int, rows: int) -> Flow:
+    """Let rows of several origins, as of a stack, lose the same of what is summed over.
+
+    Args:
+        trace: the walk.
+        flow: an operand of a product.
+        summed: the dimension that is summed over, not negative.
+        rows: the other one of the last two.
+    """
+    if not bool((values_along(flow, summed) == 0).any()):
+        return flow
+    layers = [
+        trace.labels.tie_along(x, [rows]) if set(varying(x)) == {rows, summed} else x
+        for x in flow.layers
+    ]
+    return attrs.evolve(flow, layers=tuple(layers))
+
+
+def sum_where_zero(trace: Trace, first: Flow, second: Flow, dim: int, why: str) -> None:
+    """Let a position that is summed over go from both operands where one of them is zero.
+
+    Args:
+        trace: the walk.
+        first: an operand, summed over along its last dimension.
+        second: the other operand.
+        dim: the dimension of the other that is summed over, negative.
+        why: the reason of positions that stay.
+    """
+    sides = ((first, first.ndim - 1), (second, second.ndim + dim))
+    labels = [trace.labels.joined(_single(*side)) for side in sides]
+    zero = [values_along(*side) == 0 for side in sides]
+    if labels[0] is None or labels[1] is None or zero[0].shape != zero[1].shape:
+        for layer in labels:
+            if layer is not None:
+                trace.labels.pin(layer, why)
+        return
+    left, right = (layer.reshape(-1) for layer in labels if layer is not None)
+    trace.labels.tie(left, right)
+    trace.labels.pin(left[~(zero[0] | zero[1])], why)
+
+
+def _single(flow: Flow, dim: int) -> tuple[Layer, ...]:
+    return tuple(x for x in flow.layers if varying(x) == (dim,))

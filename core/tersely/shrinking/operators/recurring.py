@@ -51,6 +51,7 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
             trace.labels.pin(layer, f"{name} mixes steps")
     held = values_along(x, x.ndim - 1)
     units: list[Layer] = []
+    ends: list[Tensor] = []
     for index in range(depth):
         outputs, constants = [], []
         for direction in range(directions):
@@ -71,6 +72,7 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
             units.append(unit)
             outputs.append(unit)
             constants.append(torch.where(quiet, 0.0, torch.nan).double())
+        ends += constants
         reads, held = torch.cat(outputs), torch.cat(constants)
     trace.labels.constrain(EqualParts(torch.stack(units), may_vanish=False))
     out = Flow(
@@ -78,8 +80,9 @@ def trace_recurrent(trace: Trace, node: Node) -> tuple[Flow, ...]:
         (reads.reshape((1,) * (x.ndim - 1) + (-1,)),),
         settle(held.reshape((1,) * (x.ndim - 1) + (-1,))),
     )
-    final = torch.stack(units).reshape(len(units), *(1,) * (values[1].ndim - 2), hidden)
-    return (out, *(Flow(tuple(value.shape), (final,)) for value in values[1:]))
+    size = (len(units), *(1,) * (values[1].ndim - 2), hidden)
+    final, last = torch.stack(units).reshape(size), settle(torch.stack(ends).reshape(size))
+    return (out, *(Flow(tuple(value.shape), (final,), last) for value in values[1:]))
 
 
 def _unit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Container
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -22,6 +23,7 @@ from tersely.shrinking.graph.program import (
     shape_of,
 )
 from tersely.shrinking.operators.attending import trace_attention
+from tersely.shrinking.operators.comparing import PAIRS, trace_distances, trace_pair
 from tersely.shrinking.operators.convolution import NAME, trace_convolution
 from tersely.shrinking.operators.einsum import trace_einsum
 from tersely.shrinking.operators.linear import GROUPED, trace_grouped, trace_product
@@ -33,6 +35,7 @@ from tersely.shrinking.operators.mixing import (
     LOCAL,
     REDUCTIONS,
     trace_along,
+    trace_bag,
     trace_creator,
     trace_embedding,
     trace_glu,
@@ -45,6 +48,7 @@ from tersely.shrinking.operators.moving import is_moving, trace_moving
 from tersely.shrinking.operators.normalizing import NAMES as NORMS
 from tersely.shrinking.operators.normalizing import trace_norm
 from tersely.shrinking.operators.picking import (
+    PUTS,
     SORTS,
     TRANSFORMS,
     is_looked_up,
@@ -54,12 +58,13 @@ from tersely.shrinking.operators.picking import (
     trace_image,
     trace_looked_up,
     trace_pairs,
+    trace_put,
     trace_random,
     trace_sampled,
     trace_sort,
     trace_transform,
 )
-from tersely.shrinking.operators.pointwise import is_pointwise, trace_pointwise
+from tersely.shrinking.operators.pointwise import is_pointwise, tie_operands, trace_pointwise
 from tersely.shrinking.operators.recurring import is_recurrent, trace_recurrent
 
 
@@ -91,7 +96,11 @@ def walk(
         elif node.op == "output":
             for one in arguments(node):
                 trace.labels.place = place_of(one)
-                if (flow := trace.flow(one)) is not None:
+                if (flow := trace.flow(one)) is None:
+                    continue
+                if one in program.written:
+                    _write(trace, flow, program.written[one])
+                else:
                     trace.pin(flow, "it is an output of the model")
         else:
             trace.labels.place = place_of(node)
@@ -103,6 +112,12 @@ def walk(
     _pin_fixed(trace, program, fixed or {})
     trace.magnitudes.clear()  # of 1x1 kernels they are as large as the weights
     return trace
+
+
+def _write(trace: Trace, flow: Flow, buffer: str) -> None:
+    """Let a buffer that forward writes into go with what is written."""
+    held = trace.root(buffer, flow.shape)
+    tie_operands(trace, [held, attrs.evolve(flow, name=None)], flow.shape, "a write into a buffer")
 
 
 def _pin_read_elsewhere(trace: Trace, program: Program) -> None:
@@ -213,12 +228,16 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (lambda trace, node: is_recurrent(node), trace_recurrent),
     (_named(["glu"]), trace_glu),
     (_named(NORMS), trace_norm),
+    (_named(PAIRS), trace_pair),
+    (_named(["cdist", "_cdist_forward"]), trace_distances),
     (_named(["embedding"]), trace_embedding),
+    (_named(["embedding_bag"]), trace_bag),
     (_is_reduction, trace_reduction),
     (_named(ALONG), trace_along),
     (lambda trace, node: LOCAL.match(operator_name(node)) is not None, trace_local),
     (_named(SORTS), trace_sort),
     (_named(["gather", "take_along_dim"]), trace_gather),
+    (_named(PUTS), trace_put),
     (_named(["grid_sampler"]), trace_sampled),
     (_named(TRANSFORMS), trace_transform),
     (_named(["view_as_real", "view_as_complex"]), trace_pairs),

@@ -83,19 +83,33 @@ def failure_of_error(
         solution: what was removed.
     """
     paths = {id(module): path for path, module in model.named_modules()}
-    place = None
+    place, line = "", None
     step = error.__traceback__
     while step is not None:
         owner = step.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and paths.get(id(owner)):
+        if isinstance(owner, nn.Module) and id(owner) in paths:
             place = paths[id(owner)]
+            line = f'"{step.tb_frame.f_code.co_filename}", line {step.tb_lineno}, '
         step = step.tb_next
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason = f"forward of {place or 'the model'} raises on the small model: {text}"
+    operators = [node for node in trace.flows if node.op == "call_function"]
     found: dict[int, str] = {}
-    if place:
-        for node in trace.flows:
-            own = module_of(node)
-            if node.op == "call_function" and (own == place or own.startswith(place + ".")):
-                found |= _going(trace, solution, node, reason)
-    return Failure(place or "", found or _all_going(trace, solution, reason))
+    for node in operators:
+        if module_of(node) == place and line and line in (node.meta.get("stack_trace") or ""):
+            found |= _read(trace, solution, node, reason)
+    for node in operators if place and not found else ():
+        own = module_of(node)
+        if own == place or own.startswith(place + "."):
+            found |= _going(trace, solution, node, reason)
+    return Failure(place, found or _all_going(trace, solution, reason))
+
+
+def _read(trace: Trace, solution: Solution, node: Node, reason: str) -> dict[int, str]:
+    """What goes of the activations that an operator reads."""
+    found: dict[int, str] = {}
+    for one in arguments(node):
+        flow = trace.flow(one)
+        if flow is not None and flow.read is None:
+            found |= _going_of(solution, flow, reason)
+    return found
