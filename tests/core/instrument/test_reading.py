@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -132,3 +133,30 @@ def test_a_compiled_call_computes_the_same():
     model, plain, _ = masked()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(X), plain(X))
+
+
+def test_calls_of_two_threads_that_end_in_turn_leave_nothing_behind():
+    inside, go_on = threading.Event(), threading.Event()
+
+    def second():
+        with torch.no_grad():
+            model(X)
+
+    other = threading.Thread(target=second)
+
+    def in_turn(function, expert, x):
+        if expert == 0 and threading.current_thread() is other:
+            inside.set()
+            assert go_on.wait(30)
+        elif expert == 0:
+            other.start()
+            assert inside.wait(30)
+        return function(expert, x)
+
+    model, plain, _ = masked(in_turn)
+    plain.wrap = None
+    torch.testing.assert_close(model(X), plain(X), rtol=0, atol=0)
+    go_on.set()
+    other.join()
+
+    assert READ not in model.__dict__

@@ -64,15 +64,17 @@ def reading_once(original: Callable[..., Any]) -> Callable[..., Any]:
         attributes = self.__dict__
         if torch.compiler.is_compiling() or not attributes[INSTRUMENTS].reads_once:
             return original(self, *args, **kwargs)
-        outer = attributes.get(READ)
-        attributes[READ] = Reading(threading.get_ident(), _hooks())
+        own, outer = Reading(threading.get_ident(), _hooks()), attributes.get(READ)
+        attributes[READ] = own
         try:
             return original(self, *args, **kwargs)
         finally:
-            if outer is None:
-                attributes.pop(READ, None)
-            else:
-                attributes[READ] = outer
+            # Calls of other threads end in any order; theirs is neither taken off nor put back.
+            if attributes.get(READ) is own:
+                if outer is None or outer.thread != own.thread:
+                    del attributes[READ]
+                else:
+                    attributes[READ] = outer
 
     return forward
 
