@@ -56,7 +56,7 @@ def qparams(given):
         quant_max=limits.quant_max,
         dtype=given["quant_dtype"],
         scheme="symmetric",
-        block_size=given.get("size"),
+        block_size=Blocks(index=given["index"]).size if "index" in given else given.get("size"),
         levels=tensor(given["levels"]) if "levels" in given else None,
     )
 

@@ -25,10 +25,14 @@ class Numbering(tuple[int, ...]):
     Attributes:
         numbers: shape of the tensor, int32, on the CPU: the number of each element's block.
         sizes: shape (blocks,), int64, on the CPU: elements of each block, none of them 0.
+        total: how many blocks there are.
+        is_even: whether all of them hold equally many elements.
     """
 
     numbers: Tensor
     sizes: Tensor
+    total: int
+    is_even: bool
 
     def __new__(cls, index: Index) -> Numbering:
         """Check an index and keep it.
@@ -42,18 +46,10 @@ class Numbering(tuple[int, ...]):
         numbers = _numbers(index)
         self = super().__new__(cls, (0,) * numbers.ndim)
         self.sizes = _sizes(numbers)
+        self.total = len(self.sizes)
+        self.is_even = not self.total or bool((self.sizes == self.sizes[0]).all())
         self.numbers = numbers.to(torch.int32, copy=True).contiguous()
         return self
-
-    @property
-    def total(self) -> int:
-        """How many blocks there are."""
-        return len(self.sizes)
-
-    @property
-    def is_even(self) -> bool:
-        """Whether all blocks hold equally many elements."""
-        return not self.total or bool((self.sizes == self.sizes[0]).all())
 
     @property
     def even_size(self) -> int:
@@ -113,6 +109,24 @@ class Numbering(tuple[int, ...]):
         wide = torch.float64 if dtype.is_floating_point else dtype
         sums = torch.zeros(self.total, dtype=wide)
         return sums.index_add_(0, self.numbers.flatten(), tensor.flatten().to(wide)).to(dtype)
+
+    def range(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest element of every block, in one pass each.
+
+        Args:
+            tensor: of the index's shape, float.
+
+        Returns:
+            Low and high, each of shape (blocks,), the tensor's dtype; NaN where a block has NaN.
+        """
+        self.check_shape(tensor.shape)
+        where = self.numbers.to(tensor.device, torch.int64).flatten()
+        empty = tensor.new_zeros(self.total)
+        low, high = (
+            empty.scatter_reduce(0, where, tensor.flatten(), kind, include_self=False)
+            for kind in ("amin", "amax")
+        )
+        return low, high
 
     def reduce(self, tensor: Tensor, reduction: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Reduce every block to one value.

@@ -36,7 +36,7 @@ def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """
     resolved = resolve_size(size, values.shape)
     if isinstance(resolved, Numbering):
-        return resolved.reduce(values, torch.amin), resolved.reduce(values, torch.amax)
+        return resolved.range(values)
     counts = tuple(length // one for one, length in zip(resolved, values.shape, strict=True))
     if all(count == 1 for count in counts):
         # One pass over both ends is twice as fast as two, unless the values lie apart in memory.

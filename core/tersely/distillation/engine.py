@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from tersely.engine.saver import (
 )
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.modules.fused import encoders_around, without_nested_tensors
+from tersely.instrument.modules.fused import encoders_around, keep_nested_tensors_out
 from tersely.instrument.names import TAP
 from tersely.instrument.tapping import Tap
 from tersely.instrument.transforms import put
@@ -53,7 +53,7 @@ class Distillation(Engine[Run[Any]]):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.learning = Learning()
-        self._listening = contextlib.ExitStack()
+        self._undoing: list[Callable[[], None]] = []  # a list, so that copies undo their own
         self._is_listening = False
         self._batch: object = None
         self.pairs = make_pairs(self.bound_targets, context.binding.plan.recipe.stages)
@@ -93,9 +93,9 @@ class Distillation(Engine[Run[Any]]):
         linked = []
         for side, link, tap in links_of(self.pairs):
             linked.append(module_of(teacher, link, side.plan))
-            self._listening.callback(listen(linked[-1], side.plan, tap).remove)
+            self._undoing.append(listen(linked[-1], side.plan, tap).remove)
         encoders = list(encoders_around(list(teacher.modules()), set(linked)))
-        self._listening.enter_context(without_nested_tensors(encoders))
+        self._undoing.append(keep_nested_tensors_out(encoders))
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -117,7 +117,8 @@ class Distillation(Engine[Run[Any]]):
 
     def stop(self) -> None:
         """Stop listening and drop what was recorded."""
-        self._listening.close()
+        while self._undoing:
+            self._undoing.pop()()
         self.forget()
         self.learning = Learning()
 

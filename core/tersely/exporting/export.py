@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from tersely.contracts.exporter import Exporter, ExportSource
 from tersely.engine.progress import Steps
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, Problem, TerselyError
-from tersely.exporting.meanings import refused_meanings
+from tersely.exporting.meanings import refused_meanings, refused_numberings
 from tersely.exporting.moving import move_all, need_inside, scratch_folder, size_of
 from tersely.json_value import Json
 from tersely.log import logger
@@ -133,6 +133,9 @@ def export_source(
     steps = Steps(made.format)
     source = _telling(source, steps)
     steps.begin("check what the format holds")
+    numbered = tuple(refused_numberings(source, made.holds))
+    if numbered:
+        raise ExportError(numbered, format=made.format)
     with _foreign(made.record, "refusals()"):
         refusals = tuple(made.exporter.refusals(source))
     named = {one.target for one in refusals}

@@ -35,6 +35,26 @@ def refused_meanings(source: ExportSource, holds: Collection[str]) -> Iterator[R
                 yield Refusal(_REASONS[meaning], name)
 
 
+def refused_numberings(source: ExportSource, holds: Collection[str]) -> Iterator[Refusal]:
+    """Yield the weights whose scales belong to numbered blocks, where the format has no numbers.
+
+    A format that knows of rectangles alone is not even asked about them.
+
+    Args:
+        source: the session.
+        holds: what the format's descriptor says that it holds.
+    """
+    if "numbered_blocks" in holds:
+        return
+    for name, target in source.targets.items():
+        if target.blocks is not None and target.blocks.index is not None:
+            yield Refusal(
+                "its scales belong to numbered blocks, and the format knows of rectangles alone; "
+                "quantize it with another granularity, or write what session.finalize() returns",
+                name,
+            )
+
+
 def _meanings(qparams: QParams) -> Iterator[str]:
     if qparams.levels is not None:
         yield "levels"

@@ -21,12 +21,13 @@ from tersely.session.session import Session
 def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """Give the finished model of a run back, ready to evaluate or deploy.
 
-    Only data is read: tensors and JSON, no pickled objects.
+    Of the folder only data is read: tensors and JSON, no pickled objects.
 
     Args:
         folder: the output folder of a finished ``tersely run``.
         model: the model as it was before the run, of any weights; changed in place. Without it,
-            the job's own ``model`` is imported and called with its ``model_args``.
+            the job's own ``model`` is imported and called with its ``model_args``, which runs
+            code that the folder names: give a model where you do not trust the folder.
 
     Returns:
         The model in evaluation mode, as the run finalized it: its outputs equal those of

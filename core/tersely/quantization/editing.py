@@ -8,8 +8,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.blocks import count_blocks, resolve_size
 from tersely.arithmetic.level_tables import levels_problem
+from tersely.arithmetic.numbered import Numbering
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.engine.binding import BoundTarget
@@ -197,7 +198,7 @@ def _parameter_shape(
     size = bound.plan.blocks.size
     is_whole = all(one == -1 for one in size)
     resolved = resolve_size(size, shape)
-    blocks = tuple(length // one for length, one in zip(shape, resolved, strict=True))
+    blocks = count_blocks(size, shape)
     expected = () if is_whole else blocks
     found = tuple(qparams.scale.shape)
     # One scale, or a vector along the one dimension that is divided, cannot be misread.
@@ -211,9 +212,13 @@ def _parameter_shape(
             raise _misfit(bound, f"block_size: {error}") from None
         if given != resolved:
             raise _misfit(
-                bound, f"block_size is {list(qparams.block_size)}, and the plan has {list(size)}"
+                bound, f"block_size is {_spelled(given)}, and the plan has {_spelled(size)}"
             )
     return expected
+
+
+def _spelled(size: tuple[int, ...]) -> str:
+    return repr(size) if isinstance(size, Numbering) else str(list(size))
 
 
 def _product(lengths: Sequence[int]) -> int:

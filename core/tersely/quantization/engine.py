@@ -49,6 +49,7 @@ from tersely.quantization.learned_scales import (
     place_leaves,
     renew_optimizer,
 )
+from tersely.quantization.plain_start import start_plainly
 from tersely.quantization.producers import Found, find_producers, find_ties
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
 from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
@@ -76,6 +77,7 @@ class Quantization(Engine[QuantizationRun]):
         producers: weight with factors -> what can take them on finalizing, or why nothing can.
         is_outdated: whether masks came into force after calibration.
         has_room: whether modules have the buffers of scales to come.
+        plain: stages of which that is all: their steps depend on the kind of target alone.
         has_told: whether a warning has named values that are not finite.
     """
 
@@ -89,6 +91,7 @@ class Quantization(Engine[QuantizationRun]):
         self.producers: Found = {}
         self.is_outdated = False
         self.has_room = False
+        self.plain: list[QuantizationRun] = []
         self.has_told = False
 
     def with_padding(
@@ -114,15 +117,22 @@ class Quantization(Engine[QuantizationRun]):
 
     def start(self, steps: int) -> None:
         """Put the steps that quantize into the instrumented modules, and fold what is folded."""
+        begun = self.begun_at(steps)
         if not self.has_room:
             for run in self.runs:
-                make_room(run, self.context.model)
+                if run in begun and start_plainly(run, self.context.model):
+                    self.plain.append(run)
+                else:
+                    make_room(run, self.context.model)
             self.has_room = True
-        self._install(self.begun_at(steps), steps)
+            begun = tuple(run for run in begun if run not in self.plain)
+        self._install(begun, steps)
 
     def gaining(self) -> Iterator[nn.Module]:
         """Yield modules whose inputs are scaled, or whose scales are learned or not counted yet."""
         for run in self.runs:
+            if run in self.plain:
+                continue
             is_all = run.is_learning or run.is_equalizing
             for bound in run.all_bound_targets if is_all else run.activations:
                 if is_all or not has_known_shape(run, bound):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.level_tables import without_padding
 from tersely.engine.binding import BoundTarget
 from tersely.engine.saver import MOVED, Grammar, Parts
@@ -128,8 +128,7 @@ def check_learned(bound: BoundTarget, parts: Mapping[str, Tensor], scale: Tensor
 def _fits(bound: BoundTarget, cut: Cut, scale: Tensor) -> bool:
     blocks, shape = bound.plan.blocks, bound.plan.shape
     if shape is not None and blocks is not None:
-        size = resolve_size(blocks.size, shape)
-        expected = tuple(length // one for length, one in zip(shape, size, strict=True))
+        expected = count_blocks(blocks.size, shape)
         is_whole = all(one == 1 for one in expected) and scale.numel() == 1
         return is_whole or tuple(scale.shape) == expected
     if cut.kind == "tensor":

@@ -15,6 +15,7 @@ from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.engine.binding import BoundTarget
 from tersely.engine.buffers import put_buffer
 from tersely.instrument.names import state_buffer
+from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force
 from tersely.planning.targets.addresses import declared_channels
 from tersely.quantization.run import QuantizationRun
@@ -59,16 +60,39 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
             room = rooms.get(key)
             if room is None:
                 shape = step.cut.kept_shape(plan.shape, channels)
-                dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-                room = rooms[key] = Room.of(
-                    attribute,
-                    torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device),
-                    has_zero_point=step.grid.has_zero_point,
-                    is_following=is_following and run.is_simulated(bound),
-                    is_random=isinstance(run.algorithm, RoundsAtRandom),
-                    level_count=step.grid.quant_max + 1 if step.grid.has_levels else 0,
-                )
+                follows = is_following and run.is_simulated(bound)
+                room = rooms[key] = room_of(run, attribute, step, shape, like, is_following=follows)
             room.make(module)
+
+
+def room_of(
+    run: QuantizationRun,
+    attribute: str,
+    step: Quantize,
+    shape: tuple[int, ...] | None,
+    like: Tensor,
+    *,
+    is_following: bool = False,
+) -> Room:
+    """Return the buffers that a target needs.
+
+    Args:
+        run: its stage.
+        attribute: its name in the module that gets them.
+        step: the plain step that quantizes it.
+        shape: the shape of its scale, or None while that is unknown.
+        like: a tensor of its dtype, on its device.
+        is_following: whether its range follows training.
+    """
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return Room.of(
+        attribute,
+        torch.zeros((0,) if shape is None else shape, dtype=dtype, device=like.device),
+        has_zero_point=step.grid.has_zero_point,
+        is_following=is_following,
+        is_random=isinstance(run.algorithm, RoundsAtRandom),
+        level_count=step.grid.quant_max + 1 if step.grid.has_levels else 0,
+    )
 
 
 def has_known_shape(run: QuantizationRun, bound: BoundTarget) -> bool:

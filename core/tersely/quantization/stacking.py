@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
+from tersely.arithmetic.numbered import Numbering
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.ranges import MinMax, block_range
 from tersely.arithmetic.scales import choose_qparams
@@ -91,7 +92,8 @@ def _stacks_of(
         if shape is None or not 0 < math.prod(shape) <= SMALL:
             continue
         step, raw = run.quantize_step(bound), bound.raw
-        if step.grid.has_float_zero_point or step.grid.has_levels or raw.is_meta:
+        is_numbered = isinstance(step.cut.fixed, Numbering)
+        if step.grid.has_float_zero_point or step.grid.has_levels or raw.is_meta or is_numbered:
             continue
         # Equal targets share their step.
         alike.setdefault((id(step), shape, raw.dtype, raw.device), []).append(bound)

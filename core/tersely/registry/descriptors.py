@@ -231,7 +231,7 @@ class ScheduleInfo(Descriptor):
     """A sparsity schedule; ``Object(progress, **options)`` maps progress in [0, 1] to a factor."""
 
 
-HOLDABLE = ("float_zero_points", "levels")
+HOLDABLE = ("float_zero_points", "levels", "numbered_blocks")
 """What an export format may hold or not, see `ExporterInfo`."""
 
 
@@ -242,8 +242,8 @@ class ExporterInfo(Descriptor):
     Attributes:
         suffix: the ending of the main file it writes, as in ``.onnx``.
         holds: what of quantized weights the format holds beside whole zero points in blocks:
-            ``float_zero_points``, ``levels``. The core refuses the others by name, so that a
-            format that does not know of them writes nothing wrong.
+            ``float_zero_points``, ``levels``, ``numbered_blocks``. The core refuses the others by
+            name, so that a format that does not know of them writes nothing wrong.
     """
 
     suffix: str = ""

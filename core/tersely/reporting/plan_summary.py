@@ -11,7 +11,7 @@ from typing import TypeAlias
 import attrs
 from torch import nn
 
-from tersely.arithmetic.blocks import block_numel
+from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.plan import Plan
@@ -125,9 +125,8 @@ def _quantized_size(parameters: Iterable[TargetPlan]) -> QuantizedSize:
         if not isinstance(setting, QuantizationSetting) or not target.shape:
             continue
         count = math.prod(target.shape)
-        block = block_numel(target.blocks.size, target.shape) if target.blocks else count
         is_affine = setting.quant_scheme == "affine"
-        scales = count // max(block, 1)
+        scales = math.prod(count_blocks(target.blocks.size, target.shape)) if target.blocks else 1
         elements += count
         bits += stored_bits(setting.quant_dtype, elements=count, scales=scales, affine=is_affine)
     return QuantizedSize(elements, bits)

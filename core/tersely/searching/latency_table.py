@@ -63,6 +63,7 @@ class LatencyTable:
         parts: what is timed alone.
         calls: how the dense model calls its modules.
         store: where entries are kept.
+        known: entries that were read before, for reading the store is slow.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class LatencyTable:
     parts: tuple[Part, ...]
     calls: Calls
     store: TrialStore
+    known: dict[str, float] = attrs.field(factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -97,14 +99,20 @@ class LatencyTable:
         """
         model, calls = self._smaller(session, choices, data)
         quantized = [one for one in choices if one[0].method == "quantization"]
-        share = self._entry({"part": _WHOLE}, self._whole)
+        share = self.dense_share()
         for part in self.parts:
+            chosen = [one for one in quantized if _is_in(one[0], part)]
+            if model is self.costing.dense and not chosen:
+                continue  # as it is
             before, after = (self._of(part, found) for found in (self.calls, calls))
             if before and after:
-                chosen = [one for one in quantized if _is_in(one[0], part)]
                 share += self._part(model, part, after, chosen)
                 share -= self._part(self.costing.dense, part, before, ())
         return max(share, _LEAST)
+
+    def dense_share(self) -> float:
+        """Return what the dense model takes in the runtime that is measured."""
+        return self._entry({"part": _WHOLE}, self._whole)
 
     def _of(self, part: Part, calls: Calls) -> tuple[Call, ...]:
         return with_folds([one for name in part for one in calls.get(name, ())], self.plan)
@@ -135,6 +143,8 @@ class LatencyTable:
     def _entry(self, described: Mapping[str, Json], make: _Making) -> float:
         """Return an entry; measure it, as a share of the dense model, where it is not known yet."""
         key = LATENCY + digest_of_data(dict(described))
+        if key in self.known:
+            return self.known[key]
         row = self.store.row(key)
         if row is None:
             dense = partial(call_model, self.costing.dense, self.costing.example_inputs)
@@ -142,7 +152,8 @@ class LatencyTable:
                 share = self.costing.ratio({"dense": dense, "found": make(Path(folder))})
             row = {"part": described["part"], "share": share}
             self.store.add_row(key, row)
-        return float(row["share"])
+        self.known[key] = float(row["share"])
+        return self.known[key]
 
     def _whole(self, folder: Path) -> Callable[[], object]:
         dense, example = self.costing.dense, self.costing.example_inputs

@@ -22,6 +22,7 @@ from tersely.shrinking.cutting.optimizing import cut_optimizer, remember, replac
 from tersely.shrinking.cutting.recorded import record_of
 from tersely.shrinking.cutting.refusing import (
     need_example,
+    need_options,
     need_sparsity_reached,
     need_structured_masks,
 )
@@ -72,6 +73,7 @@ def shrink_installed(
     masking = {bound.plan.stage for bound, one in masks if masked_share(bound, one)}
     need_sparsity_reached([one for one in installation.growing() if one in masking], stages)
     example_inputs = need_example(example_inputs)
+    need_options(optimizer, round_to=round_to, approximate=approximate)
     kept = kept_parameters(masks)
     need_structured_masks(kept)
     states: States = {one.method: one.save() for one in installation.engines}

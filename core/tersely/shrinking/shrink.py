@@ -40,6 +40,8 @@ from tersely.shrinking.proving.failing import (
 from tersely.shrinking.proving.outputs import (
     Inputs,
     Outputs,
+    count_other_differences,
+    describe_difference,
     largest_difference,
     outputs_of,
     random_inputs,
@@ -221,14 +223,11 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
                 small = source.small(cuts, totals)
                 after = outputs_of(model, small, task.inputs, task.program, way=before.way)
                 error = largest_difference(before.tensors, after.tensors)
-                if error <= before.tolerance or task.approximate:
+                others = count_other_differences(before, after)
+                if (error <= before.tolerance and not others) or task.approximate:
                     in_float64 = before.dtype is torch.float64
                     return Shrinking(cuts, stays, took, error, in_float64, undoing)
-                raise SessionError(
-                    f"the small model's outputs differ from the masked model's by {error:.3g} "
-                    f"(at most {before.tolerance:g} was expected), so nothing was removed; "
-                    "please report the structure of this model"
-                )
+                raise SessionError(describe_difference(error, before.tolerance, others))
         except BaseException:
             undoing.undo()
             raise

@@ -165,6 +165,18 @@ class LossContract(Contract):
             expect(bool(gradient.isfinite().all()), f"shape {shape}: the gradient is not finite")
             expect(bool(gradient.any()), f"shape {shape}: the gradient is zero")
 
+    def check_teacher(self) -> None:
+        """Another teacher makes another loss, where the loss compares with one."""
+        if not self._asked.needs_teacher:
+            return
+        for shape in self.shapes:
+            student, teacher = _pair(shape)
+            found = [self.loss(student, one) for one in (teacher, _pair(shape, seed=1)[1])]
+            expect(
+                not torch.equal(*found),
+                f"shape {shape}: two teachers give the same loss; does it keep the first one?",
+            )
+
     def check_inputs_untouched(self) -> None:
         """Student and teacher tensors are not modified."""
         for shape in self.shapes:

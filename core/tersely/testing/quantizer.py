@@ -17,9 +17,11 @@ from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
+from tersely.quantization.scale_buffers import range_of
 from tersely.quantization.targets import grid_of
 from tersely.testing.contract import Kind, expect, require
 from tersely.testing.quantizer_abilities import QuantizerAbilityChecks
+from tersely.testing.untouched import expect_own
 
 _DTYPES = ("int8", "int4", "uint8")
 _SCHEMES: tuple[Literal["symmetric", "affine"], ...] = ("symmetric", "affine")
@@ -45,6 +47,8 @@ class QuantizerContract(QuantizerAbilityChecks):
             scale = chosen.scale
             good = bool((scale.isfinite() & (scale > 0)).all())
             expect(good, f"{_where(target)}: scale {scale.tolist()}")
+            is_wide = scale.dtype in (torch.float32, torch.float64)
+            expect(is_wide, f"{_where(target)}: scales are {scale.dtype}, expected torch.float32")
 
     def check_zero(self) -> None:
         """Zero points are integers inside the range, or finite where floats are declared."""
@@ -68,14 +72,27 @@ class QuantizerContract(QuantizerAbilityChecks):
             expected = (target.dtype, target.scheme, target.quant_min, target.quant_max)
             expect(found == expected, f"{_where(target)}: expected {expected}, got {found}")
 
+    def check_reach(self) -> None:
+        """The values that integers stand for reach a hundredth of the range at least."""
+        for target, low, high, chosen in self._chosen():
+            least, most = range_of(chosen)
+            reached = torch.maximum(least.abs(), most.abs()).reshape(low.shape)
+            seen = torch.maximum(low.abs(), high.abs())
+            expect(
+                bool((reached >= seen / 100).all()),
+                f"{_where(target)}: values of up to {seen.flatten().tolist()} are clipped to "
+                f"{reached.flatten().tolist()}",
+            )
+
     def check_determinism(self) -> None:
-        """The same range gives the same scale and zero point."""
+        """The same range gives the same scale and zero point, of its own each time."""
         for (target, _, _, one), (_, _, _, other) in zip(
             self._chosen(), self._chosen(), strict=True
         ):
             same = torch.equal(one.scale, other.scale)
             same = same and torch.equal(one.zero_point, other.zero_point)
             expect(same, f"{_where(target)}: two objects choose differently")
+            expect_own(one.scale, other.scale, f"{_where(target)}: scales")
 
     def check_range_untouched(self) -> None:
         """The observed range is not modified."""

@@ -157,6 +157,9 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
             if solved is not None:
                 with as_findings():
                     check_solved(solved, target)
+                dtype = solved.tensor.dtype
+                is_wide = torch.promote_types(dtype, weight.dtype) == dtype
+                expect(is_wide, f"{target.name}: the new values are {dtype}, and lose precision")
 
     def check_equalizing(self) -> None:
         """Factors of input channels are finite, positive, and one for each input."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import warnings
 from collections.abc import Mapping
 
 import attrs
@@ -31,6 +30,7 @@ from tersely.testing.models import (
 )
 from tersely.testing.random_state import untouched_random_state
 from tersely.testing.training import train
+from tersely.testing.untouched import expect_same_compiled, untouched_modules
 
 _MODULES = ("conv", "linear")
 
@@ -46,6 +46,16 @@ class QuantizerSessionChecks(Contract):
             outputs = _outputs(session)
             expect(outputs.dtype == dtype, f"{dtype}: outputs are {outputs.dtype}")
             expect(bool(outputs.isfinite().all()), f"{dtype}: outputs are not all finite")
+
+    def check_all_targets(self) -> None:
+        """Biases, inputs and outputs are quantized as far as the descriptor allows them."""
+        session = self._calibrated(contract_net(), is_whole=True)
+        session.compress()
+        expect(bool(_outputs(session).isfinite().all()), "outputs are not all finite")
+        for module, targets in session.qparams().items():
+            for target, qparams in targets.items():
+                is_usable = bool((qparams.scale.isfinite() & (qparams.scale > 0)).all())
+                expect(is_usable, f"{module}.{target}: its scale is not finite and positive")
 
     def check_rows_of_zeros(self) -> None:
         """A row of zeros, and a weight of nothing but zeros, are quantized like any other."""
@@ -142,13 +152,8 @@ class QuantizerSessionChecks(Contract):
     def check_compile(self) -> None:
         """torch.compile captures the quantized model as one graph that computes the same."""
         net = self.compressed().model.eval()
-        batch = contract_batches()[0]
-        torch.compiler.reset()
-        compiled = torch.compile(net, fullgraph=True, backend="eager")
-        with warnings.catch_warnings(), torch.no_grad():
-            # torch 2.13 makes one of its own deprecated objects for every autograd.Function.
-            warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
-            torch.testing.assert_close(compiled(batch), net(batch))
+        with torch.no_grad():
+            expect_same_compiled(net, contract_batches()[0])
 
     def check_finalize(self) -> None:
         """The finished model is plain, and its weights are those that were simulated."""
@@ -167,10 +172,11 @@ class QuantizerSessionChecks(Contract):
         expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
 
     def check_detach(self) -> None:
-        """Detaching gives the dense model back, bit for bit."""
+        """Detaching gives the dense model back, bit for bit, with its modes, hooks and flags."""
         session = self._calibrated(contract_net(), is_plain=True)
         before = {name: value.clone() for name, value in session.model.named_parameters()}
-        session.compress()
+        with untouched_modules(session.model):
+            session.compress()
         dense = session.detach()
         for name, value in dense.named_parameters():
             expect(torch.equal(value, before[name]), f"{name} did not come back")
@@ -187,15 +193,18 @@ class QuantizerSessionChecks(Contract):
         session.compress()
         return session
 
-    def recipe(self, *, is_plain: bool = False) -> dict[str, Json]:
+    def recipe(self, *, is_plain: bool = False, is_whole: bool = False) -> dict[str, Json]:
         """Return a recipe with one quantization stage for a convolution and a linear layer.
 
         Args:
             is_plain: whether inputs stay as they are.
+            is_whole: whether biases and outputs are quantized too.
         """
         info = registry().quantizers.info(self.name)
-        kinds = {"parameter": "weight"} if is_plain else {"parameter": "weight", "input": "_input_"}
-        targets = [target for kind, target in kinds.items() if kind in info.target_kinds]
+        kinds = {"weight": "parameter"} if is_plain else {"weight": "parameter", "_input_": "input"}
+        if is_whole:
+            kinds |= {"bias": "parameter", "_output_": "output"}
+        targets = [target for target, kind in kinds.items() if kind in info.target_kinds]
         entry: dict[str, Json] = {"op_names": list(_MODULES), "target_names": targets}
         if isinstance(self.make(), UsesLevels):
             entry["quant_dtype"] = "uint8"  # levels are counted from 0
@@ -208,8 +217,10 @@ class QuantizerSessionChecks(Contract):
         }
         return {"quantization": stage}
 
-    def _calibrated(self, net: ContractNet, *, is_plain: bool = False) -> Session:
-        session = attach(net, self.recipe(is_plain=is_plain))
+    def _calibrated(
+        self, net: ContractNet, *, is_plain: bool = False, is_whole: bool = False
+    ) -> Session:
+        session = attach(net, self.recipe(is_plain=is_plain, is_whole=is_whole))
         dtype = net.linear.weight.dtype
         session.calibrate([batch.to(dtype) for batch in contract_batches()])
         return session

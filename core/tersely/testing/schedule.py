@@ -36,6 +36,13 @@ class ScheduleContract(Contract):
         """Ask for a share with the options: a schedule has no object of its own."""
         self.factor(0.5)
 
+    def check_determinism(self) -> None:
+        """The same progress gives the same share, and the global random state stays alone."""
+        with untouched_random_state():
+            first = [self.factor(progress) for progress in _PROGRESS]
+        again = [self.factor(progress) for progress in reversed(_PROGRESS)]
+        expect(first == again[::-1], "two calls differ")
+
     def check_range(self) -> None:
         """Every share is a number in [0, 1]."""
         for progress in _PROGRESS:
@@ -54,12 +61,6 @@ class ScheduleContract(Contract):
         shares = [self.factor(progress) for progress in _PROGRESS]
         for progress, before, after in zip(_PROGRESS[1:], shares, shares[1:], strict=False):
             expect(after >= before, f"at {float(progress)}: {float(after)} after {float(before)}")
-
-    def check_determinism(self) -> None:
-        """The same progress gives the same share, and the global random state stays alone."""
-        with untouched_random_state():
-            first = [self.factor(progress) for progress in _PROGRESS]
-        expect(first == [self.factor(progress) for progress in _PROGRESS], "two calls differ")
 
 
 def check_schedule(name: str, *, options: Mapping[str, Json] | None = None) -> None:

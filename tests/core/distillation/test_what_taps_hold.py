@@ -1,5 +1,7 @@
 """A tap holds what the module produced, whatever happens to the tensor later (rule D5.1, Q9.1)."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -135,6 +137,15 @@ def test_a_mapping_with_several_tensors_is_refused_with_the_loss_and_not_in_the_
         "output target '_output_' of a Returning is a mapping with several tensors: loss, logits; "
         "write the key, as in _output_loss"
     )
+    student(X)
+    session.teacher_forward(X)
+    want = (student.layer(X) - teacher.layer(X)).square().mean().item()
+    assert session.loss().item() == pytest.approx(want)
+
+
+def test_a_copy_of_a_session_that_ends_leaves_the_taps_of_the_original():
+    session = distil(student := Writing("nothing", 0), teacher := Writing("nothing", 1))
+    copy.deepcopy(session).finalize()
     student(X)
     session.teacher_forward(X)
     want = (student.layer(X) - teacher.layer(X)).square().mean().item()

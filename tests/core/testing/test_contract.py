@@ -50,6 +50,7 @@ def test_results_come_in_the_order_of_definition_what_all_kinds_share_first(regi
         "Every parameter that a loss learns gets a finite gradient",
         "The loss is a finite 0-dim float tensor",
         "The student gets a finite gradient that is not zero everywhere",
+        "Another teacher makes another loss, where the loss compares with one",
         "Student and teacher tensors are not modified",
         "The same pair gives the same loss, and leaves the global random state alone",
         "A student that equals its teacher gets a finite loss and a finite gradient",

@@ -7,7 +7,7 @@ from tersely.testing import PrunerContract, check_pruner
 
 SCORES = "Scores are finite floats of the tensor's shape or of its blocks"
 SAME = "The same weights give the same scores, from the same object and from a new one"
-UNTOUCHED = "Scoring changes neither values, versions nor requires_grad of the weights"
+UNTOUCHED = "Scoring changes neither values nor versions of weights, nor modes, hooks and flags"
 BUDGETS = "Every ratio is met exactly on every granularity"
 SAVED = "A saved session puts the same masks in force again"
 TRAINED = "Training goes on under the masks and leaves as much masked as before"
@@ -109,7 +109,7 @@ def test_a_good_pruner_may_refuse_a_granularity_for_some_tensors(register):
         ),
         ("Writing", UNTOUCHED, "conv.weight was changed"),
         ("Touching", UNTOUCHED, "conv.weight was written to"),
-        ("Freezing", UNTOUCHED, "requires_grad of conv.weight was switched off"),
+        ("Freezing", UNTOUCHED, "requires_grad of conv.weight was changed"),
         ("Littering", DETACHED, "the detached model still carries instruments or buffers"),
         ("Locking", COPIED, "TypeError: cannot pickle '_thread.lock' object"),
     ],

@@ -8,7 +8,7 @@ SHAPES = "Scale and zero point have the shape of the observed range"
 SCALE = "Scales are finite and larger than zero, also for a range of zeros"
 ZERO = "Zero points are integers inside the range, or finite where floats are declared"
 INTEGERS = "The integers are those of the target's dtype, and the scheme is the target's"
-SAME = "The same range gives the same scale and zero point"
+SAME = "The same range gives the same scale and zero point, of its own each time"
 UNTOUCHED = "The observed range is not modified"
 FIRST = "int8 symmetric, blocks [1, -1]"
 

@@ -165,3 +165,22 @@ def test_masks_of_single_elements():
         network(), [{"op_names": ["0"], "sparse_ratio": 0.5}], algorithm="level"
     )
     assert "ask for granularity: out_channel" in refusal(session)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"round_to": 0}, "shrink() found round_to=0; give a whole number from 1"),
+        ({"round_to": 2.5}, "shrink() found round_to=2.5; give a whole number from 1"),
+        ({"round_to": "8"}, "shrink() found round_to='8'; give a whole number from 1"),
+        ({"round_to": True}, "shrink() found round_to=True; give a whole number from 1"),
+        ({"approximate": "yes"}, "shrink() found approximate='yes'; give True or False"),
+        ({"optimizer": 3}, "shrink() found an optimizer of type int; give the"),
+    ],
+)
+def test_options_that_mean_nothing(options, message):
+    session = pruned(network())
+    with pytest.raises(tersely.SessionError) as caught:
+        session.shrink(INPUTS, **options)
+    assert str(caught.value).startswith(message)
+    assert session.model[0].out_features == 8

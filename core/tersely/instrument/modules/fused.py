@@ -10,7 +10,8 @@ kernel can read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -58,14 +59,28 @@ def without_nested_tensors(encoders: Collection[nn.Module]) -> Iterator[None]:
     Args:
         encoders: they are `torch.nn.TransformerEncoder`.
     """
-    before = {one: one.__dict__[FLAG] for one in encoders if FLAG in one.__dict__}
+    restore = keep_nested_tensors_out(encoders)
     try:
-        for one in before:
-            one.__dict__[FLAG] = False
         yield
     finally:
-        for one, flag in before.items():
-            one.__dict__[FLAG] = flag
+        restore()
+
+
+def keep_nested_tensors_out(encoders: Collection[nn.Module]) -> Callable[[], None]:
+    """Make encoders compute padded positions; return what undoes it, which may be copied with them.
+
+    Args:
+        encoders: as `encoders_around` returns them.
+    """
+    before = {one: one.__dict__[FLAG] for one in encoders if FLAG in one.__dict__}
+    for one in before:
+        one.__dict__[FLAG] = False
+    return partial(_restore, before)
+
+
+def _restore(flags: Mapping[nn.Module, bool]) -> None:
+    for one, flag in flags.items():
+        one.__dict__[FLAG] = flag
 
 
 def keep_fused_layers_off(

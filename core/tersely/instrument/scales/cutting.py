@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import attrs
 from torch import Tensor
 
-from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.blocks import count_blocks
 
 Kind: TypeAlias = Literal["tensor", "channel", "token", "fixed"]
 
@@ -103,8 +103,7 @@ class Cut:
         if self.kind == "tensor":
             return ()
         if self.fixed is not None and shape is not None:
-            size = resolve_size(self.fixed, shape)
-            return tuple(length // one for length, one in zip(shape, size, strict=True))
+            return count_blocks(self.fixed, shape)
         if self.kind != "channel" or channels is None:
             return None
         if self.channel_dim == 1:
@@ -141,10 +140,9 @@ class Cut:
                 values.shape[channel] == scale.numel()
             )
         try:
-            size = resolve_size(self.size_of(values), values.shape)
+            blocks = count_blocks(self.size_of(values), values.shape)
         except ValueError:
             return False
-        blocks = tuple(length // one for length, one in zip(values.shape, size, strict=True))
         return blocks == tuple(scale.shape)
 
     def fit(self, scale: Tensor, value: Tensor) -> Tensor:

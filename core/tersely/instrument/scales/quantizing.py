@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.level_tables import without_padding
+from tersely.arithmetic.numbered import Numbering
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.errors import CalibrationError, SessionError
@@ -239,4 +240,6 @@ class Quantize:
             is_zero_first=is_zero_first,
             levels=levels,
             known=known,
+            # The shape of scales says where rectangles lie, and not where numbered blocks do.
+            size=self.cut.fixed if isinstance(self.cut.fixed, Numbering) else None,
         )

@@ -174,10 +174,10 @@ def _check_index(blocks: Blocks, target: TargetPlan, shape: tuple[int, ...], val
         count_blocks(blocks.size, shape)
     except ValueError as error:
         raise _misnumbered(value, target, shape, error) from None
-    if target.method == "quantization":
+    if target.method == "quantization" and target.kind in ("input", "output"):
         raise ValueError(
-            f"granularity {shown(value)} numbers its blocks, and scales belong to rectangles; "
-            f"write per_channel, a list of lengths, or another granularity"
+            f"granularity {shown(value)} numbers its blocks, and scales of inputs and outputs "
+            f"belong to lengths; write default or per_channel for {target.target}"
         )
     if target.expert is not None:
         raise ValueError(

@@ -75,6 +75,28 @@ def need_example(example_inputs: Any) -> Any:
     return example_inputs
 
 
+def need_options(optimizer: object, *, round_to: object, approximate: object) -> None:
+    """Refuse options of shrink() that mean nothing.
+
+    Args:
+        optimizer: the user's, or None.
+        round_to: what row counts are multiples of.
+        approximate: whether constants go that no bias takes over exactly.
+
+    Raises:
+        SessionError: one of them is of another kind.
+    """
+    if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
+        raise SessionError(f"shrink() found round_to={round_to!r}; give a whole number from 1")
+    if not isinstance(approximate, bool):
+        raise SessionError(f"shrink() found approximate={approximate!r}; give True or False")
+    if not isinstance(optimizer, torch.optim.Optimizer | None):
+        raise SessionError(
+            f"shrink() found an optimizer of type {type(optimizer).__name__}; give the "
+            "torch.optim.Optimizer of the model's parameters, or none"
+        )
+
+
 def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> None:
     """Refuse while a schedule is unfinished: its sparsity counts the original model.
 

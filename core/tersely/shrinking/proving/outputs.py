@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tersely.instrument.modules.fused import without_nested_tensors
 from tersely.shrinking.graph.program import Program, evaluating
@@ -27,6 +27,30 @@ Way = Literal["copy", "streamed", "as it is"]
 
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 _OWN_TOLERANCE = 2e-3
+_ROUNDING = 1e-12
+
+
+@attrs.frozen(eq=False)
+class Discrete:
+    """A tensor of integers or booleans that a model returns.
+
+    Attributes:
+        values: what it returns.
+        is_steady: where that stays when all numbers move by a rounding: not where two values tie.
+    """
+
+    values: Tensor
+    is_steady: Tensor
+
+    def count_differences(self, other: Discrete) -> int:
+        """Return how many values that do not tie another model does not return.
+
+        Args:
+            other: what it returns.
+        """
+        if self.values.shape != other.values.shape:
+            return self.values.numel()
+        return int(((self.values != other.values) & self.is_steady).sum())
 
 
 @attrs.frozen(eq=False)
@@ -37,11 +61,13 @@ class Outputs:
         way: how it was run.
         dtype: what it was computed in; None for the model's own.
         tensors: the floating-point tensors that each call returned.
+        others: integers and booleans that each call returned; from a copy alone.
     """
 
     way: Way
     dtype: torch.dtype | None
     tensors: list[list[Tensor]]
+    others: list[list[Discrete]] = attrs.field(factory=list)
 
     @property
     def tolerance(self) -> float:
@@ -73,7 +99,7 @@ def outputs_of(
         try:
             with _same_numbers(model):
                 if one == "copy":
-                    return Outputs(one, torch.float64, outputs_in_float64(model, values, inputs))
+                    return Outputs(one, torch.float64, *outputs_in_float64(model, values, inputs))
                 if one == "streamed":
                     return _streamed(model, values, inputs, program())
         except (RuntimeError, TypeError):  # an operator without that dtype
@@ -109,7 +135,7 @@ def _streamed(
 
 def outputs_in_float64(
     model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
-) -> list[list[Tensor]]:
+) -> tuple[list[list[Tensor]], list[list[Discrete]]]:
     """Run a double precision copy of a model in evaluation mode.
 
     Args:
@@ -118,7 +144,7 @@ def outputs_in_float64(
         inputs: arguments and keyword arguments of each call.
 
     Returns:
-        The floating-point tensors that each call returned.
+        The floating-point tensors that each call returned, and the others.
     """
     made: dict[int, Any] = {}
     parameters = list(model.named_parameters(remove_duplicate=False))
@@ -129,7 +155,29 @@ def outputs_in_float64(
         is_parameter = isinstance(tensor, nn.Parameter)
         made[id(tensor)] = nn.Parameter(value, requires_grad=False) if is_parameter else value
     double = copy.deepcopy(model, made)
-    return [_outputs(double, {}, _doubled(one)) for one in inputs]
+    results = [_results(double, {}, _doubled(one)) for one in inputs]
+    first = [_discrete(result) for result in results]
+    others: list[list[Discrete]] = []
+    if any(first):
+        for tensor in [*double.parameters(), *double.buffers()]:
+            tensor.data = _moved(tensor.data)
+        for one, found in zip(inputs, first, strict=True):
+            moved = _discrete(_results(double, {}, tree_map(_moved, _doubled(one))))
+            others.append([Discrete(a, a == b) for a, b in zip(found, moved, strict=True)])
+    return [compared(result) for result in results], others
+
+
+def _discrete(result: Any) -> list[Tensor]:
+    leaves = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+    return [one for one in leaves if not one.is_floating_point() and not one.is_complex()]
+
+
+def _moved(value: Any) -> Any:
+    """A tensor whose numbers all differ by a rounding, by more the later they come."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    places = torch.linspace(1, 2, value.numel(), device=value.device, dtype=value.dtype)
+    return value * (1 + _ROUNDING * places.view(value.shape))
 
 
 def outputs_as_it_is(
@@ -142,15 +190,14 @@ def outputs_as_it_is(
         values: parameters to use instead.
         inputs: arguments and keyword arguments of each call.
     """
-    return [_outputs(model, values, one) for one in inputs]
+    return [compared(_results(model, values, one)) for one in inputs]
 
 
-def _outputs(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
+def _results(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> Any:
     args, kwargs = inputs
     encoders = [one for one in model.modules() if isinstance(one, nn.TransformerEncoder)]
     with evaluating(model), without_nested_tensors(encoders), torch.no_grad():
-        result = torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
-    return compared(result)
+        return torch.func.functional_call(model, dict(values), tuple(args), dict(kwargs))
 
 
 def _doubled(inputs: Inputs) -> Inputs:
@@ -202,6 +249,36 @@ def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) ->
                 difference = (a[finite].double() - b[finite].double()).abs().max()
                 worst = max(worst, float(difference) / size)
     return worst
+
+
+def count_other_differences(first: Outputs, second: Outputs) -> int:
+    """Return how many integers and booleans differ that do not tie.
+
+    Args:
+        first: what the masked model returns.
+        second: what the small model returns.
+    """
+    return sum(
+        ours.count_differences(theirs)
+        for call, other in zip(first.others, second.others, strict=True)
+        for ours, theirs in zip(call, other, strict=True)
+    )
+
+
+def describe_difference(error: float, tolerance: float, others: int) -> str:
+    """Say how the small model's outputs differ.
+
+    Args:
+        error: by how much the floating-point ones do.
+        tolerance: how much they may.
+        others: how many integers and booleans do.
+    """
+    integers = f" and in {others} integers or booleans" if others else ""
+    return (
+        f"the small model's outputs differ from the masked model's by {error:.3g} (at most "
+        f"{tolerance:g} was expected){integers}, so nothing was removed; please report the "
+        "structure of this model"
+    )
 
 
 def _is_copied(model: nn.Module) -> bool:

@@ -1,0 +1,90 @@
+"""Blocks of any shape: what each quantizer makes of them (rule G6.5)."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+
+
+class Diagonals:
+    def blocks(self, shape, target):
+        rows, columns = torch.arange(shape[0])[:, None], torch.arange(shape[1])
+        return tersely.Blocks(index=(columns - rows) % shape[1])
+
+
+@pytest.fixture(autouse=True)
+def diagonals():
+    class Face:
+        @tersely.hookimpl
+        def tersely_granularities(self):
+            reference = "tersely_numbered:Diagonals"
+            return [tersely.GranularityInfo(name="toy_diagonals", implementation=reference)]
+
+    module = ModuleType("tersely_numbered")
+    module.Diagonals = Diagonals
+    sys.modules["tersely_numbered"] = module
+    name = tersely.registry().register(Face(), name="tersely-numbered")
+    yield
+    tersely.registry().unregister(name)
+    del sys.modules["tersely_numbered"]
+
+
+def entry():
+    return {
+        "op_names": ["2"],
+        "target_names": ["weight"],
+        "quant_dtype": "int4",
+        "granularity": "toy_diagonals",
+    }
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    # Square, so that scales of diagonals would broadcast along rows if their numbers were lost.
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+
+
+@pytest.mark.parametrize("algorithm", ["ptq", "rtn", "gptq", "adaround"])
+def test_integers_times_the_scale_of_their_block_are_the_weight(model, algorithm):
+    data = torch.randn(16, 8)
+    session = tersely.quantize(model, [entry()], algorithm=algorithm, data=[data])
+    found = session.integer_weights()["2"]["weight"]
+    scale = found.qparams.scale
+    index = Diagonals().blocks((8, 8), None).index
+    assert scale.shape == (8,)
+    assert torch.allclose(found.values * scale[index], model[2].weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["awq", "smoothquant"])
+def test_factors_of_inputs_go_with_scales_of_blocks(model, algorithm):
+    data = torch.randn(16, 8)
+    session = tersely.quantize(model, [entry()], algorithm=algorithm, data=[data])
+    found = session.integer_weights()["2"]["weight"]
+    index = Diagonals().blocks((8, 8), None).index
+    weight = found.values * found.qparams.scale[index]
+    expected = model(data)
+    inputs = model[1](model[0](data)) / (1 if found.input_scale is None else found.input_scale)
+    assert torch.allclose(inputs @ weight.T + model[2].bias, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["qat", "lsq", "lsq_plus"])
+def test_training_moves_the_scales_of_blocks(model, algorithm):
+    stage = {"algorithm": algorithm, "config_list": [entry()]}
+    session = tersely.attach(model, {"quantization": stage})
+    session.calibrate([torch.randn(16, 8)])
+    session.compress()
+    before = session.qparams()["2"]["weight"].scale.clone()
+    optimizer = torch.optim.SGD([*model.parameters(), *session.parameters()], 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(16, 8)).square().mean().backward()
+        optimizer.step()
+        session.step()
+    after = session.qparams()["2"]["weight"].scale
+    assert after.shape == (8,)
+    assert bool((after != before).any())
