@@ -167,9 +167,10 @@ def _tried(
     is_tying: bool = False,
 ) -> tuple[list[Candidate], dict[Group, str]]:
     assert context.batches is not None  # the callers have checked
-    every = [bound for group in groups for bound in group if not bound.plan.has_experts]
-    readers = {bound.module: bound for bound in every}
-    trials = Trials(context.model, context.batches, readers, bound_targets)
+    plain = [group for group in groups if not group[0].plan.has_experts]
+    readers = {bound.module: bound for group in plain for bound in group}
+    firsts = {bound.module: group[0] for group in plain for bound in group}
+    trials = Trials(context.model, context.batches, readers, firsts, bound_targets)
 
     def sift(trials: Trials, *, is_sample: bool) -> tuple[list[Candidate], dict[Group, str]]:
         return _sifted(

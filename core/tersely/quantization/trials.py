@@ -1,14 +1,17 @@
 """Trials: whether a module's output channels can grow while what reads them shrinks.
 
 Channels are doubled in a module that may make the input of some weights, and halved again in these
-weights. Powers of two commute with every rounding, so where nothing else reads the channels, every
-other module computes the same, bit for bit, whatever lies between: activations that keep factors,
-products with a gate, the sums of attention. No graph is needed, and none can be read wrongly.
+weights. Which ones differs from weight to weight, so that modules which make an input by their sum
+do not pass when several are tried at once. Powers of two commute with every rounding, so where
+nothing else reads the channels, every other module computes the same, bit for bit, whatever lies
+between: activations that keep factors, products with a gate, the sums of attention. No graph is
+needed, and none can be read wrongly.
 """
 
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
@@ -28,6 +31,9 @@ NOT_ALONE = "no module makes their input alone"
 """The reason that says least: a candidate was not even near."""
 
 
+_FEW_CHANNELS = 32
+
+
 @attrs.frozen(eq=False)
 class Candidate:
     """A module that may take the factors of some weights.
@@ -45,8 +51,12 @@ class Candidate:
     @property
     def channels(self) -> Tensor:
         """The factors of a trial, as the form allows them."""
-        count, rows = channels_of(self.targets[0]), self.form.rows
-        found = doubling(count) if rows is None else rows.repeated(doubling(count // rows.repeats))
+        first, rows = self.targets[0], self.form.rows
+        if rows is None:
+            found = doubling(channels_of(first), first.plan.name)
+        else:
+            outputs = channels_of(first) // rows.repeats
+            found = rows.repeated(doubling(outputs, first.plan.name))
         return found.expand(len(self.targets[0].raw), -1) if self.is_of_experts else found
 
     @property
@@ -63,12 +73,14 @@ class Trials:
         model: the session's model; its parameters are changed and put back.
         batches: the batches of calibration.
         readers: module of a weight with factors -> the weight.
+        firsts: the same -> the first of the weights that share its factors.
         bound_targets: all quantization targets.
     """
 
     model: nn.Module
     batches: Batches
     readers: Mapping[nn.Module, BoundTarget]
+    firsts: Mapping[nn.Module, BoundTarget]
     bound_targets: Sequence[BoundTarget]
 
     def of_one_sample(self) -> Trials | None:
@@ -95,7 +107,10 @@ class Trials:
             candidates: whose channels to double in what is recorded as doubled, where they are
                 not those that are doubled if every output channel is an input channel.
         """
-        channels = {module: doubling(channels_of(one)) for module, one in self.readers.items()}
+        channels = {
+            module: doubling(channels_of(one), self.firsts[module].plan.name)
+            for module, one in self.readers.items()
+        }
         for one in candidates:
             channels.update((bound.module, one.channels) for bound in one.targets)
         record = Record()
@@ -159,16 +174,19 @@ class Trials:
         return None
 
 
-def doubling(channels: int) -> Tensor:
-    """Return the factors of a trial: 2 for about half of the channels, 1 for the others.
+def doubling(channels: int, name: str) -> Tensor:
+    """Return the factors of a trial: powers of two, 2 for about half of many channels.
 
     Args:
-        channels: how many there are; at least one is doubled.
+        channels: how many there are; one channel at least is multiplied.
+        name: the first weight with these factors; others have other factors.
     """
-    generator = torch.Generator().manual_seed(channels)
-    found = torch.randint(1, 3, (channels,), generator=generator).float()
-    found[0] = 2
-    return found
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    # Of few channels there are few ways to double some.
+    highest = 2 if channels < _FEW_CHANNELS else 1
+    exponents = torch.randint(0, highest + 1, (channels,), generator=generator)
+    exponents[0] = exponents[0].clamp(min=1)
+    return torch.exp2(exponents.float())
 
 
 @contextlib.contextmanager

@@ -509,3 +509,28 @@ def test_a_session_that_is_shrunk_folds_what_is_left():
     torch.testing.assert_close(small(inputs), simulated, rtol=1e-4, atol=1e-5)
     assert is_on_grid(small, session, "2")
     assert is_on_grid(small, session, "4")
+
+
+class Summed(nn.Module):
+    """Two modules make one input by their sum, and two read it, one of them an activation of it."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = [(8, 16), (8, 16), (16, 8), (16, 8)]
+        self.layers = nn.ModuleList(nn.Linear(*size) for size in sizes)
+
+    def forward(self, x):
+        one, other, plain, active = self.layers
+        made = one(x) + other(x)
+        return plain(made) + active(made.relu())
+
+
+def test_no_term_of_a_sum_takes_factors_though_all_terms_are_tried_at_once():
+    torch.manual_seed(0)
+    model, inputs = Summed().eval(), torch.randn(32, 8) * torch.logspace(-1, 1, 8)
+    chosen = {"op_names": ["layers.2", "layers.3"], "target_names": ["weight"], **INT8}
+    session = tersely.quantize(model, [chosen], algorithm="awq", data=[inputs])
+    expected = model(inputs)
+    finished(session)
+
+    torch.testing.assert_close(model(inputs), expected)
