@@ -188,7 +188,7 @@ def _tried(
 
 
 class _TooLittle(Exception):  # noqa: N818  # control flow, not an error
-    """A sample is zero where the batch may not be."""
+    """A sample is zero where the batch may not be, or does not reach what the batch may reach."""
 
 
 def _sifted(
@@ -203,6 +203,8 @@ def _sifted(
     reference = trials.reference()
     if trials.reference() != reference:
         return [], dict.fromkeys(groups, "the model computes something else in every call")
+    if is_sample and not trials.readers.keys() <= set(reference.order):
+        raise _TooLittle
 
     def problem(candidates: Sequence[Candidate]) -> str | None:
         found = trials.problem(candidates, reference)

@@ -534,3 +534,32 @@ def test_no_term_of_a_sum_takes_factors_though_all_terms_are_tried_at_once():
     finished(session)
 
     torch.testing.assert_close(model(inputs), expected)
+
+
+class Routed(nn.Module):
+    """Each row goes to one of two experts, which are modules of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.ups = nn.ModuleList(nn.Linear(8, 16) for _ in range(2))
+        self.downs = nn.ModuleList(nn.Linear(16, 8) for _ in range(2))
+
+    def forward(self, x):
+        found = torch.zeros_like(x)
+        for expert in range(2):
+            rows = ((x[:, 0] > 0) == bool(expert)).nonzero().flatten()
+            if len(rows):
+                made = self.downs[expert](self.ups[expert](x[rows]).relu())
+                found = found.index_copy(0, rows, made)
+        return found
+
+
+def test_experts_that_the_first_sample_does_not_reach_are_folded_as_well():
+    chosen = {"op_names": ["downs.0", "downs.1"], "target_names": ["weight"], **INT8}
+    inputs = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+    session = tersely.quantize(seeded(Routed), [chosen], algorithm="awq", data=[inputs])
+
+    assert sorted(remarks(session)) == [
+        f"downs.{expert}.weight: finalize() folds the factors of the input into ups.{expert}"
+        for expert in range(2)
+    ]
