@@ -122,6 +122,51 @@ def own_algorithms():
     del sys.modules["spec_algorithms"]
 
 
+@pytest.fixture
+def own_losses():
+    """Register what cases of distillation use besides installed losses."""
+    import torch
+
+    import tersely
+    from tersely.contracts import StatefulLoss
+
+    def product_of_both(student, teacher):
+        mine, theirs = (one.sum() * other.sum() for one, other in (student, teacher))
+        return (mine - theirs).square()
+
+    class SinceLast(StatefulLoss):
+        def build(self, student, teacher):
+            self.factor = torch.nn.Parameter(torch.ones(()))
+            self.register_buffer("last", torch.zeros(student))
+
+        def forward(self, student, teacher):
+            found = (student * self.factor - self.last).square().mean()
+            self.last.copy_(student.detach())
+            return found
+
+    class Face:
+        @tersely.hookimpl
+        def tersely_distillation_losses(self):
+            return [
+                tersely.LossInfo(
+                    name="product_of_both",
+                    implementation="spec_losses:product_of_both",
+                    targets=2,
+                ),
+                tersely.LossInfo(
+                    name="since_last", implementation="spec_losses:SinceLast", needs="nothing"
+                ),
+            ]
+
+    module = ModuleType("spec_losses")
+    module.product_of_both, module.SinceLast = product_of_both, SinceLast
+    sys.modules["spec_losses"] = module
+    name = tersely.registry().register(Face(), name="spec-losses")
+    yield
+    tersely.registry().unregister(name)
+    del sys.modules["spec_losses"]
+
+
 @pytest.fixture(scope="session")
 def models() -> ModuleType:
     """What builds the models of the cases; imports torch."""

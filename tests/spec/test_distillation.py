@@ -6,6 +6,8 @@ from torch import nn
 
 import tersely
 
+pytestmark = pytest.mark.usefixtures("own_losses")
+
 
 class Constant(nn.Module):
     """Returns what the case says that the module returned."""
@@ -106,6 +108,31 @@ def test_the_teacher_of_a_session(case):
 
 @pytest.mark.spec("distillation", expects="error")
 def test_what_a_session_refuses(case, assert_mentions):
-    with pytest.raises(tersely.SessionError) as caught:
+    with pytest.raises((tersely.SessionError, tersely.PlanError)) as caught:
         loss_of(case["given"])
     assert_mentions([str(caught.value)], [case["expect"]["error"]])
+
+
+@pytest.mark.spec("distillation", expects="losses")
+def test_the_losses_of_a_session_that_is_saved(case, tmp_path):
+    session = attach(case["given"])
+    *expected, last = case["expect"]["losses"]
+    found = []
+    for _ in expected:
+        found.append(session.loss().item())
+        session.step()
+        session.model()
+    session.save(tmp_path / "saved")
+    given = case["given"]
+    model = Step(given["student"], given["student"])
+    loaded = tersely.load_session(model, tmp_path / "saved")
+    model()
+    found.append(loaded.loss().item())
+    assert found == pytest.approx([*expected, last])
+
+
+@pytest.mark.spec("distillation", expects="learned")
+def test_what_a_session_learns(case):
+    session = attach(case["given"])
+    session.loss()
+    assert sorted(session.learned()) == case["expect"]["learned"]

@@ -273,6 +273,11 @@ class Engine(ABC, Generic[AnyRun]):
     def hold(self) -> None:  # most engines have nothing to do
         """Mask in place what stages keep masked there; others may have written to it since."""
 
+    @property
+    def has_written(self) -> bool:
+        """Whether parameters hold other values than the user's, which are given back at the end."""
+        return bool(self.originals)
+
     def release(self) -> None:  # most engines have nothing to do
         """Restore the dense values of what is masked in place, before `give_back`."""
 

@@ -113,6 +113,11 @@ class Pruning(Engine[PruningRun]):
         """Zero the masked elements of parameters of stages with ``hold: step``."""
         hold(self.holds)
 
+    @property
+    def has_written(self) -> bool:
+        """Whether parameters hold other values than the user's, which are given back at the end."""
+        return super().has_written or bool(self.holds)
+
     def release(self) -> None:
         """Give these elements back their dense values."""
         release(self.holds)

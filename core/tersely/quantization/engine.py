@@ -357,6 +357,11 @@ class Quantization(Engine[QuantizationRun]):
             for module in fold_members(layer, fold)
         ]
 
+    @property
+    def has_written(self) -> bool:
+        """Whether parameters hold other values than the user's, which are given back at the end."""
+        return super().has_written or bool(self.biases)
+
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""
         super().give_back()

@@ -15,7 +15,9 @@ with extra("report", purpose="a plot"):
     from matplotlib.figure import Figure
 
 _MARKS = "osD^vP*X"
-_ROW = 0.22  # inches
+_ROW = 0.3  # inches
+_SPREAD = 0.5
+"""How much of a row the marks of its levels take, so that equal losses do not hide each other."""
 
 
 def draw(
@@ -47,18 +49,21 @@ def draw(
 def _draw_method(axes: Any, measured: Sequence[Measured], layers: Sequence[str]) -> None:
     height = {layer: place for place, layer in enumerate(reversed(layers))}
     levels = dict.fromkeys((one.key, one.level) for one in measured)
+    lowest = _SPREAD / 2 if len(levels) > 1 else 0
     for number, level in enumerate(levels):
+        offset = lowest - _SPREAD * number / max(len(levels) - 1, 1)
         marked = [one for one in measured if (one.key, one.level) == level]
         marked = [one for one in marked if math.isfinite(one.drop)]
         axes.plot(
             [one.drop for one in marked],
-            [height[one.layer] for one in marked],
+            [height[one.layer] + offset for one in marked],
             linestyle="none",
             marker=_MARKS[number % len(_MARKS)],
+            markersize=5,
             label=spell_level(*level),
         )
     axes.set_xscale("symlog", linthresh=0.1)  # a metric may rise too
     axes.set_yticks(range(len(layers)), tuple(reversed(layers)), fontsize=7)
     axes.set_ylim(-0.7, len(layers) - 0.3)
     axes.grid(axis="both", alpha=0.3)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)

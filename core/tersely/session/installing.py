@@ -26,6 +26,7 @@ from tersely.quantization.integers import IntegerTensor
 from tersely.session.engines import Engines, make_engines
 from tersely.session.periods import need_all_begun
 from tersely.session.places import Places
+from tersely.session.sharing import Sharing
 from tersely.session.shrinking import counts_of
 
 
@@ -138,6 +139,18 @@ class Installation:
         for engine in self.engines:
             engine.need_to_finish(call)
 
+    def need_to_give_back(self, call: str) -> None:
+        """Refuse a call that would write a target's values into another module's parameter.
+
+        Args:
+            call: the method that was called.
+
+        Raises:
+            SessionError: a target's parameter has other holders than when it was attached.
+        """
+        if any(engine.has_written for engine in self.engines):
+            self.places.sharing.need_unchanged_anywhere(call)
+
     @contextlib.contextmanager
     def dense(self) -> Iterator[None]:
         """Give the dense model inside the block."""
@@ -190,7 +203,8 @@ def install(
     wanted = engines.distillation.with_inputs(wanted, model)
     modules = binding.owners.universe.modules
     attachments = attach_instruments(with_encoders(wanted, modules), binding.name_of)
-    places = Places(binding.owners.universe, attachments)
+    sharing = Sharing(binding.owners, attachments)
+    places = Places(binding.owners.universe, attachments, sharing)
     found = Installation(plan, model, context, engines, attachments, places)
     try:
         keep_fused_layers_off(modules, attachments)

@@ -11,6 +11,10 @@ from torch import nn
 from tersely.errors import SessionError
 from tersely.instrument.shown.lost_writes import need_no_lost_writes
 from tersely.planning.selecting.selection import Universe
+from tersely.session.sharing import Sharing
+
+_EVERY_STEP = ("step", "calibrate", "compress")
+"""Calls that take no time for modules that came after the session was attached."""
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -20,10 +24,12 @@ class Places:
     Attributes:
         universe: all modules of the model at that time.
         instrumented: the instrumented modules.
+        sharing: which of them hold which parameters.
     """
 
     universe: Universe
     instrumented: Collection[nn.Module]
+    sharing: Sharing
 
     @cached_property
     def _links(self) -> list[tuple[dict[str, nn.Module | None], str, nn.Module]]:
@@ -54,6 +60,13 @@ class Places:
                 write into what a target shows was lost.
         """
         need_no_lost_writes(self.instrumented)
+        self._need_in_place(call)
+        if call in _EVERY_STEP:
+            self.sharing.need_unchanged(call)
+        else:
+            self.sharing.need_unchanged_anywhere(call)
+
+    def _need_in_place(self, call: str) -> None:
         if all(children.get(key) is module for children, key, module in self._links):
             return
         now = dict(self.universe.modules[0].named_modules(remove_duplicate=False))

@@ -795,6 +795,7 @@ class Session:
             yield
             return
         need_attached(self._state, "suspended")
+        self._installation.need_to_give_back("suspended")
         self._was_compressed = self.is_compressed
         with self._installation.dense():
             self._state = "suspended"
@@ -810,11 +811,13 @@ class Session:
             The model.
 
         Raises:
-            SessionError: the session was finalized, so the dense weights are gone.
+            SessionError: the session was finalized, so the dense weights are gone; or they would
+                be written into a parameter that was tied or untied while it was attached.
         """
         if self._state == "detached":
             return self.model
         need_attached(self._state, "detach")
+        self._installation.need_to_give_back("detach")
         self._installation.remove()
         self._end("detached")
         logger(__name__).info("detached", step=self.steps)

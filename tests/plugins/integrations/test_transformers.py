@@ -276,3 +276,21 @@ def test_gpt2_is_pruned_by_its_conv1d_and_saved_whole(loops, tmp_path):
     session = tersely.load_session(again, tmp_path / "checkpoint-6" / "tersely")
     again.load_state_dict(model.state_dict())
     assert session.steps == 6
+
+
+def test_weights_that_are_tied_may_be_tied_again_while_attached():
+    config = GPT2Config(
+        n_layer=1,
+        n_embd=16,
+        n_head=2,
+        vocab_size=40,
+        n_positions=16,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = GPT2LMHeadModel(config)
+    entry = {"op_names": ["lm_head"], "target_names": ["weight"], "sparse_ratio": 0.5}
+    session = tersely.prune(model, [entry], algorithm="level")
+    model.tie_weights()
+    session.step()
+    assert int((session.finalize().transformer.wte.weight == 0).sum()) == 320

@@ -21,6 +21,7 @@ from tersely.errors import AttachError
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masks.holding import hold_loaded, kept_by
 from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
+from tersely.instrument.modules.assigning import assign, delete
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.moving import apply_to_learned
@@ -106,6 +107,9 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
     made.__reduce_ex__ = _reduce(made, cls, parameters, has_sites)
     made._load_from_state_dict = _load(made)
     made._apply = apply_to_learned(made)
+    if parameters:
+        made.__setattr__ = assign(made)
+        made.__delattr__ = delete(made)
     twin: type[nn.Module] = made
     return twin
 

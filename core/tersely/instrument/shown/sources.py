@@ -65,6 +65,22 @@ def raw_of(module: nn.Module, name: str, steps: tuple[Step, ...]) -> Tensor:
     return value
 
 
+def no_parameter(module: nn.Module, name: str) -> SessionError:
+    """Return the error for what is shown, which another module takes for a parameter.
+
+    Args:
+        module: the module that shows it.
+        name: the parameter or buffer.
+    """
+    name = full_name(module, name)
+    return SessionError(
+        f"what {name} shows is computed while a session is attached, so it is assigned to no "
+        f"module as a parameter; tie or reparametrize modules before tersely.attach(), or after "
+        f"session.detach()",
+        target=name,
+    )
+
+
 def computed_again(module: nn.Module, name: str, steps: tuple[Step, ...]) -> Tensor:
     """Return what a target shows now, without moving what follows training.
 

@@ -19,6 +19,7 @@ written                                     becomes
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from tersely.errors import SessionError
 from tersely.instrument.names import full_name
 from tersely.instrument.shown.lost_writes import note_lost_write
-from tersely.instrument.shown.sources import Step, computed_again, merged, raw_of
+from tersely.instrument.shown.sources import Step, computed_again, merged, no_parameter, raw_of
 
 
 @attrs.define(eq=False)
@@ -148,8 +149,15 @@ class Shown(Tensor, metaclass=_Meta):
         return array
 
     @property
+    def grad_fn(self) -> Any:  # type: ignore[override]  # PyTorch declares an attribute
+        """What computed it; a module that takes it for a parameter is refused."""
+        if sys._getframe(1).f_code is nn.Module.register_parameter.__code__:
+            raise no_parameter(*self._tersely_of)
+        return _GRAD_FN.__get__(self)
+
+    @property
     def _is_param(self) -> bool:
-        return False
+        return not self._tersely_steps  # get_parameter() asks it, which transformers ties by
 
     @_is_param.setter
     def _is_param(self, value: bool) -> None:
@@ -191,6 +199,7 @@ class WatchedShown(Shown):
 
 _DATA: Any = Tensor.data
 _GRAD: Any = Tensor.grad
+_GRAD_FN: Any = Tensor.grad_fn
 _REQUIRES_GRAD: Any = Tensor.requires_grad
 
 

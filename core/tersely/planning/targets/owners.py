@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -46,6 +46,11 @@ class Owners:
     def is_plain(self) -> bool:
         """Whether every tensor and every module has one name only."""
         return not self._tied and not self.universe.aliases
+
+    @property
+    def groups(self) -> Iterable[Sequence[tuple[int, str]]]:
+        """First position of the module and attribute of every owner, for each tied tensor."""
+        return self._tied.values()
 
     def _walk(self) -> Iterator[tuple[int, int, str]]:
         modules = self.universe.modules
