@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,16 @@ class Numbering(tuple[int, ...]):
         self.is_even = not self.total or bool((self.sizes == self.sizes[0]).all())
         self.numbers = numbers.to(torch.int32, copy=True).contiguous()
         return self
+
+    @property
+    def shuffles_vector(self) -> bool:
+        """Whether each element of a vector is a block, and they are numbered in another order.
+
+        One value per block then has the shape of one value per element, and means something else.
+        """
+        if len(self) != 1 or self.total != self.numbers.numel():
+            return False
+        return not torch.equal(self.numbers, torch.arange(self.total, dtype=torch.int32))
 
     @property
     def even_size(self) -> int:
@@ -237,18 +248,29 @@ def renumber(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 def _numbers(index: Index) -> Tensor:
     try:
-        numbers = torch.as_tensor(index)
-    except (TypeError, ValueError, RuntimeError) as error:
+        # A copy, so that views of any strides and those that no one may write to can be taken.
+        numbers = index if isinstance(index, Tensor) else _from_array(np.array(index))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise NumberingError(
             f"the index of blocks is no tensor ({error}); number every element's block in the "
             f"shape of the target"
         ) from None
+    if numbers.is_meta or numbers.layout != torch.strided:
+        found = "is on the meta device" if numbers.is_meta else f"has layout {numbers.layout}"
+        raise NumberingError(
+            f"the index of blocks {found}, expected a dense tensor with values; make it on the CPU"
+        )
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
         raise NumberingError(
             f"the index of blocks has dtype {numbers.dtype}, expected integers: the number of "
             f"each element's block"
         )
     return numbers.detach().cpu()
+
+
+def _from_array(array: np.ndarray) -> Tensor:
+    # Without elements, lists do not tell what they would have held.
+    return torch.from_numpy(array if array.size else array.astype(np.int64))
 
 
 def _sizes(numbers: Tensor) -> Tensor:

@@ -86,6 +86,20 @@ def test_an_index_is_a_tensor_an_array_or_lists(index):
     assert Blocks(index=index).index.dtype == torch.int32
 
 
+@pytest.mark.parametrize(
+    ("index", "numbers"),
+    [
+        (np.broadcast_to(np.arange(2)[:, None], (2, 2)), [[0, 0], [1, 1]]),
+        (np.arange(4)[::-1].reshape(2, 2), [[3, 2], [1, 0]]),
+        ([np.arange(2), np.arange(2)], [[0, 1], [0, 1]]),
+        ([torch.arange(2), torch.arange(2)], [[0, 1], [0, 1]]),
+        ([[], []], [[], []]),
+    ],
+)
+def test_an_index_is_any_view_of_an_array_or_any_sequence(index, numbers):
+    assert Blocks(index=index).index.tolist() == numbers
+
+
 def test_other_numbers_are_other_blocks():
     assert Blocks(index=[0, 1]) != Blocks(index=[1, 0])
     assert Blocks(index=[0, 1]) != Blocks(size=(1,))
@@ -101,12 +115,14 @@ def test_copies_are_equal(copied):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ([[0.0, 1.0]], "has dtype torch.float32, expected integers"),
+        ([[0.0, 1.0]], "has dtype torch.float64, expected integers"),
         ([[True, False]], "has dtype torch.bool, expected integers"),
         ([[-1, 0]], "holds -1, expected numbers from 0 on: every element lies in a block"),
         ([[0, 2, 2]], "goes up to 2, but no element is in block 1"),
         ([[0, 9]], "holds 9, and its tensor has fewer elements than that"),
         ([[0, 1], [0]], "is no tensor"),
+        (torch.arange(2, device="meta"), "is on the meta device, expected a dense tensor"),
+        (torch.eye(2, dtype=torch.int64).to_sparse(), "has layout torch.sparse_coo, expected a"),
     ],
 )
 def test_what_numbers_no_blocks_is_refused(index, message):

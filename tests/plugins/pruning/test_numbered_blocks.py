@@ -107,3 +107,14 @@ def test_an_algorithm_that_compares_lengths_refuses_them_by_name(model):
         tersely.PlanError, match='fpgm does not support granularity "toy_diagonals"'
     ):
         tersely.prune(model, [entry()], algorithm="fpgm")
+
+
+def test_elements_of_a_vector_in_another_order_are_refused_with_the_reason(monkeypatch):
+    # One value per block could not be told from one per element.
+    model = nn.Sequential(nn.Linear(2, 4))
+    blocks = tersely.Blocks(index=[3, 2, 1, 0])
+    monkeypatch.setattr(Diagonals, "blocks", lambda self, shape, target: blocks)
+    keys = {"granularity": "toy_diagonals", "sparse_ratio": 0.5}
+    one = {"op_names": ["0"], "target_names": ["bias"], "target_settings": {"bias": keys}}
+    with pytest.raises(tersely.PlanError, match=r"0\.bias: .* number them in their own order"):
+        tersely.prune(model, [one], algorithm="l1_norm")

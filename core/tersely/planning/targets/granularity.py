@@ -16,7 +16,7 @@ from tersely.arithmetic.blocks import (
     resolve_size,
     tensor_blocks,
 )
-from tersely.arithmetic.numbered import NumberingError
+from tersely.arithmetic.numbered import Numbering, NumberingError, renumber
 from tersely.contracts.experts import blocks_of_experts, plan_of_expert
 from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DEFAULT_GRANULARITY
@@ -162,22 +162,32 @@ def divide(
             plugin=understand(value).name,
             target=target.name,
         )
-    if blocks.index is not None:
-        _check_index(blocks, target, shape, value)
+    if isinstance(blocks.size, Numbering):
+        _check_numbering(blocks.size, target, shape, value)
     else:
         _check(blocks, shape, value)
     return blocks
 
 
-def _check_index(blocks: Blocks, target: TargetPlan, shape: tuple[int, ...], value: Json) -> None:
+def _check_numbering(
+    numbering: Numbering, target: TargetPlan, shape: tuple[int, ...], value: Json
+) -> None:
     try:
-        count_blocks(blocks.size, shape)
+        count_blocks(numbering, shape)
     except ValueError as error:
         raise _misnumbered(value, target, shape, error) from None
-    if target.method == "quantization" and target.kind in ("input", "output"):
+    is_activation = target.kind in ("input", "output")
+    if target.method == "quantization" and is_activation:
         raise ValueError(
             f"granularity {shown(value)} numbers its blocks, and scales of inputs and outputs "
             f"belong to lengths; write default or per_channel for {target.target}"
+        )
+    of_sample = Numbering(renumber(numbering.numbers[0])[0]) if is_activation else numbering
+    if of_sample.shuffles_vector:
+        raise ValueError(
+            f"granularity {shown(value)} numbers each element of a vector by itself and in another "
+            f"order, so that one value per block could be taken for one per element; number them "
+            f"in their own order"
         )
     if target.expert is not None:
         raise ValueError(

@@ -145,13 +145,16 @@ def count_values(values: Tensor, size: Sequence[int], bins: int) -> Statistics:
     # The floor first: of 0 frexp says 2^0.
     largest = torch.maximum(-low, high).clamp(min=2.0**SMALLEST_EXPONENT / 2)
     exponent = torch.frexp(largest).exponent
-    blocks = tersely.to_blocks(values, size).flatten(0, -2)
-    bins = _affordable(bins, len(blocks))
+    bins = _affordable(bins, low.numel())
     per_unit = torch.exp2(_bits(bins) - exponent.double()).to(values.dtype).reshape(-1, 1)
+    if 0 in size:  # numbered blocks, which may hold different numbers of elements
+        counts = _counted_by_number(values, size, per_unit.flatten(), bins)
+    else:
+        counts = _counted(tersely.to_blocks(values, size).flatten(0, -2), per_unit, bins)
     return {
         "low": low,
         "high": high,
-        "counts": _counted(blocks, per_unit, bins).reshape(*low.shape, bins),
+        "counts": counts.reshape(*low.shape, bins),
         "exponent": exponent.int(),
         "unusable": unusable,
     }
@@ -230,6 +233,14 @@ def _counted(blocks: Tensor, per_unit: Tensor, bins: int) -> Tensor:
             place = (piece * per_unit[row : row + rows]).int().add_(zero[: len(piece)])
             counted.scatter_add_(0, place.flatten().long(), ones[: place.numel()])
     return counts
+
+
+def _counted_by_number(values: Tensor, size: Sequence[int], per_unit: Tensor, bins: int) -> Tensor:
+    count, shape = len(per_unit), tuple(values.shape)
+    zero = torch.arange(count, device=values.device).mul_(bins).add_(bins // 2)
+    place = (values * tersely.expand_blocks(per_unit, size, shape)).long()
+    place += tersely.expand_blocks(zero, size, shape)
+    return torch.bincount(place.flatten(), minlength=count * bins).reshape(count, bins)
 
 
 def _coarsened(statistics: Statistics, exponent: Tensor) -> Tensor:

@@ -72,10 +72,7 @@ class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByNa
             }
         if target.tensor is None:
             return {"scale": qparams.scale.clone()}
-        blocks = tersely.to_blocks(target.tensor.detach(), target.blocks.size)
-        mean = blocks.mean(-1, dtype=torch.float64)
-        deviation = blocks.double().std(-1, correction=0)
-        reach = mean.abs() + _DEVIATIONS * deviation  # the larger of abs(mean -+ 3 std)
+        reach = tersely.reduce_blocks(target.tensor.detach(), target.blocks.size, _reach)
         bits = (target.quant_max - target.quant_min).bit_length()
         scale = (reach / 2 ** (bits - 1)).clamp(min=SMALLEST_SCALE)
         return {"scale": scale.to(qparams.scale).reshape(qparams.scale.shape)}
@@ -131,3 +128,9 @@ def _usable_zero_point(raw: Tensor, qparams: tersely.QParams) -> Tensor:
     # An integer in the range, as a float; gradients pass unchanged.
     inside = guarded(raw, qparams.zero_point, low=qparams.quant_min, high=qparams.quant_max)
     return straight_through(inside, inside.detach().round())
+
+
+def _reach(blocks: Tensor, dim: int) -> Tensor:
+    mean = blocks.mean(dim, dtype=torch.float64)
+    deviation = blocks.double().std(dim, correction=0)
+    return mean.abs() + _DEVIATIONS * deviation  # the larger of abs(mean -+ 3 std)

@@ -24,9 +24,12 @@ class WithMagnitudes:
 
     def observe(self, values: Tensor, size: tuple[int, ...]) -> dict[str, Tensor]:
         """Return what the other observer tells, and the magnitudes of one batch."""
-        magnitudes = tersely.to_blocks(values, size).abs()
-        total = magnitudes.sum(-1, dtype=torch.float64)
-        count = torch.full_like(total, magnitudes.shape[-1], dtype=torch.int64)
+        total = tersely.reduce_blocks(values, size, _sum)
+        if 0 in size:  # numbered blocks, which may hold different numbers of elements
+            count = tersely.sum_blocks(torch.ones_like(values, dtype=torch.int64), size)
+        else:
+            each = values.numel() // max(total.numel(), 1)
+            count = torch.full_like(total, each, dtype=torch.int64)
         return {**self.inner.observe(values, size), SUM: total, COUNT: count}
 
     def merge(self, before: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,8 +60,7 @@ def mean_magnitude(target: tersely.QuantizationTarget) -> Tensor:
         CalibrationError: no values of an input or output were observed.
     """
     if target.tensor is not None:
-        blocks = tersely.to_blocks(target.tensor.detach(), target.blocks.size)
-        return blocks.abs().mean(-1, dtype=torch.float64)
+        return tersely.reduce_blocks(target.tensor.detach(), target.blocks.size, _mean)
     if SUM not in target.statistics:
         raise tersely.CalibrationError(
             f"{target.name}: its values were not observed; call session.calibrate before "
@@ -66,6 +68,14 @@ def mean_magnitude(target: tersely.QuantizationTarget) -> Tensor:
             **target.plan.place,
         )
     return target.statistics[SUM] / target.statistics[COUNT]
+
+
+def _sum(blocks: Tensor, dim: int) -> Tensor:
+    return blocks.abs().sum(dim, dtype=torch.float64)
+
+
+def _mean(blocks: Tensor, dim: int) -> Tensor:
+    return blocks.abs().mean(dim, dtype=torch.float64)
 
 
 def _added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
