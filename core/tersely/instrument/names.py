@@ -15,6 +15,7 @@ DENSE = RESERVED + "dense_gradients"
 WHOLE = RESERVED + "whole_masks"
 LAYOUT = RESERVED + "layout"
 READ = RESERVED + "read"
+KEPT = RESERVED + "kept"
 
 MASK, FOLD, SCALE, QUANTIZE, UNSCALE, TAP = range(6)
 """Places of the steps on one tensor (rule O1): observers and taps see what will be deployed."""

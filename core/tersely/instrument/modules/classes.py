@@ -21,7 +21,7 @@ from tersely.errors import AttachError
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.masks.holding import hold_loaded, kept_by
 from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
-from tersely.instrument.modules.assigning import assign, delete
+from tersely.instrument.modules.assigning import assign, delete, keep, register
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.moving import apply_to_learned
@@ -110,6 +110,7 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
     if parameters:
         made.__setattr__ = assign(made)
         made.__delattr__ = delete(made)
+        made.register_parameter = register(made)
     twin: type[nn.Module] = made
     return twin
 
@@ -135,6 +136,7 @@ def _processed(name: str) -> property:
                 need_no_lost_write(module)
             if value is not module._buffers.get(name):
                 show(module, name, value)
+                keep(module, name)
         if is_reading and value is not None:
             know(module, name, value)
         return value
