@@ -44,7 +44,7 @@ def one_line(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
-def _plain(value: object, place: str, known: dict[int, tuple[Json, int]], depth: int) -> _Copy:
+def _plain(value: object, place: str, known: _Known, depth: int) -> _Copy:
     """Return a copy, and how many values it holds; what is shared is copied once."""
     if value is None or type(value) in (bool, int):
         return value, 1
@@ -58,8 +58,9 @@ def _plain(value: object, place: str, known: dict[int, tuple[Json, int]], depth:
         field = place.partition("/")[0]
         raise ValueError(f"{field} is nested more than {_DEEPEST} levels deep, or contains itself")
     if id(value) not in known:
-        known[id(value)] = _container(value, place, known, depth + 1)
-    copy, size = known[id(value)]
+        copied = _container(value, place, known, depth + 1)
+        known[id(value)] = (value, copied)
+    _, (copy, size) = known[id(value)]
     if size > _LARGEST:
         raise ValueError(f"{place} holds more than {_LARGEST} values")
     return copy, size
@@ -68,7 +69,7 @@ def _plain(value: object, place: str, known: dict[int, tuple[Json, int]], depth:
 def _container(
     value: Mapping[object, object] | list[object] | tuple[object, ...],
     place: str,
-    known: dict[int, tuple[Json, int]],
+    known: _Known,
     depth: int,
 ) -> _Copy:
     size = 1
@@ -99,3 +100,7 @@ def _named(value: object) -> str:
 
 
 _Copy = tuple[Json, int]
+
+# With the value itself: a mapping may make its values when they are read, and an id is used again
+# once its object is gone.
+_Known = dict[int, tuple[object, _Copy]]

@@ -25,6 +25,10 @@ _SIGNALS = tuple(
 )
 
 
+_WARNING = 30  # the number of the level, without an import of logging
+_FRESH_LOGGING: tuple[Any, ...] = (_WARNING, 0, [])
+
+
 @attrs.frozen
 class Part:
     """One thing that all code of a process shares.
@@ -119,18 +123,18 @@ def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
                 signal.signal(number, handler)
 
 
-def _logging() -> tuple[Any, ...] | None:
+def _logging() -> tuple[Any, ...]:
     if "logging" not in sys.modules:
-        return None  # whoever imports it later configures it afresh
+        return _FRESH_LOGGING  # as it is once somebody imports it
     import logging  # imported already, see above
 
     return logging.root.level, logging.root.manager.disable, list(logging.root.handlers)
 
 
-def _set_logging(wanted: tuple[Any, ...] | None) -> None:
+def _set_logging(wanted: tuple[Any, ...]) -> None:
     import logging  # imported by the face, if not before
 
-    level, disable, handlers = wanted or (logging.WARNING, 0, [])
+    level, disable, handlers = wanted
     logging.root.setLevel(level)
     logging.disable(disable)
     logging.root.handlers[:] = handlers

@@ -38,6 +38,7 @@ LATENCY = "latency: "
 """How the keys of entries begin in the store."""
 
 _LEAST = 1e-3
+_PLAIN = (bool, int, float, str)
 _WHOLE = "the whole model"
 
 
@@ -197,7 +198,7 @@ def _described(
     """Return what tells an entry of the table from others, the same for layers that are alike."""
     modules = [model.get_submodule(name) for name in part]
     settings = [
-        [_within(part, target.name), with_level(target, level)]
+        [_within(part, target.name), target.algorithm, with_level(target, level)]
         for unit, level in chosen
         for target in unit.targets
     ]
@@ -205,6 +206,7 @@ def _described(
     return {
         "part": " and ".join([*(_short(one) for one in modules), *levels]),
         "modules": [repr(one) for one in modules],
+        "attributes": [_attributes(one) for root in modules for one in root.modules()],
         "tensors": [
             [name, *_shape(one)]
             for module in modules
@@ -220,6 +222,17 @@ def _described(
         ],
         "settings": json.loads(json.dumps(settings, default=str)),
     }
+
+
+def _attributes(module: nn.Module) -> list[Json]:
+    """Return the class of a module and its plain values, which its ``repr`` need not show."""
+    kind = type(module)
+    plain = [
+        [name, repr(value)]
+        for name, value in vars(module).items()
+        if name != "training" and type(value) in _PLAIN
+    ]
+    return [f"{kind.__module__}.{kind.__qualname__}", *sorted(plain)]
 
 
 def _within(part: Part, name: str) -> str:
