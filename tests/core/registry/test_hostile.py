@@ -10,6 +10,7 @@ import sys
 import textwrap
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ tersely_api = 1
 def tersely_pruners():
     return [tersely.PrunerInfo(name="good", implementation="json:loads", summary="Good.")]
 """
+HAS_TORCH = find_spec("torch") is not None
+
 HOOK = "@tersely.hookimpl\ndef tersely_pruners():\n    return []\n"
 
 
@@ -146,7 +149,7 @@ HOSTILE = {
         f"import sys\nprint('hello')\nsys.stdout.close()\n{HOOK}",
         "prints",
     ),
-    "imports torch": (f"import torch\n{HOOK}", "imports torch"),
+    **({"imports torch": (f"import torch\n{HOOK}", "imports torch")} if HAS_TORCH else {}),
     "leaves the folder": (f"import os\nos.chdir('/')\n{HOOK}", "changes the working directory"),
     "changes the environment": (
         f"import os\nos.environ['TERSELY_NO_PLUGINS'] = 'zoo'\n{HOOK}",
@@ -225,7 +228,8 @@ def test_a_hostile_face_is_named_and_hurts_nobody(install, load, hostile):
     source, named, value = hostile
     install("bad", face=textwrap.dedent(source), entry_points=f"[tersely]\nbad = {value}\n")
     install("zoo", face=GOOD)
-    import_module("torch")  # so that what a face uses is looked at
+    if HAS_TORCH:
+        import_module("torch")  # so that what a face uses is looked at
     before = state_of_the_process()
 
     registry = load()
