@@ -80,8 +80,7 @@ class Costing:
             SessionError: it cannot be shrunk.
             ExportError: the export's format cannot hold it.
         """
-        if has_structured_masks(session.plan):
-            session.shrink(self.example_inputs)
+        shrink_masked(session, self.example_inputs)
         if self.objective == "macs":
             return self._count(session.model).macs / self._count(self.dense).macs
         if self.objective == "bytes":
@@ -211,6 +210,23 @@ def has_structured_masks(plan: Plan) -> bool:
         plan: a plan.
     """
     return any(map(is_structured, plan))
+
+
+def shrink_masked(session: Session, example_inputs: Any) -> None:
+    """Remove the slices that a session masks, if there are any.
+
+    Args:
+        session: in force.
+        example_inputs: what its model is run with.
+
+    Raises:
+        SessionError: some are masked, and cannot be removed.
+    """
+    masked = session.sparsity()
+    for target in session.plan:
+        if is_structured(target) and masked.get(target.module, {}).get(target.target, 0.0) > 0:
+            session.shrink(example_inputs)
+            return
 
 
 def is_structured(target: TargetPlan) -> bool:

@@ -93,13 +93,19 @@ class SearchResult:
             return (
                 f"none of {len(self.trials)} trials loses at most {self.max_drop:g} % of "
                 f"{self.quality}; allow more, or milder levels"
+                + "".join(f"\n{line}" for line in self._problems())
             )
         lines = [f"{len(self.trials)} trials, {self.objective} as a share of the dense model's"]
         lines += ruled(self._trials_table())
         if self.best_uniform is None:
             lines.append(" with every layer alike, each loses too much")
+        lines += self._problems()
         lines += ["", *ruled(self._layers_table(self.best))]
         return "\n".join(lines)
+
+    def _problems(self) -> list[str]:
+        found = [one.problem for one in self.trials if one.problem]
+        return [f" {len(found)} could not be built, such as: {found[0]}"] if found else []
 
     def _trials_table(self) -> TextTable:
         predicted = (Column(heading="predicted", is_number=True),) if self.measured else ()

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tersely.contracts.calling import call_model
+from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.searching.choosing import Choices, chosen_at_once
-from tersely.searching.costs import Costing, has_structured_masks
+from tersely.searching.costs import Costing, has_structured_masks, shrink_masked
 from tersely.searching.parts import Alone, Part, parts_of, with_folds
 from tersely.searching.seeing import Call, calls_in
 from tersely.searching.study import TrialStore
@@ -85,8 +86,13 @@ class LatencyTable:
             plan: the plan of the whole recipe.
             units: what can be chosen.
             store: where entries are kept.
+
+        Raises:
+            PlanError: the model is one layer.
         """
         parts = parts_of(costing.dense, plan, units)
+        if not parts:
+            raise PlanError("the model is a layer itself, so there is no table; leave --costs out")
         calls = _calls(costing.dense, parts, costing.example_inputs)
         return cls(plan=plan, costing=costing, parts=parts, calls=calls, store=store)
 
@@ -131,7 +137,7 @@ class LatencyTable:
             model, example = copy.deepcopy(self.costing.dense), self.costing.example_inputs
             with torch.enable_grad():
                 session = compress(model, recipe, data, example_inputs=example)
-        session.shrink(self.costing.example_inputs)
+        shrink_masked(session, self.costing.example_inputs)
         model = session.finalize()
         return model, _calls(model, self.parts, self.costing.example_inputs)
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tersely.calibration.observing import evaluating
+from tersely.errors import ExportError, PlanError, SessionError
 from tersely.planning.plan import Plan
 from tersely.searching.choosing import Choices, chosen_at_once
 from tersely.searching.costs import Costing
@@ -59,9 +60,12 @@ class Search:
 
         Args:
             watching: called after each measurement with how many are done and how many there are.
+
+        Raises:
+            SessionError: none of them can be built.
         """
         count = sum(len(unit.levels) for unit in self.units)
-        done, alone = 0, []
+        done, alone, problems = 0, [], list[str]()
         # What another runtime gains by itself is no layer's.
         dense = 1.0 if self.latencies is None else self.latencies.dense_share()
         for number, unit in enumerate(self.units):
@@ -76,13 +80,21 @@ class Search:
                         self.reseed()
                         calls = calls_of(self.model, unit.modules, self.data)
                     tried = self.try_out(tuple(setting), "alone", data=calls)
-                    row = {"drop": min(tried.drop, _SHOWN_DROP), "cost": tried.cost}
+                    cost = dense if tried.cost is None else tried.cost
+                    row = {
+                        "drop": min(tried.drop, _SHOWN_DROP),
+                        "cost": cost,
+                        "problem": tried.problem,
+                    }
                     self.store.add_row(key, row)
+                problems += [str(row["problem"])] if row.get("problem") else []
                 found.append(Alone(drop=float(row["drop"]), saved=dense - float(row["cost"])))
                 done += 1
                 if watching is not None:
                     watching(done, count)
             alone.append(tuple(found))
+        if len(problems) == count:
+            raise SessionError(f"no layer can be compressed alone; the first: {problems[0]}")
         return Space(units=self.units, alone=tuple(alone), max_drop=self.max_drop)
 
     def run(
@@ -128,12 +140,24 @@ class Search:
     def try_out(self, setting: Setting, kind: str, *, data: CalibrationData | None = None) -> Tried:
         """Compress a copy of the model, measure its quality, and its cost if that is good enough.
 
+        A setting that cannot be built, such as one whose channels do not make whole groups, is
+        one that loses too much.
+
         Args:
             setting: what to try.
             kind: how it was proposed.
             data: what the algorithms of one unit alone observe, whose cost counts whatever its
                 quality is; None for the whole batches.
         """
+        try:
+            return self._tried(setting, kind, data)
+        except (PlanError, SessionError, ExportError) as error:
+            lost, nothing = float("inf"), float("nan")
+            return Tried(
+                setting=setting, kind=kind, value=nothing, drop=lost, cost=None, problem=str(error)
+            )
+
+    def _tried(self, setting: Setting, kind: str, data: CalibrationData | None) -> Tried:
         observed = data or self.data
         with self._compressed(setting, observed) as session:
             value = self.quality.measure(session.model)

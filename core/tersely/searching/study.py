@@ -38,6 +38,7 @@ class Tried:
         value: what the quality measured.
         drop: how much worse than the dense model, in percent.
         cost: the cost as a share of the dense model's, or None where the drop was too much.
+        problem: why the setting could not be built, whose drop is infinite; empty where it was.
     """
 
     setting: Setting
@@ -45,6 +46,7 @@ class Tried:
     value: float
     drop: float
     cost: float | None
+    problem: str = ""
 
 
 class TrialStore:
@@ -138,6 +140,7 @@ class TrialStore:
             value=float(known["value"]),
             drop=float(known["drop"]),
             cost=known["cost"],
+            problem=known.get("problem", ""),
         )
 
     def add(self, tried: Tried, *, score: float) -> None:
@@ -157,6 +160,7 @@ class TrialStore:
                     "value": repr(tried.value),
                     "drop": repr(tried.drop),
                     "cost": tried.cost,
+                    "problem": tried.problem,
                 },
             )
         )
