@@ -77,6 +77,7 @@ def undone(before: ProcessState) -> Iterator[Callable[[], tuple[str, ...]]]:
         Returns what was changed, in words, once the block is left.
     """
     changed: list[str] = []
+    added: list[Any] = []
     threads = set(threading.enumerate())
     stdin, sys.stdin = sys.stdin, io.StringIO()  # a face that asks a question gets no answer
     try:
@@ -85,8 +86,12 @@ def undone(before: ProcessState) -> Iterator[Callable[[], tuple[str, ...]]]:
             try:
                 yield lambda: tuple(changed)
             finally:
-                if list(warnings.filters) != filters:
+                added += (
+                    one for one in warnings.filters if one not in filters and _is_of_some(one)
+                )
+                if [one for one in warnings.filters if one not in added] != filters:
                     changed.append("changes the filters of warnings")
+        _filter_again(added)
     finally:
         sys.stdin = stdin
         for part, value in before:
@@ -95,6 +100,19 @@ def undone(before: ProcessState) -> Iterator[Callable[[], tuple[str, ...]]]:
                 changed.append(f"changes {part.name}")
         if any(thread.is_alive() for thread in set(threading.enumerate()) - threads):
             changed.append("starts threads")
+
+
+def _is_of_some(entry: Any) -> bool:
+    """Tell whether a filter is of some warnings alone, as libraries add them when imported."""
+    _, message, _, module, _ = entry
+    return message is not None or module is not None
+
+
+def _filter_again(entries: list[Any]) -> None:
+    for action, message, category, module, line in reversed(entries):
+        texts = {"message": message, "module": module}
+        patterns = {name: one.pattern for name, one in texts.items() if one is not None}
+        warnings.filterwarnings(action, category=category, lineno=line, **patterns)
 
 
 def _folder() -> Path | None:

@@ -240,3 +240,15 @@ def test_a_hostile_face_is_named_and_hurts_nobody(install, load, hostile):
     assert named in f"{row.loading} {row.summary}"
     assert len(row.summary) < 700
     assert f"{row.loading}{row.summary}".isprintable()
+
+
+def test_a_library_that_a_face_imports_may_filter_its_own_warnings(install, load):
+    filtering = "import warnings\nwarnings.filterwarnings('ignore', message='size changed')\n"
+    install("filtering", face=f"import theirs\n{GOOD}", modules={"theirs": filtering})
+
+    with warnings.catch_warnings():
+        registry = load()
+        warnings.warn("size changed", stacklevel=1)  # it would be an error
+
+    (row,) = (row for row in rows_of(registry) if row.distribution == "filtering")
+    assert "warnings" not in f"{row.loading} {row.summary}"
