@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -108,6 +109,47 @@ def golden() -> Golden:
 def resnet() -> ModuleType:
     """The module ``resnet.py``: convolutional networks of the size that people compress."""
     return _module(Path(__file__).parent / "resnet.py")
+
+
+HOOKS = {
+    "ExporterInfo": "tersely_exporters",
+    "GranularityInfo": "tersely_granularities",
+    "LossInfo": "tersely_distillation_losses",
+    "PrunerInfo": "tersely_pruners",
+    "QuantizerInfo": "tersely_quantizers",
+    "ScheduleInfo": "tersely_schedules",
+}
+
+
+@pytest.fixture(scope="session")
+def provide() -> Callable[..., AbstractContextManager[None]]:
+    """Provide plugins inside of a block: ``with provide("toys", info, Toy=Toy)``."""
+    import tersely
+
+    @contextmanager
+    def provide(module: str, *infos: Any, **objects: object) -> Iterator[None]:
+        body = {}
+        for kind, hook in HOOKS.items():
+            if some := [info for info in infos if type(info).__name__ == kind]:
+                body[hook] = _returning(some)
+        made = sys.modules[module] = ModuleType(module)
+        vars(made).update(objects)
+        name = tersely.registry().register(type("Face", (), body)(), name=module.replace("_", "-"))
+        yield
+        tersely.registry().unregister(name)
+        del sys.modules[module]
+
+    return provide
+
+
+def _returning(infos: list[Any]) -> Callable[[object], list[Any]]:
+    import tersely
+
+    @tersely.hookimpl
+    def hook(self: object) -> list[Any]:
+        return infos
+
+    return hook
 
 
 SECONDS = 480

@@ -131,7 +131,7 @@ def odd(toy_pruners) -> Iterator[Behaviour]:
 
 
 @pytest.fixture
-def toy_halves(toy_pruners) -> Iterator[None]:
+def toy_halves(toy_pruners, provide) -> Iterator[None]:
     """Register the granularity ``toy_halves``: two blocks, the halves of dimension 0."""
     import tersely
 
@@ -139,19 +139,9 @@ def toy_halves(toy_pruners) -> Iterator[None]:
         def blocks(self, shape, target):
             return tersely.Blocks((shape[0] // 2, *(-1,) * (len(shape) - 1)))
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_granularities(self):
-            reference = "tersely_halves:Halves"
-            return [tersely.GranularityInfo(name="toy_halves", implementation=reference)]
-
-    module = ModuleType("tersely_halves")
-    module.Halves = Halves
-    sys.modules["tersely_halves"] = module
-    name = tersely.registry().register(Face(), name="tersely-halves")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_halves"]
+    info = tersely.GranularityInfo(name="toy_halves", implementation="tersely_halves:Halves")
+    with provide("tersely_halves", info, Halves=Halves):
+        yield
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ import ast
 import functools
 import importlib.util
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,7 +74,7 @@ def is_run():
 
 
 @pytest.fixture
-def own_algorithms():
+def own_algorithms(provide):
     """Register what cases use besides installed algorithms; ``scripted`` keeps what it is told."""
     import torch
 
@@ -97,33 +96,21 @@ def own_algorithms():
         def importance(self, target):
             return Scripted.kept.to(target.tensor)
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_pruners(self):
-            return [
-                tersely.PrunerInfo(
-                    name="magnitude_of_all",
-                    implementation="spec_algorithms:Magnitude",
-                    default_scope="global",
-                ),
-                tersely.PrunerInfo(name="scripted", implementation="spec_algorithms:Scripted"),
-                tersely.PrunerInfo(
-                    name="odd_inputs_last", implementation="spec_algorithms:OddInputsLast"
-                ),
-            ]
-
-    module = ModuleType("spec_algorithms")
-    module.Magnitude, module.Scripted = Magnitude, Scripted
-    module.OddInputsLast = OddInputsLast
-    sys.modules["spec_algorithms"] = module
-    name = tersely.registry().register(Face(), name="spec-algorithms")
-    yield module
-    tersely.registry().unregister(name)
-    del sys.modules["spec_algorithms"]
+    made = {
+        "magnitude_of_all": (Magnitude, "global"),
+        "scripted": (Scripted, "target"),
+        "odd_inputs_last": (OddInputsLast, "target"),
+    }
+    infos = (
+        tersely.PrunerInfo(name=name, implementation=f"spec_algorithms:{name}", default_scope=scope)
+        for name, (_, scope) in made.items()
+    )
+    with provide("spec_algorithms", *infos, **{name: cls for name, (cls, _) in made.items()}):
+        yield SimpleNamespace(Scripted=Scripted)
 
 
 @pytest.fixture
-def own_losses():
+def own_losses(provide):
     """Register what cases of distillation use besides installed losses."""
     import torch
 
@@ -144,27 +131,16 @@ def own_losses():
             self.last.copy_(student.detach())
             return found
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_distillation_losses(self):
-            return [
-                tersely.LossInfo(
-                    name="product_of_both",
-                    implementation="spec_losses:product_of_both",
-                    targets=2,
-                ),
-                tersely.LossInfo(
-                    name="since_last", implementation="spec_losses:SinceLast", needs="nothing"
-                ),
-            ]
-
-    module = ModuleType("spec_losses")
-    module.product_of_both, module.SinceLast = product_of_both, SinceLast
-    sys.modules["spec_losses"] = module
-    name = tersely.registry().register(Face(), name="spec-losses")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["spec_losses"]
+    infos = (
+        tersely.LossInfo(
+            name="product_of_both", implementation="spec_losses:product_of_both", targets=2
+        ),
+        tersely.LossInfo(
+            name="since_last", implementation="spec_losses:SinceLast", needs="nothing"
+        ),
+    )
+    with provide("spec_losses", *infos, product_of_both=product_of_both, SinceLast=SinceLast):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """Family order: one tensor through several methods."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 
@@ -39,7 +36,7 @@ def test_values(case):
 
 
 @pytest.fixture
-def tapped():
+def tapped(provide):
     """Register the loss ``spec_probe``; what it was given by the student."""
     seen = []
 
@@ -47,18 +44,9 @@ def tapped():
         seen.append(student.detach().clone())
         return (student - teacher).square().mean()
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_distillation_losses(self):
-            return [tersely.LossInfo(name="spec_probe", implementation="tersely_spec_probe:probe")]
-
-    module = ModuleType("tersely_spec_probe")
-    module.probe = probe
-    sys.modules["tersely_spec_probe"] = module
-    name = tersely.registry().register(Face(), name="tersely-spec-probe")
-    yield seen
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_spec_probe"]
+    info = tersely.LossInfo(name="spec_probe", implementation="tersely_spec_probe:probe")
+    with provide("tersely_spec_probe", info, probe=probe):
+        yield seen
 
 
 @pytest.mark.spec("order", expects="tap")

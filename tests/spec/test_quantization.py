@@ -1,8 +1,7 @@
 """Family quantization: ranges, scales, fake-quantized values and gradients."""
 
-import sys
 from contextlib import nullcontext
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,7 +96,7 @@ def test_gradient(case):
 
 
 @pytest.fixture
-def spy():
+def spy(provide):
     """Register ``spy`` and ``spy_training``: what they are asked, and which scales they answer."""
 
     ranges, scales = {}, {}
@@ -128,22 +127,10 @@ def spy():
         def solve(self, target):
             return self.solve_scaled(target, self.input_scales([target]))
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_quantizers(self):
-            return [
-                tersely.QuantizerInfo(name="spy_scaling", implementation="spies:SpyScaling"),
-                tersely.QuantizerInfo(name="spy", implementation="spies:Spy"),
-                tersely.QuantizerInfo(name="spy_training", implementation="spies:SpyTraining"),
-            ]
-
-    spies = ModuleType("spies")
-    spies.Spy, spies.SpyTraining, spies.SpyScaling = Spy, SpyTraining, SpyScaling
-    sys.modules["spies"] = spies
-    name = tersely.registry().register(Face(), name="spies")
-    yield SimpleNamespace(ranges=ranges, scales=scales)
-    tersely.registry().unregister(name)
-    del sys.modules["spies"]
+    made = {"spy": Spy, "spy_training": SpyTraining, "spy_scaling": SpyScaling}
+    infos = (tersely.QuantizerInfo(name=one, implementation=f"spies:{one}") for one in made)
+    with provide("spies", *infos, **made):
+        yield SimpleNamespace(ranges=ranges, scales=scales)
 
 
 def quantizing(algorithm, **entry):

@@ -1,8 +1,5 @@
 """Losses that take all targets of an entry at once, such as flows between two layers."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 from torch import nn
@@ -24,7 +21,7 @@ def spread(student, teacher):
 
 
 @pytest.fixture(autouse=True)
-def flows():
+def flows(provide):
     infos = [
         tersely.LossInfo(
             name="toy_flow", implementation="tersely_toy_flows:flow", summary="Flow.", targets=2
@@ -38,18 +35,8 @@ def flows():
         ),
     ]
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_distillation_losses(self):
-            return infos
-
-    module = ModuleType("tersely_toy_flows")
-    module.flow, module.spread = flow, spread
-    sys.modules["tersely_toy_flows"] = module
-    name = tersely.registry().register(Face(), name="tersely-toy-flows")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_toy_flows"]
+    with provide("tersely_toy_flows", *infos, flow=flow, spread=spread):
+        yield
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Losses that are classes with state of their own."""
 
 import copy
-import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -51,7 +49,7 @@ class Counting(StatefulLoss):
 
 
 @pytest.fixture(autouse=True)
-def memory():
+def memory(provide):
     options = {
         "type": "object",
         "properties": {
@@ -75,18 +73,8 @@ def memory():
         )
     )
 
-    class Face:
-        @tersely.hookimpl
-        def tersely_distillation_losses(self):
-            return infos
-
-    module = ModuleType("tersely_toy_memory")
-    module.Memory, module.Unbuilt, module.Counting = Memory, Unbuilt, Counting
-    sys.modules["tersely_toy_memory"] = module
-    name = tersely.registry().register(Face(), name="tersely-toy-memory")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_toy_memory"]
+    with provide("tersely_toy_memory", *infos, Memory=Memory, Unbuilt=Unbuilt, Counting=Counting):
+        yield
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Jobs whose algorithms rank by what training shows: they train first, or say what is missing."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -71,35 +69,21 @@ class Regrowing(Gradients, ObservesDenseGradients):
         return target.tensor.abs() if target.mask is None else target.observed["sum"]
 
 
-class Face:
-    @tersely.hookimpl
-    def tersely_pruners(self) -> list[tersely.PrunerInfo]:
-        return [
-            tersely.PrunerInfo(
-                name=name,
-                implementation=f"tersely_gradients:{name.title()}",
-                needs="gradients",
-                default_granularity="output_channel",
-            )
-            for name in ("gradients", "growing", "regrowing")
-        ]
-
-    @tersely.hookimpl
-    def tersely_schedules(self) -> list[tersely.ScheduleInfo]:
-        return [tersely.ScheduleInfo(name="at_once", implementation="tersely_gradients:at_once")]
-
-
 @pytest.fixture(autouse=True)
-def gradient_pruners() -> Iterator[None]:
-    module = ModuleType("tersely_gradients")
-    for pruner in (Gradients, Growing, Regrowing):
-        setattr(module, pruner.__name__, pruner)
-    module.at_once = lambda progress: 1.0  # type: ignore[attr-defined]  # made here
-    sys.modules["tersely_gradients"] = module
-    name = tersely.registry().register(Face(), name="tersely-gradients")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_gradients"]
+def gradient_pruners(provide: Any) -> Iterator[None]:
+    pruners = {"gradients": Gradients, "growing": Growing, "regrowing": Regrowing}
+    infos: list[Any] = [
+        tersely.PrunerInfo(
+            name=name,
+            implementation=f"tersely_gradients:{name}",
+            needs="gradients",
+            default_granularity="output_channel",
+        )
+        for name in pruners
+    ]
+    infos.append(tersely.ScheduleInfo(name="at_once", implementation="tersely_gradients:at_once"))
+    with provide("tersely_gradients", *infos, **pruners, at_once=lambda progress: 1.0):
+        yield
 
 
 @pytest.fixture

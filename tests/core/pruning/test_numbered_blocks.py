@@ -1,7 +1,6 @@
 """Pruning by blocks of any shape (rules G6.1 to G6.6)."""
 
 import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -59,22 +58,13 @@ CLASSES = {
 
 
 @pytest.fixture(autouse=True)
-def numbered(toy_pruners):
-    class Face:
-        @tersely.hookimpl
-        def tersely_granularities(self):
-            return [
-                tersely.GranularityInfo(name=name, implementation=f"tersely_numbered:{name}")
-                for name in CLASSES
-            ]
-
-    module = ModuleType("tersely_numbered")
-    vars(module).update(CLASSES)
-    sys.modules["tersely_numbered"] = module
-    name = tersely.registry().register(Face(), name="tersely-numbered")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_numbered"]
+def numbered(toy_pruners, provide):
+    infos = (
+        tersely.GranularityInfo(name=name, implementation=f"tersely_numbered:{name}")
+        for name in CLASSES
+    )
+    with provide("tersely_numbered", *infos, **CLASSES):
+        yield
 
 
 @pytest.fixture

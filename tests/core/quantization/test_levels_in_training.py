@@ -1,8 +1,5 @@
 """Tables of levels where ranges follow training, in averages, checkpoints and beside biases."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -53,28 +50,19 @@ class Solved(UsesLevels, SolvesWeights):
 
 
 @pytest.fixture(autouse=True)
-def _registered():
-    module = ModuleType("levels_in_training")
-    module.Follows, module.Undeclared, module.Solved = Follows, Undeclared, Solved
-    sys.modules["levels_in_training"] = module
-
-    class Face:
-        @tersely.hookimpl
-        def tersely_quantizers(self):
-            return [
-                tersely.QuantizerInfo(
-                    name=name,
-                    implementation=f"levels_in_training:{name.title()}",
-                    options={"type": "object"},
-                    default_scheme="affine",
-                )
-                for name in ("follows", "undeclared", "solved")
-            ]
-
-    name = tersely.registry().register(Face(), name="levels-in-training")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["levels_in_training"]
+def _registered(provide):
+    infos = (
+        tersely.QuantizerInfo(
+            name=name,
+            implementation=f"levels_in_training:{name}",
+            options={"type": "object"},
+            default_scheme="affine",
+        )
+        for name in ("follows", "undeclared", "solved")
+    )
+    made = {"follows": Follows, "undeclared": Undeclared, "solved": Solved}
+    with provide("levels_in_training", *infos, **made):
+        yield
 
 
 def attach(algorithm="follows", *, names=("weight",), dtype="uint3", settings=None, **options):

@@ -1,8 +1,6 @@
 """Scales of blocks of any shape (rule G6.5)."""
 
 import copy
-import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -37,30 +35,15 @@ class Holding:
 
 
 @pytest.fixture(autouse=True)
-def diagonals(_toy_quantizers):
-    class Face:
-        @tersely.hookimpl
-        def tersely_granularities(self):
-            reference = "tersely_numbered:Diagonals"
-            return [tersely.GranularityInfo(name="toy_diagonals", implementation=reference)]
-
-        @tersely.hookimpl
-        def tersely_exporters(self):
-            return [
-                tersely.ExporterInfo(
-                    name="toy_numbers",
-                    implementation="tersely_numbered:Holding",
-                    holds=("numbered_blocks",),
-                )
-            ]
-
-    module = ModuleType("tersely_numbered")
-    module.Diagonals, module.Holding = Diagonals, Holding
-    sys.modules["tersely_numbered"] = module
-    name = tersely.registry().register(Face(), name="tersely-numbered")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_numbered"]
+def diagonals(_toy_quantizers, provide):
+    granularity = tersely.GranularityInfo(
+        name="toy_diagonals", implementation="tersely_numbered:Diagonals"
+    )
+    exporter = tersely.ExporterInfo(
+        name="toy_numbers", implementation="tersely_numbered:Holding", holds=("numbered_blocks",)
+    )
+    with provide("tersely_numbered", granularity, exporter, Diagonals=Diagonals, Holding=Holding):
+        yield
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """Float zero points and level tables in a session: only where they are declared."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 from torch import nn
@@ -57,28 +54,18 @@ class Moves(UsesFloatZeroPoints, LearnsScales):
 
 
 @pytest.fixture(autouse=True)
-def _registered():
-    module = ModuleType("other_grids")
-    module.Zeros, module.Table, module.Moves = Zeros, Table, Moves
-    sys.modules["other_grids"] = module
-
-    class Face:
-        @tersely.hookimpl
-        def tersely_quantizers(self):
-            return [
-                tersely.QuantizerInfo(
-                    name=name,
-                    implementation=f"other_grids:{name.title()}",
-                    options={"type": "object"},
-                    default_scheme="affine",
-                )
-                for name in ("zeros", "table", "moves")
-            ]
-
-    name = tersely.registry().register(Face(), name="other-grids")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["other_grids"]
+def _registered(provide):
+    infos = (
+        tersely.QuantizerInfo(
+            name=name,
+            implementation=f"other_grids:{name}",
+            options={"type": "object"},
+            default_scheme="affine",
+        )
+        for name in ("zeros", "table", "moves")
+    )
+    with provide("other_grids", *infos, zeros=Zeros, table=Table, moves=Moves):
+        yield
 
 
 def make():

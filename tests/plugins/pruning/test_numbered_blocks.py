@@ -1,8 +1,5 @@
 """Blocks of any shape: what each pruner makes of them (rule G6.1)."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 from torch import nn
@@ -20,20 +17,11 @@ class Diagonals:
 
 
 @pytest.fixture(autouse=True)
-def diagonals():
-    class Face:
-        @tersely.hookimpl
-        def tersely_granularities(self):
-            reference = "tersely_numbered:Diagonals"
-            return [tersely.GranularityInfo(name="toy_diagonals", implementation=reference)]
-
-    module = ModuleType("tersely_numbered")
-    module.Diagonals = Diagonals
-    sys.modules["tersely_numbered"] = module
-    name = tersely.registry().register(Face(), name="tersely-numbered")
-    yield
-    tersely.registry().unregister(name)
-    del sys.modules["tersely_numbered"]
+def diagonals(provide):
+    reference = "tersely_numbered:Diagonals"
+    info = tersely.GranularityInfo(name="toy_diagonals", implementation=reference)
+    with provide("tersely_numbered", info, Diagonals=Diagonals):
+        yield
 
 
 @pytest.fixture
