@@ -14,7 +14,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.errors import CompressionWarning
 from tersely.instrument.names import learned_buffer, state_buffer
 from tersely.instrument.scales.in_force import LeastScale, QuantizeBias, qparams_of
-from tersely.quantization.input_factors import input_of
+from tersely.quantization.factors.input_factors import input_of
 from tersely.quantization.ranges import values_of
 from tersely.quantization.targets import grid_of
 

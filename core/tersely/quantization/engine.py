@@ -36,12 +36,14 @@ from tersely.quantization.biases import (
     write_bias,
 )
 from tersely.quantization.editing import ByHand, checked_qparams
-from tersely.quantization.factors import Folding, described, foldings_of
+from tersely.quantization.factors.folding import Folding, described, foldings_of
+from tersely.quantization.factors.input_factors import cut_factors, put_factors, without_factors
+from tersely.quantization.factors.producers import Found, find_producers, find_ties
+from tersely.quantization.factors.saved_producers import describe_producers, rebuilt_producers
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
 from tersely.quantization.following import end_followed_step, start_or_freeze, warn_of_strange
 from tersely.quantization.given_scales import learn_given, note_given, write_all_given
 from tersely.quantization.in_force import qparams_of
-from tersely.quantization.input_factors import cut_factors, put_factors, without_factors
 from tersely.quantization.integers import IntegerTensor, integers_of
 from tersely.quantization.learned_scales import (
     adopt_learned,
@@ -50,11 +52,9 @@ from tersely.quantization.learned_scales import (
     renew_optimizer,
 )
 from tersely.quantization.plain_start import start_plainly
-from tersely.quantization.producers import Found, find_producers, find_ties
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
 from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
 from tersely.quantization.run import QuantizationRun, start_runs
-from tersely.quantization.saved_producers import describe_producers, rebuilt_producers
 from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
 from tersely.quantization.scale_buffers import (
     device_of,

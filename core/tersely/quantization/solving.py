@@ -29,7 +29,7 @@ from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.answers import check_qparams, check_simulated, check_solved
-from tersely.quantization.input_factors import FindTies, equalize
+from tersely.quantization.factors.input_factors import FindTies, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix

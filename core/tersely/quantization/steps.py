@@ -20,7 +20,7 @@ from tersely.instrument.scales.rounding_at_random import RoundAtRandom
 from tersely.instrument.transforms import SharedPut
 from tersely.planning.selecting.classes import original_class
 from tersely.quantization.accumulators import bias_step, least_scales
-from tersely.quantization.input_factors import place_factors
+from tersely.quantization.factors.input_factors import place_factors
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.targets import target_of
 

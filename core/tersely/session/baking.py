@@ -27,7 +27,7 @@ from tersely.instrument.scales.rounding_at_random import RoundAtRandom
 from tersely.instrument.transforms import chain_of, processed, put
 from tersely.planning.selecting.classes import ORIGINAL
 from tersely.pruning.mask_buffers import mask_of
-from tersely.quantization.factors import Folding
+from tersely.quantization.factors.folding import Folding
 from tersely.quantization.folds import fold_for_good
 from tersely.quantization.scale_buffers import write_qparams
 

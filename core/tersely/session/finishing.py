@@ -12,7 +12,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.modules.attaching import detach_instruments
 from tersely.pruning.mask_buffers import is_kept
-from tersely.quantization.factors import finished_integers, finished_qparams
+from tersely.quantization.factors.folding import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of
 from tersely.quantization.integers import IntegerTensor
 from tersely.session.baking import bake, keep_activations

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.quantization.output_forms import OutputForm, divided, forms_of
+from tersely.quantization.factors.output_forms import OutputForm, divided, forms_of
 
 
 def qparams(scale):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tersely.quantization.output_rows import OutputRows, row_layouts
+from tersely.quantization.factors.output_rows import OutputRows, row_layouts
 
 
 @pytest.mark.parametrize(

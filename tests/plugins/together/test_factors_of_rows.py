@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import tersely
-from tersely.quantization.saved_producers import describe_producers, rebuilt_producers
+from tersely.quantization.factors.saved_producers import describe_producers, rebuilt_producers
 
 HEAD = 4
 

@@ -22,9 +22,9 @@ from tersely.calibration.observing import evaluating
 from tersely.engine.batches import Batches, first_sample, run_batch
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.scales.input_scales import along_inputs
-from tersely.quantization.output_forms import OutputForm
+from tersely.quantization.factors.output_forms import OutputForm
+from tersely.quantization.factors.recording import Record, recording, tensors_in
 from tersely.quantization.ranges import RangeObservers
-from tersely.quantization.recording import Record, recording, tensors_in
 
 ZERO = "their input was zero in the first batch of calibration"
 NOT_ALONE = "no module makes their input alone"

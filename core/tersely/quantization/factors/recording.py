@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget
-from tersely.quantization.output_forms import along_dim
+from tersely.quantization.factors.output_forms import along_dim
 
 Print: TypeAlias = tuple[object, ...]
 """Shape, dtype and a digest of all bits of a tensor: equal where the tensors are."""

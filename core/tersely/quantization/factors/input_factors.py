@@ -20,7 +20,7 @@ from tersely.instrument.names import SCALE, UNSCALE, state_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
 from tersely.planning.targets.addresses import parse_address
-from tersely.quantization.output_rows import OutputRows
+from tersely.quantization.factors.output_rows import OutputRows
 from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.scale_buffers import write_buffer

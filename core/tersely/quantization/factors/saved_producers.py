@@ -10,9 +10,9 @@ import attrs
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
-from tersely.quantization.output_forms import OutputForm
-from tersely.quantization.output_rows import OutputRows
-from tersely.quantization.producers import Found, Producer
+from tersely.quantization.factors.output_forms import OutputForm
+from tersely.quantization.factors.output_rows import OutputRows
+from tersely.quantization.factors.producers import Found, Producer
 
 
 def describe_producers(found: Found) -> dict[str, Json]:

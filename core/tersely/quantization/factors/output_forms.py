@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.qparams import QParams
 from tersely.instrument.modules.classes import is_sharded
 from tersely.planning.selecting.classes import original_class
-from tersely.quantization.output_rows import OutputRows, row_layouts
+from tersely.quantization.factors.output_rows import OutputRows, row_layouts
 
 _MATRIX = 2
 _TRANSPOSED = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Embedding")

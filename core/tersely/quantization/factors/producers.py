@@ -13,11 +13,16 @@ from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.processes import failing_together, gather
 from tersely.instrument.modules.classes import is_sharded
-from tersely.quantization.candidates import among_experts, before_them, may_repeat, sizes_of_heads
-from tersely.quantization.output_forms import OutputForm
-from tersely.quantization.output_rows import OutputRows
-from tersely.quantization.recording import Record
-from tersely.quantization.trials import NOT_ALONE, ZERO, Candidate, Trials
+from tersely.quantization.factors.candidates import (
+    among_experts,
+    before_them,
+    may_repeat,
+    sizes_of_heads,
+)
+from tersely.quantization.factors.output_forms import OutputForm
+from tersely.quantization.factors.output_rows import OutputRows
+from tersely.quantization.factors.recording import Record
+from tersely.quantization.factors.trials import NOT_ALONE, ZERO, Candidate, Trials
 
 NOTHING_MAKES_IT = "no module with as many outputs comes before them"
 _NO_BATCH = "there are no calibration batches to find out by what makes it"

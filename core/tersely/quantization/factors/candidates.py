@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from torch import nn
 
 from tersely.engine.binding import BoundTarget
-from tersely.quantization.output_forms import OutputForm, forms_of
-from tersely.quantization.output_rows import row_layouts
-from tersely.quantization.recording import Record
+from tersely.quantization.factors.output_forms import OutputForm, forms_of
+from tersely.quantization.factors.output_rows import row_layouts
+from tersely.quantization.factors.recording import Record
+from tersely.quantization.factors.trials import Candidate, channels_of
 from tersely.quantization.scale_buffers import read_buffer
-from tersely.quantization.trials import Candidate, channels_of
 
 _HEAD_SIZES = ("head_dim", "v_head_dim", "head_size", "attention_head_size")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.binding import BoundTarget
+from tersely.quantization.factors.output_forms import divided
+from tersely.quantization.factors.producers import Found, Producer
 from tersely.quantization.integers import IntegerTensor
-from tersely.quantization.output_forms import divided
-from tersely.quantization.producers import Found, Producer
 from tersely.quantization.scale_buffers import read_buffer
 
 
