@@ -256,26 +256,6 @@ def test_a_level_that_masks_nothing_costs_what_the_dense_layer_costs(search: Any
     assert found.best.cost < 1
 
 
-def test_a_setting_that_cannot_be_built_is_not_good_enough(job: Any, search: Any) -> None:
-    # Without a quarter of 8 rows the next layer has 6 columns, which make no groups of 4.
-    groups = {"op_names": ["2"], "sparse_ratio": 0.5, "granularity": [1, 4]}
-    rows = {"op_names": ["0"], "sparse_ratio": 0.5}
-    job.write(
-        model="searched:build",
-        data={"calibration": "searched:batches", "evaluate": "searched:evaluate"},
-        train=None,
-        recipe={"pruning": {"algorithm": "toy_rows", "config_list": [rows, groups]}},
-    )
-
-    found = search(ratios=(0.25, 0.5), max_drop=1000, trials=8)
-
-    refused = [one for one in found.trials if one.problem]
-    assert refused
-    assert all(one.cost is None for one in refused)
-    assert f"{len(refused)} could not be built, such as: " in str(found)
-    assert found.best is not None
-
-
 def test_where_no_layer_can_be_compressed_the_reason_is_an_error(
     search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

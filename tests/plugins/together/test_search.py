@@ -81,6 +81,27 @@ def test_ratios_and_bit_widths_are_chosen_together(job: Path) -> None:
     tersely.plan(model, found.recipe)
 
 
+def test_a_setting_that_cannot_be_built_is_not_good_enough(job: Path) -> None:
+    pytest.importorskip("optuna")
+    from tersely.searching.search_job import Wanted, search_job
+
+    # Without a quarter of 16 rows the next layer has 12 columns, which make no groups of 8.
+    rows = {"op_names": ["0"], "sparse_ratio": 0.5}
+    groups = {"op_names": ["2"], "sparse_ratio": 0.5, "granularity": [1, 8]}
+    document = json.loads(job.read_text())
+    document["recipe"] = {"pruning": {"algorithm": "l1_norm", "config_list": [rows, groups]}}
+    job.write_text(json.dumps(document))
+
+    wanted = Wanted(max_drop=1000, trials=8, ratios=(0.25, 0.5))
+    found = search_job(job, wanted, console=Console(file=io.StringIO()))
+
+    refused = [one for one in found.trials if one.problem]
+    assert refused
+    assert all(one.cost is None for one in refused)
+    assert f"{len(refused)} could not be built, such as: " in str(found)
+    assert found.best is not None
+
+
 def test_what_has_neither_is_measured_as_it_is_written() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
