@@ -94,7 +94,7 @@ class HeldWeight:
 
 
 @torch.no_grad()
-def zero(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+def zero(tensors: list[Tensor], masks: list[Tensor]) -> None:
     """Zero the masked elements of parameters in place, all in one call.
 
     Args:
@@ -170,7 +170,7 @@ def hold_loaded(module: nn.Module, kept: dict[str, Tensor]) -> None:
         loaded = held_values(mask, tensor.detach())
         held.forget()
         held.keep(tensor, mask)
-        zero((tensor,), (mask,))
+        zero([tensor], [mask])
         held.values = loaded if bool(loaded.any()) else held_values(mask, kept[name])
 
 

@@ -75,11 +75,11 @@ def _lone_mask(module: nn.Module, value: Tensor) -> tuple[Tensor, Tensor] | None
     if steps[0].is_held or steps[0].is_dense:
         return None
     mask = module._buffers.get(steps[0].buffer)
-    # The size comes first: a call of a small layer takes little longer than the rest. While a
-    # module is traced a size is a tensor.
-    if mask is None or torch.jit.is_tracing() or mask.numel() < masked_linear.SMALLEST:
+    # While a module is traced a size is a tensor, which decides nothing.
+    if mask is None or torch._C._get_tracing_state() is not None:
         return None
-    if not is_eager():
+    # The size comes early: a call of a small layer takes little longer than all these questions.
+    if mask.numel() < masked_linear.SMALLEST or not is_eager():
         return None
     weight = module._parameters.get(WEIGHT)
     # A mask of whole rows or columns is small, and one that learns wants a gradient.
