@@ -149,7 +149,8 @@ def equalize(
     """
     groups: dict[int, list[BoundTarget]] = {}
     for bound in bound_targets:
-        if run.observed.get(bound) and is_matrix(bound) and not is_blank(run.observed[bound]):
+        is_product = is_matrix(bound) and not isinstance(bound.module, nn.Embedding)
+        if run.observed.get(bound) and is_product and not is_blank(run.observed[bound]):
             groups.setdefault(id(run.observed[bound]), []).append(bound)
     ties = find_ties(tuple(map(tuple, groups.values())))
     for members in groups.values():
