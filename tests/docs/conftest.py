@@ -1,8 +1,10 @@
-"""The pages of the documentation, cut into their blocks and sections."""
+"""The pages of the documentation in their blocks and sections, and what has to be on them."""
 
+import json
 from pathlib import Path
 
 import attrs
+import click
 import pytest
 from markdown_it import MarkdownIt
 
@@ -111,3 +113,46 @@ def pytest_generate_tests(metafunc):
     if "page" in metafunc.fixturenames:
         pages = [page for page in all_pages() if page.blocks]
         metafunc.parametrize("page", pages, ids=[page.name for page in pages])
+
+
+def _properties(schema) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(_properties, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    found = {key for key in own if isinstance(own, dict)}
+    return found.union(*(_properties(value) for value in schema.values()))
+
+
+@pytest.fixture(scope="session")
+def keys_of():
+    """Return every key that the schema of a document knows, at any depth."""
+
+    def find(document):
+        schema = ROOT / "spec" / f"{document}.schema.json"
+        return _properties(json.loads(schema.read_text(encoding="utf-8")))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def options():
+    """Words of each command, groups left out -> the long spellings of its options."""
+    from tersely.cli.main import cli
+
+    found: dict[tuple[str, ...], list[str]] = {}
+    waiting: list[tuple[tuple[str, ...], click.Command]] = [((), cli)]
+    while waiting:
+        words, command = waiting.pop()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                waiting.append(((*words, name), command.get_command(context, name)))
+            continue
+        found[words] = [
+            parameter.opts[-1]
+            for parameter in command.params
+            if isinstance(parameter, click.Option) and not parameter.hidden
+        ]
+    return found
