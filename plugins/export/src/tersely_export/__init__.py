@@ -30,6 +30,11 @@ _ONNX = {
             "minimum": 0,
             "maximum": 1,
         },
+        "exact_sums": {
+            "description": "Whether the file is checked with sums that cannot overflow on "
+            "processors without VNNI, by session.x64quantprecision.",
+            "type": "boolean",
+        },
     },
     "additionalProperties": False,
 }
