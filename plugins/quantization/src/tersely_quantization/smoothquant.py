@@ -107,7 +107,7 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
         low, high = observed_by(targets[0], "low"), observed_by(targets[0], "high")
         inputs = torch.maximum(-low, high).clamp_min(0)
         weights = torch.stack([_largest(target) for target in targets]).amax(0).to(inputs)
-        if self.alpha != AUTO:
+        if not isinstance(self.alpha, str):
             return _factors(inputs, weights, self.alpha)
         return least_error(targets, [_factors(inputs, weights, alpha) for alpha in _GRID])
 
