@@ -94,8 +94,22 @@ def pages() -> dict[str, Page]:
     return {page.name: page for page in all_pages()}
 
 
+def plugin_files() -> list[Block]:
+    """Return the plugins of one file that the author's guide shows."""
+    guide = [page for page in all_pages() if page.name.startswith("docs/plugins/")]
+    return [
+        block
+        for page in guide
+        for block in page.blocks
+        if block.caption and "hookimpl" in block.text
+    ]
+
+
 def pytest_generate_tests(metafunc):
-    """Run a test that asks for one page once for each page that has blocks."""
+    """Run a test that asks for a page, or for a plugin's file, once for each that there is."""
+    if "plugin_file" in metafunc.fixturenames:
+        files = plugin_files()
+        metafunc.parametrize("plugin_file", files, ids=[file.caption for file in files])
     if "page" in metafunc.fixturenames:
         pages = [page for page in all_pages() if page.blocks]
         metafunc.parametrize("page", pages, ids=[page.name for page in pages])
