@@ -21,7 +21,7 @@ from tersely.contracts.quantized_weights import (
 )
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.foreign import ForeignCall, calling
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
 from tersely.errors import PlanError, PluginError, SessionError
@@ -99,7 +99,7 @@ def quantize_parameters(
         if run.simulating() is not None:
             check_simulated(simulated_values(bound), tensor, target)
         if isinstance(quantizer, CorrectsBias) and observed and _has_bias(bound):
-            with torch.no_grad():
+            with torch.no_grad(), calling(bound.plan, "bias_correction"):
                 found = quantizer.bias_correction(target, simulated_values(bound))
             correct_bias(bound, found)
 
