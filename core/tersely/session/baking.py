@@ -30,6 +30,7 @@ from tersely.pruning.mask_buffers import mask_of
 from tersely.quantization.factors.folding import Folding
 from tersely.quantization.folds import fold_for_good
 from tersely.quantization.scale_buffers import write_qparams
+from tersely.reporting.folded_names import fold_names
 
 
 class FinalizeWarning(UserWarning):
@@ -214,9 +215,8 @@ def warn_of_staying(staying: Mapping[nn.Module, Sequence[BoundTarget]]) -> None:
         staying: what `keep_activations` returned.
     """
     if staying:
-        names = ", ".join(
-            bound.plan.name for bound_targets in staying.values() for bound in bound_targets
-        )
+        bound = (one for bound_targets in staying.values() for one in bound_targets)
+        names = ", ".join(fold_names(one.plan.name for one in bound))
         warnings.warn(
             f"a plain module cannot mask or quantize its inputs or outputs, so these stay "
             f"instrumented after finalize(): {names}",
