@@ -30,7 +30,7 @@ from tersely.cli.plugin_files import plugin_option
 @click.option(
     "--example",
     metavar="MODULE:CALLABLE",
-    help="What returns example inputs of the model; by default the job's data.example, else the "
+    help="The callable that returns example inputs; by default the job's data.example, else the "
     "first batch of its data.calibration.",
 )
 @log_option

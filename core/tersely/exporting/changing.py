@@ -151,13 +151,15 @@ def _put_integers(
     buffers[name] = made.setdefault((id(tensor), ""), tensor.values)
     scale: str | float
     zero_point: str | float
-    if qparams.scale.numel() == 1:
+    whole = _whole(qparams.zero_point)
+    is_one = qparams.scale.numel() == 1
+    if is_one and not whole.is_floating_point():
         size = (-1,) * tensor.values.ndim
-        scale, zero_point = float(qparams.scale), _whole_number(qparams.zero_point)
-    else:
-        size = block_size_of(qparams, tensor.values.shape)
+        scale, zero_point = float(qparams.scale), int(whole)
+    else:  # the operators that take numbers take whole zero points alone
+        size = (-1,) * tensor.values.ndim if is_one else block_size_of(qparams, tensor.values.shape)
         scale = put("_scale", qparams.scale.reshape(-1))
-        zero_point = put("_zero_point", _whole(qparams.zero_point).reshape(-1))
+        zero_point = put("_zero_point", whole.reshape(-1))
     factors = None
     if tensor.input_scale is not None and tensor.divides_weight:
         factors = put("_input_scale", tensor.input_scale)
@@ -176,11 +178,6 @@ def _whole(zero_point: Tensor) -> Tensor:
     # Some algorithms choose zero points between integers, which stay what they are.
     is_whole = not zero_point.is_floating_point() or bool((zero_point == zero_point.round()).all())
     return zero_point.long() if is_whole else zero_point
-
-
-def _whole_number(zero_point: Tensor) -> float:
-    found = float(zero_point)
-    return int(found) if found == int(found) else found
 
 
 def _put_values(

@@ -244,9 +244,12 @@ class ExporterInfo(Descriptor):
         holds: what of quantized weights the format holds beside whole zero points in blocks:
             ``float_zero_points``, ``levels``, ``numbered_blocks``. The core refuses the others by
             name, so that a format that does not know of them writes nothing wrong.
+        is_reproducible: whether one session always gives the same bytes; False where the format's
+            own library writes dates or random numbers into its files.
     """
 
     suffix: str = ""
+    is_reproducible: bool = True
     holds: tuple[str, ...] = attrs.field(
         default=(),
         converter=_as_names,

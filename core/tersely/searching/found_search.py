@@ -64,6 +64,14 @@ class SearchResult:
         """
         return self.measured.get(tried.setting, tried.cost)
 
+    def is_predicted(self, tried: Tried) -> bool:
+        """Tell whether the cost of a trial is looked up and not measured.
+
+        Args:
+            tried: one of the trials.
+        """
+        return bool(self.latencies) and tried.setting not in self.measured
+
     def _cheapest(self, trials: Sequence[Tried]) -> Tried | None:
         good = [one for one in trials if one.cost is not None]
         known = [one for one in good if one.setting in self.measured]

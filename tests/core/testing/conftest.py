@@ -17,6 +17,7 @@ KINDS = {
     "granularity": (tersely.GranularityInfo, "tersely_granularities", "granularities"),
     "quantizer": (tersely.QuantizerInfo, "tersely_quantizers", "quantizers"),
     "loss": (tersely.LossInfo, "tersely_distillation_losses", "losses"),
+    "exporter": (tersely.ExporterInfo, "tersely_exporters", "exporters"),
     "schedule": (tersely.ScheduleInfo, "tersely_schedules", "schedules"),
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely_export import onnx as module
+from tersely_export import onnx_round_trip, overflow
 
 AVX2 = {"architecture": "x86_64", "avx2": True, "avx512_vnni": False, "avx_vnni": False}
 INPUTS = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
@@ -16,11 +16,12 @@ INPUTS = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture
 def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(processor: dict[str, object], **stage: Any) -> None:
-        monkeypatch.setattr(module, "capabilities", lambda: processor)
+    def run(processor: dict[str, object], *, options: Any = None, **stage: Any) -> Any:
+        monkeypatch.setattr(overflow, "capabilities", lambda: processor)
         model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 8))
         session = tersely.quantize(model.eval(), data=[INPUTS], **stage)
-        session.export("onnx", tmp_path / "m.onnx", example_inputs=INPUTS)
+        # The sums of these inputs and weights fit 16 bits on every processor.
+        return session.export("onnx", tmp_path / "m.onnx", example_inputs=INPUTS, options=options)
 
     return run
 
@@ -57,7 +58,77 @@ def test_what_fits_16_bits_is_not_warned_of(export: Any, stage: dict[str, Any]) 
     export(AVX2, **stage)
 
 
+def test_a_file_that_is_checked_with_exact_sums_is_not_warned_of(export: Any) -> None:
+    exported = export(AVX2, preset="w8a8", options={"exact_sums": True})
+
+    assert exported.checks["exact_sums"] is True
+
+
+@pytest.mark.filterwarnings("ignore:this processor has no VNNI")
+def test_a_layer_that_differs_is_refused_with_the_cause_and_what_to_do(
+    export: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No layer is less than no step apart.
+    monkeypatch.setattr(onnx_round_trip, "_TOO_FAR", -1.0)
+
+    with pytest.raises(tersely.ExportError) as caught:
+        export(AVX2, preset="w8a8")
+
+    assert caught.value.reason.partition("expected 1")[2] == (
+        "; this processor has no VNNI and adds products in 16 bits, which overflow: quantize the "
+        "weights to int7, as reduce_range does in a preset; for a file that runs on other "
+        "processors, or in sessions that set session.x64quantprecision, export with the option "
+        "exact_sums"
+    )
+
+
+@pytest.mark.parametrize(
+    ("processor", "stage"),
+    [
+        ({**AVX2, "avx512_vnni": True}, {"preset": "w8a8"}),
+        (AVX2, {"preset": "w8a8", "reduce_range": True}),
+        (AVX2, {"preset": "w8a8", "options": {"exact_sums": True}}),
+    ],
+    ids=["VNNI", "reduced", "exact sums"],
+)
+def test_a_layer_that_differs_where_nothing_overflows_is_no_matter_of_the_processor(
+    export: Any, monkeypatch: pytest.MonkeyPatch, processor: Any, stage: Any
+) -> None:
+    monkeypatch.setattr(onnx_round_trip, "_TOO_FAR", -1.0)
+
+    with pytest.raises(tersely.ExportError, match=r"expected 1$"):
+        export(processor, **stage)
+
+
+@pytest.mark.filterwarnings("ignore:this processor has no VNNI")
+def test_outputs_that_differ_are_refused_with_the_cause(
+    export: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_round_trip, "tensors_of", lambda outputs: [-outputs])
+
+    with pytest.raises(tersely.ExportError, match=r"cosine.*; this processor has no VNNI"):
+        export(AVX2, preset="w8a8")
+
+
+@pytest.mark.parametrize("preset", ["w8a8", "w8a8_dynamic"])
+def test_sums_that_overflow_16_bits_are_exact_on_every_processor(
+    tmp_path: Path, preset: str
+) -> None:
+    model = nn.Sequential(nn.Linear(64, 16, bias=False)).eval()
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]  # a layer
+    # 2 x 255 x 127 = 64770 is about twice what 16 bits hold.
+    inputs = torch.full((4, 64), 3.0)
+    session = tersely.quantize(model, preset=preset, data=[inputs])
+
+    exported = session.export(
+        "onnx", tmp_path / "m.onnx", example_inputs=inputs, options={"exact_sums": True}
+    )
+
+    assert exported.checks["largest_error_in_steps"] < 1.0
+    assert exported.checks["cosine"] > 0.9999
+
+
 def test_this_machine_is_known_or_nothing_is_said_of_it() -> None:
-    found = module.capabilities()
+    found = overflow.capabilities()
 
     assert not found or isinstance(found["architecture"], str)

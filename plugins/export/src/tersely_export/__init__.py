@@ -30,6 +30,11 @@ _ONNX = {
             "minimum": 0,
             "maximum": 1,
         },
+        "exact_sums": {
+            "description": "Whether the file is checked with sums that cannot overflow on "
+            "processors without VNNI, by session.x64quantprecision.",
+            "type": "boolean",
+        },
     },
     "additionalProperties": False,
 }
@@ -127,6 +132,7 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             name="executorch",
             implementation="tersely_export.executorch:Executorch",
             suffix=".pte",
+            is_reproducible=False,
             options=_EXECUTORCH,
             summary="A program for phones and other devices, its layers in XNNPACK.",
         ),
@@ -141,6 +147,7 @@ def tersely_exporters() -> list[tersely.ExporterInfo]:
             name="pt2",
             implementation="tersely_export.pt2:Pt2",
             suffix=".pt2",
+            is_reproducible=False,
             holds=("float_zero_points",),
             summary="The exported program of PyTorch, for torch.export.load.",
         ),

@@ -22,7 +22,11 @@ def tensors_of(outputs: Any) -> list[Tensor]:
 
 
 def compare(
-    found: Sequence[Tensor], expected: Sequence[Tensor], *, least_cosine: float
+    found: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    *,
+    least_cosine: float,
+    cause: str = "",
 ) -> dict[str, float]:
     """Compare outputs, whole tensors at a time.
 
@@ -33,6 +37,7 @@ def compare(
         found: what the runtime computed.
         expected: what the session simulates.
         least_cosine: how alike both have to be.
+        cause: what is known of why they may differ, which the error says after its own words.
 
     Returns:
         The smallest cosine, the largest and the mean difference of all outputs.
@@ -60,7 +65,7 @@ def compare(
         raise tersely.ExportError(
             f"the runtime computes something else than the session simulates: the cosine of both "
             f"is {min(cosines):.4f}, expected {least_cosine} or more; the largest difference is "
-            f"{max(largest):.4g}"
+            f"{max(largest):.4g}{cause}"
         )
     return {
         "cosine": min(cosines),

@@ -92,7 +92,8 @@ class Gguf:
             path: the file.
 
         Raises:
-            ExportError: a weight is further away than its scale's rounding to float16.
+            ExportError: a weight is further away than its scale's rounding to float16, or another
+                tensor is not the session's.
         """
         # Late, as in `write`.
         from gguf import GGUFReader, dequantize
@@ -117,8 +118,13 @@ class Gguf:
                     f"gguf reads another weight, {error:.3g} steps apart", target=name
                 )
             worst = max(worst, error)
+        others = kept_floats(source)
+        for name in others:
+            if not numpy.array_equal(tensors[name].data, _half(source, name), equal_nan=True):
+                raise tersely.ExportError("gguf reads another tensor", target=name)
         return {
             "weights_compared": len(source.integers),
+            "other_tensors_equal": len(others),
             "largest_error_in_steps": worst,
             "bytes_of_weights": size,
         }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import attrs
 import torch
@@ -16,13 +14,11 @@ from tersely.contracts import IntegerWeight, RunsExport
 from tersely_export.grids import grid_of
 from tersely_export.libraries import need_libraries
 from tersely_export.names import module_of
+from tersely_export.overflow import warn_of_overflow
 
 _LARGEST_UNSIGNED = 255
 _MATRIX = 2
 _LIBRARIES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
-_LARGEST_SUM: Final = 2**15 - 1
-_SUMS_IN_32_BITS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx10_1", "amx_int8")
-_SHOWN = 3
 
 
 @attrs.frozen
@@ -36,12 +32,16 @@ class Onnx(RunsExport):
             the file, ``session.qdq_matmulnbits_accuracy_level``, and no part of it.
         external_data: whether weights lie in a file of their own, as above 2 GB they always do.
         least_cosine: how alike the outputs of onnxruntime and of the session have to be.
+        exact_sums: whether the file is checked with sums that cannot overflow on processors
+            without VNNI. It is a setting of the session that runs the file,
+            ``session.x64quantprecision``, and no part of it.
     """
 
     opset: int = 21
     accuracy_level: int = 4
     external_data: bool = False
     least_cosine: float = 0.98
+    exact_sums: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Look for the libraries before anything is computed."""
@@ -65,7 +65,8 @@ class Onnx(RunsExport):
         # Late: what merely asks for refusals, as a job does at its start, needs no ONNX.
         from tersely_export.onnx_model import make_model, save_model
 
-        warn_of_overflow(source, capabilities())
+        if not self.exact_sums:
+            warn_of_overflow(source)
         program = source.program
         source.tell("translate the graph")
         model = make_model(program, opset=self.opset)
@@ -90,6 +91,7 @@ class Onnx(RunsExport):
             path,
             accuracy_level=self.accuracy_level,
             least_cosine=self.least_cosine,
+            exact_sums=self.exact_sums,
         )
 
     def load(self, path: Path, *, threads: int) -> Callable[..., object]:
@@ -102,49 +104,10 @@ class Onnx(RunsExport):
         # Late, for the same reason.
         from tersely_export.onnx_session import as_module, open_session
 
-        return as_module(open_session(path, self.accuracy_level, threads=threads))
-
-
-def capabilities() -> Mapping[str, object]:
-    """Return what this machine's processor has, by the names that PyTorch gives it.
-
-    Returns:
-        Nothing where this version of PyTorch does not tell.
-    """
-    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return found
-
-
-def warn_of_overflow(source: tersely.ExportSource, processor: Mapping[str, object]) -> None:
-    """Warn of weights whose products with inputs do not fit the sums of this processor.
-
-    Without VNNI, x86 multiplies unsigned 8 bit inputs by signed 8 bit weights and adds each two
-    neighbouring products in 16 bits, which saturate.
-
-    Args:
-        source: the session.
-        processor: what `capabilities` returns.
-    """
-    is_x86 = processor.get("architecture") == "x86_64"
-    if not is_x86 or any(processor.get(name) for name in _SUMS_IN_32_BITS):
-        return
-    levels = {
-        one.module: one.quant_max - one.quant_min + 1 for one in source.activations if one.is_input
-    }
-    found = [
-        name
-        for name, weight in source.integers.items()
-        if weight.qparams.quant_min < 0
-        and 2 * levels.get(source.targets[name].module, 0) * weight.qparams.quant_max > _LARGEST_SUM
-    ]
-    if found:
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        warnings.warn(
-            f"this processor has no VNNI, and sums of products with these weights may overflow on "
-            f"it: {', '.join(found[:_SHOWN])}{more}; if the file is to run on such processors, "
-            f"quantize them to int7, as reduce_range does in a preset",
-            stacklevel=2,
+        session = open_session(
+            path, self.accuracy_level, exact_sums=self.exact_sums, threads=threads
         )
+        return as_module(session)
 
 
 def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:

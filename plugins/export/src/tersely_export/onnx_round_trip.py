@@ -17,8 +17,9 @@ from torch.utils import _pytree
 
 import tersely
 from tersely_export.agreement import compare, detached_inputs, tensors_of
-from tersely_export.layers import Layer, layers_of
+from tersely_export.layers import layers_of
 from tersely_export.onnx_session import open_session
+from tersely_export.overflow import cause
 from tersely_export.weights import LAYOUT
 
 INTEGER_KERNELS = (
@@ -44,7 +45,12 @@ _LARGEST = 2**30
 
 
 def check_model(
-    source: tersely.ExportSource, path: Path, *, accuracy_level: int, least_cosine: float
+    source: tersely.ExportSource,
+    path: Path,
+    *,
+    accuracy_level: int,
+    least_cosine: float,
+    exact_sums: bool = False,
 ) -> dict[str, Any]:
     """Compare a written model with the session.
 
@@ -53,6 +59,7 @@ def check_model(
         path: the model's file.
         accuracy_level: what onnxruntime multiplies blocks of 4 bits in.
         least_cosine: how alike the outputs have to be.
+        exact_sums: whether products are added so that no processor's sums overflow.
 
     Raises:
         ExportError: it holds other integers, or onnxruntime computes something else.
@@ -61,14 +68,15 @@ def check_model(
     _need_integers(source, model)
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        session = open_session(path, accuracy_level, optimized=optimized)
+        session = open_session(path, accuracy_level, exact_sums=exact_sums, optimized=optimized)
         kernels = Counter(
             node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node
         )
     feeds = _feeds(source, {one.name for one in session.get_inputs()})
     found = [torch.from_numpy(one) for one in session.run(None, feeds)]
     expected = tensors_of(source.simulate(source.example_inputs))
-    agreement = compare(found, expected, least_cosine=least_cosine)
+    blame = "" if exact_sums else cause(source)
+    agreement = compare(found, expected, least_cosine=least_cosine, cause=blame)
     integer = {name: kernels[name] for name in INTEGER_KERNELS if kernels[name]}
     layers = layers_of(source.program)
     checks: dict[str, Any] = {
@@ -80,9 +88,11 @@ def check_model(
     }
     if kernels["MatMulNBits"]:
         checks["accuracy_level"] = accuracy_level
+    if exact_sums:
+        checks["exact_sums"] = True
     if path.stat().st_size < _LARGEST and layers:
         source.tell("compare the layers")
-        checks |= _compare_layers(model, path, layers, feeds)
+        checks |= _compare_layers(source, model, path, feeds, exact_sums=exact_sums)
     return checks
 
 
@@ -109,15 +119,19 @@ def _feeds(source: tersely.ExportSource, wanted: set[str]) -> Mapping[str, numpy
 
 
 def _compare_layers(
+    source: tersely.ExportSource,
     model: ir.Model,
     path: Path,
-    layers: tuple[Layer, ...],
     feeds: Mapping[str, numpy.ndarray],
+    *,
+    exact_sums: bool,
 ) -> dict[str, Any]:
     graph = model.graph
     values = {one.name: one for node in graph for one in node.outputs}
     known = {*values, *(one.name for one in graph.inputs)}
-    compared = [one for one in layers if {one.source.name, one.result.name} <= known]
+    compared = [
+        one for one in layers_of(source.program) if {one.source.name, one.result.name} <= known
+    ]
     shown = {one.name for one in graph.outputs}
     for layer in compared:
         for name in (layer.source.name, layer.result.name):
@@ -129,7 +143,7 @@ def _compare_layers(
     try:
         ir.save(model, place)
         # What a runtime rounds of its own accord is seen at the end, in the outputs.
-        session = open_session(place, _FLOAT)
+        session = open_session(place, _FLOAT, exact_sums=exact_sums)
         names = [one.name for one in session.get_outputs()]
         found = {**feeds, **dict(zip(names, session.run(None, feeds), strict=True))}
     finally:
@@ -143,9 +157,10 @@ def _compare_layers(
         errors[layer.module] = error / layer.step(expected)
     worst = max(errors, key=lambda name: errors[name], default=None)
     if worst is not None and errors[worst] > _TOO_FAR:
+        blame = "" if exact_sums else cause(source, worst)
         raise tersely.ExportError(
             f"onnxruntime computes this layer otherwise than the session does on the same input: "
-            f"{errors[worst]:.1f} steps apart, expected 1",
+            f"{errors[worst]:.1f} steps apart, expected 1{blame}",
             target=worst,
             format="onnx",
         )

@@ -11,11 +11,14 @@ import onnxruntime
 from torch import Tensor
 from torch.utils import _pytree
 
+from tersely_export.overflow import SETTING
+
 
 def open_session(
     model: Path | bytes,
     accuracy_level: int,
     *,
+    exact_sums: bool = False,
     optimized: Path | None = None,
     threads: int | None = None,
 ) -> onnxruntime.InferenceSession:
@@ -24,12 +27,15 @@ def open_session(
     Args:
         model: its file, or its bytes.
         accuracy_level: what blocks of 4 bits are multiplied in.
+        exact_sums: whether products are added so that no processor's sums overflow.
         optimized: where to write what onnxruntime makes of it, or None.
         threads: how many threads it computes with, or None for its own choice.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    if exact_sums:
+        options.add_session_config_entry(SETTING, "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     if threads is not None:

@@ -14,10 +14,13 @@ from torch.nn import functional
 import tersely
 from tersely_export.agreement import compare, tensors_of
 from tersely_export.grids import bits_of, signed
-from tersely_export.names import split_name
+from tersely_export.names import kept_floats, split_name
 
 _SMALLEST = 1e-4
 """The share of the largest value below which a difference is the order of sums."""
+
+_MOST_ROUNDING = 0.01
+"""The share of a weight's largest value by which scales of bfloat16 may move it."""
 
 
 def check_state(source: tersely.ExportSource, path: Path, *, least_cosine: float) -> dict[str, Any]:
@@ -37,8 +40,15 @@ def check_state(source: tersely.ExportSource, path: Path, *, least_cosine: float
         held = state[name]
         if not torch.equal(held.qdata, signed(weight, bits_of(weight) or 0)[0].cpu()):
             raise tersely.ExportError("other integers were read back", target=name)
-        equal += int(torch.equal(held.dequantize(), weight.dequantize().cpu()))
+        read, expected = held.dequantize(), weight.dequantize().cpu()
+        apart = float((read.double() - expected.double()).abs().max())
+        if apart > _MOST_ROUNDING * float(expected.abs().max()):
+            raise tersely.ExportError("torchao reads other values of the integers", target=name)
+        equal += int(torch.equal(read, expected))
         kinds[type(held).__name__] += 1
+    for name in kept_floats(source):
+        if not torch.equal(state[name].nan_to_num(), source.floats[name].cpu().nan_to_num()):
+            raise tersely.ExportError("another tensor was read back", target=name)
     checks: dict[str, Any] = {
         "integer_weights_equal": len(source.integers),
         "weights_equal": equal,

@@ -21,19 +21,24 @@ class Arrays:
 
     def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
         """Write the file and return it."""
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in source.floats.items()}
-        for name, weight in source.integers.items():
-            arrays[name] = weight.values.numpy()
-            arrays[f"{name}.scale"] = weight.qparams.scale.numpy()
-            arrays[f"{name}.zero_point"] = weight.qparams.zero_point.numpy()
         with path.open("wb") as stream:
-            numpy.savez(stream, **arrays)
+            numpy.savez(stream, **_arrays(source))
         return [path]
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
-        """Read the file again and compare every integer."""
+        """Read the file again and compare every array."""
+        expected = _arrays(source)
         with numpy.load(path) as arrays:
-            for name, weight in source.integers.items():
-                if not numpy.array_equal(arrays[name], weight.values.numpy()):
-                    raise tersely.ExportError("other integers were read back", target=name)
-        return {"integer_weights_equal": len(source.integers)}
+            for name, array in expected.items():
+                if not numpy.array_equal(arrays[name], array):
+                    raise tersely.ExportError(f"another {name} was read back")
+        return {"arrays_equal": len(expected)}
+
+
+def _arrays(source: tersely.ExportSource) -> dict[str, Any]:
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in source.floats.items()}
+    for name, weight in source.integers.items():
+        arrays[name] = weight.values.numpy()
+        arrays[f"{name}.scale"] = weight.qparams.scale.numpy()
+        arrays[f"{name}.zero_point"] = weight.qparams.zero_point.numpy()
+    return arrays
