@@ -81,6 +81,14 @@ def test_masks_on_resnet18_cost_next_to_nothing(resnet, least_ratio):
     assert least_ratio(ours, plain, repeats=41) <= 1.05
 
 
+def test_masks_in_resnet18s_parameters_cost_next_to_nothing(resnet, least_ratio):
+    """1.02 to 1.04 measured: one pass over the weights and masks, 3 ms of 275."""
+    torch.manual_seed(0)
+    model, image = resnet.resnet18(), torch.randn(8, 3, 112, 112)
+    ours, plain = held_step(model, call(image)), training_step(model, call(image))
+    assert least_ratio(ours, plain, repeats=25) <= 1.05
+
+
 def test_masks_on_minilm_cost_next_to_nothing(minilm, least_ratio):
     model = minilm.load()
     batch = minilm.batches()[0][0]

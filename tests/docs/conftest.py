@@ -1,8 +1,10 @@
-"""The pages of the documentation, cut into their blocks and sections."""
+"""The pages of the documentation in their blocks and sections, and what has to be on them."""
 
+import json
 from pathlib import Path
 
 import attrs
+import click
 import pytest
 from markdown_it import MarkdownIt
 
@@ -92,8 +94,65 @@ def pages() -> dict[str, Page]:
     return {page.name: page for page in all_pages()}
 
 
+def plugin_files() -> list[Block]:
+    """Return the plugins of one file that the author's guide shows."""
+    guide = [page for page in all_pages() if page.name.startswith("docs/plugins/")]
+    return [
+        block
+        for page in guide
+        for block in page.blocks
+        if block.caption and "hookimpl" in block.text
+    ]
+
+
 def pytest_generate_tests(metafunc):
-    """Run a test that asks for one page once for each page that has blocks."""
+    """Run a test that asks for a page, or for a plugin's file, once for each that there is."""
+    if "plugin_file" in metafunc.fixturenames:
+        files = plugin_files()
+        metafunc.parametrize("plugin_file", files, ids=[file.caption for file in files])
     if "page" in metafunc.fixturenames:
         pages = [page for page in all_pages() if page.blocks]
         metafunc.parametrize("page", pages, ids=[page.name for page in pages])
+
+
+def _properties(schema) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(_properties, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    found = {key for key in own if isinstance(own, dict)}
+    return found.union(*(_properties(value) for value in schema.values()))
+
+
+@pytest.fixture(scope="session")
+def keys_of():
+    """Return every key that the schema of a document knows, at any depth."""
+
+    def find(document):
+        schema = ROOT / "spec" / f"{document}.schema.json"
+        return _properties(json.loads(schema.read_text(encoding="utf-8")))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def options():
+    """Words of each command, groups left out -> the long spellings of its options."""
+    from tersely.cli.main import cli
+
+    found: dict[tuple[str, ...], list[str]] = {}
+    waiting: list[tuple[tuple[str, ...], click.Command]] = [((), cli)]
+    while waiting:
+        words, command = waiting.pop()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                waiting.append(((*words, name), command.get_command(context, name)))
+            continue
+        found[words] = [
+            parameter.opts[-1]
+            for parameter in command.params
+            if isinstance(parameter, click.Option) and not parameter.hidden
+        ]
+    return found

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import tersely
+
 ROOT = Path(__file__).parents[2]
 CHECKER = doctest.OutputChecker()
 
@@ -62,9 +64,16 @@ def _commands(block) -> list[tuple[int, str, str]]:
     return [item for item in found if item[1].startswith("tersely ")]
 
 
+def _registered() -> set[str]:
+    return {record.name for record in tersely.registry().plugins()}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder but for the examples, where the repository has them."""
+    """An empty folder but for the examples, where the repository has them.
+
+    What a page registers and leaves there is removed after it.
+    """
     shutil.copytree(
         ROOT / "docs" / "examples",
         tmp_path / "docs" / "examples",
@@ -72,7 +81,10 @@ def folder(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
+    before = _registered()
+    yield tmp_path
+    for name in _registered() - before:
+        tersely.registry().unregister(name)
 
 
 def test_a_page_does_what_it_shows(page, folder):

@@ -5,51 +5,22 @@ error classes, the hook specifications, the descriptors and the public names.
 """
 
 import inspect
-import json
 import re
 from pathlib import Path
 
 import attrs
-import click
 import pytest
 
 import tersely
 from tersely import errors
-from tersely.cli.main import cli
 from tersely.registry import descriptors, hookspecs
 
 ROOT = Path(__file__).parents[2]
 
 
-def _properties(schema) -> set[str]:
-    """Every key that a JSON Schema knows, at any depth."""
-    if isinstance(schema, list):
-        return set().union(*map(_properties, schema))
-    if not isinstance(schema, dict):
-        return set()
-    own = schema.get("properties", {})
-    found = {key for key in own if isinstance(own, dict)}
-    return found.union(*(_properties(value) for value in schema.values()))
-
-
-def _spec(name: str) -> dict:
-    return json.loads((ROOT / "spec" / f"{name}.schema.json").read_text(encoding="utf-8"))
-
-
 def _defined(text: str) -> set[str]:
     """Names that a page defines: a heading, the term of a definition, the first cell of a row."""
     return set(re.findall(r"^(?:#+ |\| )?`([^`]+)`(?= *$| *\|)", text, flags=re.MULTILINE))
-
-
-def _commands(group: click.Group, prefix: str) -> dict[str, click.Command]:
-    """Full name of each command -> the command, groups left out."""
-    found: dict[str, click.Command] = {}
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        full = f"{prefix} {name}"
-        found |= _commands(command, full) if isinstance(command, click.Group) else {full: command}
-    return found
 
 
 def _errors() -> list[type]:
@@ -76,22 +47,18 @@ def _descriptors() -> list[type]:
         ("job", "docs/reference/job.md"),
     ],
 )
-def test_every_key_of_a_document_is_explained(document, where, pages):
-    assert sorted(_properties(_spec(document)) - _defined(pages[where].text)) == []
+def test_every_key_of_a_document_is_explained(document, where, pages, keys_of):
+    assert sorted(keys_of(document) - _defined(pages[where].text)) == []
 
 
-def test_every_command_and_option_is_explained(pages):
+def test_every_command_and_option_is_explained(pages, options):
     sections = pages["docs/reference/cli.md"].sections
     missing = []
-    for name, command in _commands(cli, "tersely").items():
+    for words, spelled in options.items():
+        name = " ".join(["tersely", *words])
         if name not in sections:
             missing.append(name)
             continue
-        spelled = [
-            parameter.opts[-1]
-            for parameter in command.params
-            if isinstance(parameter, click.Option) and not parameter.hidden
-        ]
         missing += [f"{name} {option}" for option in spelled if f"`{option}" not in sections[name]]
     assert missing == []
 
@@ -123,6 +90,24 @@ def test_every_field_of_every_descriptor_is_explained(pages):
     assert missing == []
 
 
+@pytest.mark.parametrize("descriptor", _descriptors(), ids=lambda one: one.__name__)
+def test_every_field_of_a_descriptor_has_an_example_that_it_accepts(descriptor, pages):
+    sections = pages["docs/plugins/hooks.md"].sections
+    text = sections["Descriptors"] + sections[descriptor.__name__]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(\w+=.*)` \|$", text, flags=re.MULTILINE)
+    fields = {field.name for field in attrs.fields(descriptor)}
+    shown = {name: example for name, example in rows if name in fields}
+    assert sorted(fields - set(shown)) == []
+
+    needed = [
+        shown[field.name] for field in attrs.fields(descriptor) if field.default is attrs.NOTHING
+    ]
+    for name, example in shown.items():
+        given = ", ".join(dict.fromkeys([example, *needed]))
+        made = eval(f"descriptor({given})", {"descriptor": descriptor})
+        assert attrs.asdict(made)[name] == eval(f"dict({example})")[name]
+
+
 def test_every_public_name_is_in_the_reference(pages):
     shown = set(
         re.findall(
@@ -144,7 +129,7 @@ def test_every_environment_variable_is_explained(pages, tmp_path):
         file.read_text(encoding="utf-8") for file in (ROOT / "core" / "tersely").rglob("*.py")
     )
     variables = set(re.findall(r"\bTERSELY_[A-Z_]+\b", text))
-    assert sorted(variables - _defined(pages["docs/plugins/hooks.md"].text)) == []
+    assert sorted(variables - _defined(pages["docs/plugins/debugging.md"].text)) == []
 
 
 def test_every_page_is_reached_from_the_front_page(pages):

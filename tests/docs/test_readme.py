@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import tersely
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,6 +19,31 @@ def test_there_are_exactly_two_commands(pages):
         False,
     ]
     assert all(len(text.splitlines()) == 1 for text in commands)
+
+
+def official(catalog):
+    """Name -> descriptor of what the official family of a catalog provides."""
+    return {
+        name: catalog.info(name)
+        for name in catalog
+        if catalog.record(name).distribution == catalog.kind.family
+    }
+
+
+def test_the_features_name_every_pruner_and_quantizer(pages):
+    registry = tersely.registry()
+    provided = {**official(registry.pruners), **official(registry.quantizers)}
+    features = pages["README.md"].sections["Features"]
+    assert provided
+    assert [name for name in provided if f"`{name}`" not in features] == []
+
+
+def test_the_numbers_of_algorithms_and_losses_are_those_of_the_plugins(pages):
+    registry, text = tersely.registry(), pages["README.md"].text
+    compared = [one for one in official(registry.losses).values() if one.needs == "teacher"]
+    assert f"masks, {len(official(registry.pruners))} algorithms" in text
+    assert len(compared) == 12
+    assert "[twelve losses](docs/distillation-losses.md) between any two modules" in text
 
 
 def test_ci_runs_the_second_command():

@@ -217,7 +217,10 @@ def test_the_job_of_minilm_in_8_bits_ends_in_the_file_that_the_page_measures(tmp
     )
     job = copy / "deploy.yaml"
     job.write_text(
-        job.read_text(encoding="utf-8").replace("threads: 1}", "threads: 1, seconds: 0.5}"),
+        job.read_text(encoding="utf-8")
+        .replace("threads: 1}", "threads: 1, seconds: 0.5}")
+        # Without VNNI a processor's sums of products overflow; the page's figures are with it.
+        .replace("{opset: 23}", "{opset: 23, exact_sums: true}"),
         encoding="utf-8",
     )
     deployed = copy / "deployed.py"
@@ -234,10 +237,8 @@ def test_the_job_of_minilm_in_8_bits_ends_in_the_file_that_the_page_measures(tmp
 
     found, shown = rows_of(done.stdout, DEPLOYED), rows_of(page("examples/minilm.md"), DEPLOYED)
     assert list(found) == list(shown)
-    for name, (size, share, *_, cosine) in found.items():
+    for name, (size, share, *_) in found.items():
         assert (size, share) == (pytest.approx(shown[name][0], rel=1e-3), shown[name][1])
-        # Without VNNI a processor's sums of products may overflow; the page's figure is with it.
-        assert cosine > 0.9
     record = json.loads((copy / "runs" / "deploy" / "run.json").read_text(encoding="utf-8"))
     assert record["metrics"]["after.cosine"] > 0.99
 

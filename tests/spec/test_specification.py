@@ -72,6 +72,13 @@ def test_every_heading_has_rules_and_none_is_left_out(text, rules):
     assert {rule.partition(".")[0] for rule in rules} == set(headings)
 
 
+def test_the_contents_list_the_rules_of_every_chapter(text):
+    rows = re.findall(r"^\| \[\w+\]\(#\w+\) \| ([A-Z])1 - ([A-Z])(\d) \|", text, flags=re.MULTILINE)
+    assert [(first, int(last)) for first, same, last in rows if first == same] == list(
+        CHAPTERS.items()
+    )
+
+
 def test_every_rule_has_a_case(all_families, rules):
     cited = {rule for _, case in all_cases(all_families) for rule in case["rules"]}
     assert sorted(set(rules) - cited) == []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
+from tersely.engine.foreign import ForeignCall
 from tersely.engine.padding import data_of, is_channels_first
 from tersely.engine.precision import full_precision
 from tersely.engine.sums import add_sums
@@ -117,13 +118,17 @@ def _observable(values: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _naming(watch: Watch) -> Iterator[None]:
-    try:
-        with full_precision():
-            yield
-    except ValueError as error:
-        raise CalibrationError(
-            f"{watch.bound.plan.name}: {error}", **watch.bound.plan.place
-        ) from error
+    plan = watch.bound.plan
+
+    def refusal(error: ValueError) -> CalibrationError:
+        return CalibrationError(f"{plan.name}: {error}", **plan.place)
+
+    failure = f"{plan.algorithm} failed to observe the module of {plan.name}"
+    with (
+        ForeignCall(failure, plugin=plan.algorithm, target=plan.name, refusal=refusal),
+        full_precision(),
+    ):
+        yield
 
 
 def _data(watch: Watch, value: Tensor) -> tuple[Tensor, ...]:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="MODULE:CALLABLE",
-    help="What builds the model; a job names its own. Modules beside FILE are found first.",
+    help="The callable that builds the model; a job names its own.",
 )
 @click.option(
     "--example",
     metavar="MODULE:CALLABLE",
-    help="What returns example inputs, for keys that are auto; a job names its own.",
+    help="The callable that returns example inputs, for keys that are auto; a job names its own.",
 )
 @click.option(
     "--format",
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     type=click.Choice(["summary", "json"]),
     default="summary",
     show_default=True,
-    help="Some lines for people, or JSON.",
+    help="A summary for people, or JSON.",
 )
-@click.option("--rows", is_flag=True, help="A row for each target after the summary.")
+@click.option("--rows", is_flag=True, help="Add a row for each target.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the plan as JSON, for `tersely run --plan`.",
 )
-@click.option("--strict", is_flag=True, help="What matches nothing is an error.")
+@click.option("--strict", is_flag=True, help="Treat what matches nothing as an error.")
 @job_plugin_options("file")
 def command(
     file: Path,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("name")
-@click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Only of this kind.")
+@click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Check only this kind.")
 @plugin_option
 @click.pass_context
 def check_plugin(context: click.Context, name: str, kind_name: str | None) -> None:

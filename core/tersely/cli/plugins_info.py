@@ -23,14 +23,14 @@ _ABSENT = {"granularities": "any", "needs": "what its abilities need", "paper": 
 
 @click.command("info")
 @click.argument("name")
-@click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Only of this kind.")
+@click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Look only for this kind.")
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Text to read, or data.",
+    help="Text for people, or JSON.",
 )
 @plugin_option
 def show_plugin(name: str, kind_name: str | None, format_: str) -> None:

@@ -56,7 +56,7 @@ class Row:
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="A table to read, or data.",
+    help="A table for people, or JSON.",
 )
 @plugin_option
 def list_plugins(format_: str) -> None:

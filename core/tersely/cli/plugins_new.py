@@ -31,7 +31,7 @@ _IMPORTED = ("annotations", "fractions", "torch", "typing")
     show_default=True,
     help="What the package provides.",
 )
-@click.option("--author", help="Whose package it is, for its licence and its project file.")
+@click.option("--author", help="The author, for the licence and the project file.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

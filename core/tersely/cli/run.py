@@ -15,7 +15,7 @@ from tersely.extras import extra
 @click.command("run")
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Write here, not where the job says."
+    "--output", type=click.Path(path_type=Path), help="Write here instead of the job's output."
 )
 @click.option(
     "--plan",
@@ -23,7 +23,7 @@ from tersely.extras import extra
     help="Carry out exactly this plan, from `tersely plan --out`, or do nothing.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
-@click.option("--quiet", is_flag=True, help="Say nothing but what went wrong.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @log_option
 @job_plugin_options("job")
 def command(

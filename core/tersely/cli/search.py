@@ -20,14 +20,14 @@ from tersely.extras import extra
     type=click.FloatRange(min=0),
     required=True,
     metavar="PERCENT",
-    help="How much of the quality may be lost.",
+    help="How much quality may be lost, in percent.",
 )
 @click.option(
     "--objective",
     type=click.Choice(["latency", "bytes", "macs"]),
     default="macs",
     show_default=True,
-    help="What is made small.",
+    help="What is minimized.",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -35,7 +35,7 @@ from tersely.extras import extra
 @click.option("--bits", callback=BITS, metavar="N,N,...", help="The bit widths of weights to try.")
 @click.option("--metric", help="Which number of the evaluation counts, if not the first.")
 @click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss.")
-@click.option("--by-output", is_flag=True, help="Let the output's error count, not the metric.")
+@click.option("--by-output", is_flag=True, help="Use the output's error, not the metric.")
 @click.option(
     "--costs",
     type=click.Choice(["measured", "table"]),
@@ -43,15 +43,15 @@ from tersely.extras import extra
     show_default=True,
     help="Measure each trial's latency, or look it up in a table of layers.",
 )
-@click.option("--storage", metavar="URL", help="Where trials are kept, shared by processes.")
+@click.option("--storage", metavar="URL", help="Where trials are kept; may be shared.")
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
-@click.option("--quiet", is_flag=True, help="Say nothing but the tables at the end.")
+@click.option("--quiet", is_flag=True, help="Print only the tables at the end.")
 @log_option
 @job_plugin_options("job")
 def command(
     job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
 ) -> None:
-    """Find the cheapest recipe for JOB's model that loses at most so much."""
+    """Find the cheapest recipe for JOB's model that loses no more than allowed."""
     with extra("cli", purpose="the command line"):
         from rich.console import Console  # slow to import
 

@@ -56,8 +56,8 @@ BITS = numbers(int, low=1, high=16)
 @click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss.")
 @click.option("--by-output", is_flag=True, help="Measure the output's error, not the metric.")
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
-@click.option("--no-plot", is_flag=True, help="Draw no picture.")
-@click.option("--quiet", is_flag=True, help="Say nothing but the table at the end.")
+@click.option("--no-plot", is_flag=True, help="Do not draw the plot.")
+@click.option("--quiet", is_flag=True, help="Print only the table at the end.")
 @log_option
 @job_plugin_options("job")
 def command(  # noqa: PLR0913  # one for each option

@@ -35,12 +35,12 @@ from tersely.registry.descriptors import METHODS
 @click.option(
     "--method",
     type=click.Choice(METHODS),
-    help="What a bare config list is for; told from its keys where they allow it.",
+    help="The method of a bare config list; by default recognized from its keys.",
 )
 @click.option(
     "--fix",
     is_flag=True,
-    help="Mend in the files what has one right answer: spelling, quotes, moved keys.",
+    help="Correct what has one right answer: spelling, quotes, misplaced keys.",
 )
 @job_plugin_options("files")
 def command(files: tuple[str, ...], format_: Format, method: Method | None, fix: bool) -> None:

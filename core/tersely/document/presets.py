@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from tersely.document.entries import EXCLUDES, Place, stages_of
+from tersely.document.messages.synonyms import advice_for_preset
 from tersely.document.reading.positions import Finding
 from tersely.document.schemas.schema import Kind
 from tersely.document.schemas.spec import spec_directory
@@ -98,7 +99,7 @@ def fill_presets(data: Json, kind: Kind) -> None:
 
 
 def check_presets(data: Json, kind: Kind) -> Iterator[Finding]:
-    """Yield presets that do not exist for a runtime, and keys that only stand beside a preset.
+    """Yield presets that do not exist for a runtime, and keys that are only legal with a preset.
 
     Args:
         data: plain JSON data without what counts as absent; need not fit the schema.
@@ -142,7 +143,9 @@ def _text(value: Json) -> str:
 def _misfit(name: str, runtime: str | None) -> tuple[str, str | None] | None:
     presets = _presets()
     if name not in presets:
-        return f"there is no preset {name!r}", did_you_mean(name, presets) or _known(presets)
+        return f"there is no preset {name!r}", (
+            advice_for_preset(name) or did_you_mean(name, presets) or _known(presets)
+        )
     if runtime is None or runtime in presets[name]["runtimes"]:
         return None
     if runtime not in _runtimes():

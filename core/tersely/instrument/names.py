@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import nn
 
 from tersely.planning.selecting.classes import RESERVED
@@ -70,6 +72,7 @@ def is_state(name: str) -> bool:
     return name.startswith(PREFIX) and name.endswith(tuple(f"_{part}" for part in STATE_PARTS))
 
 
+@functools.cache  # each step asks for it for every target, of which few names differ
 def mask_buffer(target: str) -> str:
     """Return the name of the buffer that holds a target's mask.
 

@@ -9,12 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import (
-    count_blocks,
-    expand_blocks,
-    reduce_blocks,
-    sum_blocks,
-)
+from tersely.arithmetic.blocks import count_blocks
 from tersely.calibration.statistic import Statistic
 from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
@@ -32,7 +27,7 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank, over_processes
 from tersely.errors import SessionError
-from tersely.masking.scopes import scope_in_blocks
+from tersely.pruning.magnitudes import magnitudes, magnitudes_by_output, ranked_by_magnitude
 from tersely.pruning.mask_buffers import compact, mask_of
 from tersely.pruning.ordering import in_own_order, meaningful, order_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
@@ -42,7 +37,6 @@ from tersely.pruning.stacking import CountsMasks, decide_masks
 from tersely.pruning.whole_model import KnownScores, score_model
 
 _RANKS_ALL_EXPERTS = (Learns, *OBSERVES_TRAINING, KnownScores)
-_SMALL = 1e-30  # below whatever ranks other scopes and other targets
 
 
 @attrs.frozen(eq=False)
@@ -179,7 +173,9 @@ def _solved(
         scores = ranked.tensor if is_by_element else magnitudes(ranked)
         return solve(pruner, target, member_of(ranked, scores, factor))
     run.unranked.append(target.name)
-    masks = decide_masks([ranked], [magnitudes(ranked)], factor, is_expendable=True)
+    member = member_of(ranked, ranked.tensor, factor)
+    own = magnitudes_by_output(ranked, member, output_dim=target.plan.output_dim)
+    masks = decide_masks([ranked], [own], factor, is_expendable=True)
     return Solution(masks[ranked.bound], target.tensor)
 
 
@@ -253,41 +249,3 @@ def _need_observations(run: PruningRun, bound_targets: Sequence[BoundTarget]) ->
             f"session.compress()",
             **first.place,
         )
-
-
-def magnitudes(ranked: Ranked) -> Tensor:
-    """Return the sum of magnitudes of each block, so small that any real score is larger.
-
-    Args:
-        ranked: a parameter and its blocks.
-
-    Returns:
-        Shape (blocks along each dimension), float32 or float64, at most 1e-30.
-    """
-    tensor = ranked.ordered(ranked.tensor.detach())
-    wide = torch.promote_types(tensor.dtype, torch.float32)
-    found = sum_blocks(tensor.abs().to(wide), ranked.blocks.size)
-    largest = found.amax() if found.numel() else found.sum()
-    return found * (_SMALL / torch.where(largest > 0, largest, 1))
-
-
-def ranked_by_magnitude(scores: Tensor, ranked: Ranked) -> tuple[Tensor, bool]:
-    """Let magnitudes rank the blocks of every scope whose scores are all zero, or all NaN.
-
-    Args:
-        scores: one per block.
-        ranked: the parameter and its blocks.
-
-    Returns:
-        The scores, and whether magnitudes decide somewhere.
-    """
-    nothing = (scores == 0) | scores.isnan()
-    if not bool(nothing.any()):
-        return scores, False
-    within = scope_in_blocks(ranked.blocks, ranked.shape) or (-1,) * scores.ndim
-    is_zero = reduce_blocks(scores == 0, within, torch.all)
-    is_nan = reduce_blocks(scores.isnan(), within, torch.all)
-    is_blank = expand_blocks(is_zero | is_nan, within, scores.shape)
-    own = magnitudes(ranked).to(scores.dtype)
-    is_needed = bool((is_blank & (own > 0)).any())
-    return (torch.where(is_blank, own, scores) if is_needed else scores), is_needed

@@ -12,7 +12,7 @@ from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.engine.binding import BoundTarget, whole
 from tersely.engine.journal import Journal
 from tersely.errors import PlanError
-from tersely.instrument.masks.holding import HeldWeight
+from tersely.instrument.masks.holding import HeldWeight, zero
 from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.names import HELD, MASK, mask_buffer
@@ -36,8 +36,9 @@ def check_hold(run: PruningRun) -> None:
     is_dense = isinstance(run.algorithm, ObservesDenseGradients)
     if isinstance(run.algorithm, (Learns, *OBSERVES_TRAINING)) and not is_dense:
         raise PlanError(
-            f"{stage.path}.hold: {stage.algorithm} needs gradients as they pass through masks, "
-            f"which are applied on each read then; found step, write read or leave hold out",
+            f"{stage.path}.hold: {stage.algorithm} needs the gradients that pass through masks, "
+            f"which exist only where masks are applied on read; found step, write read or leave "
+            f"hold out",
             path=stage.path,
             algorithm=stage.algorithm,
         )
@@ -86,6 +87,8 @@ def hold(holds: Mapping[BoundTarget, HeldWeight]) -> None:
     Args:
         holds: what keeps the masked values of each.
     """
+    tensors: list[Tensor] = []
+    masks: list[Tensor] = []
     for bound, held in holds.items():
         mask, raw = mask_of(bound), bound.raw
         if mask is None:
@@ -93,7 +96,10 @@ def hold(holds: Mapping[BoundTarget, HeldWeight]) -> None:
         if is_sharded(raw):
             _release(bound, held)
         else:
-            held.hold(raw, mask)
+            held.keep(raw, mask)
+            tensors.append(raw)
+            masks.append(mask)
+    zero(tensors, masks)
 
 
 @torch.no_grad()

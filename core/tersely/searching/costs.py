@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -16,24 +14,22 @@ from tersely.contracts.exporter import RunsExport
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.job import Export
 from tersely.errors import ConfigError, Problem
-from tersely.exporting.export import Exported, MadeExporter, export_source, make_exporter
-from tersely.exporting.source import make_source
+from tersely.exporting.export import make_exporter
 from tersely.instrument.names import PREFIX
-from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.reporting.benchmark import benchmark
 from tersely.reporting.quantized_size import stored_bits
+from tersely.searching.consumer import Consumer
 from tersely.session.session import Session
 from tersely.shrinking.counting.counts import Counts, count, total
 
 Objective: TypeAlias = Literal["macs", "bytes", "latency"]
-"""What is made small."""
+"""What is minimized."""
 
 SECONDS = 1.0
 """How long a time is measured, in turns with the dense model."""
 
 _BITS = 8
-
 
 Stopwatch: TypeAlias = Callable[[Mapping[str, Callable[[], object]], int], float]
 """Called with ``dense`` and ``found`` and a number of threads; returns what the second takes over
@@ -54,11 +50,14 @@ def timed(candidates: Mapping[str, Callable[[], object]], threads: int) -> float
 class Costing:
     """What a search makes small.
 
+    Every cost is a share of what the dense model costs in the same place. So what a runtime gains
+    by itself counts for no layer, nor what a format packs tighter.
+
     Attributes:
         objective: what is counted or measured.
         dense: the dense model, for what is seen as a share of its cost.
         example_inputs: what models are run with.
-        export: the format whose files are measured, or None for the model itself.
+        consumer: the format whose files are measured, or None for the model itself.
         threads: how many threads time is measured with.
         stopwatch: measures time.
     """
@@ -66,7 +65,7 @@ class Costing:
     objective: Objective
     dense: nn.Module
     example_inputs: Any
-    export: Export | None = None
+    consumer: Consumer | None = None
     threads: int = 1
     stopwatch: Stopwatch = timed
 
@@ -82,104 +81,49 @@ class Costing:
         """
         shrink_masked(session, self.example_inputs)
         if self.objective == "macs":
-            return self._count(session.model).macs / self._count(self.dense).macs
+            return self._count(session.model).macs / self._dense_macs
         if self.objective == "bytes":
-            return self._bytes(session) / self._dense_bytes()
+            return self._bytes(session)
         return self._time(session)
+
+    @cached_property
+    def _dense_macs(self) -> int:
+        return self._count(self.dense).macs
 
     def _count(self, model: nn.Module) -> Counts:
         args, kwargs = call_arguments(self.example_inputs)
         return total(count(model, args, kwargs))
 
     def _bytes(self, session: Session) -> float:
-        if self.export is None:
-            return counted_bytes(session)
-        with tempfile.TemporaryDirectory() as folder:
-            shapes = self.export.dynamic_shapes
-            return self._write(session, self.example_inputs, Path(folder), shapes).bytes
-
-    def _dense_bytes(self) -> float:
-        return sum(one.numel() * one.element_size() for one in _tensors(self.dense))
+        dense = sum(one.numel() * one.element_size() for one in _tensors(self.dense))
+        if self.consumer is None:
+            return counted_bytes(session) / dense
+        return self.consumer.bytes_of(session) / (self.consumer.dense_bytes or dense)
 
     def _time(self, session: Session) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            if self.export is None:
-                run: Callable[..., object] = session.finalize()
-            else:
-                shapes = self.export.dynamic_shapes
-                run = self.run_session(session, self.example_inputs, Path(folder), shapes)
-            found: dict[str, Callable[..., object]] = {"dense": self.dense, "found": run}
-            return self.ratio(
-                {name: partial(call_model, one, self.example_inputs) for name, one in found.items()}
-            )
+        if self.consumer is None:
+            return self.ratio(partial(call_model, session.finalize(), self.example_inputs))
+        shapes = self.consumer.export.dynamic_shapes
+        with self.consumer.scratch() as folder:
+            run = self.consumer.run_session(session, self.example_inputs, folder, shapes)
+            return self.ratio(partial(call_model, run, self.example_inputs))
 
-    def run_session(
-        self, session: Session, inputs: Any, folder: Path, dynamic_shapes: Json = None
-    ) -> Callable[..., object]:
-        """Export a session and return what runs the file, called as the model is.
+    def ratio(self, found: Callable[[], object]) -> float:
+        """Return how long something takes over the dense model, measured in turns.
 
         Args:
-            session: in force.
-            inputs: example inputs of its model.
-            folder: where the file goes; it stays until it has run.
-            dynamic_shapes: which dimensions may differ, as for `Session.export`.
+            found: what is timed, in the consumer where there is one.
         """
-        return self._load(self._write(session, inputs, folder, dynamic_shapes).paths[0])
-
-    def run_plain(
-        self, model: nn.Module, inputs: Any, folder: Path, dynamic_shapes: Json = None
-    ) -> Callable[..., object]:
-        """Export a model as it is and return what runs the file, called as the model is.
-
-        Args:
-            model: no session's model.
-            inputs: example inputs.
-            folder: where the file goes; it stays until it has run.
-            dynamic_shapes: which dimensions may differ, as for `Session.export`.
-        """
-        source = make_source(
-            model, (), (), example_inputs=inputs, dynamic_shapes=dynamic_shapes, norms={}
-        )
-        made = self._made
-        written = export_source(made, source, folder / f"model{made.suffix}", is_checked=False)
-        return self._load(written.paths[0])
-
-    def _write(self, session: Session, inputs: Any, folder: Path, dynamic_shapes: Json) -> Exported:
-        made = self._made
-        return session.export(
-            made.format,
-            folder / f"model{made.suffix}",
-            example_inputs=inputs,
-            options=None if self.export is None else self.export.options,
-            dynamic_shapes=dynamic_shapes,
-            check=False,  # the run of what is found checks it
-        )
-
-    def _load(self, place: Path) -> Callable[..., object]:
-        exporter = self._made.exporter
-        if not isinstance(exporter, RunsExport):
-            raise RuntimeError(f"{self._made.format} does not run, and was not refused")
-        return exporter.load(place, threads=self.threads)
-
-    @property
-    def _made(self) -> MadeExporter:
-        assert self.export is not None
-        return make_exporter(self.export.format, self.export.options)
-
-    def ratio(self, candidates: Mapping[str, Callable[[], object]]) -> float:
-        """Return how long ``found`` takes over ``dense``, measured in turns.
-
-        Args:
-            candidates: what to call, ``dense`` first.
-        """
-        return self.stopwatch(candidates, self.threads)
+        run = self.dense if self.consumer is None else self.consumer.dense_run
+        dense = partial(call_model, run, self.example_inputs)
+        return self.stopwatch({"dense": dense, "found": found}, self.threads)
 
 
 def need_cost(objective: Objective, plan: Plan, exports: Sequence[Export]) -> Export | None:
     """Return the export whose files show an objective, or None for the model itself.
 
     Args:
-        objective: what is made small.
+        objective: what is minimized.
         plan: the plan of the whole recipe.
         exports: the formats that the job writes.
 

@@ -19,7 +19,7 @@ class SearchResult:
     """The trials of a search.
 
     Attributes:
-        objective: what was made small.
+        objective: what was minimized.
         quality: what was not to fall: a metric's name, or ``output error``.
         max_drop: how much it might fall, in percent.
         trials: every trial, in order.
@@ -63,6 +63,14 @@ class SearchResult:
             tried: one of the trials.
         """
         return self.measured.get(tried.setting, tried.cost)
+
+    def is_predicted(self, tried: Tried) -> bool:
+        """Tell whether the cost of a trial is looked up and not measured.
+
+        Args:
+            tried: one of the trials.
+        """
+        return bool(self.latencies) and tried.setting not in self.measured
 
     def _cheapest(self, trials: Sequence[Tried]) -> Tried | None:
         good = [one for one in trials if one.cost is not None]

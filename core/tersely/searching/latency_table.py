@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tersely.contracts.calling import call_model
 from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
@@ -39,8 +39,8 @@ LATENCY = "latency: "
 """How the keys of entries begin in the store."""
 
 _LEAST = 1e-3
-_PLAIN = (bool, int, float, str)
-_WHOLE = "the whole model"
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -49,10 +49,9 @@ class LatencyTable:
 
     The table is filled when a layer is first asked for, and kept with the trials:
 
-        entry                   what is timed, in turns with the dense model
+        entry                   what is timed, in turns with the dense model, both in the runtime
+                                that is measured: PyTorch, or what runs the export
         ----------------------  ----------------------------------------------------------------
-        the whole model         the dense model in the runtime that is measured, PyTorch or what
-                                runs the export
         a layer as it is        its calls alone, with the inputs that the dense model gave it
         a layer, smaller        the same after its channels were removed, from a shrunk model
         a layer in few bits     the same, quantized alone and exported
@@ -106,7 +105,7 @@ class LatencyTable:
         """
         model, calls = self._smaller(session, choices, data)
         quantized = [one for one in choices if one[0].method == "quantization"]
-        share = self.dense_share()
+        share = 1.0
         for part in self.parts:
             chosen = [one for one in quantized if _is_in(one[0], part)]
             if model is self.costing.dense and not chosen:
@@ -116,10 +115,6 @@ class LatencyTable:
                 share += self._part(model, part, after, chosen)
                 share -= self._part(self.costing.dense, part, before, ())
         return max(share, _LEAST)
-
-    def dense_share(self) -> float:
-        """Return what the dense model takes in the runtime that is measured."""
-        return self._entry({"part": _WHOLE}, self._whole)
 
     def _of(self, part: Part, calls: Calls) -> tuple[Call, ...]:
         return with_folds([one for name in part for one in calls.get(name, ())], self.plan)
@@ -142,7 +137,7 @@ class LatencyTable:
         return model, _calls(model, self.parts, self.costing.example_inputs)
 
     def _part(self, model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices) -> float:
-        if self.costing.export is None:
+        if self.costing.consumer is None:
             chosen = ()  # what is simulated has no latency of its own
         described = _described(model, part, calls, chosen)
         return self._entry(described, partial(self._alone, model, calls, chosen))
@@ -154,21 +149,12 @@ class LatencyTable:
             return self.known[key]
         row = self.store.row(key)
         if row is None:
-            dense = partial(call_model, self.costing.dense, self.costing.example_inputs)
             with tempfile.TemporaryDirectory() as folder:
-                share = self.costing.ratio({"dense": dense, "found": make(Path(folder))})
+                share = self.costing.ratio(make(Path(folder)))
             row = {"part": described["part"], "share": share}
             self.store.add_row(key, row)
         self.known[key] = float(row["share"])
         return self.known[key]
-
-    def _whole(self, folder: Path) -> Callable[[], object]:
-        dense, example = self.costing.dense, self.costing.example_inputs
-        run: Callable[..., object] = dense
-        if self.costing.export is not None:
-            shapes = self.costing.export.dynamic_shapes
-            run = self.costing.run_plain(dense, example, folder, shapes)
-        return partial(call_model, run, example)
 
     def _alone(
         self, model: nn.Module, calls: Sequence[Call], chosen: Choices, folder: Path
@@ -176,13 +162,14 @@ class LatencyTable:
         alone = Alone(model, calls).eval()
         inputs = alone.alone_inputs
         run: Callable[..., object] = alone
-        if chosen:
+        consumer = self.costing.consumer
+        if consumer is not None and chosen:
             recipe = chosen_at_once(self.plan.recipe, chosen)
             with torch.enable_grad():
                 session = compress(alone, recipe, CalibrationData(batches=[inputs]))
-            run = self.costing.run_session(session, inputs, folder)
-        elif self.costing.export is not None:
-            run = self.costing.run_plain(alone, inputs, folder)
+            run = consumer.run_session(session, inputs, folder)
+        elif consumer is not None:
+            run = consumer.run_plain(alone, inputs, folder)
         return partial(run, *inputs)
 
 
@@ -211,7 +198,7 @@ def _described(
     levels = dict.fromkeys(str(level) for _, level in chosen)
     return {
         "part": " and ".join([*(_short(one) for one in modules), *levels]),
-        "modules": [repr(one) for one in modules],
+        "modules": [_ADDRESS.sub("", repr(one)) for one in modules],
         "attributes": [_attributes(one) for root in modules for one in root.modules()],
         "tensors": [
             [name, *_shape(one)]
@@ -220,14 +207,25 @@ def _described(
         ],
         "calls": [
             [part.index(call.module)]
-            + [
-                _shape(leaf) if isinstance(leaf, Tensor) else repr(leaf)
-                for leaf in tree_leaves((call.args, call.kwargs))
-            ]
+            + [_argument(leaf, call) for leaf in tree_leaves((call.args, call.kwargs))]
             for call in calls
         ],
         "settings": json.loads(json.dumps(settings, default=str)),
     }
+
+
+def _argument(leaf: object, call: Call) -> Json:
+    """Return what is known of an argument; nothing of an object but its class.
+
+    Two objects of a class may make a layer do different things, so a layer that is called with one
+    shares its entry with no other layer. What ``repr`` says of it differs from process to process.
+    """
+    if isinstance(leaf, Tensor):
+        return _shape(leaf)
+    if isinstance(leaf, _PLAIN):
+        return repr(leaf)
+    kind = type(leaf)
+    return [call.module, f"{kind.__module__}.{kind.__qualname__}"]
 
 
 def _attributes(module: nn.Module) -> list[Json]:

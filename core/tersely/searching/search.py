@@ -37,7 +37,7 @@ class Search:
         units: what can be chosen.
         data: what algorithms observe.
         quality: what may fall.
-        costing: what is made small.
+        costing: what is minimized.
         max_drop: how much may be lost, in percent of the dense quality; of an error, in percent.
         store: the trials.
         reseed: called before each measurement, so that each begins with the same generators.
@@ -66,8 +66,6 @@ class Search:
         """
         count = sum(len(unit.levels) for unit in self.units)
         done, alone, problems = 0, [], list[str]()
-        # What another runtime gains by itself is no layer's.
-        dense = 1.0 if self.latencies is None else self.latencies.dense_share()
         for number, unit in enumerate(self.units):
             found, calls = [DENSE], None
             for place, level in enumerate(unit.levels, start=1):
@@ -80,15 +78,14 @@ class Search:
                         self.reseed()
                         calls = calls_of(self.model, unit.modules, self.data)
                     tried = self.try_out(tuple(setting), "alone", data=calls)
-                    cost = dense if tried.cost is None else tried.cost
                     row = {
                         "drop": min(tried.drop, _SHOWN_DROP),
-                        "cost": cost,
+                        "cost": 1.0 if tried.cost is None else tried.cost,
                         "problem": tried.problem,
                     }
                     self.store.add_row(key, row)
                 problems += [str(row["problem"])] if row.get("problem") else []
-                found.append(Alone(drop=float(row["drop"]), saved=dense - float(row["cost"])))
+                found.append(Alone(drop=float(row["drop"]), saved=1 - float(row["cost"])))
                 done += 1
                 if watching is not None:
                     watching(done, count)

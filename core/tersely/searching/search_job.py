@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import attrs
-import yaml
 from torch import nn
 
 from tersely.calibration.observing import evaluating
@@ -21,23 +20,23 @@ from tersely.jobs.calibrating import calibration_batches, example_inputs
 from tersely.jobs.finished import build_model
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.lock import only_run
-from tersely.jobs.progress import Voice, watch
+from tersely.jobs.progress import watch
 from tersely.jobs.references import References, job_imports, load_references
-from tersely.json_value import Json
 from tersely.planning.resolve import resolve
-from tersely.searching.choosing import chosen_recipe
-from tersely.searching.costs import Costing, Objective, is_structured, need_cost
+from tersely.searching.consumer import Consumer
+from tersely.searching.costs import Costing, Objective, need_cost
 from tersely.searching.found_search import SearchResult
-from tersely.searching.latency_table import LATENCY, LatencyTable
+from tersely.searching.keeping import Keeping
+from tersely.searching.latency_table import LatencyTable
 from tersely.searching.output_error import DenseOutputs
 from tersely.searching.quality import Quality, quality_by_evaluation, quality_by_output
 from tersely.searching.search import Search
 from tersely.searching.sensitivity_job import beside
-from tersely.searching.study import Setting, TrialStore, Tried
+from tersely.searching.study import TrialStore
 from tersely.searching.trying import CalibrationData
 from tersely.searching.units import BITS, units_of
 from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
-from tersely.storage.durable import make_folder, write_whole
+from tersely.storage.durable import make_folder
 
 with extra("cli", purpose="a job"):
     from rich.console import Console
@@ -45,7 +44,7 @@ with extra("cli", purpose="a job"):
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 """The sparse ratios that a search chooses from where none are given."""
 
-RECIPE, FOUND, STUDY = "recipe.yaml", "search.json", "study.db"
+STUDY = "study.db"
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +54,7 @@ class Wanted:
     Attributes:
         max_drop: how much of the quality may be lost, in percent of the dense model's; without an
             evaluation the largest relative error of the output, in percent.
-        objective: what is made small.
+        objective: what is minimized.
         trials: how many settings are tried.
         seed: the seed of the sampler.
         ratios: the sparse ratios to choose from.
@@ -89,12 +88,12 @@ def search_job(
 ) -> SearchResult:
     """Search the cheapest recipe that is good enough, and write it with a job that runs it.
 
-    Interrupted, it has written the best so far, and goes on where it was when it is called again.
+    Interrupted, it has written the best so far, and continues where it was when called again.
 
     Args:
         job: a job, or the path of its file; neither trained nor exported in full.
-        wanted: what may be lost and what is made small.
-        output: the folder to write to; by default beside the job's output.
+        wanted: what may be lost and what is minimized.
+        output: the folder to write to; by default next to the job's output.
         storage: a URL that Optuna takes, which several processes may share; by default an SQLite
             file in the folder.
         console: where to tell what happens; standard output by default.
@@ -110,7 +109,7 @@ def search_job(
     if not isinstance(job, Job):
         job = load_job(job)
     folder = Path(output).absolute() if output is not None else beside(job, "search")
-    with job_imports(job.directory), only_run(folder):
+    with job_imports(job.directory), only_run(folder), tempfile.TemporaryDirectory() as scratch:
         calls = load_references(job)
         make_folder(folder)
         storage = storage or f"sqlite:///{folder / STUDY}"
@@ -120,12 +119,12 @@ def search_job(
                 seed_generators(job.seed)
                 model = build_model(job).eval()
             with voice.phase("measure the dense model"):
-                search = _search(job, calls, model, wanted, storage=storage)
+                search = _search(job, calls, model, wanted, storage=storage, scratch=Path(scratch))
                 voice.line(f"  {search.quality.name} {search.quality.dense:.6g}")
             with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
                 space = search.table(watching=tell)
             with voice.phase("search"), voice.gauge(title="trials") as tell:
-                keep = _Keeping(job, wanted, search, folder, voice, tell)
+                keep = Keeping(job, search, wanted.trials, folder, voice, tell)
                 tell(len(search.store.tried()), wanted.trials)
                 try:
                     tried = search.run(space, trials=wanted.trials, watching=keep.look)
@@ -140,82 +139,22 @@ def search_job(
     return keep.write(tried)
 
 
-@attrs.define(eq=False)
-class _Keeping:
-    """Writes the best so far whenever there is a better one; mutable, for it remembers the last."""
-
-    job: Job
-    wanted: Wanted
-    search: Search
-    folder: Path
-    voice: Voice
-    tell: Callable[[int, int], object]
-    _best: Tried | None = None
-
-    def look(self, tried: tuple[Tried, ...]) -> None:
-        """Count a trial, and keep and tell of the best where it is a new one."""
-        self.tell(len(tried), self.wanted.trials)
-        result = self.result(tried)
-        best = result.best
-        if best is not None and best != self._best:
-            self._best = best
-            self.voice.line(
-                f"  trial {tried.index(best) + 1}: {self.wanted.objective} {best.cost:.4f}, "
-                f"loss {best.drop:.2f} %"
-            )
-            self.write(tried)
-
-    def result(self, tried: tuple[Tried, ...]) -> SearchResult:
-        """Return the trials as a result."""
-        search = self.search
-        result = SearchResult(
-            objective=self.wanted.objective,
-            quality=search.quality.name,
-            max_drop=self.wanted.max_drop,
-            trials=tried,
-            units={unit.key: ("dense", *map(str, unit.levels)) for unit in search.units},
-            recipe=None,
-            measured=self._measured(tried),
-            latencies={} if search.latencies is None else search.store.rows(LATENCY),
-        )
-        if result.best is None:
-            return result
-        choices = search.choices(result.best.setting)
-        plan = search.plan
-        shrinking = {target.stage for target in plan if is_structured(target)}
-        recipe = chosen_recipe(plan.recipe, choices, shrinking=shrinking)
-        return attrs.evolve(result, recipe=recipe)
-
-    def _measured(self, tried: tuple[Tried, ...]) -> dict[Setting, float]:
-        if self.search.latencies is None:
-            return {}
-        found = {one.setting: self.search.measured(one.setting) for one in tried}
-        return {setting: cost for setting, cost in found.items() if cost is not None}
-
-    def write(self, tried: tuple[Tried, ...]) -> SearchResult:
-        """Write what is known, and return it."""
-        result = self.result(tried)
-        write_whole(self.folder / FOUND, json.dumps(result.to_dict(), indent=2) + "\n")
-        if result.recipe is not None:
-            write_whole(self.folder / RECIPE, _yaml(result.recipe))
-            found = _yaml(_found_job(self.job, self.folder))
-            write_whole(found_job_file(self.job, self.folder), found)
-        return result
-
-
 def _search(
-    job: Job, calls: References, model: nn.Module, wanted: Wanted, *, storage: str
+    job: Job, calls: References, model: nn.Module, wanted: Wanted, *, storage: str, scratch: Path
 ) -> Search:
     batches = list(calibration_batches(job, calls.calibration))
     example = example_inputs(job, example=calls.example, calibration=calls.calibration)
     plan, _ = resolve(model, job.recipe, example_inputs=example)
     units = units_of(plan, ratios=wanted.ratios, bits=wanted.bits)
     if not units:
-        raise PlanError("the recipe prunes and quantizes nothing of this model; there is no choice")
+        raise PlanError(
+            "the recipe prunes and quantizes nothing of this model, so there is nothing to "
+            "search for"
+        )
     export = need_cost(wanted.objective, plan, job.export)
     if wanted.costs == "table" and wanted.objective != "latency":
-        message = f"a table holds latencies of layers, and {wanted.objective} are made small"
-        hint = "leave --costs out, or take --objective latency"
+        message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
+        hint = "leave --costs out, or use --objective latency"
         raise ConfigError([Problem("--costs", message, hint)], source="the command line")
     data = CalibrationData(batches=batches, mask=job.data.mask)
     seed_generators(job.seed)
@@ -241,8 +180,11 @@ def _search(
         subject=subject,
         seed=wanted.seed,
     )
+    consumer = None
+    if export is not None:
+        consumer = Consumer(export=export, dense=model, example_inputs=example, folder=scratch)
     costing = Costing(
-        objective=wanted.objective, dense=model, example_inputs=example, export=export
+        objective=wanted.objective, dense=model, example_inputs=example, consumer=consumer
     )
     is_looked_up = wanted.costs == "table"
     return Search(
@@ -271,30 +213,3 @@ def _quality(calls: References, model: nn.Module, data: CalibrationData, wanted:
                 "on data.calibration; the job has neither"
             )
         return quality_by_output(DenseOutputs.of(model, tuple(data.batches), mask=data.mask))
-
-
-def found_job_file(job: Job, folder: Path) -> Path:
-    """Return where the job that runs the best recipe is written: beside the job that was searched.
-
-    Its references are seen from there.
-
-    Args:
-        job: the job that was searched.
-        folder: the folder of the search.
-    """
-    stem = Path(job.source).stem if job.source else "job"
-    ending = "found" if folder == beside(job, "search") else folder.name
-    return job.directory / f"{stem}-{ending}.yaml"
-
-
-def _found_job(job: Job, folder: Path) -> dict[str, Json]:
-    output = f"{str(job.document['output']).rstrip('/')}-found"
-    try:
-        recipe = Path(os.path.relpath(folder / RECIPE, job.directory)).as_posix()
-    except ValueError:  # another drive
-        recipe = str(folder / RECIPE)
-    return {**job.document, "recipe": recipe, "output": output}
-
-
-def _yaml(data: Json) -> str:
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None))

@@ -34,6 +34,11 @@ def test_a_preset_is_the_callers_to_change() -> None:
     ("asked", "message"),
     [
         (("w8a9", None), "there is no preset 'w8a9' (did you mean 'w8a8'?)"),
+        (
+            ("int8", None),
+            "there is no preset 'int8' (write w8a8, or w8a8_dynamic where no data calibrates the "
+            "inputs)",
+        ),
         (("int", None), f"there is no preset 'int' (there are {', '.join(NAMES)})"),
         (("w8a8", "onnx"), "there is no runtime 'onnx' (did you mean 'onnxruntime'?)"),
         (
@@ -50,6 +55,24 @@ def test_what_does_not_exist_is_answered_with_what_does(
         tersely.preset(*asked)
 
     assert str(raised.value.problems[0]) == message
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("int8", "write w8a8, or w8a8_dynamic where no data calibrates the inputs"),
+        (4, "write w4a16 for 4 bit weights alone, or w4a8_dynamic for 8 bit inputs too"),
+        ("Dynamic", "write w8a8_dynamic"),
+        ("e4m3", "write fp8"),
+    ],
+)
+def test_a_number_format_leads_to_its_preset(word: object, advice: str) -> None:
+    with pytest.raises(tersely.ConfigError) as raised:
+        load_recipe({"quantization": {"preset": word}})
+
+    (problem,) = raised.value.problems
+    assert problem.hint == advice
+    assert problem.fix is None
 
 
 def stage(**data: object) -> Stage:

@@ -160,3 +160,23 @@ def test_calls_of_two_threads_that_end_in_turn_leave_nothing_behind():
     other.join()
 
     assert READ not in model.__dict__
+
+
+def test_a_forward_that_runs_backward_itself_reads_again_afterwards():
+    class TwiceExperts(LoopExperts):
+        def forward(self, x):
+            super().forward(x).square().sum().backward()
+            return super().forward(x)
+
+    one, other = nn.Sequential(TwiceExperts()), TwiceExperts()
+    entry = {"op_types": ["TwiceExperts"], "sparse_ratio": 0.5}
+    session = tersely.prune(one, [entry], algorithm="toy")
+    for name, mask in session.masks()["0"].items():
+        getattr(other, name).data.mul_(mask)
+
+    for each in (one, other):
+        each(X).sum().backward()
+
+    kept = session.masks()["0"]["weight_in"]
+    found = one[0]._parameters["weight_in"].grad
+    torch.testing.assert_close(found, other.weight_in.grad * kept)

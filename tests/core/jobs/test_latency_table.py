@@ -76,12 +76,14 @@ def search(workshop: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch) -> A
     )
 
     def search(output: str = "found", **wanted: Any) -> Any:
+        stream = io.StringIO()
+        search.said = stream  # type: ignore[attr-defined]  # for tests of what is said
         given = {"max_drop": 60, "trials": 9, "ratios": (0.25, 0.5, 0.75), "costs": "table"}
         return searching.search_job(
             workshop.file,
             searching.Wanted(**{**given, "objective": "latency", **wanted}),
             output=workshop.folder / output,
-            console=Console(file=io.StringIO()),
+            console=Console(file=stream, width=200),
         )
 
     search.folder = workshop.folder  # type: ignore[attr-defined]
@@ -103,7 +105,6 @@ def test_a_layer_is_measured_once_for_each_shape(search: Any, watch: Counting) -
     assert watch.readings == len(found.latencies) + len(found.measured)
     layers = [one["part"] for one in found.latencies.values()]
     # As it is, as an input of fewer channels leaves it, as its own ratio does: 2, 4 or 6 of 8.
-    assert "the whole model" in layers
     assert "Linear(in_features=6, out_features=8, bias=True)" in layers
     # Two layers of this shape share an entry.
     assert layers.count("Linear(in_features=8, out_features=8, bias=True)") == 1
@@ -121,6 +122,30 @@ def test_the_best_and_the_best_uniform_are_measured(search: Any) -> None:
     assert found.best_uniform.setting in found.measured
     assert found.best.setting in found.measured
     assert "predicted" in str(found)
+
+
+def test_what_is_only_predicted_is_told_as_such(search: Any) -> None:
+    search()
+
+    assert "  trial 1: predicted latency " in search.said.getvalue()
+
+
+def test_what_was_measured_before_is_told_as_it_was_measured(
+    search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counting.__call__
+
+    def doubled(self: Counting, candidates: Any, threads: int) -> float:
+        is_whole = isinstance(getattr(candidates["found"], "args", (0,))[0], nn.Sequential)
+        return counted(self, candidates, threads) * (2 if is_whole else 1)
+
+    monkeypatch.setattr(Counting, "__call__", doubled)
+    first = search(trials=6)
+    search(trials=7)
+
+    best = first.measured[first.best.setting]
+    place = first.trials.index(first.best) + 1
+    assert f"  trial {place}: latency {best:.4f}, loss" in search.said.getvalue()
 
 
 def test_a_search_that_goes_on_measures_no_layer_again(search: Any, watch: Counting) -> None:

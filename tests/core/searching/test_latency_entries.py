@@ -33,3 +33,43 @@ def test_layers_that_differ_in_what_repr_leaves_out_share_no_entry() -> None:
 
     assert once == again
     assert once != often
+
+
+class Switch:
+    """What is passed to a layer beside tensors, and looks different in every process."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+
+class Switched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor, switch: Switch) -> Tensor:
+        return x * self.weight * switch.factor
+
+
+class Switches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Switched(), Switched()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.one(x, Switch(1.0)), Switch(2.0))
+
+
+def test_an_object_that_a_layer_is_called_with_is_known_by_its_class_and_the_layer() -> None:
+    from tersely.searching.latency_table import _described
+
+    model = Switches().eval()
+    kept = []  # so that no two objects have one address
+    found = []
+    for _ in range(2):
+        calls = calls_in(model, ["one", "other"], torch.ones(2, 4))
+        kept.append(calls)
+        found.append([_described(model, (call.module,), [call], ()) for call in calls])
+
+    assert found[0] == found[1]
+    assert found[0][0] != found[0][1]

@@ -71,12 +71,11 @@ def test_layers_are_timed_alone_in_the_runtime_of_the_export(tmp_path: Path) -> 
     norm = (
         "BatchNorm2d({}, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"
     )
-    assert "the whole model" in layers
     for width in (8, 4):
         folded = f"Conv2d(3, {width}, kernel_size=(3, 3)) and {norm.format(width)} and ReLU()"
         linear = f"Linear(in_features={36 * width}, out_features=4, bias=True)"
         assert {folded, f"{folded} and 8 bits", linear, f"{linear} and 8 bits"} <= layers
-    assert len(layers) == 9
+    assert len(layers) == 8
     assert set(found.measured) == {one.setting for one in found.trials}
     assert all(cost > 0 for cost in found.measured.values())
 

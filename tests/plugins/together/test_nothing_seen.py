@@ -59,12 +59,10 @@ def rows_of(*names):
 
 
 def expected_mask(algorithm, weight):
-    """The upper half of the magnitudes: in each row, in all, or of whole rows."""
+    """The upper half of the magnitudes: in each row, or of whole rows."""
     size = weight.abs()
-    if algorithm == "wanda":
+    if algorithm in ("wanda", "sparsegpt"):
         return torch.zeros_like(size).scatter_(1, size.topk(4, 1).indices, 1).bool()
-    if algorithm == "sparsegpt":
-        return size > size.flatten().kthvalue(32).values
     sums = size.sum(1, keepdim=True)
     return (sums > sums.flatten().kthvalue(4).values).expand(8, 8)
 
@@ -229,3 +227,20 @@ def test_a_group_whose_inputs_are_zero_is_ranked_by_magnitude_and_the_others_are
     wanted = torch.zeros_like(size).scatter_(1, size.topk(2, 1).indices, 1).bool()
     assert torch.equal(mask[2:], wanted[2:])
     assert mask[:2].sum() == 4
+
+
+def test_what_a_ratio_leaves_over_in_each_output_is_taken_from_the_smallest_of_the_rest():
+    model = nn.Sequential(nn.Linear(3, 2, bias=False))
+    model[0].weight.data = torch.tensor([[1.0, 2.0, 3.0], [20.0, 4.0, 30.0]])
+
+    with pytest.warns(CompressionWarning, match=r"nothing of 1 targets"):
+        session = tersely.prune(
+            model,
+            [{"op_types": ["Linear"], "sparse_ratio": 0.5}],
+            algorithm="sparsegpt",
+            data=[torch.zeros(4, 3)],
+        )
+
+    # Three of six: the smallest of each output, then 2, the smallest of what is left.
+    wanted = torch.tensor([[False, False, True], [True, False, True]])
+    assert torch.equal(session.masks()["0"]["weight"], wanted)

@@ -332,6 +332,31 @@ def test_the_mask_of_one_call_says_nothing_of_the_next_and_is_not_copied():
     assert type(copied).__name__ == "Tokens"
 
 
+def test_the_mask_of_a_call_that_fails_says_nothing_of_what_runs_afterwards():
+    def broken(*args):
+        raise ArithmeticError("in the middle of a call")
+
+    def run(is_failing):
+        model = build()
+        session = tersely.attach(
+            model, {"quantization": {"algorithm": "qat", "config_list": [TRAINED]}}
+        )
+        model.train()
+        model(**texts(pad_to=20)[0])
+        session.step()
+        if is_failing:
+            hook = model.head.register_forward_hook(broken)
+            with pytest.raises(ArithmeticError):
+                model(**texts(pad_to=20)[0])
+            hook.remove()
+            session.step()
+        model.head(torch.linspace(-9, 9, 160).reshape(1, 20, 8))
+        session.step()
+        return session.qparams()["head"]["_input_"]
+
+    assert run(is_failing=True).scale == pytest.approx(run(is_failing=False).scale)
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_model_whose_ranges_follow_data_alone_compiles_as_one_graph():
     stage = {"algorithm": "qat", "config_list": [TRAINED]}

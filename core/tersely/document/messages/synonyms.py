@@ -67,6 +67,15 @@ def meaning_of_name(word: Json, names: Collection[str]) -> str | None:
     return meant if meant in names else None
 
 
+def advice_for_preset(word: Json) -> str | None:
+    """Return which preset a word for a number format stands for, in words, or None.
+
+    Args:
+        word: what was written for a preset.
+    """
+    return _PRESETS.get(_plain(str(word)))
+
+
 def _plain(word: str) -> str:
     return word.casefold().replace("-", "_").replace(" ", "_")
 
@@ -152,7 +161,7 @@ _KEYS: Mapping[str, _Reader] = {
         _advice("it is an option of the loss: apply_method: {kl: {temperature: 4}}"),
     ),
 }
-"""Word -> what it means beside its value; several keys of one specification may not share one."""
+"""Word -> what it means with its value; several keys of one specification may not share one."""
 
 _VALUES: Mapping[str, Json] = {
     **dict.fromkeys(("asymmetric", "asym"), "affine"),
@@ -177,3 +186,17 @@ _NAMES: Mapping[str, str] = {
     **dict.fromkeys(("kld", "kl_div", "kl_divergence", "kullback_leibler"), "kl"),
     **dict.fromkeys(("mean_squared_error", "l2"), "mse"),
 }
+
+_PRESETS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("int8", "8", "8bit", "8_bit", "uint8", "static", "int8_static", "static_int8"),
+        "write w8a8, or w8a8_dynamic where no data calibrates the inputs",
+    ),
+    **dict.fromkeys(("dynamic", "int8_dynamic", "dynamic_int8"), "write w8a8_dynamic"),
+    **dict.fromkeys(
+        ("int4", "4", "4bit", "4_bit", "uint4", "w4", "int4_weight_only", "weight_only"),
+        "write w4a16 for 4 bit weights alone, or w4a8_dynamic for 8 bit inputs too",
+    ),
+    **dict.fromkeys(("float8", "e4m3", "fp8_e4m3", "float8_e4m3fn"), "write fp8"),
+}
+"""Word -> the preset to write; none is sure enough to be written without asking."""

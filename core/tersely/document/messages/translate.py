@@ -10,7 +10,11 @@ from tersely.document.messages.describe import describe, legal_strings
 from tersely.document.messages.hints import fix_for_type, hint_for_range, hint_for_type
 from tersely.document.messages.key_places import about_unknown_key
 from tersely.document.messages.names import about_name, catalog_of
-from tersely.document.messages.synonyms import meaning_of_name, meaning_of_value
+from tersely.document.messages.synonyms import (
+    advice_for_preset,
+    meaning_of_name,
+    meaning_of_value,
+)
 from tersely.document.messages.wording import join_words, show
 from tersely.document.reading.positions import Finding
 from tersely.document.schemas.mismatch import Mismatch, is_only_required, meant_branch
@@ -58,6 +62,8 @@ def _enum(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     meant: Json = meaning_of_value(value, schema)
     if meant is not None:
         hint = f"write {meant}"
+    elif mismatch.path[-1:] == ("preset",) and (advice := advice_for_preset(value)):
+        hint = advice
     elif isinstance(value, str):
         legal = legal_strings(schema, root)
         hint = did_you_mean(value, legal)
@@ -117,7 +123,7 @@ def _excluded(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     others = join_words([repr(key) for key in required if key != last], last="and")
     yield Finding(
         (*mismatch.path, last),
-        f"found {last!r} beside {others}, expected only one of them",
+        f"found {last!r} together with {others}, expected only one of them",
         f"remove {last!r} or {others}",
         "key",
     )

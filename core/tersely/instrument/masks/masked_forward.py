@@ -69,18 +69,21 @@ def _is_small_batch(value: Tensor, weight: Tensor) -> bool:
 
 def _lone_mask(module: nn.Module, value: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return a weight and its mask, or None where PyTorch's own forward has to compute."""
-    if not is_eager():
-        return None
     steps = module.__dict__[INSTRUMENTS].parameters[WEIGHT]
     if len(steps) != 1 or type(steps[0]) is not ParameterMask or steps[0].is_additive:
         return None
     if steps[0].is_held or steps[0].is_dense:
         return None
-    weight, mask = module._parameters.get(WEIGHT), module._buffers.get(steps[0].buffer)
-    # A mask of whole rows or columns is small, and one that learns wants a gradient.
-    if weight is None or mask is None or mask.shape != weight.shape or mask.requires_grad:
+    mask = module._buffers.get(steps[0].buffer)
+    # While a module is traced a size is a tensor, which decides nothing.
+    if mask is None or torch._C._get_tracing_state() is not None:
         return None
-    if mask.numel() < masked_linear.SMALLEST:
+    # The size comes early: a call of a small layer takes little longer than all these questions.
+    if mask.numel() < masked_linear.SMALLEST or not is_eager():
+        return None
+    weight = module._parameters.get(WEIGHT)
+    # A mask of whole rows or columns is small, and one that learns wants a gradient.
+    if weight is None or mask.shape != weight.shape or mask.requires_grad:
         return None
     is_plain = are_plain(value, weight, mask, module._parameters.get("bias"))
     if is_plain:

@@ -208,6 +208,13 @@ def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
             return args[0] if args else next(iter(kwargs.values()))
         if instruments.padding is not None:
             instruments.padding.enter(args, kwargs)
+            try:
+                return compute(self, instruments, args, kwargs)
+            finally:
+                instruments.padding.leave()
+        return compute(self, instruments, args, kwargs)
+
+    def compute(self: nn.Module, instruments: Instruments, args: Any, kwargs: Any) -> Any:
         if instruments.inputs:
             args, kwargs = process_inputs(self, instruments.inputs, args, kwargs)
         if instruments.fold is None:
@@ -217,8 +224,6 @@ def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
             output = instruments.fold.after(original(self, *args, **kwargs))
         if instruments.outputs:
             output = process_output(self, instruments.outputs, output)
-        if instruments.padding is not None:
-            instruments.padding.leave()
         return output
 
     return forward

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -106,6 +107,15 @@ def know(module: nn.Module, name: str, value: Tensor) -> None:
     state = None if reading is None else _state(module, name)
     if reading is not None and state is not None and reading.is_here():
         reading.values[name] = (state, value)
+        if value.grad_fn is not None:
+            # A forward may run backward itself, which frees the graph of what was read so far.
+            value.grad_fn.register_prehook(functools.partial(_forget, weakref.ref(reading), name))
+
+
+def _forget(reading: weakref.ref[Reading], name: str, gradients: Any) -> None:
+    found = reading()
+    if found is not None:
+        found.values.pop(name, None)
 
 
 def _state(module: nn.Module, name: str) -> _State | None:

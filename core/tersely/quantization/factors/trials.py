@@ -1,8 +1,9 @@
 """Trials: whether a module's output channels can grow while what reads them shrinks.
 
-Channels are doubled in a module that may make the input of some weights, and halved again in these
-weights. Which ones differs from weight to weight, so that modules which make an input by their sum
-do not pass when several are tried at once. Powers of two commute with every rounding, so where
+Channels grow by powers of two in a module that may make the input of some weights, and shrink again
+in these weights. Which powers differs from channel to channel, so that no module passes that puts
+channels in another order, and from weight to weight, so that modules which make an input by their
+sum do not pass when several are tried at once. Powers of two commute with every rounding, so where
 nothing else reads the channels, every other module computes the same, bit for bit, whatever lies
 between: activations that keep factors, products with a gate, the sums of attention. No graph is
 needed, and none can be read wrongly.
@@ -31,7 +32,11 @@ NOT_ALONE = "no module makes their input alone"
 """The reason that says least: a candidate was not even near."""
 
 
-_FEW_CHANNELS = 32
+ALIKE = "their channels grow alike in a trial"
+"""What only some candidates tried at once can have; each is tried alone then."""
+
+_HIGHEST, _HIGHEST_IN_HALF = 7, 2
+"""The highest power of two; half precision has few exponents."""
 
 
 @attrs.frozen(eq=False)
@@ -53,10 +58,9 @@ class Candidate:
         """The factors of a trial, as the form allows them."""
         first, rows = self.targets[0], self.form.rows
         if rows is None:
-            found = doubling(channels_of(first), first.plan.name)
+            found = growth(channels_of(first), first)
         else:
-            outputs = channels_of(first) // rows.repeats
-            found = rows.repeated(doubling(outputs, first.plan.name))
+            found = rows.repeated(growth(channels_of(first) // rows.repeats, first))
         return found.expand(len(self.targets[0].raw), -1) if self.is_of_experts else found
 
     @property
@@ -108,7 +112,7 @@ class Trials:
                 not those that are doubled if every output channel is an input channel.
         """
         channels = {
-            module: doubling(channels_of(one), self.firsts[module].plan.name)
+            module: growth(channels_of(one), self.firsts[module])
             for module, one in self.readers.items()
         }
         for one in candidates:
@@ -131,6 +135,8 @@ class Trials:
             candidates: of different modules and weights.
             reference: what modules compute as they are.
         """
+        if len({tuple(one.channels.flatten().tolist()) for one in candidates}) < len(candidates):
+            return ALIKE
         with _put_back(candidates):
             rounded = [one for one in candidates if one.form.make_exact(one.module)]
             rows = [one.form.rows for one in candidates if one.form.rows is not None]
@@ -174,18 +180,19 @@ class Trials:
         return None
 
 
-def doubling(channels: int, name: str) -> Tensor:
-    """Return the factors of a trial: powers of two, 2 for about half of many channels.
+def growth(channels: int, bound: BoundTarget) -> Tensor:
+    """Return the factors of a trial: powers of two, as different as so many channels allow.
 
     Args:
         channels: how many there are; one channel at least is multiplied.
-        name: the first weight with these factors; others have other factors.
+        bound: the first weight with these factors; others have other factors.
     """
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    # Of few channels there are few ways to double some.
-    highest = 2 if channels < _FEW_CHANNELS else 1
-    exponents = torch.randint(0, highest + 1, (channels,), generator=generator)
-    exponents[0] = exponents[0].clamp(min=1)
+    generator = torch.Generator().manual_seed(zlib.crc32(bound.plan.name.encode()))
+    highest = _HIGHEST_IN_HALF if bound.raw.dtype == torch.float16 else _HIGHEST
+    if channels == 1:
+        exponents = torch.randint(1, highest + 1, (1,), generator=generator)
+    else:
+        exponents = torch.randperm(channels, generator=generator) % (highest + 1)
     return torch.exp2(exponents.float())
 
 

@@ -99,3 +99,66 @@ def test_a_half_precision_model_is_finished_in_its_precision():
 
     assert found.dtype == torch.bfloat16
     assert (found.float() - wanted).norm() < 0.03 * wanted.norm()
+
+
+class Shuffled(nn.Module):
+    """Puts the channels between two layers in another order."""
+
+    def __init__(self, name, order):
+        super().__init__()
+        torch.manual_seed(0)
+        self.order, self.name = order, name
+        self.first = nn.Linear(6, len(order))
+        self.add_module(name, nn.Linear(len(order), 3))
+        with torch.no_grad():
+            self.first.weight.mul_(torch.linspace(0.1, 9, len(order))[:, None])
+
+    def forward(self, x):
+        return getattr(self, self.name)(self.first(x)[:, self.order])
+
+
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("order", [[1, 0], [0, 2, 1, 3], [0, 2, 1, 3, 4, 5, 7, 6]])
+def test_no_layer_takes_factors_of_channels_in_another_order(number, order):
+    model = Shuffled(f"layer{number}", order)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(3))
+    entry = {"op_names": [f"layer{number}"], "target_names": ["weight", "_input_"]}
+    session = tersely.quantize(model, [entry], algorithm="smoothquant", data=[x])
+    expected = model(x)
+
+    with pytest.warns(FinalizeWarning):
+        finished = session.finalize()
+    torch.testing.assert_close(finished(x), expected)
+
+
+class Summed(nn.Module):
+    """Two layers make an input by their sum, which two others read, one of them activated."""
+
+    def __init__(self, name, channels):
+        super().__init__()
+        sizes = [(6, channels), (6, channels), (channels, 3), (channels, 3)]
+        self.name = name
+        self.add_module(name, nn.ModuleList(nn.Linear(*size) for size in sizes))
+
+    def forward(self, x):
+        first, second, third, fourth = getattr(self, self.name)
+        total = first(x) + second(x)
+        return torch.cat([third(total), fourth(total.relu())], -1)
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_no_layer_takes_factors_of_a_sum_in_which_it_is_one_of_two(seed, channels):
+    torch.manual_seed(seed)
+    model = Summed(f"parts{seed}", channels)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(3))
+    entry = {
+        "op_names": [f"parts{seed}.2", f"parts{seed}.3"],
+        "target_names": ["weight", "_input_"],
+    }
+    session = tersely.quantize(model, [entry], algorithm="smoothquant", data=[x])
+    expected = model(x)
+
+    with pytest.warns(FinalizeWarning):
+        finished = session.finalize()
+    torch.testing.assert_close(finished(x), expected)
