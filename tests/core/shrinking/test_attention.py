@@ -307,3 +307,41 @@ def test_a_softmax_over_values_that_are_a_bias_leaves_that_to_the_output(help):
 
     assert model.packed.weight.shape == (24, 16)
     assert [(one.bias, one.mode) for one in found.absorbed] == [("out.bias", "evaluation")]
+
+
+class OneKey(nn.Module):
+    """Queries of four heads on the keys and values of one (multi-query attention)."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.value = nn.Linear(16, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+        self.out, self.how = nn.Linear(16, 3), how
+
+    def forward(self, x):
+        query, key, value = (
+            layer(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        if self.how == "repeated":
+            key, value = (
+                one[:, :, None].expand(-1, -1, query.shape[1], -1, -1).flatten(1, 2)
+                for one in (key, value)
+            )
+        found = nn.functional.scaled_dot_product_attention(
+            query, key, value, enable_gqa=self.how == "grouped"
+        )
+        return self.out(found.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("how", ["broadcast", "grouped", "repeated"])
+def test_query_heads_go_alone_where_one_key_serves_all(help, how):
+    model = OneKey(how).eval()
+    rows = torch.tensor([True, False, True, False]).repeat_interleave(4)
+    kept = help.rows(model, ["query"], rows) | {"out.weight": rows[None].expand(3, 16)}
+
+    found = help.shrink(model, (X,), kept)
+
+    assert found.stays == ()
+    assert (model.query.weight.shape, model.out.weight.shape) == ((8, 16), (3, 8))
+    assert model.key.weight.shape == (4, 16)
