@@ -90,6 +90,24 @@ def test_every_field_of_every_descriptor_is_explained(pages):
     assert missing == []
 
 
+@pytest.mark.parametrize("descriptor", _descriptors(), ids=lambda one: one.__name__)
+def test_every_field_of_a_descriptor_has_an_example_that_it_accepts(descriptor, pages):
+    sections = pages["docs/plugins/hooks.md"].sections
+    text = sections["Descriptors"] + sections[descriptor.__name__]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(\w+=.*)` \|$", text, flags=re.MULTILINE)
+    fields = {field.name for field in attrs.fields(descriptor)}
+    shown = {name: example for name, example in rows if name in fields}
+    assert sorted(fields - set(shown)) == []
+
+    needed = [
+        shown[field.name] for field in attrs.fields(descriptor) if field.default is attrs.NOTHING
+    ]
+    for name, example in shown.items():
+        given = ", ".join(dict.fromkeys([example, *needed]))
+        made = eval(f"descriptor({given})", {"descriptor": descriptor})
+        assert attrs.asdict(made)[name] == eval(f"dict({example})")[name]
+
+
 def test_every_public_name_is_in_the_reference(pages):
     shown = set(
         re.findall(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from tersely.errors import ConfigError, TerselyError
@@ -37,7 +39,7 @@ _SUMMARIES: Mapping[str, str] = {
     "report": "Show the report of a finished run.",
     "compare": "Show finished runs side by side.",
     "export": "Write the model of a finished run in another format.",
-    "sensitivity": "Measure which layers of a job's model hurt.",
+    "sensitivity": "Measure how much quality each layer costs.",
     "search": "Find the cheapest recipe that is good enough.",
     "plugins": "List, describe, check and create plugins.",
     "schema": "Write the JSON Schema of recipes, for editors.",
@@ -97,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows ``tersely``, or None for ``sys.argv``.
     """
     try:
-        status = cli.main(arguments, prog_name="tersely", standalone_mode=False)
+        with _plain_warnings():
+            status = cli.main(arguments, prog_name="tersely", standalone_mode=False)
     except ConfigError as error:
         from tersely.cli.problems import explain  # late: most commands have nothing to explain
 
@@ -119,6 +122,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         status = error.exit_code
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings of tersely as sentences, without the line of code that gave them."""
+    standard = warnings.formatwarning
+
+    def plain(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category.__module__.startswith("tersely"):
+            return f"tersely: warning: {message}\n"
+        return standard(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = standard
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from tersely.errors import PluginError, TerselyError
+from tersely.contracts.target_plan import TargetPlan
+from tersely.errors import PlanError, PluginError, TerselyError
 
 
 class ForeignCall:
@@ -57,3 +58,20 @@ class ForeignCall:
             plugin=self.plugin,
             target=self.target,
         ) from error
+
+
+def calling(plan: TargetPlan, method: str) -> ForeignCall:
+    """Return the context of one method's call for one target.
+
+    A ValueError says that the target does not suit the algorithm: a PlanError.
+
+    Args:
+        plan: the target's.
+        method: the method's name.
+    """
+
+    def refusal(error: ValueError) -> PlanError:
+        return PlanError(f"{plan.origin.path}: {plan.name}: {error}", **plan.place)
+
+    failure = f"{plan.algorithm} failed in {method}() of {plan.name}"
+    return ForeignCall(failure, plugin=plan.algorithm, target=plan.name, refusal=refusal)

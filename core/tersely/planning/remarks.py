@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -69,8 +69,26 @@ class Skipped:
     reason: str
 
     def __str__(self) -> str:
-        name = f"{self.module}.{self.target}" if self.module else self.target
-        return f"{name} is skipped: {self.reason}"
+        return f"{self.name} is skipped: {self.reason}"
+
+    @property
+    def name(self) -> str:
+        """The target's full name."""
+        return f"{self.module}.{self.target}" if self.module else self.target
+
+
+def fold_skipped(skipped: Iterable[Skipped]) -> Iterator[str]:
+    """Yield one line for each target name and reason, however many modules have it.
+
+    Args:
+        skipped: what is left out.
+    """
+    alike: dict[tuple[str, str], list[Skipped]] = {}
+    for one in skipped:
+        alike.setdefault((one.target, one.reason), []).append(one)
+    for (target, reason), found in alike.items():
+        name = found[0].name if len(found) == 1 else f"{target} of {len(found)} modules"
+        yield f"{name}: {reason}"
 
 
 def worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:

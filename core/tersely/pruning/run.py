@@ -24,6 +24,7 @@ from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel
 from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
+from tersely.engine.foreign import ForeignCall, calling
 from tersely.engine.journal import Journal
 from tersely.engine.processes import gather
 from tersely.engine.run import Run
@@ -150,7 +151,8 @@ class PruningRun(Run[Pruner]):
 
     def _start_learning(self, pruner: Learns) -> None:
         for bound in self.bound_targets:
-            values = pruner.start(_known_target(bound, bound.raw.detach()))
+            with calling(bound.plan, "start"):
+                values = pruner.start(_known_target(bound, bound.raw.detach()))
             place(bound, pruner, values)
             self._learned_names[bound] = tuple(values)
         if any(self._learned_names.values()):  # a stage may select nothing of this model
@@ -238,8 +240,9 @@ class PruningRun(Run[Pruner]):
             return None
         if not self.stage.is_running(steps):
             return None
-        learned = [self.learned(bound) for bound in self.bound_targets]
-        return pruner.penalty(learned, steps - self.stage.begin)
+        learned, name = [self.learned(one) for one in self.bound_targets], self.stage.algorithm
+        with ForeignCall(f"{name} failed in penalty()", plugin=name):
+            return pruner.penalty(learned, steps - self.stage.begin)
 
     def observe_step(self, steps: int) -> None:
         """Let the algorithm see the gradients of the optimizer step that was just made.
@@ -257,7 +260,8 @@ class PruningRun(Run[Pruner]):
         self._has_overflowed = self._has_overflowed or not found
         for bound, gradient, values in found:
             target = _known_target(bound, values)
-            part = pruner.observe_gradient(gradient, target)
+            with calling(bound.plan, "observe_gradient"):
+                part = pruner.observe_gradient(gradient, target)
             add_sums(self.observed.setdefault(bound, {}), part)
 
     def observe_loss(self, loss: Tensor, steps: int) -> None:

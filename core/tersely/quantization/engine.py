@@ -17,6 +17,7 @@ from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, FixedShapes, place_of
+from tersely.engine.foreign import calling
 from tersely.engine.journal import Journal
 from tersely.engine.observers import Observers
 from tersely.engine.protocol import Engine
@@ -73,7 +74,7 @@ class Quantization(Engine[QuantizationRun]):
 
     Attributes:
         seen: what calibration saw of inputs and outputs.
-        biases: weight -> the bias beside it before it was corrected.
+        biases: weight -> the bias of its layer before it was corrected.
         producers: weight with factors -> what can take them on finalizing, or why nothing can.
         is_outdated: whether masks came into force after calibration.
         has_room: whether modules have the buffers of scales to come.
@@ -308,7 +309,7 @@ class Quantization(Engine[QuantizationRun]):
             run.move_learned()
             if isinstance(run.algorithm, ChangesAfterStep):
                 for bound in run.parameters:
-                    with torch.no_grad():
+                    with torch.no_grad(), calling(bound.plan, "after_step"):
                         run.algorithm.after_step(bound.raw, target_of(bound, run.grid(bound)))
         fit_accumulators(self.bound_targets, is_told=False)
         start_or_freeze(self.runs, self.bound_targets, before=before, steps=steps)

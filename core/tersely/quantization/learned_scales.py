@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tersely.contracts.quantized_forward import LearnsScales
 from tersely.engine.binding import BoundTarget
+from tersely.engine.foreign import calling
 from tersely.engine.saver import Saved, restore_moments
 from tersely.errors import PluginError
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
@@ -66,7 +67,8 @@ def place_learned(run: QuantizationRun, bound: BoundTarget, seen: Seen | None) -
         statistics = dict(run.observer(bound).observe(tensor, plain.cut.size_of(tensor)))
     size = seen.blocks if seen is not None else None
     target = target_of(bound, plain.grid, tensor=tensor, size=size, statistics=statistics)
-    values = learner.start(start, target)
+    with calling(bound.plan, "start"):
+        values = learner.start(start, target)
     for name, value in values.items():
         found: object = value
         if not (isinstance(found, Tensor) and found.is_floating_point()):
@@ -77,10 +79,12 @@ def place_learned(run: QuantizationRun, bound: BoundTarget, seen: Seen | None) -
                 target=bound.plan.name,
             )
     with torch.no_grad():
-        meaning = learner.meaning(start, values)
+        with calling(bound.plan, "meaning"):
+            meaning = learner.meaning(start, values)
         check_qparams(meaning, target, start.scale.shape, what=" in meaning()")
         if tensor is not None:
-            found = learner.learned_values(tensor, start, values, target.evolve(tensor=None))
+            with calling(bound.plan, "learned_values"):
+                found = learner.learned_values(tensor, start, values, target.evolve(tensor=None))
             check_simulated(found, tensor, target, what="learned_values()")
     return place_leaves(run, bound, values, seen=seen)
 

@@ -21,6 +21,7 @@ from tersely.contracts.quantizer import (
     Quantizer,
 )
 from tersely.engine.binding import Binding, BoundTarget
+from tersely.engine.foreign import ForeignCall
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.instrument.scales.by_algorithm import Learned
@@ -228,7 +229,11 @@ class QuantizationRun(Run[Quantizer]):
             return None
         every = [learned_of(bound) for bound in (*self.parameters, *self.activations)]
         learned = [one for one in every if one]
-        return algorithm.penalty(learned, steps - self.stage.begin) if learned else None
+        if not learned:
+            return None
+        name = self.stage.algorithm
+        with ForeignCall(f"{name} failed in penalty()", plugin=name):
+            return algorithm.penalty(learned, steps - self.stage.begin)
 
     def note(self, journal: Journal, *, is_step: bool) -> None:
         """Note what a change may touch."""

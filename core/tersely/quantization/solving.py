@@ -21,7 +21,7 @@ from tersely.contracts.quantized_weights import (
 )
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.foreign import ForeignCall, calling
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
 from tersely.errors import PlanError, PluginError, SessionError
@@ -38,7 +38,7 @@ from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
 
 Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"
-"""Gives a target other values, or the bias beside a weight a change, and notes what was before."""
+"""Gives a target other values, or changes the bias of its layer, and notes what was before."""
 
 
 def quantize_parameters(
@@ -55,7 +55,7 @@ def quantize_parameters(
         run: the stage.
         bound_targets: parameters and buffers of the stage.
         change: gives a target other raw values.
-        correct_bias: adds to the bias beside a weight, shape (outputs,).
+        correct_bias: adds to the bias of a weight's layer, shape (outputs,).
         find_ties: tells which weights read some values several times.
     """
     quantizer = run.algorithm
@@ -99,7 +99,7 @@ def quantize_parameters(
         if run.simulating() is not None:
             check_simulated(simulated_values(bound), tensor, target)
         if isinstance(quantizer, CorrectsBias) and observed and _has_bias(bound):
-            with torch.no_grad():
+            with torch.no_grad(), calling(bound.plan, "bias_correction"):
                 found = quantizer.bias_correction(target, simulated_values(bound))
             correct_bias(bound, found)
 

@@ -16,6 +16,7 @@ from tersely.contracts.settings import (
 from tersely.contracts.target_plan import TargetPlan
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
+from tersely.planning.remarks import fold_skipped
 from tersely.reporting.emptied import emptied_targets
 from tersely.reporting.expectation import (
     DependencyBounds,
@@ -227,7 +228,7 @@ def _remarks(
     yield from (Remark(kind="factors", text=one) for one in session.remarks)
     yield from (Remark(kind="unmatched", text=str(one)) for one in plan.unmatched)
     yield from (Remark(kind="shadowed", text=str(one)) for one in plan.shadowed)
-    yield from (Remark(kind="skipped", text=str(one)) for one in plan.skipped)
+    yield from (Remark(kind="skipped", text=one) for one in fold_skipped(plan.skipped))
     yield from (Remark(kind="hint", text=one) for one in plan.hints)
 
 

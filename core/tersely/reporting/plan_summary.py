@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -15,6 +15,7 @@ from tersely.arithmetic.blocks import count_blocks
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.planning.plan import Plan
+from tersely.planning.remarks import fold_skipped
 from tersely.planning.table import describe, remarks
 from tersely.reporting.folded_names import fold_names
 from tersely.reporting.quantized_size import QuantizedSize, spell_count, stored_bits
@@ -46,7 +47,7 @@ def summarize_plan(plan: Plan, model: nn.Module | None = None, *, width: int = 8
             lines += _paragraph(group, width)
     if model is not None:
         lines += _untouched(plan, model, width)
-    lines += _skipped(plan)
+    lines += [f"skipped: {one}" for one in fold_skipped(plan.skipped)]
     lines += remarks(plan, skipped=False)
     return "\n".join(lines)
 
@@ -196,12 +197,3 @@ def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
     if len(kinds) > _PARTS:
         rest = sum(modules.total() for _, modules in kinds[_PARTS:])
         yield f"  {spell_count(rest)} in modules of {len(kinds) - _PARTS} other types"
-
-
-def _skipped(plan: Plan) -> Iterator[str]:
-    reasons: Mapping[tuple[str, str], int] = Counter(
-        (one.target, one.reason) for one in plan.skipped
-    )
-    for (target, reason), count in reasons.items():
-        modules = f"{count} module{'' if count == 1 else 's'}"
-        yield f"skipped: {target} of {modules}: {reason}"

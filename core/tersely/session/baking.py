@@ -1,4 +1,4 @@
-"""Finalizing: writes what forward computes with into parameters, and keeps what cannot be."""
+"""Finalizing: writes what forward computes with into parameters, and keeps the rest as it is."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from tersely.pruning.mask_buffers import mask_of
 from tersely.quantization.factors.folding import Folding
 from tersely.quantization.folds import fold_for_good
 from tersely.quantization.scale_buffers import write_qparams
+from tersely.reporting.folded_names import fold_names
 
 
 class FinalizeWarning(UserWarning):
@@ -47,7 +48,7 @@ def bake(
     Args:
         bound_targets: all targets of a session.
         folds: the layers that something is folded into.
-        foldings: factors that weights keep, because what makes their input takes them.
+        foldings: factors that weights keep, because they are folded into what produces their input.
     """
     _keep_factors(foldings)
     folded = {layer: _folded_values(layer) for layer, fold in folds.items() if fold.norm}
@@ -148,7 +149,7 @@ def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, li
 
 
 def _keep_out_of_files(module: nn.Module) -> None:
-    """Let a finished model's state be that of its class, which looks for no other names."""
+    """Leave only names that its class knows in a finished model's state."""
     module._non_persistent_buffers_set.update(
         name for name in module._buffers if name.startswith(PREFIX)
     )
@@ -161,7 +162,7 @@ def _is_processed(bound: BoundTarget) -> bool:
 
 
 def _give_back_size(bound: BoundTarget) -> None:
-    """Multiply an input by the factors it was divided by, which its weight no longer has."""
+    """Multiply an input by the factors that it was divided by, which its weight no longer has."""
     for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, ScaleChannels) and step.place == SCALE:
             put(bound.module, bound.plan.target, (step.undone(),), place=UNSCALE)
@@ -214,9 +215,8 @@ def warn_of_staying(staying: Mapping[nn.Module, Sequence[BoundTarget]]) -> None:
         staying: what `keep_activations` returned.
     """
     if staying:
-        names = ", ".join(
-            bound.plan.name for bound_targets in staying.values() for bound in bound_targets
-        )
+        bound = (one for bound_targets in staying.values() for one in bound_targets)
+        names = ", ".join(fold_names(one.plan.name for one in bound))
         warnings.warn(
             f"a plain module cannot mask or quantize its inputs or outputs, so these stay "
             f"instrumented after finalize(): {names}",

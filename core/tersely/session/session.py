@@ -626,7 +626,7 @@ class Session:
         round_to: int | None = None,
         approximate: bool | None = None,
     ) -> Shrunk:
-        """Remove what masks leave without effect, in place, and go on with the small model.
+        """Remove what masks leave without effect, in place, and continue with the small model.
 
         Modules and parameters stay the same objects with smaller data. Masks that exist are frozen
         from now on. Tensors of `parameters()` are replaced, in `optimizer` too.

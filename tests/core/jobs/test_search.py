@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,21 @@ def search(job: Any) -> Callable[..., Any]:
     return search
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def whole(kept: dict[str, Any], job: Any, search: Any) -> Any:
+    """One search that was not disturbed, which several tests read: its result and its files."""
+    if not kept:
+        kept["found"] = search("whole", trials=12)
+        for name in ("search.json", "recipe.yaml"):
+            kept[name] = (job.folder / "whole" / name).read_text()
+    return SimpleNamespace(**kept)
+
+
 def test_the_best_recipe_is_written_with_a_job_that_runs_it(job: Any) -> None:
     arguments = ["search", str(job.file), "--max-drop", "40", "--trials", "8"]
 
@@ -122,15 +138,15 @@ def _built(job: Any) -> Any:
     return build_model(load_job(job.file))
 
 
-def test_the_same_seed_tries_the_same(search: Any) -> None:
-    one, other = search("one"), search("other")
+def test_the_same_seed_tries_the_same(whole: Any, search: Any) -> None:
+    other = search("other", trials=12)
 
-    assert one.trials == other.trials
-    assert one.recipe == other.recipe
+    assert whole.found.trials == other.trials
+    assert whole.found.recipe == other.recipe
 
 
-def test_no_setting_is_tried_twice(search: Any) -> None:
-    settings = [one.setting for one in search(trials=14).trials]
+def test_no_setting_is_tried_twice(whole: Any) -> None:
+    settings = [one.setting for one in whole.found.trials]
 
     assert len(set(settings)) == len(settings)
 
@@ -146,45 +162,39 @@ def test_uniform_settings_come_first_and_stop_where_they_are_too_much(search: An
     assert trials[: len(uniform)] == tuple(uniform)
 
 
-def test_what_is_found_is_no_dearer_than_the_best_uniform_setting(search: Any) -> None:
-    found = search()
+def test_what_is_found_is_no_dearer_than_the_best_uniform_setting(whole: Any) -> None:
+    found = whole.found
 
     assert found.best_uniform is not None
     assert found.best.cost <= found.best_uniform.cost
 
 
 def test_interrupted_it_keeps_the_best_and_goes_on_as_if_it_had_not_been(
-    job: Any, search: Any
+    job: Any, whole: Any, search: Any
 ) -> None:
-    whole = search("whole")
     # The dense model, nine settings of one layer alone, and six trials.
     (job.folder / "stop").write_text("17")
 
     with pytest.raises(KeyboardInterrupt):
-        search("broken")
+        search("broken", trials=12)
 
     assert "interrupted; the best so far is in" in search.said.getvalue()
     kept = json.loads((job.folder / "broken" / "search.json").read_text())
     assert len(kept["trials"]) == 6
     assert (job.folder / "broken" / "recipe.yaml").exists()
-    again = search("broken")
-    assert again.trials == whole.trials
-    assert again.recipe == whole.recipe
+    again = search("broken", trials=12)
+    assert again.trials == whole.found.trials
+    assert again.recipe == whole.found.recipe
 
 
 def test_more_trials_continue_a_finished_search(search: Any) -> None:
-    few = search(trials=6)
-    more = search(trials=9)
-
-    assert more.trials[:6] == few.trials
-    assert len(more.trials) == 9
-
-
-def test_a_finished_search_says_how_many_trials_there_are(search: Any) -> None:
+    few = search(trials=4)
     search(trials=4)
-    search(trials=4)
-
     assert "[4/4] search\n  4 trials\n" in search.said.getvalue()
+
+    more = search(trials=7)
+    assert more.trials[:4] == few.trials
+    assert len(more.trials) == 7
 
 
 def test_another_question_in_the_same_folder_is_refused(search: Any) -> None:
@@ -196,11 +206,11 @@ def test_another_question_in_the_same_folder_is_refused(search: Any) -> None:
 
 def test_processes_that_share_a_storage_share_its_trials(job: Any, search: Any) -> None:
     storage = f"sqlite:///{job.folder / 'shared.db'}"
-    one = search("one", storage=storage, trials=5)
-    other = search("other", storage=storage, trials=9)
+    one = search("one", storage=storage, trials=3)
+    other = search("other", storage=storage, trials=6)
 
-    assert other.trials[:5] == one.trials
-    assert len(other.trials) == 9
+    assert other.trials[:3] == one.trials
+    assert len(other.trials) == 6
     assert not (job.folder / "one" / "study.db").exists()
 
 
@@ -268,8 +278,12 @@ def test_where_no_layer_can_be_compressed_the_reason_is_an_error(
         search()
 
 
-def test_latency_is_measured_beside_the_dense_model(search: Any) -> None:
-    found = search(objective="latency", trials=1)
+def test_latency_is_measured_beside_the_dense_model(
+    search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tersely.searching.costs.SECONDS", 0.02)
+
+    found = search(objective="latency", trials=1, ratios=(0.5,))
 
     assert found.trials[0].cost > 0
 
@@ -338,7 +352,13 @@ def forked(*arguments):
 
 
 sys.path.insert(0, str(folder))
-assert forked("whole", 0, 0) == 0
+torch.set_num_threads(1)  # threads do not survive a fork
+# Everything that a search imports late, once for all processes.
+warm = searching.Wanted(max_drop=40, trials=1, ratios=(0.5,))
+with open(os.devnull, "w") as nowhere:
+    searching.search_job(
+        folder / "job.json", warm, output=folder / "warm", console=Console(file=nowhere)
+    )
 kills = 0
 while kills < 10:
     status = forked("killed", chance.randint(2, 4), chance.uniform(0, 0.03))
@@ -380,7 +400,9 @@ tersely.registry().register(Face(), name="tersely-toy")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_killed_at_random_ten_times_it_ends_with_the_same_recipe(job: Any, tmp_path: Path) -> None:
+def test_killed_at_random_ten_times_it_ends_with_the_same_recipe(
+    job: Any, whole: Any, tmp_path: Path
+) -> None:
     (tmp_path / "toys.py").write_text(textwrap.dedent(TOYS))
     (tmp_path / "killed.py").write_text(KILLED)
 
@@ -392,10 +414,5 @@ def test_killed_at_random_ten_times_it_ends_with_the_same_recipe(job: Any, tmp_p
     )
 
     assert done.returncode == 0, done.stderr
-    read = [
-        json.loads((job.folder / one / "search.json").read_text()) for one in ("whole", "killed")
-    ]
-    assert read[0] == read[1]
-    assert (job.folder / "whole" / "recipe.yaml").read_text() == (
-        job.folder / "killed" / "recipe.yaml"
-    ).read_text()
+    assert (job.folder / "killed" / "search.json").read_text() == getattr(whole, "search.json")
+    assert (job.folder / "killed" / "recipe.yaml").read_text() == getattr(whole, "recipe.yaml")

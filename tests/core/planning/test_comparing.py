@@ -53,3 +53,15 @@ def test_all_changes_are_one_error():
         check_unchanged(planned(HALF), planned(OTHER))
 
     assert len(caught.value.problems) == 2
+
+
+def test_a_shape_that_two_stages_share_is_told_once():
+    def staged(width):
+        model = nn.Sequential(nn.Linear(4, width))
+        stage = {"algorithm": "element", "config_list": [HALF]}
+        return tersely.plan(model, {"stages": [{"until": 1, "pruning": stage}, {"pruning": stage}]})
+
+    with pytest.raises(tersely.PlanError) as caught:
+        check_unchanged(staged(4), staged(8))
+
+    assert len(caught.value.problems) == 1

@@ -104,3 +104,23 @@ def test_a_reduced_range_leaves_room_for_two_products_in_16_bits(name: str) -> N
 def test_a_reduced_range_without_a_preset_is_an_error() -> None:
     with pytest.raises(tersely.ConfigError, match="'reduce_range' belongs to a 'preset'"):
         tersely.quantize(nn.Linear(1, 1), [{"op_types": ["Linear"]}], reduce_range=True)
+
+
+def test_smoothquant_takes_a_preset_with_embeddings_in_one_stage():
+    torch.manual_seed(0)
+    words = nn.Sequential(nn.Embedding(16, 8), nn.Linear(8, 4))
+    table = words[0].weight.detach().clone()
+    tokens = torch.randint(0, 16, (4, 6))
+
+    session = tersely.quantize(
+        words, preset="w8a8", runtime="onnxruntime", algorithm="smoothquant", data=[tokens]
+    )
+
+    found = session.qparams()
+    assert {name: set(targets) for name, targets in found.items()} == {
+        "0": {"weight"},
+        "1": {"weight", "_input_"},
+    }
+    torch.testing.assert_close(
+        found["0"]["weight"].scale.flatten(), table.abs().amax(1) / 127, rtol=1e-6, atol=0
+    )

@@ -13,6 +13,7 @@ from tersely.contracts.quantized_weights import Equalizes
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut
+from tersely.engine.foreign import calling
 from tersely.engine.saver import Saved
 from tersely.engine.sums import is_blank
 from tersely.errors import CalibrationError, SessionError
@@ -149,7 +150,8 @@ def equalize(
     """
     groups: dict[int, list[BoundTarget]] = {}
     for bound in bound_targets:
-        if run.observed.get(bound) and is_matrix(bound) and not is_blank(run.observed[bound]):
+        is_product = is_matrix(bound) and not isinstance(bound.module, nn.Embedding)
+        if run.observed.get(bound) and is_product and not is_blank(run.observed[bound]):
             groups.setdefault(id(run.observed[bound]), []).append(bound)
     ties = find_ties(tuple(map(tuple, groups.values())))
     for members in groups.values():
@@ -183,13 +185,15 @@ def _chosen(quantizer: Equalizes, targets: Sequence[QuantizationTarget]) -> Tens
     """Return the factors of one input; an expert that no row reached keeps its weights."""
     stacks = [one for one in targets if one.plan.has_experts]
     if not stacks:
-        return quantizer.input_scales(targets)
+        with calling(targets[0].plan, "input_scales"):
+            return quantizer.input_scales(targets)
     experts, inputs = _sizes(stacks[0])
     chosen = torch.ones(experts, inputs)
     for expert in range(experts):
         parts = [of_expert(one, expert) for one in stacks]
         if not is_blank(parts[0].observed):
-            chosen[expert] = quantizer.input_scales(parts)
+            with calling(parts[0].plan, "input_scales"):
+                chosen[expert] = quantizer.input_scales(parts)
     return chosen
 
 

@@ -60,7 +60,7 @@ def one_shot_quantizers() -> list[tersely.QuantizerInfo]:
         tersely.QuantizerInfo(
             name="smoothquant",
             implementation="tersely_quantization.smoothquant:SmoothQuant",
-            options=options(alpha=SHARE),
+            options=options(alpha={"anyOf": [SHARE, {"const": "auto"}]}),
             needs="activations",
             summary="Moves the range of input channels into the weights.",
             paper="Xiao et al., SmoothQuant, ICML 2023",

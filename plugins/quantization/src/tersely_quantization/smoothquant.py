@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tersely
-from tersely.contracts import Equalizes, MergesObservations, ObservesInputs, SolvesWeights
+from tersely.contracts import Equalizes, MergesObservations, SolvesWeights
 from tersely_quantization.input_channels import multiply, normalized, per_channel
+from tersely_quantization.joint_error import least_error
 from tersely_quantization.mapped_range import MapsRange
 from tersely_quantization.search import whole_range
-from tersely_quantization.weighed import AT_A_TIME, as_stored, float_tensor, observed_by
+from tersely_quantization.weighed import (
+    AT_A_TIME,
+    ObservesGram,
+    as_stored,
+    float_tensor,
+    observed_by,
+)
+
+AUTO = "auto"
+# With more than 0.9 the calibrated extremes of inputs decide nearly all, and other data has others:
+# the outputs of MiniLM are less alike then, though its layers come closer in calibration.
+_GRID = tuple(step / 20 for step in range(19))
+_EXTREMES = {"low": torch.minimum, "high": torch.maximum}
 
 
-class SmoothQuant(MapsRange, ObservesInputs, MergesObservations, Equalizes, SolvesWeights):
+class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, SolvesWeights):
     """Moves the range of input channels into the weights that multiply them.
 
     Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
     Models", ICML 2023, equation 4: s = max|x|^alpha / max|w|^(1 - alpha) for each input channel.
     Departs from it: s is divided by the mean of its smallest and largest, as a ratio, so that the
     whole of a weight keeps its size; channels that are always zero, on either side, keep 1.
+    Embeddings multiply no inputs, so there is nothing to move; they are rounded to nearest.
 
     Args:
-        alpha: how much of the inputs' range moves: 0 none of it, 1 all.
+        alpha: how much of the inputs' range moves: 0 none of it, 1 all; or ``auto``, the one of
+            19 from 0 to 0.9 with which 8 bit inputs and rounded weights change the output least,
+            for each input apart.
     """
 
-    def __init__(self, *, alpha: float = 0.5) -> None:
+    def __init__(self, *, alpha: float | Literal["auto"] = 0.5) -> None:
         self.alpha = alpha
 
     def observe_input(
@@ -40,33 +57,39 @@ class SmoothQuant(MapsRange, ObservesInputs, MergesObservations, Equalizes, Solv
             target: the weight that multiplies it.
 
         Returns:
-            ``low`` and ``high``: shape (inputs,), float; empty when there are no vectors.
+            ``low`` and ``high``: shape (inputs,), float. Where alpha is searched for, also
+            ``gram``: shape (groups, columns, columns), sums of x x^T, above the diagonal it means
+            nothing, and ``count``: shape (1,), how many vectors. Of an embedding ``count`` alone.
+            Empty when there are no vectors.
 
         Raises:
             ValueError: the target is no weight of a linear layer or convolution.
         """
+        if isinstance(target.module, nn.Embedding):
+            return {"count": torch.full((1,), float(inputs.numel()), device=inputs.device)}
         layout = tersely.matrix_layout(target)
-        found: Mapping[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for rows in tersely.input_rows(inputs, target, at_a_time=AT_A_TIME):
             if rows.shape[1]:
                 part = {
                     "low": per_channel(rows.amin(1), layout).amin(1),
                     "high": per_channel(rows.amax(1), layout).amax(1),
                 }
+                if self.alpha == AUTO:
+                    part["count"] = rows.new_full((1,), rows.shape[1])
                 found = self.merge(found, part) if found else part
-        return dict(found)
+        if found and self.alpha == AUTO:
+            found |= super().observe_input(inputs, target)
+        return found
 
     def merge(self, before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the range that holds both.
+        """Return the range that holds both, and the sums of both.
 
         Args:
             before: what was known.
             part: one more batch, or another process.
         """
-        return {
-            "low": torch.minimum(before["low"], part["low"]),
-            "high": torch.maximum(before["high"], part["high"]),
-        }
+        return {key: _EXTREMES.get(key, torch.add)(before[key], part[key]) for key in before}
 
     def input_scales(self, targets: Sequence[tersely.QuantizationTarget]) -> Tensor:
         """Return the factors for weights that read the same input.
@@ -84,9 +107,9 @@ class SmoothQuant(MapsRange, ObservesInputs, MergesObservations, Equalizes, Solv
         low, high = observed_by(targets[0], "low"), observed_by(targets[0], "high")
         inputs = torch.maximum(-low, high).clamp_min(0)
         weights = torch.stack([_largest(target) for target in targets]).amax(0).to(inputs)
-        is_alive = (inputs > 0) & (weights > 0)
-        scales = inputs.pow(self.alpha) / weights.pow(1 - self.alpha)
-        return normalized(torch.where(is_alive, scales, 0), is_alive=is_alive)
+        if not isinstance(self.alpha, str):
+            return _factors(inputs, weights, self.alpha)
+        return least_error(targets, [_factors(inputs, weights, alpha) for alpha in _GRID])
 
     def solve_scaled(
         self, target: tersely.QuantizationTarget, input_scale: Tensor
@@ -102,17 +125,29 @@ class SmoothQuant(MapsRange, ObservesInputs, MergesObservations, Equalizes, Solv
         rounded = tersely.fake_quantize(scaled, qparams)
         return tersely.QuantizedWeight(as_stored(rounded, target), qparams, input_scale)
 
-    def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight:
+    def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight | None:
         """Return a weight that shares its input with no other, times its factors and rounded.
 
         Args:
             target: the weight with what was observed of its input.
 
+        Returns:
+            None for an embedding, which is rounded as it is.
+
         Raises:
             SessionError: there was no calibration.
             ValueError: the target is no weight of a linear layer or convolution.
         """
+        if isinstance(target.module, nn.Embedding):
+            return None
         return self.solve_scaled(target, self.input_scales([target]))
+
+
+def _factors(inputs: Tensor, weights: Tensor, alpha: float) -> Tensor:
+    """Return factors by the largest magnitudes of both sides, shape (inputs,)."""
+    is_alive = (inputs > 0) & (weights > 0)
+    scales = inputs.pow(alpha) / weights.pow(1 - alpha)
+    return normalized(torch.where(is_alive, scales, 0), is_alive=is_alive)
 
 
 def _largest(target: tersely.QuantizationTarget) -> Tensor:

@@ -17,6 +17,10 @@ def test_a_quantizer_keeps_its_contract(name):
     check_quantizer(name)
 
 
+def test_smoothquant_keeps_its_contract_when_it_searches():
+    check_quantizer("smoothquant", options={"alpha": "auto"})
+
+
 def test_ptq_keeps_its_contract_when_it_corrects_biases():
     check_quantizer("ptq", options={"bias_correction": True})
 
