@@ -4,6 +4,9 @@
 
 The environment holds the core and no plugin. What a suite needs besides is installed into a folder
 of its own, which only that suite has on its path; that nothing else is there is checked first.
+
+With ``-n``, large suites run one after the other, each in several processes. Small ones take less
+time than the start of their processes, so they run side by side, each in one.
 """
 
 import os
@@ -11,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -28,6 +33,9 @@ SUITES = {
     "frozen": (TESTS / "downstream" / "frozen", TESTS / "downstream"),
 }
 """Name -> the project to install besides the core, and its tests."""
+
+LARGE = ("core", "pruning", "quantization", "distillation")
+"""Suites that are worth several processes."""
 
 FOUND = """
 import importlib.metadata
@@ -53,16 +61,28 @@ def main(arguments: Sequence[str]) -> int:
             names = names[:place]
             break
     options = arguments[len(names) :]
-    failed = 0
-    for name in names or SUITES:
-        status = run(name, options)
-        if status == NOTHING_COLLECTED and options:
-            status = 0  # options such as -k select in some suites only
-        failed = failed or status
-    return failed
+    chosen = names or [*SUITES]
+    is_parallel = "-n" in options
+    small = [name for name in chosen if is_parallel and name not in LARGE]
+    statuses = [run(name, options) for name in chosen if name not in small]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        for status, output in pool.map(lambda name: run_quietly(name, options), small):
+            print(output, flush=True)  # noqa: T201  # what pytest says
+            statuses.append(status)
+    if options:  # such as -k, which select in some suites only
+        statuses = [0 if status == NOTHING_COLLECTED else status for status in statuses]
+    return next(filter(None, statuses), 0)
 
 
-def run(name: str, options: Sequence[str]) -> int:
+def run_quietly(name: str, options: Sequence[str]) -> tuple[int, str]:
+    """Run one suite in a single process; returns its status and what it has printed."""
+    with tempfile.TemporaryFile("w+") as log:
+        status = run(name, [*options, "-n", "0"], log=log)
+        log.seek(0)
+        return status, log.read()
+
+
+def run(name: str, options: Sequence[str], *, log: TextIO | None = None) -> int:
     """Run one suite where nothing but its own project is installed besides the core."""
     project, tests = SUITES[name]
     with tempfile.TemporaryDirectory(prefix=f"tersely-{name}-") as site:
@@ -75,7 +95,8 @@ def run(name: str, options: Sequence[str]) -> int:
                 check=True,
                 env=unconstrained,
             )
-        environment = {**os.environ, "PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"}
+        # Every process of a test imports torch, in half of the time where its bytecode is kept.
+        environment = {**os.environ, "PYTHONPATH": site}
         expected = (
             ["tersely"] if project is None else ["tersely", f"tersely-{name}", f"tersely_{name}"]
         )
@@ -88,9 +109,13 @@ def run(name: str, options: Sequence[str]) -> int:
         ).stdout.split()
         if found != expected:
             sys.exit(f"{name} is not alone: expected {expected}, found {found}")
-        print(f"\n{name}, alone: {', '.join(found)}", flush=True)  # noqa: T201  # a heading
+        print(f"\n{name}, alone: {', '.join(found)}", file=log, flush=True)  # a heading
         return subprocess.run(
-            [sys.executable, "-m", "pytest", str(tests), *options], env=environment, check=False
+            [sys.executable, "-m", "pytest", str(tests), *options],
+            env=environment,
+            check=False,
+            stdout=log,
+            stderr=log and subprocess.STDOUT,
         ).returncode
 
 

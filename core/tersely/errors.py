@@ -287,7 +287,7 @@ def _rebuild_export_error(
 
 
 class TrainingError(TerselyError, RuntimeError):
-    """The built-in training loop of a job cannot go on, because its loss is not finite."""
+    """The built-in training loop of a job cannot continue, because its loss is not finite."""
 
 
 class BenchmarkError(TerselyError, RuntimeError):
@@ -295,7 +295,7 @@ class BenchmarkError(TerselyError, RuntimeError):
 
 
 class CompressionWarning(UserWarning):
-    """Compressing had to do otherwise than it was asked to; names the targets."""
+    """Compressing had to deviate from the config; names the targets."""
 
 
 class SessionFileError(TerselyError, OSError):

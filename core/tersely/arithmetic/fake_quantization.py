@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from tersely.arithmetic.broadcasting import implied_size, interleaved_shape, lay_out
 from tersely.arithmetic.level_tables import nearest_values
@@ -85,7 +86,7 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
         zero_point = zero_point.to(precision(scale))
     if levels is not None:
         levels = levels.to(precision(scale))
-    result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch has no types here
+    return _apply(
         value,
         scale,
         zero_point,
@@ -98,6 +99,16 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
         levels,
         known,
     )
+
+
+def _apply(*arguments: Any) -> Tensor:
+    function: Any = _FakeQuantize
+    if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+        # What `apply` comes to. It reads the signature of forward at every call to fill in
+        # defaults, of which there are none, and that takes longer than to quantize a small tensor.
+        function = super(torch.autograd.Function, _FakeQuantize)
+        arguments = unwrap_dead_wrappers(arguments)
+    result: Tensor = function.apply(*arguments)
     return result
 
 

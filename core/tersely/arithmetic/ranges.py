@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -56,6 +57,19 @@ def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     ends = [_ends(view.narrow(0, at, min(run, counts[0] - at)), stages) for at in starts]
     low, high = ends[0] if len(ends) == 1 else map(torch.cat, zip(*ends, strict=True))
     return low.reshape(counts), high.reshape(counts)
+
+
+def are_finite(low: Tensor, high: Tensor) -> bool:
+    """Tell whether all ranges are finite.
+
+    Args:
+        low: shape (blocks along each dimension), float.
+        high: ``low``'s shape.
+    """
+    # Whatever is not finite makes this sum NaN or infinite, with three operators in place of
+    # eleven. Ends that are far apart may as well, so the sum only acquits.
+    is_certain = math.isfinite((high - low).sum().item())
+    return is_certain or bool((low.isfinite() & high.isfinite()).all())
 
 
 def _ends(values: Tensor, stages: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

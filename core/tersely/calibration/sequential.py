@@ -65,7 +65,7 @@ def _need_whole_parameters(bound_targets: Sequence[BoundTarget]) -> None:
     sharded = next((one.plan for one in bound_targets if is_sharded(one.raw)), None)
     if sharded is not None:
         raise SessionError(
-            f"{sharded.name} is sharded, and {sharded.algorithm} goes block by block, which "
+            f"{sharded.name} is sharded, and {sharded.algorithm} works block by block, which "
             f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
             f"the option sequential: false",
             **sharded.place,

@@ -39,7 +39,7 @@ _SUMMARIES: Mapping[str, str] = {
     "report": "Show the report of a finished run.",
     "compare": "Show finished runs side by side.",
     "export": "Write the model of a finished run in another format.",
-    "sensitivity": "Measure which layers of a job's model hurt.",
+    "sensitivity": "Measure how much quality each layer costs.",
     "search": "Find the cheapest recipe that is good enough.",
     "plugins": "List, describe, check and create plugins.",
     "schema": "Write the JSON Schema of recipes, for editors.",

@@ -51,7 +51,7 @@ from tersely.extras import extra
 def command(
     job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
 ) -> None:
-    """Find the cheapest recipe for JOB's model that loses at most so much."""
+    """Find the cheapest recipe for JOB's model that loses no more than allowed."""
     with extra("cli", purpose="the command line"):
         from rich.console import Console  # slow to import
 

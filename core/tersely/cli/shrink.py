@@ -38,7 +38,7 @@ from tersely.cli.plugin_files import plugin_option
 def command(
     run: Path, *, output: Path | None, round_to: int, approximate: bool, example: str | None
 ) -> None:
-    """Remove from the model of the finished run in RUN what is masked, and write what is left."""
+    """Remove from the model of the finished run in RUN what is masked, and write the rest."""
     from tersely.jobs.shrunk_run import shrink_run  # imports torch, which other commands do without
 
     shrunk, place = shrink_run(

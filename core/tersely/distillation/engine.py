@@ -79,7 +79,7 @@ class Distillation(Engine[Run[Any]]):
         """Put taps into the instrumented student and listen to the teacher, once.
 
         Raises:
-            SessionError: a link is no module of the teacher.
+            SessionError: a link is not a module of the teacher.
         """
         if self._is_listening:
             return

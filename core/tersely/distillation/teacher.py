@@ -52,7 +52,7 @@ def module_of(teacher: nn.Module, link: str, plan: TargetPlan) -> nn.Module:
     if link in found:
         return found[link]
     raise SessionError(
-        f"{plan.name} is linked to {link!r}, which is no module of the teacher", **plan.place
+        f"{plan.name} is linked to {link!r}, which is not a module of the teacher", **plan.place
     )
 
 

@@ -75,7 +75,7 @@ class Loop:
 
 @attrs.frozen(kw_only=True)
 class ObserverReference:
-    """What is told the numbers of a run.
+    """What receives the numbers of a run.
 
     Attributes:
         create: ``module:callable`` that makes the observer.
@@ -121,7 +121,7 @@ class Job:
         loop: the built-in training loop, or None.
         export: the formats to write.
         benchmark: what to measure, or None.
-        observers: what is told the numbers of the run.
+        observers: what receives the numbers of the run.
         seed: the seed of every generator, or None to leave them alone.
         document: the plain JSON data the job was made from.
         source: the job file, or None.

@@ -140,5 +140,5 @@ def recipe_file(document: Document, directory: Path, written: str) -> Path:
     mark = document.mark(where)
     line, column = (mark.line, mark.column) if mark else (None, None)
     message = f"found {written!r}, expected a recipe file: there is no file {str(path)!r}"
-    hint = "the path is seen from the job's own folder"
+    hint = "the path is relative to the job's own folder"
     raise ConfigError([Problem("recipe", message, hint, line, column)], source=document.source)

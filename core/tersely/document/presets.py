@@ -99,7 +99,7 @@ def fill_presets(data: Json, kind: Kind) -> None:
 
 
 def check_presets(data: Json, kind: Kind) -> Iterator[Finding]:
-    """Yield presets that do not exist for a runtime, and keys that only stand beside a preset.
+    """Yield presets that do not exist for a runtime, and keys that are only legal with a preset.
 
     Args:
         data: plain JSON data without what counts as absent; need not fit the schema.

@@ -169,7 +169,7 @@ class Recipe:
 
     Attributes:
         stages: all stages, pruning first, then quantization, then distillation, each in the
-            order of the document, those of periods after those beside them.
+            order of the document, those of periods after those outside of periods.
         requires: distribution requirements (PEP 508) that were met when it was loaded.
         strict: whether what matches nothing is an error.
         on_conflict: who keeps a target configured twice; None follows the specification (first

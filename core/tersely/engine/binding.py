@@ -168,7 +168,8 @@ def bind(plan: Plan, model: nn.Module, *, owners: Owners | None = None) -> Bindi
         position = index.get(target.module)
         if position is None:
             raise AttachError(
-                f"the plan has module {target.module!r}, which the model has not; plan again with "
+                f"the plan has module {target.module!r}, which the model does not have; plan "
+                f"again with "
                 f"tersely.plan(model, recipe)",
                 target=target.name,
                 path=target.origin.path,

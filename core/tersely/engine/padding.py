@@ -55,7 +55,8 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
         if not isinstance(batch, Mapping) or mask not in batch:
             has = f"the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else "none"
             raise CalibrationError(
-                f"mask {mask!r} is no key of the batch, a {type(batch).__name__} with {has}; name "
+                f"mask {mask!r} is not a key of the batch, a {type(batch).__name__} with {has}; "
+                f"name "
                 f"the key of its padding mask, or give a function of the batch"
             )
         found = batch[mask]

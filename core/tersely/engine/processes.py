@@ -25,7 +25,7 @@ def is_distributed() -> bool:
 
 @attrs.frozen
 class _Failure:
-    """What a process sends when it cannot go on.
+    """What a process sends when it cannot continue.
 
     Attributes:
         reason: the class and the text of its error.
@@ -50,7 +50,7 @@ def gather(own: Value) -> list[Value]:
     for process, said in enumerate(everyone):
         if isinstance(said, _Failure):
             raise CalibrationError(
-                f"process {process} of {len(everyone)} failed, so this one cannot go on: "
+                f"process {process} of {len(everyone)} failed, so this one cannot continue: "
                 f"{said.reason}"
             )
     return everyone

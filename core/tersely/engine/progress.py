@@ -75,7 +75,7 @@ class Steps:
 
     @contextlib.contextmanager
     def within(self, title: str) -> Iterator[None]:
-        """Tell of a step that interrupts another, which goes on at the end of the block.
+        """Tell of a step that interrupts another, which continues at the end of the block.
 
         Args:
             title: what is done in the block.

@@ -321,7 +321,7 @@ class Engine(ABC, Generic[AnyRun]):
 
     @abstractmethod
     def save(self) -> Saved:
-        """Return everything that `restore` needs to go on bit for bit."""
+        """Return everything that `restore` needs to continue bit for bit."""
 
     def gathered(self) -> Parts:
         """Return what all methods save: observations, what is learned, and changed values."""

@@ -262,13 +262,13 @@ def _need_to_go_on(
     except (ArithmeticError, RuntimeError, ValueError) as error:  # of a count of steps below zero
         raise SessionFileError(
             f"the saved session has what moves {next(iter(copies))[0]} in a state that no "
-            f"optimizer goes on from: {error}"
+            f"optimizer can continue from: {error}"
         ) from error
     for (target, name), leaf in copies.items():
         if not bool(leaf.isfinite().all()):
             raise SessionFileError(
-                f"the saved session has what moves {name} of {target} in a state that no "
-                f"optimizer comes to: the next step makes it infinite or NaN",
+                f"the saved session has what moves {name} of {target} in an unusable "
+                f"state: the next step makes it infinite or NaN",
                 target=target,
             )
 

@@ -73,7 +73,7 @@ class MadeExporter:
 
     @property
     def holds(self) -> tuple[str, ...]:
-        """What of quantized weights the format holds beside the ordinary."""
+        """What the format holds of quantized weights besides the ordinary."""
         return tuple(getattr(self.record.descriptor, "holds", ()))
 
 

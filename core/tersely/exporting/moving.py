@@ -17,7 +17,7 @@ _PREFIX = ".tersely-export-"
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder for files that are not finished, beside the place they go to.
+    """Make a folder for unfinished files, next to their destination.
 
     Args:
         parent: where they go; made when it is missing.

@@ -95,7 +95,7 @@ class WithoutLabels:
     def __len__(self) -> int:
         if isinstance(self.batches, Sized):
             return len(self.batches)
-        raise TypeError("the batches do not know how many they are")
+        raise TypeError("the number of batches is not known")
 
     def _inputs(self, batch: Any) -> Any:
         if isinstance(batch, Mapping) and KEY in batch:

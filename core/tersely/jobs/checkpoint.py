@@ -1,4 +1,4 @@
-"""The raw weights of a model beside its session: enough to go on exactly where a phase ended."""
+"""The raw weights of a model with its session: enough to continue exactly where a phase ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats that a job writes beside the model's own weights."""
+"""The formats that a job writes besides the model's own weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run writes: a folder beside the output, moved into its place when all is finished."""
+"""Where a run writes: a folder next to the output, moved into place when all is finished."""
 
 from __future__ import annotations
 

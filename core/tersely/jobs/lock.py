@@ -1,4 +1,4 @@
-"""One run of an output at a time: a lock beside it that names its owner and dies with it."""
+"""One run of an output at a time: a lock next to it that names its owner and dies with it."""
 
 from __future__ import annotations
 
@@ -191,6 +191,6 @@ def _refusal(output: Path, owner: Owner | None) -> SessionFileError:
     )
     return SessionFileError(
         f"{output} is being written by {who}; wait for it to end, or name another output; if it "
-        f"ended without giving its lock back, remove {lock_file(output)}",
+        f"ended without releasing its lock, remove {lock_file(output)}",
         path=lock_file(output),
     )

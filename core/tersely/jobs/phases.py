@@ -27,7 +27,7 @@ from tersely.session.opening import attach, give_batches, needs_batches
 from tersely.storage.tensor_file import write_tensors
 
 LASTING = ("compress", "train")
-"""Phases that keep a checkpoint, from which a later run goes on."""
+"""Phases that keep a checkpoint, from which a later run resumes."""
 
 
 def build_model(run: Run) -> Run:
@@ -94,7 +94,7 @@ def attach_plan(run: Run) -> Run:
 
 
 def newest_checkpoint(folder: Path, record: RunRecord) -> Path | None:
-    """Return the checkpoint from which a run goes on, or None for one that has none.
+    """Return the checkpoint from which a run resumes, or None for one that has none.
 
     Args:
         folder: the run's folder.

@@ -34,7 +34,7 @@ class References:
         train: the user's loop, takes the model and the session, or None.
         batches: returns the batches of one epoch for the built-in loop, or None.
         loss: takes output and targets and returns the task loss of the built-in loop, or None.
-        observers: make what is told the numbers of the run.
+        observers: make the observers, which receive the numbers of the run.
     """
 
     model: Call

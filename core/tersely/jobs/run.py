@@ -70,7 +70,7 @@ class Run:
         built: the model, once it is built.
         teacher: the teacher, when the job has one.
         weights: names of the model's own parameters and buffers.
-        observers: what is told the numbers of the run, once there is a session.
+        observers: what receives the numbers of the run, once there is a session.
         example: what the model is run with where its recipe asks for its graph, or None.
         reviewed: the plan that alone may be carried out, or None.
         resolved: the plan.

@@ -72,7 +72,7 @@ def run_job(
 
     Args:
         job: a job, or the path of its file.
-        resume: go on after the last phase that an interrupted run finished.
+        resume: continue after the last phase that an interrupted run finished.
         output: another output folder than the job's.
         plan: the plan that was reviewed: where the job comes to another one, nothing is done.
         console: where to tell what happens; standard output by default.
@@ -256,7 +256,7 @@ def _work(job: Job, *, is_measured: bool) -> tuple[tuple[Phase, bool], ...]:
 
 
 def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
-    """Return what goes on with a run of a job that was interrupted."""
+    """Return the command that resumes an interrupted run of a job."""
     if not job.source:
         return "run_job(..., resume=True)"
     files = (one.file for one in registry().plugins() if one.file is not None)
@@ -269,7 +269,7 @@ def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:
     stopped = f"stopped while trying to {phase.title}; {partial_folder(job.output)} is kept"
     if not record.finished:
         return f"{stopped}, but no phase is finished that could be resumed"
-    return f"{stopped}; finished: {', '.join(record.finished)}; go on with: {again}"
+    return f"{stopped}; finished: {', '.join(record.finished)}; continue with: {again}"
 
 
 def _say(console: Console, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A finished run made smaller: what its masks leave without effect is removed afterwards."""
+"""Shrinks a finished run: what its masks leave without effect is removed afterwards."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class Pruning(Engine[PruningRun]):
     def compress(self, journal: Journal) -> bool:
         """Compute all masks and put them in force."""
         steps, was_compressed = self.context.steps, self.is_compressed
-        # A stage whose period is over has decided for good.
+        # A stage whose period is over has made its last decision.
         runs = [
             run for run in self.begun if run.stage.is_running(steps) or not self._has_masks(run)
         ]
@@ -341,7 +341,7 @@ class Pruning(Engine[PruningRun]):
         return Saved(parts, data)
 
     def fixed_shapes(self, saved: Saved) -> FixedShapes:
-        """Keep the shape of what has a mask of its own beside the parameters."""
+        """Keep the shape of what has a mask of its own besides the parameters."""
         return {
             place_of(bound): f"{bound.plan.name} has a mask"
             for bound in self.bound_targets

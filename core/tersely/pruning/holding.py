@@ -36,8 +36,9 @@ def check_hold(run: PruningRun) -> None:
     is_dense = isinstance(run.algorithm, ObservesDenseGradients)
     if isinstance(run.algorithm, (Learns, *OBSERVES_TRAINING)) and not is_dense:
         raise PlanError(
-            f"{stage.path}.hold: {stage.algorithm} needs gradients as they pass through masks, "
-            f"which are applied on each read then; found step, write read or leave hold out",
+            f"{stage.path}.hold: {stage.algorithm} needs the gradients that pass through masks, "
+            f"which exist only where masks are applied on read; found step, write read or leave "
+            f"hold out",
             path=stage.path,
             algorithm=stage.algorithm,
         )

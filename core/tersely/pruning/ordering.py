@@ -89,7 +89,8 @@ def check_saved_order(bound: BoundTarget, order: Tensor) -> None:
     is_order = order.dtype == torch.int64 and order.shape == (inputs,)
     if not is_order or not torch.equal(order.sort().values.cpu(), torch.arange(inputs)):
         raise SessionFileError(
-            f"the saved order of the inputs of {bound.plan.name} is none of its {inputs} inputs",
+            f"the saved order of the inputs of {bound.plan.name} is not an order of its "
+            f"{inputs} inputs",
             target=bound.plan.name,
         )
 
@@ -106,8 +107,9 @@ def described_orders(orders: Mapping[BoundTarget, Tensor]) -> list[str]:
         shown = ", ".join(names[:_SHOWN])
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         found.append(
-            f"{algorithm} put the inputs of {len(names)} weights in another order, in which alone "
-            f"their granularity holds (session.input_orders()): {shown}{more}; a kernel for that "
+            f"{algorithm} put the inputs of {len(names)} weights in another order, and their "
+            f"granularity holds only in this order (session.input_orders()): {shown}{more}; a "
+            f"kernel for that "
             f"granularity has to be given weights and inputs in this order"
         )
     return found

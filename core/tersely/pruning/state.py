@@ -165,7 +165,7 @@ def gather_statistics(statistics: Mapping[BoundTarget, Statistic]) -> Parts:
 
 
 def describe_statistics(statistics: Mapping[BoundTarget, Statistic]) -> dict[str, Json]:
-    """Return what a saved session keeps of statistics beside their sums.
+    """Return what a saved session keeps of statistics besides their sums.
 
     Args:
         statistics: what calibration saw of inputs and outputs.

@@ -79,7 +79,7 @@ def score_model(
     algorithm = targets[0].plan.algorithm
     if pruner.needs_inputs and not whole.batches:
         raise SessionError(
-            f"{algorithm} scores the whole model, for which it has to run it, and there are no "
+            f"{algorithm} scores the whole model and has to run it for that, and there are no "
             f"inputs; call session.calibrate(batches) before session.compress(), also in a "
             f"session that was loaded, or attach with example_inputs=..."
         )

@@ -34,7 +34,7 @@ def bias_step(bound: BoundTarget, bound_targets: Sequence[BoundTarget]) -> Quant
 
 
 def least_scales(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, LeastScale]:
-    """Return what finds the smallest scales of weights that serve the biases beside them.
+    """Return what finds the smallest scales of weights with which the biases of their layers fit.
 
     Args:
         bound_targets: all quantization targets.
@@ -49,7 +49,7 @@ def least_scales(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, LeastS
 
 
 def fit_accumulators(bound_targets: Sequence[BoundTarget], *, is_told: bool) -> None:
-    """Raise the scales of weights to the smallest with which the biases beside them fit.
+    """Raise the scales of weights to the smallest with which the biases of their layers fit.
 
     Args:
         bound_targets: all quantization targets of a session, with their scales in force.

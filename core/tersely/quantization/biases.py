@@ -20,10 +20,10 @@ _KINDS = ("bias", "old_bias")
 def correct_bias(
     before: dict[BoundTarget, Tensor], weight: BoundTarget, change: Tensor, journal: Journal
 ) -> None:
-    """Add to the bias beside a weight.
+    """Add to the bias of a weight's layer.
 
     Args:
-        before: weight -> the bias beside it before it was corrected; gets this one.
+        before: weight -> the bias of its layer before it was corrected; gets this one.
         weight: a weight whose module has a bias.
         change: shape (outputs,), output units.
         journal: notes the previous values.
@@ -37,7 +37,7 @@ def correct_bias(
 
 
 def write_bias(weight: BoundTarget, values: Tensor) -> None:
-    """Give the bias beside a weight other values, if it still has one.
+    """Give the bias of a weight's layer other values, if it still has one.
 
     Args:
         weight: the weight.
@@ -53,7 +53,7 @@ def gather_biases(before: Mapping[BoundTarget, Tensor]) -> Parts:
     """Return corrected biases and their previous values, to be saved.
 
     Args:
-        before: weight -> the bias beside it before it was corrected.
+        before: weight -> the bias of its layer before it was corrected.
     """
     found: Parts = {}
     for bound, values in before.items():
@@ -70,7 +70,7 @@ def cut_biases(
     """Cut what `gather_biases` returned.
 
     Args:
-        before: weight -> the bias beside it before it was corrected.
+        before: weight -> the bias of its layer before it was corrected.
         saved: the state before it was cut.
         found: the cut state, which gets the biases.
         cuts: parameter or buffer -> what stays of it.
@@ -90,10 +90,10 @@ def cut_biases(
 def restore_bias(
     before: dict[BoundTarget, Tensor], bound: BoundTarget, saved: Saved, journal: Journal
 ) -> None:
-    """Put the corrected bias beside a weight back, if it was saved.
+    """Put the corrected bias of a weight's layer back, if it was saved.
 
     Args:
-        before: weight -> the bias beside it before it was corrected; gets this one.
+        before: weight -> the bias of its layer before it was corrected; gets this one.
         bound: a quantization target.
         saved: a checked state.
         journal: notes the previous values.

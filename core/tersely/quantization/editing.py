@@ -114,11 +114,11 @@ def _checked_tensors(bound: BoundTarget, qparams: QParams, grid: Grid) -> tuple[
         raise _misfit(bound, f"a scale is {wrong}, expected finite numbers above 0")
     if grid.has_float_zero_point:
         if not bool(zero_point.isfinite().all()):
-            raise _misfit(bound, "zero_point holds something else than finite numbers")
+            raise _misfit(bound, "zero_point holds values that are not finite")
         return scale, zero_point.to(scale.dtype)
     whole = zero_point.double().round()
     if zero_point.dtype == torch.bool or not bool((whole == zero_point).all()):
-        raise _misfit(bound, "zero_point holds something else than integers")
+        raise _misfit(bound, "zero_point holds values that are not integers")
     if not bool(((whole >= grid.quant_min) & (whole <= grid.quant_max)).all()):
         raise _misfit(
             bound,

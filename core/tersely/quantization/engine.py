@@ -74,7 +74,7 @@ class Quantization(Engine[QuantizationRun]):
 
     Attributes:
         seen: what calibration saw of inputs and outputs.
-        biases: weight -> the bias beside it before it was corrected.
+        biases: weight -> the bias of its layer before it was corrected.
         producers: weight with factors -> what can take them on finalizing, or why nothing can.
         is_outdated: whether masks came into force after calibration.
         has_room: whether modules have the buffers of scales to come.

@@ -1,4 +1,4 @@
-"""The modules that quantization stages fold: found, instrumented, and folded for good (rule Q4)."""
+"""Finds, instruments and permanently folds the modules that quantization stages fold (rule Q4)."""
 
 from __future__ import annotations
 

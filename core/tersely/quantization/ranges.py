@@ -169,7 +169,7 @@ def _portable(seen: Seen) -> dict[str, Tensor]:
 
 
 def describe_seen(seen: Seen) -> dict[str, Json]:
-    """Return what a saved session keeps of an observer beside its statistics.
+    """Return what a saved session keeps of an observer besides its statistics.
 
     Args:
         seen: what calibration saw of an input or output.

@@ -38,7 +38,7 @@ from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
 
 Change: TypeAlias = "Callable[[BoundTarget, Tensor], None]"
-"""Gives a target other values, or the bias beside a weight a change, and notes what was before."""
+"""Gives a target other values, or changes the bias of its layer, and notes what was before."""
 
 
 def quantize_parameters(
@@ -55,7 +55,7 @@ def quantize_parameters(
         run: the stage.
         bound_targets: parameters and buffers of the stage.
         change: gives a target other raw values.
-        correct_bias: adds to the bias beside a weight, shape (outputs,).
+        correct_bias: adds to the bias of a weight's layer, shape (outputs,).
         find_ties: tells which weights read some values several times.
     """
     quantizer = run.algorithm

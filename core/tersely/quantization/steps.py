@@ -97,7 +97,7 @@ def make_step(
         bound: the target.
         attribute: its name in the module that the step is for.
         steps: optimizer steps so far.
-        least: the smallest scales that serve the bias beside a weight, or None.
+        least: the smallest scales with which the bias of a weight's layer fits, or None.
     """
     plain = run.quantize_step(bound, attribute)
     if bound.is_activation and run.is_dynamic_as(plain):

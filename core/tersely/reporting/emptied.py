@@ -57,7 +57,10 @@ def warn_of_emptied(
         lines = fresh[:_SHOWN]
         if is_by_hand:
             lines = [text.partition(";")[0] for text in lines]
-            lines.append("set_masks() has put this in force; keep something where it is not meant")
+            lines.append(
+                "set_masks() has put this in force; if this is not intended, set masks that "
+                "keep something"
+            )
         if len(fresh) > _SHOWN:
             lines.append(f"... and {len(fresh) - _SHOWN} more")
         warnings.warn("\n".join(lines), SparsityWarning, stacklevel=4)

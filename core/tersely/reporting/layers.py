@@ -17,12 +17,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from tersely.contracts.calling import call_model
 from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import INSTRUMENTS
 from tersely.reporting.rows import BINS, Layer
+from tersely.shrinking.counting.counts import operation_counter
 
 _SAMPLED = 65_536
 """How many values of a weight a histogram counts; a larger weight is sampled evenly."""
@@ -57,7 +57,7 @@ def count_macs(model: nn.Module, batch: Any) -> int:
         model: the model; it is called in evaluation mode.
         batch: example inputs.
     """
-    counter = FlopCounterMode(display=False)
+    counter = operation_counter()
     with _Evaluating(model), counter:
         call_model(model, batch)
     return int(counter.get_total_flops()) // 2

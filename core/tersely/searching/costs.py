@@ -24,7 +24,7 @@ from tersely.session.session import Session
 from tersely.shrinking.counting.counts import Counts, count, total
 
 Objective: TypeAlias = Literal["macs", "bytes", "latency"]
-"""What is made small."""
+"""What is minimized."""
 
 SECONDS = 1.0
 """How long a time is measured, in turns with the dense model."""
@@ -123,7 +123,7 @@ def need_cost(objective: Objective, plan: Plan, exports: Sequence[Export]) -> Ex
     """Return the export whose files show an objective, or None for the model itself.
 
     Args:
-        objective: what is made small.
+        objective: what is minimized.
         plan: the plan of the whole recipe.
         exports: the formats that the job writes.
 

@@ -19,7 +19,7 @@ class SearchResult:
     """The trials of a search.
 
     Attributes:
-        objective: what was made small.
+        objective: what was minimized.
         quality: what was not to fall: a metric's name, or ``output error``.
         max_drop: how much it might fall, in percent.
         trials: every trial, in order.

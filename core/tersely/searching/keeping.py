@@ -90,7 +90,7 @@ class Keeping:
 
 
 def found_job_file(job: Job, folder: Path) -> Path:
-    """Return where the job that runs the best recipe is written: beside the job that was searched.
+    """Return where the job that runs the best recipe is written: next to the job that was searched.
 
     Its references are seen from there.
 

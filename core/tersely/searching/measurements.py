@@ -87,7 +87,8 @@ class MeasurementFile:
         head = lines[0]
         if head.get("format") != FORMAT or head.get("version") != VERSION:
             raise SessionFileError(
-                f"{place} is no file of measurements that this tersely reads; {_ADVICE}", path=place
+                f"{place} is not a file of measurements that this tersely can read; {_ADVICE}",
+                path=place,
             )
         before = head["subject"]
         changed = [name for name in subject if before.get(name) != subject[name]]

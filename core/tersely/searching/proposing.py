@@ -1,7 +1,7 @@
 """What a search tries next: the uniform settings, a greedy path, steps from the best, samples.
 
 The next setting depends on what was tried before and on the seed, and on nothing else, so that a
-search that was killed goes on as if it had not been.
+search that was killed continues as if it had not been.
 
     uniform    every unit at the same place of its levels, until one is too much
     greedy     a path on which each step saves most for what it loses; the last point that is good

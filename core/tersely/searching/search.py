@@ -37,7 +37,7 @@ class Search:
         units: what can be chosen.
         data: what algorithms observe.
         quality: what may fall.
-        costing: what is made small.
+        costing: what is minimized.
         max_drop: how much may be lost, in percent of the dense quality; of an error, in percent.
         store: the trials.
         reseed: called before each measurement, so that each begins with the same generators.

@@ -54,7 +54,7 @@ class Wanted:
     Attributes:
         max_drop: how much of the quality may be lost, in percent of the dense model's; without an
             evaluation the largest relative error of the output, in percent.
-        objective: what is made small.
+        objective: what is minimized.
         trials: how many settings are tried.
         seed: the seed of the sampler.
         ratios: the sparse ratios to choose from.
@@ -88,12 +88,12 @@ def search_job(
 ) -> SearchResult:
     """Search the cheapest recipe that is good enough, and write it with a job that runs it.
 
-    Interrupted, it has written the best so far, and goes on where it was when it is called again.
+    Interrupted, it has written the best so far, and continues where it was when called again.
 
     Args:
         job: a job, or the path of its file; neither trained nor exported in full.
-        wanted: what may be lost and what is made small.
-        output: the folder to write to; by default beside the job's output.
+        wanted: what may be lost and what is minimized.
+        output: the folder to write to; by default next to the job's output.
         storage: a URL that Optuna takes, which several processes may share; by default an SQLite
             file in the folder.
         console: where to tell what happens; standard output by default.
@@ -147,11 +147,14 @@ def _search(
     plan, _ = resolve(model, job.recipe, example_inputs=example)
     units = units_of(plan, ratios=wanted.ratios, bits=wanted.bits)
     if not units:
-        raise PlanError("the recipe prunes and quantizes nothing of this model; there is no choice")
+        raise PlanError(
+            "the recipe prunes and quantizes nothing of this model, so there is nothing to "
+            "search for"
+        )
     export = need_cost(wanted.objective, plan, job.export)
     if wanted.costs == "table" and wanted.objective != "latency":
-        message = f"a table holds latencies of layers, and {wanted.objective} are made small"
-        hint = "leave --costs out, or take --objective latency"
+        message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
+        hint = "leave --costs out, or use --objective latency"
         raise ConfigError([Problem("--costs", message, hint)], source="the command line")
     data = CalibrationData(batches=batches, mask=job.data.mask)
     seed_generators(job.seed)

@@ -74,7 +74,7 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
         bits: the bit widths of weights to try.
         example_inputs: as for `tersely.attach`.
         path: a file to which each measurement is appended, and from which a later call of the same
-            model and arguments goes on.
+            model and arguments continues.
         watching: called after each measurement with how many are done and how many there are.
 
     Raises:

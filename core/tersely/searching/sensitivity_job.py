@@ -60,12 +60,12 @@ def sensitivity_of_job(
 ) -> Sensitivity:
     """Measure how much each layer of a job's model hurts, and write what was found.
 
-    Interrupted, it goes on where it was when it is called again.
+    Interrupted, it continues where it was when it is called again.
 
     Args:
         job: a job, or the path of its file; neither trained nor exported.
         asked: what to try, and how to measure.
-        output: the folder to write to; by default beside the job's output.
+        output: the folder to write to; by default next to the job's output.
         has_plot: whether a picture is drawn too.
         console: where to tell what happens; standard output by default.
 
@@ -112,7 +112,7 @@ def sensitivity_of_job(
 
 
 def beside(job: Job, name: str) -> Path:
-    """Return the folder beside a job's output for something else that is made from the job.
+    """Return the folder next to a job's output for something else that is made from the job.
 
     Args:
         job: the job.

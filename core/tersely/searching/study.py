@@ -101,7 +101,7 @@ class TrialStore:
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:
-        """Return what is known beside the trials, such as of one unit at one level alone, or None.
+        """Return what is known besides the trials, such as of one unit at one level alone, or None.
 
         Args:
             key: what is known, such as the unit and the level.
@@ -110,7 +110,7 @@ class TrialStore:
         return found
 
     def add_row(self, key: str, row: Mapping[str, Json]) -> None:
-        """Remember something beside the trials, such as what one unit at one level alone costs.
+        """Remember something besides the trials, such as what one unit at one level alone costs.
 
         Args:
             key: what it is about, such as the unit and the level.

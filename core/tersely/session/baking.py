@@ -1,4 +1,4 @@
-"""Finalizing: writes what forward computes with into parameters, and keeps what cannot be."""
+"""Finalizing: writes what forward computes with into parameters, and keeps the rest as it is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def bake(
     Args:
         bound_targets: all targets of a session.
         folds: the layers that something is folded into.
-        foldings: factors that weights keep, because what makes their input takes them.
+        foldings: factors that weights keep, because they are folded into what produces their input.
     """
     _keep_factors(foldings)
     folded = {layer: _folded_values(layer) for layer, fold in folds.items() if fold.norm}
@@ -149,7 +149,7 @@ def keep_activations(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, li
 
 
 def _keep_out_of_files(module: nn.Module) -> None:
-    """Let a finished model's state be that of its class, which looks for no other names."""
+    """Leave only names that its class knows in a finished model's state."""
     module._non_persistent_buffers_set.update(
         name for name in module._buffers if name.startswith(PREFIX)
     )
@@ -162,7 +162,7 @@ def _is_processed(bound: BoundTarget) -> bool:
 
 
 def _give_back_size(bound: BoundTarget) -> None:
-    """Multiply an input by the factors it was divided by, which its weight no longer has."""
+    """Multiply an input by the factors that it was divided by, which its weight no longer has."""
     for step in chain_of(bound.module, bound.plan.target):
         if isinstance(step, ScaleChannels) and step.place == SCALE:
             put(bound.module, bound.plan.target, (step.undone(),), place=UNSCALE)

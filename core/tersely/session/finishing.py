@@ -25,7 +25,7 @@ class Finished:
 
     Attributes:
         staying: modules that stay instrumented, each with the targets it stays for.
-        norms: layers that have taken up their batch norm, with the norm.
+        norms: layers into which a batch norm is folded, with the norm.
     """
 
     staying: Mapping[nn.Module, Sequence[BoundTarget]]

@@ -35,10 +35,10 @@ States = Mapping[Method, Saved]
 
 @attrs.frozen(eq=False)
 class GoingOn:
-    """A session that goes on with a smaller model.
+    """What a session continues with after its model became smaller.
 
     Attributes:
-        installation: what it goes on with; the same where nothing could be removed.
+        installation: the plan on the small model; the same as before if nothing was removed.
         shrunk: what was removed.
         records: how a model of the original size is cut in the same way, none or one.
     """

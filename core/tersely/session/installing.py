@@ -54,7 +54,7 @@ class Installation:
 
     @property
     def norms(self) -> Mapping[nn.Module, nn.Module]:
-        """Layers that have taken up their batch norm for good: none before the end."""
+        """Layers into which their batch norm is folded permanently: none before the end."""
         return {}
 
     def note(self, journal: Journal, *, is_step: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What observers of a session are told of its masks and scales."""
+"""What observers of a session receive of its masks and scales."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
 
     Args:
         model: the model, instrumented in place.
-        config_list: which targets, and to which dtype; with a preset, what differs from it.
+        config_list: which targets, and to which dtype; with a preset, entries that override it.
         preset: the name of a preset, see `tersely.preset`.
         runtime: the runtime that the preset is made for.
         reduce_range: whether the preset's weights have 7 bits, for processors without VNNI.
@@ -117,7 +117,7 @@ def distill(
 
     Args:
         model: the student, instrumented in place.
-        config_list: which targets, linked to what in the teacher.
+        config_list: which targets, and which modules of the teacher they are linked to.
         teacher: the teacher; None where every loss is one of the student alone.
 
     Raises:

@@ -111,7 +111,7 @@ def stages_due_to_shrink(
     """Return those of them that have ended.
 
     A stage that lasts to the end of training ends, in this sense, when the sparsity of all stages
-    that have begun is reached, so that training goes on with the small model.
+    that have begun is reached, so that training continues with the small model.
 
     Args:
         stages: the recipe's stages.

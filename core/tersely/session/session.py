@@ -63,6 +63,7 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
+from tersely.session.shrinking import kept_parameters
 from tersely.session.state import SavedState, complete_state, understand
 from tersely.session.stated_rounding import state_rounding
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
@@ -593,7 +594,7 @@ class Session:
         """Save the session, so that `tersely.load_session` goes on bit for bit.
 
         The model's weights are not in it: save them with your checkpoint. Those of a model that was
-        shrunk are, as ``model.safetensors``, for `tersely.load_shrunk`.
+        shrunk are, masks applied, as ``model.safetensors``, for `tersely.load_shrunk`.
 
         Args:
             directory: a folder; a session saved there before is replaced atomically.
@@ -605,7 +606,8 @@ class Session:
         self._installation.places.need_unchanged("save")
         tensors, data = self.state()
         if self._cuts:
-            save_weights(self.model, directory)
+            kept = kept_parameters(self._masks("save"))
+            save_weights(self.model, directory, kept=kept)
         save_session(
             directory,
             tensors=tensors,
@@ -624,7 +626,7 @@ class Session:
         round_to: int | None = None,
         approximate: bool | None = None,
     ) -> Shrunk:
-        """Remove what masks leave without effect, in place, and go on with the small model.
+        """Remove what masks leave without effect, in place, and continue with the small model.
 
         Modules and parameters stay the same objects with smaller data. Masks that exist are frozen
         from now on. Tensors of `parameters()` are replaced, in `optimizer` too.

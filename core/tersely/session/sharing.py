@@ -52,7 +52,7 @@ class Sharing:
         return [id(one) for module in self._modules for one in module._parameters.values()]
 
     def need_unchanged(self, call: str) -> None:
-        """Refuse to go on where a target's parameter has other holders than when it was attached.
+        """Refuse to continue if a target's parameter has other holders than when it was attached.
 
         Args:
             call: the method that was called.
@@ -162,7 +162,7 @@ def _held(module: nn.Module, key: str) -> Tensor | None:
 def _tensor(module: nn.Module, key: str, name: str, call: str) -> Tensor | None:
     if key not in module._parameters and key not in module._buffers:
         raise SessionError(
-            f"{call}() found that {name} is no parameter or buffer any more, so its mask and "
+            f"{call}() found that {name} is no longer a parameter or buffer, so its mask and "
             f"scales act on nothing; reparametrize layers before tersely.attach(), or put it back",
             target=name,
         )

@@ -26,7 +26,7 @@ def state_rounding(
 ) -> None:
     """Write into a model's config how its inputs and outputs are rounded, if it has a config.
 
-    A config is what ``save_pretrained`` of Transformers writes beside the weights: it can be turned
+    A config is what ``save_pretrained`` of Transformers writes with the weights: it can be turned
     into JSON data and takes further attributes.
 
     Args:

@@ -28,7 +28,12 @@ from tersely.shrinking.cutting.attentions import (
 from tersely.shrinking.cutting.literals import count_failures, follow_literals
 from tersely.shrinking.cutting.masked_weights import MaskedWeights
 from tersely.shrinking.graph.flow import Trace
-from tersely.shrinking.graph.program import Program, operator_name, read_program
+from tersely.shrinking.graph.program import (
+    Program,
+    named_tensors,
+    operator_name,
+    read_program,
+)
 from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
@@ -249,7 +254,8 @@ def _absorptions(
 ) -> tuple[Absorption, ...]:
     """Tell what each bias takes over, and whether that is the same in training."""
     counts = {one.bias: one.count(solution.of(one.labels)) for one in trace.absorbed}
-    is_fixed = not any("batch_norm" in operator_name(node) for node in program.nodes)
+    names = {operator_name(node) for node in program.nodes}
+    is_fixed = not any(part in name for name in names for part in _OTHERWISE_IN_TRAINING)
     trained = trace
     if any(counts.values()) and not is_fixed:
         trained = walk(program, source, is_training=True, is_approximate=trace.is_approximate)
@@ -264,16 +270,8 @@ def _absorptions(
     return tuple(found)
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name, every name of shared ones included.
-
-    Args:
-        model: the model.
-    """
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+_OTHERWISE_IN_TRAINING = ("batch_norm", "attention", "softmax")
+"""Parts of the names of operators that make other constants in training."""
 
 
 def _exported(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:

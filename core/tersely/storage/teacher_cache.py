@@ -150,7 +150,8 @@ def write_cache(
         _remove_others(folder, shards)
     except OSError as error:
         raise SessionFileError(
-            f"{folder} cannot be written: {error.strerror or error}; give a folder with room",
+            f"{folder} cannot be written: {error.strerror or error}; give a folder with enough "
+            f"free space",
             path=folder,
         ) from error
 
@@ -188,7 +189,7 @@ def read_cache(
         VERSION,
     ):
         raise SessionFileError(
-            f"{place} is no teacher cache of version {VERSION}; {_ADVICE}", path=place
+            f"{place} is not a teacher cache of version {VERSION}; {_ADVICE}", path=place
         )
     check_shape(index, _SHAPE, place=place, advice=_ADVICE)
     check_digest(index, place=place, advice=_ADVICE)

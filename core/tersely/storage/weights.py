@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,17 +11,25 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionFileError
 from tersely.instrument.names import PREFIX
+from tersely.shrinking.graph.program import named_tensors
 from tersely.storage.tensor_file import read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
 
 
-def save_weights(model: nn.Module, directory: str | os.PathLike[str]) -> None:
+def save_weights(
+    model: nn.Module,
+    directory: str | os.PathLike[str],
+    *,
+    kept: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the state dict of a model without what tersely added.
 
     Args:
         model: the model.
         directory: a folder; made when missing.
+        kept: parameter -> what its mask keeps, bool, the parameter's shape; the rest is written as
+            zeros.
 
     Raises:
         SessionFileError: it cannot be written.
@@ -28,7 +37,7 @@ def save_weights(model: nn.Module, directory: str | os.PathLike[str]) -> None:
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / WEIGHTS, _own(model))
+        write_tensors(folder / WEIGHTS, {**_own(model), **_masked(model, kept or {})})
     except OSError as error:
         raise SessionFileError(
             f"{folder}: the model's weights were not saved: {error.strerror or error}", path=folder
@@ -63,6 +72,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def _masked(model: nn.Module, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what masks leave of tensors that they leave less of, by every name of tied ones."""
+    tensors = named_tensors(model)
+    masks = {id(tensors[name]): mask for name, mask in kept.items() if not bool(mask.all())}
+    return {
+        name: tensor.detach() * masks[id(tensor)]
+        for name, tensor in tensors.items()
+        if id(tensor) in masks
+    }
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tersely.arithmetic import levels, ranges
-from tersely.arithmetic.ranges import block_range
+from tersely.arithmetic.ranges import are_finite, block_range
 
 VALUES = torch.tensor([[1.0, -2.0, 3.0, 4.0], [0.0, 9.0, -5.0, 6.0]])
 
@@ -42,3 +42,20 @@ def test_a_tensor_that_is_read_in_runs_has_the_same_ranges(monkeypatch, size, ru
     monkeypatch.setattr(ranges, "_LARGEST_RUN", run)
     found = block_range(values, size)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        ([-1.0, 0.0], [2.0, 0.0], True),
+        ([-LARGEST, 0.0], [LARGEST, LARGEST], True),
+        ([-1.0, float("-inf")], [2.0, 0.0], False),
+        ([-1.0, float("inf")], [2.0, float("inf")], False),
+        ([float("nan"), 0.0], [2.0, 0.0], False),
+    ],
+)
+def test_ranges_are_finite_where_all_ends_are_however_far_apart(low, high, expected):
+    assert are_finite(torch.tensor(low), torch.tensor(high)) is expected

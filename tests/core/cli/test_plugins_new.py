@@ -140,6 +140,7 @@ def test_what_is_written_passes_ruff(new, tmp_path, kind, name):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("mypy")  # one process, so that torch is read once
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_passes_mypy_in_strict_mode(new, tmp_path, kind, tmp_path_factory):
     new(f"my_{kind}", "--kind", kind, "--output", tmp_path)

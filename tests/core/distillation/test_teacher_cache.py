@@ -177,7 +177,7 @@ def test_the_files_of_a_longer_cache_are_removed(distilled, cached, filled, monk
 def test_something_else_is_no_cache(distilled, tmp_path):
     (tmp_path / "index.json").write_text(json.dumps({"format": "other"}))
 
-    with pytest.raises(tersely.SessionFileError, match="is no teacher cache of version 1"):
+    with pytest.raises(tersely.SessionFileError, match="is not a teacher cache of version 1"):
         distilled().use_teacher_cache(tmp_path)
 
 

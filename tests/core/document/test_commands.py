@@ -202,7 +202,7 @@ def test_a_job_without_its_recipe_file_says_so(run, write):
     assert run("validate", "job.yaml") == (
         1,
         "job.yaml:3:9: recipe: found 'nowhere.yaml', expected a recipe file: there is no file "
-        "'nowhere.yaml' (the path is seen from the job's own folder)\n"
+        "'nowhere.yaml' (the path is relative to the job's own folder)\n"
         "    3 | recipe: nowhere.yaml\n"
         "      |         ^^^^^^^^^^^^\n"
         "1 problem in 1 of 1 file\n",

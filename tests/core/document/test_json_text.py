@@ -57,7 +57,7 @@ def test_a_number_is_finite():
         ('{"a": 1} {}', "1:10: not JSON: extra data"),
         ('{"a":\n tru}', "2:2: not JSON: expecting value"),
         ('"a\nb"', "1:3: not JSON: invalid control character at"),
-        ("[" * 100_000, "mappings and lists stand too deep inside one another"),
+        ("[" * 100_000, "mappings and lists are nested too deeply"),
         ("9" * 5000, "an integer has too many digits"),
     ],
 )  # fmt: skip

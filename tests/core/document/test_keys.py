@@ -14,10 +14,10 @@ STAGE = "pruning: {algorithm: level, config_list: [{op_types: [Linear], %s}]}"
         ("quant_dtype", misplaced_key("quant_dtype", "a quantization entry", "a pruning entry", "write it in an entry under 'quantization'")),
         ("lambda", misplaced_key("lambda", "a distillation entry", "a pruning entry", "write it in an entry under 'distillation'")),
         ("fuse_names", misplaced_key("fuse_names", "a quantization entry", "a pruning entry", "write it in an entry under 'quantization'")),
-        ("algorithm", misplaced_key("algorithm", "a pruning stage", "a pruning entry", "write it in the stage, beside 'config_list'")),
+        ("algorithm", misplaced_key("algorithm", "a pruning stage", "a pruning entry", "write it in the stage, next to 'config_list'")),
         ("strict", misplaced_key("strict", "a recipe", "a pruning entry", "write it at the top of the recipe")),
         ("dims", misplaced_key("dims", "an alignment", "a pruning entry", "write it under 'align'")),
-        ("model", misplaced_key("model", "a job", "a pruning entry", "write it in a job, beside 'recipe'")),
+        ("model", misplaced_key("model", "a job", "a pruning entry", "write it in a job, next to 'recipe'")),
     ],
 )  # fmt: skip
 def test_a_key_that_a_pruning_entry_does_not_have(lines, key, message):
@@ -29,7 +29,7 @@ def test_a_key_that_a_pruning_entry_does_not_have(lines, key, message):
     [
         ("quantization", "sparse_ratio", misplaced_key("sparse_ratio", "a pruning entry", "a quantization entry", "write it in an entry under 'pruning'")),
         ("distillation", "granularity", misplaced_key("granularity", "a pruning entry or a quantization entry", "a distillation entry", "write it in an entry under 'pruning' or 'quantization'")),
-        ("distillation", "task_loss_weight", misplaced_key("task_loss_weight", "a distillation stage", "a distillation entry", "write it in the stage, beside 'config_list'")),
+        ("distillation", "task_loss_weight", misplaced_key("task_loss_weight", "a distillation stage", "a distillation entry", "write it in the stage, next to 'config_list'")),
     ],
 )  # fmt: skip
 def test_a_key_that_another_entry_does_not_have(entry_lines, method, key, message):
@@ -54,7 +54,7 @@ def test_a_common_key_does_not_belong_to_one_target(entry_lines):
             "op_types",
             "a pruning entry",
             "a pruning target's setting",
-            "write it in the entry, beside 'target_settings'",
+            "write it in the entry, next to 'target_settings'",
         )
     ]
 

@@ -212,7 +212,7 @@ def test_a_recipe_file_that_is_missing_is_a_problem_of_the_job(folder):
     missing = str(folder.resolve() / "recipes" / "first.yaml")
     assert str(problem) == (
         f"4:9: recipe: found 'recipes/first.yaml', expected a recipe file: there is no file "
-        f"{missing!r} (the path is seen from the job's own folder)"
+        f"{missing!r} (the path is relative to the job's own folder)"
     )
 
 

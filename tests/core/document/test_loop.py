@@ -55,7 +55,7 @@ def test_no_task_needs_distillation_in_every_period(divided):
     assert len(found) == 1
     assert found[0].endswith(
         "loop.loss: 'none' trains on what the session adds, and the recipe has a period without "
-        "distillation (name a loss such as cross_entropy, or add a distillation stage beside "
+        "distillation (name a loss such as cross_entropy, or add a distillation stage outside of "
         "'stages')"
     )
     assert divided(f"{first}, {{{QUANTIZE}, {DISTIL}}}", NO_TASK) == []
@@ -126,7 +126,7 @@ def test_the_batches_belong_to_the_loop(told):
     ]
     assert told(BATCHES + loop + "train: parts:finetune\n") == [
         "7:1: train: "
-        + found("'train' beside 'loop'", "only one of them", "remove 'train' or 'loop'")
+        + found("'train' together with 'loop'", "only one of them", "remove 'train' or 'loop'")
     ]
 
 
@@ -152,7 +152,7 @@ loop:
         "11:3: loop.schedule: "
         + unknown_key("schedule", "a training loop", did_you_mean("lr_schedule")),
         "12:3: loop.seed: "
-        + misplaced_key("seed", "a job", "a training loop", "write it in a job, beside 'recipe'"),
+        + misplaced_key("seed", "a job", "a training loop", "write it in a job, next to 'recipe'"),
     ]
 
 

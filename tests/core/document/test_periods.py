@@ -72,7 +72,7 @@ def test_an_entry_in_a_period_knows_its_place():
 def test_a_period_without_an_end_before_another(problems):
     assert problems(DISTIL, quantize("qat")) == [
         "stages[0]: 'until' is missing, and another period follows (write until: the optimizer "
-        "step with which the next one begins)"
+        "step after which the next one begins)"
     ]
 
 

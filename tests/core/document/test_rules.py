@@ -12,7 +12,7 @@ from messages import found
 )
 def test_a_ratio_and_a_threshold_exclude_each_other(entry_lines, first, second):
     message = (
-        f"found {second!r} beside {first!r}, expected only one of them "
+        f"found {second!r} together with {first!r}, expected only one of them "
         f"(remove {second!r} or {first!r})"
     )
     both = {first: 0.5, second: 0.5}
@@ -39,7 +39,9 @@ def test_a_target_follows_another_or_has_a_ratio(entry_lines):
     assert entry_lines("pruning", target_settings={"bias": setting}) == [
         "[0].target_settings.bias.sparse_ratio: "
         + found(
-            "'sparse_ratio' beside 'align'", "only one of them", "remove 'sparse_ratio' or 'align'"
+            "'sparse_ratio' together with 'align'",
+            "only one of them",
+            "remove 'sparse_ratio' or 'align'",
         )
     ]
 

@@ -263,11 +263,11 @@ def test_aliases_that_multiply_are_stopped():
 def test_a_document_can_be_too_deep():
     assert refusal(f"a: {'[' * 150}{']' * 150}\n") == (
         "recipe.yaml has 1 problem:\n"
-        "  1:104: mappings and lists stand more than 100 deep inside one another"
+        "  1:104: mappings and lists are nested more than 100 levels deep"
     )
 
 
 def test_a_document_can_be_too_deep_for_the_parser():
     assert refusal("[" * 50_000) == (
-        "recipe.yaml has 1 problem:\n  mappings and lists stand too deep inside one another"
+        "recipe.yaml has 1 problem:\n  mappings and lists are nested too deeply"
     )

@@ -116,7 +116,7 @@ def test_a_forward_assigned_to_the_instance_is_refused(snapshot, assert_same):
     model[1].forward = lambda value: value
     before = snapshot(model)
     assert refused(model, {"op_names": ["1"], "target_names": ["_output_"]}) == (
-        "'1' has a forward assigned to the instance, which would go around its input and output "
+        "'1' has a forward assigned to the instance, which would bypass its input and output "
         "targets; remove that assignment (hooks of other tools) before attaching"
     )
     assert_same(model, before)
@@ -167,7 +167,7 @@ def test_a_plan_with_a_module_that_the_model_lacks_is_refused(net, snapshot, ass
     with pytest.raises(tersely.AttachError) as caught:
         tersely.attach(other, plan)
     assert str(caught.value) == (
-        "the plan has module 'first', which the model has not; plan again with "
+        "the plan has module 'first', which the model does not have; plan again with "
         "tersely.plan(model, recipe)"
     )
     assert_same(other, before)

@@ -216,7 +216,7 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
 ) -> None:
     (workshop.folder / "interrupt").touch()
     assert status("run", workshop.file) == 130
-    assert f"go on with: tersely run {workshop.file} --resume" in " ".join(
+    assert f"continue with: tersely run {workshop.file} --resume" in " ".join(
         capsys.readouterr().out.split()
     )
     (workshop.folder / "interrupt").unlink()
@@ -232,7 +232,7 @@ def test_an_interrupted_run_names_the_folder_that_it_was_told_to_write(
 
     shown = " ".join(capsys.readouterr().out.split())
     assert (
-        f"go on with: tersely run {workshop.file} --output '{tmp_path}/other place' --resume"
+        f"continue with: tersely run {workshop.file} --output '{tmp_path}/other place' --resume"
         in shown
     )
 

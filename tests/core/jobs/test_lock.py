@@ -51,8 +51,8 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(
     start = json.loads(lock_file(output).read_text())["start"]
     assert str(caught.value) == (
         f"{output} is being written by process {other.pid} on {socket.gethostname()}, since "
-        f"{start}; wait for it to end, or name another output; if it ended without giving its "
-        f"lock back, remove {tmp_path / 'out.lock'}"
+        f"{start}; wait for it to end, or name another output; if it ended without releasing its "
+        f"lock, remove {tmp_path / 'out.lock'}"
     )
 
 

@@ -91,7 +91,7 @@ def test_without_a_seed_the_generators_go_on_where_they_were(
 def test_a_failure_says_how_many_epochs_are_safe(run: Any, cut_off: Callable[..., None]) -> None:
     cut_off(epoch=2, epochs=3)
 
-    assert "finished: compress, epoch 1; go on with: tersely run" in run.said.getvalue()
+    assert "finished: compress, epoch 1; continue with: tersely run" in run.said.getvalue()
 
 
 # The first record; every file of the first epoch's checkpoint; some of the second and of the last.

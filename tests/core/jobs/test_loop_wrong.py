@@ -97,7 +97,7 @@ def test_an_iterator_that_is_used_up_after_the_first_epoch(
         "data.train: gave no batch for epoch 2 (it is called once for each epoch, and returns all "
         "batches anew each time)"
     )
-    assert "finished: compress, epoch 1; go on with" in run.said.getvalue()
+    assert "finished: compress, epoch 1; continue with" in run.said.getvalue()
 
 
 def test_something_else_than_batches(failing: Callable[..., str]) -> None:

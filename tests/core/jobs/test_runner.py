@@ -242,7 +242,7 @@ def test_a_failing_loop_keeps_what_is_finished_and_says_how_to_go_on(
 
     assert run.said.getvalue().splitlines()[-1] == (
         f"stopped while trying to train; {workshop.partial} is kept; finished: before, compress, "
-        f"compressed; go on with: tersely run {workshop.file} --resume"
+        f"compressed; continue with: tersely run {workshop.file} --resume"
     )
     assert not workshop.output.exists()
 

@@ -73,8 +73,8 @@ def odd(register):
 @pytest.mark.usefixtures("odd")
 def test_a_scope_that_cuts_blocks_is_an_error(problem):
     assert problem(nn.Linear(4, 4), granularity="cutthrough") == (
-        'pruning.config_list[0]: 0.weight: granularity "cutthrough": its scope [1, 2] is no '
-        "multiple of its block [1, 4]"
+        'pruning.config_list[0]: 0.weight: granularity "cutthrough": its scope [1, 2] is not '
+        "a multiple of its block [1, 4]"
     )
 
 

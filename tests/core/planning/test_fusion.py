@@ -126,8 +126,8 @@ def test_a_link_that_the_teacher_lacks_is_an_error_with_near_names(problems, blo
     entry = {"op_names": ["fc", "act"], "link": "layer3"}
 
     assert problems(block, entry, method="distillation", teacher=teacher) == [
-        "distillation.config_list[0]: act._output_ and 1 more: link 'layer3' is no module of the "
-        "teacher; did you mean 'layer2' or 'layer1'?"
+        "distillation.config_list[0]: act._output_ and 1 more: link 'layer3' is not a module of "
+        "the teacher; did you mean 'layer2' or 'layer1'?"
     ]
 
 
@@ -135,14 +135,14 @@ def test_every_link_of_a_list_is_looked_up(problems, block, teacher):
     entry = {"op_names": ["fc"], "link": ["x", "layer1", "y"]}
 
     assert problems(block, entry, method="distillation", teacher=teacher) == [
-        "distillation.config_list[0]: fc._output_: link 'x' is no module of the teacher",
-        "distillation.config_list[0]: fc._output_: link 'y' is no module of the teacher",
+        "distillation.config_list[0]: fc._output_: link 'x' is not a module of the teacher",
+        "distillation.config_list[0]: fc._output_: link 'y' is not a module of the teacher",
     ]
 
 
 def test_the_default_link_is_the_name_of_the_module(problems, block, teacher):
     assert problems(block, {"op_names": ["fc"]}, method="distillation", teacher=teacher) == [
-        "distillation.config_list[0]: fc._output_: link 'fc' is no module of the teacher (the "
+        "distillation.config_list[0]: fc._output_: link 'fc' is not a module of the teacher (the "
         "default link is the module's own name)"
     ]
 

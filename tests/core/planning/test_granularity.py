@@ -169,7 +169,7 @@ def test_the_default_of_an_algorithm_may_need_a_plugin_that_is_not_installed(
             'no installed granularity accepts "rowz"; known: default, neighbours, rows, sizes; did '
             "you mean 'rows'?",
         ),
-        ("sizes", 'granularity "sizes" cannot do without its options: value'),
+        ("sizes", 'granularity "sizes" needs its options: value'),
     ],
 )
 def test_a_default_that_means_nothing_is_an_error(problem, register, default, message):

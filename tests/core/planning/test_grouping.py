@@ -223,7 +223,7 @@ def test_runs_that_do_not_divide_the_blocks_are_an_error(problems, linears):
 
 def test_runs_exclude_scopes(problems, linears, member):
     assert problems(linears(1), member("0", granularity="2:4", internal_metric_block=2)) == [
-        "pruning.config_list[0]: 0.weight: internal_metric_block 2 has no meaning beside "
+        "pruning.config_list[0]: 0.weight: internal_metric_block 2 has no meaning with "
         "granularity '2:4', which counts the ratio in scopes of its own; remove one of the two"
     ]
 

@@ -89,7 +89,7 @@ def test_a_shared_module_that_is_excluded_by_one_name_says_so():
 def test_fused_experts_are_named_with_their_share():
     model = nn.Sequential(nn.Linear(4, 8, bias=False), Experts())
     (hint,) = planned(model, {"op_types": ["Linear"], "sparse_ratio": 0.5}).hints
-    assert hint.startswith("pruning: 80% of the parameters are no target of this stage.")
+    assert hint.startswith("pruning: 80% of the parameters are not targets of this stage.")
     assert hint.endswith(
         "does not select: '1.up'; select them by their types, 'Experts', with target_names"
     )

@@ -217,7 +217,7 @@ def test_a_frozen_parameter_has_no_curvature(model):
 
 
 def test_masks_in_place_hide_the_curvature(model):
-    with pytest.raises(tersely.PlanError, match="needs gradients as they pass through masks"):
+    with pytest.raises(tersely.PlanError, match="needs the gradients that pass through masks"):
         attached(model, hold="step")
 
 

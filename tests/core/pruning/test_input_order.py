@@ -134,7 +134,7 @@ def test_the_report_says_that_the_granularity_holds_in_the_order_alone(model):
     session = compressed(model)
     (remark,) = session.remarks
 
-    assert "orders put the inputs of 1 weights in another order, in which alone" in remark
+    assert "orders put the inputs of 1 weights in another order, and their granularity" in remark
     assert "0.weight" in remark
     session.finalize()
     assert session.remarks == (remark,)
@@ -157,7 +157,7 @@ def test_a_saved_order_of_other_inputs_is_refused(model):
     tensors, data = session.state()
     tensors["order:0.weight"] = torch.tensor([0, 0, 1, 3])
 
-    with pytest.raises(tersely.SessionFileError, match=r"the inputs of 0\.weight is none"):
+    with pytest.raises(tersely.SessionFileError, match=r"the inputs of 0\.weight is not"):
         session.restore(tensors, data)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import pytest
 from pages import Balance
+from report_rows import pruned_row
 
 import tersely
 from tersely.reporting.comparing import compare_runs
@@ -17,18 +18,7 @@ from tersely.reporting.timings import Benchmark, Timing
 
 
 def row(number: int, **changes: Any) -> ReportRow:
-    values = {
-        "module": f"layers.{number}",
-        "target": "weight",
-        "kind": "parameter",
-        "method": "pruning",
-        "algorithm": "level",
-        "granularity": "default",
-        "elements": 8,
-        "masked": 4,
-        "sparsity": 0.5,
-    }
-    return ReportRow(**{**values, **changes})
+    return pruned_row(**{"module": f"layers.{number}", **changes})
 
 
 def run(

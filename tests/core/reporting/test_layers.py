@@ -98,3 +98,20 @@ def test_macs_are_those_of_the_matrix_products():
 def test_the_largest_parameter_stands_for_a_module():
     names = [("a", "bias", 4), ("a", "weight", 16), ("a", "_input_", 0), ("b", "_output_", 0)]
     assert largest_weights(names) == {"a": "weight", "b": ""}
+
+
+class Latents(nn.Module):
+    """Queries of its own, one set for each input, that attend to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.score = nn.Parameter(torch.ones(5, 4)), nn.Linear(4, 3, bias=False)
+
+    def forward(self, x):
+        queries = self.score(self.queries.expand(len(x), -1, -1))
+        return nn.functional.scaled_dot_product_attention(queries, x, x)
+
+
+def test_macs_of_attention_count_also_where_a_module_reads_an_expanded_parameter():
+    scores_and_values = 2 * 5 * 7 * (3 + 3)
+    assert count_macs(Latents(), torch.ones(2, 7, 3)) == 2 * 5 * 4 * 3 + scores_and_values

@@ -10,33 +10,15 @@ import attrs
 import pytest
 import torch
 from messages import no_report
+from report_rows import pruned_row as row
 from torch import nn
 
 import tersely
 from tersely.errors import SessionFileError
 from tersely.reporting.report import Report, SparsityWarning, read_report
-from tersely.reporting.rows import Moment, Remark, ReportRow
+from tersely.reporting.rows import Moment, Remark
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
-
-
-def row(**changes: Any) -> ReportRow:
-    values = {
-        "module": "fc",
-        "target": "weight",
-        "kind": "parameter",
-        "method": "pruning",
-        "algorithm": "toy",
-        "granularity": "default",
-        "blocks": (1, 1),
-        "shape": (2, 4),
-        "elements": 8,
-        "masked": 4,
-        "request": "0.5",
-        "requested": 0.5,
-        "sparsity": 0.5,
-    }
-    return ReportRow(**{**values, **changes})
 
 
 def prune(model: nn.Module, *config_list: dict[str, Any], algorithm: str = "toy") -> Report:
@@ -286,8 +268,8 @@ def test_the_table_has_a_line_for_each_target_and_one_for_all() -> None:
 
     lines = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in str(report).splitlines()]
 
-    assert ["fc.weight", "toy", "1x1", "2x4", "0.5", "4 / 8", "50.00 %"] in lines
-    assert ["head.weight", "toy", "1x1", "2x4", "0.5", "2 / 8", "25.00 %"] in lines
+    assert ["fc.weight", "level", "1x1", "2x4", "0.5", "4 / 8", "50.00 %"] in lines
+    assert ["head.weight", "level", "1x1", "2x4", "0.5", "2 / 8", "25.00 %"] in lines
     assert ["all pruned weights", "", "", "", "", "6 / 16", "37.50 %"] in lines
 
 

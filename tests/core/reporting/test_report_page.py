@@ -9,6 +9,7 @@ import attrs
 import matplotlib as mpl
 import pytest
 from pages import Accessible, Balance, contrast, style_colours
+from report_rows import pruned_row
 
 from tersely.reporting.report import Report
 from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
@@ -17,22 +18,7 @@ from tersely.shrinking.report import Shrunk, Smaller, Stay
 
 
 def row(number: int = 0, **changes: Any) -> ReportRow:
-    values = {
-        "module": f"layers.{number}",
-        "target": "weight",
-        "kind": "parameter",
-        "method": "pruning",
-        "algorithm": "level",
-        "granularity": "default",
-        "blocks": (1, 1),
-        "shape": (2, 4),
-        "elements": 8,
-        "masked": 4,
-        "request": "0.5",
-        "requested": 0.5,
-        "sparsity": 0.5,
-    }
-    return ReportRow(**{**values, **changes})
+    return pruned_row(**{"module": f"layers.{number}", **changes})
 
 
 FULL = Report(

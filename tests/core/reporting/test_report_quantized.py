@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_rows import pruned_row
 
 from tersely.reporting.quantized_size import QuantizedSize, bits_of, spell_bytes, spell_count
 from tersely.reporting.report import Report, read_report
@@ -32,22 +33,7 @@ def quantized(**changes: Any) -> ReportRow:
 
 
 def pruned(**changes: Any) -> ReportRow:
-    values = {
-        "module": "fc",
-        "target": "weight",
-        "kind": "parameter",
-        "method": "pruning",
-        "algorithm": "level",
-        "granularity": "default",
-        "blocks": (1, 1),
-        "shape": (2, 64),
-        "elements": 128,
-        "masked": 64,
-        "request": "0.5",
-        "requested": 0.5,
-        "sparsity": 0.5,
-    }
-    return ReportRow(**{**values, **changes})
+    return pruned_row(**{"shape": (2, 64), "elements": 128, "masked": 64, **changes})
 
 
 def lines_of(report: Report) -> list[list[str]]:

@@ -179,8 +179,8 @@ class TestWhatDoesNotFit:
 
     def test_a_model_without_one_of_the_modules(self, saved):
         assert self.refused(nn.Sequential(nn.Linear(4, 8)), saved) == (
-            f"{saved}: it does not fit this model: the plan has module '2', which the model has "
-            f"not; plan again with tersely.plan(model, recipe)"
+            f"{saved}: it does not fit this model: the plan has module '2', which the model does "
+            f"not have; plan again with tersely.plan(model, recipe)"
         )
 
     def test_a_model_of_another_shape(self, saved):

@@ -1,6 +1,7 @@
 """What the tests of shrinking share: masks of whole channels, and models with lived-in statistics."""
 
-from collections.abc import Iterable
+import ast
+from collections.abc import Iterable, Iterator
 from importlib import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -85,7 +86,11 @@ def help():
 
 def _beside(name) -> ModuleType:
     path = Path(__file__).parent / f"{name}.py"
-    place = util.spec_from_file_location(name, path)
+    return _module(path)
+
+
+def _module(path) -> ModuleType:
+    place = util.spec_from_file_location(path.stem, path)
     module = util.module_from_spec(place)
     place.loader.exec_module(module)
     return module
@@ -107,3 +112,56 @@ def random_networks():
 def masks():
     """The module ``masks.py``: masks of half of all groups of channels."""
     return _beside("masks")
+
+
+GALLERY = Path(__file__).with_name("gallery")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes ``network`` once for each network of the gallery."""
+    if "network" in metafunc.fixturenames:
+        metafunc.parametrize("network", list(_networks()), indirect=True)
+
+
+def _networks() -> Iterator[str]:
+    for path in sorted(GALLERY.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NETWORKS":
+                yield from (f"{path.stem}.{key.id}" for key in node.value.keys)
+
+
+@pytest.fixture(scope="session")
+def gallery() -> dict[str, ModuleType]:
+    """The modules of the directory ``gallery``, by name."""
+    return {path.stem: _module(path) for path in GALLERY.glob("*.py")}
+
+
+@pytest.fixture(scope="session")
+def found_masks() -> dict[str, dict[str, torch.Tensor]]:
+    """Masks that a test has made of a network of the gallery, by its name."""
+    return {}
+
+
+@pytest.fixture
+def network(request, gallery, masks, found_masks) -> SimpleNamespace:
+    """A network of the gallery: how to build it with its inputs, and masks of half of it."""
+    file, _, cls = request.param.partition(".")
+    made = getattr(gallery[file], cls)
+    spec = gallery[file].NETWORKS[made]
+    ends, heads = (spec["ends"], spec["heads"]) if isinstance(spec, dict) else (spec, None)
+
+    def build():
+        torch.manual_seed(0)
+        model = lived_in(made())
+        image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        return model, model.example() if hasattr(model, "example") else (image,)
+
+    def halves_of(model, inputs):
+        return masks.half_of_all_groups(model, inputs, ends, heads=heads)
+
+    def halves():
+        if request.param not in found_masks:
+            found_masks[request.param] = halves_of(*build())
+        return found_masks[request.param]
+
+    return SimpleNamespace(name=cls, build=build, halves=halves, halves_of=halves_of)

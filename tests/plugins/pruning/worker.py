@@ -298,7 +298,7 @@ def fails_in_the_first(rank: int, act: Callable[[], object]) -> str:
     if rank == 0:
         return error_of(RuntimeError, act)
     text = error_of(tersely.CalibrationError, act)
-    assert text.startswith("process 0 of 2 failed, so this one cannot go on: "), text
+    assert text.startswith("process 0 of 2 failed, so this one cannot continue: "), text
     return text
 
 
@@ -422,7 +422,7 @@ def going_block_by_block_with_fsdp_is_an_error_in_both(rank: int) -> None:
     session.calibrate([batch(rank)])
     text = error_of(tersely.SessionError, session.compress)
     assert text == (
-        "stem.weight is sharded, and wanda goes block by block, which fully_shard() does not "
+        "stem.weight is sharded, and wanda works block by block, which fully_shard() does not "
         "allow; compress before fully_shard(), or give the algorithm the option sequential: false"
     )
     assert session.masks() == {}

@@ -131,7 +131,7 @@ def test_masks_by_hand():
     assert str(caught[0].message) == (
         "0.weight: nothing of it is kept\n"
         "0.bias: nothing of it is kept\n"
-        "set_masks() has put this in force; keep something where it is not meant"
+        "set_masks() has put this in force; if this is not intended, set masks that keep something"
     )
 
 

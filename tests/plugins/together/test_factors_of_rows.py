@@ -191,7 +191,7 @@ def test_rows_that_share_a_scale_with_others_cannot_take_factors():
     model = seeded(lambda: Gated("halves"))
     session = quantized(model, "down", others={"granularity": "default"})
     assert remarks(session)[-1].startswith("down.weight: finalize() divides the factors")
-    assert "whose output channels share a scale" in remarks(session)[-1]
+    assert "its output channels share a scale" in remarks(session)[-1]
 
 
 def test_rows_that_something_else_reads_keep_their_factors():

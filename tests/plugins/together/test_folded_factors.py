@@ -257,7 +257,7 @@ def test_rows_that_share_a_scale_cannot():
     assert remarks(session) == [
         "1.weight: finalize() folds the factors of the input into 0",
         "2.weight: finalize() divides the factors of the input out again, because 1.weight makes "
-        "it, whose output channels share a scale; granularity: per_channel gives each its own",
+        "it, and its output channels share a scale; granularity: per_channel gives each its own",
     ]
     assert is_on_grid(model, session, "1")
 

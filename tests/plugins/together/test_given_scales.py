@@ -164,7 +164,7 @@ def test_a_vector_over_output_channels_is_enough():
         ),
         (
             {"0": {"weight": scale(0.5, zero_point=torch.tensor(0.5))}},
-            "zero_point holds something else than integers",
+            "zero_point holds values that are not integers",
         ),
         (
             {"0": {"weight": scale(0.5, zero_point=torch.tensor(300))}},

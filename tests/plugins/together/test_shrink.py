@@ -324,6 +324,17 @@ def test_a_fresh_model_gets_shapes_and_weights_of_a_shrunk_one(tmp_path):
     torch.testing.assert_close(again.eval()(INPUTS), session.finalize().eval()(INPUTS))
 
 
+def test_a_fresh_model_gets_what_masks_leave_of_weights_that_stay(tmp_path):
+    model = network()
+    config = [*CONFIG, {"op_names": ["7"], "granularity": "default", "sparse_ratio": 0.5}]
+    session = tersely.prune(model, config, algorithm="l1_norm")
+    session.shrink(INPUTS)
+    session.save(tmp_path / "small")
+    again = tersely.load_shrunk(network(), tmp_path / "small")
+    assert int((again[7].weight == 0).sum()) == 8
+    torch.testing.assert_close(again.eval()(INPUTS), model.eval()(INPUTS), rtol=0, atol=0)
+
+
 def test_a_model_of_another_structure_is_refused_and_stays_as_it_was(tmp_path):
     _, session = pruned()
     session.shrink(INPUTS)

@@ -164,7 +164,7 @@ def test_masks_of_single_elements():
     session = tersely.prune(
         network(), [{"op_names": ["0"], "sparse_ratio": 0.5}], algorithm="level"
     )
-    assert "ask for granularity: out_channel" in refusal(session)
+    assert "use granularity: out_channel" in refusal(session)
 
 
 @pytest.mark.parametrize(

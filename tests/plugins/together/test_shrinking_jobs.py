@@ -286,7 +286,7 @@ def test_a_run_without_whole_rows_masked_says_what_to_ask_for(shop):
     shop.run()
     refused = shrink(shop)
     assert isinstance(refused.exception, tersely.SessionError)
-    assert "ask for granularity: out_channel" in str(refused.exception)
+    assert "use granularity: out_channel" in str(refused.exception)
 
 
 def test_a_run_of_which_nothing_can_go_says_why(shop):

@@ -32,7 +32,7 @@ def fix_text(text: str, fixes: Sequence[Fix], *, is_json: bool) -> tuple[str, tu
 
     Args:
         text: the whole text, which can be read.
-        fixes: what to mend, in document order.
+        fixes: what to correct, in document order.
         is_json: whether the text is JSON, not YAML.
     """
     read = read_json if is_json else read_yaml

@@ -44,7 +44,7 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
     "job": ("loop", "benchmark", "observer"),
 }
 _PLACES: dict[Level, str] = {
-    "job": "in a job, beside 'recipe'",
+    "job": "in a job, next to 'recipe'",
     "recipe": "at the top of the recipe",
     "period": "in an item of 'stages'",
     "align": "under 'align'",
@@ -183,9 +183,9 @@ def _where(places: Sequence[KeyPlace], here: KeyPlace) -> str:
         return f"write it {_PLACES[level]}"
     is_own = any(place.method == here.method for place in places)
     if is_own and level == "stage":
-        return "write it in the stage, beside 'config_list'"
+        return "write it in the stage, next to 'config_list'"
     if is_own and level == "entry" and here.level != "stage":
-        return "write it in the entry, beside 'target_settings'"
+        return "write it in the entry, next to 'target_settings'"
     if is_own:
         return "write it in an entry of 'config_list'"
     methods = join_words([repr(place.method) for place in places])

@@ -190,7 +190,7 @@ _KEYS: Mapping[str, _Reader] = {
         _advice("it is an option of the loss: apply_method: {kl: {temperature: 4}}"),
     ),
 }
-"""Word -> what it means beside its value; several keys of one specification may not share one."""
+"""Word -> what it means with its value; several keys of one specification may not share one."""
 
 _VALUES: Mapping[str, Json] = {
     **dict.fromkeys(("asymmetric", "asym"), "affine"),

@@ -133,7 +133,7 @@ def _excluded(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
     others = join_words([repr(key) for key in required if key != last], last="and")
     yield Finding(
         (*mismatch.path, last),
-        f"found {last!r} beside {others}, expected only one of them",
+        f"found {last!r} together with {others}, expected only one of them",
         f"remove {last!r} or {others}",
         "key",
     )

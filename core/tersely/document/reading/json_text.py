@@ -45,7 +45,7 @@ def read_json(text: str, *, source: str | None = None) -> Document:
             f"not JSON: {problem}", hint=_HINTS.get(error.msg), mark=Mark(error.lineno, error.colno)
         ) from error
     except RecursionError as error:
-        raise reading.refusal("mappings and lists stand too deep inside one another") from error
+        raise reading.refusal("mappings and lists are nested too deeply") from error
     except ValueError as error:  # an integer beyond sys.get_int_max_str_digits()
         raise reading.refusal("an integer has too many digits") from error
     return reading.document(_Walker(text, reading).value(_skip(text, 0), ())[0])

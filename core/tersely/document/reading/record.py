@@ -39,7 +39,7 @@ class Reading:
     def note(
         self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
     ) -> None:
-        """Note a mistake after which reading goes on."""
+        """Note a mistake after which reading continues."""
         self.findings.append(Finding(path, message, hint, "value", mark))
 
     def note_unreadable(
@@ -94,7 +94,7 @@ class Reading:
             self.values[path] = mark
         if len(path) > MAX_DEPTH:
             raise self.refusal(
-                f"mappings and lists stand more than {MAX_DEPTH} deep inside one another", mark=mark
+                f"mappings and lists are nested more than {MAX_DEPTH} levels deep", mark=mark
             )
         if identity is None:
             return

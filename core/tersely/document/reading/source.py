@@ -38,7 +38,7 @@ def read_document(
 
     Returns:
         The data with the place of every key and value, and with mistakes after which reading
-        could go on among its findings.
+        could continue among its findings.
 
     Raises:
         ConfigError: the file cannot be read, or is not one document.

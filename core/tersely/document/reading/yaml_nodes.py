@@ -99,7 +99,7 @@ def compose(text: str, reading: Reading) -> Node:
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(error, reading) from error
     except RecursionError as error:
-        raise reading.refusal("mappings and lists stand too deep inside one another") from error
+        raise reading.refusal("mappings and lists are nested too deeply") from error
     if root is None:
         raise reading.refusal("the file is empty, expected a document", mark=Mark(1, 1))
     return root

@@ -25,7 +25,7 @@ def read_yaml(text: str, *, source: str | None = None) -> Document:
         source: the file it came from, for errors.
 
     Returns:
-        The data, with mistakes after which reading could go on (a key given twice, a key that
+        The data, with mistakes after which reading could continue (a key given twice, a key that
         is not text, a tag without meaning) among its findings.
 
     Raises:

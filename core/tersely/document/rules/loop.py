@@ -1,4 +1,4 @@
-"""The built-in training loop of a job: how it is read, and what has to stand beside it."""
+"""The built-in training loop of a job: how it is read, and which keys it needs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _needs_teacher(method: Json) -> bool:
 
 
 def _check_distilled(recipe: Mapping[str, Json], *, has_any: bool) -> Iterator[Finding]:
-    """Yield a finding unless distillation lasts, beside the periods or in each of them."""
+    """Yield a finding unless distillation lasts, outside of the periods or in each of them."""
     periods = recipe.get(PERIODS)
     lasts = recipe.get(_DISTILLATION) is not None or (
         isinstance(periods, list)
@@ -104,7 +104,7 @@ def _check_distilled(recipe: Mapping[str, Json], *, has_any: bool) -> Iterator[F
             ("loop", "loss"),
             f"'none' trains on what the session adds, and the recipe has {lacking}",
             "name a loss such as cross_entropy, or add a distillation stage"
-            + (" beside 'stages'" if has_any else ""),
+            + (" outside of 'stages'" if has_any else ""),
         )
 
 

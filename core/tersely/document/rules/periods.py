@@ -120,7 +120,7 @@ def _check_until(
         yield Finding(
             path,
             "'until' is missing, and another period follows",
-            "write until: the optimizer step with which the next one begins",
+            "write until: the optimizer step after which the next one begins",
         )
     elif until is not None and 0 < until <= begin:  # the schema knows what is no step
         yield Finding(

@@ -127,7 +127,7 @@ def _problem(module: nn.Module, *, has_sites: bool) -> str | None:
             return f"has a buffer {name!r}; names in {PREFIX}* are reserved, rename it"
     if has_sites and "forward" in attributes:
         return (
-            "has a forward assigned to the instance, which would go around its input and output "
+            "has a forward assigned to the instance, which would bypass its input and output "
             "targets; remove that assignment (hooks of other tools) before attaching"
         )
     return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.level_tables import levels_problem, padded
-from tersely.arithmetic.ranges import block_range
+from tersely.arithmetic.ranges import are_finite, block_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.errors import PluginError
 from tersely.instrument.modules.recomputation import is_recomputing
@@ -165,8 +165,7 @@ class Follow:
         if data is None:
             found = block_range(values, cut.size_of(values))
             ends = [cut.canonical(values, end).float() for end in found]
-            is_finite = ends[0].isfinite() & ends[1].isfinite()
-            is_strange = not is_compiling and not bool(is_finite.all())
+            is_strange = not is_compiling and not are_finite(*ends)
             if not is_compiling and not is_strange:
                 low, high = _over_processes(ends)
                 return Extent(low, high, is_strange=False, is_finite=True)
@@ -175,7 +174,7 @@ class Follow:
             values = torch.where(data, values, torch.nan)
         if is_strange or data is not None:
             ends = [self._end(values, sign) for sign in (1, -1)]
-            is_finite = ends[0].isfinite() & ends[1].isfinite()
+        is_finite = ends[0].isfinite() & ends[1].isfinite()
         # The smallest of all processes leaves these out.
         low = torch.where(is_finite, ends[0], torch.inf)
         high = torch.where(is_finite, ends[1], -torch.inf)

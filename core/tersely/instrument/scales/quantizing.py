@@ -199,8 +199,9 @@ class Quantize:
             return
         raise SessionError(
             f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
-            f"this call has shape {list(value.shape)}, which needs others; scales hold for the "
-            f"lengths they were chosen for: calibrate and compress with this shape, or take one "
+            f"this call has shape {list(value.shape)}, which needs others; scales apply to the "
+            f"lengths that they were chosen for: calibrate and compress with this shape, or "
+            f"take one "
             f"scale for the tensor",
             target=full_name(module, self.target),
         )

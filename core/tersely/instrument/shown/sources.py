@@ -74,7 +74,7 @@ def no_parameter(module: nn.Module, name: str) -> SessionError:
     """
     name = full_name(module, name)
     return SessionError(
-        f"what {name} shows is computed while a session is attached, so it is assigned to no "
+        f"what {name} shows is computed while a session is attached, so it cannot be assigned to a "
         f"module as a parameter; tie or reparametrize modules before tersely.attach(), or after "
         f"session.detach()",
         target=name,

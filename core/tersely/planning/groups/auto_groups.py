@@ -41,7 +41,7 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
     place = f"{stage.path}.dependency_groups"
     if example_inputs is None:
         draft.problems.append(
-            f"{place}: 'auto' follows the channels of a run of the model, and there are no example "
+            f"{place}: 'auto' runs the model to follow its channels, and there are no example "
             f"inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a "
             f"job, or --example to tersely plan"
         )

@@ -83,7 +83,7 @@ def fused_parameters_hint(draft: Draft, stage: Stage, number: int) -> str | None
     shown = ", ".join(repr(name) for _, name in fused[:_NAMES])
     types = dict.fromkeys(draft.universe.class_of(position).__name__ for position, _ in fused)
     return (
-        f"{stage.path}: {untouched / sum(sizes.values()):.0%} of the parameters are no target of "
+        f"{stage.path}: {untouched / sum(sizes.values()):.0%} of the parameters are not targets of "
         f"this stage. Layers such as mixtures of experts keep their weights in one parameter of "
         f"shape [experts, out, in], which op_types: [Linear] does not select: {shown}"
         f"{and_more(max(len(fused) - _NAMES, 0))}; select them by their types, "

@@ -62,7 +62,7 @@ def _check_shrinks(plan: Plan, draft: Draft) -> None:
         if own and not any(_may_mask_slices(one) for one in own):
             draft.problems.append(
                 f"{stage.path}: shrink removes whole rows and columns, and none of its targets "
-                f"({own[0].name}{and_more(len(own) - 1)}) is masked by them; ask for granularity: "
+                f"({own[0].name}{and_more(len(own) - 1)}) is masked by them; use granularity: "
                 f"out_channel (or in_channel), or an algorithm that prunes channels, such as "
                 f"l1_norm"
             )
@@ -136,7 +136,7 @@ def _check_divisor(target: TargetPlan, where: str, key: str, runs: int, draft: D
     if target.blocks.scope is not None:
         granularity = target.pruning.granularity
         draft.problems.append(
-            f"{where} has no meaning beside granularity {granularity!r}, which counts the ratio in "
+            f"{where} has no meaning with granularity {granularity!r}, which counts the ratio in "
             f"scopes of its own; remove one of the two"
         )
         return
@@ -166,7 +166,7 @@ def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module
             if one not in modules:
                 near = draft.suggest(one, modules)
                 hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-                found = f"link {one!r} is no module of the teacher{default}{hint}"
+                found = f"link {one!r} is not a module of the teacher{default}{hint}"
                 draft.blame(target.origin.path, target.name, found)
             elif target.kind in ("parameter", "buffer") and not _has(modules[one], target.target):
                 found = (

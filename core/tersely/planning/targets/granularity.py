@@ -256,7 +256,7 @@ def _check(blocks: Blocks, shape: tuple[int, ...], value: Json) -> None:
             size = resolve_size(blocks.size, shape)
             if any(outer % inner for outer, inner in zip(scope, size, strict=True)):
                 raise ValueError(
-                    f"its scope {list(scope)} is no multiple of its block {list(size)}"
+                    f"its scope {list(scope)} is not a multiple of its block {list(size)}"
                 )
             count_blocks(blocks.scope, shape)
             inside = math.prod(scope) // math.prod(size)

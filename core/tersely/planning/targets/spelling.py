@@ -98,7 +98,7 @@ def _named(value: Json, plugins: Registry) -> Spelling | None:
         return Spelling(name, dict(options), info)
     if isinstance(value, str):
         needed = ", ".join(info.options.get("required", ()))
-        raise ValueError(f"granularity {shown(value)} cannot do without its options: {needed}")
+        raise ValueError(f"granularity {shown(value)} needs its options: {needed}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Factors of inputs, folded for good into what makes those inputs (rule Q8)."""
+"""Factors of inputs, folded permanently into what produces those inputs (rule Q8)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _obstacle(
     for bound, parameters in qparams:
         if one.makes(bound) and _divided(bound, parameters, one) is None:
             return (
-                f"{bound.plan.name} makes it, whose output channels share a scale; granularity: "
+                f"{bound.plan.name} makes it, and its output channels share a scale; granularity: "
                 f"per_channel gives each its own"
             )
     return None

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.module_tracker import ModuleTracker
 
 from tersely.instrument.names import PREFIX
 from tersely.shrinking.graph.program import evaluating
@@ -89,6 +90,27 @@ _MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attenti
 """What torch's counter passes over: it knows the kernels of accelerators."""
 
 
+class _Forwards(ModuleTracker):
+    """Follows which modules run, and no gradients.
+
+    Torch's own would hook into those of a parameter that is handed to a module expanded or sliced,
+    as learned queries are, and there are none.
+    """
+
+    def _fw_pre_hook(self, mod: nn.Module, _: object) -> None:
+        super()._fw_pre_hook(mod, ())
+
+    def _fw_post_hook(self, mod: nn.Module, _: object, __: object) -> None:
+        super()._fw_post_hook(mod, (), ())
+
+
+def operation_counter() -> FlopCounterMode:
+    """Return torch's counter of floating-point operations, two for each multiply-accumulate."""
+    counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
+    counter.mod_tracker = _Forwards()
+    return counter
+
+
 @contextlib.contextmanager
 def _without_fused_layers() -> Iterator[None]:
     """Let encoder layers run the operators that the counter knows, rather than one for all."""
@@ -102,7 +124,7 @@ def _without_fused_layers() -> Iterator[None]:
 
 def _macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
     """Return what each module computes outside of those in it."""
-    counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
+    counter = operation_counter()
     with evaluating(model), _without_fused_layers(), torch.no_grad(), counter:
         model(*args, **kwargs)
     root = type(model).__name__

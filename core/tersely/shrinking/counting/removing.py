@@ -15,10 +15,9 @@ from tersely.errors import PlanError
 from tersely.masking.counted import Removal
 from tersely.shrinking.counting.operations import Sizes, count_operations
 from tersely.shrinking.cutting.masked_weights import MaskedWeights
-from tersely.shrinking.graph.program import Program, read_program
+from tersely.shrinking.graph.program import Program, named_tensors, read_program
 from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
-from tersely.shrinking.shrink import named_tensors
 
 
 @attrs.frozen(eq=False)

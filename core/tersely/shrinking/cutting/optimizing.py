@@ -35,7 +35,7 @@ def remember(optimizer: torch.optim.Optimizer | None) -> Callable[[], None]:
 def cut_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, cuts: Mapping[str, Cut]
 ) -> None:
-    """Cut an optimizer's state with the parameters, so that training goes on where it was.
+    """Cut an optimizer's state with the parameters, so that training continues where it was.
 
     Args:
         optimizer: the user's optimizer.

@@ -13,7 +13,7 @@ from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.shrinking.cutting.apply import Undoing, cut_tensors
 from tersely.shrinking.cutting.attentions import attend_as_cut
-from tersely.shrinking.shrink import named_tensors
+from tersely.shrinking.graph.program import named_tensors
 
 
 def record_of(cuts: Mapping[str, Cut], undoing: Undoing, model: nn.Module) -> dict[str, Json]:

@@ -144,6 +144,6 @@ def need_structured_masks(kept: Mapping[str, Tensor]) -> None:
     names = ", ".join(list(kept)[:3])
     raise SessionError(
         f"shrink() found masks of single elements only ({names}), with no row or column masked "
-        f"whole, so nothing can be removed; ask for granularity: out_channel (or in_channel), "
+        f"whole, so nothing can be removed; use granularity: out_channel (or in_channel), "
         f"or an algorithm that prunes channels, such as l1_norm"
     )

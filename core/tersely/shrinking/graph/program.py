@@ -75,6 +75,18 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
     )
 
 
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name, every name of shared ones included.
+
+    Args:
+        model: the model.
+    """
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch from logging a traceback of what is raised anyway."""

@@ -10,7 +10,7 @@ from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, shape_of
 from tersely.shrinking.operators.pointwise import tie_operands
-from tersely.shrinking.operators.reading import sum_where_zero
+from tersely.shrinking.operators.reading import held_by_all_keys, sum_where_zero
 
 
 def trace_attention(trace: Trace, node: Node) -> Flow:
@@ -53,7 +53,9 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
         heads.append(_masking(trace, mask))
     met = tie_operands(trace, heads, (*query.shape[:-2], 1, 1), "attention")
     rows = [x for x in query.layers if varying(x) == (ndim - 2,)]
-    return Flow(shape, (*outs, *rows, *(() if covered else met)), _constant(node, value, repeats))
+    return Flow(
+        shape, (*outs, *rows, *(() if covered else met)), _constant(trace, node, value, repeats)
+    )
 
 
 def _tied(trace: Trace, node: Node) -> Flow:
@@ -90,14 +92,13 @@ def _repeated(layer: Layer, repeats: int) -> Layer:
     return layer.repeat_interleave(repeats, layer.ndim - 3)
 
 
-def _constant(node: Node, value: Flow, repeats: int) -> Tensor | None:
+def _constant(trace: Trace, node: Node, value: Flow, repeats: int) -> Tensor | None:
     """What is the same for all keys is what attention returns, and zero is zero under a mask."""
-    if value.constant is None:
+    held = held_by_all_keys(value.constant)
+    if held is None:
         return None
-    constant = value.constant
-    same = (constant == constant.narrow(-2, 0, 1)).all(-2, keepdim=True)
-    held = torch.where(same, constant.narrow(-2, 0, 1), torch.nan)
-    if argument(node, 3, "attn_mask") is not None:
+    # In training some of the weights may be dropped out.
+    if argument(node, 3, "attn_mask") is not None or trace.is_training:
         held = torch.where(held == 0, 0.0, torch.nan)
     if repeats > 1 and held.shape[-3] > 1:
         held = held.repeat_interleave(repeats, held.ndim - 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -13,6 +14,7 @@ from tersely.shrinking.operators.pointwise import tie_operands
 from tersely.shrinking.operators.reading import (
     Reader,
     alike_in_rows,
+    held_by_all_keys,
     largest,
     read_positions,
     sum_where_zero,
@@ -73,7 +75,13 @@ def multiply(
         return _linear(trace, node, first, second, None, rows=1, shape=shape)
     if not trace.has_values:
         return _tied(trace, node, first, second, shape, scores or arguments(node)[0])
-    return _activations(trace, first, second, shape)
+    product = _activations(trace, first, second, shape)
+    # In training some of the weights may be dropped out.
+    held = None if trace.is_training else held_by_all_keys(second.constant)
+    if held is not None and _sums_to_one(scores or arguments(node)[0]):
+        known, held = product.known(), aligned(held, len(shape))
+        product = attrs.evolve(product, constant=torch.where(known.isnan(), held, known))
+    return product
 
 
 def _added(trace: Trace, node: Node, added: Flow, first: Flow, second: Flow) -> Flow:
@@ -236,6 +244,23 @@ def _product_constant(first: Flow, second: Flow, ndim: int) -> Tensor | None:
     right = right.expand(*right.shape[:-2], size, right.shape[-1]).to(torch.float32)
     result = torch.where(torch.matmul(left, right) == 0, 0.0, torch.nan)
     return settle(aligned(result, ndim))
+
+
+def _sums_to_one(node: Node) -> bool:
+    """Tell whether what lies along the last dimension are weights of a softmax."""
+    name = operator_name(node)
+    if name in ("softmax", "_softmax"):
+        return given(node)[1] in (-1, len(shape_of(node)) - 1)
+    if name not in _PASSING or not (inputs := arguments(node)):
+        return False
+    before, after = shape_of(inputs[0]), shape_of(node)
+    return before[-1:] == after[-1:] and _sums_to_one(inputs[0])
+
+
+_PASSING = frozenset(
+    ["dropout", "to", "_to_copy", "type_as", "clone", "contiguous", "detach", "view", "reshape"]
+)
+"""Operators after which rows of one length are the same rows."""
 
 
 def trace_grouped(trace: Trace, node: Node) -> Flow:

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Trace
+from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Trace, settle
 from tersely.shrinking.graph.labels import Layer, varying
 
 
@@ -63,6 +63,21 @@ def values_along(flow: Flow, dim: int) -> Tensor:
     same = (known == known[:, :1]).all(1)
     held = torch.where(same, known[:, 0], torch.nan)
     return held.expand(flow.shape[dim]).clone()
+
+
+def held_by_all_keys(constant: Tensor | None) -> Tensor | None:
+    """Return what all positions along the last dimension but one hold, as weighted means of them.
+
+    Args:
+        constant: float64 with at least two dimensions, NaN where it is unknown; or None.
+
+    Returns:
+        Size 1 along that dimension, NaN where they do not hold the same; None when none do.
+    """
+    if constant is None:
+        return None
+    first = constant.narrow(-2, 0, 1)
+    return settle(torch.where((constant == first).all(-2, keepdim=True), first, torch.nan))
 
 
 def largest(values: Tensor, dim: int) -> Tensor:
