@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ class TrialStore:
         seed: the seed of the sampler.
 
     Raises:
-        SessionFileError: the storage holds a search for something else.
+        SessionFileError: the storage cannot be opened, or holds a search for something else.
     """
 
     def __init__(
@@ -83,9 +84,15 @@ class TrialStore:
         self._seed = seed
         self._claim = f"{_CLAIM}{socket.gethostname()} {os.getpid()}"
         with _silent():
-            self._study = optuna.create_study(
-                storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
-            )
+            try:
+                self._study = optuna.create_study(
+                    storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
+                )
+            except Exception as error:  # drivers of databases raise what they like
+                raise SessionFileError(
+                    f"the storage {_shown(storage)} cannot be opened: {error}; give a URL that "
+                    f"Optuna takes, such as sqlite:///study.db, and install its driver"
+                ) from error
         self._check(storage, subject)
 
     def _check(self, storage: str, subject: Mapping[str, str]) -> None:
@@ -96,7 +103,7 @@ class TrialStore:
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:
             raise SessionFileError(
-                f"{storage} holds a search for something else: {', '.join(changed)} changed; give "
+                f"{_shown(storage)} holds a search for something else: {', '.join(changed)} changed; give "
                 f"another output or storage, or undo the change"
             )
 
@@ -207,6 +214,11 @@ class TrialStore:
     def _finished(self) -> list[Any]:
         complete = (optuna.trial.TrialState.COMPLETE,)
         return list(self._study.get_trials(deepcopy=False, states=complete))
+
+
+def _shown(storage: str) -> str:
+    """Return a URL without the password in it."""
+    return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", storage)
 
 
 def hash_of(*parts: int) -> int:
