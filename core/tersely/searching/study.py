@@ -103,8 +103,8 @@ class TrialStore:
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:
             raise SessionFileError(
-                f"{_shown(storage)} holds a search for something else: {', '.join(changed)} changed; give "
-                f"another output or storage, or undo the change"
+                f"{_shown(storage)} holds a search for something else: {', '.join(changed)} "
+                f"changed; give another output or storage, or undo the change"
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:
