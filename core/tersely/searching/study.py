@@ -94,9 +94,9 @@ class TrialStore:
                 )
             except Exception as error:  # drivers of databases raise what they like
                 raise SessionFileError(
-                    f"the storage {self._storage} cannot be opened: {_first_line(error)}; give a URL "
-                    f"that Optuna takes, such as sqlite:///study.db, and install its driver; if it "
-                    f"is damaged, {_ADVICE}"
+                    f"the storage {self._storage} cannot be opened: {_first_line(error)}; give a "
+                    f"URL that Optuna takes, such as sqlite:///study.db, and install its driver; "
+                    f"if it is damaged, {_ADVICE}"
                 ) from error
         self._check(subject)
 
