@@ -131,6 +131,21 @@ def test_no_layer_takes_factors_of_channels_in_another_order(number, order):
     torch.testing.assert_close(finished(x), expected)
 
 
+@pytest.mark.parametrize("other", range(1, 12))
+def test_no_layer_takes_factors_where_two_of_many_channels_change_places(other):
+    order = list(range(12))
+    order[0], order[other] = other, 0
+    model = Shuffled("layer0", order)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(3))
+    entry = {"op_names": ["layer0"], "target_names": ["weight", "_input_"]}
+    session = tersely.quantize(model, [entry], algorithm="smoothquant", data=[x])
+    expected = model(x)
+
+    with pytest.warns(FinalizeWarning):
+        finished = session.finalize()
+    torch.testing.assert_close(finished(x), expected)
+
+
 class Summed(nn.Module):
     """Two layers make an input by their sum, which two others read, one of them activated."""
 
