@@ -104,8 +104,9 @@ def test_planning_and_attaching_costs_some_walks(model, processor_ratio, recipe,
     Ten of them are the plan, which is an object of 18 fields for each target. The buffers that
     masks and scales have from attach on are three tensors for each module of pruning and four of
     quantization. With the latter, quantization makes a little more than a quarter of the objects
-    that the program has, and Python then collects garbage among all of them, which costs ten walks
-    of its own; without that they are 21.
+    that the program has, and Python then collects garbage once among all of them, which costs ten
+    walks of its own. Without that both are 22. Switching the collector off would only put that
+    collection off until the user's next allocations, so nothing here does.
     """
     found = processor_ratio(
         lambda: plan_and_attach(model, recipe), lambda: seconds(lambda: walk(model)), repeats=7
@@ -173,6 +174,7 @@ def layers(count, width):
 def test_a_masked_training_step_costs_what_a_mask_by_hand_costs(
     width, batch, times, processor_ratio
 ):
+    """1.03 to 1.04 measured on a busy machine, at both sizes."""
     ours, plain = layers(8, width), layers(8, width)
     entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}
     session = tersely.prune(ours, [entry], algorithm="level")

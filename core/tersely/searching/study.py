@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import attrs
 from tersely.errors import SessionFileError
 from tersely.extras import extra
 from tersely.json_value import Json
+from tersely.storage.json_file import body_digest
 
 with extra("search", purpose="a search"):
     import optuna
@@ -26,6 +28,8 @@ Setting = tuple[int, ...]
 _NAME = "tersely-search"
 _ROW, _CLAIM, _SUBJECT = "row: ", "claim: ", "subject"
 _ATTEMPTS = 20
+
+_ADVICE = "give another output or storage, or remove this one"
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +67,8 @@ class TrialStore:
         seed: the seed of the sampler.
 
     Raises:
-        SessionFileError: the storage holds a search for something else.
+        SessionFileError: the storage cannot be opened, holds a search for something else, or is
+            damaged; any method raises it for a trial or row whose digest does not fit.
     """
 
     def __init__(
@@ -80,24 +85,57 @@ class TrialStore:
             name: optuna.distributions.IntDistribution(0, count)
             for name, count in zip(names, levels, strict=True)
         }
-        self._seed = seed
+        self._seed, self._storage = seed, _shown(storage)
         self._claim = f"{_CLAIM}{socket.gethostname()} {os.getpid()}"
         with _silent():
-            self._study = optuna.create_study(
-                storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
-            )
-        self._check(storage, subject)
+            try:
+                self._study = optuna.create_study(
+                    storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
+                )
+            except Exception as error:  # drivers of databases raise what they like
+                raise SessionFileError(
+                    f"the storage {self._storage} cannot be opened: {_first_line(error)}; give a "
+                    f"URL that Optuna takes, such as sqlite:///study.db, and install its driver; "
+                    f"if it is damaged, {_ADVICE}"
+                ) from error
+        self._check(subject)
 
-    def _check(self, storage: str, subject: Mapping[str, str]) -> None:
-        known = self._study.user_attrs.get(_SUBJECT)
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Tell in one kind of error what Optuna and its database say in many."""
+        try:
+            yield
+        except SessionFileError:
+            raise
+        except Exception as error:  # foreign code: a damaged database fails in any way
+            raise SessionFileError(
+                f"{self._storage} cannot be read or written ({_first_line(error)}); if it is "
+                f"damaged, {_ADVICE}"
+            ) from error
+
+    def _attributes(self) -> dict[str, Any]:
+        with self._asking():
+            return dict(self._study.user_attrs)
+
+    def _set(self, key: str, value: Json) -> None:
+        with self._asking():
+            self._study.set_user_attr(key, value)
+
+    def _need_whole(self, data: Mapping[str, Json]) -> None:
+        body = {key: value for key, value in data.items() if key != "sha256"}
+        if data.get("sha256") != body_digest(body):
+            raise ValueError("a digest does not fit what it is of")
+
+    def _check(self, subject: Mapping[str, str]) -> None:
+        known = self._attributes().get(_SUBJECT)
         if known is None:
-            self._study.set_user_attr(_SUBJECT, dict(subject))
+            self._set(_SUBJECT, dict(subject))
             return
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:
             raise SessionFileError(
-                f"{storage} holds a search for something else: {', '.join(changed)} changed; give "
-                f"another output or storage, or undo the change"
+                f"{self._storage} holds a search for something else: {', '.join(changed)} "
+                f"changed; give another output or storage, or undo the change"
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:
@@ -106,8 +144,13 @@ class TrialStore:
         Args:
             key: what is known, such as the unit and the level.
         """
-        found: Mapping[str, Json] | None = self._study.user_attrs.get(_ROW + key)
-        return found
+        found = self._attributes().get(_ROW + key)
+        return None if found is None else self._row(key, found)
+
+    def _row(self, key: str, found: Json) -> dict[str, Json]:
+        with self._asking():
+            self._need_whole({**found, "key": key})
+        return {name: value for name, value in found.items() if name != "sha256"}
 
     def add_row(self, key: str, row: Mapping[str, Json]) -> None:
         """Remember something besides the trials, such as what one unit at one level alone costs.
@@ -116,7 +159,7 @@ class TrialStore:
             key: what it is about, such as the unit and the level.
             row: plain data.
         """
-        self._study.set_user_attr(_ROW + key, dict(row))
+        self._set(_ROW + key, {**row, "sha256": body_digest({**row, "key": key})})
 
     def rows(self, beginning: str) -> dict[str, Mapping[str, Json]]:
         """Return every row whose key begins with something: the rest of the key -> the row.
@@ -124,9 +167,9 @@ class TrialStore:
         Args:
             beginning: what the key begins with.
         """
-        start = _ROW + beginning
-        known = self._study.user_attrs.items()
-        return {key.removeprefix(start): row for key, row in known if key.startswith(start)}
+        known = self._attributes()
+        keys = [key.removeprefix(_ROW) for key in known if key.startswith(_ROW + beginning)]
+        return {key.removeprefix(beginning): self._row(key, known[_ROW + key]) for key in keys}
 
     def tried(self) -> tuple[Tried, ...]:
         """Return every finished trial, of all processes, in order."""
@@ -150,20 +193,23 @@ class TrialStore:
             tried: what was tried.
             score: what the sampler makes small.
         """
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                params=dict(zip(self._names, tried.setting, strict=True)),
-                distributions=self._ranges,
-                value=score,
-                user_attrs={
-                    "kind": tried.kind,
-                    "value": repr(tried.value),
-                    "drop": repr(tried.drop),
-                    "cost": tried.cost,
-                    "problem": tried.problem,
-                },
+        known: dict[str, Json] = {
+            "kind": tried.kind,
+            "value": repr(tried.value),
+            "drop": repr(tried.drop),
+            "cost": tried.cost,
+            "problem": tried.problem,
+        }
+        digest = body_digest({**known, "setting": list(tried.setting), "score": score})
+        with self._asking():
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    params=dict(zip(self._names, tried.setting, strict=True)),
+                    distributions=self._ranges,
+                    value=score,
+                    user_attrs={**known, "sha256": digest},
+                )
             )
-        )
 
     def claim(self, setting: Setting) -> None:
         """Tell other processes what this one is about to try.
@@ -171,15 +217,16 @@ class TrialStore:
         Args:
             setting: the setting.
         """
-        self._study.set_user_attr(self._claim, json.dumps(setting))
+        self._set(self._claim, json.dumps(setting))
 
     def claimed(self) -> frozenset[Setting]:
         """Return what other processes are trying now."""
-        return frozenset(
-            tuple(json.loads(value))
-            for key, value in self._study.user_attrs.items()
-            if key.startswith(_CLAIM) and key != self._claim and _is_alive(key)
-        )
+        with self._asking():
+            return frozenset(
+                tuple(json.loads(value))
+                for key, value in self._study.user_attrs.items()
+                if key.startswith(_CLAIM) and key != self._claim and _is_alive(key)
+            )
 
     def sample(self, taken: frozenset[Setting]) -> Setting | None:
         """Draw a setting that Optuna's sampler expects much of, or None where all are taken.
@@ -206,7 +253,23 @@ class TrialStore:
 
     def _finished(self) -> list[Any]:
         complete = (optuna.trial.TrialState.COMPLETE,)
-        return list(self._study.get_trials(deepcopy=False, states=complete))
+        with self._asking():
+            found = list(self._study.get_trials(deepcopy=False, states=complete))
+            for trial in found:
+                setting = [trial.params[name] for name in self._names]
+                self._need_whole({**trial.user_attrs, "setting": setting, "score": trial.value})
+                if trial.distributions != self._ranges:
+                    raise ValueError("a trial has other levels than the search")
+        return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
+def _shown(storage: str) -> str:
+    """Return a URL without the password in it."""
+    return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", storage)
 
 
 def hash_of(*parts: int) -> int:

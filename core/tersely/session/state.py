@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from tersely.engine.saver import Saved, sort_tensors
+from tersely.engine.saver import Parts, Saved, sort_tensors
 from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.session.engines import Engines
@@ -77,6 +77,7 @@ def understand(
         SessionFileError: the state belongs to another plan or model; nothing was changed.
     """
     parts = sort_tensors(tensors, {engine.method: engine.grammar for engine in engines})
+    _need_numbers(parts)
     with complete_state():
         state = SavedState(
             steps=int(data["steps"]),
@@ -91,6 +92,25 @@ def understand(
         for engine in engines:
             engine.check(state.engines[engine.method], state.steps)
     return state
+
+
+def _need_numbers(parts: Mapping[str, Parts]) -> None:
+    """Refuse NaN, which no session writes: calibration, solvers and steps raise or skip it.
+
+    What losses of plugins remember is their own. Infinity stands for a range of nothing.
+    """
+    for method, places in parts.items():
+        if method == "distillation":
+            continue
+        for (kind, name), tensors in places.items():
+            for part, tensor in tensors.items():
+                if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                    what = f"{kind}:{part}" if part else kind
+                    raise SessionFileError(
+                        f"the saved {what} of {name} holds NaN, which no session writes; restore "
+                        f"the folder from a copy, or compress again",
+                        target=name,
+                    )
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import subprocess
 import sys
@@ -20,6 +21,12 @@ from tersely.registry.catalog import Catalog
 from tersely.registry.descriptors import Descriptor
 from tersely.registry.hookspecs import ENTRY_POINT_GROUP
 from tersely.registry.registry import registry
+from tersely.testing.option_checks import (
+    default_problem,
+    interruption_problem,
+    unread_problem,
+)
+from tersely.testing.process_state import watched_process
 
 Kind = Literal["pruners", "quantizers", "granularities", "losses", "schedules", "exporters"]
 
@@ -111,6 +118,30 @@ class Contract:
 
     def make_example(self) -> None:
         """Make the object with the options, where making it shows that they are taken."""
+        self.make()
+
+    def check_options_in_code(self) -> None:
+        """The code reads every option, and has the defaults that the options' schema states."""
+        found = unread_problem(self.catalog[self.name], self.info.options)
+        expect(not found, found)
+        found = default_problem(self.catalog[self.name], self.info.options)
+        expect(not found, found)
+
+    def check_interruptible(self) -> None:
+        """The code lets Ctrl+C through."""
+        found = interruption_problem(self.catalog[self.name])
+        expect(not found, found)
+
+    def check_process(self) -> None:
+        """Using it prints nothing, and leaves options and settings of the process alone."""
+        arguments = copy.deepcopy(dict(self.arguments))
+        with watched_process() as found:
+            self.use()
+        expect(not found, "; ".join(found))
+        expect(arguments == self.arguments, f"it changed its options to {dict(self.arguments)}")
+
+    def use(self) -> None:
+        """Let the object do what it is for, once."""
         self.make()
 
     def check_face_imports_no_torch(self) -> None:

@@ -70,6 +70,12 @@ class ExporterContract(Contract):
         """The exporter's descriptor."""
         return registry().exporters.info(self.name)
 
+    def use(self) -> None:
+        """Export one session."""
+        case = next(export_cases(self.info.holds))
+        with tempfile.TemporaryDirectory() as folder:
+            self._written(case, case.session(), Path(folder))
+
     def check_refuses_or_writes(self) -> None:
         """A model is refused with a reason before it is written, or written; one at least is."""
         tried = [(one.name, one.exported) for one in self._tried()]

@@ -9,7 +9,7 @@ from typing import ClassVar
 import attrs
 
 from tersely.arithmetic.blocks import Blocks, count_blocks, resolve_size
-from tersely.arithmetic.numbered import NumberingError
+from tersely.arithmetic.numbered import Numbering, NumberingError, renumber
 from tersely.contracts.granularity import Granularity
 from tersely.contracts.kinds import Method, TargetKind
 from tersely.contracts.settings import PruningSetting, QuantizationSetting
@@ -72,6 +72,11 @@ class GranularityContract(Contract):
     def make_example(self) -> None:
         """Make the granularity with the options, as a config that states them does."""
         self.catalog[self.name](**self.options)
+
+    def use(self) -> None:
+        """Divide every shape."""
+        for value in self._values():
+            list(self._divided(value))
 
     def check_blocks(self) -> None:
         """Blocks have a size for each dimension and divide some shape; ValueError refuses."""
@@ -141,6 +146,13 @@ def _blocks(
         lengths = list(blocks.index.shape)
         is_whole = lengths == list(shape)
         expect(is_whole, f"{where}: an index of shape {lengths}, expected {list(shape)}")
+        # Of an input or output the first dimension counts samples, and one is tried.
+        numbers = blocks.index[0] if target.kind in ("input", "output") else blocks.index
+        expect(
+            not Numbering(renumber(numbers)[0]).shuffles_vector,
+            f"{where}: each element of a vector is a block, and they are numbered in another order "
+            f"than their own",
+        )
         return blocks
     scope = blocks.size if blocks.scope is None else blocks.scope
     for name, size in (("size", blocks.size), ("scope", scope)):

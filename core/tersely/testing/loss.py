@@ -3,93 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import partial
+import gc
+import weakref
+from collections.abc import Mapping
 from typing import ClassVar, cast
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.distillation.calling import AskedLoss, Loss, batch_parts
-from tersely.distillation.states import built, shape_of
-from tersely.errors import PluginError
 from tersely.json_value import Json
 from tersely.registry.registry import registry
-from tersely.testing.contract import Contract, Kind, expect, require
+from tersely.testing.contract import Kind, expect, require
+from tersely.testing.loss_calls import LossCalls, pair_of
+from tersely.testing.models import other_layout
 from tersely.testing.random_state import untouched_random_state
-
-# Losses that compare samples with each other say nothing about a batch of two.
-_SAMPLES = 4
-_TARGETS = 3  # of a loss that takes any number of them
-_SHAPES = ((_SAMPLES, 10), (_SAMPLES, 5, 8), (_SAMPLES, 4, 6, 6))
 
 
 @attrs.define(eq=False)
-class LossContract(Contract):
+class LossContract(LossCalls):
     """What every distillation loss must meet."""
 
     kind: ClassVar[Kind] = "losses"
-
-    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the loss of one pair.
-
-        A loss of the student alone gets no teacher. Each part of a batch that a loss asks for is
-        the numbers 0 to 3, over and over, one for each sample: indices of samples, or labels.
-
-        Args:
-            student: any shape, float.
-            teacher: the student's shape, float.
-        """
-        return self._call(self._fresh(student, teacher), student, teacher)
-
-    @property
-    def _asked(self) -> AskedLoss:
-        info = registry().losses.info(self.name)
-        parts = batch_parts(info, self.arguments)
-        return AskedLoss(cast("Loss", self.catalog[self.name]), info, self.arguments, parts)
-
-    def _fresh(self, student: Tensor, teacher: Tensor) -> Loss:
-        asked = self._asked
-        if not asked.is_stateful:
-            return partial(asked.function, **self.arguments)
-        theirs = teacher if asked.needs_teacher else None
-        try:
-            shapes = (shape_of(self._values(student)), shape_of(self._values(theirs)))
-            return built("contract", asked, shapes)
-        except PluginError as error:
-            if isinstance(error.__cause__, ValueError):
-                raise error.__cause__ from None  # a shape that it refuses
-            raise
-
-    def _values(self, values: Tensor | None) -> object:
-        # Of several targets each has the values in another order of the samples' features.
-        count = registry().losses.info(self.name).targets
-        if count == 1 or values is None:
-            return values
-        return tuple(values.roll(place, 1) for place in range(_TARGETS if count is None else count))
-
-    def _call(self, loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
-        asked = self._asked
-        given = dict.fromkeys(asked.parts, torch.arange(len(student)) % _SAMPLES)
-        theirs = teacher if asked.needs_teacher else None
-        found: object = loss(self._values(student), self._values(theirs), **given)
-        expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
-        return cast("Tensor", found)
-
-    @property
-    def shapes(self) -> Sequence[tuple[int, ...]]:
-        """The shapes that the loss can compare: it refuses others by a ValueError."""
-        found, refusal = [], ""
-        for shape in _SHAPES:
-            try:
-                self.loss(*_pair(shape))
-            except ValueError as error:
-                refusal = str(error)
-            else:
-                found.append(shape)
-        expect(bool(found), f"it refuses every shape of {_SHAPES}: {refusal}")
-        return found
 
     def check_named_options(self) -> None:
         """Options that name an input of the model or a part of the batch are among the options."""
@@ -104,27 +39,32 @@ class LossContract(Contract):
         self.check_scalar()
         self.check_gradient()
 
+    def use(self) -> None:
+        """Ask for the loss of a pair of each shape."""
+        for shape in self.shapes:
+            self.loss(*pair_of(shape))
+
     def check_state(self) -> None:
         """What a loss remembers is saved with the session, and holds no graph."""
         for shape in self.shapes:
-            one, other = _pair(shape), _pair(shape, seed=1)
+            one, other = pair_of(shape), pair_of(shape, seed=1)
             for student, _ in (one, other):
                 student.requires_grad_()  # so that what is kept of it shows a graph
-            loss = self._fresh(*one)
-            first = self._call(loss, *one)
+            loss = self.fresh(*one)
+            first = self.call(loss, *one)
             if not isinstance(loss, nn.Module):
-                self._call(loss, *other)
+                self.call(loss, *other)
                 expect(
-                    torch.equal(self._call(loss, *one), first),
+                    torch.equal(self.call(loss, *one), first),
                     f"shape {shape}: it remembers what it was called with, which no session saves; "
                     f"inherit from tersely.contracts.StatefulLoss and keep it in buffers",
                 )
                 continue
             state = copy.deepcopy(loss.state_dict())
-            twin = self._fresh(*one)
+            twin = self.fresh(*one)
             cast("nn.Module", twin).load_state_dict(state)
             expect(
-                torch.equal(self._call(loss, *other), self._call(twin, *other)),
+                torch.equal(self.call(loss, *other), self.call(twin, *other)),
                 f"shape {shape}: after it was saved and loaded it has another loss; keep what it "
                 f"remembers in buffers",
             )
@@ -134,11 +74,11 @@ class LossContract(Contract):
     def check_learning(self) -> None:
         """Every parameter that a loss learns gets a finite gradient."""
         for shape in self.shapes:
-            student, teacher = _pair(shape)
-            loss = self._fresh(student, teacher)
+            student, teacher = pair_of(shape)
+            loss = self.fresh(student, teacher)
             if not isinstance(loss, nn.Module):
                 continue
-            torch.autograd.backward(self._call(loss, student, teacher))
+            torch.autograd.backward(self.call(loss, student, teacher))
             for name, leaf in loss.named_parameters():
                 is_reached = leaf.grad is not None and bool(leaf.grad.isfinite().all())
                 expect(
@@ -149,7 +89,7 @@ class LossContract(Contract):
     def check_scalar(self) -> None:
         """The loss is a finite 0-dim float tensor."""
         for shape in self.shapes:
-            found = self.loss(*_pair(shape))
+            found = self.loss(*pair_of(shape))
             expect(found.ndim == 0, f"shape {shape}: the loss has shape {tuple(found.shape)}")
             expect(found.is_floating_point(), f"shape {shape}: the loss is {found.dtype}")
             expect(bool(found.isfinite()), f"shape {shape}: the loss is {found.item()}")
@@ -157,7 +97,7 @@ class LossContract(Contract):
     def check_gradient(self) -> None:
         """The student gets a finite gradient that is not zero everywhere."""
         for shape in self.shapes:
-            student, teacher = _pair(shape)
+            student, teacher = pair_of(shape)
             student.requires_grad_()
             found = self.loss(student, teacher)
             expect(found.requires_grad, f"shape {shape}: the loss does not depend on the student")
@@ -167,11 +107,11 @@ class LossContract(Contract):
 
     def check_teacher(self) -> None:
         """Another teacher makes another loss, where the loss compares with one."""
-        if not self._asked.needs_teacher:
+        if not self.asked.needs_teacher:
             return
         for shape in self.shapes:
-            student, teacher = _pair(shape)
-            found = [self.loss(student, one) for one in (teacher, _pair(shape, seed=1)[1])]
+            student, teacher = pair_of(shape)
+            found = [self.loss(student, one) for one in (teacher, pair_of(shape, seed=1)[1])]
             expect(
                 not torch.equal(*found),
                 f"shape {shape}: two teachers give the same loss; does it keep the first one?",
@@ -180,9 +120,9 @@ class LossContract(Contract):
     def check_inputs_untouched(self) -> None:
         """Student and teacher tensors are not modified."""
         for shape in self.shapes:
-            student, teacher = _pair(shape)
+            student, teacher = pair_of(shape)
             self.loss(student, teacher)
-            fresh_student, fresh_teacher = _pair(shape)
+            fresh_student, fresh_teacher = pair_of(shape)
             expect(torch.equal(student, fresh_student), f"shape {shape}: student was written to")
             expect(torch.equal(teacher, fresh_teacher), f"shape {shape}: teacher was written to")
 
@@ -190,19 +130,21 @@ class LossContract(Contract):
         """The same pair gives the same loss, and leaves the global random state alone."""
         for shape in self.shapes:
             with untouched_random_state():
-                first = self.loss(*_pair(shape))
-            expect(torch.equal(first, self.loss(*_pair(shape))), f"shape {shape}: two calls differ")
+                first = self.loss(*pair_of(shape))
+            expect(
+                torch.equal(first, self.loss(*pair_of(shape))), f"shape {shape}: two calls differ"
+            )
 
     def check_equal_pair(self) -> None:
         """A student that equals its teacher gets a finite loss and a finite gradient."""
         for shape in self.shapes:
-            teacher = _pair(shape)[1]
+            teacher = pair_of(shape)[1]
             self._expect_finite(teacher.clone(), teacher, f"shape {shape}, student = teacher")
 
     def check_zeros(self) -> None:
         """Features that are zero for one sample, or everywhere, give finite results."""
         for shape in self.shapes:
-            student, teacher = _pair(shape)
+            student, teacher = pair_of(shape)
             student[0], teacher[0] = 0, 0
             self._expect_finite(student, teacher, f"shape {shape}, a sample of zeros")
             zeros = torch.zeros(shape)
@@ -212,13 +154,52 @@ class LossContract(Contract):
         """Pairs in bfloat16 and float16 give finite results."""
         for dtype in (torch.bfloat16, torch.float16):
             for shape in self.shapes:
-                student, teacher = (each.to(dtype) for each in _pair(shape))
+                student, teacher = (each.to(dtype) for each in pair_of(shape))
                 self._expect_finite(student, teacher, f"shape {shape} in {dtype}")
+
+    def check_layout(self) -> None:
+        """Features whose memory is laid out in another order give the same loss."""
+        for shape in self.shapes:
+            student, teacher = pair_of(shape)
+            turned = (other_layout(student), other_layout(teacher))
+            one, other = self.loss(student, teacher), self.loss(*turned)
+            same = torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+            expect(same, f"shape {shape}: {other.item()} where memory is transposed, {one.item()}")
+
+    def check_large(self) -> None:
+        """Features a hundred times as large, as logits can be, give finite results."""
+        for shape in self.shapes:
+            student, teacher = (each * 100 for each in pair_of(shape))
+            self._expect_finite(student, teacher, f"shape {shape}, a hundred times as large")
+
+    def check_direction(self) -> None:
+        """A student that equals its teacher has no higher loss than another one."""
+        for shape in self.shapes:
+            student, teacher = pair_of(shape)
+            if not self.asked.needs_teacher or self.asked.is_stateful:
+                return
+            best, other = self.loss(teacher.clone(), teacher), self.loss(student, teacher)
+            expect(
+                bool(best <= other),
+                f"shape {shape}: {best.item():.4g} for a student that equals its teacher, "
+                f"{other.item():.4g} for another one; is its sign right?",
+            )
+
+    def check_memory(self) -> None:
+        """Nothing of a batch stays in memory after the loss is gone."""
+        for shape in self.shapes:
+            student, teacher = pair_of(shape)
+            kept = weakref.ref(student.requires_grad_())
+            loss = self.fresh(student, teacher)
+            self.call(loss, student, teacher).detach()
+            del student
+            gc.collect()
+            expect(kept() is None, f"shape {shape}: the student's features are kept after the call")
 
     def check_batch_size(self) -> None:
         """The loss does not grow with the batch, so that a lambda keeps its meaning."""
         for shape in self.shapes:
-            student, teacher = _pair(shape)
+            student, teacher = pair_of(shape)
             once = self.loss(student, teacher).item()
             longer = torch.cat([student] * 4), torch.cat([teacher] * 4)
             repeated = self.loss(*longer).item()
@@ -235,11 +216,6 @@ class LossContract(Contract):
         if found.requires_grad:
             (gradient,) = torch.autograd.grad(found.sum(), student)
             expect(bool(gradient.isfinite().all()), f"{where}: the gradient is not finite")
-
-
-def _pair(shape: tuple[int, ...], *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
 def check_loss(name: str, *, options: Mapping[str, Json] | None = None) -> None:

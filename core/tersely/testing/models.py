@@ -13,7 +13,8 @@ from tersely.planning.targets.spelling import implementation
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""What models are in; the last one is that which overflows first."""
 
 
 class ContractNet(nn.Module):
@@ -33,6 +34,27 @@ class ContractNet(nn.Module):
         return result
 
 
+class NarrowNet(nn.Module):
+    """A convolution of one filter, and a linear layer of one input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 1, 5)
+        self.linear = nn.Linear(1, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return shape (batch, 8) for images of shape (batch, 4, 5, 5)."""
+        result: Tensor = self.linear(torch.relu(self.conv(images)).flatten(1))
+        return result
+
+
+def narrow_net() -> NarrowNet:
+    """Return the same narrow model, with the same weights, at every call."""
+    net = NarrowNet()
+    _fill(net)
+    return net
+
+
 def contract_net(dtype: torch.dtype = torch.float32) -> ContractNet:
     """Return the same model, with the same weights, at every call.
 
@@ -40,11 +62,24 @@ def contract_net(dtype: torch.dtype = torch.float32) -> ContractNet:
         dtype: the parameters' dtype.
     """
     net = ContractNet()
+    _fill(net)
+    return net.to(dtype)
+
+
+def _fill(net: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return net.to(dtype)
+
+
+def other_layout(values: Tensor) -> Tensor:
+    """Return the same values, with the first dimension last in memory.
+
+    Args:
+        values: any shape.
+    """
+    return values.transpose(0, -1).contiguous().transpose(0, -1)
 
 
 def net_with_zeros() -> ContractNet:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantized_forward import Simulates
 from tersely.contracts.quantized_grids import UsesFloatZeroPoints
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.contracts.settings import QuantizationSetting
@@ -84,6 +85,36 @@ class QuantizerContract(QuantizerAbilityChecks):
                 f"{reached.flatten().tolist()}",
             )
 
+    def check_scheme(self) -> None:
+        """The affine scheme spends at most a third of its values on a side with nothing on it."""
+        if isinstance(self.make(), Simulates):
+            return  # it has a grid of its own
+        for target, low, high, chosen in self._chosen():
+            if target.scheme != "affine" or chosen.levels is not None:
+                continue
+            least, most = (one.reshape(low.shape) for one in range_of(chosen))
+            for seen, empty in ((high, -least), (-low, most)):
+                is_one_sided = torch.minimum(high.abs(), low.abs()) < seen / 100
+                good = ~is_one_sided | (empty <= seen.abs() / 2)
+                expect(
+                    bool(good.all()),
+                    f"{_where(target)}: values from {low.flatten().tolist()} to "
+                    f"{high.flatten().tolist()} are read as {least.flatten().tolist()} to "
+                    f"{most.flatten().tolist()}; does it leave out the scheme?",
+                )
+
+    def check_other_range(self) -> None:
+        """A range three times as large gives other scales."""
+        quantizer = self.make()
+        if isinstance(quantizer, Simulates):
+            return  # it has a grid of its own
+        for target, low, high, chosen in self._chosen():
+            other = choose_of(quantizer)(3 * low, 3 * high, target)
+            expect(
+                not torch.equal(chosen.scale, other.scale),
+                f"{_where(target)}: a range three times as large gives the same scales",
+            )
+
     def check_determinism(self) -> None:
         """The same range gives the same scale and zero point, of its own each time."""
         for (target, _, _, one), (_, _, _, other) in zip(
@@ -153,8 +184,8 @@ def _target(
 
 def _ranges(target: QuantizationTarget) -> tuple[Tensor, Tensor]:
     # Both signs, positive only, negative only, and nothing but zeros.
-    low = torch.tensor([[-1.0], [0.25], [-3.0], [0.0]])
-    high = torch.tensor([[2.0], [0.5], [-1.0], [0.0]])
+    low = torch.tensor([[-1.0], [1 / 1024], [-3.0], [0.0]])
+    high = torch.tensor([[2.0], [0.5], [-1 / 1024], [0.0]])
     if target.blocks.size == (-1, -1):
         return low.amin().reshape(()), high.amax().reshape(())
     return low, high

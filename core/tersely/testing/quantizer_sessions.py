@@ -22,10 +22,13 @@ from tersely.testing.contract import Contract, expect
 from tersely.testing.models import (
     DTYPES,
     ContractNet,
+    NarrowNet,
     contract_batches,
     contract_net,
     has_own_classes,
+    narrow_net,
     net_with_zeros,
+    other_layout,
     with_weights_of,
 )
 from tersely.testing.random_state import untouched_random_state
@@ -39,6 +42,10 @@ _MODULES = ("conv", "linear")
 class QuantizerSessionChecks(Contract):
     """Checks that quantize a small net as a user does."""
 
+    def use(self) -> None:
+        """Quantize a small net."""
+        self.compressed()
+
     def check_outputs(self) -> None:
         """A quantized model computes finite values of its own dtype."""
         for dtype in DTYPES:
@@ -46,6 +53,23 @@ class QuantizerSessionChecks(Contract):
             outputs = _outputs(session)
             expect(outputs.dtype == dtype, f"{dtype}: outputs are {outputs.dtype}")
             expect(bool(outputs.isfinite().all()), f"{dtype}: outputs are not all finite")
+
+    def check_layout(self) -> None:
+        """Weights whose memory is laid out in another order get the same scales."""
+        turned = contract_net()
+        turned.conv.weight.data = other_layout(turned.conv.weight.data)
+        turned.linear.weight.data = other_layout(turned.linear.weight.data)
+        one, other = self.compressed().qparams(), self.compressed(turned).qparams()
+        for module, targets in one.items():
+            for target, qparams in targets.items():
+                found = other[module][target].scale
+                same = torch.allclose(found.double(), qparams.scale.double(), rtol=1e-3)
+                expect(same, f"{module}.{target}: other scales in another memory layout")
+
+    def check_narrow(self) -> None:
+        """A convolution of one filter and a linear layer of one input are quantized."""
+        outputs = _outputs(self.compressed(narrow_net()))
+        expect(bool(outputs.isfinite().all()), "outputs are not all finite")
 
     def check_all_targets(self) -> None:
         """Biases, inputs and outputs are quantized as far as the descriptor allows them."""
@@ -56,6 +80,7 @@ class QuantizerSessionChecks(Contract):
             for target, qparams in targets.items():
                 is_usable = bool((qparams.scale.isfinite() & (qparams.scale > 0)).all())
                 expect(is_usable, f"{module}.{target}: its scale is not finite and positive")
+        _expect_same(session, self._restored(session))
 
     def check_rows_of_zeros(self) -> None:
         """A row of zeros, and a weight of nothing but zeros, are quantized like any other."""
@@ -182,7 +207,9 @@ class QuantizerSessionChecks(Contract):
             expect(torch.equal(value, before[name]), f"{name} did not come back")
         expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
 
-    def compressed(self, net: ContractNet | None = None, *, is_plain: bool = False) -> Session:
+    def compressed(
+        self, net: ContractNet | NarrowNet | None = None, *, is_plain: bool = False
+    ) -> Session:
         """Return a session over a contract net with scales in force.
 
         Args:
@@ -218,7 +245,7 @@ class QuantizerSessionChecks(Contract):
         return {"quantization": stage}
 
     def _calibrated(
-        self, net: ContractNet, *, is_plain: bool = False, is_whole: bool = False
+        self, net: ContractNet | NarrowNet, *, is_plain: bool = False, is_whole: bool = False
     ) -> Session:
         session = attach(net, self.recipe(is_plain=is_plain, is_whole=is_whole))
         dtype = net.linear.weight.dtype

@@ -12,7 +12,7 @@ from tersely.json_value import Json
 from tersely.testing.contract import Contract, Kind, expect, require
 from tersely.testing.random_state import untouched_random_state
 
-_PROGRESS = tuple(Fraction(step, 20) for step in range(21))
+_PROGRESS = sorted({Fraction(step, steps) for steps in (20, 97) for step in range(steps + 1)})
 
 
 @attrs.define(eq=False)
@@ -35,6 +35,11 @@ class ScheduleContract(Contract):
     def make_example(self) -> None:
         """Ask for a share with the options: a schedule has no object of its own."""
         self.factor(0.5)
+
+    def use(self) -> None:
+        """Ask for the shares of a schedule."""
+        for progress in _PROGRESS:
+            self.factor(progress)
 
     def check_determinism(self) -> None:
         """The same progress gives the same share, and the global random state stays alone."""

@@ -279,31 +279,3 @@ def test_random_masks_of_a_decoder_layer_never_give_other_outputs(help, seed):
         nn.init.normal_(parameter, std=0.3)
 
     help.shrink(layer, (X, X.roll(1, 0)), random_masks(layer, generator))
-
-
-class ByHand(nn.Module):
-    """Attention of one packed projection, whose weights are a softmax that forward computes."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.dropout = nn.Dropout(0.1)
-        self.packed, self.out, self.heads = nn.Linear(16, 48), nn.Linear(16, 3), 4
-
-    def forward(self, x):
-        query, key, value = (
-            one.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for one in self.packed(x).chunk(3, -1)
-        )
-        weights = (query @ key.transpose(-2, -1) * 0.5).softmax(-1)
-        return self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(2))
-
-
-def test_a_softmax_over_values_that_are_a_bias_leaves_that_to_the_output(help):
-    model = ByHand().eval()
-    rows = torch.tensor([True, False, True, False]).repeat_interleave(4).repeat(3)
-
-    found = help.shrink(model, (X,), {"packed.weight": rows[:, None].expand(48, 16)})
-
-    assert model.packed.weight.shape == (24, 16)
-    assert [(one.bias, one.mode) for one in found.absorbed] == [("out.bias", "evaluation")]

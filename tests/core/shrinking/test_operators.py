@@ -262,3 +262,23 @@ def test_what_draws_random_numbers_in_evaluation_is_compared_with_the_same_numbe
     assert model.first.out_features == 4
     assert found.error < 1e-9
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [lambda x: x.cumsum(1) / 2, lambda x: x - x.median(1, keepdim=True).values],
+    ids=["cumsum", "median"],
+)
+def test_channels_pass_sums_and_medians_along_time(help, between):
+    class Along(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.down(between(self.up(x)))
+
+    model = Along().eval()
+    help.shrink(model, (torch.randn(2, 5, 4),), help.rows(model, ["up"], help.half(8)))
+    assert (model.up.weight.shape, model.down.weight.shape) == ((4, 4), (3, 4))

@@ -44,6 +44,9 @@ def test_results_come_in_the_order_of_definition_what_all_kinds_share_first(regi
         SUMMARY,
         OPTIONS,
         "Every example of the options is legal, and makes the object",
+        "The code reads every option, and has the defaults that the options' schema states",
+        "The code lets Ctrl+C through",
+        "Using it prints nothing, and leaves options and settings of the process alone",
         FACE,
         "Options that name an input of the model or a part of the batch are among the options",
         "What a loss remembers is saved with the session, and holds no graph",
@@ -56,6 +59,10 @@ def test_results_come_in_the_order_of_definition_what_all_kinds_share_first(regi
         "A student that equals its teacher gets a finite loss and a finite gradient",
         "Features that are zero for one sample, or everywhere, give finite results",
         "Pairs in bfloat16 and float16 give finite results",
+        "Features whose memory is laid out in another order give the same loss",
+        "Features a hundred times as large, as logits can be, give finite results",
+        "A student that equals its teacher has no higher loss than another one",
+        "Nothing of a batch stays in memory after the loss is gone",
         "The loss does not grow with the batch, so that a lambda keeps its meaning",
     ]
     assert results[0] == CheckResult(SUMMARY, passed=True)

@@ -1,92 +1,14 @@
-"""Plugins that are wrong in what only their abilities show: the kit finds each, by a named check."""
+"""Granularities beside other plugins, and one test for each check; see test_mistakes.py."""
 
 import pytest
 
 from tersely.testing import (
     GranularityContract,
     LossContract,
-    PrunerContract,
-    QuantizerContract,
-    ScheduleContract,
     check_granularity,
     check_pruner,
     parametrize,
 )
-
-CONTRACTS = {
-    "pruner": PrunerContract,
-    "quantizer": QuantizerContract,
-    "loss": LossContract,
-    "schedule": ScheduleContract,
-}
-MUTANTS = [
-    ("pruner", "ShareOfRow", "check_rows_of_zeros"),
-    ("pruner", "Reseeding", "check_random_state"),
-    ("pruner", "PythonDice", "check_random_state"),
-    ("pruner", "MeanOfInputs", "check_observations"),
-    ("pruner", "WritesInputs", "check_observations"),
-    ("pruner", "Remembers", "check_saved_observations"),
-    ("pruner", "KeepsGradient", "check_observations"),
-    ("pruner", "WritesGradient", "check_observations"),
-    ("pruner", "DividesByGradient", "check_observations"),
-    ("pruner", "NeedsGradientsFirst", "check_regrowing"),
-    ("pruner", "ScoresFew", "check_scores"),
-    ("pruner", "DrawsScores", "check_determinism"),
-    ("pruner", "FreesGraph", "check_observations"),
-    ("pruner", "DividesByCurvature", "check_observations"),
-    ("pruner", "RepeatsInputs", "check_solving"),
-    ("pruner", "Shuffles", "check_solving"),
-    ("pruner", "Blind", "check_learning"),
-    ("pruner", "Doubles", "check_learning"),
-    ("pruner", "LongPenalty", "check_learning"),
-    ("pruner", "NoPenalty", "check_learning"),
-    ("pruner", "Shrinks", "check_learning"),
-    ("pruner", "NeverDone", "check_learning"),
-    ("pruner", "SolvesInPlace", "check_solving"),
-    ("pruner", "SolvesHalf", "check_budgets"),
-    ("quantizer", "Draws", "check_random_state"),
-    ("quantizer", "LiesAboutIntegers", "check_simulation"),
-    ("quantizer", "LiesAboutIntegers", "check_integer_weights"),
-    ("quantizer", "FloatIntegers", "check_simulation"),
-    ("quantizer", "SimulatesInFloat", "check_simulation"),
-    ("quantizer", "SimulatesInFloat", "check_outputs"),
-    ("quantizer", "StopsGradients", "check_simulation"),
-    ("quantizer", "LearnsNothing", "check_learning"),
-    ("quantizer", "NegativeScale", "check_learning"),
-    ("quantizer", "MeansOtherwise", "check_learning"),
-    ("quantizer", "SolvesNaN", "check_solving"),
-    ("quantizer", "WritesWhileSolving", "check_solving"),
-    ("quantizer", "SolvesOffGrid", "check_solving"),
-    ("quantizer", "Inverted", "check_observer"),
-    ("quantizer", "NeverForgets", "check_following"),
-    ("quantizer", "ZeroFactors", "check_equalizing"),
-    ("quantizer", "CorrectsOne", "check_bias_correction"),
-    ("loss", "sum_of_squares", "check_batch_size"),
-    ("loss", "root", "check_equal_pair"),
-    ("loss", "cosine_by_hand", "check_zeros"),
-    ("loss", "overflowing", "check_half_precision"),
-    ("loss", "dicing", "check_determinism"),
-    ("loss", "remembering", "check_state"),
-    ("loss", "refusing", "check_scalar"),
-    ("loss", "KeepsGraph", "check_state"),
-    ("loss", "Unsaved", "check_state"),
-    ("loss", "DeadHead", "check_learning"),
-    ("schedule", "overshooting", "check_range"),
-    ("schedule", "unfinished", "check_end"),
-    ("schedule", "waving", "check_growth"),
-]
-
-
-@pytest.mark.parametrize(
-    ("kind", "mutant", "check"), MUTANTS, ids=[f"{mutant}-{check}" for _, mutant, check in MUTANTS]
-)
-def test_a_mutant_is_found(register, kind, mutant, check):
-    name = register(kind, mutant, implementation=f"contract_samples.mutants:{mutant}")
-
-    # Whatever the check runs into is a finding of `contract_results`.
-    with pytest.raises(Exception):  # noqa: B017, PT011
-        getattr(CONTRACTS[kind](name), check)()
-
 
 HEADS = {
     "type": "object",

@@ -26,7 +26,7 @@ def test_a_good_quantizer_passes(register):
         (
             "ZeroScale",
             SCALE,
-            f"{FIRST}: scale [[0.75], [0.0625], [0.5], [0.0]]",
+            f"{FIRST}: scale [[0.75], [0.124755859375], [0.749755859375], [0.0]]",
         ),
         ("HalfZero", ZERO, f"{FIRST}: zero_point [[0.5], [0.5], [0.5], [0.5]]"),
         (

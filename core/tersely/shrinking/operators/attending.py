@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from tersely.shrinking.graph.flow import Flow, Trace, settle
-from tersely.shrinking.graph.labels import Layer, are_alike, varying
-from tersely.shrinking.graph.program import argument, given, shape_of
+from tersely.shrinking.graph.labels import Layer, are_alike, reduced, varying
+from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.pointwise import tie_operands
 from tersely.shrinking.operators.reading import held_by_all_keys, sum_where_zero
 
@@ -18,6 +19,8 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     if not trace.has_values:
         return _tied(trace, node)
     labels = trace.labels
+    for one in given(node)[1:3]:
+        _follow_repeated(trace, one)
     query, key, value = (trace.tensor(one) for one in given(node)[:3])
     ndim = query.ndim
     shape = shape_of(node)
@@ -38,7 +41,7 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
             tied = labels.tie_along(layer, [inner] if flow is query else [ndim - 2, inner])
             layers.append(labels.whole(tied, [ndim - 2]))
         layers = [_repeated(one, repeats if flow is key else 1) for one in layers]
-        heads.append(Flow((*query.shape[:-2], 1, 1), tuple(layers)))
+        heads.append(Flow(_heads(flow, query), tuple(layers)))
     outs = []
     for layer in value.layers:
         if varying(layer) == (ndim - 2,):
@@ -47,7 +50,7 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
         outs.append(_repeated(labels.tie_along(layer, [ndim - 2]), repeats))
     covered = [x for x in outs if len(varying(x)) > 1]
     over = tuple(labels.whole(x, [ndim - 1]) for x in outs if varying(x) != (ndim - 1,))
-    heads.append(Flow((*query.shape[:-2], 1, 1), over))
+    heads.append(Flow(_heads(value, query), over))
     mask = trace.flow(argument(node, 3, "attn_mask"))
     if mask is not None:
         heads.append(_masking(trace, mask))
@@ -56,6 +59,45 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     return Flow(
         shape, (*outs, *rows, *(() if covered else met)), _constant(trace, node, value, repeats)
     )
+
+
+def _heads(flow: Flow, query: Flow) -> tuple[int, ...]:
+    """The shape in which heads meet; one that serves all queries serves as many as stay."""
+    if flow.ndim >= _WITH_HEADS and flow.shape[-3] == 1:
+        return (*flow.shape[:-2], 1, 1)
+    return (*query.shape[:-2], 1, 1)
+
+
+_WITH_HEADS = 3
+"""Dimensions from which on the third of the last three is that of heads."""
+
+
+def _follow_repeated(trace: Trace, node: Node) -> None:
+    """Let the keys or values of one head that were repeated for all queries lose repetitions."""
+    if len(shape_of(node)) < _WITH_HEADS:
+        return
+    path = [node]
+    while operator_name(path[-1]) in _KEEPING and len(path[-1].users) == 1:
+        path.append(given(path[-1])[0])
+    last = path[-1]
+    if operator_name(last) != "expand" or len(last.users) > 1 or trace.flow(last) is None:
+        return
+    before, after = trace.tensor(given(last)[0]).shape, shape_of(last)
+    if len(before) != len(after):
+        return
+    repeated = [dim for dim, size in enumerate(after) if size > before[dim]]
+    if [after[dim] for dim in repeated] != [shape_of(node)[-3]]:
+        return
+    layer = trace.labels.new([after[d] if d in repeated else 1 for d in range(len(after))])
+    for one in reversed(path):
+        if one is not last:
+            layer = reduced(layer.expand(shape_of(given(one)[0])).reshape(shape_of(one)))
+        flow = trace.tensor(one)
+        trace.flows[one] = attrs.evolve(flow, layers=(*flow.layers, layer))
+
+
+_KEEPING = frozenset(["view", "reshape", "_unsafe_view", "clone", "contiguous"])
+"""Operators after which elements are in the same order."""
 
 
 def _tied(trace: Trace, node: Node) -> Flow:

@@ -32,6 +32,8 @@ REDUCTIONS = frozenset(
         "all",
         "max",
         "min",
+        "median",
+        "nanmedian",
         "argmax",
         "argmin",
     ]
@@ -43,7 +45,9 @@ LOCAL = re.compile(
     r"(adaptive_)?(max|avg)_pool([123])d(_with_indices)?\Z|upsample_.*([123])d\w*\Z|"
     r"(reflection|replication)_pad([123])d\Z|_upsample_.*([12])d_aa\Z|_upsample_nearest_exact[123]d\Z"
 )
-_KNOWN = frozenset(["mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "logsumexp"])
+_KNOWN = frozenset(
+    ["mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "median", "logsumexp"]
+)
 """Reductions of which the value is known where all that they reduce is."""
 
 LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
@@ -144,7 +148,12 @@ def trace_along(trace: Trace, node: Node) -> Flow:
     if not trace.has_values:
         return Flow(x.shape, x.layers)
     dim = int(argument(node, 1, "dim")) % x.ndim
-    return Flow(x.shape, passed(trace, node, x, [dim], f"{operator_name(node)} mixes them"))
+    name = operator_name(node)
+    constant = None
+    if name in ("cumsum", "cumprod") and x.constant is not None:
+        zero = (x.constant == 0).all(dim, keepdim=True)
+        constant = settle(torch.where(zero, 0.0, torch.nan).to(torch.float64))
+    return Flow(x.shape, passed(trace, node, x, [dim], f"{name} mixes them"), constant)
 
 
 def trace_local(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:

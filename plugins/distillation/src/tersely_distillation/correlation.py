@@ -66,7 +66,10 @@ def _distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
 def _deviation(values: Tensor, dim: int) -> Tensor:
     """Return the deviations from the mean as vectors of length 1, or zeros where there are none."""
     deviation = values - values.mean(dim, keepdim=True)
-    # The mean of equal numbers is rounded; what is left then is no deviation.
-    noise = 4 * torch.finfo(values.dtype).eps * values.detach().abs().amax(dim, keepdim=True)
+    # The mean of equal numbers is rounded; what is left then is no deviation. Nor is what has no
+    # square: probabilities of a class that is never predicted.
+    limits = torch.finfo(values.dtype)
+    noise = 4 * limits.eps * values.detach().abs().amax(dim, keepdim=True)
+    noise = noise.clamp_min(100 * limits.tiny**0.5)
     is_noise = deviation.detach().abs().amax(dim, keepdim=True) <= noise
     return unit(deviation.masked_fill(is_noise, 0), dim)

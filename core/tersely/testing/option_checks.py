@@ -1,0 +1,94 @@
+"""What holds of the options of every plugin object, read from its signature and its source."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import textwrap
+from collections.abc import Mapping, Sequence
+from types import CodeType, FunctionType
+
+from tersely.json_value import Json
+
+
+def default_problem(implementation: object, schema: Mapping[str, Json]) -> str:
+    """Return which default of the schema is not the one that the code has, or nothing.
+
+    Args:
+        implementation: the class or function that takes the options.
+        schema: the descriptor's ``options``.
+    """
+    taken = _parameters(implementation)
+    for name, described in schema.get("properties", {}).items():
+        if not isinstance(described, Mapping) or "default" not in described or name not in taken:
+            continue
+        found, stated = taken[name].default, described["default"]
+        if found is inspect.Parameter.empty:
+            continue  # the core fills it in from the schema
+        if found != stated and not (isinstance(found, tuple) and list(found) == stated):
+            return f"the default of {name!r} is {stated!r} in the schema and {found!r} in the code"
+    return ""
+
+
+def unread_problem(implementation: object, schema: Mapping[str, Json]) -> str:
+    """Return which options a constructor or function takes and never reads, or nothing.
+
+    Args:
+        implementation: the class or function that takes the options.
+        schema: the descriptor's ``options``.
+    """
+    makers: list[object]
+    if inspect.isclass(implementation):
+        makers = [getattr(implementation, name) for name in ("__init__", "__new__")]
+    else:
+        makers = [implementation]
+    codes = [one.__code__ for one in makers if isinstance(one, FunctionType)]
+    taken = {name for one in codes for name in _names_taken(one)}
+    read = {name for one in codes for name in _names_read(one)}
+    unread = [name for name in schema.get("properties", {}) if name in taken - read]
+    return f"options {unread} are taken and never read: they change nothing" if unread else ""
+
+
+def interruption_problem(implementation: object) -> str:
+    """Return where an ``except`` without a type, or of BaseException, raises nothing again.
+
+    Args:
+        implementation: the class or function.
+    """
+    try:
+        source = inspect.getsource(implementation)  # type: ignore[arg-type]  # or a TypeError
+    except (OSError, TypeError):
+        return ""  # it was made in a running program
+    for node in ast.walk(ast.parse(textwrap.dedent(source))):
+        if not isinstance(node, ast.ExceptHandler) or not _takes_all(node):
+            continue
+        if not any(isinstance(one, ast.Raise) for one in ast.walk(node)):
+            return (
+                f"line {node.lineno} of its source catches KeyboardInterrupt, so that nobody can "
+                f"stop it; catch Exception, or raise it again"
+            )
+    return ""
+
+
+def _takes_all(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    names = {one.id for one in kinds if isinstance(one, ast.Name)}
+    return handler.type is None or bool(names & {"BaseException", "KeyboardInterrupt"})
+
+
+def _parameters(implementation: object) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(implementation).parameters  # type: ignore[arg-type]  # or a TypeError
+    except (TypeError, ValueError):
+        return {}
+
+
+def _names_taken(code: CodeType) -> Sequence[str]:
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _names_read(code: CodeType) -> frozenset[str]:
+    loads = ("LOAD_FAST", "LOAD_CLOSURE")
+    own = (one.argval for one in dis.get_instructions(code) if one.opname.startswith(loads))
+    return frozenset((*own, *code.co_cellvars))
