@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,8 +67,8 @@ class TrialStore:
         seed: the seed of the sampler.
 
     Raises:
-        SessionFileError: the storage holds a search for something else, or is damaged; any method
-            raises it for a trial or row whose digest does not fit.
+        SessionFileError: the storage cannot be opened, holds a search for something else, or is
+            damaged; any method raises it for a trial or row whose digest does not fit.
     """
 
     def __init__(
@@ -84,13 +85,20 @@ class TrialStore:
             name: optuna.distributions.IntDistribution(0, count)
             for name, count in zip(names, levels, strict=True)
         }
-        self._seed, self._storage = seed, storage
+        self._seed, self._storage = seed, _shown(storage)
         self._claim = f"{_CLAIM}{socket.gethostname()} {os.getpid()}"
-        with _silent(), self._asking():
-            self._study = optuna.create_study(
-                storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
-            )
-        self._check(storage, subject)
+        with _silent():
+            try:
+                self._study = optuna.create_study(
+                    storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
+                )
+            except Exception as error:  # drivers of databases raise what they like
+                raise SessionFileError(
+                    f"the storage {self._storage} cannot be opened: {_first_line(error)}; give a "
+                    f"URL that Optuna takes, such as sqlite:///study.db, and install its driver; "
+                    f"if it is damaged, {_ADVICE}"
+                ) from error
+        self._check(subject)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -100,9 +108,9 @@ class TrialStore:
         except SessionFileError:
             raise
         except Exception as error:  # foreign code: a damaged database fails in any way
-            reason = (str(error).splitlines() or [repr(error)])[0]
             raise SessionFileError(
-                f"{self._storage} cannot be read or written ({reason}); if it is damaged, {_ADVICE}"
+                f"{self._storage} cannot be read or written ({_first_line(error)}); if it is "
+                f"damaged, {_ADVICE}"
             ) from error
 
     def _attributes(self) -> dict[str, Any]:
@@ -118,7 +126,7 @@ class TrialStore:
         if data.get("sha256") != body_digest(body):
             raise ValueError("a digest does not fit what it is of")
 
-    def _check(self, storage: str, subject: Mapping[str, str]) -> None:
+    def _check(self, subject: Mapping[str, str]) -> None:
         known = self._attributes().get(_SUBJECT)
         if known is None:
             self._set(_SUBJECT, dict(subject))
@@ -126,8 +134,8 @@ class TrialStore:
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:
             raise SessionFileError(
-                f"{storage} holds a search for something else: {', '.join(changed)} changed; give "
-                f"another output or storage, or undo the change"
+                f"{self._storage} holds a search for something else: {', '.join(changed)} "
+                f"changed; give another output or storage, or undo the change"
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:
@@ -253,6 +261,15 @@ class TrialStore:
                 if trial.distributions != self._ranges:
                     raise ValueError("a trial has other levels than the search")
         return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
+def _shown(storage: str) -> str:
+    """Return a URL without the password in it."""
+    return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", storage)
 
 
 def hash_of(*parts: int) -> int:

@@ -1,8 +1,11 @@
 """Mistakes whose message has to say what to write, since the rule alone does not."""
 
+import json
+
 import pytest
 
 import tersely
+from tersely.document.load import load_job
 
 
 def hint_of(stage, **recipe):
@@ -25,3 +28,71 @@ def test_an_algorithm_of_distillation_is_a_loss_of_its_entries():
     hint = hint_of({"distillation": stage})
 
     assert hint == "a loss is written in each entry: apply_method: kl"
+
+
+ENTRY = {"op_types": ["Linear"], "sparse_ratio": 0.5}
+JOB = {"model": "parts:build", "recipe": {"pruning": {"config_list": [ENTRY]}}, "output": "run"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        (
+            "end",
+            1000,
+            "write times, the number of updates, as in every: 10 and times: 100 for 1000 steps",
+        ),
+        ("frequency", 10, "write every: 10"),
+    ],
+)
+def test_other_words_for_the_keys_of_a_schedule(key, value, hint):
+    stage = {"algorithm": "level", "schedule": {"name": "agp", key: value}, "config_list": [ENTRY]}
+
+    assert hint_of({"pruning": stage}) == hint
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("runtime", "onnxruntime", "write for: onnxruntime"),
+        ("exclude", ["a"], "write exclude_op_names for names, or exclude_op_types for types"),
+    ],
+)
+def test_other_words_for_the_keys_of_a_stage(key, value, hint):
+    assert hint_of({"quantization": {"preset": "w8a8", key: value}}) == hint
+
+
+@pytest.mark.parametrize(
+    ("value", "scheme"), [("yes", "symmetric"), ("no", "affine"), (True, "symmetric")]
+)
+def test_yes_and_no_are_strings_in_yaml_and_mean_what_they_say(value, scheme):
+    entry = {"op_types": ["Linear"], "sym": value}
+    stage = {"algorithm": "ptq", "config_list": [entry]}
+
+    assert hint_of({"quantization": stage}) == f"write quant_scheme: {scheme}"
+
+
+def test_a_decimal_comma_becomes_a_point():
+    stage = {"config_list": [{"op_names": ["head"], "lambda": "0,5"}]}
+
+    assert hint_of({"distillation": stage}) == "write 0.5"
+
+
+@pytest.mark.parametrize("written", ["2-4", "2/4", "2 of 4"])
+def test_some_of_so_many_neighbours_are_written_with_a_colon(written):
+    entry = {**ENTRY, "granularity": written}
+
+    assert hint_of({"pruning": {"algorithm": "level", "config_list": [entry]}}) == "write '2:4'"
+
+
+def test_a_learning_rate_by_its_long_name_is_the_only_problem_of_a_loop(tmp_path):
+    loop = {"epochs": 1, "optimizer": "adam", "learning_rate": 0.001, "loss": "mse"}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({**JOB, "loop": loop, "data": {"train": "parts:train"}}))
+
+    with pytest.raises(tersely.ConfigError) as caught:
+        load_job(path)
+
+    assert [one.hint for one in caught.value.problems if one.path.startswith("loop")] == [
+        "write lr: 0.001"
+    ]

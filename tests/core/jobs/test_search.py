@@ -214,6 +214,14 @@ def test_processes_that_share_a_storage_share_its_trials(job: Any, search: Any) 
     assert not (job.folder / "one" / "study.db").exists()
 
 
+def test_a_storage_that_cannot_be_opened_is_an_error_without_its_password(search: Any) -> None:
+    with pytest.raises(SessionFileError, match="give a URL that Optuna takes") as raised:
+        search(storage="nosuch://user:secret@host/searches")
+
+    assert "nosuch://user:***@host/searches cannot be opened" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
 def test_what_another_process_is_trying_is_left_to_it(job: Any, search: Any) -> None:
     import optuna
 

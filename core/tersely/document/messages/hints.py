@@ -12,6 +12,8 @@ from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*\Z")
+_COMMA = re.compile(r"\s*([-+]?\d+),(\d+)\s*\Z")
+_PATTERN = re.compile(r"\s*(\d+)\s*(?:[-/]|of|out of)\s*(\d+)\s*\Z")
 _LEAST_PERCENT, _MOST_PERCENT = 2, 100
 _PYTHON = {"string": str, "integer": int}
 _WORDS = {"boolean": ("true", "false"), "null": ("null",)}
@@ -32,6 +34,7 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
             or _aligned(value, schema)
             or _referenced(value, schema)
             or _without_quotes(value, kinds)
+            or _with_point(value, kinds)
         )
         if hint is not None:
             return hint
@@ -139,6 +142,21 @@ def _without_quotes(value: str, kinds: list[str]) -> str | None:
         if kind in kinds and value.lower() in words:
             return f"write {value.lower()} without quotes"
     return None
+
+
+def _with_point(value: str, kinds: list[str]) -> str | None:
+    match = _COMMA.match(value)
+    return f"write {match[1]}.{match[2]}" if match and "number" in kinds else None
+
+
+def hint_for_pattern(value: str) -> str | None:
+    """Return the granularity that some of so many neighbours are written as, or None.
+
+    Args:
+        value: what was written for a granularity.
+    """
+    match = _PATTERN.match(value)
+    return f"write '{match[1]}:{match[2]}'" if match else None
 
 
 def _number(text: str) -> Json:

@@ -17,11 +17,13 @@ class Meaning:
         key: the key to write, or None where the word has more than one meaning.
         value: what to write after it.
         advice: what to write, in words, where ``key`` is None.
+        beside: a key that the mapping allows where the advice is meant; empty for anywhere.
     """
 
     key: str | None
     value: Json = None
     advice: str = ""
+    beside: str = ""
 
 
 _INTEGERS = range(2, 17)
@@ -40,7 +42,8 @@ def meaning_of_key(key: str, value: Json, *, legal: frozenset[str]) -> Meaning |
     """
     reader = _KEYS.get(_plain(key))
     meaning = reader(value) if reader is not None else None
-    if meaning is None or (meaning.key is not None and meaning.key not in legal):
+    needed = None if meaning is None else meaning.key or meaning.beside
+    if meaning is None or (needed and needed not in legal):
         return None
     return meaning
 
@@ -100,7 +103,9 @@ def _group_size(value: Json) -> Meaning | None:
 
 def _scheme(yes: str, no: str) -> _Reader:
     def read(value: Json) -> Meaning | None:
-        return Meaning("quant_scheme", yes if value else no) if isinstance(value, bool) else None
+        # YAML 1.2 reads yes and no as strings.
+        meant = _TRUTHS.get(value.casefold()) if isinstance(value, str) else value
+        return Meaning("quant_scheme", yes if meant else no) if isinstance(meant, bool) else None
 
     return read
 
@@ -117,8 +122,14 @@ def _types(value: Json) -> Meaning | None:
     return Meaning("op_types", [value] if isinstance(value, str) else value)
 
 
-def _advice(text: str) -> _Reader:
-    return lambda value: Meaning(None, advice=text)
+def _advice(text: str, *, beside: str = "") -> _Reader:
+    return lambda value: Meaning(None, advice=text, beside=beside)
+
+
+_TRUTHS: Mapping[str, bool] = {
+    **dict.fromkeys(("yes", "on", "true"), True),
+    **dict.fromkeys(("no", "off", "false"), False),
+}
 
 
 _KEYS: Mapping[str, _Reader] = {
@@ -138,7 +149,7 @@ _KEYS: Mapping[str, _Reader] = {
     **dict.fromkeys(("modules", "layers", "module_names", "layer_names", "names"), _names),
     **dict.fromkeys(("module_types", "layer_types", "types"), _types),
     **dict.fromkeys(
-        ("ignore", "ignored_layers", "skip", "modules_to_not_convert"),
+        ("ignore", "ignored_layers", "skip", "modules_to_not_convert", "exclude", "excludes"),
         _advice("write exclude_op_names for names, or exclude_op_types for types"),
     ),
     **dict.fromkeys(
@@ -156,6 +167,24 @@ _KEYS: Mapping[str, _Reader] = {
     **dict.fromkeys(("alpha", "loss_weight"), _same("lambda")),
     **dict.fromkeys(("start", "start_step", "begin_step"), _same("begin")),
     **dict.fromkeys(("frequency", "interval"), _same("every")),
+    **dict.fromkeys(
+        ("end", "end_step", "stop", "total_steps", "max_steps"),
+        _advice(
+            "write times, the number of updates, as in every: 10 and times: 100 for 1000 steps",
+            beside="times",
+        ),
+    ),
+    **dict.fromkeys(("runtime", "backend", "engine"), _same("for")),
+    **dict.fromkeys(("learning_rate", "learningrate"), _same("lr")),
+    **dict.fromkeys(("num_epochs", "n_epochs", "max_epochs"), _same("epochs")),
+    **dict.fromkeys(("optim",), _same("optimizer")),
+    **dict.fromkeys(("criterion", "loss_fn", "loss_function"), _same("loss")),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), _same("lr_schedule")),
+    **dict.fromkeys(
+        ("grad_clip", "gradient_clipping", "max_grad_norm", "clip_grad_norm"), _same("clip_norm")
+    ),
+    "batch_size": _advice("the batches are those that data.train returns", beside="epochs"),
+    **dict.fromkeys(("eval", "val", "valid", "validation", "test"), _same("evaluate")),
     **dict.fromkeys(
         ("temperature", "t"),
         _advice("it is an option of the loss: apply_method: {kl: {temperature: 4}}"),

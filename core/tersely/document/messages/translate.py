@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from tersely.document.messages.describe import describe, legal_strings
-from tersely.document.messages.hints import fix_for_type, hint_for_range, hint_for_type
+from tersely.document.messages.hints import (
+    fix_for_type,
+    hint_for_pattern,
+    hint_for_range,
+    hint_for_type,
+)
 from tersely.document.messages.key_places import about_unknown_key
 from tersely.document.messages.names import about_name, catalog_of
 from tersely.document.messages.synonyms import (
     advice_for_preset,
+    meaning_of_key,
     meaning_of_name,
     meaning_of_value,
 )
@@ -104,8 +110,12 @@ def _missing_keys(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
 
 def _is_misspelled(mismatch: Mismatch, keys: list[str]) -> bool:
     """Whether one of the keys is there, misspelled; that it is missing then adds nothing."""
-    near = [nearest(word, mismatch.properties) for word in mismatch.unnamed_keys()]
-    return any(key in names for names in near for key in keys)
+    written, legal = mismatch.unnamed_keys(), frozenset(mismatch.properties)
+    near = [nearest(word, mismatch.properties) for word in written]
+    meant = [meaning_of_key(word, mismatch.value[word], legal=legal) for word in written]
+    return any(key in names for names in near for key in keys) or any(
+        meaning is not None and meaning.key in keys for meaning in meant
+    )
 
 
 def _wrong_key(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
@@ -144,6 +154,8 @@ def _alternatives(mismatch: Mismatch, root: Root) -> Iterator[Finding]:
         return
     if isinstance(value, str):
         hint = _hint_for_name(value, mismatch, root)
+        if mismatch.path[-1:] == ("granularity",):
+            hint = hint_for_pattern(value) or hint
     else:
         hint = hint_for_type(value, schema, path=mismatch.path)
     meant = _meant_name(value, mismatch, root)
