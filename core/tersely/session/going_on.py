@@ -24,6 +24,7 @@ from tersely.session.shrinking import (
     with_aliases,
 )
 from tersely.shrinking.cutting.attentions import attend_by_heads
+from tersely.shrinking.cutting.masked_weights import Used
 from tersely.shrinking.cutting.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.cutting.recorded import record_of
 from tersely.shrinking.cutting.refusing import (
@@ -86,7 +87,7 @@ def shrink_installed(
     fixed: dict[tuple[str, str], str] = {}
     for engine in installation.engines:
         fixed |= engine.fixed_shapes(states[engine.method])
-    used = used_parameters(masks)
+    used = Used(used_parameters(masks), is_rounded=bool(installation.qparams()))
     with suspended(installation.attachments, installation.model):
         found, shrunk = cut_model(
             installation.model,

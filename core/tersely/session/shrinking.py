@@ -22,6 +22,7 @@ from tersely.pruning.learned_masks import LearnedMask
 from tersely.pruning.mask_buffers import is_kept
 from tersely.shrinking.counting.counts import Counts, count, total
 from tersely.shrinking.counting.removing import CountsShrunk
+from tersely.shrinking.cutting.masked_weights import Used
 from tersely.shrinking.report import Row, Shrunk, Smaller
 from tersely.shrinking.shrink import Shrinking, shrink_module
 
@@ -85,7 +86,7 @@ def cut_model(
     example_inputs: Any,
     kept: Mapping[str, Tensor],
     *,
-    used: Mapping[str, Tensor],
+    used: Used,
     round_to: int,
     fixed: FixedShapes,
     approximate: bool,
@@ -96,7 +97,7 @@ def cut_model(
         model: the model.
         example_inputs: as in `call_arguments`.
         kept: parameter -> what its mask keeps.
-        used: parameter -> what forward uses of it, where that is more than a mask.
+        used: what forward makes of parameters besides masking them.
         round_to: row and column counts of weights that lose some stay multiples of it.
         fixed: what keeps its shape, and why.
         approximate: whether to remove constants that no bias takes over exactly.

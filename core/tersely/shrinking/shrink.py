@@ -26,7 +26,7 @@ from tersely.shrinking.cutting.attentions import (
     masked_attention,
 )
 from tersely.shrinking.cutting.literals import count_failures, follow_literals
-from tersely.shrinking.cutting.masked_weights import MaskedWeights
+from tersely.shrinking.cutting.masked_weights import MaskedWeights, Used
 from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.program import (
     Program,
@@ -84,7 +84,7 @@ def shrink_module(
     kwargs: Mapping[str, Any],
     kept: Mapping[str, Tensor],
     *,
-    used: Mapping[str, Tensor] | None = None,
+    used: Used | None = None,
     round_to: int = 1,
     fixed: FixedShapes | None = None,
     approximate: bool = False,
@@ -96,7 +96,7 @@ def shrink_module(
         args: positional arguments of an example call.
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
-        used: masked parameters of which forward uses other values, and those, without masks.
+        used: what forward makes of parameters besides masking them; by default nothing.
         round_to: row and column counts of weights that lose some stay multiples of it.
         fixed: what keeps its shape, and why.
         approximate: whether to remove constants that no bias takes over exactly.
@@ -108,12 +108,14 @@ def shrink_module(
     tensors = named_tensors(model)
     names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
     canonical = {names[id(tensors[name])]: mask for name, mask in kept.items()}
-    own = {names[id(tensors[name])]: values for name, values in (used or {}).items()}
+    used = Used() if used is None else used
+    own = {names[id(tensors[name])]: values for name, values in used.values.items()}
+    used = attrs.evolve(used, values=own)
     inputs = ((args, kwargs), random_inputs((args, kwargs), seed=0))
     task = _Task(
         model,
         inputs,
-        MaskedWeights(tensors, canonical, own),
+        MaskedWeights(tensors, canonical, used),
         tensors=tensors,
         names=names,
         round_to=round_to,

@@ -62,6 +62,8 @@ class Unread:
         tensors: parameters and buffers by name.
     """
 
+    is_rounded = False
+
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tersely.errors import SessionError
+from tersely.shrinking.cutting.masked_weights import Used
 from tersely.shrinking.shrink import shrink_module
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -30,7 +31,7 @@ def test_a_bias_takes_over_what_the_values_in_use_make_of_a_constant(help, model
         scaled.get_parameter(name).data.mul_(mask)
 
     found = shrink_module(
-        model, (IMAGE.double(),), {}, kept, used={"2.weight": reader.detach() * 3}
+        model, (IMAGE.double(),), {}, kept, used=Used({"2.weight": reader.detach() * 3})
     )
 
     assert [one.bias for one in found.absorbed] == ["2.bias"]
@@ -47,7 +48,7 @@ def test_a_bias_that_is_multiplied_itself_takes_nothing_over(help, model):
         "2.bias": torch.ones_like(bias, dtype=torch.bool),
     }
     with pytest.raises(SessionError) as caught:
-        shrink_module(model, (IMAGE.double(),), {}, kept, used={"2.bias": bias * 3})
+        shrink_module(model, (IMAGE.double(),), {}, kept, used=Used({"2.bias": bias * 3}))
     assert str(caught.value) == (
         "shrink() cannot let 2.bias take constants over, since what its pruning learns multiplies "
         "it; let it follow the mask of its weight, as it does by default"

@@ -38,6 +38,10 @@ def following(module, source):
 
 CONFIG = [{"op_names": ["0", "3"], "sparse_ratio": 0.5}, following("1", "0")]
 PRUNING = {"algorithm": "l1_norm", "config_list": CONFIG}
+ROWS_AND_BIAS = {
+    "target_names": ["weight", "bias"],
+    "target_settings": {"bias": {"align": {"target_name": "weight", "dims": [0]}}},
+}
 
 
 def train(model, session, optimizer, steps, *, batches=INPUTS):
@@ -371,3 +375,33 @@ def test_learned_scales_are_moved_on_by_the_users_optimizer():
     before = session.qparams()["3"]["weight"].scale.clone()
     train(model, session, optimizer, 1)
     assert not torch.equal(session.qparams()["3"]["weight"].scale, before)
+
+
+@pytest.mark.parametrize("target", ["weight", "_input_"])
+def test_a_constant_stays_where_quantization_rounds_it_or_what_reads_it(target):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 3)).eval()
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    entry = {"op_names": ["2"], "target_names": [target], "quant_dtype": "int4"}
+    session = tersely.attach(
+        model,
+        {
+            # sigmoid(0) is a constant that is not zero.
+            "pruning": {
+                "algorithm": "l1_norm",
+                "config_list": [{"op_names": ["0"], "sparse_ratio": 0.5, **ROWS_AND_BIAS}],
+            },
+            "quantization": {"algorithm": "ptq", "config_list": [entry]},
+        },
+    )
+    session.calibrate([inputs])
+    session.compress()
+    expected = model(inputs)
+
+    shrunk = session.shrink(inputs)
+
+    assert model[0].out_features == 8
+    assert "quantization rounds" in str(shrunk)
+    assert torch.equal(model(inputs), expected)
+    assert session.shrink(inputs, approximate=True).error > 0
+    assert model[0].out_features == 4

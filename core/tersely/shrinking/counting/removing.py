@@ -14,7 +14,7 @@ from tersely.contracts.settings import Budget
 from tersely.errors import PlanError
 from tersely.masking.counted import Removal
 from tersely.shrinking.counting.operations import Sizes, count_operations
-from tersely.shrinking.cutting.masked_weights import MaskedWeights
+from tersely.shrinking.cutting.masked_weights import MaskedWeights, Used
 from tersely.shrinking.graph.program import Program, named_tensors, read_program
 from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
@@ -70,7 +70,7 @@ class CountsShrunk:
             kept: parameter -> what its mask keeps, bool, the parameter's shape.
         """
         canonical = {self.names[name]: mask for name, mask in kept.items()}
-        trace = walk(self.program, MaskedWeights(self.tensors, canonical))
+        trace = walk(self.program, MaskedWeights(self.tensors, canonical, Used()))
         solution = solve(trace)
         cuts = cuts_of(solution)
         if budget == "macs":

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import attrs
 import torch
 from torch import Tensor
 
 from tersely.engine.cutting import Cut
 from tersely.errors import SessionError
+
+
+@attrs.frozen(eq=False)
+class Used:
+    """What forward makes of parameters, besides masking them.
+
+    Attributes:
+        values: masked parameters of which forward uses other values than their own -> those
+            values, without masks.
+        is_rounded: whether weights, inputs or outputs are rounded to grids.
+    """
+
+    values: Mapping[str, Tensor] = attrs.field(factory=dict)
+    is_rounded: bool = False
 
 
 class MaskedWeights:
@@ -17,18 +32,19 @@ class MaskedWeights:
     Args:
         tensors: parameters and buffers by name.
         kept: what masks keep of some of them, bool, the tensor's shape.
-        used: masked ones of which forward uses other values than their own, and those values.
+        used: what forward makes of them besides.
     """
 
     def __init__(
         self,
         tensors: Mapping[str, Tensor],
         kept: Mapping[str, Tensor],
-        used: Mapping[str, Tensor] | None = None,
+        used: Used,
     ) -> None:
         self._tensors = tensors
         self._kept = kept
-        self._used = used or {}
+        self._used = used.values
+        self.is_rounded = used.is_rounded
 
     def dense(self, name: str) -> Tensor:
         """Return a tensor without its mask."""

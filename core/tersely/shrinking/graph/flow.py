@@ -106,7 +106,13 @@ class Read:
 
 
 class Source(Protocol):
-    """Where the walk takes values of parameters from."""
+    """Where the walk takes values of parameters from.
+
+    Attributes:
+        is_rounded: whether forward rounds weights, inputs or outputs to grids.
+    """
+
+    is_rounded: bool
 
     def read(self, name: str) -> Tensor:
         """Return a parameter or buffer as its mask leaves it."""

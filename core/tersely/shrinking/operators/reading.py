@@ -136,6 +136,8 @@ def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) 
     weight = reader.weight.name
     if bias is None or weight is None:
         why = "reads a constant there that is not zero and has no bias to take it over"
+    elif trace.source.is_rounded and not trace.is_approximate:
+        why = "reads a constant there that is not zero, and quantization rounds it or its weights"
     elif not reader.sees_alike and not trace.is_approximate:
         why = "reads a constant there that is not zero at a padded border"
     else:
