@@ -71,13 +71,18 @@ def quality_by_evaluation(
         is_cost: whether less is better.
 
     Raises:
-        CalibrationError: there is no such number.
+        CalibrationError: there is no such number, or it is not finite.
     """
     found = evaluate(model)
     name = metric
     if name is None:
         name = next(iter(found)) if isinstance(found, Mapping) and found else "quality"
     dense = _number(found, name)
+    if not math.isfinite(dense):
+        raise CalibrationError(
+            f"evaluate returned {dense} as {name} of the dense model, so nothing can be compared "
+            f"with it; choose a finite metric, or leave evaluate out"
+        )
     return Quality(
         name=name, dense=dense, measure=lambda one: _number(evaluate(one), name), is_cost=is_cost
     )

@@ -79,7 +79,7 @@ def _masked(model: nn.Module, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = named_tensors(model)
     masks = {id(tensors[name]): mask for name, mask in kept.items() if not bool(mask.all())}
     return {
-        name: tensor.detach() * masks[id(tensor)]
+        name: tensor.detach().where(masks[id(tensor)], 0)
         for name, tensor in tensors.items()
         if id(tensor) in masks
     }

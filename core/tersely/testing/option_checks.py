@@ -24,8 +24,8 @@ def default_problem(implementation: object, schema: Mapping[str, Json]) -> str:
         if not isinstance(described, Mapping) or "default" not in described or name not in taken:
             continue
         found, stated = taken[name].default, described["default"]
-        if found is inspect.Parameter.empty:
-            continue  # the core fills it in from the schema
+        if found is inspect.Parameter.empty or repr(found) in _MADE_AT_EACH_CALL:
+            continue  # the core fills it in from the schema, or it is made at each call
         if found != stated and not (isinstance(found, tuple) and list(found) == stated):
             return f"the default of {name!r} is {stated!r} in the schema and {found!r} in the code"
     return ""
@@ -58,9 +58,10 @@ def interruption_problem(implementation: object) -> str:
     """
     try:
         source = inspect.getsource(implementation)  # type: ignore[arg-type]  # or a TypeError
-    except (OSError, TypeError):
-        return ""  # it was made in a running program
-    for node in ast.walk(ast.parse(textwrap.dedent(source))):
+        parsed = ast.parse(textwrap.dedent(source))
+    except (OSError, TypeError, SyntaxError):
+        return ""  # it was made in a running program, or its lines are no whole statement
+    for node in ast.walk(parsed):
         if not isinstance(node, ast.ExceptHandler) or not _takes_all(node):
             continue
         if not any(isinstance(one, ast.Raise) for one in ast.walk(node)):
@@ -89,6 +90,15 @@ def _names_taken(code: CodeType) -> Sequence[str]:
 
 
 def _names_read(code: CodeType) -> frozenset[str]:
-    loads = ("LOAD_FAST", "LOAD_CLOSURE")
-    own = (one.argval for one in dis.get_instructions(code) if one.opname.startswith(loads))
-    return frozenset((*own, *code.co_cellvars))
+    if "locals" in code.co_names:
+        return frozenset(code.co_varnames)
+    read = set(code.co_cellvars)
+    for one in dis.get_instructions(code):
+        if "LOAD_FAST" in one.opname or one.opname.startswith("LOAD_CLOSURE"):
+            # From Python 3.13 on, one instruction may read two.
+            read.update(one.argval if isinstance(one.argval, tuple) else (one.argval,))
+    return frozenset(read)
+
+
+_MADE_AT_EACH_CALL = ("NOTHING", "<factory>")
+"""What signatures show for factories of defaults, of attrs and of dataclasses."""

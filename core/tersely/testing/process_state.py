@@ -22,7 +22,9 @@ def watched_process() -> Iterator[list[str]]:
     found: list[str] = []
     before, dtype, threads = _settings(), torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    printed = io.StringIO()
+    printed, last_resort = io.StringIO(), logging.lastResort
+    # Where nobody set logging up, it prints warnings, which are no prints of the code.
+    logging.lastResort = logging.NullHandler()
     try:
         with (
             redirect_stdout(printed),
@@ -33,6 +35,7 @@ def watched_process() -> Iterator[list[str]]:
             yield found
         after = _settings()
     finally:
+        logging.lastResort = last_resort
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)

@@ -212,6 +212,14 @@ def test_an_evaluation_that_is_no_number_is_an_error(toy_pruners: None, four: An
         tersely.sensitivity(four, RECIPE, evaluate=lambda _: None)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_dense_model_without_a_finite_quality_is_an_error(
+    toy_pruners: None, four: Any, value: float
+) -> None:
+    with pytest.raises(CalibrationError, match=f"returned {value} as quality of the dense model"):
+        tersely.sensitivity(four, RECIPE, evaluate=lambda _: value)
+
+
 def test_a_recipe_that_varies_nothing_is_an_error(toy_losses: None, four: Any) -> None:
     entry = {"op_types": ["Linear"], "apply_method": "toy_square"}
     recipe = {"distillation": {"config_list": [entry]}}

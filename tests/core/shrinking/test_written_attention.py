@@ -35,6 +35,45 @@ def test_a_softmax_over_values_that_are_a_bias_leaves_that_to_the_output(help):
     assert [(one.bias, one.mode) for one in found.absorbed] == [("out.bias", "evaluation")]
 
 
+class Multiplied(nn.Module):
+    """Values that softmax weights, whose rows sum to one, do not simply average."""
+
+    def __init__(self, equation):
+        super().__init__()
+        torch.manual_seed(0)
+        self.equation, self.scale = equation, nn.Parameter(torch.rand(5, 5))
+        self.value, self.out = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        weights, value = (x @ x.transpose(-2, -1)).softmax(-1), self.value(x)
+        if self.equation == "tensordot":
+            found = torch.tensordot(weights, value[0], dims=([1], [0]))
+        elif self.equation.count(",") == 2:
+            found = torch.einsum(self.equation, weights, self.scale, value)
+        else:
+            found = torch.einsum(self.equation, weights, value)
+        return self.out(found)
+
+
+@pytest.mark.parametrize(
+    ("equation", "values"),
+    [
+        ("bqk,bkd->bqd", 8),  # averages indeed
+        ("bkq,bkd->bqd", 16),  # over queries, as slots compete for inputs
+        ("bqk,kj,bjd->bqd", 16),
+        ("aqk,bkd->bqd", 16),  # sums over the batch as well
+        ("tensordot", 16),
+    ],
+)
+def test_a_bias_goes_through_an_einsum_only_where_the_weights_average(help, equation, values):
+    model = Multiplied(equation).eval()
+    rows = torch.tensor([True, False]).repeat(8)
+
+    help.shrink(model, (X,), {"value.weight": rows[:, None].expand(16, 16)})
+
+    assert model.value.weight.shape == (values, 16)
+
+
 class OneKey(nn.Module):
     """Queries of four heads on the keys and values of one (multi-query attention)."""
 

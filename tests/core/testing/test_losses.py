@@ -52,3 +52,10 @@ def test_a_named_part_that_is_no_option_is_found(register, failures):
 
 def test_a_loss_may_compare_samples_in_ways_that_say_nothing_of_two(register):
     check_loss(register("loss", "comparing_samples"))
+
+
+def test_a_loss_with_labels_may_be_lower_for_another_student_than_the_teacher(register):
+    labels = {"properties": {"labels": {"type": "string"}}, "additionalProperties": False}
+    name = register("loss", "mostly_labels", batch_options=("labels",), options=labels)
+
+    check_loss(name, options={"labels": "labels"})

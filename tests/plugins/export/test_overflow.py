@@ -31,6 +31,58 @@ def test_weights_that_may_overflow_on_this_machine_are_warned_of_by_name(export:
         export(AVX2, preset="w8a8")
 
 
+def _entry(weight: str, inputs: str, **more: Any) -> dict[str, Any]:
+    settings = {"weight": {"quant_dtype": weight}, "_input_": {"quant_dtype": inputs}, **more}
+    return {"op_types": ["Linear"], "target_names": list(settings), "target_settings": settings}
+
+
+def test_signed_inputs_of_few_bits_are_multiplied_as_large_unsigned_ones(export: Any) -> None:
+    # onnxruntime adds 128: 2 x (7 + 128) x 127 = 34290 is more than 32767.
+    with pytest.warns(UserWarning, match=r"may overflow on it: 0\.weight, 2\.weight"):
+        export(AVX2, algorithm="ptq", config_list=[_entry("int8", "int4")])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        _entry("int7", "int8", bias={"quant_dtype": "int32"}),
+        _entry("int8", "uint7"),
+        _entry("int8", "int16"),
+    ],
+    ids=["int32 bias", "7 bit inputs", "no integer kernel"],
+)
+def test_biases_and_products_that_fit_are_not_warned_of(export: Any, entry: Any) -> None:
+    export(AVX2, algorithm="ptq", config_list=[entry])
+
+
+class Tied(nn.Module):
+    """Rows of an embedding are also the weight of the head, whose input is rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(10, 32), nn.Linear(32, 10, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.embedding(index))
+        return found
+
+
+def test_a_tied_weight_is_warned_of_where_another_module_multiplies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overflow, "capabilities", lambda: AVX2)
+    entries = [
+        {"op_names": ["embedding"], "target_names": ["weight"]},
+        {"op_names": ["head"], "target_names": ["_input_"]},
+    ]
+    index = torch.arange(8).reshape(2, 4)
+    session = tersely.quantize(Tied().eval(), algorithm="ptq", config_list=entries, data=[index])
+
+    with pytest.warns(UserWarning, match=r"may overflow on it: embedding\.weight"):
+        session.export("onnx", tmp_path / "m.onnx", example_inputs=index)
+
+
 @pytest.mark.parametrize(
     "processor",
     [

@@ -45,7 +45,7 @@ def trace_einsum(trace: Trace, node: Node) -> Flow:
         else:
             later = {*output, *(one for rest in inputs[place + 1 :] for one in rest)}
             pair = (total, flows[place]), (letters, inputs[place])
-            total, letters = _product(trace, node, *pair, sizes, later)
+            total, letters = _product(trace, node, *pair, sizes, later, is_first=place == 1)
     return _in_order(total, letters, [(one,) for one in output], sizes)
 
 
@@ -98,6 +98,8 @@ def _product(
     terms: tuple[Letters, Letters],
     sizes: dict[str, int],
     needed: set[str],
+    *,
+    is_first: bool,
 ) -> tuple[Flow, Letters]:
     """Multiply two operands in the layout of ``matmul``."""
     both = [one for one in terms[0] if one in terms[1]]
@@ -111,7 +113,8 @@ def _product(
     x = _in_order(first, ours, [*batch, left, over], sizes)
     y = _in_order(second, theirs, [*batch, over, right], sizes)
     shape = (*(sizes[one] for one in kept), _size(left, sizes), _size(right, sizes))
-    result = multiply(trace, node, x, y, shape)
+    is_plain = is_first and ours == terms[0] and over == ours[-1:]
+    result = multiply(trace, node, x, y, shape, is_plain=is_plain)
     # Positions that were put into one dimension get their own dimensions back.
     return _unfolded(result, kept, left, right, sizes), (*kept, *left, *right)
 

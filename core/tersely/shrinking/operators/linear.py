@@ -60,6 +60,7 @@ def multiply(
     shape: tuple[int, ...],
     *,
     scores: Node | None = None,
+    is_plain: bool = True,
 ) -> Flow:
     """Sum over the last dimension of one operand and the last but one of the other.
 
@@ -70,6 +71,7 @@ def multiply(
         second: the other.
         shape: of the product.
         scores: the operator that makes the first operand; usual: of the node's first argument.
+        is_plain: whether it is summed over the last dimension of what that operator makes.
     """
     if _is_weight(second) and first.read is None:
         return _linear(trace, node, first, second, None, rows=1, shape=shape)
@@ -77,7 +79,7 @@ def multiply(
         return _tied(trace, node, first, second, shape, scores or arguments(node)[0])
     product = _activations(trace, first, second, shape)
     # In training some of the weights may be dropped out.
-    held = None if trace.is_training else held_by_all_keys(second.constant)
+    held = None if trace.is_training or not is_plain else held_by_all_keys(second.constant)
     if held is not None and _sums_to_one(scores or arguments(node)[0]):
         known, held = product.known(), aligned(held, len(shape))
         product = attrs.evolve(product, constant=torch.where(known.isnan(), held, known))

@@ -17,7 +17,7 @@ from torch.utils import _pytree
 
 import tersely
 from tersely_export.agreement import compare, detached_inputs, tensors_of
-from tersely_export.layers import layers_of
+from tersely_export.layers import Layer, layers_of
 from tersely_export.onnx_session import open_session
 from tersely_export.overflow import cause
 from tersely_export.weights import LAYOUT
@@ -153,8 +153,7 @@ def _compare_layers(
         given = torch.from_numpy(numpy.asarray(found[layer.source.name]))
         expected = layer.compute(given)
         result = torch.from_numpy(found[layer.result.name])
-        error = float((result - expected).abs().max()) if expected.numel() else 0.0
-        errors[layer.module] = error / layer.step(expected)
+        errors[layer.module] = _steps_apart(layer, result, expected)
     worst = max(errors, key=lambda name: errors[name], default=None)
     if worst is not None and errors[worst] > _TOO_FAR:
         blame = "" if exact_sums else cause(source, worst)
@@ -169,3 +168,13 @@ def _compare_layers(
         "layers_within_one_step": sum(one <= 1.0 for one in errors.values()),
         "largest_error_in_steps": max(errors.values(), default=0.0),
     }
+
+
+def _steps_apart(layer: Layer, result: Tensor, expected: Tensor) -> float:
+    """Return how far two outputs are apart; infinite values and NaN have to be the same."""
+    same = (result == expected) | (result.isnan() & expected.isnan())
+    if bool(same.all()):
+        return 0.0
+    apart = (result - expected).abs()[~same].nan_to_num(float("inf"))
+    finite = expected[expected.isfinite()]
+    return float(apart.max()) / layer.step(finite) if finite.numel() else float("inf")

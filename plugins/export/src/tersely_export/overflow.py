@@ -9,12 +9,15 @@ from typing import Final
 import torch
 
 import tersely
+from tersely.contracts import IntegerWeight
+from tersely_export.names import split_name
 
 SETTING: Final = "session.x64quantprecision"
 """The setting of a session of onnxruntime that adds such products in 32 bits."""
 
 _LARGEST_SUM: Final = 2**15 - 1
 _SUMS_IN_32_BITS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx10_1", "amx_int8")
+_SHIFT, _LARGEST_UNSIGNED = 128, 255
 _SHOWN = 3
 
 
@@ -44,15 +47,42 @@ def overflowing(source: tersely.ExportSource) -> Sequence[str]:
     is_x86 = processor.get("architecture") == "x86_64"
     if not is_x86 or any(processor.get(name) for name in _SUMS_IN_32_BITS):
         return ()
-    levels = {
-        one.module: one.quant_max - one.quant_min + 1 for one in source.activations if one.is_input
-    }
+    largest = _largest_inputs(source)
     return tuple(
         name
         for name, weight in source.integers.items()
-        if weight.qparams.quant_min < 0
-        and 2 * levels.get(source.targets[name].module, 0) * weight.qparams.quant_max > _LARGEST_SUM
+        # Biases have one dimension, and are added to sums of 32 bits.
+        if weight.values.ndim > 1
+        and _may_overflow(
+            max((largest.get(one, 0) for one in _modules(source, name)), default=0), weight
+        )
     )
+
+
+def _largest_inputs(source: tersely.ExportSource) -> dict[str, int]:
+    """Return for each module the largest integer that its 8 bit inputs are multiplied as."""
+    found: dict[str, int] = {}
+    for one in source.activations:
+        if not one.is_input:
+            continue
+        # Signed inputs are written, or read, as unsigned ones that are 128 larger.
+        largest = one.quant_max + (_SHIFT if one.quant_min < 0 else 0)
+        if largest <= _LARGEST_UNSIGNED:  # those of more bits are multiplied as floats
+            found[one.module] = max(largest, found.get(one.module, 0))
+    return found
+
+
+def _modules(source: tersely.ExportSource, name: str) -> frozenset[str]:
+    """Return the modules that have a weight, which may be tied."""
+    further = (split_name(one)[0] for one in source.targets[name].shared_with)
+    return frozenset([source.targets[name].module, *further])
+
+
+def _may_overflow(largest: int, weight: IntegerWeight) -> bool:
+    least, most = weight.qparams.quant_min, weight.qparams.quant_max
+    if least >= 0 or most >= _SHIFT:  # such weights have other kernels
+        return False
+    return 2 * largest * most > _LARGEST_SUM or 2 * largest * -least > _LARGEST_SUM + 1
 
 
 def warn_of_overflow(source: tersely.ExportSource) -> None:
@@ -82,7 +112,8 @@ def cause(source: tersely.ExportSource, module: str | None = None) -> str:
     Returns:
         The cause and what to do, to be added to an error; empty where nothing may overflow.
     """
-    if not any(module in (None, source.targets[one].module) for one in overflowing(source)):
+    found = overflowing(source)
+    if not any(module is None or module in _modules(source, one) for one in found):
         return ""
     return (
         f"; this processor has no VNNI and adds products in 16 bits, which overflow: quantize the "

@@ -55,3 +55,10 @@ def comparing_samples(student, teacher):
     spread = [torch.cdist(each, each) for each in rows]
     ours, theirs = (distances / distances.mean().clamp_min(1e-6) for distances in spread)
     return (ours - theirs).square().mean()
+
+
+def mostly_labels(student, teacher, labels):
+    """Nine parts of a cross entropy with labels, and one of the distance to a teacher."""
+    scores = student.flatten(1).float()
+    distance = (student.float() - teacher.float()).square().mean()
+    return 0.9 * torch.nn.functional.cross_entropy(scores, labels) + 0.1 * distance
