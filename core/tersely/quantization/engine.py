@@ -38,7 +38,13 @@ from tersely.quantization.biases import (
 )
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors.folding import Folding, described, foldings_of
-from tersely.quantization.factors.input_factors import cut_factors, put_factors, without_factors
+from tersely.quantization.factors.input_factors import (
+    cut_factors,
+    describe_shared,
+    put_factors,
+    share_again,
+    without_factors,
+)
 from tersely.quantization.factors.producers import Found, find_producers, find_ties
 from tersely.quantization.factors.saved_producers import describe_producers, rebuilt_producers
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
@@ -388,6 +394,8 @@ class Quantization(Engine[QuantizationRun]):
             },
             "producers": describe_producers(self.producers),
         }
+        if shared := describe_shared(self.runs):
+            data["shared_inputs"] = shared
         return Saved(parts, data)
 
     def fixed_shapes(self, saved: Saved) -> FixedShapes:
@@ -427,6 +435,7 @@ class Quantization(Engine[QuantizationRun]):
             run.frozen = {one for one in run.given if given[one.plan.name]}
         self.start(steps)
         self.restore_gathered(saved, journal)
+        share_again(self.runs, saved)
         for bound in sorted(self.bound_targets, key=lambda one: one.is_activation):
             buffers = saved.of("buffer", bound.plan.name)
             device = device_of(bound)

@@ -130,6 +130,40 @@ def put_factors(saved: Saved, factors: Mapping[BoundTarget, Tensor]) -> None:
         saved.parts["buffer", bound.plan.name] = {**own, "input_scale": one}
 
 
+def describe_shared(runs: Sequence[QuantizationRun]) -> list[list[str]]:
+    """Return the names of the targets that read one and the same input, as calibration saw it.
+
+    Args:
+        runs: all stages.
+    """
+    found: dict[int, list[str]] = {}
+    for run in runs:
+        for bound, observed in run.observed.items():
+            found.setdefault(id(observed), []).append(bound.plan.name)
+    return [names for names in found.values() if len(names) > 1]
+
+
+def share_again(runs: Sequence[QuantizationRun], saved: Saved) -> None:
+    """Let restored targets that read one and the same input share what was observed of it again.
+
+    Args:
+        runs: all stages, with what each target observed restored; cutting may have left some out.
+        saved: a checked state.
+    """
+    places = {bound.plan.name: (run, bound) for run in runs for bound in run.observed}
+    for names in saved.data.get("shared_inputs", []):
+        members = [places[name] for name in names if name in places]
+        for run, bound in members[1:]:
+            first_run, first = members[0]
+            if _are_equal(first_run.observed[first], run.observed[bound]):
+                run.observed[bound] = first_run.observed[first]
+
+
+def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    is_alike = one.keys() == other.keys()
+    return is_alike and all(torch.equal(one[key], other[key].to(one[key])) for key in one)
+
+
 def equalize(
     run: QuantizationRun,
     quantizer: Equalizes,

@@ -199,3 +199,48 @@ def test_a_copied_session_finds_in_its_own_model_what_makes_inputs():
     assert found[1] is not model
     assert not torch.equal(found[1][0].weight, torch.ones(8))
     assert torch.equal(found[1](x), found[0](x))
+
+
+BUFFER = "_tersely_weight_input_scale"
+
+
+def sharing():
+    torch.manual_seed(0)
+    first, second = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = first, second
+
+        def forward(self, x):
+            return self.first(x) + self.second(x)
+
+    entry = {"op_types": ["Linear"], "target_names": ["weight"]}
+    recipe = {"quantization": {"algorithm": "smoothquant", "config_list": [entry]}}
+    return tersely.attach(Pair(), recipe)
+
+
+def test_weights_that_share_an_input_share_its_factors_after_saving_and_loading():
+    session, twin, x = sharing(), sharing(), torch.randn(32, 8)
+    session.calibrate([x])
+    twin.restore(*session.state())
+
+    session.compress()
+    twin.compress()
+
+    assert torch.equal(twin.model(x), session.model(x))
+    factors = [twin.model.state_dict()[f"{name}.{BUFFER}"] for name in ("first", "second")]
+    assert torch.equal(*factors)
+
+
+def test_a_weight_whose_observations_were_not_saved_shares_nothing_after_loading():
+    session, twin = sharing(), sharing()
+    session.calibrate([torch.randn(32, 8)])
+    tensors, data = session.state()
+
+    twin.restore({key: one for key, one in tensors.items() if "second" not in key}, data)
+
+    twin.calibrate([torch.randn(32, 8)])
+    twin.compress()
+    assert twin.is_compressed
