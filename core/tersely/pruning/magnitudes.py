@@ -42,8 +42,9 @@ def magnitudes_by_output(ranked: Ranked, member: Member, *, output_dim: int) -> 
         output_dim: the dimension that counts outputs.
 
     Returns:
-        As `magnitudes` does; where single elements share one budget, the lowest of each output come
-        before all others, as many of them as the ratio means in one output.
+        As `magnitudes` does, and up to 5e-30; where single elements share one budget, the lowest of
+        each output come before all others, as many of them as the ratio means in one output, and
+        after these the next one of each.
     """
     own = magnitudes(ranked)
     blocks = ranked.blocks
@@ -52,11 +53,12 @@ def magnitudes_by_output(ranked: Ranked, member: Member, *, output_dim: int) -> 
         return own
     by_output = own.movedim(output_dim, 0)
     rows = by_output.flatten(1)
-    first = rows.argsort(dim=1, stable=True)[:, : _due(member, rows.shape[1])]
-    is_late = torch.ones_like(rows, dtype=torch.bool).scatter_(1, first, False)
-    is_late = is_late.reshape(by_output.shape).movedim(0, output_dim)
+    order, due = rows.argsort(dim=1, stable=True), _due(member, rows.shape[1])
+    turn = torch.full_like(rows, 2, dtype=torch.float64).scatter_(1, order[:, :due], 0)
+    # What rounding leaves over is less than one for each output.
+    turn.scatter_(1, order[:, due : due + 1], 1)
     # In double precision, which keeps the order of small ones beside the step.
-    return own.double() + is_late * (2 * _SMALL)
+    return own.double() + turn.reshape(by_output.shape).movedim(0, output_dim) * (2 * _SMALL)
 
 
 def _due(member: Member, total: int) -> int:

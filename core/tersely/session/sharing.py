@@ -40,7 +40,7 @@ class Sharing:
     def _note(self) -> None:
         held = [module._parameters for module in self._modules]
         self._ids = self._identities()
-        self._keys = [tuple(parameters) for parameters in held]
+        self._keys = [tuple(parameters.keys()) for parameters in held]
         # No parameter is kept alive that the model has given up.
         self._parameters = [
             None if one is None else weakref.ref(one)

@@ -15,6 +15,8 @@ from tersely.json_value import Json
 from tersely.session.engines import Engines
 from tersely.shrinking.report import Shrunk
 
+_SOLVED = ("value", "original")
+
 
 @attrs.frozen(eq=False)
 class SavedState:
@@ -95,19 +97,19 @@ def understand(
 
 
 def _need_numbers(parts: Mapping[str, Parts]) -> None:
-    """Refuse NaN, which no session writes: calibration, solvers and steps raise or skip it.
+    """Refuse NaN in weights that an algorithm solved or replaced, which no solver returns.
 
-    What losses of plugins remember is their own. Infinity stands for a range of nothing.
+    What calibration, training and losses left may hold NaN, because batches may: it is refused
+    where it is used, and a session that was saved before can be loaded and calibrated again.
     """
-    for method, places in parts.items():
-        if method == "distillation":
-            continue
+    for places in parts.values():
         for (kind, name), tensors in places.items():
-            for part, tensor in tensors.items():
+            if kind not in _SOLVED:
+                continue
+            for tensor in tensors.values():
                 if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                    what = f"{kind}:{part}" if part else kind
                     raise SessionFileError(
-                        f"the saved {what} of {name} holds NaN, which no session writes; restore "
+                        f"the saved {kind} of {name} holds NaN, which no session writes; restore "
                         f"the folder from a copy, or compress again",
                         target=name,
                     )

@@ -1,6 +1,7 @@
 """Structures that another framework's tests of removing channels use, written out in small."""
 
 import functools
+import warnings
 
 import torch
 from torch import nn
@@ -8,12 +9,18 @@ from torch.nn import functional
 
 
 class Chain(nn.Module):
-    """Nearly every operator without weights between two convolutions and three linear layers."""
+    """Nearly every operator without weights between two convolutions and three linear layers.
+
+    Two modules are not called, one of them scripted.
+    """
 
     def __init__(self):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5)
         self.fc1, self.fc2, self.fc3 = nn.Linear(256, 40), nn.Linear(40, 20), nn.Linear(20, 10)
+        self.uncalled = nn.Linear(8, 8)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            self.scripted = torch.jit.script(nn.ReLU())
 
     def example(self):
         return torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -65,6 +72,14 @@ class Twice(nn.ReLU6):
     @decorated
     def forward(self, x):
         return super(Twice, self).forward(x)  # noqa: UP008  # the form that is tried
+
+
+class Thrice(nn.ReLU6):
+    @decorated
+    @decorated
+    @decorated
+    def forward(self, x):
+        return super(self.__class__, self).forward(x)  # the form that is tried
 
 
 class LeNet(nn.Module):

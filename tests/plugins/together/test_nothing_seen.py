@@ -244,3 +244,22 @@ def test_what_a_ratio_leaves_over_in_each_output_is_taken_from_the_smallest_of_t
     # Three of six: the smallest of each output, then 2, the smallest of what is left.
     wanted = torch.tensor([[False, False, True], [True, False, True]])
     assert torch.equal(session.masks()["0"]["weight"], wanted)
+
+
+def test_an_output_of_small_weights_loses_one_more_than_the_others_at_most():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6, bias=False))
+    model[0].weight.data[0] *= 1e-6
+
+    with pytest.warns(CompressionWarning, match=r"nothing of 1 targets"):
+        session = tersely.prune(
+            model,
+            [{"op_types": ["Linear"], "sparse_ratio": 0.7}],
+            algorithm="sparsegpt",
+            data=[torch.zeros(4, 8)],
+        )
+
+    # 5 of 8 in each output, and 3 more to come to 33 of 48: one of the small ones is the first.
+    kept = session.masks()["0"]["weight"].sum(1).tolist()
+    assert kept[0] == 2
+    assert sorted(kept) == [2, 2, 2, 3, 3, 3]

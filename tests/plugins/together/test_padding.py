@@ -226,7 +226,9 @@ def test_a_decoder_is_not_described_by_the_mask_of_its_encoder():
 
 def test_a_key_that_is_not_there_is_an_error_that_lists_the_keys():
     session = attached(build(), "apoz", op_types=["Linear"], target_names=["weight"])
-    with pytest.raises(tersely.CalibrationError, match=r"'padding' is no key .* input_ids, attent"):
+    with pytest.raises(
+        tersely.CalibrationError, match=r"'padding' is not a key .* input_ids, attent"
+    ):
         session.calibrate(texts(), mask="padding")
 
 

@@ -1,20 +1,29 @@
 """Each structure of another framework's tests loses half of its channels, grouped from the file."""
 
+import ast
 import copy
+import functools
 from importlib import util
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import tersely
 
-_PLACE = util.spec_from_file_location(
-    "structures", Path(__file__).with_name("reference_structures.py")
-)
-structures = util.module_from_spec(_PLACE)
-_PLACE.loader.exec_module(structures)
+HERE = Path(__file__)
+
+
+def beside(name):
+    place = util.spec_from_file_location(name, HERE.with_name(f"{name}.py"))
+    module = util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
+
+
+structures, residuals = beside("reference_structures"), beside("reference_residuals")
 
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -23,6 +32,15 @@ CASES = {
     "an activation": (lambda: structures.LeNet(nn.ReLU6()), ["Conv2d"], []),
     "a decorated activation": (lambda: structures.LeNet(structures.Once()), ["Conv2d"], []),
     "one decorated twice": (lambda: structures.LeNet(structures.Twice()), ["Conv2d"], []),
+    "one decorated three times": (
+        lambda: structures.LeNet(structures.Thrice()),
+        ["Conv2d"],
+        [],
+    ),
+    "a grouped one in a sum": (residuals.Grouped, ["Conv2d", "Linear"], ["fc2"]),
+    "that below a module": (residuals.Wrapped, ["Conv2d", "Linear"], ["model.fc2"]),
+    "resnet18": (residuals.ResNet18, ["Conv2d"], []),
+    "yolof": (residuals.Dilated, ["Conv2d"], ["score", "object"]),
     "put together along the batch": (structures.Beside, ["Conv2d"], ["last"]),
     "channels that are summed": (structures.Summed, ["Conv2d"], []),
     "vgg": (structures.Vgg, ["Conv2d", "Linear"], ["classifier.3"]),
@@ -80,35 +98,142 @@ def followed(model, excluded):
             yield name, before
 
 
+def lived_in(model):
+    """Give batch norms statistics and parameters as training leaves them."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, spread, least in (
+                (module.running_mean, 0.6, -0.3),
+                (module.running_var, 1.0, 0.5),
+                (module.weight.data, 1.0, 0.5),
+                (module.bias.data, 0.6, -0.3),
+            ):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * spread + least)
+    return model.double().eval()
+
+
+def outputs(model, example):
+    torch.manual_seed(2)  # one of them draws random numbers
+    return model(example)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_structure_loses_half_of_its_channels_and_computes_the_same(name):
     build, op_types, excluded = CASES[name]
     torch.manual_seed(0)
-    model = build().eval()
-    example = model.example() if hasattr(model, "example") else IMAGE
+    model = lived_in(build())
+    example = (model.example() if hasattr(model, "example") else IMAGE).double()
     session = pruned(model, example, op_types, excluded)
-    masked = copy.deepcopy(model).double()
+    masked = copy.deepcopy(model)
     before = sum(one.numel() for one in model.parameters())
 
     shrunk = session.shrink(example)
 
     assert shrunk.stays == ()
     assert sum(one.numel() for one in model.parameters()) < 0.85 * before
-    if name != "every operator":  # which draws random numbers
-        small = copy.deepcopy(model).double()
-        torch.testing.assert_close(
-            small(example.double()), masked(example.double()), rtol=1e-6, atol=1e-6
-        )
+    expected = outputs(masked, example)
+    torch.testing.assert_close(outputs(model, example), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_what_a_softmax_mixes_is_refused_by_name():
+@pytest.mark.parametrize(
+    ("mix", "place"),
+    [(nn.Softmax(dim=1), "wide"), (functools.partial(functional.softmax, dim=1), "the model")],
+    ids=["module", "function"],
+)
+def test_what_a_softmax_mixes_is_refused_by_name(mix, place):
     torch.manual_seed(0)
-    model = structures.LeNet(nn.ReLU6(), nn.Softmax(dim=1)).eval()
+    model = structures.LeNet(nn.ReLU6(), mix).eval()
     session = tersely.prune(
         model, [{"op_names": ["fc1"], "sparse_ratio": 0.5}], algorithm="l1_norm"
     )
     [stay] = session.shrink(model.example()).stays
-    assert stay.reason == "softmax mixes them (softmax of wide)"
+    assert stay.reason == f"softmax mixes them (softmax of {place})"
     assert (
         stay.hint == "mask what lies along another dimension, or leave the layer out of the config"
     )
+
+
+NETWORKS = "core/shrinking/networks.py"
+GALLERY = "core/shrinking/gallery"
+HELD_BY = {"lightning": "that below a module", "pytorch": "a grouped one in a sum"}
+SOFTMAX = f"plugins/together/{HERE.name}::test_what_a_softmax_mixes_is_refused_by_name"
+
+REMOVING = {
+    **{
+        f"test_pruner.py::test_norm_pruner[{pruner}-{trainer}]": case
+        for pruner in ("level", "l1", "l2", "fpgm")
+        for trainer, case in HELD_BY.items()
+    },
+    **{
+        f"test_pruner.py::test_slim_taylor_pruner[{pruner}-{trainer}]": case
+        for pruner in ("slim", "taylor")
+        for trainer, case in HELD_BY.items()
+    },
+    **{f"test_pruner.py::test_mvp_pruner[{trainer}]": case for trainer, case in HELD_BY.items()},
+    **{
+        f"test_pruner.py::test_scheduled_pruner[{pruner}-{schedule}-{trainer}]": case
+        for pruner in ("level", "l1", "l2", "fpgm", "slim", "taylor")
+        for schedule in ("agp", "linear")
+        for trainer, case in HELD_BY.items()
+    },
+    "test_auto_conv.py::test_l1norm_pruner": "every operator",
+    "test_speedup_init_mask.py::test_with_annotation0": "an activation",
+    "test_speedup_init_mask.py::test_with_annotation1": "a decorated activation",
+    "test_speedup_init_mask.py::test_with_annotation2": "one decorated twice",
+    "test_speedup_init_mask.py::test_with_annotation3": "one decorated three times",
+    "test_speedup_softmax.py::test_function": SOFTMAX,
+    "test_speedup_softmax.py::test_module": SOFTMAX,
+    **{
+        f"test_speedup_torchvision.py::test_pruner_speedup[{name}]": case
+        for name, case in {
+            "alexnet": f"{NETWORKS}::AlexNet",
+            "densenet121": f"{GALLERY}/vision.py::DenseNet",
+            "efficientnet_b0": f"{NETWORKS}::efficientnet",
+            "inception_v3": f"{GALLERY}/vision.py::Inception",
+            "mnasnet0_5": "mnasnet",
+            "mobilenet_v2": f"{NETWORKS}::mobilenet_v2",
+            "resnet18": "resnet18",
+            "resnext50_32x4d": f"{NETWORKS}::ResNet",
+            "squeezenet1_0": f"{NETWORKS}::SqueezeNet",
+            "vgg11": "vgg",
+            "wide_resnet50_2": f"{NETWORKS}::ResNet",
+        }.items()
+    },
+}
+"""Each test of that framework that removes channels -> a case of ours, or where one lies."""
+
+DETECTORS = {
+    f"{GALLERY}/vision.py::RetinaNet": "foveabox free_anchor fsaf ghm retinanet rpn",
+    f"{NETWORKS}::Levels": "ssd",
+    f"{NETWORKS}::Yolo": "yolo",
+    "deformed": "centernet reppoints",
+    "fcos": "atss autoassign fcos gfl paa",
+    "hourglass": "centripetalnet cornernet",
+    "nas cell": "dyhead nas_fpn",
+    "pyramid vision transformer": "pvt",
+    "yolof": "yolof",
+    "yolox": "yolox",
+}
+"""A case of ours -> the detectors that the framework's tests only trace, by their folders."""
+
+GROUPING = {
+    "PatternA": "put together along the batch",
+    "PatternB": "core/dependencies/test_ties.py::test_that_holds_for_unequal_widths",
+    "PatternC": "channels that are summed",
+}
+"""The networks in which its tests only look for groups."""
+
+
+def test_every_structure_whose_channels_the_other_framework_removes_has_a_case():
+    cases = {*REMOVING.values(), *DETECTORS, *GROUPING.values()}
+    for place in cases - set(CASES):
+        path, _, name = place.partition("::")
+        tree = ast.parse((HERE.parents[2] / path).read_text(encoding="utf-8"))
+        assert name in {getattr(node, "name", None) for node in tree.body}, place
+
+
+def test_the_other_framework_has_56_such_tests_38_of_them_on_one_structure():
+    assert len(REMOVING) == 56
+    assert sum(case in HELD_BY.values() for case in REMOVING.values()) == 38
+    assert sum(len(names.split()) for names in DETECTORS.values()) == 22

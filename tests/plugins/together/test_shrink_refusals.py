@@ -1,6 +1,7 @@
 """What cannot be shrunk is refused by name, and what stays says why."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -64,6 +65,13 @@ def test_an_exported_model():
     message = refusal(session)
     assert "the model is exported" in message
     assert "shrink the model that it was exported from" in message
+
+
+def test_a_scripted_module_with_tensors_of_its_own():
+    model = network()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        model[0].other = torch.jit.script(nn.Linear(2, 2))
+    assert "'0.other' is exported" in refusal(pruned(model))
 
 
 def test_a_model_for_several_processes(alone):

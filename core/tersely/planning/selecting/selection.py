@@ -36,6 +36,10 @@ class Universe:
     names: tuple[str, ...]
     modules: tuple[nn.Module, ...]
 
+    def __getstate__(self) -> dict[str, object]:
+        # What is derived goes by identities, and the modules of a copy have others.
+        return {"names": self.names, "modules": self.modules}
+
     @classmethod
     def of(cls, model: nn.Module) -> Universe:
         """Walk a model once."""

@@ -22,6 +22,10 @@ class Owners:
 
     universe: Universe
 
+    def __getstate__(self) -> dict[str, object]:
+        # What is derived goes by identities, and the tensors of a copy have others.
+        return {"universe": self.universe}
+
     @cached_property
     def _tied(self) -> dict[int, list[tuple[int, str]]]:
         # Almost every model is without ties, which one comprehension over all tensors shows.

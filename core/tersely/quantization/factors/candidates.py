@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import nn
 
-from tersely.engine.binding import BoundTarget
+from tersely.engine.binding import Binding, BoundTarget
 from tersely.quantization.factors.output_forms import OutputForm, forms_of
 from tersely.quantization.factors.output_rows import row_layouts
 from tersely.quantization.factors.recording import Record
@@ -94,3 +94,17 @@ def sizes_of_heads(modules: Iterable[nn.Module]) -> set[int]:
     """
     found = {getattr(module, name, None) for module in modules for name in _HEAD_SIZES}
     return {one for one in found if type(one) is int}
+
+
+def kind_of(candidate: Candidate, binding: Binding) -> object:
+    """Return what candidates have in common that differ by the number of their block alone.
+
+    Args:
+        candidate: a module and the weights whose factors it may take.
+        binding: knows the names of modules.
+    """
+    names = [binding.name_of(candidate.module), *(one.plan.name for one in candidate.targets)]
+    paths = [tuple("#" if part.isdecimal() else part for part in name.split(".")) for name in names]
+    numbers = [[int(part) for part in name.split(".") if part.isdecimal()] for name in names]
+    ahead = tuple(one - other for one, other in zip(numbers[0], numbers[1], strict=False))
+    return (type(candidate.module), candidate.form, tuple(paths), ahead)

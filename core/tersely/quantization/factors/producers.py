@@ -16,6 +16,7 @@ from tersely.instrument.modules.classes import is_sharded
 from tersely.quantization.factors.candidates import (
     among_experts,
     before_them,
+    kind_of,
     may_repeat,
     sizes_of_heads,
 )
@@ -178,9 +179,14 @@ def _tried(
     trials = Trials(context.model, context.batches, readers, firsts, bound_targets)
 
     def sift(trials: Trials, *, is_sample: bool) -> tuple[list[Candidate], dict[Group, str]]:
-        return _sifted(
+        accepted, reasons = _sifted(
             groups, trials, context.binding, fused=fused, is_tying=is_tying, is_sample=is_sample
         )
+        failures = trials.later_problems(accepted)
+        if is_sample and ZERO in failures.values():
+            raise _TooLittle
+        kept = [one for one in accepted if one not in failures]
+        return kept, reasons | {one.targets: reason for one, reason in failures.items()}
 
     # What fails on a sample fails on the batch; what passes is tried on the batch, all at once.
     sample = trials.of_one_sample()
@@ -233,7 +239,7 @@ def _sifted(
                 search.fail(NOT_ALONE)
         kinds: dict[object, list[Candidate]] = {}
         for candidate in round_of:
-            kinds.setdefault(_kind_of(candidate, binding), []).append(candidate)
+            kinds.setdefault(kind_of(candidate, binding), []).append(candidate)
         for alike in kinds.values():
             failed = _Failures(problem)
             passed = failed.sift(alike)
@@ -289,11 +295,3 @@ def _search(group: Group, reference: Record, heads: Collection[int], *, is_tying
     if group[0].plan.has_experts:
         return _Search(group, list(among_experts(group[0])), _OF_ONE_EXPERT)
     return _Search(group, list(before_them(group, reference, heads, is_tying=is_tying)))
-
-
-def _kind_of(candidate: Candidate, binding: Binding) -> object:
-    names = [binding.name_of(candidate.module), *(one.plan.name for one in candidate.targets)]
-    paths = [tuple("#" if part.isdecimal() else part for part in name.split(".")) for name in names]
-    numbers = [[int(part) for part in name.split(".") if part.isdecimal()] for name in names]
-    ahead = tuple(one - other for one, other in zip(numbers[0], numbers[1], strict=False))
-    return (type(candidate.module), candidate.form, tuple(paths), ahead)

@@ -1,12 +1,13 @@
 """Trials: whether a module's output channels can grow while what reads them shrinks.
 
 Channels grow by powers of two in a module that may make the input of some weights, and shrink again
-in these weights. Which powers differs from channel to channel, so that no module passes that puts
-channels in another order, and from weight to weight, so that modules which make an input by their
-sum do not pass when several are tried at once. Powers of two commute with every rounding, so where
-nothing else reads the channels, every other module computes the same, bit for bit, whatever lies
-between: activations that keep factors, products with a gate, the sums of attention. No graph is
-needed, and none can be read wrongly.
+in these weights. Which powers differs from channel to channel, and channels that grow alike in one
+trial grow apart in another, so that no module passes all that puts channels in another order. It
+differs from weight to weight too, so that modules which make an input by their sum do not pass when
+several are tried at once. Powers of two commute with every rounding, so where nothing else reads
+the channels, every other module computes the same, bit for bit, whatever lies between: activations
+that keep factors, products with a gate, the sums of attention. No graph is needed, and none can be
+read wrongly.
 """
 
 from __future__ import annotations
@@ -53,15 +54,30 @@ class Candidate:
     module: nn.Module
     form: OutputForm
 
-    @property
-    def channels(self) -> Tensor:
-        """The factors of a trial, as the form allows them."""
-        first, rows = self.targets[0], self.form.rows
-        if rows is None:
-            found = growth(channels_of(first), first)
-        else:
-            found = rows.repeated(growth(channels_of(first) // rows.repeats, first))
+    def grown(self, place: int) -> Tensor:
+        """Return the factors of a trial, as the form allows them.
+
+        Args:
+            place: which trial it is.
+        """
+        found, rows = growth(self.lone_channels, self.targets[0], place=place), self.form.rows
+        found = found if rows is None else rows.repeated(found)
         return found.expand(len(self.targets[0].raw), -1) if self.is_of_experts else found
+
+    @property
+    def lone_channels(self) -> int:
+        """How many channels have factors of their own."""
+        channels, rows = channels_of(self.targets[0]), self.form.rows
+        return channels if rows is None else channels // rows.repeats
+
+    def needs(self, place: int) -> bool:
+        """Tell whether channels that grew alike in all trials before grow apart in this one.
+
+        Args:
+            place: which trial it is.
+        """
+        alike: int = _powers(self.targets[0]) ** place
+        return self.lone_channels > alike
 
     @property
     def is_of_experts(self) -> bool:
@@ -79,6 +95,7 @@ class Trials:
         readers: module of a weight with factors -> the weight.
         firsts: the same -> the first of the weights that share its factors.
         bound_targets: all quantization targets.
+        place: which trial it is; each tells other channels apart, the first one most of them.
     """
 
     model: nn.Module
@@ -86,6 +103,7 @@ class Trials:
     readers: Mapping[nn.Module, BoundTarget]
     firsts: Mapping[nn.Module, BoundTarget]
     bound_targets: Sequence[BoundTarget]
+    place: int = 0
 
     def of_one_sample(self) -> Trials | None:
         """Return trials that cost less, on the first sample of the batch.
@@ -112,11 +130,11 @@ class Trials:
                 not those that are doubled if every output channel is an input channel.
         """
         channels = {
-            module: growth(channels_of(one), self.firsts[module])
+            module: growth(channels_of(one), self.firsts[module], place=self.place)
             for module, one in self.readers.items()
         }
         for one in candidates:
-            channels.update((bound.module, one.channels) for bound in one.targets)
+            channels.update((bound.module, one.grown(self.place)) for bound in one.targets)
         record = Record()
         modules = [module for bound in self.bound_targets for module, _ in bound.owners]
         kept = self.batches
@@ -135,27 +153,47 @@ class Trials:
             candidates: of different modules and weights.
             reference: what modules compute as they are.
         """
-        if len({tuple(one.channels.flatten().tolist()) for one in candidates}) < len(candidates):
+        grown = [one.grown(self.place) for one in candidates]
+        if len({tuple(one.flatten().tolist()) for one in grown}) < len(candidates):
             return ALIKE
         with _put_back(candidates):
             rounded = [one for one in candidates if one.form.make_exact(one.module)]
             rows = [one.form.rows for one in candidates if one.form.rows is not None]
             if rounded or any(one.repeats > 1 for one in rows):
                 reference = self.reference(candidates)
-            for one in candidates:
-                one.form.multiply(one.module, one.channels)
+            for one, factors in zip(candidates, grown, strict=True):
+                one.form.multiply(one.module, factors)
             stacks = [one.module for one in candidates if one.is_of_experts]
             if stacks:
-                grown = self.reference().outputs
-                if any(grown.get(one) == reference.outputs.get(one) for one in stacks):
+                outputs = self.reference().outputs
+                if any(outputs.get(one) == reference.outputs.get(one) for one in stacks):
                     return ZERO
-            for one in candidates:
+            for one, factors in zip(candidates, grown, strict=True):
                 for bound in one.targets:
                     raw = bound.raw
                     with torch.no_grad():
-                        raw.div_(along_inputs(one.channels.to(raw), raw, bound.plan.input_dim))
+                        raw.div_(along_inputs(factors.to(raw), raw, bound.plan.input_dim))
             found = self.reference(candidates)
         return self._difference(candidates, found, reference)
+
+    def later_problems(self, candidates: Sequence[Candidate]) -> dict[Candidate, str]:
+        """Return why some candidates that passed the first trial fail another one.
+
+        Args:
+            candidates: of different modules and weights.
+        """
+        found: dict[Candidate, str] = {}
+        trials = self
+        while True:
+            trials = attrs.evolve(trials, place=trials.place + 1)
+            left = [one for one in candidates if one not in found and one.needs(trials.place)]
+            if not left:
+                return found
+            reference = trials.reference()
+            if trials.problem(left, reference) is None:
+                continue
+            reasons = {one: trials.problem([one], reference) for one in left}
+            found |= {one: reason for one, reason in reasons.items() if reason is not None}
 
     def _difference(
         self, candidates: Sequence[Candidate], found: Record, reference: Record
@@ -180,20 +218,27 @@ class Trials:
         return None
 
 
-def growth(channels: int, bound: BoundTarget) -> Tensor:
+def growth(channels: int, bound: BoundTarget, *, place: int) -> Tensor:
     """Return the factors of a trial: powers of two, as different as so many channels allow.
 
     Args:
         channels: how many there are; one channel at least is multiplied.
         bound: the first weight with these factors; others have other factors.
+        place: which trial it is: each adds another digit of a channel's number to the lowest one,
+            so that no two channels grow alike in all.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(bound.plan.name.encode()))
-    highest = _HIGHEST_IN_HALF if bound.raw.dtype == torch.float16 else _HIGHEST
+    powers = _powers(bound)
     if channels == 1:
-        exponents = torch.randint(1, highest + 1, (1,), generator=generator)
+        exponents = torch.randint(1, powers, (1,), generator=generator)
     else:
-        exponents = torch.randperm(channels, generator=generator) % (highest + 1)
+        numbers = torch.randperm(channels, generator=generator)
+        exponents = (numbers + (numbers // powers**place if place else 0)) % powers
     return torch.exp2(exponents.float())
+
+
+def _powers(bound: BoundTarget) -> int:
+    return 1 + (_HIGHEST_IN_HALF if bound.raw.dtype == torch.float16 else _HIGHEST)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def need_plain_model(model: nn.Module) -> None:
                 f"shrink() found that {place} is compiled; shrink first, then torch.compile",
                 target=name,
             )
-        if isinstance(module, (torch.fx.GraphModule, torch.jit.ScriptModule)):
+        if _is_exported(module):
             raise SessionError(
                 f"shrink() found that {place} is exported ({type(module).__name__}), with its "
                 f"sizes written into its graph; shrink the model that it was exported from",
@@ -147,3 +148,10 @@ def need_structured_masks(kept: Mapping[str, Tensor]) -> None:
         f"whole, so nothing can be removed; use granularity: out_channel (or in_channel), "
         f"or an algorithm that prunes channels, such as l1_norm"
     )
+
+
+def _is_exported(module: nn.Module) -> bool:
+    # What is scripted without tensors of its own takes any size: the proof runs it.
+    if isinstance(module, torch.jit.ScriptModule):
+        return any(True for _ in chain(module.parameters(), module.buffers()))
+    return isinstance(module, torch.fx.GraphModule)

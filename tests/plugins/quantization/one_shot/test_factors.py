@@ -1,5 +1,7 @@
 """What is saved of a finished model is right without the factors of its inputs."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -131,6 +133,21 @@ def test_no_layer_takes_factors_of_channels_in_another_order(number, order):
     torch.testing.assert_close(finished(x), expected)
 
 
+@pytest.mark.parametrize("other", range(1, 12))
+def test_no_layer_takes_factors_where_two_of_many_channels_change_places(other):
+    order = list(range(12))
+    order[0], order[other] = other, 0
+    model = Shuffled("layer0", order)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(3))
+    entry = {"op_names": ["layer0"], "target_names": ["weight", "_input_"]}
+    session = tersely.quantize(model, [entry], algorithm="smoothquant", data=[x])
+    expected = model(x)
+
+    with pytest.warns(FinalizeWarning):
+        finished = session.finalize()
+    torch.testing.assert_close(finished(x), expected)
+
+
 class Summed(nn.Module):
     """Two layers make an input by their sum, which two others read, one of them activated."""
 
@@ -162,3 +179,23 @@ def test_no_layer_takes_factors_of_a_sum_in_which_it_is_one_of_two(seed, channel
     with pytest.warns(FinalizeWarning):
         finished = session.finalize()
     torch.testing.assert_close(finished(x), expected)
+
+
+def test_a_copied_session_finds_in_its_own_model_what_makes_inputs():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4)), torch.randn(32, 8)
+    entry = {"op_types": ["Linear"], "target_names": ["weight", "_input_"]}
+    recipe = {"quantization": {"algorithm": "smoothquant", "config_list": [entry]}}
+    session = tersely.attach(model, recipe)
+    session.calibrate([x])
+    twin = copy.deepcopy(session)
+
+    found = []
+    for one in (session, twin):
+        one.compress()
+        with pytest.warns(FinalizeWarning):
+            found.append(one.finalize())
+
+    assert found[1] is not model
+    assert not torch.equal(found[1][0].weight, torch.ones(8))
+    assert torch.equal(found[1](x), found[0](x))
