@@ -16,7 +16,13 @@ from tersely.instrument.modules.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install
-from tersely.session.shrinking import cut_model, kept_parameters, small_plan, with_aliases
+from tersely.session.shrinking import (
+    cut_model,
+    kept_parameters,
+    small_plan,
+    used_parameters,
+    with_aliases,
+)
 from tersely.shrinking.cutting.attentions import attend_by_heads
 from tersely.shrinking.cutting.optimizing import cut_optimizer, remember, replace_learned
 from tersely.shrinking.cutting.recorded import record_of
@@ -80,11 +86,13 @@ def shrink_installed(
     fixed: dict[tuple[str, str], str] = {}
     for engine in installation.engines:
         fixed |= engine.fixed_shapes(states[engine.method])
+    used = used_parameters(masks)
     with suspended(installation.attachments, installation.model):
         found, shrunk = cut_model(
             installation.model,
             example_inputs,
             kept,
+            used=used,
             round_to=round_to,
             fixed=fixed,
             approximate=approximate,

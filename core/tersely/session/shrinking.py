@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
@@ -14,8 +15,10 @@ from tersely.contracts.calling import call_arguments
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
+from tersely.instrument.modules.classes import instruments_of
 from tersely.planning.groups.counted_budgets import is_counted
 from tersely.planning.plan import Plan
+from tersely.pruning.learned_masks import LearnedMask
 from tersely.pruning.mask_buffers import is_kept
 from tersely.shrinking.counting.counts import Counts, count, total
 from tersely.shrinking.counting.removing import CountsShrunk
@@ -55,11 +58,34 @@ def kept_parameters(masks: Iterable[tuple[BoundTarget, Tensor]]) -> dict[str, Te
     }
 
 
+def used_parameters(masks: Iterable[tuple[BoundTarget, Tensor]]) -> dict[str, Tensor]:
+    """Return what forward uses of parameters that are multiplied by what their pruning learns.
+
+    Args:
+        masks: targets with the buffers that mask them, instrumented.
+
+    Returns:
+        Detached values by full name, each of its tensor's shape; none where a mask is all.
+    """
+    found = {}
+    for bound, mask in masks:
+        if bound.is_activation or bound.is_additive:
+            continue
+        for transform in instruments_of(bound.module).parameters.get(bound.plan.target, ()):
+            if isinstance(transform, LearnedMask):
+                raw = bound.raw.detach()
+                used = transform(bound.module, raw).detach()
+                if not torch.equal(used, raw * is_kept(bound, mask)):
+                    found[bound.plan.name] = used
+    return found
+
+
 def cut_model(
     model: nn.Module,
     example_inputs: Any,
     kept: Mapping[str, Tensor],
     *,
+    used: Mapping[str, Tensor],
     round_to: int,
     fixed: FixedShapes,
     approximate: bool,
@@ -70,6 +96,7 @@ def cut_model(
         model: the model.
         example_inputs: as in `call_arguments`.
         kept: parameter -> what its mask keeps.
+        used: parameter -> what forward uses of it, where that is more than a mask.
         round_to: row and column counts of weights that lose some stay multiples of it.
         fixed: what keeps its shape, and why.
         approximate: whether to remove constants that no bias takes over exactly.
@@ -86,7 +113,14 @@ def cut_model(
             f"tuple of arguments or a mapping of keyword arguments that model(...) takes"
         ) from error
     found = shrink_module(
-        model, args, kwargs, kept, round_to=round_to, fixed=fixed, approximate=approximate
+        model,
+        args,
+        kwargs,
+        kept,
+        used=used,
+        round_to=round_to,
+        fixed=fixed,
+        approximate=approximate,
     )
     try:
         after = count(model, args, kwargs)

@@ -37,11 +37,7 @@ from tersely.shrinking.graph.program import (
 from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
-from tersely.shrinking.proving.failing import (
-    Failure,
-    failure_of_error,
-    failure_of_mismatch,
-)
+from tersely.shrinking.proving.failing import Failure, failure_of_error, failure_of_mismatch
 from tersely.shrinking.proving.outputs import (
     Inputs,
     Outputs,
@@ -88,6 +84,7 @@ def shrink_module(
     kwargs: Mapping[str, Any],
     kept: Mapping[str, Tensor],
     *,
+    used: Mapping[str, Tensor] | None = None,
     round_to: int = 1,
     fixed: FixedShapes | None = None,
     approximate: bool = False,
@@ -99,6 +96,7 @@ def shrink_module(
         args: positional arguments of an example call.
         kwargs: keyword arguments of the call.
         kept: parameter -> what its mask keeps, bool, the parameter's shape.
+        used: masked parameters of which forward uses other values, and those, without masks.
         round_to: row and column counts of weights that lose some stay multiples of it.
         fixed: what keeps its shape, and why.
         approximate: whether to remove constants that no bias takes over exactly.
@@ -110,11 +108,12 @@ def shrink_module(
     tensors = named_tensors(model)
     names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
     canonical = {names[id(tensors[name])]: mask for name, mask in kept.items()}
+    own = {names[id(tensors[name])]: values for name, values in (used or {}).items()}
     inputs = ((args, kwargs), random_inputs((args, kwargs), seed=0))
     task = _Task(
         model,
         inputs,
-        MaskedWeights(tensors, canonical),
+        MaskedWeights(tensors, canonical, own),
         tensors=tensors,
         names=names,
         round_to=round_to,
@@ -266,6 +265,7 @@ def _absorptions(
         other = others.get(one.bias)
         same = other is not None and torch.equal(one.shares[:, gone], other.shares[:, gone])
         if counts[one.bias]:
+            source.need_own(one.bias)
             found.append(Absorption(one.bias, counts[one.bias], "both" if same else "evaluation"))
     return tuple(found)
 

@@ -154,6 +154,49 @@ def test_what_a_softmax_mixes_is_refused_by_name(mix, place):
     )
 
 
+PRUNERS = {
+    "level": {},
+    "l2_norm": {},
+    "fpgm": {"schedule": {"name": "linear", "every": 1, "times": 4}},
+    "slim": {"schedule": {"name": "agp", "every": 1, "times": 4}},
+    "taylor": {"schedule": {"name": "linear", "every": 1, "times": 4}},
+    "movement": {"options": {"warmup_steps": 1, "cooldown_begin_step": 4}},
+}
+
+
+def pruned_in_training(algorithm, **also):
+    torch.manual_seed(0)
+    model = residuals.Grouped().double()
+    example = model.example().double()
+    config = [
+        {"op_names": [name], "sparse_ratio": 0.75, "granularity": "out_channel", **also}
+        for name in ("conv1", "conv2", "conv3", "fc1")
+    ]
+    config = tersely.auto_dependency_groups(model, config, example)
+    stage = {"algorithm": algorithm, "config_list": config, **PRUNERS[algorithm]}
+    session = tersely.attach(model, {"pruning": stage})
+    session.compress()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(example), torch.arange(3))
+        session.total_loss(loss).backward()
+        optimizer.step()
+        session.step()
+    model.eval()
+    return model, session, example
+
+
+@pytest.mark.parametrize("algorithm", PRUNERS)
+def test_what_a_pruner_masks_in_training_goes_and_the_rest_computes_the_same(algorithm):
+    model, session, example = pruned_in_training(algorithm)
+    expected = model(example)
+    session.shrink(example)
+    torch.testing.assert_close(model(example), expected, rtol=1e-10, atol=1e-10)
+    rows = [getattr(model, name).weight.shape[0] for name in ("conv1", "conv2", "conv3", "fc1")]
+    assert rows == [4, 8, 8, 5]
+
+
 NETWORKS = "core/shrinking/networks.py"
 GALLERY = "core/shrinking/gallery"
 HELD_BY = {"lightning": "that below a module", "pytorch": "a grouped one in a sum"}

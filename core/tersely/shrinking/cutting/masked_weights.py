@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tersely.engine.cutting import Cut
+from tersely.errors import SessionError
 
 
 class MaskedWeights:
@@ -16,11 +17,18 @@ class MaskedWeights:
     Args:
         tensors: parameters and buffers by name.
         kept: what masks keep of some of them, bool, the tensor's shape.
+        used: masked ones of which forward uses other values than their own, and those values.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        kept: Mapping[str, Tensor],
+        used: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self._tensors = tensors
         self._kept = kept
+        self._used = used or {}
 
     def dense(self, name: str) -> Tensor:
         """Return a tensor without its mask."""
@@ -30,9 +38,25 @@ class MaskedWeights:
         """Return what a mask keeps."""
         return self._kept.get(name)
 
+    def need_own(self, bias: str) -> None:
+        """Refuse to let a bias take constants over of which forward uses other values.
+
+        Args:
+            bias: its name.
+
+        Raises:
+            SessionError: its algorithm multiplies it.
+        """
+        if bias in self._used:
+            raise SessionError(
+                f"shrink() cannot let {bias} take constants over, since what its pruning learns "
+                f"multiplies it; let it follow the mask of its weight, as it does by default",
+                target=bias,
+            )
+
     def read(self, name: str) -> Tensor:
         """Return a tensor as its mask leaves it."""
-        values, kept = self.dense(name), self.kept(name)
+        values, kept = self._used.get(name, self.dense(name)), self.kept(name)
         return values if kept is None else torch.where(kept, values, torch.zeros_like(values))
 
     def masked(self) -> Mapping[str, Tensor]:
@@ -50,6 +74,8 @@ class MaskedWeights:
         def compute(name: str) -> Tensor:
             cut, kept = cuts.get(name), self.kept(name)
             values = self.dense(name)
+            if name in self._used:
+                values = self._used[name] if cut is None else cut(self._used[name])
             if name in totals:
                 values = totals[name] if cut is None else cut(totals[name])
             if kept is None:
