@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -156,6 +157,11 @@ def _search(
         message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
         hint = "leave --costs out, or use --objective latency"
         raise ConfigError([Problem("--costs", message, hint)], source="the command line")
+    if math.isnan(wanted.max_drop):
+        problem = Problem(
+            "--max-drop", "found nan, expected a percentage", "write a number such as 1"
+        )
+        raise ConfigError([problem], source="the command line")
     data = CalibrationData(batches=batches, mask=job.data.mask)
     seed_generators(job.seed)
     quality = _quality(calls, model, data, wanted)

@@ -179,7 +179,7 @@ def test_what_the_stopwatch_says_decides_among_those_measured(
 
 
 def test_a_table_of_bytes_is_refused(search: Any) -> None:
-    with pytest.raises(ConfigError, match="a table holds latencies of layers, and bytes are made"):
+    with pytest.raises(ConfigError, match="latencies of layers, and the objective is bytes"):
         search(objective="bytes")
 
 

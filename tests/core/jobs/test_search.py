@@ -267,6 +267,11 @@ def test_an_objective_that_nothing_changes_is_refused(job: Any, search: Any) -> 
         search(objective="latency")
 
 
+def test_a_limit_that_is_no_number_is_refused(search: Any) -> None:
+    with pytest.raises(ConfigError, match="--max-drop: found nan, expected a percentage"):
+        search(max_drop=float("nan"))
+
+
 def test_a_level_that_masks_nothing_costs_what_the_dense_layer_costs(search: Any) -> None:
     found = search(ratios=(0.05, 0.5), trials=2)  # of 8 rows, 0.05 is none
 

@@ -67,3 +67,30 @@ def test_a_file_keeps_no_notes_of_the_machine_it_was_written_on(
     graph = onnx.load(file).graph
     assert str(Path(__file__).parent).encode() not in text
     assert not any(node.metadata_props or node.doc_string for node in graph.node)
+
+
+WEIGHTS = [{"op_types": ["Linear"], "target_names": ["weight"]}]
+
+
+def test_the_layers_of_a_float16_model_are_compared_within_its_rounding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 8)).half().eval()
+    session = tersely.quantize(model, WEIGHTS)
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=torch.randn(4, 32).half())
+
+    assert exported.checks["layers_within_one_step"] == 2
+
+
+def test_a_bfloat16_model_that_onnxruntime_cannot_open_is_an_error_with_ways_out(
+    tmp_path: Path,
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU()).bfloat16().eval()
+    session = tersely.quantize(model, WEIGHTS)
+    inputs = torch.zeros(1, 8, dtype=torch.bfloat16)
+
+    with pytest.raises(tersely.ExportError, match=r"cannot open the file.*model\.float\(\)"):
+        session.export("onnx", tmp_path / "m.onnx", example_inputs=inputs)
+
+    assert list(tmp_path.iterdir()) == []
+    assert session.export("onnx", tmp_path / "m.onnx", example_inputs=inputs, check=False).bytes

@@ -29,7 +29,7 @@ _PRODUCTS = {
 
 _POINTWISE = ("relu", "hardtanh", "clamp")
 _SMALLEST = 1e-4
-"""The share of the largest value below which a difference is the order of sums."""
+"""The share of the largest value below which a difference is the order of sums, in float32."""
 
 
 @attrs.frozen(eq=False)
@@ -73,7 +73,8 @@ class Layer:
         Args:
             expected: the layer's output.
         """
-        sums = _SMALLEST * float(expected.abs().max()) + 1e-12
+        least = max(_SMALLEST, 2 * torch.finfo(expected.dtype).eps)
+        sums = least * float(expected.abs().max()) + 1e-12
         if self.output_scale is not None:
             return self.output_scale + sums
         if self.input_scale is None:

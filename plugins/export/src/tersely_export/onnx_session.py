@@ -11,6 +11,7 @@ import onnxruntime
 from torch import Tensor
 from torch.utils import _pytree
 
+import tersely
 from tersely_export.overflow import SETTING
 
 
@@ -30,6 +31,9 @@ def open_session(
         exact_sums: whether products are added so that no processor's sums overflow.
         optimized: where to write what onnxruntime makes of it, or None.
         threads: how many threads it computes with, or None for its own choice.
+
+    Raises:
+        ExportError: onnxruntime has no operator for a part of it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -41,11 +45,19 @@ def open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        str(model) if isinstance(model, Path) else model,
-        options,
-        providers=["CPUExecutionProvider"],
-    )
+    try:
+        return onnxruntime.InferenceSession(
+            str(model) if isinstance(model, Path) else model,
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise tersely.ExportError(
+            f"onnxruntime cannot open the file: {error}; it has few operators of bfloat16 for "
+            f"processors: convert such a model by model.float(), or export with check=False for "
+            f"another device",
+            format="onnx",
+        ) from error
 
 
 def as_module(session: onnxruntime.InferenceSession) -> Callable[..., list[Any]]:
