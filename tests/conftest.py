@@ -211,3 +211,33 @@ def wait_for(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
             for process in processes:
                 process.kill()
         time.sleep(0.05)
+
+
+@functools.cache
+def _adds_in_16_bits() -> bool:
+    """Tell whether this processor's sums of 8 bit products overflow, where that matters."""
+    if "torch" not in sys.modules or None in map(
+        importlib.util.find_spec, ("onnxruntime", "tersely_export")
+    ):
+        return False
+    from tersely_export import overflow
+
+    return overflow.adds_in_16_bits()
+
+
+@pytest.fixture(autouse=True)
+def _exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let onnxruntime compute on every processor what it computes on those with VNNI."""
+    if not _adds_in_16_bits():
+        return
+    import onnxruntime
+    from tersely_export import overflow
+
+    class Exact(onnxruntime.InferenceSession):
+        def __init__(self, model: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> None:
+            sess_options = sess_options or onnxruntime.SessionOptions()
+            sess_options.add_session_config_entry(overflow.SETTING, "1")
+            super().__init__(model, sess_options, *args, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Exact)
+    monkeypatch.setattr(overflow, "capabilities", dict)

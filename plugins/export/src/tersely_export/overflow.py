@@ -31,6 +31,14 @@ def capabilities() -> Mapping[str, object]:
     return found
 
 
+def adds_in_16_bits() -> bool:
+    """Return whether this processor adds pairs of 8 bit products in 16 bits, which saturate."""
+    processor = capabilities()
+    return processor.get("architecture") == "x86_64" and not any(
+        processor.get(name) for name in _SUMS_IN_32_BITS
+    )
+
+
 def overflowing(source: tersely.ExportSource) -> Sequence[str]:
     """Return the weights whose products with inputs may not fit the sums of this processor.
 
@@ -43,9 +51,7 @@ def overflowing(source: tersely.ExportSource) -> Sequence[str]:
     Returns:
         Their full names; none on a processor that adds in 32 bits.
     """
-    processor = capabilities()
-    is_x86 = processor.get("architecture") == "x86_64"
-    if not is_x86 or any(processor.get(name) for name in _SUMS_IN_32_BITS):
+    if not adds_in_16_bits():
         return ()
     largest = _largest_inputs(source)
     return tuple(
