@@ -231,6 +231,7 @@ def _exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _adds_in_16_bits():
         return
     import onnxruntime
+
     from tersely_export import overflow
 
     class Exact(onnxruntime.InferenceSession):
