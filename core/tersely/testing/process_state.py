@@ -11,10 +11,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 
+_ENVIRONMENT = "os.environ"
+CHANGED_ENVIRONMENT = f"it changed {_ENVIRONMENT}"
+
 
 @contextmanager
 def watched_process() -> Iterator[list[str]]:
-    """Tell what the block prints, warns of and changes in the whole process.
+    """Tell what the block prints, warns of and changes in the whole process, and change it back.
 
     Yields:
         What was found, in words; empty until the block has ended.
@@ -22,6 +25,7 @@ def watched_process() -> Iterator[list[str]]:
     found: list[str] = []
     before, dtype, threads = _settings(), torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
+    environment = dict(os.environ)
     printed, last_resort = io.StringIO(), logging.lastResort
     # Where nobody set logging up, it prints warnings, which are no prints of the code.
     logging.lastResort = logging.NullHandler()
@@ -39,6 +43,9 @@ def watched_process() -> Iterator[list[str]]:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+        if os.environ != environment:
+            os.environ.clear()
+            os.environ.update(environment)
     if printed.getvalue():
         found.append(f"it printed {printed.getvalue()[:80]!r}; log instead")
     found += [f"it warns: {one.message}" for one in warned if issubclass(one.category, _OUTDATED)]
@@ -54,7 +61,7 @@ def _settings() -> dict[str, object]:
         "the number of threads of torch": torch.get_num_threads(),
         "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
-        "os.environ": dict(os.environ),
+        _ENVIRONMENT: dict(os.environ),
         "the working directory": os.getcwd(),  # noqa: PTH109 - compared as it is
         "handlers or level of the root logger": (list(logging.root.handlers), logging.root.level),
     }

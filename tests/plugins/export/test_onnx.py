@@ -391,3 +391,30 @@ def test_a_transformer_runs_as_integers(quantized, tmp_path):
     assert exported.checks["quantized_products"] == 13
     assert all_within_one_step(exported.checks)
     assert "Sum" in operators_of(exported.paths[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dynamic_shapes"),
+    [
+        ((16, 32), None),
+        ((1, 7, 32), None),
+        ((4, 7, 32), None),
+        ((4, 7, 32), "batch"),
+        ((2, 3, 7, 32), None),
+        ((2, 3, 7, 32), "batch"),
+    ],
+)
+def test_linear_layers_run_as_integers_whatever_shape_their_inputs_have(
+    quantized, tmp_path, layers, shape, dynamic_shapes
+):
+    inputs = torch.randn(shape)
+    session = quantized(
+        layers, inputs, target_names=WEIGHT_AND_INPUT, target_settings=settings(**UINT8)
+    )
+
+    exported = session.export(
+        "onnx", tmp_path / "m.onnx", example_inputs=inputs, dynamic_shapes=dynamic_shapes
+    )
+
+    assert exported.checks["quantized_products"] == 2
+    assert all_integer(exported.checks)

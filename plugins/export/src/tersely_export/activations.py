@@ -74,7 +74,8 @@ def keep_biases_apart(graph: ir.Graph) -> None:
     """Write the bias of a matrix product as Sum where an addition hides the product.
 
     onnxruntime has integer kernels for MatMul. Before it looks for them it makes Gemm of MatMul
-    and Add in two dimensions, and takes an integer bias for an input of an integer addition.
+    and Add in two dimensions, or in more whose sizes are all fixed, and takes an integer bias for
+    an input of an integer addition.
 
     Args:
         graph: the graph.
@@ -84,15 +85,18 @@ def keep_biases_apart(graph: ir.Graph) -> None:
         if product is None or not _is_bias(node.inputs[1]):
             continue
         read = producer_of(product.inputs[1], "DequantizeLinear", "Transpose")
-        shape = node.outputs[0].shape
         is_float = producer_of(node.inputs[1], "DequantizeLinear") is None
-        if read is None or (is_float and shape is not None and shape.rank() != _MATRIX):
+        if read is None or (is_float and not _becomes_gemm(node.outputs[0].shape)):
             continue
         if read.op_type == "Transpose":
             read = producer_of(read.inputs[0], "DequantizeLinear")
         if read is not None and stored(read.inputs[0]) is not None:
             made = Editor(graph, node)
             made.replace(made.add("Sum", *node.inputs))
+
+
+def _becomes_gemm(shape: ir.Shape | None) -> bool:
+    return shape is None or shape.rank() == _MATRIX or shape.is_static()
 
 
 def _is_bias(value: ir.Value | None) -> bool:
