@@ -17,7 +17,7 @@ from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
 from tersely.testing.contract import ContractError, expect
 from tersely.testing.models import contract_net
-from tersely.testing.training import compress, prepare
+from tersely.testing.training import compress, prepare, share_due
 
 # Nothing, a number that floats do not hit, a half, and everything.
 _RATIOS = (0, 0.29, 0.5, 1)
@@ -99,10 +99,14 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
         compress(session)
     except TerselyError as error:
         raise ContractError(f"{where}: {error}") from error
+    share = share_due(session)
+    if ratio is None and share != 1:
+        return  # what of a fixed number of blocks is due says the granularity's own budget
+    due = Fraction(str(ratio or 0)) * share
     if any(_shares(target) for target in session.plan):
-        _check_shared_budget(session, ratio or 0, where=where)
+        _check_shared_budget(session, due, where=where)
         return
-    expected = _expected_masked(session.plan, ratio or 0)
+    expected = _expected_masked(session.plan, due)
     for module, targets in session.masks().items():
         masked = int((~targets["weight"]).sum())
         expect(
@@ -118,11 +122,11 @@ def _shares(target: TargetPlan) -> bool:
     return target.pruning.global_group_id is not None and not is_scoped
 
 
-def _check_shared_budget(session: Session, ratio: float, *, where: str) -> None:
+def _check_shared_budget(session: Session, ratio: Fraction, *, where: str) -> None:
     # Blocks are masked until the next one would exceed the budget (rules B4.1 and B4.2).
     masked = sum(int((~one["weight"]).sum()) for one in session.masks().values())
     shapes = [target.shape for target in session.plan if target.shape is not None]
-    budget = int(Fraction(str(ratio)) * sum(math.prod(shape) for shape in shapes))
+    budget = int(ratio * sum(math.prod(shape) for shape in shapes))
     block = max(
         _largest(target.blocks, target.shape)
         for target in session.plan
@@ -134,7 +138,7 @@ def _check_shared_budget(session: Session, ratio: float, *, where: str) -> None:
     )
 
 
-def _expected_masked(planned: Plan, ratio: float) -> dict[str, range]:
+def _expected_masked(planned: Plan, ratio: Fraction) -> dict[str, range]:
     return {
         target.module: _masked_elements(target.blocks, target.shape, ratio)
         for target in planned
@@ -147,17 +151,14 @@ def _largest(blocks: Blocks, shape: tuple[int, ...]) -> int:
     return block_numel(blocks.size, shape) if uneven is None else int(uneven.max())
 
 
-def _masked_elements(blocks: Blocks, shape: tuple[int, ...], ratio: float) -> range:
+def _masked_elements(blocks: Blocks, shape: tuple[int, ...], ratio: Fraction) -> range:
     uneven = uneven_sizes(blocks.size)
     if uneven is not None:  # masked until the next one would exceed the budget
-        budget = int(Fraction(str(ratio)) * math.prod(shape))
+        budget = int(ratio * math.prod(shape))
         return range(max(budget - int(uneven.max()) + 1, 0), budget + 1)
     total = math.prod(count_blocks(blocks.size, shape))
     scopes = 1 if blocks.scope is None else math.prod(count_blocks(blocks.scope, shape))
     per_scope = total // scopes
-    if blocks.keep is None:
-        masked = int(Fraction(str(ratio)) * per_scope)
-    else:
-        masked = per_scope - blocks.keep
+    masked = int(ratio * per_scope) if blocks.keep is None else per_scope - blocks.keep
     elements = masked * scopes * (math.prod(shape) // total)
     return range(elements, elements + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -53,6 +54,15 @@ def compress(session: Session) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SparsityWarning)
         session.compress()
+
+
+def share_due(session: Session) -> Fraction:
+    """Return the share of the configured sparsity that is due, less than 1 for what still grows.
+
+    Args:
+        session: a session over a contract net.
+    """
+    return Fraction(_run(session).factor(session.steps))
 
 
 def train(session: Session) -> None:

@@ -56,7 +56,7 @@ class Discriminator(nn.Module):
     def forward(self, x):
         x = functional.leaky_relu(self.first(x), 0.2)
         x = functional.leaky_relu(self.norm(self.second(x)), 0.2)
-        spread = ((x - x.mean(0, keepdim=True)).pow(2).mean(0) + 1e-8).sqrt().sum()
+        spread = (x - x.mean(0, keepdim=True)).abs().mean(0).sum()
         spread = spread.expand(x.shape[0], 1, *x.shape[2:])
         return self.last(torch.cat([x, spread], 1)).flatten(1)
 

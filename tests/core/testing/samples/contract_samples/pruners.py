@@ -129,6 +129,13 @@ class Growing(Learning, Grows):
         return min(steps, 5) / 5
 
 
+class Fading(Learning, Grows):
+    """Masks less with every step."""
+
+    def factor(self, steps):
+        return max(10 - steps, 0) / 10
+
+
 class Forgetful(Learning, ObservesGradients):
     """Keeps what it knows to itself, where no session finds it."""
 
