@@ -9,6 +9,7 @@ from torch import nn
 
 import tersely
 from tersely.exporting.export import make_exporter
+from tersely.testing import ExporterContract, parametrize
 
 pytest.importorskip("executorch.exir")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what executorch imports
@@ -37,10 +38,15 @@ def images():
     )
 
 
-def test_the_exporter_keeps_its_contract():
-    from tersely.testing import check_exporter
-
-    check_exporter("executorch")
+@parametrize(
+    ExporterContract("executorch"),
+    expected_failures={
+        # A program holds layers as XNNPACK has packed them, which nothing reads back.
+        "check_notices": "a bias that is off may move outputs by less than rounding does"
+    },
+)
+def test_the_exporter_keeps_its_contract(check):
+    check()
 
 
 @pytest.mark.parametrize(

@@ -39,15 +39,32 @@ def check_program(
     inputs = detached_inputs(source.example_inputs)
     run = as_module(path)
     found = run(**inputs) if isinstance(inputs, Mapping) else run(*_positional(inputs))
-    agreement = compare(
-        tensors_of(found), tensors_of(source.simulate(inputs)), least_cosine=least_cosine
-    )
+    outputs, expected = tensors_of(found), tensors_of(source.simulate(inputs))
+    agreement = compare(outputs, expected, least_cosine=least_cosine)
+    _need_lengths(outputs, expected, least_cosine)
     layers = [one for one in layers_of(source.program) if one.is_product]
     return {
         "quantized_products": len(layers),
         **agreement,
         **(_compare_layers(source, inputs, layers, path, least_cosine) if layers else {}),
     }
+
+
+def _need_lengths(found: Sequence[Tensor], expected: Sequence[Tensor], least_cosine: float) -> None:
+    """Refuse outputs that are longer or shorter by more than the angle allows sideways.
+
+    A file of other weights may compute outputs of the same direction.
+    """
+    allowed = (2 * (1 - least_cosine)) ** 0.5
+    for one, other in zip(found, expected, strict=True):
+        finite = one.isfinite() & other.isfinite()
+        length = float(other[finite].double().norm())
+        longer = float(one[finite].double().norm()) - length
+        if other.is_floating_point() and abs(longer) > allowed * length:
+            raise tersely.ExportError(
+                f"the runtime computes outputs of {(length + longer):.4g} in length, where those "
+                f"that the session simulates have {length:.4g}"
+            )
 
 
 def as_module(path: Path, *, threads: int | None = None) -> Callable[..., list[Tensor]]:
