@@ -37,8 +37,8 @@ CONTRACTS: dict[str, type[Contract]] = {
 }
 HEAD = """# What the kit catches
 
-[The contract](testing.md#what-is-checked) was tried on {count} plugins with one mistake each. These are
-the checks that find them; a mistake is named as its class or function under
+[The contract](testing.md#what-is-checked) was tried on {count} plugins with one mistake each.
+These are the checks that find them; a mistake is named as its class or function under
 `tests/core/testing/samples` is. Checks that are not in a table have found mistakes too, beside
 the check that names each one best.
 """
