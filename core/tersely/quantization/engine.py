@@ -330,6 +330,15 @@ class Quantization(Engine[QuantizationRun]):
             if (qparams := qparams_of(run, bound, self.seen)) is not None
         ]
 
+    @property
+    def is_rounding(self) -> bool:
+        """Whether forward rounds anything, by scales in force or by each call's own."""
+        return bool(self.qparams()) or any(
+            bound.is_activation and run.is_dynamic(bound)
+            for run in self.begun
+            for bound in run.all_bound_targets
+        )
+
     def integers(self) -> list[tuple[BoundTarget, Callable[[], IntegerTensor]]]:
         """Return every quantized parameter and buffer with what computes its integers."""
         found: list[tuple[BoundTarget, Callable[[], IntegerTensor]]] = []

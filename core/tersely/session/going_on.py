@@ -87,7 +87,7 @@ def shrink_installed(
     fixed: dict[tuple[str, str], str] = {}
     for engine in installation.engines:
         fixed |= engine.fixed_shapes(states[engine.method])
-    used = Used(used_parameters(masks), is_rounded=bool(installation.qparams()))
+    used = Used(used_parameters(masks), is_rounded=installation.engines.quantization.is_rounding)
     with suspended(installation.attachments, installation.model):
         found, shrunk = cut_model(
             installation.model,

@@ -377,12 +377,16 @@ def test_learned_scales_are_moved_on_by_the_users_optimizer():
     assert not torch.equal(session.qparams()["3"]["weight"].scale, before)
 
 
-@pytest.mark.parametrize("target", ["weight", "_input_"])
-def test_a_constant_stays_where_quantization_rounds_it_or_what_reads_it(target):
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [("weight", {}), ("_input_", {}), ("_input_", {"granularity": "per_token"})],
+    ids=["weight", "input", "input by token"],
+)
+def test_a_constant_stays_where_quantization_rounds_it_or_what_reads_it(target, more):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 3)).eval()
     inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-    entry = {"op_names": ["2"], "target_names": [target], "quant_dtype": "int4"}
+    entry = {"op_names": ["2"], "target_names": [target], "quant_dtype": "int4", **more}
     session = tersely.attach(
         model,
         {
