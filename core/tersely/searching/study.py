@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import re
-import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ import attrs
 from tersely.errors import SessionFileError
 from tersely.extras import extra
 from tersely.json_value import Json
+from tersely.searching.claims import CLAIM, is_alive, own_claim
 from tersely.storage.json_file import body_digest
 
 with extra("search", purpose="a search"):
@@ -26,7 +25,7 @@ Setting = tuple[int, ...]
 """For each unit, the place of its level; 0 for dense."""
 
 _NAME = "tersely-search"
-_ROW, _CLAIM, _SUBJECT = "row: ", "claim: ", "subject"
+_ROW, _SUBJECT = "row: ", "subject"
 _ATTEMPTS = 20
 
 _ADVICE = "give another output or storage, or remove this one"
@@ -86,7 +85,7 @@ class TrialStore:
             for name, count in zip(names, levels, strict=True)
         }
         self._seed, self._storage = seed, _shown(storage)
-        self._claim = f"{_CLAIM}{socket.gethostname()} {os.getpid()}"
+        self._claim = own_claim()
         with _silent():
             try:
                 self._study = optuna.create_study(
@@ -225,7 +224,7 @@ class TrialStore:
             return frozenset(
                 tuple(json.loads(value))
                 for key, value in self._study.user_attrs.items()
-                if key.startswith(_CLAIM) and key != self._claim and _is_alive(key)
+                if key.startswith(CLAIM) and key != self._claim and is_alive(key)
             )
 
     def sample(self, taken: frozenset[Setting]) -> Setting | None:
@@ -286,20 +285,6 @@ def hash_of(*parts: int) -> int:
 
 def _sampler(seed: int) -> Any:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=1)
-
-
-def _is_alive(claim: str) -> bool:
-    """Tell whether a claim is of a process that may still be at work."""
-    host, _, pid = claim.removeprefix(_CLAIM).rpartition(" ")
-    if host != socket.gethostname():
-        return True  # whether it lives cannot be seen from here; what it claims is only avoided
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextlib.contextmanager

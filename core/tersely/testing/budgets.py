@@ -101,7 +101,7 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
         raise ContractError(f"{where}: {error}") from error
     share = share_due(session)
     if ratio is None and share != 1:
-        return  # what of a fixed number of blocks is due says the granularity's own budget
+        return  # the plan does not state how much of a fixed number of blocks is due by then
     due = Fraction(str(ratio or 0)) * share
     if any(_shares(target) for target in session.plan):
         _check_shared_budget(session, due, where=where)
