@@ -48,14 +48,16 @@ def quantized_by_onnxruntime(model: Sentences, folder: Path) -> Path:
     """
     dense, path = folder / "dense.onnx", folder / "dynamic.onnx"
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", max=512)
-    torch.onnx.export(
+    program = torch.onnx.export(
         model,
         kwargs=dict(example()),
-        f=dense,
         dynamo=True,
         dynamic_shapes={name: {0: batch, 1: time} for name in example()},
         verbose=False,
     )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # paths of sources, whose length would count as size
+    program.save(dense)
     logging.getLogger().setLevel(logging.ERROR)  # it advises a step that changes nothing here
     quantize_dynamic(dense, path, per_channel=True, weight_type=QuantType.QInt8)
     return path
