@@ -192,7 +192,7 @@ def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) 
     ]
     select = torch.ops.aten.hardtanh_backward
     if _is_writable(position, gradient):
-        # Memory of its own would cost more than the selection: three quarters of both together.
+        # Memory of its own would cost about as much as the selection.
         select.grad_input(gradient, position, *outside, grad_input=position)
         return position
     passed: Tensor = select(gradient, position, *outside)
