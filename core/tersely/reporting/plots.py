@@ -152,7 +152,7 @@ def plot_pareto(
         _strip(axes)
         short = [_shorten(name, _TIGHT_LABEL if tight else _LABEL_LENGTH) for name in names]
         points = list(zip(costs, qualities, strict=True))
-        label_points(axes, short, points, line_colour=_INK)
+        label_points(figure, axes, names=short, points=points, line_colour=_INK)
         return _svg(
             figure, name="pareto-tight" if tight else "pareto", title="Runs by cost and quality"
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Point: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -20,17 +21,22 @@ _RINGS = 12
 
 
 def label_points(
-    axes: Axes, names: Sequence[str], points: Sequence[Point], *, line_colour: str
+    figure: Figure,
+    axes: Axes,
+    *,
+    names: Sequence[str],
+    points: Sequence[Point],
+    line_colour: str,
 ) -> None:
     """Write names beside points; one that stands apart is joined to its point by a line.
 
     Args:
+        figure: what holds the axes.
         axes: with the limits and the place that they will be drawn with.
         names: one for each point.
         points: in data coordinates.
         line_colour: of the lines.
     """
-    figure = axes.figure
     figure.draw_without_rendering()  # lays the axes out
     scale = 72 / figure.dpi
     pixels = [axes.transData.transform(point) for point in points]
