@@ -31,10 +31,6 @@ def show(module: nn.Module, name: str, value: Tensor) -> None:
         name: the parameter or buffer.
         value: what was computed of it just now; it gets another class.
     """
-    if value.requires_grad:
-        value.__class__ = Shown
-        value._tersely_of = (module, name)  # type: ignore[attr-defined]  # of its class since now
-        return
     version = None if value.is_inference() else Version(value._version)
     value.__class__ = WatchedShown
     value._tersely_of = (module, name)  # type: ignore[attr-defined]  # of its class since now
