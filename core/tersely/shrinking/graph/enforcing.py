@@ -58,7 +58,8 @@ def _because(solution: Solution, why: str, place: str, staying: Tensor) -> str:
 def _masked(solution: Solution, labels: Tensor) -> Tensor:
     """Those that are masked or were going: others stay since nobody asked for them to go."""
     was_going = [int(one) in solution.why for one in solution.component[labels].reshape(-1)]
-    return labels[solution.masked[labels] | torch.tensor(was_going).reshape(labels.shape)]
+    found = torch.tensor(was_going, dtype=torch.bool).reshape(labels.shape)
+    return labels[solution.masked[labels] | found]
 
 
 def _enforce_whole(solution: Solution, constraint: Whole) -> bool:
