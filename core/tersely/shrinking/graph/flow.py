@@ -140,6 +140,8 @@ class Trace:
         used: weight -> which kernels are not zero all over, bool, kept while the walk lasts.
         scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
+        repeated: tensor that is the same all along a dimension, of which copies go one by one ->
+            that dimension.
         source: values of parameters.
         has_values: whether values are looked at; without, only what goes together is found.
         is_training: whether constants are those that batch norms make of them in training.
@@ -165,6 +167,7 @@ class Trace:
         self.reads: dict[str, list[Read]] = {}
         self.used: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
+        self.repeated: dict[Node, int] = {}
         self.source = source
 
     def flow(self, argument: Any) -> Flow | None:
