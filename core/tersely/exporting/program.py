@@ -15,6 +15,7 @@ from torch.fx import Node
 from tersely.contracts.calling import call_arguments
 from tersely.errors import ExportError, TerselyError
 from tersely.exporting.dynamic import Ranges, ranges_of, shapes_of
+from tersely.exporting.lengths import lengthened
 from tersely.exporting.preparing import with_integers
 from tersely.exporting.refusing import Integers
 from tersely.shrinking.graph.program import evaluating
@@ -80,10 +81,10 @@ def make_program(
 
 def _traced(model: nn.Module, example_inputs: Any, dynamic_shapes: Any) -> ExportedProgram:
     """Export a model; dimensions that are given by name are as long as it allows at most."""
-    args, kwargs = call_arguments(example_inputs)
 
     def traced(ranges: Ranges | None = None) -> ExportedProgram:
         shapes = shapes_of(example_inputs, dynamic_shapes, ranges=ranges)
+        args, kwargs = call_arguments(lengthened(example_inputs, shapes))
         found: ExportedProgram = torch.export.export(
             model, args, dict(kwargs), dynamic_shapes=shapes, strict=False
         )

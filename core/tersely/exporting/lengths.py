@@ -1,0 +1,111 @@
+"""How long dimensions that may differ are in example inputs: alike where equal, and never one.
+
+``torch.export`` takes a length of one for a constant, so an example of one row is given twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.errors import ExportError
+
+
+@attrs.frozen(eq=False)
+class _Length:
+    """One dimension of a tensor that may differ.
+
+    Attributes:
+        name: its name; dimensions of one name have one length.
+        where: the tensor's place among the inputs.
+        tensor: the tensor.
+        dim: which of its dimensions.
+    """
+
+    name: str
+    where: str
+    tensor: Tensor
+    dim: int
+
+    @property
+    def length(self) -> int:
+        """How long it is in the example."""
+        return self.tensor.shape[self.dim]
+
+
+def lengthened(example_inputs: Any, shapes: Any) -> Any:
+    """Return example inputs in which dimensions that may differ are longer than one.
+
+    Args:
+        example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+        shapes: what `shapes_of` has made for them.
+
+    Returns:
+        The same structure; tensors whose dimensions are long enough are the same objects.
+
+    Raises:
+        ExportError: dimensions of one name have different lengths.
+    """
+    if shapes is None:
+        return example_inputs
+    by_name: dict[str, list[_Length]] = {}
+    for one in _lengths(example_inputs, _of_argument(example_inputs, shapes), ""):
+        by_name.setdefault(one.name, []).append(one)
+    # A tensor that is given in two places is found twice.
+    repeated: dict[int, set[int]] = {}
+    for name, found in by_name.items():
+        _need_alike(name, found)
+        for one in found:
+            if one.length == 1:
+                repeated.setdefault(id(one.tensor), set()).add(one.dim % one.tensor.ndim)
+    return _with_repeated(example_inputs, repeated)
+
+
+def _of_argument(value: Any, shapes: Any) -> Any:
+    # The shapes of one tensor that is given alone are in a tuple, or under its argument's name.
+    if isinstance(value, Tensor) and len(shapes) == 1:
+        return next(iter(shapes.values() if isinstance(shapes, Mapping) else shapes))
+    return shapes
+
+
+def _lengths(value: Any, shapes: Any, where: str) -> Iterator[_Length]:
+    if isinstance(value, Tensor):
+        pairs = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes or ())
+        for dim, one in pairs:
+            if isinstance(one, torch.export.Dim) and -value.ndim <= dim < value.ndim:
+                yield _Length(one.__name__, where or "the input", value, dim)
+    elif isinstance(value, Mapping) and isinstance(shapes, Mapping):
+        for key, one in value.items():
+            yield from _lengths(one, shapes.get(key), f"{where}.{key}" if where else str(key))
+    elif isinstance(value, (list, tuple)) and isinstance(shapes, Sequence):
+        for place, (one, inner) in enumerate(zip(value, shapes, strict=False)):
+            yield from _lengths(one, inner, f"{where}[{place}]")
+
+
+def _need_alike(name: str, found: Sequence[_Length]) -> None:
+    other = next((one for one in found if one.length != found[0].length), None)
+    if other is not None:
+        raise ExportError(
+            f"dynamic_shapes has the dimension {name!r} in {found[0].where}, where it is "
+            f"{found[0].length} long, and in {other.where}, where it is {other.length}; give it "
+            f"one length in the example inputs, or name the dimensions of each input apart"
+        )
+
+
+def _with_repeated(value: Any, repeated: Mapping[int, set[int]]) -> Any:
+    if isinstance(value, Tensor):
+        for dim in sorted(repeated.get(id(value), ())):
+            value = torch.cat([value, value], dim)
+        return value
+    if isinstance(value, Mapping):
+        found = {key: _with_repeated(one, repeated) for key, one in value.items()}
+        return type(value)(found) if isinstance(value, dict) else found
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_with_repeated(one, repeated) for one in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_repeated(one, repeated) for one in value)
+    return value

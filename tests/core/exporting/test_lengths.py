@@ -1,0 +1,80 @@
+"""Example inputs in which dimensions that may differ are longer than one."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+from torch import nn
+
+import tersely
+from tersely.exporting.dynamic import shapes_of
+from tersely.exporting.lengths import lengthened
+
+ROW = torch.arange(3.0)[None]
+WEIGHT = [{"op_types": ["Linear"], "target_names": ["weight"]}]
+
+
+class Added(nn.Module):
+    """Adds a linear layer of one input to the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, first, second):
+        return self.linear(first) + second
+
+
+def given(example, dynamic_shapes):
+    return lengthened(example, shapes_of(example, dynamic_shapes))
+
+
+def test_one_row_is_given_twice():
+    assert torch.equal(given(ROW, "batch"), torch.cat([ROW, ROW]))
+    assert torch.equal(given(ROW, ["rows", None]), torch.cat([ROW, ROW]))
+    assert torch.equal(given(ROW, {"input": ["rows"]}), torch.cat([ROW, ROW]))
+
+
+def test_what_is_long_enough_or_fixed_stays():
+    two = torch.ones(2, 1)
+
+    assert given(two, "batch") is two
+    assert given(ROW, None) is ROW
+    assert given(ROW, [None, "time"]) is ROW
+
+
+def test_tensors_are_found_wherever_they_are():
+    pair = namedtuple("Pair", "a b")(ROW, 3)
+    found = given({"x": [ROW], "y": {"z": ROW}, "n": 3}, "batch")
+
+    assert found["x"][0].shape == found["y"]["z"].shape == (2, 3)
+    assert found["n"] == 3
+    shapes = {"x": type(pair)({0: torch.export.Dim("rows")}, None)}
+    kept = lengthened({"x": pair}, shapes)["x"]
+    assert type(kept) is type(pair)
+    assert kept.a.shape == (2, 3)
+
+
+def test_dimensions_of_one_name_have_one_length():
+    example = {"first": torch.ones(4, 3), "second": ROW}
+
+    with pytest.raises(
+        tersely.ExportError,
+        match=r"'batch' in first, where it is 4 long, and in second, where it is 1",
+    ):
+        given(example, "batch")
+
+
+@pytest.mark.parametrize("dynamic_shapes", ["batch", {"first": ["n"], "second": ["n"]}])
+def test_a_program_made_from_one_row_takes_several(dynamic_shapes):
+    model = Added()
+    session = tersely.quantize(model, WEIGHT)
+
+    program = session.export_program({"first": ROW, "second": ROW}, dynamic_shapes)
+
+    for rows in (1, 2, 5):
+        several = torch.randn(rows, 3)
+        with torch.no_grad():
+            expected = model(several, several)
+        found = program.module()(first=several, second=several)
+        assert torch.allclose(found, expected, atol=1e-6)
