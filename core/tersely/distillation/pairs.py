@@ -103,8 +103,9 @@ class Pair:
         if side.student.value is None:
             return side.student.problem or (
                 f"{name} of the student was not seen since the last loss: run the model "
-                f"with gradients enabled, and by calling it, before session.loss(); a branch that "
-                f"does not run in every step cannot be distilled"
+                f"with gradients enabled, and by calling it, before session.loss(); in activation "
+                f"checkpointing write use_reentrant=False, since with True parts run without "
+                f"gradients; a branch that does not run in every step cannot be distilled"
             )
         for link, tap in side.teachers.items():
             if tap.value is not None:
