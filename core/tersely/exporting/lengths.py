@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
 from tersely.errors import ExportError
+
+_Place: TypeAlias = tuple[Any, ...]
 
 
 @attrs.frozen(eq=False)
@@ -21,13 +24,13 @@ class _Length:
 
     Attributes:
         name: its name; dimensions of one name have one length.
-        where: the tensor's place among the inputs.
+        place: keys and indices under which the inputs hold the tensor.
         tensor: the tensor.
         dim: which of its dimensions.
     """
 
     name: str
-    where: str
+    place: _Place
     tensor: Tensor
     dim: int
 
@@ -35,6 +38,12 @@ class _Length:
     def length(self) -> int:
         """How long it is in the example."""
         return self.tensor.shape[self.dim]
+
+    @property
+    def where(self) -> str:
+        """The tensor's place in words."""
+        keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.place)
+        return "".join(keys).removeprefix(".") or "the input"
 
 
 def lengthened(example_inputs: Any, shapes: Any) -> Any:
@@ -53,16 +62,16 @@ def lengthened(example_inputs: Any, shapes: Any) -> Any:
     if shapes is None:
         return example_inputs
     by_name: dict[str, list[_Length]] = {}
-    for one in _lengths(example_inputs, _of_argument(example_inputs, shapes), ""):
+    for one in _lengths(example_inputs, _of_argument(example_inputs, shapes), ()):
         by_name.setdefault(one.name, []).append(one)
-    # A tensor that is given in two places is found twice.
-    repeated: dict[int, set[int]] = {}
+    # One tensor may be given in two places, and differ along other dimensions there.
+    repeated: dict[_Place, set[int]] = {}
     for name, found in by_name.items():
         _need_alike(name, found)
         for one in found:
             if one.length == 1:
-                repeated.setdefault(id(one.tensor), set()).add(one.dim % one.tensor.ndim)
-    return _with_repeated(example_inputs, repeated)
+                repeated.setdefault(one.place, set()).add(one.dim % one.tensor.ndim)
+    return _with_repeated(example_inputs, repeated, ())
 
 
 def _of_argument(value: Any, shapes: Any) -> Any:
@@ -72,18 +81,18 @@ def _of_argument(value: Any, shapes: Any) -> Any:
     return shapes
 
 
-def _lengths(value: Any, shapes: Any, where: str) -> Iterator[_Length]:
+def _lengths(value: Any, shapes: Any, place: _Place) -> Iterator[_Length]:
     if isinstance(value, Tensor):
         pairs = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes or ())
         for dim, one in pairs:
             if isinstance(one, torch.export.Dim) and -value.ndim <= dim < value.ndim:
-                yield _Length(one.__name__, where or "the input", value, dim)
+                yield _Length(one.__name__, place, value, dim)
     elif isinstance(value, Mapping) and isinstance(shapes, Mapping):
         for key, one in value.items():
-            yield from _lengths(one, shapes.get(key), f"{where}.{key}" if where else str(key))
+            yield from _lengths(one, shapes.get(key), (*place, key))
     elif isinstance(value, (list, tuple)) and isinstance(shapes, Sequence):
-        for place, (one, inner) in enumerate(zip(value, shapes, strict=False)):
-            yield from _lengths(one, inner, f"{where}[{place}]")
+        for index, (one, inner) in enumerate(zip(value, shapes, strict=False)):
+            yield from _lengths(one, inner, (*place, index))
 
 
 def _need_alike(name: str, found: Sequence[_Length]) -> None:
@@ -96,16 +105,22 @@ def _need_alike(name: str, found: Sequence[_Length]) -> None:
         )
 
 
-def _with_repeated(value: Any, repeated: Mapping[int, set[int]]) -> Any:
+def _with_repeated(value: Any, repeated: Mapping[_Place, set[int]], place: _Place) -> Any:
+    """Return inputs with some tensors given twice; what holds none of them is the same object."""
     if isinstance(value, Tensor):
-        for dim in sorted(repeated.get(id(value), ())):
+        for dim in sorted(repeated.get(place, ())):
             value = torch.cat([value, value], dim)
         return value
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    keys = value if isinstance(value, Mapping) else range(len(value))
+    found = {key: _with_repeated(value[key], repeated, (*place, key)) for key in keys}
+    if all(found[key] is value[key] for key in found):
+        return value
     if isinstance(value, Mapping):
-        found = {key: _with_repeated(one, repeated) for key, one in value.items()}
-        return type(value)(found) if isinstance(value, dict) else found
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_with_repeated(one, repeated) for one in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_with_repeated(one, repeated) for one in value)
-    return value
+        changed = copy.copy(value) if isinstance(value, dict) else {}
+        for key, one in found.items():
+            changed[key] = one
+        return changed
+    is_named = hasattr(value, "_fields")
+    return type(value)(*found.values()) if is_named else type(value)(found.values())

@@ -1,6 +1,6 @@
 """Example inputs in which dimensions that may differ are longer than one."""
 
-from collections import namedtuple
+from collections import defaultdict, namedtuple
 
 import pytest
 import torch
@@ -53,6 +53,22 @@ def test_tensors_are_found_wherever_they_are():
     kept = lengthened({"x": pair}, shapes)["x"]
     assert type(kept) is type(pair)
     assert kept.a.shape == (2, 3)
+
+
+def test_one_tensor_in_two_places_has_its_own_length_in_each():
+    one = torch.ones(1, 1)
+
+    first, second = given((one, one), (["rows", None], [None, "time"]))
+
+    assert (first.shape, second.shape) == ((2, 1), (1, 2))
+
+
+def test_mappings_of_any_class_are_taken():
+    held = defaultdict(list, x=torch.ones(4, 3))
+    assert given(held, "batch") is held
+
+    found = given({"one": defaultdict(list, x=ROW)}, "batch")["one"]
+    assert (type(found), found["x"].shape) == (defaultdict, (2, 3))
 
 
 def test_dimensions_of_one_name_have_one_length():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import attrs
@@ -129,7 +129,8 @@ def _choices(
     held = [(name, one) for one in others for name in _names(module, one.old)]
     heads = tuple(pair for pair in held if "heads" in pair[0])
     clear = tuple(pair for pair in held if pair in heads or not pair[1].is_unclear)
-    derived = [heads, clear, *((pair,) for pair in held)]
+    pairs = combinations(clear, 2) if len(clear) <= _PAIRED else ()
+    derived = [heads, *((pair,) for pair in held), *pairs, clear]
     ranked += [(cost, choice) for cost, choice in enumerate(derived, 1) if choice]
     ranked.sort(key=lambda one: one[0])
     return list(dict.fromkeys(choice for _, choice in ranked))[:_TRIED]
@@ -138,14 +139,20 @@ def _choices(
 _TRIED = 8
 """Choices of a module that are tried."""
 
+_PAIRED = 3
+"""Attributes up to which two are tried before all of them."""
+
 
 def _options(module: nn.Module, number: Number) -> list[Choice]:
-    """Attributes that may be a number, together, not at all, or alone; heads come first."""
+    """Attributes that may be a number, alone, not at all, or together; heads come first.
+
+    One that only has the same value, as a limit that no example reaches, is left as it is.
+    """
     names = _names(module, number.old)
     heads = tuple(name for name in names if "heads" in name)
-    together = [heads, *([] if number.is_unclear else [names])]
     alone = [(name,) for name in sorted(names, key=lambda name: name not in heads)]
-    some = [one for one in dict.fromkeys([*together, *alone]) if one]
+    together = [] if number.is_unclear else [names]
+    some = [one for one in dict.fromkeys([heads, *alone, *together]) if one]
     return [tuple((name, number) for name in one) for one in [*some[:1], (), *some[1:]]]
 
 

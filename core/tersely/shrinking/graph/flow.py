@@ -142,6 +142,7 @@ class Trace:
             over; noted without values alone.
         repeated: tensor that is the same all along a dimension, of which copies go one by one ->
             that dimension.
+        sized: tensors made of numbers that forward counts, as ``arange`` of a length.
         source: values of parameters.
         has_values: whether values are looked at; without, only what goes together is found.
         is_training: whether constants are those that batch norms make of them in training.
@@ -168,6 +169,7 @@ class Trace:
         self.used: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
         self.repeated: dict[Node, int] = {}
+        self.sized: set[Node] = set()
         self.source = source
 
     def flow(self, argument: Any) -> Flow | None:

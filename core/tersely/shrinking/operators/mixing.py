@@ -14,7 +14,7 @@ from tersely.shrinking.graph.flow import Flow, Trace, arguments, call, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.moving import passed, without
-from tersely.shrinking.operators.reading import values_along
+from tersely.shrinking.operators.reading import values_along, whatever_the_count
 
 REDUCTIONS = frozenset(
     [
@@ -68,7 +68,7 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     layers = tuple(without(layer, dims, keep=keep) for layer in layers)
     constant = None
     if x.constant is not None and name in _KNOWN:
-        known = _spread(x, dims)
+        known = _spread(whatever_the_count(x, dims, name), dims)
         unknown = known.isnan().any(dims, keepdim=keep)
         result = call(node, {given(node)[0]: known.nan_to_num(0.0)})
         result = result[0] if isinstance(result, tuple) else result
@@ -106,7 +106,9 @@ def summed(trace: Trace, flow: Flow, dims: Sequence[int], what: str) -> Flow:
     """
     layers = _summed_layers(trace, flow, dims, what)
     shape = tuple(size for dim, size in enumerate(flow.shape) if dim not in dims)
-    constant = None if flow.constant is None else settle(_spread(flow, dims).sum(list(dims)))
+    constant = None
+    if flow.constant is not None:
+        constant = settle(_spread(whatever_the_count(flow, dims, what), dims).sum(list(dims)))
     return Flow(shape, tuple(without(x, dims, keep=False) for x in layers), constant)
 
 

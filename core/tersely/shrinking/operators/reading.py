@@ -80,6 +80,35 @@ def held_by_all_keys(constant: Tensor | None) -> Tensor | None:
     return settle(torch.where((constant == first).all(-2, keepdim=True), first, torch.nan))
 
 
+_AVERAGING = frozenset(["mean", "amax", "amin", "max", "min", "median"])
+"""Reductions that make of one value that value, however many positions hold it."""
+
+
+def whatever_the_count(x: Flow, dims: Sequence[int], name: str) -> Flow:
+    """Return a tensor with what is known of a reduction of it, however many positions there are.
+
+    The size of a dimension that carries no label, as of a batch or a sequence, may be another one
+    in another call. Along it a value is known that all positions hold, and its sum if it is zero.
+
+    Args:
+        x: the tensor.
+        dims: the dimensions that are reduced, not negative.
+        name: the operator.
+    """
+    labelled = {dim for layer in x.layers for dim in varying(layer)}
+    free = sorted(set(dims) - labelled)
+    held = x.constant
+    if held is None or not free:
+        return x
+    for dim in free:
+        same = (held == held.narrow(dim, 0, 1)).all(dim, keepdim=True)
+        held = torch.where(same, held, torch.nan)
+    if name not in _AVERAGING:
+        is_kept = (held == 0) & (name != "logsumexp")
+        held = torch.where(is_kept, held, torch.nan)
+    return attrs.evolve(x, constant=held)
+
+
 @attrs.frozen(eq=False)
 class Reader:
     """An operator that sums over positions.

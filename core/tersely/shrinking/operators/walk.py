@@ -186,8 +186,20 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
             if is_served(trace, node):
                 found = rule(trace, node)
                 _pass_scores(trace, node)
-                return found
-    return trace_unknown(trace, node)
+                return _unsized(trace, node, found)
+    return _unsized(trace, node, trace_unknown(trace, node))
+
+
+def _unsized(trace: Trace, node: Node, found: Flow | tuple[Flow, ...]) -> Flow | tuple[Flow, ...]:
+    """Let nothing be known of what forward counts, as positions: there are more in other calls."""
+    if not trace.has_values or not isinstance(found, Flow) or found.read is None:
+        return found
+    made_of = arguments(node)
+    if made_of and not any(one in trace.sized for one in made_of):
+        return found
+    trace.sized.add(node)
+    unknown = torch.full((1,) * found.ndim, torch.nan, dtype=torch.float64)
+    return attrs.evolve(found, constant=unknown)
 
 
 def _pass_scores(trace: Trace, node: Node) -> None:
