@@ -93,6 +93,7 @@ def test_shrinking_resnet_50_with_its_proof_takes_a_few_exports_and_little_memor
     dense, record_property
 ):
     image, ratios, beside = torch.randn(1, 3, 224, 224), [], []
+    shrunk(copy.deepcopy(dense), image)  # what the first export imports is no part of it
     for _ in range(3):
         model = copy.deepcopy(dense)
         start = time.process_time()
@@ -106,5 +107,5 @@ def test_shrinking_resnet_50_with_its_proof_takes_a_few_exports_and_little_memor
     record_property("exports", min(ratios))
     record_property("megabytes", max(beside))
     print(ratios, beside)  # noqa: T201  # the result
-    assert min(ratios) < 7
+    assert min(ratios) < 5.5
     assert max(beside) < 300

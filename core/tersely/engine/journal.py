@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget
+from tersely.instrument.instruments import Instruments
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import PREFIX, is_known_flag
 
@@ -131,42 +132,38 @@ class Journal:
         Args:
             places: each module that holds one, with its name there.
         """
+        self._note_together(places, is_binary=True)
+
+    def note_modules(self, modules: Iterable[nn.Module]) -> None:
+        """Note everything that tersely added to modules: their steps and reserved buffers.
+
+        Args:
+            modules: the modules, instrumented.
+        """
+        noted, places = [], []
+        for module in modules:
+            flags = _known_flags(module)
+            names = tuple(sorted(name for name in module._buffers if name.startswith(PREFIX)))
+            noted.append((module, instruments_of(module), flags, names))
+            places += [(module, name) for name in names]
+        self._undo.append(partial(_put_modules_back, noted))
+        self._note_together(places, is_binary=False)
+
+    def _note_together(self, places: Iterable[tuple[nn.Module, str]], *, is_binary: bool) -> None:
         alike: dict[object, list[tuple[nn.Module, str, Tensor]]] = {}
         for module, name in places:
             buffer = module._buffers.get(name)
             if buffer is None or not 0 < buffer.numel() <= _SMALL:
-                self.note_buffer(module, name, is_binary=True)
+                self.note_buffer(module, name, is_binary=is_binary)
             elif (key := (id(module), name)) not in self._buffers:
                 self._buffers.add(key)
                 kind = (buffer.shape, buffer.dtype, buffer.device)
                 alike.setdefault(kind, []).append((module, name, buffer))
         for some in alike.values():
             with torch.no_grad():  # a call costs a small tensor more than the copy
-                values = torch.stack([buffer for _, _, buffer in some]).to(torch.bool)
+                values = torch.stack([buffer for _, _, buffer in some])
+            values = values.to(torch.bool) if is_binary else values
             self._undo.append(partial(_put_all_back, some, values))
-
-    def note_module(self, module: nn.Module) -> None:
-        """Note everything that tersely added to a module: its steps and reserved buffers.
-
-        Args:
-            module: the module.
-        """
-        instruments = instruments_of(module)
-        known = {name: True for name in module.__dict__ if is_known_flag(name)}
-        names = {name for name in module._buffers if name.startswith(PREFIX)}
-
-        def put_back() -> None:
-            replace_instruments(module, instruments)
-            for name in [one for one in module.__dict__ if is_known_flag(one)]:
-                del module.__dict__[name]
-            module.__dict__.update(known)
-            for name in [one for one in module._buffers if one.startswith(PREFIX)]:
-                if name not in names:
-                    del module._buffers[name]
-
-        self._undo.append(put_back)
-        for name in sorted(names):
-            self.note_buffer(module, name)
 
     def note_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Note the state of an optimizer, and the tensors that it moves.
@@ -194,6 +191,23 @@ class Journal:
 
 def _remove(module: nn.Module, name: str) -> None:
     module._buffers.pop(name, None)
+
+
+def _known_flags(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name in module.__dict__ if is_known_flag(name))
+
+
+def _put_modules_back(
+    noted: Sequence[tuple[nn.Module, Instruments, tuple[str, ...], tuple[str, ...]]],
+) -> None:
+    for module, instruments, flags, names in noted:
+        replace_instruments(module, instruments)
+        for flag in _known_flags(module):
+            del module.__dict__[flag]
+        module.__dict__.update(dict.fromkeys(flags, True))
+        for name in [one for one in module._buffers if one.startswith(PREFIX)]:
+            if name not in names:
+                del module._buffers[name]
 
 
 def _put_back(module: nn.Module, name: str, buffer: Tensor, values: Tensor | None = None) -> None:

@@ -145,7 +145,7 @@ def is_known_flag(name: str) -> bool:
     Args:
         name: the attribute's name.
     """
-    return name.startswith(PREFIX) and name.endswith("_is_known")
+    return name.endswith("_is_known") and name.startswith(PREFIX)
 
 
 def is_moved_flag(name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.errors import SessionError
 from tersely.instrument.instruments import InputSite, OutputSite, Transform
 from tersely.instrument.names import full_name
-from tersely.instrument.nested import fields_of, place_in, replace_nested, with_item
+from tersely.instrument.nested import fields_of, items_of, place_in, replace_nested, with_item
 from tersely.instrument.tapping import Tap
 from tersely.planning.targets.addresses import OUTPUT, Address
 from tersely.planning.targets.signature import Signature
@@ -56,7 +56,8 @@ def process_inputs(
         kwargs: keyword arguments; not modified.
 
     Raises:
-        SessionError: an argument that is a target is neither a tensor nor None.
+        SessionError: an argument that is a target is neither a tensor nor None, or no argument is
+            a tensor and one holds some.
     """
     positional, named = list(args), dict(kwargs)
     for site, transforms in sites.items():
@@ -64,6 +65,7 @@ def process_inputs(
         key: Any
         place, key = _find_argument(site, positional, named)
         if key is None:
+            _refuse_container(module, site, transforms, (*positional, *named.values()))
             continue
         value = place[key]
         if value is None:
@@ -86,6 +88,31 @@ def process_inputs(
             value = transform(module, value)
         place[key] = value
     return tuple(positional), named
+
+
+def _refuse_container(
+    module: nn.Module,
+    site: InputSite,
+    transforms: tuple[Transform, ...],
+    arguments: tuple[Any, ...],
+) -> None:
+    # No argument is a tensor: one may hold some, as a packed sequence or a list does.
+    if site.index is not None or site.name is not None:
+        return
+    for value in arguments:
+        items = items_of(value) or {}
+        places = [place for place, item in items.items() if isinstance(item, Tensor)]
+        if not places:
+            continue
+        problem = (
+            f"input target {site.target!r} of a {type(module).__name__} has no tensor among its "
+            f"arguments, but a {type(value).__name__} that holds some; address one of them, as in "
+            f"_input_{site.order[0] if site.order else 0}.{places[0]}, or leave this target out"
+        )
+        if all(isinstance(one, Tap) for one in transforms):
+            _refuse(transforms, problem)
+            return
+        raise _error(module, site, problem)
 
 
 def _key_of_tensor(

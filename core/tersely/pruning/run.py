@@ -180,10 +180,8 @@ class PruningRun(Run[Pruner]):
         journal.note_attributes(self, "_learned_names", "_is_started")
         journal.on_undo(self.gradients.stop)
         if self.is_learning:
-            for module in dict.fromkeys(
-                one for bound in self.bound_targets for one, _ in bound.owners
-            ):
-                journal.note_module(module)
+            owners = (one for bound in self.bound_targets for one, _ in bound.owners)
+            journal.note_modules(dict.fromkeys(owners))
 
     def start_over(self) -> None:
         """Drop what training showed and was just used: later masks are ranked by later steps."""

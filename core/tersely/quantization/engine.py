@@ -363,8 +363,7 @@ class Quantization(Engine[QuantizationRun]):
         """Note everything that tersely added to modules that are quantized or folded."""
         super().note(journal, is_step=is_step)
         journal.note_attributes(self, "seen", "biases", "producers", "is_outdated")
-        for module in dict.fromkeys([*self._modules(), *self._folded()]):
-            journal.note_module(module)
+        journal.note_modules(dict.fromkeys([*self._modules(), *self._folded()]))
 
     def _folded(self) -> list[nn.Module]:
         return [

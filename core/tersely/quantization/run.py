@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import attrs
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.arithmetic.ranges import MinMax
 from tersely.contracts.abilities import Penalizes
@@ -25,10 +25,12 @@ from tersely.engine.foreign import ForeignCall
 from tersely.engine.journal import Journal
 from tersely.engine.run import Run
 from tersely.instrument.scales.by_algorithm import Learned
+from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Grid, Quantize
 from tersely.instrument.scales.shared_inputs import SharedInputs
 from tersely.instrument.transforms import chain_of
+from tersely.planning.selecting.classes import original_class
 from tersely.planning.stages.algorithms import make_quantizer
 from tersely.quantization.targets import cut_of, grid_of, target_of
 
@@ -198,7 +200,8 @@ class QuantizationRun(Run[Quantizer]):
                 isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
             )
             cut = cut_of(bound, self.binding.plan.recipe.stages)
-            found = Quantize(plan.target, grid_of(plan, self.algorithm), cut, clip)
+            shared = self.shared_inputs if _is_comparable(bound, cut) else None
+            found = Quantize(plan.target, grid_of(plan, self.algorithm), cut, clip, shared)
             # A cut that depends on the shape of a sample names its own target in errors.
             if cut.size is None:
                 self._alike[key] = found
@@ -239,6 +242,17 @@ class QuantizationRun(Run[Quantizer]):
         """Note what a change may touch."""
         super().note(journal, is_step=is_step)
         journal.note_attributes(self, "given", "frozen")
+
+
+_READERS = frozenset((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+"""Modules that are known to leave their input as it is."""
+
+
+def _is_comparable(bound: BoundTarget, cut: Cut) -> bool:
+    """Tell whether an input may get the quantized values that another module got of its tensor."""
+    if bound.plan.kind != "input" or cut.kind != "tensor":
+        return False
+    return original_class(type(bound.module)) in _READERS
 
 
 def is_matrix(bound: BoundTarget) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from torch import nn
-
 from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.engine.binding import BoundTarget
@@ -18,7 +16,6 @@ from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.scales.rounding_at_random import RoundAtRandom
 from tersely.instrument.transforms import SharedPut
-from tersely.planning.selecting.classes import original_class
 from tersely.quantization.accumulators import bias_step, least_scales
 from tersely.quantization.factors.input_factors import place_factors
 from tersely.quantization.run import QuantizationRun
@@ -125,22 +122,7 @@ def make_step(
         least,
         run.padding if bound.is_activation else None,
         is_channels_first(bound.plan.channel_dim, bound.module),
-        run.shared_inputs if _is_comparable(bound, plain) else None,
     )
-
-
-def _is_comparable(bound: BoundTarget, plain: Quantize) -> bool:
-    """Tell whether an input may get the quantized values that another module got of its tensor."""
-    return (
-        type(plain) is Quantize  # others may give other values for the same tensor and scale
-        and bound.plan.kind == "input"
-        and plain.cut.kind == "tensor"
-        and original_class(type(bound.module)) in _READERS
-    )
-
-
-_READERS = frozenset((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-"""Modules that are known to leave their input as it is."""
 
 
 def _seen(bound: BoundTarget, plain: Quantize) -> QuantizationTarget:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
+from tersely.shrinking.absorbing import absorptions
 from tersely.shrinking.cutting.apply import (
     Undoing,
     absorb,
@@ -31,21 +32,20 @@ from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.program import (
     Program,
     named_tensors,
-    operator_name,
     read_program,
 )
 from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
 from tersely.shrinking.proving.failing import Failure, failure_of_error, failure_of_mismatch
+from tersely.shrinking.proving.inputs import Inputs, compared_inputs
 from tersely.shrinking.proving.outputs import (
-    Inputs,
     Outputs,
+    Way,
     count_other_differences,
     describe_difference,
     largest_difference,
     outputs_of,
-    random_inputs,
 )
 from tersely.shrinking.proving.predict import literals_of_sizes
 from tersely.shrinking.proving.proof import compare
@@ -111,10 +111,9 @@ def shrink_module(
     used = Used() if used is None else used
     own = {names[id(tensors[name])]: values for name, values in used.values.items()}
     used = attrs.evolve(used, values=own)
-    inputs = ((args, kwargs), random_inputs((args, kwargs), seed=0))
     task = _Task(
         model,
-        inputs,
+        compared_inputs((args, kwargs)),
         MaskedWeights(tensors, canonical, used),
         tensors=tensors,
         names=names,
@@ -179,9 +178,15 @@ class _Task:
     def masked_outputs(self, program: Program | None = None) -> Outputs:
         """Return what the masked model returns, computed once; with its program, or read anew."""
         if not self._masked:
-            read = self.program if program is None else lambda: program
-            self._masked.append(outputs_of(self.model, self.source.masked(), self.inputs, read))
+            self._masked.append(self.outputs(self.source.masked(), program))
         return self._masked[0]
+
+    def outputs(
+        self, values: Mapping[str, Tensor], program: Program | None, *, way: Way | None = None
+    ) -> Outputs:
+        """Return what the model as it is now returns with other values of parameters."""
+        read = self.program if program is None else lambda: program
+        return outputs_of(self.model, values, self.inputs, read, way=way)
 
     def program(self) -> Program:
         """Return the operators of the model as it is now."""
@@ -215,7 +220,7 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
         if not cuts:
             return Shrinking({}, stays, (), 0.0, False, undoing)
         before = task.masked_outputs(program)
-        took = _absorptions(program, source, trace, solution)
+        took = absorptions(program, source, trace, solution)
         try:
             totals = absorb(tensors, trace.absorbed, solution, undoing)
             cut_tensors(tensors, cuts, undoing)
@@ -224,10 +229,9 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
             follow_sizes(model, cuts, undoing)
             follow_channels(model, trace, solution, undoing)
             follow_heads(model, undoing)
-            failed = _proved(task, program, trace, solution)
-            if failed is None:
-                small = source.small(cuts, totals)
-                after = outputs_of(model, small, task.inputs, task.program, way=before.way)
+            proven = _proved(task, program, trace, solution)
+            if isinstance(proven, Program):
+                after = task.outputs(source.small(cuts, totals), proven, way=before.way)
                 error = largest_difference(before.tensors, after.tensors)
                 others = count_other_differences(before, after)
                 if (error <= before.tolerance and not others) or task.approximate:
@@ -239,10 +243,10 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
             raise
         undoing.undo()
         # An attribute that was written may be a number of the same value that means something else.
-        suspects = {path for path in written if _is_around(path, failed.module)}
+        suspects = {path for path in written if _is_around(path, proven.module)}
         count_failures(failures, written, suspects)
         if not suspects:
-            pinned.update(failed.labels)
+            pinned.update(proven.labels)
     raise SessionError("the small model does not run as predicted, so nothing was removed")
 
 
@@ -250,35 +254,9 @@ def _is_around(first: str, second: str) -> bool:
     return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
 
 
-def _absorptions(
-    program: Program, source: MaskedWeights, trace: Trace, solution: Solution
-) -> tuple[Absorption, ...]:
-    """Tell what each bias takes over, and whether that is the same in training."""
-    counts = {one.bias: one.count(solution.of(one.labels)) for one in trace.absorbed}
-    names = {operator_name(node) for node in program.nodes}
-    is_fixed = not any(part in name for name in names for part in _OTHERWISE_IN_TRAINING)
-    trained = trace
-    if any(counts.values()) and not is_fixed:
-        trained = walk(program, source, is_training=True, is_approximate=trace.is_approximate)
-    others = {one.bias: one for one in trained.absorbed}
-    found = []
-    for one in trace.absorbed:
-        gone = solution.of(one.labels)
-        other = others.get(one.bias)
-        same = other is not None and torch.equal(one.shares[:, gone], other.shares[:, gone])
-        if counts[one.bias]:
-            source.need_own(one.bias)
-            found.append(Absorption(one.bias, counts[one.bias], "both" if same else "evaluation"))
-    return tuple(found)
-
-
-_OTHERWISE_IN_TRAINING = ("batch_norm", "attention", "softmax")
-"""Parts of the names of operators that make other constants in training."""
-
-
 def _exported(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
     try:
-        return read_program(model, args, kwargs)
+        return read_program(model, args, kwargs, has_lines=True)
     except Exception as error:
         text = str(error).strip().splitlines()
         raise SessionError(
@@ -289,11 +267,11 @@ def _exported(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         ) from error
 
 
-def _proved(task: _Task, program: Program, trace: Trace, solution: Solution) -> Failure | None:
-    """Return why the small model fails, or None when it is proven."""
+def _proved(task: _Task, program: Program, trace: Trace, solution: Solution) -> Program | Failure:
+    """Return the program of the small model when it is proven, or else why it fails."""
     try:
-        small = read_program(task.model, *task.inputs[0])
+        small = task.named(read_program(task.model, *task.inputs[0]))
     except Exception as error:
         return failure_of_error(task.model, error, trace, solution)
-    mismatch = compare(trace, solution, program, task.named(small))
-    return None if mismatch is None else failure_of_mismatch(trace, solution, mismatch)
+    mismatch = compare(trace, solution, program, small)
+    return small if mismatch is None else failure_of_mismatch(trace, solution, mismatch)

@@ -9,6 +9,7 @@ from torch import nn
 import tersely
 from tersely.engine.journal import Journal
 from tersely.instrument.modules.classes import instruments_of
+from tersely.instrument.names import known_flag, state_buffer
 
 TOY = {
     "pruning": {
@@ -130,7 +131,31 @@ def test_masks_and_steps_of_a_module_come_back():
     session = tersely.attach(model, TOY)
     before = instruments_of(model[0])
     with failing() as journal:
-        journal.note_module(model[0])
+        journal.note_modules([model[0]])
         session.compress()
     assert instruments_of(model[0]) is before
     assert session.masks() == {}
+
+
+@pytest.mark.usefixtures("toy_pruners")
+def test_buffers_and_flags_of_several_modules_come_back_as_they_were():
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    tersely.attach(model, TOY)
+    scale, flag = state_buffer("weight", "scale"), known_flag("weight")
+    # Two alike, which are noted together, and one that no other is like.
+    buffers = [torch.tensor([1.0]), torch.tensor([2.0], requires_grad=True), torch.ones(2, 3)]
+    for layer, buffer in zip(model, buffers, strict=True):
+        layer._buffers[scale] = buffer
+    model[0].__dict__[flag] = True
+    with failing() as journal:
+        journal.note_modules(model)
+        for layer in model:
+            layer._buffers[scale].data.fill_(7)
+            layer._buffers[scale] = torch.zeros(5)
+            layer._buffers[state_buffer("weight", "low")] = torch.zeros(1)
+            layer.__dict__[flag] = True
+        del model[0].__dict__[flag]
+    assert all(model[at]._buffers[scale] is buffer for at, buffer in enumerate(buffers))
+    assert [one.tolist() for one in buffers] == [[1], [2], [[1, 1, 1], [1, 1, 1]]]
+    assert [layer.__dict__.get(flag) for layer in model] == [True, None, None]
+    assert not any(state_buffer("weight", "low") in layer._buffers for layer in model)

@@ -1,5 +1,7 @@
 """Invariant 8: detaching gives the dense model back; what cannot be attached stays untouched."""
 
+import copy as copying
+
 import pytest
 import torch
 from torch import nn
@@ -129,6 +131,44 @@ def test_a_forward_assigned_to_the_instance_does_not_matter_to_weights(prune):
     layer.forward = lambda value: nn.functional.linear(value, layer.weight)
     prune(model, {"op_names": ["0"], "sparse_ratio": 1})
     assert int(model(torch.ones(1, 4)).count_nonzero()) == 0
+
+
+class _Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+    def forward(self, value):
+        return value @ self.weight
+
+
+@pytest.mark.parametrize("targets", [["weight"], ["_output_", "weight"], ["_output_"]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(2, 2),
+        lambda: nn.Conv1d(2, 2, 1),
+        lambda: nn.Embedding(2, 2, max_norm=1.0),
+        _Own,
+    ],
+    ids=["linear", "convolution", "embedding", "own"],
+)
+@pytest.mark.filterwarnings("ignore:a plain module cannot mask")
+def test_a_forward_that_another_tool_kept_while_attached_works_afterwards(prune, make, targets):
+    torch.manual_seed(0)
+    layer = make()
+    values = torch.tensor([[0, 1]]) if isinstance(layer, nn.Embedding) else torch.ones(2, 2)
+    dense = layer(values)
+    entry = {"op_names": ["0"], "target_names": targets, "sparse_ratio": 0.5}
+    for end in ("finalize", "detach"):
+        model = nn.Sequential(copying.deepcopy(layer))
+        session = prune(model, entry, data=[values])
+        kept = model[0].forward
+        model[0].forward = lambda *given, kept=kept: kept(*given)
+        masked = model(values)
+        expected = masked if end == "finalize" else dense
+        getattr(session, end)()
+        torch.testing.assert_close(model(values), expected)
 
 
 def test_a_buffer_with_a_reserved_name_is_refused(snapshot, assert_same):

@@ -196,3 +196,39 @@ def test_the_input_of_a_mapping_with_several_tensors_is_an_error_that_lists_them
         "input target '_input_' of a Plain is a mapping with several tensors: left, right; target "
         "the input of a module that is called with a tensor"
     )
+
+
+class _Joined(nn.Module):
+    def forward(self, parts):
+        return torch.cat(list(parts), 1)
+
+
+@pytest.mark.parametrize("by", ["position", "keyword"])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_an_input_whose_tensors_are_inside_a_sequence_is_an_error_that_says_how_to_address_one(
+    row, kind, by
+):
+    model = _Joined()
+    masked(model, "_input_")
+    parts = kind([row, row])
+    with pytest.raises(tersely.SessionError, match=r"as in _input_parts\.0, or leave"):
+        model(parts) if by == "position" else model(parts=parts)
+    model = _Joined()
+    masked(model, "_input_parts.0")
+    assert model(parts).tolist() == [HALF[0] + WHOLE[0]]
+
+
+def test_a_packed_sequence_is_an_error_and_its_data_can_be_a_target():
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 4), torch.ones(2, 4)])
+    model = nn.GRU(4, 2)
+    masked(model, "_input_")
+    with pytest.raises(tersely.SessionError, match="a PackedSequence that holds some"):
+        model(packed)
+    model = nn.GRU(4, 2)
+    masked(model, "_input_input.data")
+    output, _ = model(packed)
+    assert isinstance(output, nn.utils.rnn.PackedSequence)
+    plain = nn.GRU(4, 2)
+    plain.load_state_dict({name: value.detach() for name, value in model.named_parameters()})
+    expected, _ = plain(packed._replace(data=packed.data * MASKED))
+    torch.testing.assert_close(output.data, expected.data)

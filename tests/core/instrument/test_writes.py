@@ -288,7 +288,24 @@ def _through_a_view_by_a_function(layer):
         torch.relu_(torch.flatten(layer.weight))
 
 
-LOST = [_clamp_by_a_function, _fill_through_out, _scale_a_list, _through_a_view_by_a_function]
+def _identity_by_the_initializer(layer):
+    nn.init.eye_(layer.weight)  # reads it with gradients, and writes through out= without
+
+
+def _scale_what_was_read_with_gradients(layer):
+    weights = [layer.weight]
+    with torch.no_grad():
+        torch._foreach_mul_(weights, 2.0)
+
+
+LOST = [
+    _clamp_by_a_function,
+    _fill_through_out,
+    _scale_a_list,
+    _through_a_view_by_a_function,
+    _identity_by_the_initializer,
+    _scale_what_was_read_with_gradients,
+]
 
 
 @pytest.mark.parametrize("write", LOST, ids=lambda one: one.__name__)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.fx import config
 from torch.nn import functional
 
 from tersely.engine.cutting import Cut
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.graph.program import read_program
 from tersely.shrinking.proving import outputs, streaming
+from tersely.shrinking.proving.inputs import compared_inputs
 from tersely.shrinking.proving.streaming import stream
 from tersely.shrinking.shrink import shrink_module
 
@@ -36,7 +38,7 @@ def large(monkeypatch):
 
 @pytest.fixture
 def few_rows(monkeypatch):
-    monkeypatch.setattr(streaming, "_ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(streaming, "_AT_ONCE", 10)
 
 
 def units(model):
@@ -54,6 +56,32 @@ def test_a_program_runs_in_double_precision_as_the_model_does(few_rows):
 
     assert all(one.dtype == torch.float64 for one in found)
     torch.testing.assert_close([one.float() for one in found], list(model(WORDS, scale=3.0)))
+
+
+def test_random_inputs_are_compared_where_an_example_holds_numbers():
+    numbers = torch.tensor([1.0, 2.0])
+
+    both = compared_inputs(((WORDS, numbers), {"scale": 3.0}))
+    tokens = compared_inputs(((WORDS,), {"scale": 3.0}))
+
+    (words, others), kwargs = both[1]
+    assert len(both) == 2
+    assert torch.equal(words, WORDS)
+    assert others.shape == (2,)
+    assert not torch.equal(others, numbers)
+    assert kwargs == {"scale": 3.0}
+    assert tokens == (((WORDS,), {"scale": 3.0}),)
+
+
+@pytest.mark.parametrize("has_lines", [True, False])
+def test_operators_know_their_lines_of_code_where_that_is_asked(has_lines):
+    before = config.do_not_emit_stack_traces
+
+    program = read_program(Words(), (WORDS,), {}, has_lines=has_lines)
+
+    operators = [node for node in program.nodes if node.op == "call_function"]
+    assert all(bool(node.meta.get("stack_trace")) is has_lines for node in operators)
+    assert config.do_not_emit_stack_traces is before
 
 
 def test_a_large_model_is_compared_in_double_precision(large):

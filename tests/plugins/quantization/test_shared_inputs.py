@@ -1,4 +1,4 @@
-"""Query, key and value read one tensor: in training it is observed and quantized once."""
+"""Query, key and value read one tensor: it is observed and quantized once."""
 
 import copy
 import gc
@@ -102,6 +102,58 @@ def test_one_tensor_is_observed_and_quantized_once():
             model(batch(0))
         passes[is_copying] = (counting.found["aminmax"], counting.found["round_"])
     assert passes == {False: (2, 2), True: (4, 4)}
+
+
+def calibrated(*, is_copying=False):
+    model = Attention(is_copying=is_copying).eval()
+    entry = {"op_types": ["Linear"], "target_names": ["_input_"], "quant_dtype": "int8"}
+    session = tersely.quantize(model, [entry], algorithm="ptq", data=[batch(0)])
+    return model, session
+
+
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_one_tensor_is_quantized_once_with_the_scale_of_calibration(has_gradients):
+    found = {}
+    for is_copying in (False, True):
+        model, _ = calibrated(is_copying=is_copying)
+        with torch.set_grad_enabled(has_gradients), Counting() as counting:
+            outputs = [model(batch(seed)) for seed in (1, 2, 1)]
+        found[is_copying] = (outputs, counting.found["round_"])
+    assert are_equal(found[False][0], found[True][0])
+    assert (found[False][1], found[True][1]) == (6, 12)
+
+
+def test_a_tensor_that_was_written_to_is_quantized_again_without_gradients():
+    model, _ = calibrated()
+    with torch.no_grad():
+        value = batch(0).detach()
+        model.query(value)
+        value.mul_(0.5)
+        found = model.key(value)
+        assert torch.equal(found, model.key(value.clone()))
+
+
+@pytest.mark.parametrize("is_new_input", [False, True])
+def test_what_a_tensor_became_without_gradients_goes_with_it_or_with_the_next_one(is_new_input):
+    model, _ = calibrated()
+    read = []
+    inner = nn.functional.linear
+
+    def linear(value, weight, bias=None):
+        read.append(weakref.ref(value))
+        return inner(value, weight, bias)
+
+    value = batch(1).detach()
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.functional, "linear", linear)
+        model.query(value)
+        assert read[0]() is not None
+        if is_new_input:
+            model.key(batch(2).detach())
+        else:
+            del value
+    gc.collect()
+    assert read[0]() is None
 
 
 def test_a_layer_with_another_scale_quantizes_the_tensor_itself():

@@ -46,13 +46,16 @@ def masked_forward(cls: type[nn.Module], computed: Computed) -> Callable[..., An
 def _linear(original: Callable[..., Tensor], computed: Computed) -> Callable[..., Tensor]:
     @functools.wraps(original)
     def forward(self: Any, input: Tensor) -> Tensor:
+        # Hooks of other tools keep this forward, and call it after detach() and finalize() too.
+        instruments = self.__dict__.get(INSTRUMENTS)
+        if instruments is None or WEIGHT not in instruments.parameters:
+            return original(self, input)
         if torch.compiler.is_compiling():
             return original(self, input)
         if LOST in self.__dict__:
             need_no_lost_write(self)
         # This forward only reads: its weight need not be one whose writes act on the parameter.
-        targets = self.__dict__[INSTRUMENTS].parameters
-        bias = computed(self, "bias") if "bias" in targets else self.bias
+        bias = computed(self, "bias") if "bias" in instruments.parameters else self.bias
         found = _lone_mask(self, input)
         if found is None or not _is_small_batch(input, found[0]):
             weight: Any = computed(self, WEIGHT)

@@ -24,6 +24,7 @@ from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.modules.assigning import assign, delete, keep, register
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
 from tersely.instrument.modules.layout import renew_layout
+from tersely.instrument.modules.limiting import limited_forward
 from tersely.instrument.modules.moving import apply_to_learned
 from tersely.instrument.modules.reading import know, known_value, reading_once
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag
@@ -94,7 +95,9 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         body["_update_flat_weights"] = _keep_flat_weights
     if issubclass(cls, nn.TransformerEncoder):
         body[FLAG] = _is_nesting()
-    original = masked_forward(cls, _computed) if WEIGHT in parameters else cls.forward
+    original: Callable[..., Any] = cls.forward
+    if WEIGHT in parameters:
+        original = limited_forward(cls, masked_forward(cls, _computed), _computed)
     if parameters and not cls.__module__.startswith("torch."):
         original = reading_once(original)
     if has_sites:
@@ -203,7 +206,9 @@ def _is_watched(module: nn.Module) -> bool:
 def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        instruments = self.__dict__[INSTRUMENTS]
+        instruments = self.__dict__.get(INSTRUMENTS)
+        if instruments is None:
+            return original(self, *args, **kwargs)  # someone kept it from before detach()
         if instruments.is_folded:
             return args[0] if args else next(iter(kwargs.values()))
         if instruments.padding is not None:

@@ -63,7 +63,8 @@ def reading_once(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         attributes = self.__dict__
-        if torch.compiler.is_compiling() or not attributes[INSTRUMENTS].reads_once:
+        instruments = attributes.get(INSTRUMENTS)  # None where someone kept the forward
+        if torch.compiler.is_compiling() or instruments is None or not instruments.reads_once:
             return original(self, *args, **kwargs)
         own, outer = Reading(threading.get_ident(), _hooks()), attributes.get(READ)
         attributes[READ] = own

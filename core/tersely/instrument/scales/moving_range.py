@@ -18,7 +18,7 @@ from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Quantize, need_float
-from tersely.instrument.scales.shared_inputs import Extent, SharedInputs, is_shareable
+from tersely.instrument.scales.shared_inputs import Extent, is_shareable
 from tersely.instrument.scales.target_scales import START, are_known, put_in_force
 
 
@@ -40,8 +40,6 @@ class Follow:
             None where there is no such bias.
         padding: which positions of the running call are data, for inputs and outputs, or None.
         is_channels_first: whether the module has its channels in dimension 1.
-        shared: what other inputs of the stage found of the same tensor, or None for a target that
-            is not compared with them.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -54,7 +52,6 @@ class Follow:
     least: Callable[[nn.Module, Tensor], Tensor | None] | None = None
     padding: PaddingOfCall | None = None
     is_channels_first: bool = False
-    shared: SharedInputs | None = None
 
     @property
     def settled(self) -> Quantize:
@@ -71,17 +68,9 @@ class Follow:
             return value
         # Backward needs the scale of this call, and the next call of the step may move it.
         has_own_scale = bool(is_moving) and self.inner.clip_gradient and torch.is_grad_enabled()
-        shared = self._shared(value)
-        if shared is not None:
-            return shared.quantized(self.inner, module, value, has_own_scale=has_own_scale)
         if has_own_scale:
             return self.inner.with_own_scale(module, value)
         return self.inner(module, value)
-
-    def _shared(self, value: Tensor) -> SharedInputs | None:
-        if torch.compiler.is_compiling() or self.shared is None or not is_shareable(value):
-            return None
-        return self.shared
 
     @torch.no_grad()
     def _follow(self, module: nn.Module, value: Tensor) -> None:
@@ -145,8 +134,8 @@ class Follow:
 
     def _extent_of(self, value: Tensor) -> Extent:
         """Return the range of a value, found anew unless the last input was this tensor."""
-        shared, padding = self._shared(value), self.padding
-        if shared is None:
+        shared, padding = self.inner.shared, self.padding
+        if shared is None or not is_shareable(value):
             return self._found_extent(value.detach())
         is_data = None if padding is None else padding.is_data
         found = shared.extent(value, is_data, is_channels_first=self.is_channels_first)

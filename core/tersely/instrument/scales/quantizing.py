@@ -16,6 +16,7 @@ from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.names import QUANTIZE, full_name
 from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.shared_inputs import SharedInputs, is_shareable
 from tersely.instrument.scales.target_scales import levels_of, scales_of
 
 
@@ -88,6 +89,8 @@ class Quantize:
         grid: the values it can take.
         cut: which values share a scale.
         clip_gradient: pass no gradient where a value lies outside of the range.
+        shared: what other inputs of the stage found of the same tensor, or None for a target that
+            is not compared with them.
     """
 
     place: ClassVar[int] = QUANTIZE
@@ -96,6 +99,7 @@ class Quantize:
     grid: Grid
     cut: Cut
     clip_gradient: bool = False
+    shared: SharedInputs | None = None
 
     def qparams(self, module: nn.Module) -> QParams | None:
         """Return the parameters in force, or None while there are none."""
@@ -172,17 +176,40 @@ class Quantize:
         scale, zero_point, share = found
         if scale.ndim and self.cut.fixed is None:
             self.need_lengths(module, value, scale)
-        values = self.apply(value, scale, zero_point, self.levels(module))
-        return where_in_force(share, values, value)
+        if share is not None:
+            values = self.apply(value, scale, zero_point, self.levels(module))
+            return where_in_force(share, values, value)
+        return self._applied(module, value, scale, zero_point)
 
     def with_own_scale(self, module: nn.Module, value: Tensor) -> Tensor:
         """Quantize with a copy of the scale in force, which nothing changes before backward."""
         found = scales_of(module, self.target)
         if found is None:
             return value
-        scale, zero_point, _ = found
-        zero_point = None if zero_point is None else zero_point.clone()
-        return self.apply(value, scale.clone(), zero_point, self.levels(module))
+        return self._applied(module, value, *found[:2], is_scale_copied=True)
+
+    def _applied(
+        self,
+        module: nn.Module,
+        value: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        *,
+        is_scale_copied: bool = False,
+    ) -> Tensor:
+        levels, shared, known = self.levels(module), self.shared, None
+        if shared is not None and (levels is not None or not is_shareable(value)):
+            shared = None
+        if shared is not None:
+            known = shared.quantized(value, self.grid, scale, zero_point)
+        own, own_zero_point = scale, zero_point
+        if is_scale_copied:
+            own = scale.clone()
+            own_zero_point = None if zero_point is None else zero_point.clone()
+        result = self.apply(value, own, own_zero_point, levels, known=known)
+        if shared is not None and known is None:
+            shared.keep_quantized(value, self.grid, scale, zero_point, result)
+        return result
 
     def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
         """Refuse an input or output of other lengths than its scales were chosen for (rule T1.4).

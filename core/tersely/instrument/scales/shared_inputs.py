@@ -1,8 +1,9 @@
 """Several inputs that are one tensor, such as those of query, key and value: processed once.
 
 What was found of the tensor last is remembered, by weak references: nothing of a forward is kept
-alive. A tensor that was written to, that comes on another CUDA stream, or whose scale differs in
-one bit is processed anew.
+alive. Without gradients no graph holds what a tensor became; it then lives until its tensor dies or
+the next one comes. A tensor that was written to, that comes on another CUDA stream, or whose scale
+differs in one bit is processed anew.
 """
 
 from __future__ import annotations
@@ -12,11 +13,8 @@ from weakref import ReferenceType, ref
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import TensorWeakRef
-
-from tersely.instrument.scales.quantizing import Grid, Quantize
-from tersely.instrument.scales.target_scales import scales_of
 
 
 class Extent(NamedTuple):
@@ -69,7 +67,7 @@ class _Extents:
 @attrs.frozen(eq=False)
 class _Quantized:
     seen: _Seen
-    grid: Grid
+    grid: object
     scale: Tensor
     zero_point: Tensor | None
     versions: tuple[int, ...]
@@ -93,6 +91,7 @@ class SharedInputs:
     def __init__(self) -> None:
         self._extents: _Extents | None = None
         self._quantized: _Quantized | None = None
+        self._held: tuple[ReferenceType[Tensor], Tensor] | None = None
 
     def extent(
         self, value: Tensor, is_data: Tensor | None, *, is_channels_first: bool
@@ -119,44 +118,21 @@ class SharedInputs:
         self._extents = _Extents(_Seen.of(value), mask, is_channels_first, extent)
 
     def quantized(
-        self, inner: Quantize, module: nn.Module, value: Tensor, *, has_own_scale: bool
-    ) -> Tensor:
-        """Quantize an input as its step does; the values are those of the last call where equal.
+        self, value: Tensor, grid: object, scale: Tensor, zero_point: Tensor | None
+    ) -> Tensor | None:
+        """Return what a tensor became if it was the last one and was quantized alike, else None.
 
         Args:
-            inner: the step, which has one scale for all values.
-            module: the module that owns the target.
             value: the input.
-            has_own_scale: whether backward needs the scale as it is now.
+            grid: the values it can take.
+            scale: shape (), the scale in force.
+            zero_point: shape (), or None for zero.
         """
-        found = scales_of(module, inner.target)
-        if found is None or found[2] is not None or inner.levels(module) is not None:
-            step = inner.with_own_scale if has_own_scale else inner
-            return step(module, value)
-        scale, zero_point, _ = found
-        known = self._known(inner.grid, value, scale, zero_point)
-        own = scale.clone() if has_own_scale else scale
-        own_zero_point = zero_point
-        if has_own_scale and zero_point is not None:
-            own_zero_point = zero_point.clone()
-        result = inner.apply(value, own, own_zero_point, known=known)
-        if known is None:
-            self._quantized = _Quantized(
-                _Seen.of(value),
-                inner.grid,
-                scale,
-                zero_point,
-                _versions(scale, zero_point),
-                TensorWeakRef(result),
-                result._version,
-            )
-        return result
-
-    def _known(
-        self, grid: Grid, value: Tensor, scale: Tensor, zero_point: Tensor | None
-    ) -> Tensor | None:
         last = self._quantized
-        if last is None or last.grid != grid or not last.seen.is_of(value):
+        if last is None or not last.seen.is_of(value):
+            self._held = None  # before the next one needs memory
+            return None
+        if last.grid != grid:
             return None
         result: Tensor | None = last.result()
         if result is None or result._version != last.result_version:
@@ -165,8 +141,35 @@ class SharedInputs:
             return None  # the scale that gave the result has moved
         return result if last.has(scale, zero_point) else None
 
+    def keep_quantized(
+        self,
+        value: Tensor,
+        grid: object,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        result: Tensor,
+    ) -> None:
+        """Remember what a tensor became, with arguments as `quantized` has them."""
+        self._quantized = _Quantized(
+            _Seen.of(value),
+            grid,
+            scale,
+            zero_point,
+            _versions(scale, zero_point),
+            TensorWeakRef(result),
+            result._version,
+        )
+        self._held = None
+        if not torch.is_grad_enabled():
+            self._held = (ref(value, self._let_go), result)
+
+    def _let_go(self, dead: ReferenceType[Tensor]) -> None:
+        held = self._held
+        if held is not None and held[0] is dead:
+            self._held = None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"_extents": None, "_quantized": None}
+        return {"_extents": None, "_quantized": None, "_held": None}
 
 
 def is_shareable(value: Tensor) -> bool:
@@ -175,10 +178,10 @@ def is_shareable(value: Tensor) -> bool:
     Args:
         value: an input.
     """
-    # Tensors of inference mode have no version.
-    return (
-        type(value) is Tensor and not torch.is_inference_mode_enabled() and not value.is_inference()
-    )
+    # What compiles follows no references, and tensors of inference mode have no version.
+    if torch.compiler.is_compiling() or type(value) is not Tensor:
+        return False
+    return not torch.is_inference_mode_enabled() and not value.is_inference()
 
 
 def _versions(*tensors: Tensor | None) -> tuple[int, ...]:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
 from torch import nn
 
 from tersely.errors import SessionError
 from tersely.instrument.names import INSTRUMENTS, LOST, full_name
+
+
+@attrs.define(eq=False)
+class Version:
+    """The version that a tensor and its views have when nobody wrote into them; it moves with ours.
+
+    Most tensors begin with version 0, have no view and are not written: they need none.
+
+    Attributes:
+        number: the version.
+    """
+
+    number: int = 0
 
 
 def note_lost_write(module: nn.Module, name: str) -> None:

@@ -14,12 +14,12 @@ from tersely.instrument.shown import tensor_methods
 from tersely.instrument.shown.sources import Step, merged
 from tersely.instrument.shown.tensor_class import (
     Shown,
-    Version,
-    WatchedShown,
     alias,
     let_go,
     raw_parameter,
     refresh,
+    settle,
+    watch,
 )
 
 
@@ -31,14 +31,8 @@ def show(module: nn.Module, name: str, value: Tensor) -> None:
         name: the parameter or buffer.
         value: what was computed of it just now; it gets another class.
     """
-    if value.requires_grad:
-        value.__class__ = Shown
-        value._tersely_of = (module, name)  # type: ignore[attr-defined]  # of its class since now
-        return
-    version = None if value.is_inference() else Version(value._version)
-    value.__class__ = WatchedShown
+    watch(value)
     value._tersely_of = (module, name)  # type: ignore[attr-defined]  # of its class since now
-    value._tersely_version = version  # type: ignore[attr-defined]  # of its class since now
 
 
 def _writing(name: str) -> Callable[..., Any]:
@@ -119,8 +113,7 @@ def _reshaping(name: str) -> Callable[..., Any]:
         original(self, *args, **kwargs)
         if name in tensor_methods.VIEWS_IN_PLACE:
             self._tersely_steps = (*self._tersely_steps, Step(name[:-1], args, kwargs))
-            if self._tersely_version is not None:
-                self._tersely_version.number = self._version
+            settle(self)
         else:
             let_go(self, Tensor)
         return self

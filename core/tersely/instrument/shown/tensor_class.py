@@ -24,25 +24,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from tersely.errors import SessionError
 from tersely.instrument.names import full_name
-from tersely.instrument.shown.lost_writes import note_lost_write
+from tersely.instrument.shown.lost_writes import Version, note_lost_write
 from tersely.instrument.shown.sources import Step, computed_again, merged, no_parameter, raw_of
-
-
-@attrs.define(eq=False)
-class Version:
-    """The version that a tensor and its views have when nobody wrote into them; it moves with ours.
-
-    Attributes:
-        number: the version.
-    """
-
-    number: int
 
 
 class _Meta(torch._C._TensorMeta):
@@ -187,20 +175,53 @@ class Shown(Tensor, metaclass=_Meta):
 
 
 class WatchedShown(Shown):
-    """Shown values that functions can write into, since they carry no gradient: looked at last."""
+    """Shown values that have a version, so that writes of functions are seen: looked at last."""
 
     def __del__(self) -> None:
         """Note a write that no method of the tensor saw."""
         version = self._tersely_version
-        if version is not None and self._version != version.number:
+        if self._version != (0 if version is None else version.number):
             note_lost_write(*self._tersely_of)
-            version.number = self._version
+            settle(self)
 
 
 _DATA: Any = Tensor.data
 _GRAD: Any = Tensor.grad
 _GRAD_FN: Any = Tensor.grad_fn
 _REQUIRES_GRAD: Any = Tensor.requires_grad
+
+
+def watch(value: Tensor) -> None:
+    """Give a tensor that was just computed the class of shown ones.
+
+    Args:
+        value: the tensor.
+    """
+    if value.is_inference():
+        value.__class__ = Shown  # without a version writes are not seen
+        return
+    value.__class__ = WatchedShown
+    if value._version:
+        settle(value)  # type: ignore[arg-type]  # of this class since now
+
+
+def settle(shown: Shown) -> None:
+    """Take the version that a tensor has now for the one without writes of others.
+
+    Args:
+        shown: the tensor.
+    """
+    version = _shared_version(shown)
+    if version is not None:
+        version.number = shown._version
+
+
+def _shared_version(shown: Shown) -> Version | None:
+    if type(shown) is not WatchedShown:
+        return None
+    if shown._tersely_version is None:
+        shown._tersely_version = Version()
+    return shown._tersely_version
 
 
 def let_go(shown: Shown, cls: type[Tensor]) -> None:
@@ -247,8 +268,7 @@ def refresh(shown: Shown) -> None:
             return
         is_data = any(step.name == "data" for step in shown._tersely_steps)
         Tensor.copy_(_DATA.__get__(shown) if is_data else shown, value)
-        if shown._tersely_version is not None:
-            shown._tersely_version.number = shown._version
+        settle(shown)
 
 
 def alias(shown: Shown, result: Tensor, step: Step, *, has_own_version: bool = False) -> Tensor:
@@ -263,17 +283,16 @@ def alias(shown: Shown, result: Tensor, step: Step, *, has_own_version: bool = F
     Returns:
         The same tensor.
     """
-    cls = type(shown)
-    version = shown._tersely_version
-    if has_own_version:
-        cls = WatchedShown
-        version = None if result.is_inference() else Version(result._version)
-    result.__class__ = cls
     found = cast("Shown", result)
+    if has_own_version:
+        watch(result)
+    else:
+        result.__class__ = type(shown)
+        version = _shared_version(shown)
+        if version is not None:
+            found._tersely_version = version
     found._tersely_of = shown._tersely_of
     found._tersely_steps = (*shown._tersely_steps, step)
-    if version is not None:
-        found._tersely_version = version
     return found
 
 

@@ -73,7 +73,7 @@ class MaskedWeights:
     def read(self, name: str) -> Tensor:
         """Return a tensor as its mask leaves it."""
         values, kept = self._used.get(name, self.dense(name)), self.kept(name)
-        return values if kept is None else torch.where(kept, values, torch.zeros_like(values))
+        return values if kept is None else torch.where(kept, values, values.new_zeros(()))
 
     def masked(self) -> Mapping[str, Tensor]:
         """Return all masked tensors as their masks leave them."""
@@ -97,7 +97,7 @@ class MaskedWeights:
             if kept is None:
                 return values
             kept = kept if cut is None else cut(kept)
-            return torch.where(kept, values, torch.zeros_like(values))
+            return torch.where(kept, values, values.new_zeros(()))
 
         return Lazily(dict.fromkeys([*self._kept, *totals]), compute)
 

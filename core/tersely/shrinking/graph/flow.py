@@ -137,7 +137,7 @@ class Trace:
         absorbed: what biases take over.
         makers: weight -> the labels of the outputs that it makes.
         reads: bias -> what each call that adds it reads.
-        magnitudes: weight -> the largest magnitude of each kernel, kept while the walk lasts.
+        used: weight -> which kernels are not zero all over, bool, kept while the walk lasts.
         scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
         source: values of parameters.
@@ -163,7 +163,7 @@ class Trace:
         self.absorbed: list[Absorbed] = []
         self.makers: dict[str, Layer] = {}
         self.reads: dict[str, list[Read]] = {}
-        self.magnitudes: dict[str | None, Tensor] = {}
+        self.used: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
         self.source = source
 

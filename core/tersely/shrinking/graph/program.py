@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
+from torch.fx import Node, config
 
 from tersely.shrinking.graph.functional import without_writes
 
@@ -33,13 +33,21 @@ class Program:
     written: Mapping[Node, str] = attrs.field(factory=dict)
 
 
-def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
+def read_program(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    has_lines: bool = False,
+) -> Program:
     """Export a model in evaluation mode; its training flags and weights stay as they are.
 
     Args:
         model: the model.
         args: positional arguments of forward.
         kwargs: keyword arguments of forward.
+        has_lines: whether each operator knows the lines of code that run it, as ``stack_trace``; a
+            fifth of the time of an export is spent on them.
 
     Raises:
         Exception: whatever ``torch.export`` or the model raises; ValueError for an operator whose
@@ -48,7 +56,13 @@ def read_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
     # Recurrent modules write a list of weights while they are exported.
     flat = {m: list(m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)}
     try:
-        with evaluating(model), _quiet(), warnings.catch_warnings(), torch.no_grad():
+        with (
+            evaluating(model),
+            _quiet(),
+            _lines(are_noted=has_lines),
+            warnings.catch_warnings(),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, tuple(args), dict(kwargs), strict=False)
             exported = without_writes(exported)
@@ -97,6 +111,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
+
+
+@contextlib.contextmanager
+def _lines(*, are_noted: bool) -> Iterator[None]:
+    """Let torch note the lines of code that run each operator, or not, where it has the choice."""
+    before = getattr(config, "do_not_emit_stack_traces", None)
+    if before is None:
+        yield
+        return
+    try:
+        config.do_not_emit_stack_traces = not are_noted
+        yield
+    finally:
+        config.do_not_emit_stack_traces = before
 
 
 def _refuse_unknown_sizes(nodes: Iterable[Node]) -> None:

@@ -28,7 +28,6 @@ class Solution:
         for label, reason in pinned.items():
             labels.pin(torch.tensor([label]), reason)
         self.component = labels.components()
-        self.weight = _importance(trace, self.component)
         self.why: dict[int, str] = {}
         self.gone = torch.zeros(labels.count, dtype=torch.bool)
         self.masked = _masked(trace)
@@ -39,6 +38,11 @@ class Solution:
         while count != (count := int(self.gone.sum())):
             self._follow(labels)
             self.gone[self.component[0]] = False
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """Sum of squares of the weights, masked or not, of each component, shape (labels,)."""
+        return _importance(self.trace, self.component)
 
     def _follow(self, labels: Labels) -> None:
         """Let what stands for others start from them."""
@@ -161,5 +165,7 @@ def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
         layer: labels of the tensor.
     """
     others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
-    lost = (kept.any(dim=others, keepdim=True) if others else kept).logical_not()
+    # The largest of bytes is found several times faster than whether any of booleans is true.
+    some = kept.view(torch.uint8).amax(others, keepdim=True).bool() if others else kept
+    lost = some.logical_not()
     return lost.expand(layer.shape)

@@ -16,7 +16,6 @@ from tersely.shrinking.graph.program import argument, given, operator_name, shap
 from tersely.shrinking.operators.moving import passed
 from tersely.shrinking.operators.reading import (
     Reader,
-    largest,
     read_positions,
     tie_columns,
     values_along,
@@ -117,7 +116,7 @@ def _plain(
         weight,
         bias,
         lambda: _sums(weight),
-        largest(_magnitudes(trace, weight), rows) == 0,
+        ~_used(trace, weight).any(rows),
         sees_alike=not transposed and is_unpadded(node),
     )
     read_positions(trace, reader, inputs, values_along(x, channel))
@@ -233,17 +232,17 @@ def _read_in_groups(
         found[index, :, index] = own
         return found.flatten(2).flatten(0, 1)
 
-    zeros = largest(arranged(_magnitudes(trace, weight)), 1).reshape(-1) == 0
+    zeros = ~arranged(_used(trace, weight)).any(1).reshape(-1)
     sees_alike = not transposed and is_unpadded(node)
     reader = Reader(_name(weight, node), weight, bias, sums, zeros, sees_alike=sees_alike)
     read_positions(trace, reader, inputs, values_along(x, channel))
 
 
-def _magnitudes(trace: Trace, weight: Flow) -> Tensor:
-    """The largest magnitude of each kernel, shape of the weight without its positions."""
-    if weight.name not in trace.magnitudes:
-        trace.magnitudes[weight.name] = largest(weight.values().flatten(2), 2)
-    return trace.magnitudes[weight.name]
+def _used(trace: Trace, weight: Flow) -> Tensor:
+    """Which kernels are not zero all over: bool, shape of the weight without its positions."""
+    if weight.name not in trace.used:
+        trace.used[weight.name] = weight.values().flatten(2).any(2)
+    return trace.used[weight.name]
 
 
 def _sums(weight: Flow) -> Tensor:
@@ -280,10 +279,11 @@ def _constant(
     held = values_along(x, channel)
     if transposed or not (is_unpadded(node) or trace.is_approximate):
         held = torch.where(held == 0, 0.0, torch.nan)
-    used = _magnitudes(trace, weight) != 0
+    used = _used(trace, weight)
     if transposed:
         used = used.reshape(groups, -1, used.shape[1]).transpose(1, 2).flatten(0, 1)
-    per_row = held.view(groups, -1).repeat_interleave(used.shape[0] // groups, 0)
+    shape = (groups, used.shape[0] // groups, -1)  # outputs of a group read the same inputs
+    per_row = held.view(groups, 1, -1).expand(*shape).reshape(used.shape[0], -1)
     fixed = ~(used & per_row.isnan()).any(1)
     if not bool(fixed.any()):
         return None

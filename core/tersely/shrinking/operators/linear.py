@@ -15,7 +15,6 @@ from tersely.shrinking.operators.reading import (
     Reader,
     alike_in_rows,
     held_by_all_keys,
-    largest,
     read_positions,
     sum_where_zero,
     tie_columns,
@@ -126,7 +125,7 @@ def _linear(
         values = weight.values()
         values = values if rows == 0 else values.T
         held = values_along(x, x.ndim - 1)
-        zeros = largest(values, 0) == 0
+        zeros = ~values.any(0)
         what = _reader_name(weight, node)
         reader = Reader(what, weight, bias, values.double, zeros, sees_alike=True)
         read_positions(trace, reader, positions, held)
@@ -153,7 +152,7 @@ def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
 def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int) -> Tensor | None:
     unknown = held.isnan()
     read = values if bool(unknown.all()) else values[:, unknown]
-    fixed = largest(read, 1) == 0
+    fixed = ~read.any(1)
     if not bool(fixed.any()):
         return None
     known = ~unknown & (held != 0)
@@ -281,11 +280,11 @@ def trace_grouped(trace: Trace, node: Node) -> Flow:
     constant = None
     if trace.has_values:
         values, held = weight.values(), values_along(x, 1)
-        zeros = largest(largest(values, 2), 0) == 0
+        zeros = ~values.any(2).any(0)
         what = _reader_name(weight, node)
         reader = Reader(what, weight, None, values.double, zeros, sees_alike=True)
         read_positions(trace, reader, positions, held)
-        none = largest(largest(values[:, held != 0], 1), 0) == 0
+        none = ~values[:, held != 0].any(1).any(0)
         constant = settle(torch.where(none, 0.0, torch.nan).to(torch.float64)[None])
     return Flow(shape, (outputs[None],) if bool((outputs != 0).any()) else (), constant)
 

@@ -80,19 +80,6 @@ def held_by_all_keys(constant: Tensor | None) -> Tensor | None:
     return settle(torch.where((constant == first).all(-2, keepdim=True), first, torch.nan))
 
 
-def largest(values: Tensor, dim: int) -> Tensor:
-    """Return the largest magnitude along a dimension; several times faster than ``any``.
-
-    Args:
-        values: weights.
-        dim: the dimension.
-    """
-    if not values.shape[dim]:
-        return torch.zeros(values.shape[:dim] + values.shape[dim + 1 :])
-    found: Tensor = torch.linalg.vector_norm(values, ord=torch.inf, dim=dim)
-    return found
-
-
 @attrs.frozen(eq=False)
 class Reader:
     """An operator that sums over positions.

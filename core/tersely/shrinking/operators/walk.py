@@ -110,7 +110,7 @@ def walk(
         trace.pin(trace.roots[name], "no output of the example depends on it")
     _pin_read_elsewhere(trace, program)
     _pin_fixed(trace, program, fixed or {})
-    trace.magnitudes.clear()  # of 1x1 kernels they are as large as the weights
+    trace.used.clear()  # of 1x1 kernels they are as large as the weights
     return trace
 
 

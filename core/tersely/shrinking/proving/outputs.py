@@ -15,13 +15,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tersely.instrument.modules.fused import without_nested_tensors
 from tersely.shrinking.graph.program import Program, evaluating
+from tersely.shrinking.proving.inputs import Inputs
 from tersely.shrinking.proving.streaming import compared, stream, wider_dtype
 
 _LARGEST_COPY = 1 << 30
 """Bytes up to which a model is copied: what is larger runs operator by operator instead."""
-
-Inputs = tuple[Sequence[Any], Mapping[str, Any]]
-
 
 Way = Literal["copy", "streamed", "as it is"]
 
@@ -206,24 +204,6 @@ def _doubled(inputs: Inputs) -> Inputs:
         inputs,
     )
     return doubled
-
-
-def random_inputs(inputs: Inputs, *, seed: int) -> Inputs:
-    """Return inputs like the example's with other floating-point values; integers stay.
-
-    Args:
-        inputs: arguments and keyword arguments.
-        seed: of the generator.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def other(x: Any) -> Any:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return x
-        return torch.randn(x.shape, generator=generator).to(x.dtype).to(x.device)
-
-    changed: Inputs = tree_map(other, inputs)
-    return changed
 
 
 def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) -> float:

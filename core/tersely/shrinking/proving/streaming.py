@@ -18,7 +18,7 @@ from tersely.shrinking.graph.flow import arguments
 from tersely.shrinking.graph.program import Program, argument, given, operator_name
 
 _HALVES = (torch.float16, torch.bfloat16)
-_ROWS_AT_ONCE = 1 << 23
+_AT_ONCE = 1 << 20
 """Elements of a weight that are made wider at once."""
 
 
@@ -106,8 +106,14 @@ def _by_rows(
     if operator_name(node) == "embedding":
         return functional.embedding(value_of(given(node)[1]), weight).to(dtype)
     x = value_of(given(node)[0])
-    at_once = max(1, _ROWS_AT_ONCE // max(1, weight.shape[1]))
-    parts = [functional.linear(x, rows.to(dtype)) for rows in torch.split(weight, at_once)]
-    result = torch.cat(parts, dim=-1)
+    columns = max(1, weight.shape[1])
+    # One buffer of one size: many copies of several sizes would leave holes in the heap.
+    buffer = torch.empty(max(_AT_ONCE, columns), dtype=dtype, device=weight.device)
+    result: Tensor = x.new_empty(*x.shape[:-1], weight.shape[0])
+    start = 0
+    for rows in torch.split(weight, buffer.numel() // columns):
+        wide = buffer[: rows.numel()].view(rows.shape).copy_(rows)
+        result[..., start : start + len(rows)] = functional.linear(x, wide)
+        start += len(rows)
     bias = argument(node, 2)
     return result if bias is None else result + value_of(bias)

@@ -1,0 +1,47 @@
+"""What biases take over of what is removed, and in which mode that is exact."""
+
+from __future__ import annotations
+
+import torch
+
+from tersely.shrinking.cutting.masked_weights import MaskedWeights
+from tersely.shrinking.graph.flow import Trace
+from tersely.shrinking.graph.program import Program, operator_name
+from tersely.shrinking.graph.solution import Solution
+from tersely.shrinking.operators.walk import walk
+from tersely.shrinking.report import Absorption
+
+_OTHERWISE_IN_TRAINING = ("batch_norm", "attention", "softmax")
+"""Parts of the names of operators that make other constants in training."""
+
+
+def absorptions(
+    program: Program, source: MaskedWeights, trace: Trace, solution: Solution
+) -> tuple[Absorption, ...]:
+    """Tell what each bias takes over, and whether that is the same in training.
+
+    Args:
+        program: the operators of the masked model.
+        source: values of its parameters.
+        trace: what a walk over them found.
+        solution: what goes.
+
+    Raises:
+        SessionError: forward uses other values of such a bias than its own.
+    """
+    counts = {one.bias: one.count(solution.of(one.labels)) for one in trace.absorbed}
+    names = {operator_name(node) for node in program.nodes}
+    is_fixed = not any(part in name for name in names for part in _OTHERWISE_IN_TRAINING)
+    trained = trace
+    if any(counts.values()) and not is_fixed:
+        trained = walk(program, source, is_training=True, is_approximate=trace.is_approximate)
+    others = {one.bias: one for one in trained.absorbed}
+    found = []
+    for one in trace.absorbed:
+        gone = solution.of(one.labels)
+        other = others.get(one.bias)
+        same = other is not None and torch.equal(one.shares[:, gone], other.shares[:, gone])
+        if counts[one.bias]:
+            source.need_own(one.bias)
+            found.append(Absorption(one.bias, counts[one.bias], "both" if same else "evaluation"))
+    return tuple(found)
