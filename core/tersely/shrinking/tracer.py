@@ -67,10 +67,10 @@ class Unread:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
 
-    def read(self, name: str) -> Tensor:
-        """Return a buffer; of a parameter, zeros of its shape."""
-        tensor = self._tensors[name]
-        if isinstance(tensor, nn.Parameter) or tensor.is_meta:
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Return a buffer, or some of its rows; of a parameter, zeros of its shape."""
+        tensor = self._tensors[name] if rows is None else self._tensors[name][rows]
+        if isinstance(self._tensors[name], nn.Parameter) or tensor.is_meta:
             return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         return tensor
 

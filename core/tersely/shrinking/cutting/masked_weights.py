@@ -70,9 +70,11 @@ class MaskedWeights:
                 target=bias,
             )
 
-    def read(self, name: str) -> Tensor:
-        """Return a tensor as its mask leaves it."""
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Return a tensor as its mask leaves it, or some of its rows."""
         values, kept = self._used.get(name, self.dense(name)), self.kept(name)
+        if rows is not None:
+            values, kept = values[rows], None if kept is None else kept[rows]
         return values if kept is None else torch.where(kept, values, values.new_zeros(()))
 
     def masked(self) -> Mapping[str, Tensor]:
