@@ -14,27 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tersely.testing import (
-    Contract,
-    ExporterContract,
-    GranularityContract,
-    LossContract,
-    PrunerContract,
-    QuantizerContract,
-    ScheduleContract,
-)
+from tersely.testing import Contract
+from tersely.testing.by_kind import CONTRACTS
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("plugins") / "catches.md"
 TABLE = ROOT / "tests" / "expected" / "found_by.py"
-CONTRACTS: dict[str, type[Contract]] = {
-    "pruner": PrunerContract,
-    "quantizer": QuantizerContract,
-    "granularity": GranularityContract,
-    "loss": LossContract,
-    "schedule": ScheduleContract,
-    "exporter": ExporterContract,
-}
 HEAD = """# What the kit catches
 
 [The contract](testing.md#what-is-checked) was tried on {count} plugins with one mistake each.

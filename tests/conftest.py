@@ -152,6 +152,14 @@ def _returning(infos: list[Any]) -> Callable[[object], list[Any]]:
     return hook
 
 
+@pytest.fixture(scope="session")
+def fresh() -> Iterator[Any]:
+    """Processes of their own that have imported torch: see `fresh.py`."""
+    server = _module(Path(__file__).parent / "fresh.py").Fresh()
+    yield server
+    server.close()
+
+
 SECONDS = 480
 """How long two processes may take for all of their scenarios."""
 

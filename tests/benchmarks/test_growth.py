@@ -6,6 +6,7 @@ tests/core/planning/test_growth.py counts calls in every run of the suite.
 import time
 
 import pytest
+from growing import ENTRIES, follower
 from torch import nn
 
 import tersely
@@ -49,18 +50,6 @@ def growth():
     return growth
 
 
-ENTRIES = {
-    "by name": lambda number: {"op_names": [str(number)], "lambda": 1},
-    "by name and type": lambda number: {"op_names": [str(number)], "op_types": ["ReLU"]},
-    "with excludes": lambda number: {
-        "op_names": [str(number)],
-        "exclude_op_names": ["0.5"],
-        "exclude_op_types": ["Sequential"],
-    },
-    "without a match": lambda number: {"op_names": [f"layer{number}"]},
-}
-
-
 @pytest.mark.filterwarnings("ignore::tersely.planning.resolve.PlanWarning")
 @pytest.mark.parametrize("entry_of", ENTRIES.values(), ids=ENTRIES)
 def test_an_entry_for_each_module_takes_time_in_proportion(growth, entry_of):
@@ -71,9 +60,4 @@ def test_an_entry_for_each_module_takes_time_in_proportion(growth, entry_of):
 
 
 def test_a_long_chain_of_followers_takes_time_in_proportion(growth):
-    def entry_of(number):
-        follow = {"align": {"module_name": str(number - 1), "target_name": "_output_", "dims": [1]}}
-        own = follow if number else {"sparse_ratio": 0.5}
-        return {"op_names": [str(number)], "target_settings": {"_output_": own}}
-
-    assert growth(entry_of, "pruning") < 8
+    assert growth(follower, "pruning") < 8

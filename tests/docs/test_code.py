@@ -1,8 +1,8 @@
 """Every page does what it shows.
 
 A page's blocks run in order in one empty folder. A block with a file name as its caption is written
-to that file, `python` is executed, and each `$ tersely` line of a `console` block is run by the
-shell. An `output` block after `python`, and the lines after a command, are what must be printed;
+to that file, `python` is executed, and each `$ tersely` line of a `console` block is run in a
+process of its own, by the shell where it needs one. An `output` block after `python`, and the lines after a command, are what must be printed;
 `...` stands for anything.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import doctest
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,10 @@ import pytest
 import tersely
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
 CHECKER = doctest.OutputChecker()
+SHELL = frozenset(";|&<>$*?`\\~")
+"""What only a shell understands in a command."""
 
 
 def _agrees(expected: str, printed: str) -> bool:
@@ -35,19 +39,24 @@ def _compare(where: str, expected: str, printed: str) -> None:
     assert _agrees(expected, printed), f"{where} shows\n{expected}\nbut this was printed\n{printed}"
 
 
-def _shell(command: str, folder: Path) -> str:
-    scripts = str(Path(sys.executable).parent)
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        shell=True,
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"},
-    )
+def _run(command: str, folder: Path, fresh) -> str:
+    environment = {**os.environ, "COLUMNS": "100"}
+    if SHELL.isdisjoint(command):
+        program, *words = shlex.split(command)
+        script = str(SCRIPTS / program)
+        done = fresh.run(script, *words, cwd=folder, env=environment, merged=True)
+    else:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            shell=True,
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"},
+        )
     assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}"
     return done.stdout
 
@@ -87,7 +96,7 @@ def folder(tmp_path, monkeypatch):
         tersely.registry().unregister(name)
 
 
-def test_a_page_does_what_it_shows(page, folder):
+def test_a_page_does_what_it_shows(page, folder, fresh):
     names = {"__name__": "page"}
     printed = ""
     for block in page.blocks:
@@ -105,4 +114,4 @@ def test_a_page_does_what_it_shows(page, folder):
             _compare(where, block.text, printed)
         elif block.language == "console":
             for line, command, shown in _commands(block):
-                _compare(f"{page.name}:{line}: {command}", shown, _shell(command, folder))
+                _compare(f"{page.name}:{line}: {command}", shown, _run(command, folder, fresh))

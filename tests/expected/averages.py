@@ -51,3 +51,16 @@ class InOrder(ByName):
         pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
         for mine, other in pairs:
             mine.copy_(DECAY * mine + (1 - DECAY) * other)
+
+
+def train(model, session, average=None, *, steps=6):
+    """Train on normal numbers, and average after each step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(32, 8)).square().mean().backward()
+        optimizer.step()
+        session.step()
+        if average is not None:
+            average.update(model)

@@ -1,7 +1,10 @@
 """The distributions, built once, and an environment with nothing but them."""
 
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -57,10 +60,29 @@ def built(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(built, tmp_path_factory) -> Installed:
-    """Every wheel and all it depends on, at the pinned versions, in a fresh environment."""
-    folder = tmp_path_factory.mktemp("environment")
+def bare(built, tmp_path_factory) -> Installed:
+    """The wheel of the core and what it needs, without any extra, in a fresh environment."""
+    folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=True)
+    environment = Installed(folder, tmp_path_factory.mktemp("elsewhere"))
+    environment.install(str(_wheel_of_the_core(built)))
+    return environment
+
+
+@pytest.fixture(scope="session")
+def installed(built, bare, tmp_path_factory) -> Installed:
+    """Every wheel and all it depends on, at the pinned versions, in an environment of their own."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder)
+    # What the core needs, torch among it, is linked instead of installed a second time; pip removes
+    # files before it writes others, so the environment of the core stays as it is.
+    shutil.copytree(
+        _packages(bare.folder),
+        _packages(folder),
+        ignore=shutil.ignore_patterns("tersely*"),
+        copy_function=os.link,
+        dirs_exist_ok=True,
+    )
     environment = Installed(folder, tmp_path_factory.mktemp("elsewhere"))
     wheels = [str(wheel) for wheel in sorted(built.glob("*.whl"))]
     core = wheels.index(str(_wheel_of_the_core(built)))
@@ -69,14 +91,8 @@ def installed(built, tmp_path_factory) -> Installed:
     return environment
 
 
-@pytest.fixture(scope="session")
-def bare(built, tmp_path_factory) -> Installed:
-    """The wheel of the core and what it needs, without any extra, in a fresh environment."""
-    folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder, with_pip=True)
-    environment = Installed(folder, tmp_path_factory.mktemp("elsewhere"))
-    environment.install(str(_wheel_of_the_core(built)))
-    return environment
+def _packages(environment: Path) -> str:
+    return sysconfig.get_path("purelib", vars={"base": str(environment)})
 
 
 def _wheel_of_the_core(built: Path) -> Path:

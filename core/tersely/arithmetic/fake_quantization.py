@@ -190,5 +190,23 @@ def _inside(gradient: Tensor, position: Tensor, quant_min: int, quant_max: int) 
         limit + sign * max(abs(limit) * limits.eps * 0.75, limits.smallest_normal * limits.eps)
         for limit, sign in ((quant_min, -1), (quant_max, 1))
     ]
-    passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, position, *outside)
+    select = torch.ops.aten.hardtanh_backward
+    if _is_writable(position, gradient):
+        # Memory of its own would cost more than the selection: three quarters of both together.
+        select.grad_input(gradient, position, *outside, grad_input=position)
+        return position
+    passed: Tensor = select(gradient, position, *outside)
     return passed.to(gradient.dtype)
+
+
+def _is_writable(position: Tensor, gradient: Tensor) -> bool:
+    """Tell whether what is selected of a gradient may take the place of the positions."""
+    # A gradient of a gradient is not taken of what is written, nor does a compiler follow it.
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    is_batched = (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_functorch_wrapped_tensor(gradient)
+        or torch._C._functorch.is_legacy_batchedtensor(gradient)
+    )
+    return type(gradient) is Tensor and not is_batched and gradient.dtype == position.dtype

@@ -59,6 +59,35 @@ def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     return low.reshape(counts), high.reshape(counts)
 
 
+def data_range(values: Tensor, is_data: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest of every block's values that are data.
+
+    Args:
+        values: any shape, float, not empty; read only.
+        is_data: bool, as many dimensions as ``values``, and broadcasts to its shape.
+        size: elements per block, one integer per dimension, -1 = the whole dimension.
+
+    Returns:
+        Low and high, each of shape (blocks along each dimension), the values' dtype; infinity and
+        minus infinity where a block has no data, NaN where its data has NaN.
+
+    Raises:
+        ValueError: blocks do not divide the shape.
+    """
+    resolved = resolve_size(size, values.shape)
+    low = high = values
+    if not isinstance(resolved, Numbering) and resolved == tuple(values.shape):
+        # Whatever a mark of one position stands for comes first, which leaves little to mark.
+        lengths = zip(is_data.shape, values.shape, strict=True)
+        dims = [dim for dim, (marks, length) in enumerate(lengths) if marks != length]
+        if dims:
+            low, high = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
+        size = (-1,) * values.ndim
+    low = torch.where(is_data, low, torch.inf)
+    high = torch.where(is_data, high, -torch.inf)
+    return block_range(low, size)[0], block_range(high, size)[1]
+
+
 def are_finite(low: Tensor, high: Tensor) -> bool:
     """Tell whether all ranges are finite.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -29,13 +28,14 @@ def check_plugin(context: click.Context, name: str, kind_name: str | None) -> No
     found = find_names(installed, name, kind_name=kind_name) or provided_by(installed, name)
     if not found:
         raise _nothing_to_check(installed, name)
-    contracts = _contracts()
+    from tersely.testing.by_kind import CONTRACTS  # late: contracts import torch
+
     failures = total = 0
     for kind, registration in found:
-        if kind.name not in contracts:
+        if kind.name not in CONTRACTS:
             click.echo(f"{kind.name} {registration.qualified}: no contract to check yet")
             continue
-        results = _check(installed, kind, registration, contract=contracts[kind.name])
+        results = _check(installed, kind, registration, contract=CONTRACTS[kind.name])
         failures += sum(not result.passed for result in results)
         total += len(results)
     click.echo(f"{total - failures} of {total} checks passed")
@@ -56,27 +56,6 @@ def _nothing_to_check(installed: Registry, name: str) -> PluginError:
             distribution=record.distribution,
         )
     return unknown(installed, name)
-
-
-def _contracts() -> Mapping[str, type[Contract]]:
-    # Late: contracts run algorithms, so they import torch.
-    from tersely.testing import (
-        ExporterContract,
-        GranularityContract,
-        LossContract,
-        PrunerContract,
-        QuantizerContract,
-        ScheduleContract,
-    )
-
-    return {
-        "pruner": PrunerContract,
-        "quantizer": QuantizerContract,
-        "granularity": GranularityContract,
-        "loss": LossContract,
-        "schedule": ScheduleContract,
-        "exporter": ExporterContract,
-    }
 
 
 def _check(

@@ -70,7 +70,9 @@ def _not_loaded(file: str) -> tuple[Problem, ...]:
         document = read_file(file)
     except ConfigError:
         return ()  # said already
-    return document.problems(list(unloaded(document.data, Path(file).resolve().parent)))
+    found = list(unloaded(document.data, Path(file).resolve().parent))
+    written = document.problems([])  # said already
+    return tuple(one for one in document.problems(found) if one not in written)
 
 
 def _check(file: str, method: Method | None) -> list[Checked]:

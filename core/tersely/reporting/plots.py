@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tersely.extras import extra
+from tersely.reporting.point_labels import label_points
 from tersely.reporting.rows import Moment, ReportRow
 
 with extra("report", purpose="a report's page"):
@@ -140,21 +141,18 @@ def plot_pareto(
         size = (_NARROW, 3.2) if tight else (_WIDE, 4.2)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        for name, cost, quality, is_best in zip(names, costs, qualities, best, strict=True):
+        for cost, quality, is_best in zip(costs, qualities, best, strict=True):
             fill = _BAR if is_best else "none"
             axes.plot(cost, quality, "o", color=_BAR, markerfacecolor=fill, markersize=7)
-            axes.annotate(
-                _shorten(name, _TIGHT_LABEL if tight else _LABEL_LENGTH),
-                (cost, quality),
-                xytext=(7, 5),
-                textcoords="offset points",
-            )
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         axes.xaxis.set_major_locator(MaxNLocator(_TIGHT_TICKS if tight else _TICKS))
         axes.margins(0.15)
         axes.grid(linewidth=0.6)
         _strip(axes)
+        short = [_shorten(name, _TIGHT_LABEL if tight else _LABEL_LENGTH) for name in names]
+        points = list(zip(costs, qualities, strict=True))
+        label_points(figure, axes, names=short, points=points, line_colour=_INK)
         return _svg(
             figure, name="pareto-tight" if tight else "pareto", title="Runs by cost and quality"
         )

@@ -8,7 +8,8 @@ import attrs
 
 from tersely.json_value import Json
 from tersely.reporting.folded_names import fold_names
-from tersely.searching.study import Setting, Tried
+from tersely.searching.drawing import Setting
+from tersely.searching.study import Tried
 from tersely.text_table import Column, TextTable, ruled
 
 _SHOWN = 5

@@ -15,11 +15,12 @@ from tersely.jobs.progress import Voice
 from tersely.json_value import Json
 from tersely.searching.choosing import chosen_recipe
 from tersely.searching.costs import is_structured
+from tersely.searching.drawing import Setting
 from tersely.searching.found_search import SearchResult
 from tersely.searching.latency_table import LATENCY
 from tersely.searching.search import Search
 from tersely.searching.sensitivity_job import beside
-from tersely.searching.study import Setting, Tried
+from tersely.searching.study import Tried
 from tersely.storage.durable import write_whole
 
 RECIPE, FOUND = "recipe.yaml", "search.json"
@@ -50,6 +51,15 @@ class Keeping:
                 f"{result.cost_of(best):.4f}, loss {best.drop:.2f} %"
             )
             self.write(tried)
+
+    def tell_interrupted(self) -> None:
+        """Keep and show the best so far; of a search that is interrupted."""
+        tried = self.search.store.tried()
+        result = self.write(tried)
+        if tried:
+            self.voice.line(str(result))
+        if result.recipe is not None:
+            self.voice.line(f"  the best so far is in {self.folder}", style="yellow")
 
     def result(self, tried: tuple[Tried, ...]) -> SearchResult:
         """Return the trials as a result."""

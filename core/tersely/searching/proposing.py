@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from tersely.searching.study import Setting, TrialStore, Tried
+from tersely.searching.drawing import Setting
+from tersely.searching.study import TrialStore, Tried
 from tersely.searching.units import Unit
 
 _LEAST = 1e-3  # percent; what is lost by a level that loses nothing

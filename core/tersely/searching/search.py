@@ -15,10 +15,11 @@ from tersely.errors import ExportError, PlanError, SessionError
 from tersely.planning.plan import Plan
 from tersely.searching.choosing import Choices, chosen_at_once
 from tersely.searching.costs import Costing
+from tersely.searching.drawing import Setting
 from tersely.searching.latency_table import LatencyTable
 from tersely.searching.proposing import DENSE, Alone, Space, propose
 from tersely.searching.quality import Quality
-from tersely.searching.study import Setting, TrialStore, Tried
+from tersely.searching.study import TrialStore, Tried
 from tersely.searching.trying import CalibrationData, calls_of, compress
 from tersely.searching.units import Unit
 from tersely.session.session import Session

@@ -114,6 +114,7 @@ def search_job(
         calls = load_references(job)
         make_folder(folder)
         storage = storage or f"sqlite:///{folder / STUDY}"
+        keep: Keeping | None = None
         phases = 4 if wanted.costs == "measured" else 5
         with watch(console or Console(), phases=phases) as voice:
             with voice.phase("build the model"):
@@ -122,21 +123,22 @@ def search_job(
             with voice.phase("measure the dense model"):
                 search = _search(job, calls, model, wanted, storage=storage, scratch=Path(scratch))
                 voice.line(f"  {search.quality.name} {search.quality.dense:.6g}")
-            with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
-                space = search.table(watching=tell)
-            with voice.phase("search"), voice.gauge(title="trials") as tell:
-                keep = Keeping(job, search, wanted.trials, folder, voice, tell)
-                tell(len(search.store.tried()), wanted.trials)
-                try:
+            try:
+                with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
+                    space = search.table(watching=tell)
+                with voice.phase("search"), voice.gauge(title="trials") as tell:
+                    keep = Keeping(job, search, wanted.trials, folder, voice, tell)
+                    tell(len(search.store.tried()), wanted.trials)
                     tried = search.run(space, trials=wanted.trials, watching=keep.look)
-                except KeyboardInterrupt:
-                    keep.write(search.store.tried())
-                    voice.line(f"  interrupted; the best so far is in {folder}", style="yellow")
-                    raise
-            if wanted.costs == "table":
-                with voice.phase("measure the best"):
-                    for setting in keep.write(tried).promising:
-                        search.measure(setting)
+                if wanted.costs == "table":
+                    with voice.phase("measure the best"):
+                        for setting in keep.write(tried).promising:
+                            search.measure(setting)
+            except KeyboardInterrupt:
+                if keep is not None:
+                    keep.tell_interrupted()
+                voice.line("  interrupted; the same command continues here", style="yellow")
+                raise
     return keep.write(tried)
 
 

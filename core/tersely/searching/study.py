@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,17 +14,14 @@ from tersely.errors import SessionFileError
 from tersely.extras import extra
 from tersely.json_value import Json
 from tersely.searching.claims import CLAIM, is_alive, own_claim
+from tersely.searching.drawing import Setting, draw, silent
 from tersely.storage.json_file import body_digest
 
 with extra("search", purpose="a search"):
     import optuna
 
-Setting = tuple[int, ...]
-"""For each unit, the place of its level; 0 for dense."""
-
 _NAME = "tersely-search"
 _ROW, _SUBJECT = "row: ", "subject"
-_ATTEMPTS = 20
 
 _ADVICE = "give another output or storage, or remove this one"
 
@@ -66,8 +61,9 @@ class TrialStore:
         seed: the seed of the sampler.
 
     Raises:
-        SessionFileError: the storage cannot be opened, holds a search for something else, or is
-            damaged; any method raises it for a trial or row whose digest does not fit.
+        SessionFileError: the storage cannot be opened, holds a search for something else or
+            does not say for what, or is damaged; any method raises it for a trial or row whose
+            digest does not fit.
     """
 
     def __init__(
@@ -86,7 +82,7 @@ class TrialStore:
         }
         self._seed, self._storage = seed, _shown(storage)
         self._claim = own_claim()
-        with _silent():
+        with silent():
             try:
                 self._study = optuna.create_study(
                     storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
@@ -126,10 +122,23 @@ class TrialStore:
             raise ValueError("a digest does not fit what it is of")
 
     def _check(self, subject: Mapping[str, str]) -> None:
-        known = self._attributes().get(_SUBJECT)
-        if known is None:
+        # The trials first: another process that has added one has said before what it searches.
+        with self._asking():
+            has_trials = bool(self._study.get_trials(deepcopy=False))
+        attributes = self._attributes()
+        if _SUBJECT not in attributes:
+            if has_trials or attributes:
+                raise SessionFileError(
+                    f"{self._storage} does not say what its trials and measurements are of, so "
+                    f"they may be of something else; {_ADVICE}"
+                )
             self._set(_SUBJECT, dict(subject))
-            return
+            attributes = self._attributes()  # another process may have said something else
+        known = attributes[_SUBJECT]
+        if not isinstance(known, Mapping):
+            raise SessionFileError(
+                f"{self._storage} is damaged where it says what it is of; {_ADVICE}"
+            )
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:
             raise SessionFileError(
@@ -233,22 +242,7 @@ class TrialStore:
         Args:
             taken: settings that are tried or being tried.
         """
-        finished = self._finished()
-        for attempt in range(_ATTEMPTS):
-            sampler = _sampler(hash_of(self._seed, len(finished), attempt))
-            with _silent():
-                study = optuna.create_study(sampler=sampler, direction="minimize")
-                study.add_trials(finished)
-                drawn = study.ask(self._ranges).params
-            setting = tuple(drawn[name] for name in self._names)
-            if setting not in taken and any(setting):
-                return setting
-        chance = random.Random(hash_of(self._seed, len(finished), _ATTEMPTS))
-        for _ in range(_ATTEMPTS * len(self._names)):
-            setting = tuple(chance.randint(0, one.high) for one in self._ranges.values())
-            if setting not in taken and any(setting):
-                return setting
-        return None
+        return draw(self._finished(), self._ranges, seed=self._seed, taken=taken)
 
     def _finished(self) -> list[Any]:
         complete = (optuna.trial.TrialState.COMPLETE,)
@@ -269,32 +263,3 @@ def _first_line(error: Exception) -> str:
 def _shown(storage: str) -> str:
     """Return a URL without the password in it."""
     return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", storage)
-
-
-def hash_of(*parts: int) -> int:
-    """Return a seed that depends on numbers, the same in every process.
-
-    Args:
-        parts: not negative.
-    """
-    found = 0
-    for part in parts:
-        found = (found * 1_000_003 + part + 12_345) % 2**32
-    return found
-
-
-def _sampler(seed: int) -> Any:
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=1)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep Optuna's own lines out of what a job says."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -384,3 +384,23 @@ def test_a_value_that_is_cut_into_pieces_keeps_layout_and_gradient(monkeypatch, 
     assert torch.equal(found, expected)
     assert found.stride() == value.stride()
     assert (value.grad == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_clipping_leaves_the_gradient_that_came_as_it_is(dtype, is_apart):
+    value = torch.tensor([[2.2, 300.0, -1.0], [-400.0, 0.0, 5.0]], requires_grad=True)
+    came = torch.arange(1.0, 7.0).view(3, 2).T if is_apart else torch.arange(1.0, 7.0).view(2, 3)
+    gradient, value = came.to(dtype), value.detach().to(dtype).requires_grad_()
+    found = fake_quantize_flat(value, torch.tensor(1.0), None, **INT8, clip_gradient=True)
+    (passed,) = torch.autograd.grad(found, value, gradient)
+    inside = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    assert torch.equal(gradient.float(), came)
+    assert torch.equal(passed.float(), inside * came)
+
+
+def test_several_gradients_at_once_are_clipped_as_one_after_the_other():
+    value = torch.tensor([2.2, 300.0, -1.0], requires_grad=True)
+    found = fake_quantize_flat(value, torch.tensor(1.0), None, **INT8, clip_gradient=True)
+    (passed,) = torch.autograd.grad(found, value, torch.eye(3), is_grads_batched=True)
+    assert torch.equal(passed, torch.diag(torch.tensor([1.0, 0.0, 1.0])))

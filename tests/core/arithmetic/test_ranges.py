@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tersely.arithmetic import levels, ranges
-from tersely.arithmetic.ranges import are_finite, block_range
+from tersely.arithmetic.ranges import are_finite, block_range, data_range
 
 VALUES = torch.tensor([[1.0, -2.0, 3.0, 4.0], [0.0, 9.0, -5.0, 6.0]])
 
@@ -59,3 +59,35 @@ LARGEST = torch.finfo(torch.float32).max
 )
 def test_ranges_are_finite_where_all_ends_are_however_far_apart(low, high, expected):
     assert are_finite(torch.tensor(low), torch.tensor(high)) is expected
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("size", "is_data", "low", "high"),
+    [
+        ((-1, -1), [[True], [False]], [[-2.0]], [[4.0]]),
+        ((-1, -1), [[True, False, True, True]], [[-5.0]], [[6.0]]),
+        ((-1, -1), [[True, True, True, False], [False, False, True, False]], [[-5.0]], [[3.0]]),
+        ((-1, -1), [[False], [False]], [[INF]], [[-INF]]),
+        ((-1, 1), [[False], [True]], [[0.0, 9.0, -5.0, 6.0]], [[0.0, 9.0, -5.0, 6.0]]),
+        ((1, -1), [[True], [False]], [[-2.0], [INF]], [[4.0], [-INF]]),
+        ((1, 2), [[True, True, False, False]], [[-2.0, INF], [0.0, INF]], [[1, -INF], [9, -INF]]),
+    ],
+)
+@pytest.mark.parametrize("padding", [0.0, 100.0, NAN, INF])
+def test_every_block_has_the_ends_of_its_data_whatever_is_in_the_padding(
+    size, is_data, low, high, padding
+):
+    marks = torch.tensor(is_data)
+    found = data_range(torch.where(marks, VALUES, padding), marks, size)
+    assert [end.tolist() for end in found] == [low, high]
+
+
+@pytest.mark.parametrize("size", [(-1, -1), (-1, 1), (1, 2)])
+def test_nan_in_data_is_seen(size):
+    values = VALUES.clone()
+    values[1, 1] = NAN
+    found = data_range(values, torch.tensor([[False], [True]]), size)
+    assert all(end.isnan().any() for end in found)

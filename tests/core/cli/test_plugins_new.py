@@ -62,10 +62,15 @@ def written(new, installed, tmp_path, monkeypatch):
         sys.modules.pop(package)
 
 
-def run(folder, *arguments):
-    """Run a module of Python in a folder, with what is written there announced."""
+def environment(folder):
+    """The environment of this process, with what is written in a folder on the path."""
     site = folder / "site"
     paths = [site, folder / "src", *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)}
+
+
+def run(folder, *arguments):
+    """Run a module of Python in a folder, with what is written there announced."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         check=False,
@@ -73,7 +78,7 @@ def run(folder, *arguments):
         text=True,
         timeout=300,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)},
+        env=environment(folder),
     )
 
 
@@ -116,11 +121,12 @@ def test_a_package_is_written_with_all_it_needs(new, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_passes_its_own_tests(new, tmp_path, kind):
+def test_what_is_written_passes_its_own_tests(new, tmp_path, kind, fresh):
     new(f"my_{kind}", "--kind", kind, "--output", tmp_path)
     announce(tmp_path, kind)
 
-    ran = run(tmp_path, "pytest", "-q", "-p", "no:cacheprovider")
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    ran = fresh.run(*command, cwd=tmp_path, env=environment(tmp_path))
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout

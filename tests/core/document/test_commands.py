@@ -106,6 +106,16 @@ def test_problems_are_printed_with_file_line_and_column(run, write):
     )
 
 
+def test_what_is_wrong_in_the_writing_is_printed_once(run, write):
+    write("job.yaml", "model: a:b\noutput: out\noutput: other\nrecipe: {}\n")
+
+    status, printed, errors = run("validate", "job.yaml")
+
+    assert status == 1
+    assert printed.count("the key 'output' is given twice") == 1
+    assert errors == ""
+
+
 def test_problems_are_printed_for_programs(run, write):
     write("bad.yaml", "pruning: 3\n")
     status, output, _ = run("validate", "bad.yaml", "--format", "json")

@@ -222,6 +222,22 @@ recipe:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("benchmark", "true", "write {} for what applies where nothing else is said"),
+        ("output", "3", "write '3' in quotes"),
+        ("export", "[onnx]", "write a mapping: {format: onnx}"),
+    ],
+)
+def test_what_stands_for_a_mapping_or_for_text_in_a_job_is_said(lines, key, value, hint):
+    text = f"model: a:b\nrecipe: recipe.yaml\n{key}: {value}\n"
+
+    hints = [line.rpartition(" (")[2].removesuffix(")") for line in lines(text, "job")]
+
+    assert hint in hints
+
+
 def test_a_recipe_inside_a_job_is_checked_in_its_place(lines):
     text = "model: a:b\noutput: out\nrecipe:\n  pruning: {algorithm: level, config_list: [{}]}\n"
 

@@ -18,7 +18,8 @@ SHARE = "a number from 0 to 1"
         ("50%", found("'50%'", SHARE, "write 0.5")),
         ("half", found("'half'", SHARE)),
         (True, found("true", SHARE)),
-        ([0.5], found("[0.5]", SHARE)),
+        ([0.5], found("[0.5]", SHARE, "write 0.5 without brackets")),
+        ([0.5, 0.25], found("[0.5, 0.25]", SHARE)),
         ({"weight": 0.5}, found('{"weight": 0.5}', SHARE)),
     ],
 )
@@ -122,7 +123,7 @@ LINK = "expected a string or a list of at least 1 string"
         ("lambda", "1", "lambda: " + found("'1'", "a number of at least 0", "write 1 without quotes")),
         ("link", 3, f"link: found 3, {LINK}"),
         ("link", [], f"link: found [], {LINK}"),
-        ("link", ["a", 1], "link[1]: " + found("1", "a string")),
+        ("link", ["a", 1], "link[1]: " + found("1", "a string", "write '1' in quotes")),
         ("projection", "lineare", "projection: " + found("'lineare'", "linear or conv1x1", did_you_mean("linear"))),
         ("apply_method", ["kl"], "apply_method: " + found('["kl"]', "kl, mse or {name: {option: value}}")),
         ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: " + found("0", "a number above 0")),

@@ -181,10 +181,34 @@ def test_a_tab_cannot_indent():
         ),
         ("b: 1\na: [1, 2\n", "2:4: the list that begins here is not closed (end it with ']')"),
         ("a: {x: 1\n", "1:4: the mapping that begins here is not closed (end it with '}')"),
-        ("a: 'x\n", "1:4: the quote that begins here is not closed"),
+        (
+            "a: 'x\n",
+            "1:4: the quote that begins here is not closed "
+            "(write the same quote where the text ends)",
+        ),
         (
             "a: b: c\n",
             "1:5: found ':' where no key can stand "
+            "(quote text that contains ': ', or check the indentation)",
+        ),
+        (
+            "a:\n  b\n    c: 1\n",
+            "3:6: found ':' where no key can stand, since line 2 has no ':' after 'b' "
+            "(write 'b:' there, or check the indentation)",
+        ),
+        (
+            "a:\n  - b [x]\n\n    c: 1\n",
+            "4:6: found ':' where no key can stand, since line 2 has no ':' after 'b' "
+            "(write 'b: [x]' there, or check the indentation)",
+        ),
+        (
+            "a:\n b: x\n  c: 1\n",
+            "3:4: found ':' where no key can stand: the key on line 2 has a value already "
+            "(give both lines the same indentation, or quote the text of line 2)",
+        ),
+        (
+            "a:\n  b: x\n  c: d: 1\n",
+            "3:7: found ':' where no key can stand "
             "(quote text that contains ': ', or check the indentation)",
         ),
         (
@@ -231,6 +255,20 @@ def test_a_tab_cannot_indent():
 )
 def test_text_that_is_not_yaml_is_explained_without_the_parsers_words(text, problem):
     assert refusal(text) == f"recipe.yaml has 1 problem:\n  {problem}"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("a: {b: 1, c:0.5}", "1:11"), ("a: {c:0.5, b: 1}", "1:5")]
+)
+def test_a_key_that_lacks_a_space_after_its_colon_has_no_value(text, place):
+    assert problems(text) == [
+        f"{place}: a['c:0.5']: the key 'c:0.5' has no value (write a space after the colon: c: 0.5)"
+    ]
+
+
+@pytest.mark.parametrize("text", ["{a: {'c:0.5': , b: }}", "{a: {x y:z}, b: {http://c: 1}}"])
+def test_a_colon_in_other_keys_is_text(text):
+    assert problems(text) == []
 
 
 def test_a_control_character_is_not_allowed():

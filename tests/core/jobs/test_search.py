@@ -178,13 +178,27 @@ def test_interrupted_it_keeps_the_best_and_goes_on_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         search("broken", trials=12)
 
-    assert "interrupted; the best so far is in" in search.said.getvalue()
+    said = search.said.getvalue()
+    assert "6 trials, macs as a share of the dense model's" in said
+    assert "the best so far is in" in said
+    assert "interrupted; the same command continues here" in said
     kept = json.loads((job.folder / "broken" / "search.json").read_text())
     assert len(kept["trials"]) == 6
     assert (job.folder / "broken" / "recipe.yaml").exists()
     again = search("broken", trials=12)
     assert again.trials == whole.found.trials
     assert again.recipe == whole.found.recipe
+
+
+def test_interrupted_before_the_first_trial_it_says_how_it_goes_on(job: Any, search: Any) -> None:
+    (job.folder / "stop").write_text("4")
+
+    with pytest.raises(KeyboardInterrupt):
+        search("early")
+
+    said = search.said.getvalue()
+    assert "interrupted; the same command continues here" in said
+    assert "the best so far" not in said
 
 
 def test_more_trials_continue_a_finished_search(search: Any) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import ModuleType
 
 import pytest
@@ -177,6 +178,25 @@ def _toy_quantizers(toy_pruners) -> Iterator[None]:
     yield
     tersely.registry().unregister(name)
     del sys.modules["tersely_quantizers"]
+
+
+@pytest.fixture
+def provide_quantizers(provide) -> Callable[..., AbstractContextManager[None]]:
+    """Provide affine quantizers inside of a block: ``with provide_quantizers(name=Class)``."""
+
+    def provide_quantizers(**classes: type) -> AbstractContextManager[None]:
+        infos = (
+            tersely.QuantizerInfo(
+                name=name,
+                implementation=f"quantizers_of_a_file:{name}",
+                options={"type": "object"},
+                default_scheme="affine",
+            )
+            for name in classes
+        )
+        return provide("quantizers_of_a_file", *infos, **classes)
+
+    return provide_quantizers
 
 
 @pytest.fixture

@@ -50,18 +50,8 @@ class Solved(UsesLevels, SolvesWeights):
 
 
 @pytest.fixture(autouse=True)
-def _registered(provide):
-    infos = (
-        tersely.QuantizerInfo(
-            name=name,
-            implementation=f"levels_in_training:{name}",
-            options={"type": "object"},
-            default_scheme="affine",
-        )
-        for name in ("follows", "undeclared", "solved")
-    )
-    made = {"follows": Follows, "undeclared": Undeclared, "solved": Solved}
-    with provide("levels_in_training", *infos, **made):
+def _registered(provide_quantizers):
+    with provide_quantizers(follows=Follows, undeclared=Undeclared, solved=Solved):
         yield
 
 

@@ -54,17 +54,8 @@ class Moves(UsesFloatZeroPoints, LearnsScales):
 
 
 @pytest.fixture(autouse=True)
-def _registered(provide):
-    infos = (
-        tersely.QuantizerInfo(
-            name=name,
-            implementation=f"other_grids:{name}",
-            options={"type": "object"},
-            default_scheme="affine",
-        )
-        for name in ("zeros", "table", "moves")
-    )
-    with provide("other_grids", *infos, zeros=Zeros, table=Table, moves=Moves):
+def _registered(provide_quantizers):
+    with provide_quantizers(zeros=Zeros, table=Table, moves=Moves):
         yield
 
 

@@ -70,6 +70,37 @@ def test_a_row_that_was_changed_is_refused(place, statement):
         store.rows("")
 
 
+@pytest.mark.parametrize("emptied", [["trials"], ["study_user_attributes"], []])
+def test_a_search_that_does_not_say_what_it_is_of_is_refused(place, emptied):
+    with sqlite3.connect(place) as database:
+        for table in emptied:
+            database.execute(f"DELETE FROM {table} WHERE true")
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'subject'")
+    database.close()
+    with pytest.raises(
+        SessionFileError, match=r"study\.db does not say what its trials .*remove this one$"
+    ):
+        opened(place)
+
+
+def test_what_it_is_of_in_another_form_is_refused(place):
+    statement = "UPDATE study_user_attributes SET value_json = '1' WHERE key = 'subject'"
+    with pytest.raises(SessionFileError, match=r"damaged where it says what it is of"):
+        changed(place, statement)
+
+
+def test_what_another_process_says_at_the_same_time_is_not_taken_over(tmp_path, monkeypatch):
+    first = TrialStore._set
+
+    def at_the_same_time(store, key, value):
+        first(store, key, value)
+        first(store, key, {"model": "another"})
+
+    monkeypatch.setattr(TrialStore, "_set", at_the_same_time)
+    with pytest.raises(SessionFileError, match="something else: model changed"):
+        opened(tmp_path / "study.db")
+
+
 def test_a_file_that_is_no_database_is_refused(place):
     place.write_bytes(b"not a database, and long enough to be read as one" * 20)
     with pytest.raises(SessionFileError, match="file is not a database"):

@@ -4,23 +4,7 @@ import pytest
 import torch
 from found_by import FOUND_BY, HOLDS, OPTIONS
 
-from tersely.testing import (
-    ExporterContract,
-    GranularityContract,
-    LossContract,
-    PrunerContract,
-    QuantizerContract,
-    ScheduleContract,
-)
-
-CONTRACTS = {
-    "pruner": PrunerContract,
-    "quantizer": QuantizerContract,
-    "loss": LossContract,
-    "granularity": GranularityContract,
-    "schedule": ScheduleContract,
-    "exporter": ExporterContract,
-}
+from tersely.testing.by_kind import CONTRACTS
 
 
 def described(sample):

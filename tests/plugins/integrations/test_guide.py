@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,7 @@ def test_the_guide_has_a_script_for_every_framework():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_of_the_guide_runs(name, tmp_path):
+def test_a_script_of_the_guide_runs(name, tmp_path, fresh):
     (tmp_path / name).write_text(SCRIPTS[name], encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, name],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+    done = fresh.run(name, cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr

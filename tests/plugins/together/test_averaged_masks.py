@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from averages import ByName, InOrder, WithBuffers, WithTorch
+from averages import ByName, InOrder, WithBuffers, WithTorch, train
 from torch import nn
 
 import tersely
@@ -40,17 +40,9 @@ def attached(kind):
     return model, tersely.attach(model, {"pruning": stage})
 
 
-def train(model, session, average=None, *, steps=8, seed=3):
+def seeded(model, session, average=None, *, seed=3):
     torch.manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(torch.randn(32, 8)).square().mean().backward()
-        optimizer.step()
-        session.step()
-        if average is not None:
-            average.update(model)
+    train(model, session, average, steps=8)
 
 
 @pytest.mark.parametrize("kind", STAGES)
@@ -58,7 +50,7 @@ def test_an_average_of_parameters_has_the_masks_of_the_model_and_is_finished(kin
     model, session = attached(kind)
     session.compress()
     average = WithTorch(model)
-    train(model, session, average)
+    seeded(model, session, average)
     x = torch.randn(5, 8)
     expected = average.model.eval()(x)
     model.load_state_dict(average.model.state_dict())
@@ -73,7 +65,7 @@ def test_a_copy_with_averaged_masks_does_not_compute(kind, way):
     session.compress()
     average = way(model)
     average.model.eval()(torch.randn(5, 8))
-    train(model, session, average)
+    seeded(model, session, average)
     with pytest.raises(tersely.SessionFileError, match=r"the mask of 0\.(weight|bias) holds 0\."):
         average.model.eval()(torch.randn(5, 8))
 
@@ -85,7 +77,7 @@ def test_a_copy_from_before_the_first_masks_is_not_averaged(kind, way):
     average = way(model)
     session.compress()
     with pytest.raises((RuntimeError, ValueError), match=r"shape|size|dimension"):
-        train(model, session, average)
+        seeded(model, session, average)
 
 
 @pytest.mark.parametrize("way", [WithTorch, WithBuffers, ByName, InOrder])
@@ -99,7 +91,7 @@ def test_gradients_rank_without_compress_and_an_early_copy_is_not_averaged(way):
     session = tersely.attach(model, {"pruning": stage})
     average = way(model)
     with pytest.raises((RuntimeError, ValueError), match=r"shape|size|dimension"):
-        train(model, session, average)
+        seeded(model, session, average)
 
 
 def test_the_soup_of_two_checkpoints_with_other_masks_is_refused():
@@ -108,7 +100,7 @@ def test_the_soup_of_two_checkpoints_with_other_masks_is_refused():
         model, session = attached("elements")
         torch.nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(seed))
         session.compress()
-        train(model, session, seed=seed)
+        seeded(model, session, seed=seed)
         states.append(copy.deepcopy(model.state_dict()))
     soup = {
         name: ((value.double() + states[1][name].double()) / 2).to(value.dtype)
@@ -122,10 +114,10 @@ def test_the_soup_of_two_checkpoints_with_other_masks_is_refused():
 def test_the_soup_of_two_checkpoints_with_the_same_masks_is_sparse():
     model, session = attached("elements")
     session.compress()
-    train(model, session)
+    seeded(model, session)
     session.freeze()
     states = [copy.deepcopy(model.state_dict())]
-    train(model, session, seed=4)
+    seeded(model, session, seed=4)
     states.append(model.state_dict())
     soup = {
         name: ((value.double() + states[1][name].double()) / 2).to(value.dtype)
@@ -140,7 +132,7 @@ def test_a_checkpoint_from_before_the_first_masks_leaves_those_of_the_model():
     model, session = attached("elements")
     early = copy.deepcopy(model.state_dict())
     session.compress()
-    train(model, session)
+    seeded(model, session)
     model.load_state_dict(early)
     assert session.sparsity()["0"]["weight"] == 0.5
     assert torch.equal(model.state_dict()["0.weight"], network().state_dict()["0.weight"])
@@ -151,5 +143,5 @@ def test_a_copy_made_early_has_the_keys_of_the_model_later(kind):
     model, session = attached(kind)
     early = list(model.state_dict())
     session.compress()
-    train(model, session)
+    seeded(model, session)
     assert list(model.state_dict()) == early

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from averages import DECAY, ByName, InOrder, WithBuffers, WithTorch
+from averages import DECAY, ByName, InOrder, WithBuffers, WithTorch, train
 from torch import nn
 
 import tersely
@@ -36,17 +36,6 @@ def attached(algorithm, *, calibrated, granularity="default"):
 
 
 WAYS = [WithTorch, WithBuffers, ByName, InOrder]
-
-
-def train(model, session, average, *, steps=6):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(torch.randn(32, 8)).square().mean().backward()
-        optimizer.step()
-        session.step()
-        average.update(model)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -3,9 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -119,9 +119,9 @@ pytestmark = pytest.mark.slow
 class Workplace:
     """A job's folder, and the command that runs it in a process of its own."""
 
-    def __init__(self, folder: Path, seed: int | None) -> None:
+    def __init__(self, folder: Path, seed: int | None, fresh: Any) -> None:
         folder.mkdir()
-        self.folder = folder
+        self.folder, self.fresh = folder, fresh
         (folder / "parts.py").write_text(CODE)
         data = {"train": "parts:Batches", "calibration": "parts:calibration"}
         job = {
@@ -136,15 +136,8 @@ class Workplace:
         (folder / "job.yaml").write_text(yaml.safe_dump(job))
 
     def run(self, *options: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "tersely.cli.main", "run", "job.yaml", *options]
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        )
+        command = ("-m", "tersely.cli.main", "run", "job.yaml", *options)
+        return self.fresh.run(*command, cwd=self.folder, env={**os.environ, "COLUMNS": "200"})
 
     def kill(self, epoch: int, batch: int, *options: str) -> None:
         """Run until the process kills itself with a batch in its hands."""
@@ -163,11 +156,13 @@ class Workplace:
 
 
 @pytest.fixture
-def whole_and_killed(tmp_path: Path) -> Callable[[int | None], tuple[Workplace, Workplace]]:
+def whole_and_killed(
+    tmp_path: Path, fresh: Any
+) -> Callable[[int | None], tuple[Workplace, Workplace]]:
     """Two folders with the same job, in the first of which it has run."""
 
     def prepare(seed: int | None) -> tuple[Workplace, Workplace]:
-        whole, killed = (Workplace(tmp_path / name, seed) for name in ("whole", "killed"))
+        whole, killed = (Workplace(tmp_path / name, seed, fresh) for name in ("whole", "killed"))
         done = whole.run()
         assert done.returncode == 0, done.stderr
         return whole, killed

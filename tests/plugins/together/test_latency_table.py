@@ -49,9 +49,12 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def test_layers_are_timed_alone_in_the_runtime_of_the_export(tmp_path: Path) -> None:
+def test_layers_are_timed_alone_in_the_runtime_of_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tersely.searching.search_job import Wanted, search_job
 
+    monkeypatch.setattr("tersely.searching.costs.SECONDS", 0.02)
     (tmp_path / "timed_parts.py").write_text(PARTS)
     document = {
         "model": "timed_parts:build",

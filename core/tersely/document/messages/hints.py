@@ -38,6 +38,10 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
         )
         if hint is not None:
             return hint
+    if value is True and kinds[:1] == ["object"] and not schema.get("required"):
+        return "write {} for what applies where nothing else is said"
+    if (hint := _unwrapped(value, kinds) or _in_quotes(value, kinds, schema)) is not None:
+        return hint
     if "array" in kinds and "object" not in kinds and schema.get("minItems", 0) <= 1:
         return _listed(value, schema.get("items"), path)
     if isinstance(value, list) and not path and schema.get("title") == "a recipe":
@@ -67,7 +71,7 @@ def fix_for_type(value: Json, schema: Mapping[str, Json], *, path: Path) -> Fix 
             return Fix(path, path, json.loads(text.lower()))
     item = items.get("type") if isinstance(items, dict) else None
     if isinstance(value, str) and _named(value, kinds, schema):
-        return Fix(path, path, {"name": value})
+        return Fix(path, path, {schema["required"][0]: value})
     takes_one = "array" in kinds and schema.get("minItems", 0) <= 1
     if takes_one and isinstance(item, str) and type(value) is _PYTHON.get(item):
         return Fix(path, path, [value])
@@ -107,10 +111,27 @@ def _listed(value: Json, items: Json, path: Path) -> str | None:
 
 
 def _named(value: str, kinds: list[str], schema: Mapping[str, Json]) -> str | None:
-    """Return the mapping that a name alone stands for."""
-    if kinds[:1] != ["object"] or schema.get("required") != ["name"]:
+    """Return the mapping that a name alone stands for, or the name of a format."""
+    if kinds[:1] != ["object"] or schema.get("required") not in (["name"], ["format"]):
         return None
-    return f"write a mapping: {{name: {value}}}"
+    return f"write a mapping: {{{schema['required'][0]}: {value}}}"
+
+
+def _unwrapped(value: Json, kinds: list[str]) -> str | None:
+    """Return the number that stands alone in a list."""
+    if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], bool):
+        return None
+    is_number = isinstance(value[0], int | float) and "number" in kinds
+    is_integer = isinstance(value[0], int) and "integer" in kinds
+    return f"write {json.dumps(value[0])} without brackets" if is_number or is_integer else None
+
+
+def _in_quotes(value: Json, kinds: list[str], schema: Mapping[str, Json]) -> str | None:
+    """Return the text that a number stands for where any text will do."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or kinds != ["string"] or "pattern" in schema or "enum" in schema:
+        return None
+    return f"write '{json.dumps(value)}' in quotes"
 
 
 def _aligned(value: str, schema: Mapping[str, Json]) -> str | None:

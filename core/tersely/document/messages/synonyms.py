@@ -114,6 +114,10 @@ def _per_channel(value: Json) -> Meaning | None:
     return Meaning("granularity", "per_channel") if value is True else None
 
 
+def _structured(value: Json) -> Meaning | None:
+    return Meaning("granularity", "out_channel") if value is True else None
+
+
 def _names(value: Json) -> Meaning | None:
     return Meaning("op_names", [value] if isinstance(value, str) else value)
 
@@ -141,6 +145,7 @@ _KEYS: Mapping[str, _Reader] = {
     **dict.fromkeys(("asymmetric", "asym", "zero_point"), _scheme("affine", "symmetric")),
     **dict.fromkeys(("scheme", "qscheme"), _same("quant_scheme")),
     "per_channel": _per_channel,
+    **dict.fromkeys(("structured", "is_structured", "channel_pruning"), _structured),
     **dict.fromkeys(
         ("sparsity", "ratio", "amount", "prune_ratio", "pruning_ratio", "target_sparsity"),
         _same("sparse_ratio"),

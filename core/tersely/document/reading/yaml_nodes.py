@@ -97,7 +97,7 @@ def compose(text: str, reading: Reading) -> Node:
     except ReaderError as error:
         raise _unreadable(error, text, reading) from error
     except yaml.MarkedYAMLError as error:
-        raise _not_yaml(error, reading) from error
+        raise _not_yaml(error, text, reading) from error
     except RecursionError as error:
         raise reading.refusal("mappings and lists are nested too deeply") from error
     if root is None:
@@ -161,7 +161,7 @@ def _unreadable(error: ReaderError, text: str, reading: Reading) -> ConfigError:
     )
 
 
-def _not_yaml(error: yaml.MarkedYAMLError, reading: Reading) -> ConfigError:
+def _not_yaml(error: yaml.MarkedYAMLError, text: str, reading: Reading) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     if error.context == "expected a single document in the stream":
         return reading.refusal(
@@ -174,12 +174,18 @@ def _not_yaml(error: yaml.MarkedYAMLError, reading: Reading) -> ConfigError:
         error.problem or "not understood",
         error.context or "",
         opening=opening.line + 1 if opening is not None else None,
+        before=_lines_before(mark, text) if mark is not None else (),
     )
     if said.at_opening and opening is not None:
         mark = opening
     return reading.refusal(
         said.message, hint=said.hint, mark=place(mark) if mark is not None else None
     )
+
+
+def _lines_before(mark: yaml.Mark, text: str) -> list[str]:
+    lines = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)[: mark.line + 1]  # as PyYAML counts them
+    return [*lines[:-1], lines[-1][: mark.column]]
 
 
 def place(mark: yaml.Mark) -> Mark:

@@ -86,6 +86,15 @@ class _Converter:
                 # Without a value it costs time all the same.
                 self._reading.repeat(mark)
                 continue
+            if _lacks_space(key_node, value_node):
+                name, _, value = key.partition(":")
+                self._reading.note(
+                    (*path, key),
+                    f"the key {key!r} has no value",
+                    hint=f"write a space after the colon: {name}: {value}",
+                    mark=mark,
+                )
+                continue
             if key in data:
                 self._reading.note_twice((*path, key), mark)
                 continue
@@ -168,3 +177,9 @@ class _Converter:
             hint="remove the tag",
             mark=place(node.start_mark),
         )
+
+
+def _lacks_space(key: Node, value: Node) -> bool:
+    """Tell whether ``{key:value}`` was written, which YAML reads as a key that has no value."""
+    is_plain = all(isinstance(node, ScalarNode) and not node.style for node in (key, value))
+    return is_plain and value.value == "" and bool(re.match(r"[\w.-]+:[^:/\s]", key.value))

@@ -23,14 +23,19 @@ class Complaint:
     at_opening: bool = False
 
 
-def complaint(problem: str, context: str, *, opening: int | None) -> Complaint:
+def complaint(
+    problem: str, context: str, *, opening: int | None, before: Sequence[str] = ()
+) -> Complaint:
     """Return one of PyYAML's errors in other words.
 
     Args:
         problem: what it says is wrong.
         context: what it was reading, or an empty string.
         opening: the line on which that begins, from 1, or None.
+        before: the lines up to the place of the problem, the last of them cut off there.
     """
+    if problem.startswith("mapping values are not allowed"):
+        return _no_key_here(before)
     for pattern, where, answer in _ANSWERS:
         match = re.match(pattern, problem)
         if match and re.search(where, context):
@@ -42,6 +47,35 @@ def complaint(problem: str, context: str, *, opening: int | None) -> Complaint:
 
 
 _Answer = Callable[[Sequence[str], str], Complaint]
+
+
+_KEY = re.compile(r" *(?:- +)*[\w.-]+\Z")
+_WORD = re.compile(r" *(?:- +)*([\w.-]+)((?: +[^:]*?)?) *\Z")
+_VALUE = re.compile(r" *(?:- +)*[\w.-]+: +[^#|>&\[{\s]")
+
+
+def _no_key_here(before: Sequence[str]) -> Complaint:
+    """Tell why a ':' follows no key, which is often seen from the line above it."""
+    message = "found ':' where no key can stand"
+    plain = Complaint(message, "quote text that contains ': ', or check the indentation")
+    numbered = [(number, line) for number, line in enumerate(before[:-1], start=1) if line.strip()]
+    if not numbered or not _KEY.match(before[-1]):
+        return plain
+    number, above = numbered[-1]
+    if _indentation(above) >= _indentation(before[-1]):
+        return plain
+    word = _WORD.match(above)
+    if word:
+        hint = f"write '{word[1]}:{word[2]}' there, or check the indentation"
+        return Complaint(f"{message}, since line {number} has no ':' after {word[1]!r}", hint)
+    if _VALUE.match(above):
+        hint = f"give both lines the same indentation, or quote the text of line {number}"
+        return Complaint(f"{message}: the key on line {number} has a value already", hint)
+    return plain
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _unclosed(what: str, mark: str) -> _Answer:
@@ -72,14 +106,6 @@ def _reserved(found: Sequence[str], opening: str) -> Complaint:
 
 _ANSWERS: tuple[tuple[str, str, _Answer], ...] = (
     (
-        r"mapping values are not allowed",
-        "",
-        lambda found, opening: Complaint(
-            "found ':' where no key can stand",
-            "quote text that contains ': ', or check the indentation",
-        ),
-    ),
-    (
         r"could not find expected ':'",
         "",
         lambda found, opening: Complaint(
@@ -96,7 +122,9 @@ _ANSWERS: tuple[tuple[str, str, _Answer], ...] = (
         r"found unexpected end of stream",
         "quoted scalar",
         lambda found, opening: Complaint(
-            "the quote that begins here is not closed", at_opening=True
+            "the quote that begins here is not closed",
+            "write the same quote where the text ends",
+            at_opening=True,
         ),
     ),
     (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.level_tables import levels_problem, padded
-from tersely.arithmetic.ranges import are_finite, block_range
+from tersely.arithmetic.ranges import are_finite, block_range, data_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.errors import PluginError
 from tersely.instrument.modules.recomputation import is_recomputing
@@ -162,14 +162,16 @@ class Follow:
         data = None
         if self.padding is not None:
             data = self.padding.positions(values, is_channels_first=self.is_channels_first)
-        if data is None:
-            found = block_range(values, cut.size_of(values))
+        is_strange = False
+        if data is None or not is_compiling:
+            size = cut.size_of(values)
+            found = block_range(values, size) if data is None else data_range(values, data, size)
             ends = [cut.canonical(values, end).float() for end in found]
-            is_strange = not is_compiling and not are_finite(*ends)
-            if not is_compiling and not is_strange:
+            if not is_compiling and are_finite(*ends):
                 low, high = _over_processes(ends)
                 return Extent(low, high, is_strange=False, is_finite=True)
-        else:
+            is_strange = not is_compiling and data is None
+        if data is not None:
             is_strange = not is_compiling and not bool((values.isfinite() | ~data).all())
             values = torch.where(data, values, torch.nan)
         if is_strange or data is not None:
