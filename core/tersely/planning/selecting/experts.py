@@ -81,11 +81,11 @@ def refuse_experts(target: TargetPlan, stage: Stage, info: PrunerInfo | Quantize
     if is_merging and is_declared(Equalizes, implementation, info):
         raise ValueError(
             f"{info.name} makes the inputs of a weight easier to quantize, and experts of one "
-            f"parameter have no inputs of their own to quantize: they read one tensor, or what is "
-            f"inside the module; write algorithm: awq, or gptq"
+            "parameter have no inputs of their own to quantize: they read one tensor, or what is "
+            "inside the module; write algorithm: awq, or gptq"
         )
     if is_merging:
         raise ValueError(
             f"{info.name} keeps what cannot be added up of the inputs of a module, which is not "
-            f"kept for single experts; write another algorithm"
+            "kept for single experts; write another algorithm"
         )
