@@ -146,7 +146,7 @@ def _check_same(record: RunRecord, job: Job, folder: Path) -> None:
     if changed:
         raise SessionFileError(
             f"{folder} holds a run of another version of the job: {', '.join(changed)} "
-            f"changed; run it without --resume, or undo the change",
+            "changed; run it without --resume, or undo the change",
             path=folder,
         )
 

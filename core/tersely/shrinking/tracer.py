@@ -101,7 +101,7 @@ def _twin(model: nn.Module) -> nn.Module:
     except Exception as error:  # the model's modules are the user's
         raise PlanError(
             f"the model cannot be traced: copying it raised {describe(error)}; tracing runs a copy "
-            f"so that the model stays as it is, so make copy.deepcopy(model) work"
+            "so that the model stays as it is, so make copy.deepcopy(model) work"
         ) from error
 
 
@@ -124,7 +124,7 @@ def _program(model: nn.Module, example_inputs: Any) -> Program:
         raise PlanError(
             f"the model cannot be traced: with the example_inputs, {where} raised "
             f"{_first_line(error)}; give inputs that the model takes, on its device, and take "
-            f"branches that depend on values out of forward"
+            "branches that depend on values out of forward"
         ) from error
 
 

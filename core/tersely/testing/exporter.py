@@ -133,7 +133,7 @@ class ExporterContract(Contract):
                 expect(
                     _is_noticed(made, other, one.exported.paths[0]),
                     f"{one.name}: check() takes them for those of a model with {difference}, so "
-                    f"it compares too little, or the files say too little",
+                    "it compares too little, or the files say too little",
                 )
 
     def check_running(self) -> None:

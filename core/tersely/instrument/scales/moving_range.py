@@ -76,7 +76,7 @@ class Follow:
         if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
             raise SessionError(
                 f"{self.tensor.name}: the range of training cannot follow values inside a "
-                f"transform of torch.func; call model.eval() before it, in which ranges stay",
+                "transform of torch.func; call model.eval() before it, in which ranges stay",
                 target=self.tensor.name,
             )
 

@@ -66,7 +66,7 @@ class MaskedWeights:
         if bias in self._used:
             raise SessionError(
                 f"shrink() cannot let {bias} take constants over, since what its pruning learns "
-                f"multiplies it; let it follow the mask of its weight, as it does by default",
+                "multiplies it; let it follow the mask of its weight, as it does by default",
                 target=bias,
             )
 

@@ -162,7 +162,7 @@ def _compare_layers(
     if worst is not None and errors[worst] > _TOO_FAR:
         blame = "" if exact_sums else cause(source, worst)
         raise tersely.ExportError(
-            f"onnxruntime computes this layer otherwise than the session does on the same input: "
+            "onnxruntime computes this layer otherwise than the session does on the same input: "
             f"{errors[worst]:.1f} steps apart, expected 1{blame}",
             target=worst,
             format="onnx",
