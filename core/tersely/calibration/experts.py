@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from tersely.calibration.products import Products
 from tersely.contracts.experts import of_expert
 from tersely.engine.padding import kept_positions
+from tersely.engine.sums import put_of_expert
 from tersely.engine.watch import Watch
 from tersely.errors import CalibrationError
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
-from tersely.instrument.names import TAP
+from tersely.instrument.names import TAP, state_buffer
 
 Observe = Callable[[Watch, Tensor, Callable[[], Tensor], Any], Mapping[str, Tensor]]
 """Called with who observes, rows, what makes their products with one expert's matrix, and its
@@ -127,8 +128,8 @@ class _Calls:
             raise CalibrationError(
                 f"{plan.name}: {plan.algorithm} observes which rows each expert multiplies, and "
                 f"{plan.module_type} computes in a way that does not show them, such as a kernel "
-                f"of its own; calibrate with plain matrix products (Transformers: "
-                f"model.set_experts_implementation('eager')), or leave it out",
+                "of its own; calibrate with plain matrix products (Transformers: "
+                "model.set_experts_implementation('eager')), or leave it out",
                 **plan.place,
             )
 
@@ -190,8 +191,14 @@ class _Calls:
         for watch in self.watches:
             if watch.bound.plan.target == name:
                 outputs = partial(self._outputs, watch, expert, rows)
-                part = self.observe(watch, rows, outputs, of_expert(watch.target, expert))
+                given = self._undivided(name, rows)
+                part = self.observe(watch, given, outputs, of_expert(watch.target, expert))
                 _add(watch, expert, part)
+
+    def _undivided(self, name: str, rows: Tensor) -> Tensor:
+        """Return rows as the module got them, where factors that all experts share divide them."""
+        factors = self.module._buffers.get(state_buffer(name, "input_scale"))
+        return rows if factors is None or factors.ndim > 1 else rows * factors.to(rows)
 
     def _outputs(self, watch: Watch, expert: int, rows: Tensor) -> Tensor:
         """Return what a linear layer with one expert's matrix, and its bias, makes of rows."""
@@ -213,4 +220,5 @@ def _add(watch: Watch, expert: int, part: Mapping[str, Tensor]) -> None:
                 f"{name} changes its shape from {list(watch.sums[name].shape[1:])} to "
                 f"{list(tensor.shape)}"
             )
-        watch.sums[name][expert] += tensor.detach()
+    detached = {name: tensor.detach() for name, tensor in part.items()}
+    put_of_expert(watch.sums, expert, detached, watch.algorithm)

@@ -149,7 +149,7 @@ def _unreached(watch: Watch) -> UnreachedError:
     name = watch.bound.plan.name
     return UnreachedError(
         f"{name}: its module was not called in calibration: no batch reached it, or something "
-        f"reads its weight without calling it; run it, or leave it out",
+        "reads its weight without calling it; run it, or leave it out",
         [name],
     )
 
@@ -187,7 +187,8 @@ def _check_views(watch: Watch, views: Sequence[_View]) -> None:
 
 def _over_processes(watch: Watch, views: Sequence[_View]) -> dict[str, Tensor]:
     if isinstance(watch.algorithm, MergesObservations):
-        return merged_over_processes(watch.sums, watch.algorithm)
+        has_experts = watch.bound.plan.has_experts
+        return merged_over_processes(watch.sums, watch.algorithm, has_experts=has_experts)
     return over_processes(_filled(watch, views))
 
 

@@ -43,20 +43,68 @@ def add_sums(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
             so_far += tensor.detach()
 
 
+def observed_together(
+    parts: Sequence[Mapping[str, Tensor]], algorithm: object
+) -> dict[str, Tensor]:
+    """Return what several observations are together.
+
+    Args:
+        parts: what was observed; blank ones count for nothing.
+        algorithm: what observed, which knows how two observations become one if they do not add.
+    """
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        if is_blank(part):
+            continue
+        if not found:
+            found = dict(part)
+        elif isinstance(algorithm, MergesObservations):
+            found = dict(algorithm.merge(found, part))
+        else:
+            found = {name: found[name] + part[name] for name in found}
+    return found
+
+
+def put_of_expert(
+    total: Mapping[str, Tensor], expert: int, part: Mapping[str, Tensor], algorithm: object
+) -> None:
+    """Put what was observed of one expert's rows to what was observed before, in place.
+
+    Args:
+        total: shape (experts, ...) each; changed.
+        expert: its index.
+        part: what is new.
+        algorithm: what observed.
+    """
+    if isinstance(algorithm, MergesObservations):
+        before = {name: total[name][expert] for name in part}
+        for name, tensor in observed_together([before, part], algorithm).items():
+            total[name][expert] = tensor
+    else:
+        for name, tensor in part.items():
+            total[name][expert] += tensor
+
+
 def merged_over_processes(
-    total: Mapping[str, Tensor], algorithm: MergesObservations
+    total: Mapping[str, Tensor], algorithm: MergesObservations, *, has_experts: bool = False
 ) -> dict[str, Tensor]:
     """Return what all processes observed together, of observations that are not sums.
 
     Args:
         total: what this process observed.
         algorithm: knows how two observations become one.
+        has_experts: whether dimension 0 of each observation is that of experts.
     """
     everyone = gather({name: tensor.cpu() for name, tensor in total.items()})
     seen = [part for part in everyone if part]
     found = dict(seen[0])
     for part in seen[1:]:
-        found = dict(algorithm.merge(found, part))
+        if has_experts:
+            for expert in range(len(next(iter(part.values())))):
+                own = {name: tensor[expert] for name, tensor in part.items()}
+                put_of_expert(found, expert, own, algorithm)
+        else:
+            found = dict(algorithm.merge(found, part))
     device = next(iter(total.values())).device if total else torch.device("cpu")
     return {name: tensor.to(device) for name, tensor in found.items()}
 

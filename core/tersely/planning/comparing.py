@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+import attrs
+
+from tersely.document.recipe import Stage
 from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.data import PlanData
 from tersely.planning.encoding import encode_plan
 
 _Key: TypeAlias = tuple[int, str, str]
-_LOOKED_AT = ("algorithm", "shape", "blocks", "shared_with")
+_LOOKED_AT = (
+    "method",
+    "algorithm",
+    "kind",
+    "module_type",
+    "shape",
+    "output_dim",
+    "input_dim",
+    "channel_dim",
+    "groups",
+    "has_experts",
+    "blocks",
+    "shared_with",
+)
+# What entries say comes out in the targets, and where they stand decides nothing.
+_OF_STAGES = {one.name for one in attrs.fields(Stage)} - {"method", "path", "entries"}
 
 
 def check_unchanged(reviewed: PlanData, resolved: PlanData) -> None:
@@ -33,12 +51,13 @@ def check_unchanged(reviewed: PlanData, resolved: PlanData) -> None:
 
 
 def plan_changes(before: PlanData, after: PlanData) -> Iterator[str]:
-    """Yield what differs between two plans, a sentence for each target.
+    """Yield what differs between two plans, a sentence for each target and key of a stage.
 
     Args:
         before: one plan.
         after: the plan that may differ from it.
     """
+    yield from _changed_stages(before.recipe.stages, after.recipe.stages)
     old, new = _by_target(before), _by_target(after)
     for key, target in old.items():
         if key not in new:
@@ -49,6 +68,17 @@ def plan_changes(before: PlanData, after: PlanData) -> Iterator[str]:
     for key, target in new.items():
         if key not in old:
             yield f"{_name(target)} was not planned for {target['method']} and now is"
+
+
+def _changed_stages(before: Sequence[Stage], after: Sequence[Stage]) -> Iterator[str]:
+    if len(before) != len(after):
+        yield f"the recipe had {len(before)} stages, now it has {len(after)}"
+        return
+    for old, new in zip(before, after, strict=True):
+        was, now = attrs.asdict(old), attrs.asdict(new)
+        for key in was:
+            if key in _OF_STAGES and was[key] != now[key]:
+                yield f"{old.path}: {key} was {was[key]}, now it is {now[key]}"
 
 
 def _by_target(plan: PlanData) -> dict[_Key, Mapping[str, Json]]:

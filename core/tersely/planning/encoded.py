@@ -109,6 +109,8 @@ _TARGET: _Forms = {
     "expert": _Form(lambda value: value is None, "null", is_optional=True),
 }
 
+_IDENTITY = ("stage", "module", "target")
+
 
 def check_encoded(data: Mapping[str, Json], recipe: Recipe) -> None:
     """Check that a plan's data has every key, each with a value of the right form.
@@ -126,6 +128,7 @@ def check_encoded(data: Mapping[str, Json], recipe: Recipe) -> None:
             _check(one, forms, (kind, index))
             for key in ("winner", "loser") if kind == "shadowed" else ():
                 _check(one[key], _ORIGIN, (kind, index, key))
+    places: dict[tuple[Json, ...], int] = {}
     for index, target in enumerate(data["targets"]):
         path = ("targets", index)
         _check(target, _TARGET, path)
@@ -133,6 +136,9 @@ def check_encoded(data: Mapping[str, Json], recipe: Recipe) -> None:
         if target["blocks"] is not None:
             _check(target["blocks"], _BLOCKS, (*path, "blocks"))
         _check_stage(target, recipe, path)
+        first = places.setdefault(tuple(target[key] for key in _IDENTITY), index)
+        if first != index:
+            raise ValueError(f"{spell_path(path)} is the same target as targets[{first}]")
 
 
 def check_setting(method: str, setting: Mapping[str, Json]) -> None:

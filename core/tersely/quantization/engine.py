@@ -39,12 +39,15 @@ from tersely.quantization.biases import (
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors.folding import Folding, described, foldings_of
 from tersely.quantization.factors.input_factors import (
+    Reading,
     cut_factors,
     describe_shared,
+    place_factors,
     put_factors,
     share_again,
     without_factors,
 )
+from tersely.quantization.factors.of_stacks import stacks_with_one_input
 from tersely.quantization.factors.producers import Found, find_producers, find_ties
 from tersely.quantization.factors.saved_producers import describe_producers, rebuilt_producers
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
@@ -190,7 +193,11 @@ class Quantization(Engine[QuantizationRun]):
             quantize_parameters,
             change=lambda bound, values: self.change(bound, values, journal),
             correct_bias=lambda bound, change: correct_bias(self.biases, bound, change, journal),
-            find_ties=lambda groups: find_ties(groups, self.context, self.bound_targets),
+            reading=Reading(
+                lambda groups: find_ties(groups, self.context, self.bound_targets),
+                lambda weights: stacks_with_one_input(weights, self.context, self.bound_targets),
+                self.bound_targets,
+            ),
         )
         for run in runs:
             run.groups = []
@@ -217,9 +224,8 @@ class Quantization(Engine[QuantizationRun]):
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
         if self.context.batches is None:
             raise SessionError(
-                f"{next(iter(self.seen)).plan.name} was calibrated before the session was "
-                f"loaded, and weights or masks have changed since; call "
-                f"session.calibrate(batches) again",
+                f"{next(iter(self.seen)).plan.name} was calibrated before the session was loaded, "
+                "and weights or masks have changed since; call session.calibrate(batches) again",
                 target=next(iter(self.seen)).plan.name,
             )
         observe_again(self.context, [self._ranges(runs)])
@@ -230,7 +236,7 @@ class Quantization(Engine[QuantizationRun]):
         if self.context.batches is None:
             raise SessionError(
                 f"{run.bound_targets[0].plan.name} is quantized block by block on calibration "
-                f"batches; call session.calibrate(batches) before session.compress()",
+                "batches; call session.calibrate(batches) before session.compress()",
                 target=run.bound_targets[0].plan.name,
                 algorithm=run.stage.algorithm,
             )
@@ -448,6 +454,8 @@ class Quantization(Engine[QuantizationRun]):
             buffers = saved.of("buffer", bound.plan.name)
             device = device_of(bound)
             restore_scales(bound, {part: value.to(device) for part, value in buffers.items()})
+            if "input_scale" in buffers and bound.plan.has_experts:
+                place_factors(self.bound_targets, bound)
             restore_bias(self.biases, bound, saved, journal)
         self.seen = restored_seen(self.runs, saved)
         self.producers = rebuilt_producers(

@@ -29,7 +29,7 @@ from tersely.instrument.names import FOLD, SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.answers import check_qparams, check_simulated, check_solved
-from tersely.quantization.factors.input_factors import FindTies, equalize
+from tersely.quantization.factors.input_factors import Reading, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
@@ -47,7 +47,7 @@ def quantize_parameters(
     *,
     change: Change,
     correct_bias: Change,
-    find_ties: FindTies,
+    reading: Reading,
 ) -> None:
     """Choose and put in force the scales of some parameters.
 
@@ -56,12 +56,12 @@ def quantize_parameters(
         bound_targets: parameters and buffers of the stage.
         change: gives a target other raw values.
         correct_bias: adds to the bias of a weight's layer, shape (outputs,).
-        find_ties: tells which weights read some values several times.
+        reading: how weights read their inputs.
     """
     quantizer = run.algorithm
     bound_targets = [bound for bound in bound_targets if bound not in run.given]
     if isinstance(quantizer, Equalizes):
-        equalize(run, quantizer, bound_targets, find_ties=find_ties)
+        equalize(run, quantizer, bound_targets, reading=reading)
     together = choose_together(run, bound_targets)
     for bound in told(bound_targets, "weights quantized"):
         chosen = together.get(bound)
@@ -115,6 +115,9 @@ def _solve_experts(
     whole = target_of(bound, run.grid(bound), tensor=tensor, observed=observed)
     if bound in run.observed and not observed:
         run.unranked.append(whole.name)
+    factors = read_buffer(bound, "input_scale")
+    if factors is not None:
+        factors = along_inputs(factors, raw, bound.plan.input_dim).expand(len(raw), -1, -1)
     values, found = [], []
     for expert in range(len(tensor)):
         target = of_expert(whole, expert)
@@ -130,7 +133,7 @@ def _solve_experts(
             found.append(solved.qparams)
         else:
             low, high = observer.range(statistics, target)
-            values.append(raw[expert])
+            values.append(raw[expert] if factors is None else raw[expert] * factors[expert])
             found.append(choose(run, bound, low, high, target))
     return QuantizedWeight(torch.stack(values), _stacked(found, whole))
 
@@ -143,7 +146,7 @@ def _stacked(found: Sequence[QParams], target: QuantizationTarget) -> QParams:
         if not _is_same(one.levels, found[0].levels):
             raise PluginError(
                 f"{target.plan.algorithm} found other levels for one expert of {target.name} than "
-                f"for another; expected one table for all of them",
+                "for another; expected one table for all of them",
                 plugin=target.plan.algorithm,
                 target=target.plan.name,
             )
@@ -191,7 +194,7 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[BoundTarget, Seen]) ->
                 continue  # calibration did not reach it, and it stays as it is
             raise SessionError(
                 f"{bound.plan.name} is quantized by the range that calibration sees; call "
-                f"session.calibrate(batches) before session.compress()",
+                "session.calibrate(batches) before session.compress()",
                 **bound.plan.place,
             )
         step = run.quantize_step(bound)
@@ -237,7 +240,7 @@ def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
         if run.is_observing_modules and is_matrix(bound):
             raise SessionError(
                 f"{bound.plan.name} is quantized by what {bound.plan.algorithm} sees in "
-                f"calibration; call session.calibrate(batches) before session.compress()",
+                "calibration; call session.calibrate(batches) before session.compress()",
                 **bound.plan.place,
             )
         return {}
@@ -266,7 +269,8 @@ def _solve(
         if isinstance(quantizer, Equalizes) and factors is not None:
             plain = processed(bound.module, bound.plan.target, bound.dense(), until=SCALE)
             if expert is not None:
-                plain, factors = plain[expert], factors[expert]
+                plain = plain[expert]
+                factors = factors[expert] if factors.ndim > 1 else factors
             solved = quantizer.solve_scaled(target.evolve(tensor=plain), factors)
         elif isinstance(quantizer, SolvesWeights):
             solved = quantizer.solve(target)
@@ -284,8 +288,8 @@ def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:
         if step.place == FOLD:
             raise PlanError(
                 f"{bound.plan.origin.path}: {bound.plan.name}: {bound.plan.algorithm} changes "
-                f"weights, and this one is folded with a batch norm; fold before, by a session of "
-                f"its own, or leave it out of fuse_names",
+                "weights, and this one is folded with a batch norm; fold before, by a session of "
+                "its own, or leave it out of fuse_names",
                 **bound.plan.place,
             )
     factors = bound.module._buffers.get(state_buffer(bound.plan.target, "input_scale"))

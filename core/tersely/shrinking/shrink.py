@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import attrs
@@ -47,12 +48,12 @@ from tersely.shrinking.proving.outputs import (
     largest_difference,
     outputs_of,
 )
-from tersely.shrinking.proving.predict import literals_of_sizes
+from tersely.shrinking.proving.predict import literals_of_sizes, sizes_in_modules
 from tersely.shrinking.proving.proof import compare
 from tersely.shrinking.proving.staying import staying_slices
 from tersely.shrinking.report import Absorption, Stay
 
-_ATTEMPTS = 12
+_ATTEMPTS = 20
 
 
 @attrs.frozen(eq=False)
@@ -109,8 +110,7 @@ def shrink_module(
     names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
     canonical = {names[id(tensors[name])]: mask for name, mask in kept.items()}
     used = Used() if used is None else used
-    own = {names[id(tensors[name])]: values for name, values in used.values.items()}
-    used = attrs.evolve(used, values=own)
+    used = attrs.evolve(used, values={names[id(tensors[n])]: v for n, v in used.values.items()})
     task = _Task(
         model,
         compared_inputs((args, kwargs)),
@@ -225,7 +225,8 @@ def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
             totals = absorb(tensors, trace.absorbed, solution, undoing)
             cut_tensors(tensors, cuts, undoing)
             literals = list(literals_of_sizes(trace, solution))
-            written = follow_literals(model, literals, undoing, failed=failures)
+            sizes = cache(partial(sizes_in_modules, trace, solution))
+            written = follow_literals(model, literals, undoing, failed=failures, sizes=sizes)
             follow_sizes(model, cuts, undoing)
             follow_channels(model, trace, solution, undoing)
             follow_heads(model, undoing)

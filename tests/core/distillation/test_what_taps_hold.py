@@ -114,6 +114,15 @@ def test_a_part_that_is_recomputed_in_backward_fills_no_tap():
         session.loss()
 
 
+def test_a_part_that_is_checkpointed_reentrantly_is_an_error_that_says_how_to_checkpoint_it():
+    student, teacher = Checkpointed(use_reentrant=True), Checkpointed()
+    session = distil(student, teacher, name="part.0")
+    student(X.clone().requires_grad_())
+    session.teacher_forward(X)
+    with pytest.raises(tersely.SessionError, match="checkpointing write use_reentrant=False"):
+        session.loss()
+
+
 class Returning(nn.Module):
     def __init__(self):
         super().__init__()

@@ -65,3 +65,41 @@ def test_a_shape_that_two_stages_share_is_told_once():
         check_unchanged(staged(4), staged(8))
 
     assert len(caught.value.problems) == 1
+
+
+def scheduled(**stage):
+    entry = {**HALF, "op_names": ["0"]}
+    model = nn.Sequential(nn.Linear(4, 4))
+    return tersely.plan(
+        model, {"pruning": {"algorithm": "element", "config_list": [entry], **stage}}
+    )
+
+
+def test_what_a_stage_says_beside_its_entries_is_part_of_the_plan():
+    assert list(plan_changes(scheduled(), scheduled(unreached="dense", hold="step"))) == [
+        "pruning: unreached was error, now it is dense",
+        "pruning: hold was read, now it is step",
+    ]
+
+
+def altered(key, value):
+    data = planned(HALF).to_dict()
+    data["targets"][0][key] = value
+    return tersely.Plan.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("output_dim", 1), ("input_dim", 0), ("channel_dim", 0), ("groups", 2), ("module_type", "X")],
+)
+def test_everything_that_decides_what_happens_to_a_target_is_compared(key, value):
+    (change,) = plan_changes(altered(key, value), planned(HALF))
+    assert f"{key} was {value}, now it is" in change
+
+
+def test_a_target_that_a_plan_holds_twice_is_damage():
+    data = planned(HALF).to_dict()
+    data["targets"] *= 2
+
+    with pytest.raises(tersely.PlanError, match=r"targets\[1\] is the same target as targets\[0\]"):
+        tersely.Plan.from_dict(data)

@@ -98,8 +98,50 @@ def folds(model, x, y):
     return functional.fold(functional.unfold(x, 3, padding=1), (6, 8), 3, padding=1)
 
 
+def picked(x):
+    """The positions with the largest sums, in each example of a batch: (batch, 12)."""
+    return words(x).sum(-1).topk(12, 1).indices
+
+
+def goes_deep(how):
+    """Compute with a part of all positions, and put what comes out where they were."""
+
+    def step(model, x, y):
+        rows, places = words(x), picked(y)
+        wide = places.unsqueeze(-1).expand(-1, -1, rows.shape[-1])
+        batch = torch.arange(2)[:, None]
+        if how == "scatter":
+            return rows.scatter(1, wide, rows.gather(1, wide).tanh())
+        if how == "scatter_add":
+            return rows.scatter_add(1, wide, rows.gather(1, wide).tanh())
+        if how == "index_put":
+            return rows.index_put((batch, places), rows[batch, places].tanh())
+        if how == "added":
+            return rows.index_put((batch, places), words(y)[batch, places], accumulate=True)
+        rows = rows.clone()
+        rows[:, places[0]] = rows[:, places[1]] * 2.0
+        return rows
+
+    return step
+
+
+def fills_where_true(model, x, y):
+    x = x.clone()
+    x[x > 0.5] = 0.25
+    return x
+
+
+def fills_rows_where_true(model, x, y):
+    rows = words(x).clone()
+    rows[words(y).sum(-1) > 0] = 0.0
+    return rows
+
+
 HALF = [*range(8)]
 """Kept rows: the first of two heads, the first two of four."""
+
+DEPTHS = ("scatter", "scatter_add", "index_put", "added", "a slice")
+"""How positions that a router picked are put back."""
 
 GOES = {
     "einsum with a weight": lambda m, x, y: torch.einsum("nchw,dc->ndhw", x, m.square),
@@ -153,12 +195,26 @@ GOES = {
     ),
     "complex numbers": lambda m, x, y: torch.complex(x, y).abs(),
     "ones_like": lambda m, x, y: x + torch.ones_like(x),
+    "quantile of positions": lambda m, x, y: words(x) - words(x).quantile(0.3, 1, keepdim=True),
+    "nanquantiles of positions": lambda m, x, y: words(x).nanquantile(x.new_tensor([0.2, 0.9]), 1),
+    "kthvalue of positions": lambda m, x, y: words(x).kthvalue(5, 1, keepdim=True).values,
+    "mode and extremes of positions": lambda m, x, y: (
+        words(x).mode(1).values + words(x).aminmax(dim=1).max
+    ),
+    **{f"depths by {how}": goes_deep(how) for how in DEPTHS},
+    "a value where a mask is true": fills_where_true,
+    "zeros in rows where a mask is true": fills_rows_where_true,
 }
 
 STAYS = {
     "fft over channels": (lambda m, x, y: torch.fft.fft(x, dim=1).real, "fft_fft mixes them"),
     "cumsum over channels": (lambda m, x, y: x.cumsum(1), "cumsum mixes them"),
     "topk of channels": (lambda m, x, y: x.topk(4, 1).values, "topk mixes them"),
+    "quantile of channels": (lambda m, x, y: x.quantile(0.3, 1), "quantile picks among them"),
+    "kthvalue of channels": (
+        lambda m, x, y: x.kthvalue(2, 1, keepdim=True).values * y,
+        "kthvalue picks among them",
+    ),
     "sort of channels": (lambda m, x, y: x.sort(1).values, "sort mixes them"),
     "argmax of channels": (lambda m, x, y: x.argmax(1, keepdim=True) * y, "argmax reduces them"),
     "softmax over channels": (lambda m, x, y: x.softmax(1), "softmax mixes them"),
@@ -193,6 +249,10 @@ STAYS = {
         "there is no rule for einsum of these operands",
     ),
     "random numbers": (lambda m, x, y: x * torch.rand_like(x), "draws random numbers"),
+    "numbers written into channels": (
+        lambda m, x, y: x.index_put((torch.tensor([0, 1]), torch.tensor([2, 3])), y[0, 0, 0, 0]),
+        "index_put puts values along them",
+    ),
     "an unknown operator": (lambda m, x, y: x.triu(), "there is no rule for the operator triu"),
 }
 

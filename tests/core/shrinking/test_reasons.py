@@ -195,3 +195,23 @@ def test_a_head_of_which_part_stays_says_why_that_part_stays(help):
     reasons = {stay.reason for stay in help.shrink(model, (torch.randn(2, 5, 6),), kept).stays}
     assert reasons
     assert all("of the model)" in reason or "of last)" in reason for reason in reasons)
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        left, right = self.first(x).chunk(2, -1)
+        return self.last(torch.cat([left.relu(), right.tanh()], -1))
+
+
+def test_parts_that_are_all_masked_whole_keep_one_position_each(help):
+    torch.manual_seed(0)
+    model = Parts()
+    kept = help.rows(model, ["first"], help.keep(8, []))
+    found = help.shrink(model, (torch.randn(4, 6),), kept)
+    assert model.first.weight.shape == (2, 6)
+    rows = [s.count for s in found.stays if (s.target, s.dimension) == ("first.weight", 0)]
+    assert sum(rows) == 2

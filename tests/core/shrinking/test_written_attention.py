@@ -110,3 +110,89 @@ def test_query_heads_go_alone_where_one_key_serves_all(help, how):
     assert found.stays == ()
     assert (model.query.weight.shape, model.out.weight.shape) == ((8, 16), (3, 8))
     assert model.key.weight.shape == (4, 16)
+
+
+class Grouped(nn.Module):
+    """Queries of six heads, three on each of two keys (grouped-query attention)."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.value = nn.Linear(16, 24), nn.Linear(16, 8), nn.Linear(16, 8)
+        self.out, self.how, self.repeats = nn.Linear(24, 3), how, 3
+
+    def repeat(self, x):
+        if self.how == "interleaved":
+            return x.repeat_interleave(self.repeats, 1)
+        n, count, length, size = x.shape
+        wide = x[:, :, None].expand(n, count, self.repeats, length, size)
+        return wide.reshape(n, count * self.repeats, length, size)
+
+    def forward(self, x):
+        query, key, value = (
+            layer(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        if self.how == "operator":
+            found = nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        else:
+            key, value = self.repeat(key), self.repeat(value)
+            found = (query @ key.transpose(2, 3) * 0.5).softmax(-1) @ value
+        return self.out(found.transpose(1, 2).flatten(2))
+
+
+GROUPED = ("operator", "expanded", "interleaved")
+
+
+def queries(help, model, kept):
+    """Masks of heads of queries, and of what the output reads of them."""
+    rows = help.keep(6, kept).repeat_interleave(4)
+    return help.rows(model, ["query"], rows) | {"out.weight": rows[None].expand(3, 24)}
+
+
+@pytest.mark.parametrize("how", GROUPED)
+@pytest.mark.parametrize("left", [[0, 2, 3, 4], [1, 5]])
+def test_as_many_heads_of_queries_go_from_each_key(help, how, left):
+    model = Grouped(how).eval()
+
+    found = help.shrink(model, (X,), queries(help, model, left))
+
+    assert found.stays == ()
+    rows = 4 * len(left)
+    assert (model.query.weight.shape, model.out.weight.shape) == ((rows, 16), (3, rows))
+    assert model.key.weight.shape == (8, 16)
+    assert model.repeats == (3 if how == "operator" else len(left) // 2)
+
+
+@pytest.mark.parametrize("how", GROUPED)
+def test_where_one_key_loses_more_heads_of_queries_the_rest_stays_and_says_so(help, how):
+    model = Grouped(how).eval()
+
+    found = help.shrink(model, (X,), queries(help, model, [0, 3, 4]))
+
+    assert model.query.weight.shape == (16, 16)
+    hints = {one.hint for one in found.stays if one.target == "query.weight"}
+    assert hints == {"ask for the same ratio in each part: internal_metric_block"}
+
+
+@pytest.mark.parametrize("how", GROUPED)
+def test_a_key_goes_with_all_its_queries_beside_one_that_loses_some(help, how):
+    model = Grouped(how).eval()
+    kept = queries(help, model, [3, 5])
+    kept |= help.rows(model, ["key", "value"], help.keep(8, range(4, 8)))
+
+    found = help.shrink(model, (X,), kept)
+
+    assert found.stays == ()
+    assert (model.query.weight.shape, model.key.weight.shape) == ((8, 16), (4, 16))
+
+
+@pytest.mark.parametrize("how", GROUPED)
+def test_a_key_that_is_masked_whole_takes_queries_along_that_are_not(help, how):
+    model = Grouped(how).eval()
+    kept = help.rows(model, ["key", "value"], help.keep(8, range(4)))
+
+    found = help.shrink(model, (X,), kept)
+
+    assert found.stays == ()
+    assert (model.query.weight.shape, model.value.weight.shape) == ((12, 16), (4, 16))

@@ -88,6 +88,59 @@ def test_llama_loses_key_value_groups_and_gated_units(transformers, attention):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_llama_loses_as_many_heads_of_queries_of_each_key(transformers, attention):
+    config = transformers.LlamaConfig(
+        vocab_size=50,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        intermediate_size=40,
+    )
+    config._attn_implementation = attention
+    model = transformers.LlamaForCausalLM(config)
+    left = heads([0, 2, 5, 6], count=8)
+    kept = rows(model, ["q_proj"], left) | rows(model, ["o_proj"], left, dim=1)
+    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    layer = model.model.layers[0].self_attn
+    assert (layer.q_proj.weight.shape, layer.k_proj.weight.shape) == ((24, 48), (12, 48))
+    assert layer.num_key_value_groups == 2
+
+
+@pytest.mark.slow
+def test_falcon_loses_heads_of_queries_of_its_packed_projection(transformers):
+    config = transformers.FalconConfig(**SMALL, multi_query=True, bias=False)
+    model = transformers.FalconForCausalLM(config)
+    left = heads([0, 2])
+    packed = torch.cat([left, torch.ones(12, dtype=torch.bool)])  # one key and one value
+    kept = rows(model, ["query_key_value"], packed)
+    kept |= rows(model, ["self_attention.dense"], left, dim=1)
+    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    attention = model.transformer.h[0].self_attention
+    assert attention.query_key_value.weight.shape == (24, 24)
+    assert attention.num_heads == 2
+
+
+@pytest.mark.slow
+def test_deberta_loses_heads_with_what_they_look_up_of_positions(transformers):
+    config = transformers.DebertaV2Config(
+        **SMALL,
+        intermediate_size=40,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=8,
+    )
+    model = transformers.DebertaV2Model(config)
+    names = ["query_proj", "key_proj", "value_proj"]
+    kept = rows(model, names, heads([1, 3]))
+    shrunk(model, kept, input_ids=WORDS, attention_mask=torch.ones_like(WORDS))
+    attention = model.encoder.layer[0].attention.self
+    assert attention.pos_key_proj.weight.shape == (12, 24)
+    assert (attention.num_attention_heads, attention.position_buckets) == (2, 8)
+
+
+@pytest.mark.slow
 def test_gpt2_loses_heads_of_its_packed_projection(transformers):
     config = transformers.GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=4)
     model = transformers.GPT2LMHeadModel(config)

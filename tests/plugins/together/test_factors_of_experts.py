@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional
 
 import tersely
-from tersely.errors import PlanError
 from tersely_export.safetensors_reader import read_stored
 
 COUNT, WIDTH, INNER = 3, 8, 12
@@ -247,11 +246,3 @@ def test_experts_with_three_matrices_fold_into_the_one_that_is_gated():
     simulated = model(batches()[0]).detach()
     session.finalize()
     torch.testing.assert_close(model(batches()[0]), simulated, rtol=1e-4, atol=1e-4)
-
-
-def test_smoothquant_is_refused_since_experts_have_no_inputs_to_quantize():
-    entry = {"op_types": ["FewExperts"], "target_names": WEIGHTS}
-    recipe = {"quantization": {"algorithm": "smoothquant", "config_list": [entry]}}
-
-    with pytest.raises(PlanError, match="experts of one parameter have no inputs of their own"):
-        tersely.plan(stacked(), recipe)

@@ -13,7 +13,7 @@ from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.level_tables import levels_problem, padded
 from tersely.arithmetic.ranges import are_finite, block_range, data_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
-from tersely.errors import PluginError
+from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.scales.padded import PaddingOfCall
@@ -72,8 +72,17 @@ class Follow:
             return self.inner.with_own_scale(module, value)
         return self.inner(module, value)
 
+    def _need_no_transform(self) -> None:
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            raise SessionError(
+                f"{self.tensor.name}: the range of training cannot follow values inside a "
+                "transform of torch.func; call model.eval() before it, in which ranges stay",
+                target=self.tensor.name,
+            )
+
     @torch.no_grad()
     def _follow(self, module: nn.Module, value: Tensor) -> None:
+        self._need_no_transform()
         values = value.detach()
         target, cut, buffers = self.inner.target, self.inner.cut, module._buffers
         has_range = are_known(module, target)

@@ -33,7 +33,7 @@ def need_float(value: Tensor, name: str) -> None:
     if not value.is_floating_point():
         raise CalibrationError(
             f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-            f"values are quantized; leave this target out with target_names",
+            "values are quantized; leave this target out with target_names",
             target=name,
         )
 
@@ -227,9 +227,8 @@ class Quantize:
         raise SessionError(
             f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
             f"this call has shape {list(value.shape)}, which needs others; scales apply to the "
-            f"lengths that they were chosen for: calibrate and compress with this shape, or "
-            f"take one "
-            f"scale for the tensor",
+            "lengths that they were chosen for: calibrate and compress with this shape, or take "
+            "one scale for the tensor",
             target=full_name(module, self.target),
         )
 

@@ -14,7 +14,6 @@ from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
 from tersely.planning.remarks import Skipped, Unmatched, worth_telling
 from tersely.planning.selecting.classes import original_class
-from tersely.planning.selecting.experts import refuse_experts
 from tersely.planning.selecting.left_out import derived_types_hint, fused_parameters_hint
 from tersely.planning.selecting.obstacles import (
     has_tensor,
@@ -256,8 +255,6 @@ class _StagePlanner:
             if target.shape is None:
                 in_force(value, target.kind, info)  # the shape comes with calibration
                 return None
-            if target.has_experts and not is_aligned:
-                refuse_experts(target, self.stage, info)
             return divide(value, target, target.shape, info)
         except ValueError as error:
             shared.refused[target.shape] = str(error)
@@ -277,7 +274,7 @@ class _StagePlanner:
             if all(key not in one.used for one in found):
                 self.draft.hints.append(
                     f"{entry.path}.{key}: reaches no target, because no target of this entry has "
-                    f"the key in its template; write it in target_settings of the target you mean"
+                    "the key in its template; write it in target_settings of the target you mean"
                 )
 
 

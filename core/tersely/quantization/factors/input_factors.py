@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,9 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut
 from tersely.engine.foreign import calling
 from tersely.engine.saver import Saved
-from tersely.engine.sums import is_blank
+from tersely.engine.sums import is_blank, observed_together
 from tersely.errors import CalibrationError, SessionError
+from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import SCALE, UNSCALE, state_buffer
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import put
@@ -24,13 +26,28 @@ from tersely.planning.targets.addresses import parse_address
 from tersely.quantization.factors.output_rows import OutputRows
 from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
-from tersely.quantization.scale_buffers import write_buffer
+from tersely.quantization.scale_buffers import read_buffer, write_buffer
 from tersely.quantization.targets import target_of
 
 FindTies: TypeAlias = (
     "Callable[[Sequence[tuple[BoundTarget, ...]]], Mapping[BoundTarget, OutputRows]]"
 )
 """From groups of weights to those whose factors have to be equal for some inputs, and which."""
+
+
+@attrs.frozen(eq=False)
+class Reading:
+    """What a session knows of how weights read their inputs.
+
+    Attributes:
+        find_ties: tells which weights read some values several times.
+        find_stacks: tells which stacks of experts alone read the quantized input of their module.
+        bound_targets: all quantization targets.
+    """
+
+    find_ties: FindTies
+    find_stacks: Callable[[Sequence[BoundTarget]], Collection[BoundTarget]]
+    bound_targets: Sequence[BoundTarget]
 
 
 def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | None:
@@ -55,22 +72,43 @@ def place_factors(bound_targets: Sequence[BoundTarget], bound: BoundTarget) -> N
 
     Args:
         bound_targets: all quantization targets.
-        bound: the weight.
+        bound: the weight; of a stack of experts it depends on its factors where they go.
     """
     plan = bound.plan
-    # The other holders of a tied weight read the same values, and nothing divides their inputs;
-    # the input of experts is one for all of them, and each has factors of its own.
-    is_alone = not bound.others and not plan.has_experts
-    source = input_of(bound_targets, bound.module) if is_alone else None
+    # The other holders of a tied weight read the same values, and nothing divides their inputs.
+    has_source = not bound.others and not has_own_factors(bound)
+    source = input_of(bound_targets, bound.module) if has_source else None
     for module, attribute in bound.owners:
         buffer = state_buffer(attribute, "input_scale")
         scaled = ScaleChannels(buffer, plan.input_dim)
         put(module, attribute, (scaled,), place=SCALE)
+        if plan.has_experts:
+            _divide_no_more(module, buffer)
         if source is None:
             put(module, attribute, (scaled.undone(),), place=UNSCALE)
         else:
             divided = ScaleChannels(buffer, plan.channel_dim, divides=True)
+            put(module, attribute, (), place=UNSCALE)
             put(module, source, (divided,), place=SCALE)
+
+
+def has_own_factors(bound: BoundTarget) -> bool:
+    """Tell whether each expert of a stack has factors of its own, or none yet.
+
+    Args:
+        bound: a weight.
+
+    Returns:
+        False where all experts share those of their input, and for other weights.
+    """
+    factors = read_buffer(bound, "input_scale")
+    return bound.plan.has_experts and (factors is None or factors.ndim > 1)
+
+
+def _divide_no_more(module: nn.Module, buffer: str) -> None:
+    for site, steps in instruments_of(module).inputs.items():
+        if any(isinstance(step, ScaleChannels) and step.buffer == buffer for step in steps):
+            put(module, site.target, (), place=SCALE)
 
 
 def cut_factors(
@@ -169,7 +207,7 @@ def equalize(
     quantizer: Equalizes,
     bound_targets: Sequence[BoundTarget],
     *,
-    find_ties: FindTies,
+    reading: Reading,
 ) -> None:
     """Let an algorithm choose the factors of inputs, one for the weights that read one input.
 
@@ -177,7 +215,7 @@ def equalize(
         run: the stage; it gets the groups of weights.
         quantizer: its algorithm.
         bound_targets: weights of the stage.
-        find_ties: tells which weights read some values several times.
+        reading: how weights read their inputs.
 
     Raises:
         CalibrationError: factors are not positive.
@@ -187,7 +225,8 @@ def equalize(
         is_product = is_matrix(bound) and not isinstance(bound.module, nn.Embedding)
         if run.observed.get(bound) and is_product and not is_blank(run.observed[bound]):
             groups.setdefault(id(run.observed[bound]), []).append(bound)
-    ties = find_ties(tuple(map(tuple, groups.values())))
+    ties = reading.find_ties(tuple(map(tuple, groups.values())))
+    sharing = reading.find_stacks([bound for group in groups.values() for bound in group])
     for members in groups.values():
         for bound in members:
             write_buffer(bound, "input_scale", None)
@@ -201,27 +240,36 @@ def equalize(
             for bound in members
         ]
         with torch.no_grad():
-            factors = _chosen(quantizer, targets)
+            factors = _chosen(quantizer, targets, is_shared=members[0] in sharing)
             rows = ties.get(members[0])
             factors = factors if rows is None else rows.tied(factors)
         if not bool((factors.isfinite() & (factors > 0)).all()):
             raise CalibrationError(
                 f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "
-                f"not positive; calibrate with more batches",
+                "not positive; calibrate with more batches",
                 **members[0].plan.place,
             )
         for bound in members:
             write_buffer(bound, "input_scale", factors.to(bound.raw.device))
+            if bound.plan.has_experts:
+                place_factors(reading.bound_targets, bound)
         run.groups.append(tuple(members))
 
 
-def _chosen(quantizer: Equalizes, targets: Sequence[QuantizationTarget]) -> Tensor:
+def _chosen(
+    quantizer: Equalizes, targets: Sequence[QuantizationTarget], *, is_shared: bool
+) -> Tensor:
     """Return the factors of one input; an expert that no row reached keeps its weights."""
     stacks = [one for one in targets if one.plan.has_experts]
     if not stacks:
         with calling(targets[0].plan, "input_scales"):
             return quantizer.input_scales(targets)
     experts, inputs = _sizes(stacks[0])
+    if is_shared:
+        parts = [of_expert(one, expert) for one in stacks for expert in range(experts)]
+        together = observed_together([one.observed for one in parts], quantizer)
+        with calling(targets[0].plan, "input_scales"):
+            return quantizer.input_scales([one.evolve(observed=together) for one in parts])
     chosen = torch.ones(experts, inputs)
     for expert in range(experts):
         parts = [of_expert(one, expert) for one in stacks]

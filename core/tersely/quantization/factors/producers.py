@@ -20,6 +20,7 @@ from tersely.quantization.factors.candidates import (
     may_repeat,
     sizes_of_heads,
 )
+from tersely.quantization.factors.input_factors import has_own_factors
 from tersely.quantization.factors.output_forms import OutputForm
 from tersely.quantization.factors.output_rows import OutputRows
 from tersely.quantization.factors.recording import Record
@@ -173,7 +174,7 @@ def _tried(
     is_tying: bool = False,
 ) -> tuple[list[Candidate], dict[Group, str]]:
     assert context.batches is not None  # the callers have checked
-    plain = [group for group in groups if not group[0].plan.has_experts]
+    plain = [group for group in groups if not has_own_factors(group[0])]
     readers = {bound.module: bound for group in plain for bound in group}
     firsts = {bound.module: group[0] for group in plain for bound in group}
     trials = Trials(context.model, context.batches, readers, firsts, bound_targets)
@@ -292,6 +293,6 @@ class _Failures:
 def _search(group: Group, reference: Record, heads: Collection[int], *, is_tying: bool) -> _Search:
     if any(bound.others for bound in group):
         return _Search(group, [], "they are tied to other weights")
-    if group[0].plan.has_experts:
+    if has_own_factors(group[0]):
         return _Search(group, list(among_experts(group[0])), _OF_ONE_EXPERT)
     return _Search(group, list(before_them(group, reference, heads, is_tying=is_tying)))

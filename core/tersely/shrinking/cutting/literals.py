@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
+import attrs
 from torch import nn
 
 from tersely.shrinking.cutting.apply import Undoing, is_conv1d
@@ -15,50 +17,85 @@ _KNOWN = (nn.RNNBase, nn.MultiheadAttention)
 """Modules whose sizes `follow_sizes` knows."""
 
 
+@attrs.frozen
+class Number:
+    """A number that has to change in what a module computes.
+
+    Attributes:
+        old: the number.
+        new: what it has to become.
+        is_unclear: whether it also stands for something that stays.
+    """
+
+    old: int
+    new: int
+    is_unclear: bool
+
+
 def follow_literals(
     model: nn.Module,
     literals: Sequence[Literal],
     undoing: Undoing,
     *,
     failed: Mapping[str, int] | None = None,
+    sizes: Callable[[], Mapping[str, Mapping[int, set[int]]]] = dict,
 ) -> dict[str, type[nn.Module]]:
     """Update attributes from which forward reads sizes as numbers.
 
     An integer of the module that runs the operator, or one in a tuple, with the value of a literal
     that has to change, takes the new value; the proof shows whether that was right. Where several
     attributes have that value, or it also stands for something that stays, one choice after the
-    other is tried.
+    other is tried, and so are attributes from which forward may compute the literal, as
+    ``heads + 2``: those that are the size of a tensor which changes in the module.
 
     Args:
         model: the model.
         literals: numbers of the program that follow sizes.
         undoing: remembers the attributes.
         failed: module -> how many choices have failed the proof.
+        sizes: returns, for each module, the sizes of tensors that it computes with, and what they
+            become.
 
     Returns:
-        The modules of which attributes were written, and their classes.
+        The modules of which attributes were written, or of which there are more choices, and their
+        classes.
     """
-    wanted: dict[tuple[str, int], set[int]] = {}
+    wanted: dict[str, dict[int, set[int]]] = {}
     for literal in literals:
-        wanted.setdefault((module_of(literal.node), literal.old), set()).add(literal.new)
+        numbers = wanted.setdefault(module_of(literal.node), {})
+        numbers.setdefault(literal.old, set()).add(literal.new)
     written: dict[str, type[nn.Module]] = {}
-    for (path, old), values in wanted.items():
+    for path, numbers in wanted.items():
         module = model.get_submodule(path)
-        changed = values - {old}
-        if len(changed) != 1 or isinstance(module, _KNOWN) or is_conv1d(module):
+        if isinstance(module, _KNOWN) or is_conv1d(module):
             continue
-        [new] = changed
+        changing = _changing(numbers)
         own = _own_count(module)
         if own is not None:
-            if getattr(module, own) == old and old not in values:
-                undoing.set_attribute(module, own, new)
+            for one in changing:
+                if getattr(module, own) == one.old and not one.is_unclear:
+                    undoing.set_attribute(module, own, one.new)
             continue
-        choices = _choices(module, old, is_unclear=old in values)
         place = (failed or {}).get(path, 0)
-        for name in choices[place] if place < len(choices) else ():
-            undoing.set_attribute(module, name, _replaced(getattr(module, name), old, new))
+        choices = _choices(module, changing, ())
+        if changing and (place or not choices):
+            choices = _choices(module, changing, _changing(sizes().get(path, {})))
+        if place < len(choices):
+            for name, one in choices[place]:
+                value = _replaced(getattr(module, name), one.old, one.new)
+                undoing.set_attribute(module, name, value)
             written[path] = type(module)
     return written
+
+
+def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
+    """The numbers that become one other number."""
+    found = []
+    for old, values in numbers.items():
+        changed = values - {old}
+        if len(changed) == 1:
+            found.append(Number(old, changed.pop(), is_unclear=old in values))
+    return found
 
 
 def _own_count(module: nn.Module) -> str | None:
@@ -68,19 +105,52 @@ def _own_count(module: nn.Module) -> str | None:
     return "num_groups" if isinstance(module, nn.GroupNorm) else None
 
 
-def _choices(module: nn.Module, old: int, *, is_unclear: bool) -> list[tuple[str, ...]]:
-    """Attributes that may be a number, together or alone; those that are called heads come first.
+Choice = tuple[tuple[str, Number], ...]
+"""Attributes to write, and which of their numbers changes into what."""
+
+
+def _choices(
+    module: nn.Module, numbers: Sequence[Number], others: Sequence[Number]
+) -> list[Choice]:
+    """What may be written, the likeliest first: for each number some attributes, or none.
 
     Args:
         module: the module.
-        old: the number.
-        is_unclear: whether the number also stands for something that stays.
+        numbers: those that have to change.
+        others: sizes that change, from which forward may compute them.
     """
-    names = tuple(name for name, value in vars(module).items() if _holds(value, old))
+    options = [own for one in numbers if len(own := _options(module, one)) > 1]
+    ranked = [
+        (sum(places), sum((own[i] for own, i in zip(options, places, strict=True)), ()))
+        for places in product(*(range(len(own)) for own in options))
+    ]
+    if not options:
+        ranked = []
+    held = [(name, one) for one in others for name in _names(module, one.old)]
+    heads = tuple(pair for pair in held if "heads" in pair[0])
+    clear = tuple(pair for pair in held if pair in heads or not pair[1].is_unclear)
+    derived = [heads, clear, *((pair,) for pair in held)]
+    ranked += [(cost, choice) for cost, choice in enumerate(derived, 1) if choice]
+    ranked.sort(key=lambda one: one[0])
+    return list(dict.fromkeys(choice for _, choice in ranked))[:_TRIED]
+
+
+_TRIED = 8
+"""Choices of a module that are tried."""
+
+
+def _options(module: nn.Module, number: Number) -> list[Choice]:
+    """Attributes that may be a number, together, not at all, or alone; heads come first."""
+    names = _names(module, number.old)
     heads = tuple(name for name in names if "heads" in name)
-    together = [heads, *([] if is_unclear else [names])]
+    together = [heads, *([] if number.is_unclear else [names])]
     alone = [(name,) for name in sorted(names, key=lambda name: name not in heads)]
-    return [one for one in dict.fromkeys([*together, *alone]) if one]
+    some = [one for one in dict.fromkeys([*together, *alone]) if one]
+    return [tuple((name, number) for name in one) for one in [*some[:1], (), *some[1:]]]
+
+
+def _names(module: nn.Module, number: int) -> tuple[str, ...]:
+    return tuple(name for name, value in vars(module).items() if _holds(value, number))
 
 
 def _holds(value: Any, number: int) -> bool:

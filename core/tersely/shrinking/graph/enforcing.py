@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tersely.shrinking.graph.labels import Constraint, Either, EqualParts, Grid, Whole, varying
+from tersely.shrinking.graph.labels import (
+    Constraint,
+    Copies,
+    Count,
+    Either,
+    EqualParts,
+    Grid,
+    Whole,
+    varying,
+)
 from tersely.shrinking.graph.solution import Solution
 
 
@@ -18,6 +27,11 @@ def enforce(solution: Solution, constraint: Constraint) -> bool:
     """
     if isinstance(constraint, Whole):
         return _enforce_whole(solution, constraint)
+    if isinstance(constraint, Copies):
+        same = Whole(constraint.sources, constraint.copies, constraint.place)
+        return _enforce_whole(solution, same)
+    if isinstance(constraint, Count):
+        return _enforce_count(solution, constraint)
     if isinstance(constraint, Either):
         joined, any_gone = solution.of(constraint.joined), solution.of(constraint.sources).any(1)
         why = "the other dimension of a combined cut stays"
@@ -42,8 +56,10 @@ def _because(solution: Solution, why: str, place: str, staying: Tensor) -> str:
 
 
 def _masked(solution: Solution, labels: Tensor) -> Tensor:
-    """Those that are masked: others stay since nobody asked for them to go."""
-    return labels[solution.masked[labels]]
+    """Those that are masked or were going: others stay since nobody asked for them to go."""
+    was_going = [int(one) in solution.why for one in solution.component[labels].reshape(-1)]
+    found = torch.tensor(was_going, dtype=torch.bool).reshape(labels.shape)
+    return labels[solution.masked[labels] | found]
 
 
 def _enforce_whole(solution: Solution, constraint: Whole) -> bool:
@@ -82,10 +98,13 @@ def _enforce_grid(solution: Solution, constraint: Grid) -> bool:
 def _enforce_parts(solution: Solution, constraint: EqualParts) -> bool:
     gone = solution.of(constraint.parts)
     counts = gone.sum(1)
-    if constraint.may_vanish:
-        counts = torch.where(gone.all(1), gone.shape[1], counts)
-    allowed = int(min(counts.min().item(), gone.shape[1] - 1))
-    for part, row, count in zip(constraint.parts, gone, counts.tolist(), strict=True):
+    whole = gone.all(1) & constraint.may_vanish
+    if bool(whole.all()):
+        return False
+    allowed = int(min(counts[~whole].min().item(), gone.shape[1] - 1))
+    for part, row, count in zip(
+        constraint.parts[~whole], gone[~whole], counts[~whole].tolist(), strict=True
+    ):
         if count > allowed:
             least = int(counts.argmin())
             staying = _masked(solution, constraint.parts[least][~gone[least]])
@@ -97,3 +116,23 @@ def _enforce_parts(solution: Solution, constraint: EqualParts) -> bool:
                 _because(solution, why, constraint.place, staying),
             )
     return False
+
+
+def _enforce_count(solution: Solution, constraint: Count) -> bool:
+    lost = solution.lost_of_each(constraint.parts)
+    places = solution.of(constraint.positions)
+    going = constraint.positions[places]
+    why = f"every part has to lose equally many ({constraint.place})"
+    if len(going) > lost:
+        return solution.keep(going[: len(going) - lost], why)
+    if len(going) == lost:
+        return False
+    because = _because(solution, why, constraint.place, constraint.positions[~places])
+    gone = solution.of(constraint.parts)
+    changed = False
+    for part, row in zip(constraint.parts, gone, strict=True):
+        if not bool(row.all()):
+            weight = solution.weight[solution.component[part[row]]]
+            order = weight.argsort(descending=True, stable=True)
+            changed |= solution.keep(part[row][order[: int(row.sum()) - len(going)]], because)
+    return changed

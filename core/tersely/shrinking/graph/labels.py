@@ -75,10 +75,40 @@ class EqualParts:
     place: str = ""
 
 
+@attrs.frozen(eq=False)
+class Copies:
+    """Copies of ``sources[i]`` go one by one, and it goes exactly when all of them go.
+
+    Attributes:
+        sources: labels, shape (n,).
+        copies: labels, shape (n, k).
+        place: the operator and the module that demand it.
+    """
+
+    sources: Tensor
+    copies: Tensor
+    place: str = ""
+
+
+@attrs.frozen(eq=False)
+class Count:
+    """As many positions go as of every part that does not go whole.
+
+    Attributes:
+        positions: labels, shape (k,); the last ones go.
+        parts: labels, shape (n, k).
+        place: the operator and the module that demand it.
+    """
+
+    positions: Tensor
+    parts: Tensor
+    place: str = ""
+
+
 _FEW = 1 << 13
 """Pairs of labels up to which repetitions are kept."""
 
-Constraint = Whole | Either | Grid | EqualParts
+Constraint = Whole | Either | Grid | EqualParts | Copies | Count
 
 
 class Labels:

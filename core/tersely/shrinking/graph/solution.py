@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tersely.shrinking.graph.flow import Flow, Trace
-from tersely.shrinking.graph.labels import Either, Labels, Whole, varying
+from tersely.shrinking.graph.labels import Copies, Count, Either, Labels, Whole, varying
 
 
 class Solution:
@@ -53,6 +53,23 @@ class Solution:
             elif isinstance(constraint, Either):
                 any_gone = self.of(constraint.sources).any(1)
                 self.gone[self.component[constraint.joined[any_gone]]] = True
+            elif isinstance(constraint, Copies):
+                sources, copies = self.of(constraint.sources), self.of(constraint.copies)
+                self.gone[self.component[constraint.copies[sources]]] = True
+                self.gone[self.component[constraint.sources[copies.all(1)]]] = True
+            elif isinstance(constraint, Count):
+                last = constraint.positions.flip(0)[: self.lost_of_each(constraint.parts)]
+                self.gone[self.component[last]] = True
+
+    def lost_of_each(self, parts: Tensor) -> int:
+        """Return how many positions every part loses at least that does not go whole.
+
+        Args:
+            parts: labels, shape (n, k).
+        """
+        gone = self.of(parts)
+        counts = gone[~gone.all(1)].sum(1)
+        return int(counts.min()) if counts.numel() else 0
 
     def of(self, labels: Tensor) -> Tensor:
         """Return whether labels go: bool, their shape."""

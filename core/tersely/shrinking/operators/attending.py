@@ -12,6 +12,7 @@ from tersely.shrinking.graph.labels import Layer, are_alike, reduced, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.pointwise import tie_operands
 from tersely.shrinking.operators.reading import held_by_all_keys, sum_where_zero
+from tersely.shrinking.operators.repeating import copied
 
 
 def trace_attention(trace: Trace, node: Node) -> Flow:
@@ -40,14 +41,15 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
             # Keys of several origins, as one that is appended to all, lose the same heads.
             tied = labels.tie_along(layer, [inner] if flow is query else [ndim - 2, inner])
             layers.append(labels.whole(tied, [ndim - 2]))
-        layers = [_repeated(one, repeats if flow is key else 1) for one in layers]
+        layers = [copied(trace, one, -3, repeats if flow is key else 1) for one in layers]
         heads.append(Flow(_heads(flow, query), tuple(layers)))
     outs = []
     for layer in value.layers:
         if varying(layer) == (ndim - 2,):
             labels.pin(layer, "attention sums over it")
             continue
-        outs.append(_repeated(labels.tie_along(layer, [ndim - 2]), repeats))
+        tied = labels.tie_along(layer, [ndim - 2])
+        outs.append(copied(trace, tied, -3, repeats) if repeats > 1 else tied)
     covered = [x for x in outs if len(varying(x)) > 1]
     over = tuple(labels.whole(x, [ndim - 1]) for x in outs if varying(x) != (ndim - 1,))
     heads.append(Flow(_heads(value, query), over))

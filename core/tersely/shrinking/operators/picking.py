@@ -39,31 +39,49 @@ def trace_sort(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     usual = 0 if name == "msort" else -1
     named: Any = argument(node, place, "dim") if place > 0 else node.kwargs.get("dim")
     dim = int(usual if named is None else named) % x.ndim
-    layers = _beyond(trace, node, x, [dim], f"{name} mixes them")
-    same = _same_along(x, [dim])
-    shapes = [one.shape for one in _values(node)]
+    layers = beyond(trace, node, x, [dim], f"{name} mixes them")
+    same = same_along(x, [dim])
+    shapes = [one.shape for one in values_of(node)]
     first = None if name == "argsort" else same
     flows = [Flow(tuple(shape), layers, None if i else first) for i, shape in enumerate(shapes)]
     return tuple(flows) if isinstance(node.meta["val"], list | tuple) else flows[0]
 
 
-def _beyond(
+def beyond(
     trace: Trace, node: Node, x: Flow, dims: Sequence[int], reason: str
 ) -> tuple[Layer, ...]:
-    """The labels that pass; it is not known what channels along the dimensions go with."""
+    """Return the labels that pass; it is not known what channels along the dimensions go with.
+
+    Args:
+        trace: the walk.
+        node: the operator, of which the result has the operand's number of dimensions.
+        x: the operand.
+        dims: the dimensions that it picks along, not negative.
+        reason: why what differs along them stays.
+    """
     for layer in x.layers:
         if set(varying(layer)) <= set(dims):
             trace.labels.doubt(layer, reason)
     return passed(trace, node, x, dims, reason)
 
 
-def _values(node: Node) -> list[Tensor]:
+def values_of(node: Node) -> list[Tensor]:
+    """Return what stands for the tensors that an operator makes.
+
+    Args:
+        node: the operator.
+    """
     values = node.meta["val"]
     return list(values) if isinstance(values, list | tuple) else [values]
 
 
-def _same_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
-    """What is the same for all positions along dimensions."""
+def same_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
+    """Return what is the same for all positions along dimensions.
+
+    Args:
+        x: the tensor.
+        dims: the dimensions, not negative, along which the result has size 1.
+    """
     if x.constant is None:
         return None
     held = x.constant
@@ -82,19 +100,22 @@ def trace_gather(trace: Trace, node: Node) -> Flow:
     dim = argument(node, place, "dim")
     shape = shape_of(node)
     if dim is None or index.ndim != x.ndim:
-        return _doubtful(trace, node)
+        return doubtful(trace, node)
+    if trace.has_values:
+        follow_expanded(trace, node)
+        index = trace.tensor(given(node)[2 if name == "gather" else 1])
     dim = int(dim) % x.ndim
     flows = []
     for flow in (x, index):
-        layers = _beyond(trace, node, flow, [dim], f"{name} picks among them")
+        layers = beyond(trace, node, flow, [dim], f"{name} picks among them")
         size = [1 if d == dim else size for d, size in enumerate(flow.shape)]
         flows.append(Flow(tuple(size), layers))
     if name == "gather" and any(
         a != b for d, (a, b) in enumerate(zip(x.shape, index.shape, strict=True)) if d != dim
     ):
-        return _doubtful(trace, node)
+        return doubtful(trace, node)
     layers = tie_operands(trace, flows, shape, name)
-    return Flow(shape, layers, _same_along(x, [dim]))
+    return Flow(shape, layers, same_along(x, [dim]))
 
 
 PUTS = frozenset(["index_add", "index_copy", "scatter", "scatter_add", "scatter_reduce"])
@@ -104,21 +125,22 @@ def trace_put(trace: Trace, node: Node) -> Flow:
     """Put or add values along one dimension, of which all stays, where an index says."""
     name = operator_name(node)
     x, dim = trace.tensor(given(node)[0]), int(given(node)[1]) % max(1, len(shape_of(node)))
-    follow_expanded(trace, arguments(node))
+    if trace.has_values:
+        follow_expanded(trace, node)
     index, values = (trace.flow(one) for one in given(node)[2:4])
     sizes = [flow.shape[:dim] + flow.shape[dim + 1 :] for flow in (x, values) if flow is not None]
     if index is None or any(size != sizes[0] for size in sizes):
-        return _doubtful(trace, node)
+        return doubtful(trace, node)
     operands = [x] if values is None else [x, values]
     if index.ndim == x.ndim and name not in ("index_add", "index_copy"):
         operands.append(index)
     flows = []
     for flow in operands:
-        layers = _beyond(trace, node, flow, [dim], f"{name} puts values along them")
+        layers = beyond(trace, node, flow, [dim], f"{name} puts values along them")
         size = [1 if d == dim else size for d, size in enumerate(flow.shape)]
         flows.append(Flow(tuple(size), layers))
     layers = tie_operands(trace, flows, tuple(flows[0].shape), name)
-    zeros = [_zero_along(flow, [dim]) for flow in operands if flow is not index]
+    zeros = [zero_along(flow, [dim]) for flow in operands if flow is not index]
     constant = None
     if values is not None and all(zero is not None for zero in zeros):
         both = [(zero == 0).expand(flows[0].shape) for zero in zeros if zero is not None]
@@ -126,40 +148,13 @@ def trace_put(trace: Trace, node: Node) -> Flow:
     return Flow(shape_of(node), layers, constant)
 
 
-def is_looked_up(node: Node) -> bool:
-    """Tell whether an operator picks along one dimension with a tensor of indices.
+def doubtful(trace: Trace, node: Node) -> Flow:
+    """Keep all that an operator reads which works on these operands as no rule says.
 
     Args:
+        trace: the walk.
         node: the operator.
     """
-    if operator_name(node) == "index_select":
-        return True
-    given_indices = given(node)[1] if operator_name(node) == "index" else []
-    indices = [one for one in given_indices if one is not None]
-    return len(indices) == 1 and indices[0].meta["val"].dtype in (torch.int64, torch.int32)
-
-
-def trace_looked_up(trace: Trace, node: Node) -> Flow:
-    """Pick along one dimension where indices made of the input say, as rows for experts."""
-    name, x = operator_name(node), trace.tensor(given(node)[0])
-    if name == "index_select":
-        dim, index = int(given(node)[1]) % x.ndim, trace.tensor(given(node)[2])
-    else:
-        dim = next(d for d, one in enumerate(given(node)[1]) if one is not None)
-        index = trace.tensor(given(node)[1][dim])
-    for layer in index.layers:
-        trace.labels.doubt(layer, f"{name} picks with it")
-
-    def put(tensor: Tensor) -> Tensor:
-        return tensor.reshape(*tensor.shape[:dim], *(1,) * index.ndim, *tensor.shape[dim + 1 :])
-
-    reason = f"{name} picks among them"
-    layers = tuple(put(layer) for layer in _beyond(trace, node, x, [dim], reason))
-    same = _same_along(x, [dim])
-    return Flow(shape_of(node), layers, None if same is None else put(same))
-
-
-def _doubtful(trace: Trace, node: Node) -> Flow:
     for one in arguments(node):
         if (flow := trace.flow(one)) is not None:
             trace.doubt(flow, f"there is no rule for {operator_name(node)} of these operands")
@@ -171,7 +166,7 @@ def trace_sampled(trace: Trace, node: Node) -> Flow:
     x, grid = (trace.tensor(one) for one in given(node)[:2])
     trace.pin(grid, "grid_sampler looks positions up with it")
     layers = passed(trace, node, x, range(_SPATIAL, x.ndim), "grid_sampler mixes positions")
-    return Flow(shape_of(node), layers, _zero_along(x, range(_SPATIAL, x.ndim)))
+    return Flow(shape_of(node), layers, zero_along(x, range(_SPATIAL, x.ndim)))
 
 
 def trace_transform(trace: Trace, node: Node) -> Flow:
@@ -181,12 +176,17 @@ def trace_transform(trace: Trace, node: Node) -> Flow:
     usual = list(range(-TRANSFORMS[name], 0)) or list(range(x.ndim))
     dims = argument(node, 2, "dim", usual)
     dims = [int(dim) % x.ndim for dim in (dims if isinstance(dims, Sequence) else [dims])]
-    layers = _beyond(trace, node, x, dims, f"{name} mixes them")
-    return Flow(shape_of(node), layers, _zero_along(x, dims))
+    layers = beyond(trace, node, x, dims, f"{name} mixes them")
+    return Flow(shape_of(node), layers, zero_along(x, dims))
 
 
-def _zero_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
-    """Zero where everything along dimensions is."""
+def zero_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
+    """Return zero where everything along dimensions is.
+
+    Args:
+        x: the tensor.
+        dims: the dimensions, not negative, along which the result has size 1.
+    """
     if x.constant is None:
         return None
     zero = (x.constant == 0).all(list(dims), keepdim=True)
@@ -202,7 +202,7 @@ def trace_pairs(trace: Trace, node: Node) -> Flow:
         return Flow(shape_of(node), layers, constant)
     last = x.ndim - 1
     layers = passed(trace, node, x, [last], "a complex number has two parts")
-    zero = _zero_along(x, [last])
+    zero = zero_along(x, [last])
     constant = None if zero is None else zero.squeeze(last)
     return Flow(shape_of(node), tuple(layer.squeeze(last) for layer in layers), constant)
 
@@ -216,7 +216,7 @@ def trace_columns(trace: Trace, node: Node) -> Flow:
     for layer in passed(trace, node, x, [channel + 1, channel + 2], "im2col mixes positions"):
         flat = layer.flatten(channel + 1)
         layers.append(flat.repeat_interleave(count, channel) if flat.shape[channel] > 1 else flat)
-    zero = _zero_along(x, [channel + 1, channel + 2])
+    zero = zero_along(x, [channel + 1, channel + 2])
     constant = None
     if zero is not None:
         flat = zero.flatten(channel + 1)
@@ -236,7 +236,7 @@ def trace_image(trace: Trace, node: Node) -> Flow:
             split = _split(layer, channel, count)
             parts = trace.labels.tie_along(split, [channel + 1]).squeeze(channel + 1)
         layers.append(parts.unsqueeze(-1))
-    zero = _zero_along(x, [channel + 1])
+    zero = zero_along(x, [channel + 1])
     if zero is not None and zero.shape[channel] > 1:
         split = _split(zero, channel, count)
         zero = torch.where((split == 0).all(channel + 1), 0.0, torch.nan).to(torch.float64)
@@ -278,5 +278,5 @@ def trace_random(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     for one in arguments(node):
         if (flow := trace.flow(one)) is not None:
             trace.doubt(flow, f"{operator_name(node)} draws random numbers for each of them")
-    flows = [Flow(tuple(one.shape)) for one in _values(node)]
+    flows = [Flow(tuple(one.shape)) for one in values_of(node)]
     return tuple(flows) if isinstance(node.meta["val"], list | tuple) else flows[0]

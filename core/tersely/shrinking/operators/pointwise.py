@@ -88,25 +88,26 @@ def trace_pointwise(trace: Trace, node: Node) -> Flow:
     shape = shape_of(node)
     inputs = arguments(node)
     if trace.has_values:
-        follow_expanded(trace, inputs)
+        follow_expanded(trace, node)
     flows = [flow for one in inputs if (flow := trace.flow(one)) is not None]
     layers = tie_operands(trace, flows, shape, operator_name(node))
     constant = _constant(trace, node, inputs) if trace.has_values else None
     return Flow(shape, layers, constant, _reader(trace, node, inputs, shape))
 
 
-def follow_expanded(trace: Trace, inputs: Sequence[Node]) -> None:
+def follow_expanded(trace: Trace, node: Node) -> None:
     """Let what was made as wide as another operand lose what that one loses.
 
-    Expanded elsewhere, as keys for several queries, or for several readers, it stays as it is.
+    What an operator read before that took it as it is stays as it is.
 
     Args:
         trace: the walk.
-        inputs: the operands.
+        node: the operator, with its operands.
     """
-    flows = {one: flow for one in inputs if (flow := trace.flow(one)) is not None}
+    flows = {one: flow for one in arguments(node) if (flow := trace.flow(one)) is not None}
     for one, flow in flows.items():
-        if operator_name(one) not in ("expand", "expand_as") or len(one.users) > 1:
+        is_read = any(user in trace.flows for user in one.users)
+        if operator_name(one) not in ("expand", "expand_as") or is_read:
             continue
         source = trace.tensor(given(one)[0])
         before = (1,) * (flow.ndim - source.ndim) + source.shape

@@ -80,6 +80,29 @@ def held_by_all_keys(constant: Tensor | None) -> Tensor | None:
     return settle(torch.where((constant == first).all(-2, keepdim=True), first, torch.nan))
 
 
+def uses_of(weight: Flow, unknown: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Tell which inputs a matrix makes use of, and which outputs depend on unknown inputs.
+
+    Args:
+        weight: the matrix.
+        unknown: which inputs hold no constant, bool, shape (inputs,).
+        rows: the dimension of its outputs.
+
+    Returns:
+        Bool, shapes (inputs,) and (outputs,).
+    """
+    inputs, outputs, start = [], [], 0
+    for part in weight.runs():
+        used = part.bool()
+        here = unknown if rows == 0 else unknown[start : start + len(part), None]
+        inputs.append(used.any(rows))
+        outputs.append((used & here).any(1 - rows))
+        start += len(part)
+    if rows == 0:
+        return torch.stack(inputs).any(0), torch.cat(outputs)
+    return torch.cat(inputs), torch.stack(outputs).any(0)
+
+
 @attrs.frozen(eq=False)
 class Reader:
     """An operator that sums over positions.

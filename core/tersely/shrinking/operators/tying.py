@@ -53,7 +53,10 @@ def tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence
             labels.tie_along(split, [ndim - 2])
         elif name == "slice":
             _tie_slice(trace, node, layer)
-        elif name in _BY_NUMBERS and set(varying(layer)) & _numbered_dims(node, ndim):
+        elif name in _BY_NUMBERS and (dims := set(varying(layer)) & _numbered_dims(node, ndim)):
+            if dims != set(varying(layer)):  # what lies along them goes whole
+                labels.tie_along(layer, sorted(dims))
+                continue
             labels.doubt(
                 layer, f"{name} moves channels by a number that does not follow how many there are"
             )

@@ -26,6 +26,13 @@ from tersely.shrinking.operators.attending import trace_attention
 from tersely.shrinking.operators.comparing import PAIRS, trace_distances, trace_pair
 from tersely.shrinking.operators.convolution import NAME, trace_convolution
 from tersely.shrinking.operators.einsum import trace_einsum
+from tersely.shrinking.operators.indexing import (
+    fills,
+    is_looked_up,
+    trace_filled,
+    trace_looked_up,
+    trace_put_at,
+)
 from tersely.shrinking.operators.linear import GROUPED, trace_grouped, trace_product
 from tersely.shrinking.operators.linear import NAMES as PRODUCTS
 from tersely.shrinking.operators.mixing import (
@@ -51,12 +58,10 @@ from tersely.shrinking.operators.picking import (
     PUTS,
     SORTS,
     TRANSFORMS,
-    is_looked_up,
     is_random,
     trace_columns,
     trace_gather,
     trace_image,
-    trace_looked_up,
     trace_pairs,
     trace_put,
     trace_random,
@@ -65,7 +70,9 @@ from tersely.shrinking.operators.picking import (
     trace_transform,
 )
 from tersely.shrinking.operators.pointwise import is_pointwise, tie_operands, trace_pointwise
+from tersely.shrinking.operators.ranking import RANKS, trace_rank
 from tersely.shrinking.operators.recurring import is_recurrent, trace_recurrent
+from tersely.shrinking.operators.repeating import is_copied, trace_copied
 
 
 def walk(
@@ -233,6 +240,7 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (_named(["embedding"]), trace_embedding),
     (_named(["embedding_bag"]), trace_bag),
     (_is_reduction, trace_reduction),
+    (_named(RANKS), trace_rank),
     (_named(ALONG), trace_along),
     (lambda trace, node: LOCAL.match(operator_name(node)) is not None, trace_local),
     (_named(SORTS), trace_sort),
@@ -243,8 +251,11 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (_named(["view_as_real", "view_as_complex"]), trace_pairs),
     (_named(["im2col"]), trace_columns),
     (_named(["col2im"]), trace_image),
+    (is_copied, trace_copied),
     (_moves, trace_moving),
     (lambda trace, node: is_looked_up(node), trace_looked_up),
+    (lambda trace, node: fills(node), trace_filled),
+    (_named(["index_put"]), trace_put_at),
     (_is_elementwise, trace_pointwise),
 )
 """Which operators each rule serves; the first that fits."""

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from tersely.shrinking.graph.flow import Flow, Trace
-from tersely.shrinking.graph.program import argument, given, operator_name
+from tersely.shrinking.graph.program import argument, given, module_of, operator_name
 from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.operators import convolution, normalizing
 from tersely.shrinking.operators.mixing import CREATORS
@@ -71,18 +71,49 @@ def literals_of_sizes(trace: Trace, solution: Solution) -> Iterator[Literal]:
             ):
                 if old == size and size > 1:
                     yield Literal(node, old, new)
+        elif name == "repeat_interleave" and argument(node, 2, "dim") is not None:
+            yield from _repeats(trace, solution, node)
         elif name == "slice" and argument(node, 3, "end") is not None:
-            dim, start, end = given(node)[1], given(node)[2] or 0, argument(node, 3, "end")
-            source = trace.tensor(given(node)[0])
-            kept = solution.kept_indices(source)[dim]
-            if kept is not None and 0 < end < source.shape[dim]:
-                yield Literal(node, end, int((kept < end).sum()))
-            if kept is not None and 0 < start < source.shape[dim]:
-                yield Literal(node, start, int((kept < start).sum()))
+            yield from _ends(trace, solution, node)
         else:
             groups = groups_after(trace, solution, node)
             if groups is not None and groups != groups_before(node):
                 yield Literal(node, groups_before(node), groups)
+
+
+def _repeats(trace: Trace, solution: Solution, node: Node) -> Iterator[Literal]:
+    dim, times = int(argument(node, 2, "dim")), given(node)[1]
+    result, source = trace.tensor(node), trace.tensor(given(node)[0])
+    new = shape_after(solution, result)[dim] // shape_after(solution, source)[dim]
+    if new != times:
+        yield Literal(node, times, new)
+
+
+def _ends(trace: Trace, solution: Solution, node: Node) -> Iterator[Literal]:
+    dim, start, end = given(node)[1], given(node)[2] or 0, argument(node, 3, "end")
+    source = trace.tensor(given(node)[0])
+    kept = solution.kept_indices(source)[dim]
+    for one in (end, start) if kept is not None else ():
+        if 0 < one < source.shape[dim]:
+            yield Literal(node, one, int((kept < one).sum()))
+
+
+def sizes_in_modules(trace: Trace, solution: Solution) -> dict[str, dict[int, set[int]]]:
+    """Return the sizes that each module computes with, and what they become.
+
+    Args:
+        trace: what the walk found.
+        solution: what goes.
+    """
+    found: dict[str, dict[int, set[int]]] = {}
+    for node, flow in trace.flows.items():
+        if node.op != "call_function" or isinstance(flow, tuple):
+            continue
+        own = found.setdefault(module_of(node), {})
+        for old, new in zip(flow.shape, shape_after(solution, flow), strict=True):
+            if old > 1:
+                own.setdefault(old, set()).add(new)
+    return found
 
 
 def _differing(

@@ -189,8 +189,11 @@ def _moves_otherwise(trace: Trace, solution: Solution, before: Node, after: Node
                 old_values[one] = torch.empty(flow.shape)
                 new_values[twin] = torch.empty(shape_of(twin))
             continue
-        size = torch.Size(flow.shape).numel()
-        numbers = torch.arange(first + 1, first + size + 1).view(flow.shape)
+        # Copies of one position are one position, whichever of them are left.
+        same = trace.repeated.get(one)
+        shape = [1 if dim == same else size for dim, size in enumerate(flow.shape)]
+        size = torch.Size(shape).numel()
+        numbers = torch.arange(first + 1, first + size + 1).view(shape).expand(flow.shape)
         first += size
         old_values[one] = numbers
         new_values[twin] = _cut(solution, flow, numbers)
