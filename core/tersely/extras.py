@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 
 from tersely.errors import MissingExtraError
@@ -38,3 +39,19 @@ def extra(name: str, *, purpose: str) -> Iterator[None]:
             package=package,
             extra=name,
         ) from error
+
+
+def need_extra(name: str, *, purpose: str) -> None:
+    """Look for the libraries of an extra without importing them.
+
+    Args:
+        name: the extra, a key of ``EXTRAS``.
+        purpose: what will need it, as the subject of a sentence.
+
+    Raises:
+        MissingExtraError: a package of the extra is not installed.
+    """
+    with extra(name, purpose=purpose):
+        for package in EXTRAS[name]:
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)

@@ -6,6 +6,7 @@ of onnxruntime's own dynamic quantization at 1 and at 16 texts of 128 tokens, 0.
 float32, and in OpenVINO 0.24 and 0.31 of eager.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ LAYERS = 37
 OPTIONS = {"opset": 23}
 """Attention is one operator."""
 
+OURS, THEIRS = ("ours", "ours in OpenVINO"), ("dynamic", "torchao", "bfloat16", "OpenVINO")
+
 
 def in_onnxruntime(path: Path) -> Any:
     """Return what runs a file with one thread, and the first output as a tensor."""
@@ -38,6 +41,37 @@ def in_onnxruntime(path: Path) -> Any:
         return torch.from_numpy(session.run(None, feeds)[0])
 
     return call
+
+
+def in_openvino(path: Path) -> Any:
+    """Return what runs a file with one thread; floats are bfloat16 where the processor has them."""
+    openvino = pytest.importorskip("openvino")
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    names = {one.any_name for one in request.model_inputs}
+
+    def call(**inputs: torch.Tensor) -> torch.Tensor:
+        feeds = {name: value.numpy() for name, value in inputs.items() if name in names}
+        return torch.from_numpy(request.infer(feeds)[0].copy())
+
+    return call
+
+
+def in_pytorch(model: nn.Module) -> Any:
+    def call(**inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = model(**inputs).last_hidden_state
+        return found.float()
+
+    return call
+
+
+def by_torchao(model: nn.Module) -> Any:
+    """Return the compiled model with torchao's own weights and dynamic inputs of 8 bits."""
+    quantization = pytest.importorskip("torchao.quantization")
+    model = copy.deepcopy(model)
+    quantization.quantize_(model, quantization.Int8DynamicActivationInt8WeightConfig())
+    return torch.compile(in_pytorch(model))
 
 
 def quantized_dynamically(model: nn.Module, batch: Any, folder: Path) -> Path:
@@ -107,3 +141,42 @@ def test_a_preset_is_smaller_and_faster_than_what_onnxruntime_makes_itself(
         print(measured)  # noqa: T201  # the result
         assert ratio["ours"] < bound
         assert ratio["ours"] < 0.95 * ratio["dynamic"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.onnx, onnxruntime, torchao and torch.compile
+def test_what_else_a_user_would_take_is_slower(
+    minilm: Any, tmp_path: Path, record_property: Any
+) -> None:
+    model = minilm.load()
+    calibration, comparison = minilm.batches()
+    comparison = comparison[:4]
+    dense = minilm.embed(model, comparison)
+    theirs = quantized_dynamically(model, calibration[0], tmp_path)
+    finished = copy.deepcopy(model)
+    path = tmp_path / "model.onnx"
+    tersely.quantize(finished, preset="w8a8", runtime="onnxruntime", data=calibration[:4]).export(
+        "onnx", path, example_inputs=calibration[0], dynamic_shapes="batch", options=OPTIONS
+    )
+    candidates = {
+        "dense": in_pytorch(model),
+        "bfloat16": in_pytorch(copy.deepcopy(model).bfloat16()),
+        "torchao": by_torchao(model),
+        "dynamic": in_onnxruntime(theirs),
+        "OpenVINO": in_openvino(tmp_path / "dense.onnx"),
+        "ours": in_onnxruntime(path),
+        "ours in OpenVINO": in_openvino(path),
+    }
+
+    for name, call in candidates.items():
+        cosine = float(minilm.agreement(embedded(minilm, call, comparison), dense).mean())
+        record_property(f"cosine_of_{name}", cosine)
+        assert cosine > 0.99
+    for texts in (1, 16):
+        inputs = {name: value[:texts].contiguous() for name, value in comparison[0].items()}
+        inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
+        measured = tersely.benchmark(candidates, inputs, threads=1, seconds=8)
+        print(measured)  # noqa: T201  # the result
+        ratio = {one.name: one.ratio for one in measured.timings}
+        for name, found in ratio.items():
+            record_property(f"ratio_of_{name}_of_{texts}", found)
+        assert min(ratio[one] for one in OURS) < min(ratio[one] for one in THEIRS)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import forward_ad
 
 from tersely.arithmetic.broadcasting import implied_size, interleaved_shape, lay_out
 from tersely.arithmetic.level_tables import nearest_values
@@ -103,7 +104,11 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
 
 def _apply(*arguments: Any) -> Tensor:
     function: Any = _FakeQuantize
-    if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+    if torch.compiler.is_compiling():
+        pass
+    elif forward_ad._current_level >= 0:
+        function = _InForwardMode
+    elif not torch._C._are_functorch_transforms_active():
         # What `apply` comes to. It reads the signature of forward at every call to fill in
         # defaults, of which there are none, and that takes longer than to quantize a small tensor.
         function = super(torch.autograd.Function, _FakeQuantize)
@@ -156,24 +161,43 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+        return _passed(ctx, gradients[0]), *(None,) * 10
+
+
+class _InForwardMode(_FakeQuantize):
+    """The same with a derivative in forward mode, which torch.compile does not take."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _FakeQuantize.setup_context(ctx, inputs, output)
         if ctx.clip_gradient:
-            value, scale, zero_point, levels = ctx.saved_tensors
-            inner = value.shape if ctx.inner is None else ctx.inner
-            position = divide(value.view(inner), scale)
-            # An embedding may give rows alone, which its optimizer may insist on.
-            rows = gradient.coalesce() if gradient.is_sparse else None
-            dense = (gradient if rows is None else rows.to_dense()).reshape(inner)
-            if levels is not None:
-                is_inside = (position >= levels[0]) & (position <= levels[-1])
-                inside = torch.where(is_inside, dense, 0)
-            else:
-                if zero_point is not None:
-                    position.add_(zero_point)
-                inside = _inside(dense, position, ctx.quant_min, ctx.quant_max)
-            gradient = inside.view(value.shape)
-            gradient = gradient if rows is None else gradient.sparse_mask(rows)
-        return gradient, *(None,) * 10
+            value, scale, zero_point, *_, levels, _ = inputs
+            ctx.save_for_forward(value, scale, zero_point, levels)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor | None, *_: None) -> Tensor | None:
+        # The Jacobian is diagonal, so that forward and backward multiply by the same.
+        return None if tangent is None else _passed(ctx, tangent).clone()
+
+
+def _passed(ctx: Any, gradient: Tensor) -> Tensor:
+    if not ctx.clip_gradient:
+        return gradient
+    value, scale, zero_point, levels = ctx.saved_tensors
+    inner = value.shape if ctx.inner is None else ctx.inner
+    position = divide(value.view(inner), scale)
+    # An embedding may give rows alone, which its optimizer may insist on.
+    rows = gradient.coalesce() if gradient.is_sparse else None
+    dense = (gradient if rows is None else rows.to_dense()).reshape(inner)
+    if levels is not None:
+        is_inside = (position >= levels[0]) & (position <= levels[-1])
+        inside = torch.where(is_inside, dense, 0)
+    else:
+        if zero_point is not None:
+            position.add_(zero_point)
+        inside = _inside(dense, position, ctx.quant_min, ctx.quant_max)
+    gradient = inside.view(value.shape)
+    return gradient if rows is None else gradient.sparse_mask(rows)
 
 
 def _as(result: Tensor, shape: torch.Size) -> Tensor:

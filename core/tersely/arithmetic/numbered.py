@@ -253,7 +253,7 @@ def _numbers(index: Index) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise NumberingError(
             f"the index of blocks is no tensor ({error}); number every element's block in the "
-            f"shape of the target"
+            "shape of the target"
         ) from None
     if numbers.is_meta or numbers.layout != torch.strided:
         found = "is on the meta device" if numbers.is_meta else f"has layout {numbers.layout}"
@@ -263,7 +263,7 @@ def _numbers(index: Index) -> Tensor:
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
         raise NumberingError(
             f"the index of blocks has dtype {numbers.dtype}, expected integers: the number of "
-            f"each element's block"
+            "each element's block"
         )
     return numbers.detach().cpu()
 
@@ -281,12 +281,12 @@ def _sizes(numbers: Tensor) -> Tensor:
     if lowest < 0:
         raise NumberingError(
             f"the index of blocks holds {lowest}, expected numbers from 0 on: every element lies "
-            f"in a block"
+            "in a block"
         )
     if highest >= flat.numel():
         raise NumberingError(
             f"the index of blocks holds {highest}, and its tensor has fewer elements than that; "
-            f"number blocks without gaps, from 0 on"
+            "number blocks without gaps, from 0 on"
         )
     sizes = flat.bincount()
     unused = (sizes == 0).nonzero().flatten()

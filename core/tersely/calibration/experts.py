@@ -128,8 +128,8 @@ class _Calls:
             raise CalibrationError(
                 f"{plan.name}: {plan.algorithm} observes which rows each expert multiplies, and "
                 f"{plan.module_type} computes in a way that does not show them, such as a kernel "
-                f"of its own; calibrate with plain matrix products (Transformers: "
-                f"model.set_experts_implementation('eager')), or leave it out",
+                "of its own; calibrate with plain matrix products (Transformers: "
+                "model.set_experts_implementation('eager')), or leave it out",
                 **plan.place,
             )
 

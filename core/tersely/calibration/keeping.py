@@ -59,8 +59,8 @@ def need_kept_batches(engines: Sequence[Engine[Any]], context: Context, call: st
             raise SessionError(
                 f"{call}() found no calibration batches, and {stage.path} ({stage.algorithm}) "
                 f"looks at some when it begins, at step {stage.begin}; call "
-                f"session.calibrate(batches) first, also in a session that was loaded, since "
-                f"batches are not saved with it",
+                "session.calibrate(batches) first, also in a session that was loaded, since "
+                "batches are not saved with it",
                 path=stage.path,
                 algorithm=stage.algorithm,
             )

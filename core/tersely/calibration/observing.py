@@ -125,8 +125,8 @@ def refuse_unreached(errors: Sequence[UnreachedError]) -> None:
     if names:
         raise UnreachedError(
             f"{len(names)} targets were not reached in calibration: {', '.join(names)}; no batch "
-            f"reached their modules, or something reads weights or calls forward without calling "
-            f"the modules; run them, leave them out, or write unreached in their stage",
+            "reached their modules, or something reads weights or calls forward without calling "
+            "the modules; run them, leave them out, or write unreached in their stage",
             names,
         )
 
@@ -145,8 +145,8 @@ def need_seen(name: str, counts: Sequence[int]) -> None:
         if count == 0:
             raise UnreachedError(
                 f"{name} was not seen in calibration{_where(process, counts)}: no batch reached "
-                f"it, or something calls its module's forward without calling the module; run it, "
-                f"or leave it out",
+                "it, or something calls its module's forward without calling the module; run it, "
+                "or leave it out",
                 [name],
             )
 
@@ -164,7 +164,7 @@ def need_one_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
     if any(shape != shapes[0] for shape in shapes):
         raise CalibrationError(
             f"{name} has another shape in each process: {[list(shape) for shape in shapes]} "
-            f"without the batch; calibrate with one shape",
+            "without the batch; calibrate with one shape",
             target=name,
         )
 

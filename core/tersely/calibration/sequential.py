@@ -66,8 +66,8 @@ def _need_whole_parameters(bound_targets: Sequence[BoundTarget]) -> None:
     if sharded is not None:
         raise SessionError(
             f"{sharded.name} is sharded, and {sharded.algorithm} works block by block, which "
-            f"fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
-            f"the option sequential: false",
+            "fully_shard() does not allow; compress before fully_shard(), or give the algorithm "
+            "the option sequential: false",
             **sharded.place,
         )
 

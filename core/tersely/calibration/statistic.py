@@ -91,7 +91,7 @@ class Statistic:
             raise CalibrationError(
                 f"{self.name} changes its shape between batches, from {list(self.total.shape)} to "
                 f"{list(part.shape)} without the batch; calibrate with one shape, or write "
-                f"granularity: per_channel, which needs the channels alone to be equal",
+                "granularity: per_channel, which needs the channels alone to be equal",
                 target=self.name,
             )
         else:
@@ -175,7 +175,7 @@ class StatisticObservers(Observers):
             if statistic.total is not None and not bool(statistic.total.isfinite().all()):
                 raise CalibrationError(
                     f"{statistic.name} had NaN or infinite values in calibration; check the "
-                    f"batches and the model's weights",
+                    "batches and the model's weights",
                     target=statistic.name,
                 )
         refuse_unreached(missing)

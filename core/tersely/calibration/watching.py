@@ -149,7 +149,7 @@ def _unreached(watch: Watch) -> UnreachedError:
     name = watch.bound.plan.name
     return UnreachedError(
         f"{name}: its module was not called in calibration: no batch reached it, or something "
-        f"reads its weight without calling it; run it, or leave it out",
+        "reads its weight without calling it; run it, or leave it out",
         [name],
     )
 

@@ -105,6 +105,6 @@ def unknown(installed: Registry, name: str) -> UnknownPluginError:
     hint = f"; did you mean {' or '.join(repr(each) for each in near)}?" if near else ""
     return UnknownPluginError(
         f"neither a plugin nor anything that a plugin provides is called {name!r}{hint}\n"
-        f"  'tersely plugins list' shows what is installed",
+        "  'tersely plugins list' shows what is installed",
         plugin=name,
     )

@@ -70,7 +70,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     if taken:
         raise click.ClickException(
             f"{folder} holds {', '.join(taken)} already, and nothing is overwritten; choose "
-            f"another folder with --output"
+            "another folder with --output"
         )
     made: list[Path] = []
     try:
@@ -122,7 +122,7 @@ def _check(scaffold: Scaffold, installed: Registry) -> None:
     if name in catalog:
         raise click.BadParameter(
             f"{catalog.record(name).title} provides a {kind.name} called {name!r} already; "
-            f"choose another name"
+            "choose another name"
         )
     is_official = scaffold.distribution in {kind.family for kind in KINDS}
     if is_official or importlib.util.find_spec(scaffold.package) is not None:

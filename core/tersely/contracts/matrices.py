@@ -139,7 +139,7 @@ def _as_rows(inputs: Tensor, target: Target, columns: int) -> Tensor:
         raise ValueError(
             f"the inputs of its module have {inputs.shape[-1]} features and the weight takes "
             f"{columns}, along dimension {target.plan.input_dim}; where the weight is transposed, "
-            f"say so with tersely.register_module_setting"
+            "say so with tersely.register_module_setting"
         )
     return inputs.reshape(1, -1, columns)
 

@@ -77,7 +77,7 @@ class AskedLoss:
                 raise SessionError(
                     f"{plan.name}: {name} needs {key!r} of the batch (its option {option!r}), and "
                     f"{error.args[0]}; call session.total_loss(task_loss, batch=batch) with a "
-                    f"batch that has it, or write what it is called there: apply_method: "
+                    "batch that has it, or write what it is called there: apply_method: "
                     f"{{{name}: {{{option}: ...}}}}",
                     **plan.place,
                 ) from None
@@ -175,7 +175,7 @@ def _part_of(batch: object, key: str | int) -> object:
             return getattr(batch, str(key))
         raise LookupError(
             f"the batch is a {type(batch).__name__} of {len(batch)}, whose parts are called by "
-            f"their place, from 0"
+            "their place, from 0"
         )
     part = None if isinstance(batch, Tensor) else getattr(batch, str(key), None)
     if part is None or callable(part):

@@ -208,8 +208,8 @@ class Distillation(Engine[Run[Any]]):
         if waiting and not self.projections.tensors:
             raise SessionError(
                 f"the projection of {waiting[0].plan.name} is made when the first batch shows both "
-                f"widths; run the model, session.teacher_forward(...) and session.loss() once "
-                f"before session.parameters()",
+                "widths; run the model, session.teacher_forward(...) and session.loss() once "
+                "before session.parameters()",
                 **waiting[0].plan.place,
             )
         for pair in self.pairs:
@@ -218,8 +218,8 @@ class Distillation(Engine[Run[Any]]):
             ):
                 raise SessionError(
                     f"what {pair.plan.algorithm} keeps of {pair.plan.name} is made when the first "
-                    f"batch shows the shapes; run the model, session.teacher_forward(...) and "
-                    f"session.loss() once before session.parameters()",
+                    "batch shows the shapes; run the model, session.teacher_forward(...) and "
+                    "session.loss() once before session.parameters()",
                     **pair.plan.place,
                 )
         return self.learning.hand_over()
@@ -311,7 +311,7 @@ class Distillation(Engine[Run[Any]]):
             if value is None:
                 raise SessionError(
                     f"{side.teacher_name(link)} of the teacher was not seen: no batch reached "
-                    f"it, or something calls its module's forward without calling the module",
+                    "it, or something calls its module's forward without calling the module",
                     **side.plan.place,
                 )
             found[f"{side.plan.name}>{link}"] = value
@@ -329,9 +329,9 @@ class Distillation(Engine[Run[Any]]):
         expected = {f"{side.plan.name}>{link}" for side, link, _ in links_of(self.pairs)}
         if other := sorted(expected ^ targets.keys()):
             raise SessionFileError(
-                f"the cache of the teacher has other targets for a batch than the session: "
+                "the cache of the teacher has other targets for a batch than the session: "
                 f"{other[0]!r} is {'missing' if other[0] in expected else 'unknown'}; write it "
-                f"again with session.cache_teacher(batches, path)",
+                "again with session.cache_teacher(batches, path)",
                 target=other[0],
             )
         for side, link, tap in links_of(self.pairs):

@@ -94,7 +94,7 @@ class Pair:
                 return (
                     f"{self.plan.name} has option {option!r} of {self.plan.algorithm}, and the "
                     f"model was not called with {self.loss.options[option]!r} since the last loss; "
-                    f"pass it, or leave the option out"
+                    "pass it, or leave the option out"
                 )
         return None
 
@@ -103,9 +103,9 @@ class Pair:
         if side.student.value is None:
             return side.student.problem or (
                 f"{name} of the student was not seen since the last loss: run the model "
-                f"with gradients enabled, and by calling it, before session.loss(); in activation "
-                f"checkpointing write use_reentrant=False, since with True parts run without "
-                f"gradients; a branch that does not run in every step cannot be distilled"
+                "with gradients enabled, and by calling it, before session.loss(); in activation "
+                "checkpointing write use_reentrant=False, since with True parts run without "
+                "gradients; a branch that does not run in every step cannot be distilled"
             )
         for link, tap in side.teachers.items():
             if tap.value is not None:
@@ -114,12 +114,12 @@ class Pair:
                 return (
                     f"{name} learns by {side.plan.algorithm}, which compares it with "
                     f"{side.teacher_name(link)} of a teacher, and the session has no teacher: give "
-                    f"it to tersely.attach(..., teacher=...), or call session.teacher_batch(...) "
-                    f"with a cache of its targets"
+                    "it to tersely.attach(..., teacher=...), or call session.teacher_batch(...) "
+                    "with a cache of its targets"
                 )
             return tap.problem or (
                 f"{side.teacher_name(link)} of the teacher was not seen since the last loss: "
-                f"call session.teacher_forward(...) with the same batch before session.loss()"
+                "call session.teacher_forward(...) with the same batch before session.loss()"
             )
         return None
 

@@ -123,7 +123,7 @@ class LossStates:
                     )
                     raise PluginError(
                         f"the loss of {key}: {name} {has}, and after build() it {had}; make every "
-                        f"parameter and buffer in build(), in the shape that it keeps",
+                        "parameter and buffer in build(), in the shape that it keeps",
                         plugin=type(module).__name__,
                     )
 
@@ -166,7 +166,7 @@ def built(key: str, loss: AskedLoss, shapes: tuple[Json, Json]) -> StatefulLoss:
         if not isinstance(value, Tensor):
             raise PluginError(
                 f"the loss {name} keeps a {type(value).__name__} in {one} of its state (its "
-                f"get_extra_state returns it), and a session saves tensors; keep it in buffers",
+                "get_extra_state returns it), and a session saves tensors; keep it in buffers",
                 plugin=name,
             )
     return module
@@ -227,7 +227,7 @@ def check_states(saved: Saved, asked: Mapping[str, AskedLoss], targets: Containe
         if key not in asked or key not in targets:
             raise SessionFileError(
                 f"the saved session has a loss with state of {key}, which its plan does not ask "
-                f"for",
+                "for",
                 target=key,
             )
         found, module = saved.of(STATE, key), built(key, asked[key], shapes)
@@ -237,7 +237,7 @@ def check_states(saved: Saved, asked: Mapping[str, AskedLoss], targets: Containe
             if one is None or wanted is None or one.shape != wanted.shape:
                 raise SessionFileError(
                     f"the saved session has {sorted(found)} of the loss of {key}, and {name!r} is "
-                    f"missing, unknown or of another shape",
+                    "missing, unknown or of another shape",
                     target=key,
                 )
         learned |= {

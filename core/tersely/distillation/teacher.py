@@ -71,7 +71,7 @@ def read_parameter(teacher: nn.Module, plan: TargetPlan, link: str) -> Tensor:
     if not isinstance(found, Tensor):
         raise SessionError(
             f"{plan.name} is linked to {teacher_name(plan, link)}, which the teacher does not "
-            f"have; link a module that has it",
+            "have; link a module that has it",
             **plan.place,
         )
     return found.detach()

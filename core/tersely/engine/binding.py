@@ -67,7 +67,7 @@ class BoundTarget:
         if tensor.is_meta:
             raise SessionError(
                 f"{self.plan.name} is on the meta device, so it has no values to rank; load the "
-                f"model's weights before session.compress()",
+                "model's weights before session.compress()",
                 **self.plan.place,
             )
         return whole(tensor)
@@ -169,8 +169,7 @@ def bind(plan: Plan, model: nn.Module, *, owners: Owners | None = None) -> Bindi
         if position is None:
             raise AttachError(
                 f"the plan has module {target.module!r}, which the model does not have; plan "
-                f"again with "
-                f"tersely.plan(model, recipe)",
+                "again with tersely.plan(model, recipe)",
                 target=target.name,
                 path=target.origin.path,
                 algorithm=target.algorithm,

@@ -97,7 +97,7 @@ def factor_at(curve: Curve | None, steps: int) -> float | Fraction:
     if not 0 <= share <= 1:
         raise PluginError(
             f"the schedule {name} returned {share} at progress {progress}; expected a share in "
-            f"[0, 1]",
+            "[0, 1]",
             plugin=name,
         )
     return share

@@ -164,7 +164,7 @@ def cut_saved(
             raise SessionError(
                 f"shrink() cannot cut the {part or kind} of {name}, which has shape "
                 f"{list(tensors[part].shape)} for a target of {list(cut.before)}; use a "
-                f"granularity that follows its channels, or finish that stage before shrinking",
+                "granularity that follows its channels, or finish that stage before shrinking",
                 target=name,
             )
     return Saved(parts, dict(saved.data))

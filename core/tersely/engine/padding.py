@@ -56,8 +56,7 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
             has = f"the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else "none"
             raise CalibrationError(
                 f"mask {mask!r} is not a key of the batch, a {type(batch).__name__} with {has}; "
-                f"name "
-                f"the key of its padding mask, or give a function of the batch"
+                "name the key of its padding mask, or give a function of the batch"
             )
         found = batch[mask]
     else:
@@ -67,7 +66,7 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
     if not isinstance(found, Tensor) or found.ndim != _DIMENSIONS:
         what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise CalibrationError(
-            f"the padding mask of a batch is a tensor of shape [batch, positions], 1 where there "
+            "the padding mask of a batch is a tensor of shape [batch, positions], 1 where there "
             f"is data and 0 where there is padding; found {what}"
         )
     is_data = found.detach() != 0

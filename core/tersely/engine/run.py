@@ -143,9 +143,9 @@ class Run(ABC, Generic[Algorithm]):
             first = next(bound for bound, leaves in learned.items() if leaves).plan
             raise SessionError(
                 f"what {first.algorithm} learned of {first.name} and others differs between the "
-                f"processes: your optimizer moves session.parameters(), whose gradients "
-                f"DistributedDataParallel does not average; average them before optimizer.step(), "
-                f"or leave them to session.step()",
+                "processes: your optimizer moves session.parameters(), whose gradients "
+                "DistributedDataParallel does not average; average them before optimizer.step(), "
+                "or leave them to session.step()",
                 **first.place,
             )
 

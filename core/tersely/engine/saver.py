@@ -268,7 +268,7 @@ def _need_to_go_on(
         if not bool(leaf.isfinite().all()):
             raise SessionFileError(
                 f"the saved session has what moves {name} of {target} in an unusable "
-                f"state: the next step makes it infinite or NaN",
+                "state: the next step makes it infinite or NaN",
                 target=target,
             )
 

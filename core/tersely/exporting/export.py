@@ -105,7 +105,7 @@ def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> Mad
         raise BrokenPluginError(
             f"exporter {record.descriptor.name!r} of {record.title} is a "
             f"{type(exporter).__name__} without refusals(), write() and check(), which every "
-            f"exporter has",
+            "exporter has",
             plugin=record.descriptor.name,
             distribution=record.distribution,
         )

@@ -101,7 +101,7 @@ def _need_alike(name: str, found: Sequence[_Length]) -> None:
         raise ExportError(
             f"dynamic_shapes has the dimension {name!r} in {found[0].where}, where it is "
             f"{found[0].length} long, and in {other.where}, where it is {other.length}; give it "
-            f"one length in the example inputs, or name the dimensions of each input apart"
+            "one length in the example inputs, or name the dimensions of each input apart"
         )
 
 

@@ -69,7 +69,7 @@ def make_program(
         text = " ".join(str(error).partition("\n\n")[0].split())
         raise ExportError(
             f"torch.export cannot follow {type(model).__name__}: {type(error).__name__}: {text}; "
-            f"export a module without what it names, or change it as torch.export's guide says"
+            "export a module without what it names, or change it as torch.export's guide says"
         ) from error
     finally:
         for module, weights in flat.items():

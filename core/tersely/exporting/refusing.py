@@ -73,6 +73,6 @@ def _refused_sites(module: nn.Module) -> Iterator[Refusal]:
             elif grid.dtype.startswith("float8"):
                 yield Refusal(
                     f"an exported program holds integers, and this is quantized to {grid.dtype}; "
-                    f"quantize it to int8, or leave it out",
+                    "quantize it to int8, or leave it out",
                     name,
                 )

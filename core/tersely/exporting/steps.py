@@ -192,7 +192,7 @@ def need_integers(qparams: QParams, name: str) -> None:
     if qparams.dtype in FLOAT8:
         raise ExportError(
             f"an exported program holds integers, and this is quantized to {qparams.dtype}; "
-            f"quantize it to int8, or leave it out",
+            "quantize it to int8, or leave it out",
             target=name,
         )
 

@@ -310,7 +310,7 @@ def _several_tensors(module: nn.Module, site: InputSite | OutputSite, keys: list
 def _not_a_tensor(module: nn.Module, side: str, target: str, value: object) -> str:
     return (
         f"{side} target {target!r} of a {type(module).__name__} is a {type(value).__name__}, not a "
-        f"tensor; address a tensor, or leave this target out"
+        "tensor; address a tensor, or leave this target out"
     )
 
 

@@ -69,7 +69,7 @@ def check_sizes(job: Job) -> None:
         Problem(
             f"export[{number}]",
             f"the benchmark has {len(sizes)} batch sizes, and what {one.format} writes takes that "
-            f"of the example inputs alone",
+            "of the example inputs alone",
             "add dynamic_shapes: batch to the export, or leave out benchmark.batch_sizes",
         )
         for number, one in enumerate(job.export)

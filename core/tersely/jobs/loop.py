@@ -208,5 +208,5 @@ def _not_finite(value: float, task: Tensor | None, place: str) -> str:
     whose = "" if task is None else f" (the task loss is {task.item()})"
     return (
         f"the loss of {place} is {value}{whose}; lower loop.lr, set loop.clip_norm, or look for "
-        f"values in the data that are not finite"
+        "values in the data that are not finite"
     )

@@ -124,7 +124,7 @@ class JobObservers:
             raise self._wrong(
                 index,
                 f"{wanted.create!r} returned a {type(found).__name__}, expected an object with "
-                f"the methods observe and close",
+                "the methods observe and close",
             )
         return found  # type: ignore[no-any-return]  # it was just looked at
 

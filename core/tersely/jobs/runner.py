@@ -19,7 +19,7 @@ from tersely.document.rules.training import NEEDS_TRAINING
 from tersely.engine.clock import curve_of, factor_at
 from tersely.errors import SessionFileError
 from tersely.exporting.export import make_exporter
-from tersely.extras import extra
+from tersely.extras import extra, need_extra
 from tersely.jobs import phases
 from tersely.jobs.benchmarking import benchmark_all, check_sizes
 from tersely.jobs.exporting import export
@@ -82,6 +82,7 @@ def run_job(
 
     Raises:
         ConfigError: the job is wrong; every problem at once.
+        MissingExtraError: a library is not installed that its report or an export needs.
         PlanError: the recipe does not fit the model, or ``plan`` is not what it comes to.
         SessionFileError: the interrupted run is damaged, or was started with another job, or
             another process runs this one.
@@ -92,6 +93,7 @@ def run_job(
         job = attrs.evolve(job, output=Path(output).absolute())
     console = console or Console()
     check_output(job.output)
+    need_extra("report", purpose="a report's page")  # which is written last
     with job_imports(job.directory):
         calls = load_references(job)
         check_optimizer(job)
@@ -144,7 +146,7 @@ def _check_same(record: RunRecord, job: Job, folder: Path) -> None:
     if changed:
         raise SessionFileError(
             f"{folder} holds a run of another version of the job: {', '.join(changed)} "
-            f"changed; run it without --resume, or undo the change",
+            "changed; run it without --resume, or undo the change",
             path=folder,
         )
 

@@ -71,7 +71,7 @@ def _need_free(place: Path) -> None:
     if place.exists() and not (place / RECORD).is_file():
         raise SessionFileError(
             f"{place} exists and holds no model that `tersely shrink` wrote; name another folder "
-            f"with --output",
+            "with --output",
             path=place,
         )
 

@@ -130,6 +130,6 @@ def _too_little(units: Sequence[Unit], budget: Budget, most: Removal, wanted: in
         f"global_group_id {units[0].global_group!r}: budget {budget!r} asks for {wanted:,} of the "
         f"model's {most.total:,} {what} to go, and shrinking with everything masked that its "
         f"members allow removes {most.removed:,}; lower sparse_ratio, raise max_sparse_ratio, put "
-        f"more layers into the group, or tie layers whose channels are added to each other "
-        f"(dependency_groups: auto)"
+        "more layers into the group, or tie layers whose channels are added to each other "
+        "(dependency_groups: auto)"
     )

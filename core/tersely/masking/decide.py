@@ -65,8 +65,8 @@ def _share(
     if count is None:
         raise SessionError(
             f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, for which "
-            f"the model is run, and the session has no example inputs; give example_inputs to "
-            f"tersely.attach or tersely.load_session",
+            "the model is run, and the session has no example inputs; give example_inputs to "
+            "tersely.attach or tersely.load_session",
             target=group[0].name,
         )
 
@@ -147,7 +147,7 @@ def _check_finite(member: Member) -> None:
         raise CalibrationError(
             f"{member.name}: {len(wrong)} of its {importance.numel()} importances{by} are not "
             f"finite (the first is {value}, at flat index {index}); check the model's weights and "
-            f"the calibration data for NaN and overflow",
+            "the calibration data for NaN and overflow",
             target=member.name,
             algorithm=member.algorithm or None,
         )

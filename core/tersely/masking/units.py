@@ -144,7 +144,7 @@ def _check_parts(members: Sequence[Member], name: str) -> None:
         if member.blocks.scope is not None:
             raise PlanError(
                 f"{name}: dependency_parts {member.parts} cannot tie blocks whose granularity "
-                f"counts the ratio in scopes; drop one of the two",
+                "counts the ratio in scopes; drop one of the two",
                 target=member.name,
             )
         if blocks % member.parts:

@@ -174,7 +174,7 @@ def _on_channel_blocks(bound: BoundTarget, kept: Tensor) -> Tensor:
         if blocks.index is not None:
             raise ValueError(
                 f"granularity {value!r} numbers its blocks, and an aligned input or output follows "
-                f"channels, whose blocks have a length; write another granularity for it"
+                "channels, whose blocks have a length; write another granularity for it"
             )
         length = resolve_size(blocks.size, shape)[dim]
     except ValueError as error:

@@ -85,7 +85,7 @@ def check_solution(solution: object, target: PruningTarget, member: Member) -> S
     if not bool(solution.tensor.sum().isfinite()):
         raise CalibrationError(
             f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
-            f"with more batches or raise its damping",
+            "with more batches or raise its damping",
             **target.plan.place,
         )
     kept = solution.kept

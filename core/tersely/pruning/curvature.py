@@ -36,7 +36,7 @@ def curvature_of(
         if is_sharded(bound.raw):
             raise SessionError(
                 f"{bound.plan.name} is sharded, and {bound.plan.algorithm} needs second "
-                f"derivatives, which fully_shard() does not allow",
+                "derivatives, which fully_shard() does not allow",
                 **bound.plan.place,
             )
     parameters = [bound.raw for bound in bound_targets]

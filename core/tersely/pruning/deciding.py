@@ -232,20 +232,19 @@ def _need_observations(run: PruningRun, bound_targets: Sequence[BoundTarget]) ->
     if run.is_observing_modules:
         raise SessionError(
             f"{first.name} is ranked by what {first.algorithm} sees in calibration; call "
-            f"session.calibrate(batches) before session.compress()",
+            "session.calibrate(batches) before session.compress()",
             **first.place,
         )
     if isinstance(run.algorithm, ObservesCurvature):
         raise SessionError(
             f"{first.name} is ranked by the curvature of the loss, and {first.algorithm} has seen "
-            f"none; train some steps with session.total_loss(loss) for the loss, then call "
-            f"session.compress()",
+            "none; train some steps with session.total_loss(loss) for the loss, then call "
+            "session.compress()",
             **first.place,
         )
     if isinstance(run.algorithm, ObservesGradients):
         raise SessionError(
             f"{first.name} is ranked by gradients, and {first.algorithm} has seen none; train "
-            f"some steps with session.step() after optimizer.step(), then call "
-            f"session.compress()",
+            "some steps with session.step() after optimizer.step(), then call session.compress()",
             **first.place,
         )

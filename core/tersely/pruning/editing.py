@@ -82,7 +82,7 @@ def need_masks_to_freeze(chosen: Iterable[BoundTarget]) -> None:
         if mask_of(bound) is None:
             raise SessionError(
                 f"{bound.plan.name} has no mask to freeze; call session.compress() first, or give "
-                f"it one with session.set_masks(masks, freeze=True)",
+                "it one with session.set_masks(masks, freeze=True)",
                 **bound.plan.place,
             )
 
@@ -108,7 +108,7 @@ def check_groups(frozen: Collection[BoundTarget], bound_targets: Sequence[BoundT
             inside, outside = (one.plan.name for one in names)
             raise SessionError(
                 f"{inside} would be frozen without {outside}, which shares {_GROUP} {group!r} with "
-                f"it: they have one decision, so freeze or unfreeze the whole group",
+                "it: they have one decision, so freeze or unfreeze the whole group",
                 **bound.plan.place,
             )
 
@@ -151,6 +151,6 @@ def _need_fit(name: str, mask: Tensor, shape: tuple[int, ...], *, exact: tuple[i
     if mask.ndim > len(shape) or any(one not in (1, length) for one, length in lengths):
         raise SessionError(
             f"{name}: the mask has shape {list(mask.shape)}, expected {list(exact)} or a shape "
-            f"that broadcasts to it",
+            "that broadcasts to it",
             target=name,
         )

@@ -173,8 +173,8 @@ class Pruning(Engine[PruningRun]):
             name = run.bound_targets[0].plan.name if run.bound_targets else "the stage"
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
-                f"session.calibrate(batches) before session.compress(), and again in a session "
-                f"that was loaded, since batches are not saved with it",
+                "session.calibrate(batches) before session.compress(), and again in a session "
+                "that was loaded, since batches are not saved with it",
                 target=name,
             )
 
@@ -234,7 +234,7 @@ class Pruning(Engine[PruningRun]):
         """Refuse to finish without masks, or with masks that were averaged."""
         self._need_masks(
             f"{call}() found nothing in force; call session.compress() first, or "
-            f"session.detach() to get the dense model back"
+            "session.detach() to get the dense model back"
         )
         self._need_whole_masks()
 

@@ -102,8 +102,8 @@ class Gradients:
                 raise SessionError(
                     f"{name} is another parameter than when the session was attached, so "
                     f"{algorithm} does not see its gradients; fully_shard() and "
-                    f"load_state_dict(assign=True) replace parameters: call them before "
-                    f"tersely.attach() or tersely.load_session()",
+                    "load_state_dict(assign=True) replace parameters: call them before "
+                    "tersely.attach() or tersely.load_session()",
                     **bound.plan.place,
                 )
             gradient = _dense(bound.gradient())
@@ -207,9 +207,9 @@ def need_learning(bound_targets: Sequence[BoundTarget]) -> None:
         if not bound.raw.requires_grad:
             raise AttachError(
                 f"{bound.plan.name} is frozen (requires_grad is False), and "
-                f"{bound.plan.algorithm} ranks by gradients; leave it out with "
-                f"exclude_op_names, call requires_grad_(True) on it before, or rank it by an "
-                f"algorithm that needs no gradient, such as l1_norm",
+                f"{bound.plan.algorithm} ranks by gradients; leave it out with exclude_op_names, "
+                "call requires_grad_(True) on it before, or rank it by an algorithm that needs no "
+                "gradient, such as l1_norm",
                 **bound.plan.place,
             )
 
@@ -226,6 +226,6 @@ def _largest_of(gradient: Tensor) -> Tensor:
 def _missing(bound: BoundTarget) -> SessionError:
     return SessionError(
         f"{bound.plan.name} has no gradient: {bound.plan.algorithm} observes gradients in "
-        f"session.step(), so call it after optimizer.step() and before optimizer.zero_grad()",
+        "session.step(), so call it after optimizer.step() and before optimizer.zero_grad()",
         **bound.plan.place,
     )

@@ -37,8 +37,8 @@ def check_hold(run: PruningRun) -> None:
     if isinstance(run.algorithm, (Learns, *OBSERVES_TRAINING)) and not is_dense:
         raise PlanError(
             f"{stage.path}.hold: {stage.algorithm} needs the gradients that pass through masks, "
-            f"which exist only where masks are applied on read; found step, write read or leave "
-            f"hold out",
+            "which exist only where masks are applied on read; found step, write read or leave "
+            "hold out",
             path=stage.path,
             algorithm=stage.algorithm,
         )

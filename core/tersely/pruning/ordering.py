@@ -109,8 +109,7 @@ def described_orders(orders: Mapping[BoundTarget, Tensor]) -> list[str]:
         found.append(
             f"{algorithm} put the inputs of {len(names)} weights in another order, and their "
             f"granularity holds only in this order (session.input_orders()): {shown}{more}; a "
-            f"kernel for that "
-            f"granularity has to be given weights and inputs in this order"
+            "kernel for that granularity has to be given weights and inputs in this order"
         )
     return found
 

@@ -82,7 +82,7 @@ def rank(
     if statistic is None:
         raise SessionError(
             f"{bound.plan.name} is ranked by what calibration sees of it; call "
-            f"session.calibrate(batches) before session.compress()",
+            "session.calibrate(batches) before session.compress()",
             **bound.plan.place,
         )
     mean = statistic.mean()

@@ -221,9 +221,9 @@ class PruningRun(Run[Pruner]):
         if lost is not None:
             raise SessionError(
                 f"{lost.plan.name} had no gradient in any step that counts for these masks: it is "
-                f"unused, or a condition such as a router passed it over in every step; "
+                "unused, or a condition such as a router passed it over in every step; "
                 f"{lost.plan.algorithm} ranks by gradients: train for more steps, or leave it out "
-                f"with exclude_op_names",
+                "with exclude_op_names",
                 **lost.plan.place,
             )
 
@@ -292,7 +292,7 @@ def _known_blocks(bound: BoundTarget) -> Blocks:
     if bound.plan.blocks is None:
         raise AttachError(
             f"{bound.plan.name}: {bound.plan.algorithm} works on parameters, whose blocks are "
-            f"known before a batch was seen; leave this target out",
+            "known before a batch was seen; leave this target out",
             **bound.plan.place,
         )
     return bound.plan.blocks

@@ -55,14 +55,14 @@ def _check(run: PruningRun, stage: Stage) -> None:
         raise PlanError(
             f"{stage.path}: {stage.algorithm} ranks by what training shows from step "
             f"{stage.begin} on, where its period begins, so it cannot mask anything there; write "
-            f"a schedule, such as {{name: linear, every: 100}} for all at once 100 steps later",
+            "a schedule, such as {name: linear, every: 100} for all at once 100 steps later",
             path=stage.path,
             algorithm=stage.algorithm,
         )
     if isinstance(run.algorithm, Learns) and isinstance(run.algorithm, ObservesDenseGradients):
         raise PluginError(
             f"{stage.algorithm} declares Learns and ObservesDenseGradients: what masked() returns "
-            f"decides which gradients there are; declare ObservesGradients, or no Learns",
+            "decides which gradients there are; declare ObservesGradients, or no Learns",
             plugin=stage.algorithm,
         )
     if isinstance(run.algorithm, Learns):
@@ -70,7 +70,7 @@ def _check(run: PruningRun, stage: Stage) -> None:
         if added is not None:
             raise PlanError(
                 f"{added.plan.origin.path}: {added.plan.name}: {stage.algorithm} learns through "
-                f"masks that multiply, and apply_method is add; write mul",
+                "masks that multiply, and apply_method is add; write mul",
                 **added.plan.place,
             )
 
@@ -83,7 +83,7 @@ def _check_growth(pruner: Grows, stage: Stage) -> None:
         raise PlanError(
             f"{stage.path}: {stage.algorithm} has reached {float(share):.0%} of its sparsity when "
             f"its period ends, {stage.end - stage.begin} steps after its beginning; write a later "
-            f"until, or options that let it grow sooner",
+            "until, or options that let it grow sooner",
             path=stage.path,
             algorithm=stage.algorithm,
         )

@@ -50,7 +50,7 @@ def whole_model(context: Context, algorithm: str) -> WholeModel:
     if sharded is not None:
         raise SessionError(
             f"{sharded} is sharded, and {algorithm} scores the whole model, which fully_shard() "
-            f"does not allow; compress before fully_shard()",
+            "does not allow; compress before fully_shard()",
             target=sharded,
         )
     kept = context.batches
@@ -80,8 +80,8 @@ def score_model(
     if pruner.needs_inputs and not whole.batches:
         raise SessionError(
             f"{algorithm} scores the whole model and has to run it for that, and there are no "
-            f"inputs; call session.calibrate(batches) before session.compress(), also in a "
-            f"session that was loaded, or attach with example_inputs=..."
+            "inputs; call session.calibrate(batches) before session.compress(), also in a "
+            "session that was loaded, or attach with example_inputs=..."
         )
     with undisturbed(whole.module), torch.enable_grad():
         found = _asked(pruner, whole, targets, algorithm=algorithm)

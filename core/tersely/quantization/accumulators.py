@@ -76,9 +76,9 @@ def fit_accumulators(bound_targets: Sequence[BoundTarget], *, is_told: bool) -> 
     if costs:
         more = f" and {len(costs) - _SHOWN} more" if len(costs) > _SHOWN else ""
         warnings.warn(
-            f"int32 biases fit only with weight scales more than twice as large, which costs more "
+            "int32 biases fit only with weight scales more than twice as large, which costs more "
             f"than one bit: {', '.join(costs[:_SHOWN])}{more}; leave these biases out of "
-            f"target_names, so that they stay floats, or fold the batch norm after them",
+            "target_names, so that they stay floats, or fold the batch norm after them",
             CompressionWarning,
             stacklevel=3,
         )

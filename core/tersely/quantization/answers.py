@@ -77,7 +77,7 @@ def check_solved(solved: object, target: QuantizationTarget) -> QuantizedWeight:
     if not bool(solved.tensor.sum().isfinite()):
         raise CalibrationError(
             f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
-            f"with more batches",
+            "with more batches",
             **target.plan.place,
         )
     counts = count_blocks(target.blocks.size, shape)

@@ -60,8 +60,8 @@ def _need_own_scale(run: QuantizationRun, bound: BoundTarget) -> None:
     if bound.is_activation and run.is_dynamic(bound):
         raise SessionError(
             f"{bound.plan.name} is quantized by the range of each call's own values, so it has no "
-            f"scale to set; write another granularity, or options that choose one scale for all "
-            f"calls",
+            "scale to set; write another granularity, or options that choose one scale for all "
+            "calls",
             **bound.plan.place,
         )
 
@@ -178,7 +178,7 @@ def _kept_shape(
         raise _misfit(
             bound,
             f"scale has shape {list(found)} and block_size is {qparams.block_size}, expected a "
-            f"scale for each block and a block_size of as many dimensions",
+            "scale for each block and a block_size of as many dimensions",
         )
     if known and known != found:
         raise _misfit(bound, f"scale has shape {list(found)}, expected {list(known)}")

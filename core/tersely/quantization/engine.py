@@ -224,9 +224,8 @@ class Quantization(Engine[QuantizationRun]):
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
         if self.context.batches is None:
             raise SessionError(
-                f"{next(iter(self.seen)).plan.name} was calibrated before the session was "
-                f"loaded, and weights or masks have changed since; call "
-                f"session.calibrate(batches) again",
+                f"{next(iter(self.seen)).plan.name} was calibrated before the session was loaded, "
+                "and weights or masks have changed since; call session.calibrate(batches) again",
                 target=next(iter(self.seen)).plan.name,
             )
         observe_again(self.context, [self._ranges(runs)])
@@ -237,7 +236,7 @@ class Quantization(Engine[QuantizationRun]):
         if self.context.batches is None:
             raise SessionError(
                 f"{run.bound_targets[0].plan.name} is quantized block by block on calibration "
-                f"batches; call session.calibrate(batches) before session.compress()",
+                "batches; call session.calibrate(batches) before session.compress()",
                 target=run.bound_targets[0].plan.name,
                 algorithm=run.stage.algorithm,
             )

@@ -70,9 +70,8 @@ def warn_of_strange(names: Sequence[str]) -> None:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     warnings.warn(
         f"values that are not finite reached {', '.join(names[:_SHOWN])}{more} in training; their "
-        f"ranges leave such values out, and this warning is shown once: lower the learning rate "
-        f"or the "
-        f"loss scale if it continues",
+        "ranges leave such values out, and this warning is shown once: lower the learning rate or "
+        "the loss scale if it continues",
         CompressionWarning,
         stacklevel=4,
     )

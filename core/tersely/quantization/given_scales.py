@@ -118,8 +118,8 @@ def learn_given(run: QuantizationRun, bound: BoundTarget) -> None:
     ):
         raise SessionError(
             f"{bound.plan.algorithm} learns {', '.join(learned)} of {bound.plan.name}, which do "
-            f"not stand for a scale and a zero point that are given; give them with freeze=True, "
-            f"or let the algorithm choose them",
+            "not stand for a scale and a zero point that are given; give them with freeze=True, "
+            "or let the algorithm choose them",
             **bound.plan.place,
         )
 

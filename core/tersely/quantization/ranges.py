@@ -92,7 +92,7 @@ class Seen:
                 raise CalibrationError(
                     f"{self.bound.plan.name} is cut into blocks of shape {list(tensor.shape)} "
                     f"after {list(before.shape)}; calibrate with one shape, or write granularity: "
-                    f"default or per_channel",
+                    "default or per_channel",
                     **self.bound.plan.place,
                 )
 

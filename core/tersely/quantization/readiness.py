@@ -28,7 +28,7 @@ def need_scales_to_step(runs: Sequence[QuantizationRun], seen: Mapping[BoundTarg
             if run.is_simulated(bound) and qparams_of(run, bound, seen) is None:
                 raise SessionError(
                     f"step() found no scale of {bound.plan.name}; call session.compress() "
-                    f"before the training loop",
+                    "before the training loop",
                     target=bound.plan.name,
                     algorithm=run.stage.algorithm,
                 )
@@ -43,7 +43,7 @@ def _need_training_mode(run: QuantizationRun, seen: Mapping[BoundTarget, Seen]) 
     raise SessionError(
         f"step() found no range of {followed[0].plan.name}: the model is in evaluation mode, "
         f"in which {run.stage.algorithm} observes nothing; call model.train() before the "
-        f"training loop",
+        "training loop",
         target=followed[0].plan.name,
         algorithm=run.stage.algorithm,
     )

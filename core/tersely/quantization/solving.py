@@ -146,7 +146,7 @@ def _stacked(found: Sequence[QParams], target: QuantizationTarget) -> QParams:
         if not _is_same(one.levels, found[0].levels):
             raise PluginError(
                 f"{target.plan.algorithm} found other levels for one expert of {target.name} than "
-                f"for another; expected one table for all of them",
+                "for another; expected one table for all of them",
                 plugin=target.plan.algorithm,
                 target=target.plan.name,
             )
@@ -194,7 +194,7 @@ def quantize_seen(run: QuantizationRun, observed: Mapping[BoundTarget, Seen]) ->
                 continue  # calibration did not reach it, and it stays as it is
             raise SessionError(
                 f"{bound.plan.name} is quantized by the range that calibration sees; call "
-                f"session.calibrate(batches) before session.compress()",
+                "session.calibrate(batches) before session.compress()",
                 **bound.plan.place,
             )
         step = run.quantize_step(bound)
@@ -240,7 +240,7 @@ def _observed(run: QuantizationRun, bound: BoundTarget) -> dict[str, Tensor]:
         if run.is_observing_modules and is_matrix(bound):
             raise SessionError(
                 f"{bound.plan.name} is quantized by what {bound.plan.algorithm} sees in "
-                f"calibration; call session.calibrate(batches) before session.compress()",
+                "calibration; call session.calibrate(batches) before session.compress()",
                 **bound.plan.place,
             )
         return {}
@@ -288,8 +288,8 @@ def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:
         if step.place == FOLD:
             raise PlanError(
                 f"{bound.plan.origin.path}: {bound.plan.name}: {bound.plan.algorithm} changes "
-                f"weights, and this one is folded with a batch norm; fold before, by a session of "
-                f"its own, or leave it out of fuse_names",
+                "weights, and this one is folded with a batch norm; fold before, by a session of "
+                "its own, or leave it out of fuse_names",
                 **bound.plan.place,
             )
     factors = bound.module._buffers.get(state_buffer(bound.plan.target, "input_scale"))

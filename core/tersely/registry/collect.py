@@ -170,7 +170,7 @@ def _misuses(face: object, implementations: Mapping[str, Sequence[pluggy.HookImp
     if not implementations and not bare:
         reasons.append(
             f"it implements no hook; decorate a function such as {HOOKS[0]}() with "
-            f"@tersely.hookimpl"
+            "@tersely.hookimpl"
         )
     return reasons
 

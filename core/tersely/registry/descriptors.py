@@ -49,7 +49,7 @@ def _is_text(instance: object, attribute: attrs.Attribute[str], value: object) -
     if not isinstance(value, str):
         raise TypeError(
             f"{type(instance).__name__}: {attribute.name} is of type {type(value).__name__}, "
-            f"expected text"
+            "expected text"
         )
 
 

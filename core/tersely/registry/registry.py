@@ -281,7 +281,7 @@ class Registry:
                 raise PluginConflictError(
                     f"a plugin called {name!r} is registered already ({record.title}, "
                     f"{record.state}); choose another name, or call unregister({record.name!r}) "
-                    f"first",
+                    "first",
                     plugin=name,
                     distribution=record.distribution,
                 )

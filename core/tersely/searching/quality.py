@@ -81,7 +81,7 @@ def quality_by_evaluation(
     if not math.isfinite(dense):
         raise CalibrationError(
             f"evaluate returned {dense} as {name} of the dense model, so nothing can be compared "
-            f"with it; choose a finite metric, or leave evaluate out"
+            "with it; choose a finite metric, or leave evaluate out"
         )
     return Quality(
         name=name, dense=dense, measure=lambda one: _number(evaluate(one), name), is_cost=is_cost

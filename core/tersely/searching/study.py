@@ -90,7 +90,7 @@ class TrialStore:
             except Exception as error:  # drivers of databases raise what they like
                 raise SessionFileError(
                     f"the storage {self._storage} cannot be opened: {_first_line(error)}; give a "
-                    f"URL that Optuna takes, such as sqlite:///study.db, and install its driver; "
+                    "URL that Optuna takes, such as sqlite:///study.db, and install its driver; "
                     f"if it is damaged, {_ADVICE}"
                 ) from error
         self._check(subject)
@@ -143,7 +143,7 @@ class TrialStore:
         if changed:
             raise SessionFileError(
                 f"{self._storage} holds a search for something else: {', '.join(changed)} "
-                f"changed; give another output or storage, or undo the change"
+                "changed; give another output or storage, or undo the change"
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:

@@ -218,7 +218,7 @@ def warn_of_staying(staying: Mapping[nn.Module, Sequence[BoundTarget]]) -> None:
         bound = (one for bound_targets in staying.values() for one in bound_targets)
         names = ", ".join(fold_names(one.plan.name for one in bound))
         warnings.warn(
-            f"a plain module cannot mask or quantize its inputs or outputs, so these stay "
+            "a plain module cannot mask or quantize its inputs or outputs, so these stay "
             f"instrumented after finalize(): {names}",
             FinalizeWarning,
             stacklevel=3,

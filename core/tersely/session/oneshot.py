@@ -134,8 +134,8 @@ def distill(
         session.detach()
         raise AttachError(
             f"{learning.name} learns by {learning.algorithm}, which compares it with a teacher, "
-            f"and there is none; give tersely.distill(..., teacher=...), or attach the recipe "
-            f"without one and call session.use_teacher_cache(...)",
+            "and there is none; give tersely.distill(..., teacher=...), or attach the recipe "
+            "without one and call session.use_teacher_cache(...)",
             **learning.place,
         )
     return session

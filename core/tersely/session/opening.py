@@ -76,7 +76,7 @@ def _need_targets(plan: Plan) -> None:
     reasons = [*(one.message for one in plan.unmatched), *map(str, plan.skipped)]
     shown = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN])
     raise PlanError(
-        f"the recipe reaches no target of this model, so there is nothing to compress; write "
+        "the recipe reaches no target of this model, so there is nothing to compress; write "
         f"entries that select modules of it, and see print(tersely.plan(model, recipe)){shown}"
     )
 
@@ -237,7 +237,7 @@ def load_shrunk(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Modul
     if not (records := _checked_session(place).data.get("cuts", [])):
         raise SessionFileError(
             f"{folder} holds a session that was not shrunk; call session.shrink(example_inputs) "
-            f"before session.save(), or load it with tersely.load_session",
+            "before session.save(), or load it with tersely.load_session",
             path=folder,
         )
     undoing = cut_again(model, records)

@@ -23,7 +23,7 @@ def need_attached(state: State, call: str) -> None:
     if state != "attached":
         raise SessionError(
             f"{call}() needs an attached session, this one was {state}; call "
-            f"tersely.attach(model, recipe) for a new one"
+            "tersely.attach(model, recipe) for a new one"
         )
 
 
@@ -41,7 +41,7 @@ def need_values(state: State, call: str) -> None:
     if state == "detached":
         raise SessionError(
             f"{call}() has nothing to show: the session was detached and its masks are gone; "
-            f"save() before detach() to keep them"
+            "save() before detach() to keep them"
         )
 
 
@@ -49,5 +49,5 @@ def _need_compressed(state: State, call: str) -> None:
     if state == "suspended":
         raise SessionError(
             f"{call}() was called inside 'with session.suspended():', where the model is dense and "
-            f"has no masks, scales or taps; call it after the block"
+            "has no masks, scales or taps; call it after the block"
         )

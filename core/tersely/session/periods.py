@@ -48,7 +48,7 @@ def need_all_begun(stages: Sequence[Stage], steps: int, call: str) -> None:
         if stage.method != "distillation":
             raise SessionError(
                 f"{call}() comes at step {steps}, and {stage.path} begins at step {stage.begin}; "
-                f"train on until then, or end an earlier period sooner by its 'until'",
+                "train on until then, or end an earlier period sooner by its 'until'",
                 path=stage.path,
                 algorithm=stage.algorithm,
             )
@@ -68,7 +68,7 @@ def need_begun_to_hand_over(learning: Sequence[Stage], steps: int) -> None:
         raise SessionError(
             f"parameters() comes at step {steps}, and what {stage.path} learns is made when it "
             f"begins, at step {stage.begin}; leave what is learned to session.step(), or call "
-            f"session.parameters() from that step on",
+            "session.parameters() from that step on",
             path=stage.path,
             algorithm=stage.algorithm,
         )
@@ -89,7 +89,7 @@ def need_no_stage_to_end(stages: Iterable[Stage], steps: int, *, state: int) -> 
         if stage.has_begun(steps) and not stage.has_begun(state):
             raise SessionError(
                 f"the state is that of step {state}, and {stage.path} has begun in this "
-                f"session; restore it in a session that was just attached",
+                "session; restore it in a session that was just attached",
                 path=stage.path,
                 algorithm=stage.algorithm,
             )
@@ -143,9 +143,9 @@ def need_shrunk(stages: Sequence[Stage], steps: int, *, done: Container[str], ca
         end = "" if stage.end is None else f", at step {stage.end}"
         raise SessionError(
             f"{call}() comes at step {steps}, and {stage.path} ends with shrink{end}, which was "
-            f"not done; call session.shrink(example_inputs, optimizer=optimizer), or step with "
-            f"session.step(optimizer=optimizer) in a session that was attached with "
-            f"example_inputs=...",
+            "not done; call session.shrink(example_inputs, optimizer=optimizer), or step with "
+            "session.step(optimizer=optimizer) in a session that was attached with "
+            "example_inputs=...",
             path=stage.path,
             algorithm=stage.algorithm,
         )

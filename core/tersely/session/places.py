@@ -75,8 +75,8 @@ class Places:
             if module in self.instrumented and module not in present:
                 raise SessionError(
                     f"{call}() found that the module {name!r} was replaced or removed after the "
-                    f"session was attached, so its masks and scales act on nothing; change the "
-                    f"model before tersely.attach(), or put the module back",
+                    "session was attached, so its masks and scales act on nothing; change the "
+                    "model before tersely.attach(), or put the module back",
                     target=name,
                 )
             if module in self.instrumented and now.get(name, module) is not module:
@@ -84,7 +84,7 @@ class Places:
                     continue  # what wraps it
                 raise SessionError(
                     f"{call}() found another module of the session at {name!r} than when it was "
-                    f"attached, so names of masks and scales would mean other modules; put the "
-                    f"modules back in their order",
+                    "attached, so names of masks and scales would mean other modules; put the "
+                    "modules back in their order",
                     target=name,
                 )

@@ -54,14 +54,14 @@ def restore_rounding(model: nn.Module) -> nn.Module:
         found = stated.get("format") if isinstance(stated, Mapping) else stated
         raise SessionFileError(
             f"the model's config has {KEY!r} of format {found!r}, expected {FORMAT}; it was "
-            f"written by another version of tersely, or changed by hand"
+            "written by another version of tersely, or changed by hand"
         )
     try:
         rows = [_Rounded.of(row) for row in stated["rounded"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SessionFileError(
             f"the model's config has {KEY!r} that is damaged: {error!r}; save the finished model "
-            f"again"
+            "again"
         ) from error
     was_training = model.training
     session = attach(model, {"quantization": list(_stages(rows)), "strict": True})

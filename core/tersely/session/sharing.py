@@ -163,7 +163,7 @@ def _tensor(module: nn.Module, key: str, name: str, call: str) -> Tensor | None:
     if key not in module._parameters and key not in module._buffers:
         raise SessionError(
             f"{call}() found that {name} is no longer a parameter or buffer, so its mask and "
-            f"scales act on nothing; reparametrize layers before tersely.attach(), or put it back",
+            "scales act on nothing; reparametrize layers before tersely.attach(), or put it back",
             target=name,
         )
     return _held(module, key)

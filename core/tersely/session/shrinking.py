@@ -111,7 +111,7 @@ def cut_model(
     except Exception as error:
         raise SessionError(
             f"shrink() cannot run the model with its example_inputs: {error}; give a tensor, a "
-            f"tuple of arguments or a mapping of keyword arguments that model(...) takes"
+            "tuple of arguments or a mapping of keyword arguments that model(...) takes"
         ) from error
     found = shrink_module(
         model,

@@ -110,7 +110,7 @@ def _need_numbers(parts: Mapping[str, Parts]) -> None:
                 if tensor.is_floating_point() and bool(tensor.isnan().any()):
                     raise SessionFileError(
                         f"the saved {kind} of {name} holds NaN, which no session writes; restore "
-                        f"the folder from a copy, or compress again",
+                        "the folder from a copy, or compress again",
                         target=name,
                     )
 

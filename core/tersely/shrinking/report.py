@@ -214,9 +214,9 @@ class Shrunk:
     def summary(self) -> str:
         """The counts before and now, in one line."""
         return (
-            f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
-            f"MACs {self.macs[0]:,} -> {self.macs[1]:,}, bytes {self.bytes[0]:,} -> "
-            f"{self.bytes[1]:,}, largest difference {self.error:.2g}"
+            f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, MACs {self.macs[0]:,} "
+            f"-> {self.macs[1]:,}, bytes {self.bytes[0]:,} -> {self.bytes[1]:,}, largest "
+            f"difference {self.error:.2g}"
         )
 
     def __str__(self) -> str:

@@ -67,10 +67,10 @@ class Unread:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
 
-    def read(self, name: str) -> Tensor:
-        """Return a buffer; of a parameter, zeros of its shape."""
-        tensor = self._tensors[name]
-        if isinstance(tensor, nn.Parameter) or tensor.is_meta:
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Return a buffer, or some of its rows; of a parameter, zeros of its shape."""
+        tensor = self._tensors[name] if rows is None else self._tensors[name][rows]
+        if isinstance(self._tensors[name], nn.Parameter) or tensor.is_meta:
             return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         return tensor
 
@@ -101,7 +101,7 @@ def _twin(model: nn.Module) -> nn.Module:
     except Exception as error:  # the model's modules are the user's
         raise PlanError(
             f"the model cannot be traced: copying it raised {describe(error)}; tracing runs a copy "
-            f"so that the model stays as it is, so make copy.deepcopy(model) work"
+            "so that the model stays as it is, so make copy.deepcopy(model) work"
         ) from error
 
 
@@ -124,7 +124,7 @@ def _program(model: nn.Module, example_inputs: Any) -> Program:
         raise PlanError(
             f"the model cannot be traced: with the example_inputs, {where} raised "
             f"{_first_line(error)}; give inputs that the model takes, on its device, and take "
-            f"branches that depend on values out of forward"
+            "branches that depend on values out of forward"
         ) from error
 
 

@@ -90,7 +90,7 @@ class TeacherCache:
                 }
         raise SessionFileError(
             f"{self.folder} holds the batches 0 to {self.batches - 1}, not {batch}; cache again "
-            f"with all the batches of an epoch, in the order of the loop",
+            "with all the batches of an epoch, in the order of the loop",
             path=self.folder,
         )
 
@@ -151,7 +151,7 @@ def write_cache(
     except OSError as error:
         raise SessionFileError(
             f"{folder} cannot be written: {error.strerror or error}; give a folder with enough "
-            f"free space",
+            "free space",
             path=folder,
         ) from error
 
@@ -175,7 +175,7 @@ def read_cache(
     except FileNotFoundError as error:
         raise SessionFileError(
             f"{folder} holds no teacher cache: it has no {INDEX}; write one with "
-            f"session.cache_teacher(batches, path)",
+            "session.cache_teacher(batches, path)",
             path=folder,
         ) from error
     except OSError as error:

@@ -71,7 +71,7 @@ def check_versions(
             warnings.warn(
                 f"{directory} was saved with {plugin['distribution']} {plugin['version']} for the "
                 f"{plugin['kind']} {plugin['name']!r}; {now} is installed now and may decide "
-                f"otherwise",
+                "otherwise",
                 VersionWarning,
                 stacklevel=4,
             )

@@ -65,7 +65,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             shape = "nothing" if found is None else f"the shape {list(found.shape)}"
             raise SessionFileError(
                 f"{path} holds {shape} for {name}, which has {list(tensor.shape)} in this model; "
-                f"build the model that was shrunk",
+                "build the model that was shrunk",
                 path=path,
                 target=name,
             )

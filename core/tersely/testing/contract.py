@@ -165,7 +165,7 @@ class Contract:
         expect(
             done.returncode != _TORCH,
             f"importing {face} imports torch; keep torch in the module of the algorithm, so "
-            f"that listing and validation stay fast",
+            "that listing and validation stay fast",
         )
 
     def _face(self) -> str:

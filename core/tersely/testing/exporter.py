@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tersely.contracts.exporter import RunsExport
-from tersely.errors import ExportError
+from tersely.errors import CompressionWarning, ExportError
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.json_value import Json
 from tersely.registry.descriptors import ExporterInfo
@@ -132,7 +133,7 @@ class ExporterContract(Contract):
                 expect(
                     _is_noticed(made, other, one.exported.paths[0]),
                     f"{one.name}: check() takes them for those of a model with {difference}, so "
-                    f"it compares too little, or the files say too little",
+                    "it compares too little, or the files say too little",
                 )
 
     def check_running(self) -> None:
@@ -210,9 +211,12 @@ class ExporterContract(Contract):
 
     def _export_to(self, session: Session, folder: Path) -> Exported | None:
         try:
-            return session.export(
-                self.name, f"{folder}/", example_inputs=example_inputs(), options=self.arguments
-            )
+            with warnings.catch_warnings():
+                # A format may tell what its runtime is slow at.
+                warnings.simplefilter("ignore", CompressionWarning)
+                return session.export(
+                    self.name, f"{folder}/", example_inputs=example_inputs(), options=self.arguments
+                )
         except ExportError as error:
             known = {None, *(one.name for one in session.plan)}
             for refusal in error.refusals:
@@ -235,7 +239,9 @@ class ExporterContract(Contract):
 
 def _is_noticed(made: MadeExporter, other: Session, path: Path) -> bool:
     try:
-        made.exporter.check(source_of(other), path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CompressionWarning)
+            made.exporter.check(source_of(other), path)
     except ExportError:
         return True
     return False

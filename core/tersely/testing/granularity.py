@@ -151,7 +151,7 @@ def _blocks(
         expect(
             not Numbering(renumber(numbers)[0]).shuffles_vector,
             f"{where}: each element of a vector is a block, and they are numbered in another order "
-            f"than their own",
+            "than their own",
         )
         return blocks
     scope = blocks.size if blocks.scope is None else blocks.scope
@@ -160,7 +160,7 @@ def _blocks(
         expect(
             is_sized,
             f"{where}: {name} {list(size)}, expected one length for each of {len(shape)} "
-            f"dimensions, positive or -1",
+            "dimensions, positive or -1",
         )
     try:
         count_blocks(blocks.size, shape)

@@ -57,7 +57,7 @@ class LossContract(LossCalls):
                 expect(
                     torch.equal(self.call(loss, *one), first),
                     f"shape {shape}: it remembers what it was called with, which no session saves; "
-                    f"inherit from tersely.contracts.StatefulLoss and keep it in buffers",
+                    "inherit from tersely.contracts.StatefulLoss and keep it in buffers",
                 )
                 continue
             state = copy.deepcopy(loss.state_dict())
@@ -66,7 +66,7 @@ class LossContract(LossCalls):
             expect(
                 torch.equal(self.call(loss, *other), self.call(twin, *other)),
                 f"shape {shape}: after it was saved and loaded it has another loss; keep what it "
-                f"remembers in buffers",
+                "remembers in buffers",
             )
             held = [name for name, buffer in loss.named_buffers() if buffer.requires_grad]
             expect(not held, f"shape {shape}: buffers {held} hold a graph; detach what is kept")
@@ -207,7 +207,7 @@ class LossContract(LossCalls):
             expect(
                 abs(repeated) < 2 * abs(once),
                 f"shape {shape}: a batch four times as long has {repeated / once:.3g} times "
-                f"the loss; take the mean over samples",
+                "the loss; take the mean over samples",
             )
 
     def _expect_finite(self, student: Tensor, teacher: Tensor, where: str) -> None:

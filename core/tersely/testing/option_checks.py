@@ -67,7 +67,7 @@ def interruption_problem(implementation: object) -> str:
         if not any(isinstance(one, ast.Raise) for one in ast.walk(node)):
             return (
                 f"line {node.lineno} of its source catches KeyboardInterrupt, so that nobody can "
-                f"stop it; catch Exception, or raise it again"
+                "stop it; catch Exception, or raise it again"
             )
     return ""
 

@@ -75,7 +75,7 @@ def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
             expect(
                 not shared,
                 f"{target.name}: {name!r} is the gradient itself, which zero_grad() overwrites; "
-                f"return a copy",
+                "return a copy",
             )
 
 

@@ -59,7 +59,7 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                     expect(
                         same,
                         f"{target.name}: {name!r} of a batch is not what its two halves make "
-                        f"together",
+                        "together",
                     )
 
     def check_observer(self) -> None:

@@ -39,7 +39,7 @@ def untouched_random_state() -> Iterator[None]:
     expect(
         not changed,
         f"the global random state of {', '.join(changed)} was changed; draw from a generator of "
-        f"your own",
+        "your own",
     )
 
 

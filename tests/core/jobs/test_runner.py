@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from messages import unfit_checkpoint, without_resume
 from safetensors.torch import load_file
 
 import tersely
-from tersely.errors import ConfigError, ExportError, PlanError, SessionFileError
+from tersely.errors import (
+    ConfigError,
+    ExportError,
+    MissingExtraError,
+    PlanError,
+    SessionFileError,
+)
 from tersely.jobs import folders
 from tersely.reporting.report import read_report
 
@@ -53,6 +60,18 @@ def test_the_phases_come_in_order(workshop: Any, run: Run) -> None:
         "[10/11] finalize",
         "[11/11] write the report",
     ]
+
+
+def test_a_library_that_the_page_needs_is_looked_for_first(
+    workshop: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    with pytest.raises(MissingExtraError, match=r'pip install "tersely\[report\]"'):
+        run()
+
+    assert workshop.diary() == []
+    assert not workshop.partial.exists()
 
 
 def test_the_plan_is_printed_before_and_the_report_after(workshop: Any, run: Run) -> None:

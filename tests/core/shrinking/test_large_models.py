@@ -8,7 +8,10 @@ from torch.nn import functional
 
 from tersely.engine.cutting import Cut
 from tersely.shrinking.cutting.apply import Undoing
+from tersely.shrinking.cutting.masked_weights import MaskedWeights, Used
+from tersely.shrinking.graph import flow
 from tersely.shrinking.graph.program import read_program
+from tersely.shrinking.operators.reading import uses_of
 from tersely.shrinking.proving import outputs, streaming
 from tersely.shrinking.proving.inputs import compared_inputs
 from tersely.shrinking.proving.streaming import stream
@@ -39,6 +42,21 @@ def large(monkeypatch):
 @pytest.fixture
 def few_rows(monkeypatch):
     monkeypatch.setattr(streaming, "_AT_ONCE", 10)
+
+
+@pytest.mark.parametrize("at_once", [1, 6, 100])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_what_a_matrix_uses_is_seen_in_any_runs_of_rows(rows, at_once, monkeypatch):
+    monkeypatch.setattr(flow, "_AT_ONCE", at_once)
+    outputs_by_inputs = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    matrix = outputs_by_inputs if rows == 0 else outputs_by_inputs.T
+    trace = flow.Trace(MaskedWeights({"weight": matrix}, {}, Used()))
+    unknown = torch.tensor([True, False, True])
+
+    read, depending = uses_of(trace.root("weight", (3, 3)), unknown, rows)
+
+    assert read.tolist() == [True, True, False]
+    assert depending.tolist() == [False, False, True]
 
 
 def units(model):

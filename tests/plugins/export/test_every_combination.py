@@ -151,6 +151,7 @@ def test_the_page_has_a_row_for_every_combination():
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("format", LIBRARIES)
 @pytest.mark.usefixtures("other_grids")
+@pytest.mark.filterwarnings("ignore::tersely.errors.CompressionWarning")  # products in floats
 def test_it_is_held_or_refused_as_the_page_says(format, row, tmp_path):
     for library in LIBRARIES[format]:
         pytest.importorskip(library)

@@ -156,7 +156,7 @@ def _too_late(stage: Place, fixed: Place, root: Path) -> Finding:
     return Finding(
         (*stage.path, "algorithm"),
         f"pruning begins after {earlier} ({fixed.data['algorithm']}) has chosen its scales, which "
-        f"would be those of other weights",
+        "would be those of other weights",
         "prune first, or quantize by an algorithm whose scales follow training, such as qat",
     )
 

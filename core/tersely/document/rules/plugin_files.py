@@ -37,7 +37,7 @@ def unloaded(job: Json, directory: Path) -> Iterator[Finding]:
                 (PLUGINS, index),
                 f"{written!r} is not loaded, since naming a file does not run it",
                 f"read it, and then load it with --plugin {shlex.quote(str(path))}, or in Python "
-                f"with tersely.registry().register_file(...)",
+                "with tersely.registry().register_file(...)",
             )
 
 

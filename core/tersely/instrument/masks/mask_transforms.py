@@ -133,8 +133,7 @@ class ActivationMask:
         raise SessionError(
             f"{full_name(module, self.target)}: its mask has shape {list(mask.shape)} for one "
             f"sample, and this call has shape {list(value.shape)}; a mask applies to the lengths "
-            f"that it was decided for: calibrate and compress with this shape, or mask along "
-            f"dimensions "
-            f"whose length does not change, as granularity per_channel does",
+            "that it was decided for: calibrate and compress with this shape, or mask along "
+            "dimensions whose length does not change, as granularity per_channel does",
             target=full_name(module, self.target),
         )

@@ -60,8 +60,8 @@ def need_whole(mask: Tensor, name: str, *, offset: float | None = None) -> None:
     raise SessionFileError(
         f"the mask of {name} holds {example:g} in {count} of its {mask.numel()} elements, and a "
         f"mask holds only 0 and {other:g}: averaging a state dict averages its masks too; average "
-        f"parameters, and take masks from the model that is trained, as the page 'Averaging "
-        f"weights' of the documentation shows",
+        "parameters, and take masks from the model that is trained, as the page 'Averaging "
+        "weights' of the documentation shows",
         target=name,
     )
 

@@ -76,8 +76,8 @@ def _gone(module: nn.Module, name: str) -> SessionError:
     name = full_name(module, name)
     return SessionError(
         f"{name} is to be deleted while a session is attached to it, as reparametrizations do "
-        f"(weight_norm, spectral_norm, register_parametrization); put them on before "
-        f"tersely.attach(), or after session.detach()",
+        "(weight_norm, spectral_norm, register_parametrization); put them on before "
+        "tersely.attach(), or after session.detach()",
         target=name,
     )
 

@@ -108,7 +108,7 @@ def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
     method = method_with_super_of_self(cls)
     if method is not None:
         return (
-            f"has a method that calls super() of self.__class__ or type(self), which never ends in "
+            "has a method that calls super() of self.__class__ or type(self), which never ends in "
             f"a subclass such as tersely makes; write super() without arguments in {method}"
         )
     return None

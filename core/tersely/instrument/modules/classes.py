@@ -244,7 +244,7 @@ def _reduce(
         if isinstance(reduced, str) or reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]  # exists
             raise AttachError(
                 f"{cls.__name__} defines its own pickling, which tersely cannot extend; copy or "
-                f"save it after session.finalize() or session.detach()",
+                "save it after session.finalize() or session.detach()",
                 target=self.__dict__.get(NAME),
             )
         arguments = (cls, tuple(sorted(parameters)), has_sites, *reduced[1][1:])

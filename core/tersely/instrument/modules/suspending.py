@@ -104,8 +104,8 @@ def suspended(attachments: Attachments, model: nn.Module) -> Iterator[None]:
             name = foreign[0].__dict__[NAME]
             raise SessionError(
                 f"{name!r} was instrumented by another session while this one was suspended, and "
-                f"that session did not end; its instruments are gone now: call its finalize() or "
-                f"detach() inside the block",
+                "that session did not end; its instruments are gone now: call its finalize() or "
+                "detach() inside the block",
                 target=name,
             )
 

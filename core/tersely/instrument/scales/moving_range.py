@@ -13,7 +13,7 @@ from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.level_tables import levels_problem, padded
 from tersely.arithmetic.ranges import are_finite, block_range, data_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
-from tersely.errors import PluginError
+from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.recomputation import is_recomputing
 from tersely.instrument.names import QUANTIZE, moved_flag, state_buffer, strange_flag
 from tersely.instrument.scales.padded import PaddingOfCall
@@ -72,8 +72,17 @@ class Follow:
             return self.inner.with_own_scale(module, value)
         return self.inner(module, value)
 
+    def _need_no_transform(self) -> None:
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            raise SessionError(
+                f"{self.tensor.name}: the range of training cannot follow values inside a "
+                "transform of torch.func; call model.eval() before it, in which ranges stay",
+                target=self.tensor.name,
+            )
+
     @torch.no_grad()
     def _follow(self, module: nn.Module, value: Tensor) -> None:
+        self._need_no_transform()
         values = value.detach()
         target, cut, buffers = self.inner.target, self.inner.cut, module._buffers
         has_range = are_known(module, target)
@@ -81,7 +90,7 @@ class Follow:
         if known is not None and cut.fixed is None:
             self.inner.need_lengths(module, values, known[0])
         size = cut.size_of(values)
-        ends = self._finite(module, self._extent_of(value), known)
+        ends = self._finite(module, self._extent_of(module, value), known)
         if ends is None:
             return
         low, high = self._moved(module, ends[0], ends[1], known)
@@ -132,16 +141,17 @@ class Follow:
         )
         return None if low is None or high is None else (low, high)
 
-    def _extent_of(self, value: Tensor) -> Extent:
+    def _extent_of(self, module: nn.Module, value: Tensor) -> Extent:
         """Return the range of a value, found anew unless the last input was this tensor."""
         shared, padding = self.inner.shared, self.padding
         if shared is None or not is_shareable(value):
             return self._found_extent(value.detach())
         is_data = None if padding is None else padding.is_data
-        found = shared.extent(value, is_data, is_channels_first=self.is_channels_first)
+        channels_first = self.is_channels_first
+        found = shared.extent(module, value, is_data, is_channels_first=channels_first)
         if found is None:
             found = self._found_extent(value.detach())
-            shared.keep_extent(value, is_data, found, is_channels_first=self.is_channels_first)
+            shared.keep_extent(module, value, is_data, found, is_channels_first=channels_first)
         return found
 
     def _found_extent(self, values: Tensor) -> Extent:

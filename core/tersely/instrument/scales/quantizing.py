@@ -33,7 +33,7 @@ def need_float(value: Tensor, name: str) -> None:
     if not value.is_floating_point():
         raise CalibrationError(
             f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-            f"values are quantized; leave this target out with target_names",
+            "values are quantized; leave this target out with target_names",
             target=name,
         )
 
@@ -198,17 +198,17 @@ class Quantize:
         is_scale_copied: bool = False,
     ) -> Tensor:
         levels, shared, known = self.levels(module), self.shared, None
-        if shared is not None and (levels is not None or not is_shareable(value)):
+        if levels is not None or not is_shareable(value, scale, zero_point):
             shared = None
         if shared is not None:
-            known = shared.quantized(value, self.grid, scale, zero_point)
+            known = shared.quantized(module, value, self.grid, scale, zero_point)
         own, own_zero_point = scale, zero_point
         if is_scale_copied:
             own = scale.clone()
             own_zero_point = None if zero_point is None else zero_point.clone()
         result = self.apply(value, own, own_zero_point, levels, known=known)
         if shared is not None and known is None:
-            shared.keep_quantized(value, self.grid, scale, zero_point, result)
+            shared.keep_quantized(module, value, self.grid, scale, zero_point, result)
         return result
 
     def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:
@@ -227,9 +227,8 @@ class Quantize:
         raise SessionError(
             f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
             f"this call has shape {list(value.shape)}, which needs others; scales apply to the "
-            f"lengths that they were chosen for: calibrate and compress with this shape, or "
-            f"take one "
-            f"scale for the tensor",
+            "lengths that they were chosen for: calibrate and compress with this shape, or take "
+            "one scale for the tensor",
             target=full_name(module, self.target),
         )
 

@@ -240,7 +240,7 @@ def settle(module: nn.Module, target: str) -> None:
     if share and scale is not None and not bool((scale.isfinite() & (scale > 0)).all()):
         raise SessionFileError(
             f"{full_name(module, target)}: its scale is {float(scale.flatten()[0]):g}, and a scale "
-            f"is finite and above 0; average scales with weights that are positive and sum to 1",
+            "is finite and above 0; average scales with weights that are positive and sum to 1",
             target=full_name(module, target),
         )
 

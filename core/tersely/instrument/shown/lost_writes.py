@@ -49,8 +49,8 @@ def need_no_lost_write(module: nn.Module) -> None:
         full = full_name(module, name)
         raise SessionError(
             f"{full} was written into by a function that takes a tensor to write into, such as "
-            f"torch.clamp_(weight, ...) or out=weight; what a target shows is computed, so the "
-            f"parameter has not changed. Call the tensor's own method, weight.clamp_(...), or "
+            "torch.clamp_(weight, ...) or out=weight; what a target shows is computed, so the "
+            "parameter has not changed. Call the tensor's own method, weight.clamp_(...), or "
             f"write into dict(model.named_parameters())[{full!r}]",
             target=full,
         )

@@ -106,7 +106,7 @@ def _reshaping(name: str) -> Callable[..., Any]:
             module, parameter = self._tersely_of
             raise SessionError(
                 f"{full_name(module, parameter)}.{name}() would give the parameter another shape "
-                f"or memory while a session is attached; do it before tersely.attach()",
+                "or memory while a session is attached; do it before tersely.attach()",
                 target=full_name(module, parameter),
             )
         # Of an alias it changes the alias alone, with plain tensors too.

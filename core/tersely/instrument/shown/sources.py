@@ -57,7 +57,7 @@ def raw_of(module: nn.Module, name: str, steps: tuple[Step, ...]) -> Tensor:
     if value is None:
         raise SessionError(
             f"{full_name(module, name)} is written, and the layer has none: what it shows comes "
-            f"from the batch norm that is folded into it; write to the batch norm's bias",
+            "from the batch norm that is folded into it; write to the batch norm's bias",
             target=full_name(module, name),
         )
     for step in steps:
@@ -75,8 +75,8 @@ def no_parameter(module: nn.Module, name: str) -> SessionError:
     name = full_name(module, name)
     return SessionError(
         f"what {name} shows is computed while a session is attached, so it cannot be assigned to a "
-        f"module as a parameter; tie or reparametrize modules before tersely.attach(), or after "
-        f"session.detach()",
+        "module as a parameter; tie or reparametrize modules before tersely.attach(), or after "
+        "session.detach()",
         target=name,
     )
 

@@ -303,7 +303,7 @@ def _assign(shown: Shown, value: Tensor) -> None:
         raise SessionError(
             f"{full_name(module, name)}.data: a tensor of shape {list(value.shape)} is assigned, "
             f"and the session was attached to one of shape {list(raw.shape)}; change shapes before "
-            f"tersely.attach(), or with session.shrink()",
+            "tersely.attach(), or with session.shrink()",
             target=full_name(module, name),
         )
     if type(value) in (Shown, WatchedShown) and _is_whole(value):

@@ -34,8 +34,8 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
     if example_inputs is None:
         draft.problems.append(
             f"{place}: 'auto' runs the model to see what reads the output of each layer, and there "
-            f"are no example inputs; give example_inputs to tersely.plan or tersely.attach, "
-            f"data.example to a job, or --example to tersely plan"
+            "are no example inputs; give example_inputs to tersely.plan or tersely.attach, "
+            "data.example to a job, or --example to tersely plan"
         )
         return
     model: nn.Module = draft.universe.modules[0]

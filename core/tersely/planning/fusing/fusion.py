@@ -75,7 +75,7 @@ def check_fusions(plan: Plan, draft: Draft) -> None:
                     what = "entry" if isinstance(holder, Entry) else "stage"
                     problems.append(
                         f"{names[0]!r} is not among the modules this {what} selects; the first "
-                        f"name must be the module that is quantized"
+                        "name must be the module that is quantized"
                     )
                 problems += _problems(names, known, configured, draft=draft)
                 problems += [
@@ -98,7 +98,7 @@ def _problems(
 ) -> list[str]:
     found = [
         f"{name!r} is configured besides being folded into {names[0]!r}; leave it out of op_names "
-        f"or out of the tuple"
+        "or out of the tuple"
         for name, position in zip(names[1:], positions[1:], strict=True)
         if position in configured
     ]
@@ -106,8 +106,8 @@ def _problems(
     if not is_foldable(types):
         found.append(
             f"{' + '.join(types)} cannot be folded; known are a convolution, also a transposed "
-            f"one, or Linear with its batch norm, with an activation, or with both in this order, "
-            f"and a batch norm with an activation; activations are "
+            "one, or Linear with its batch norm, with an activation, or with both in this order, "
+            "and a batch norm with an activation; activations are "
             f"{', '.join(sorted(_ACTIVATIONS))}"
         )
     return found

@@ -108,7 +108,7 @@ def _check_lengths(
     if len(dims) > len(target.shape):
         draft.problems.append(
             f"{place} covers {len(dims)} dimensions, the target has {len(target.shape)}; leave "
-            f"some out"
+            "some out"
         )
         return
     position = draft.universe.canonical(source.module) or 0
@@ -119,7 +119,7 @@ def _check_lengths(
         if found not in (1, length) and found * groups != length:
             draft.problems.append(
                 f"{place} has {found} positions, the target has {length}; choose align.dims so "
-                f"that both have the same length"
+                "that both have the same length"
             )
 
 
@@ -135,5 +135,5 @@ def _check_channels(
         draft.problems.append(
             f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name} has {found} "
             f"positions, and {channels} channels follow it; choose the dimension of {source.name} "
-            f"that makes them, of a transposed convolution [1]"
+            "that makes them, of a transposed convolution [1]"
         )

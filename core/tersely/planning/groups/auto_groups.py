@@ -42,8 +42,8 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
     if example_inputs is None:
         draft.problems.append(
             f"{place}: 'auto' runs the model to follow its channels, and there are no example "
-            f"inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a "
-            f"job, or --example to tersely plan"
+            "inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a "
+            "job, or --example to tersely plan"
         )
         return
     record = tracer_record()

@@ -126,9 +126,9 @@ def ties_of(
     if loose:
         remark = (
             f"{', '.join(loose)}: several output channels of one weight belong together, as in a "
-            f"packed projection of query, key and value, and no key can say so; "
-            f"internal_metric_block keeps its parts equally long, but which channels go may differ "
-            f"between them; use separate projections, or leave it out with exclude_op_names"
+            "packed projection of query, key and value, and no key can say so; "
+            "internal_metric_block keeps its parts equally long, but which channels go may differ "
+            "between them; use separate projections, or leave it out with exclude_op_names"
         )
     return ties, remark
 

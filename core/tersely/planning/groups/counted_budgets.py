@@ -118,7 +118,7 @@ def need_example_to_count(plan: Plan, example_inputs: Any) -> None:
     if target is not None:
         raise PlanError(
             f"{target.origin.path}: budget {target.pruning.budget!r} counts what shrinking "
-            f"removes, for which the model is run, and there are no example inputs; give "
-            f"example_inputs to tersely.attach or tersely.prune, or data.example to a job",
+            "removes, for which the model is run, and there are no example inputs; give "
+            "example_inputs to tersely.attach or tersely.prune, or data.example to a job",
             target=target.name,
         )

@@ -90,7 +90,7 @@ def _check_dependency_group(group: str, members: Sequence[TargetPlan], draft: Dr
         name = f"{GLOBAL} {next(iter(in_global))!r}"
         draft.problems.append(
             f"{group}: other members are in {name}, found none on {_names(outside)}; give it to "
-            f"all of them or to none"
+            "all of them or to none"
         )
     _check_bounds(group, members, draft)
     _check_blocks(group, members, draft)
@@ -132,7 +132,7 @@ def _check_stage(group: str, members: Sequence[TargetPlan], draft: Draft) -> Non
         names = " and ".join(member.name for member in stages.values())
         draft.problems.append(
             f"{group}: its members must be in one stage, {names} are not; importances of two "
-            f"algorithms cannot be compared"
+            "algorithms cannot be compared"
         )
 
 
@@ -173,7 +173,7 @@ def _check_blocks(group: str, members: Sequence[TargetPlan], draft: Draft) -> No
         shown = ", ".join(f"{count} ({member.name})" for count, member in counts.items())
         draft.problems.append(
             f"{group}: its members must have the same number of blocks, found {shown}; they are "
-            f"pruned at the same positions"
+            "pruned at the same positions"
         )
         return
     runs = math.lcm(*(member.pruning.runs for member in members))

@@ -34,7 +34,7 @@ def spell_layers(draft: Draft) -> None:
                 target.origin.path,
                 target.name,
                 f"{key} {value!r} stands for one group in each repeated block, and the module's "
-                f"name has no number, as in encoder.layer.0; leave it out, or write an id without "
+                "name has no number, as in encoder.layer.0; leave it out, or write an id without "
                 f"{LAYER}",
             )
             continue

@@ -46,7 +46,7 @@ def derived_types_hint(draft: Draft, stage: Stage, derived: Mapping[int, str]) -
     return (
         f"{stage.path}: {total} {'module is' if total == 1 else 'modules are'} not selected, "
         f"because op_types takes exact types: {', '.join(kinds)}; where you mean them, name these "
-        f"types in op_types too, with target_names"
+        "types in op_types too, with target_names"
     )
 
 
@@ -84,7 +84,7 @@ def fused_parameters_hint(draft: Draft, stage: Stage, number: int) -> str | None
     types = dict.fromkeys(draft.universe.class_of(position).__name__ for position, _ in fused)
     return (
         f"{stage.path}: {untouched / sum(sizes.values()):.0%} of the parameters are not targets of "
-        f"this stage. Layers such as mixtures of experts keep their weights in one parameter of "
+        "this stage. Layers such as mixtures of experts keep their weights in one parameter of "
         f"shape [experts, out, in], which op_types: [Linear] does not select: {shown}"
         f"{and_more(max(len(fused) - _NAMES, 0))}; select them by their types, "
         f"{', '.join(map(repr, types))}, with target_names"

@@ -266,7 +266,7 @@ class _Search:
             self.hints.append(
                 f"{self.path}: {excluded[first]} matches {universe.names[named[first][0]]!r}, "
                 f"which is one module under the names {', '.join(map(repr, names))}; it is left "
-                f"out under all of them"
+                "out under all of them"
             )
         return excluded
 
@@ -278,7 +278,7 @@ class _Search:
             more = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
             self.hints.append(
                 f"{self.path}.op_names_re: {pattern!r} also selects {longer[0]!r}{more}, because "
-                f"patterns match from the start and need not reach the end; write "
+                "patterns match from the start and need not reach the end; write "
                 f"{pattern + '$'!r} for that name alone"
             )
 

@@ -214,7 +214,7 @@ def _warn_of_likeness(made: object, ability: type[Ability], head: str) -> None:
     for name in _likenesses(made, ability):
         warnings.warn(
             f"{head} has a method {name}() that looks like that of {ability.__name__}, which it "
-            f"does not declare, so nothing calls it; inherit from tersely.contracts."
+            "does not declare, so nothing calls it; inherit from tersely.contracts."
             f"{ability.__name__}, or rename the method",
             PluginWarning,
             stacklevel=5,

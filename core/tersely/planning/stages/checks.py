@@ -63,8 +63,7 @@ def _check_shrinks(plan: Plan, draft: Draft) -> None:
             draft.problems.append(
                 f"{stage.path}: shrink removes whole rows and columns, and none of its targets "
                 f"({own[0].name}{and_more(len(own) - 1)}) is masked by them; use granularity: "
-                f"out_channel (or in_channel), or an algorithm that prunes channels, such as "
-                f"l1_norm"
+                "out_channel (or in_channel), or an algorithm that prunes channels, such as l1_norm"
             )
 
 
@@ -90,7 +89,7 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
     if _is_idle(first):
         draft.hints.append(
             f"{first.origin.path}: {first.name}{and_more(len(alike) - 1)}: no sparse_ratio, "
-            f"sparse_threshold or align, so nothing of it will be masked"
+            "sparse_threshold or align, so nothing of it will be masked"
         )
     if first.blocks is None or (
         first.blocks.keep is None
@@ -137,7 +136,7 @@ def _check_divisor(target: TargetPlan, where: str, key: str, runs: int, draft: D
         granularity = target.pruning.granularity
         draft.problems.append(
             f"{where} has no meaning with granularity {granularity!r}, which counts the ratio in "
-            f"scopes of its own; remove one of the two"
+            "scopes of its own; remove one of the two"
         )
         return
     count = math.prod(count_blocks(target.blocks.size, target.shape))

@@ -149,14 +149,14 @@ class Draft:
                 target.origin.path,
                 target.name,
                 f"{earlier.origin.path} has it for {target.method} in another period, and one "
-                f"stage decides on a target from beginning to end; leave it out of one of them",
+                "stage decides on a target from beginning to end; leave it out of one of them",
             )
             return
         policy = self.policy(target.method)
         if policy == "error":
             self.problems.append(
                 f"{target.name} is configured twice, by {earlier.origin} and by {target.origin}; "
-                f"remove one, or set on_conflict to 'first' or 'last'"
+                "remove one, or set on_conflict to 'first' or 'last'"
             )
             return
         winner, loser = (target, earlier) if policy == "last" else (earlier, target)
@@ -177,7 +177,7 @@ class Draft:
         if earlier.module == target.module and target.kind in ("input", "output"):
             self.problems.append(
                 f"{target.origin.path}: {target.name} and {earlier.target} are one {target.kind} "
-                f"with two settings; write one of them"
+                "with two settings; write one of them"
             )
         else:
             self.hints.append(

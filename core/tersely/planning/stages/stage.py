@@ -274,7 +274,7 @@ class _StagePlanner:
             if all(key not in one.used for one in found):
                 self.draft.hints.append(
                     f"{entry.path}.{key}: reaches no target, because no target of this entry has "
-                    f"the key in its template; write it in target_settings of the target you mean"
+                    "the key in its template; write it in target_settings of the target you mean"
                 )
 
 

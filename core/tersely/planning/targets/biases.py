@@ -43,7 +43,7 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
     if bias.target != "bias" or bias.kind != "parameter":
         return (
             f"quant_dtype {ACCUMULATOR!r} is for a bias, which is added to products of integers; "
-            f"write int8 or another of the types up to 16 bits"
+            "write int8 or another of the types up to 16 bits"
         )
     weight = next((one for one in siblings if one.target == "weight"), None)
     source = next((one for one in siblings if _is_first_input(one)), None)
@@ -57,13 +57,13 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
         return (
             f"quant_dtype {ACCUMULATOR!r} is added to products of integers, and those of "
             f"{' and '.join(tables)} are indices into a table of levels; leave the bias out of "
-            f"target_names, so that it stays a float, or take an algorithm without such a table"
+            "target_names, so that it stays a float, or take an algorithm without such a table"
         )
     if not _has_one_scale(source, plan):
         return (
             f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its input has one "
             f"scale, and {source.quantization.granularity} gives it several; write "
-            f"granularity: default for _input_, or take an algorithm whose default is the tensor"
+            "granularity: default for _input_, or take an algorithm whose default is the tensor"
         )
     if weight.blocks is not None and weight.shape is not None:
         counts = count_blocks(weight.blocks.size, weight.shape)
@@ -71,7 +71,7 @@ def _problem(bias: TargetPlan, siblings: list[TargetPlan], plan: Plan) -> str | 
         if counts != count_blocks(channels.size, weight.shape) and math.prod(counts) != 1:
             return (
                 f"quant_dtype {ACCUMULATOR!r} takes scale(input) * scale(weight), so its weight "
-                f"has one scale, or one for each output channel; write granularity: per_channel"
+                "has one scale, or one for each output channel; write granularity: per_channel"
             )
     return None
 

@@ -186,8 +186,8 @@ def _check_numbering(
     if of_sample.shuffles_vector:
         raise ValueError(
             f"granularity {shown(value)} numbers each element of a vector by itself and in another "
-            f"order, so that one value per block could be taken for one per element; number them "
-            f"in their own order"
+            "order, so that one value per block could be taken for one per element; number them "
+            "in their own order"
         )
     if target.expert is not None:
         raise ValueError(

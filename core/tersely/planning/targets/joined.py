@@ -82,7 +82,7 @@ def _problem(group: list[TargetPlan]) -> str | None:
         return (
             f"{setting.loss} takes {wanted} targets of an entry together, and this entry has "
             f"{len(group)} for it: {names}; write one entry for each {wanted}, and leave targets "
-            f"out that another entry has"
+            "out that another entry has"
         )
     if setting.projection is not None:
         return f"{setting.loss} takes several targets, which 'projection' cannot map; remove it"
@@ -93,7 +93,7 @@ def _problem(group: list[TargetPlan]) -> str | None:
         return (
             f"{setting.loss} takes several targets, and 'link' names {len(setting.links)} modules "
             f"of the teacher for {len(modules)} of the student ({', '.join(modules)}); write one "
-            f"for each, in the same order"
+            "for each, in the same order"
         )
     return None
 

@@ -33,7 +33,7 @@ def check_losses(targets: Sequence[TargetPlan], draft: Draft, model: nn.Module) 
             draft.blame(
                 target.origin.path,
                 target.name,
-                f"projection 'linear' maps the last dimension, which holds positions of a "
+                "projection 'linear' maps the last dimension, which holds positions of a "
                 f"{target.module_type}; write projection: conv1x1, which maps its channels",
             )
         for option in _info(target).input_options:
@@ -65,7 +65,7 @@ def _check_alone(target: TargetPlan, draft: Draft) -> None:
                 target.origin.path,
                 target.name,
                 f"{setting.loss} is a loss of the student alone, so {key!r} has no meaning for it; "
-                f"remove it",
+                "remove it",
             )
 
 

@@ -29,7 +29,7 @@ def pattern_problems(setting: PruningSetting, blocks: Blocks | None) -> tuple[st
     if asked is not None and not math.isclose(asked, masked / scope):
         problems.append(
             f"{shown} masks exactly {masked / scope:g}, but sparse_ratio is {asked:g}; remove "
-            f"sparse_ratio or make them equal"
+            "sparse_ratio or make them equal"
         )
     for key, bound, is_crossed in (
         ("min_sparse_ratio", setting.min_sparse_ratio, int.__gt__),

@@ -189,7 +189,7 @@ def _contradiction(own: Mapping[str, Json], setting: Setting) -> str | None:
         if both:
             return (
                 f"a target with 'align' takes its mask from another target, so {both[0]!r} has no "
-                f"meaning for it; remove one of the two"
+                "meaning for it; remove one of the two"
             )
     asked = (setting.sparse_ratio, setting.sparse_threshold)
     if setting.align is None and None not in asked:

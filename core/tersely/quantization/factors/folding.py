@@ -105,7 +105,7 @@ def _obstacle(
         if one.makes(bound) and _divided(bound, parameters, one) is None:
             return (
                 f"{bound.plan.name} makes it, and its output channels share a scale; granularity: "
-                f"per_channel gives each its own"
+                "per_channel gives each its own"
             )
     return None
 

@@ -246,7 +246,7 @@ def equalize(
         if not bool((factors.isfinite() & (factors > 0)).all()):
             raise CalibrationError(
                 f"{members[0].plan.name}: {members[0].plan.algorithm} found input scales that are "
-                f"not positive; calibrate with more batches",
+                "not positive; calibrate with more batches",
                 **members[0].plan.place,
             )
         for bound in members:

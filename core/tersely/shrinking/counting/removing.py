@@ -51,10 +51,10 @@ class CountsShrunk:
         except Exception as error:
             text = str(error).strip().splitlines()
             raise PlanError(
-                f"budget counts what shrinking removes and cannot follow the model's forward: "
+                "budget counts what shrinking removes and cannot follow the model's forward: "
                 f"torch.export says {text[0] if text else type(error).__name__!r}; give "
-                f"example_inputs that the model runs with, and take branches that depend on values "
-                f"out of forward, or leave budget out"
+                "example_inputs that the model runs with, and take branches that depend on values "
+                "out of forward, or leave budget out"
             ) from error
         tensors = named_tensors(model)
         first = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}

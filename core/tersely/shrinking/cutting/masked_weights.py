@@ -66,13 +66,15 @@ class MaskedWeights:
         if bias in self._used:
             raise SessionError(
                 f"shrink() cannot let {bias} take constants over, since what its pruning learns "
-                f"multiplies it; let it follow the mask of its weight, as it does by default",
+                "multiplies it; let it follow the mask of its weight, as it does by default",
                 target=bias,
             )
 
-    def read(self, name: str) -> Tensor:
-        """Return a tensor as its mask leaves it."""
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Return a tensor as its mask leaves it, or some of its rows."""
         values, kept = self._used.get(name, self.dense(name)), self.kept(name)
+        if rows is not None:
+            values, kept = values[rows], None if kept is None else kept[rows]
         return values if kept is None else torch.where(kept, values, values.new_zeros(()))
 
     def masked(self) -> Mapping[str, Tensor]:

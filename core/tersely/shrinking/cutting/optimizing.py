@@ -86,7 +86,7 @@ def _cut(state: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
             raise SessionError(
                 f"the optimizer's {key!r} of {cut.name} has shape {list(value.shape)}, which does "
                 f"not follow the parameter's {list(cut.before)}; make a new optimizer after "
-                f"shrink() and leave optimizer= out",
+                "shrink() and leave optimizer= out",
                 target=cut.name,
             )
         found[key] = small

@@ -100,7 +100,7 @@ def _need_shape(tensor: Tensor | None, cut: Cut) -> None:
         raise SessionFileError(
             f"the saved session was shrunk from a model in which {cut.name} has the shape "
             f"{list(cut.before)}; this model has {'no such tensor' if found is None else found}; "
-            f"build the model as it was before pruning",
+            "build the model as it was before pruning",
             target=cut.name,
         )
 

@@ -34,13 +34,13 @@ def need_plain_model(model: nn.Module) -> None:
         if _is_exported(module):
             raise SessionError(
                 f"shrink() found that {place} is exported ({type(module).__name__}), with its "
-                f"sizes written into its graph; shrink the model that it was exported from",
+                "sizes written into its graph; shrink the model that it was exported from",
                 target=name,
             )
         if isinstance(module, (DataParallel, DistributedDataParallel)):
             raise SessionError(
                 f"shrink() found that {place} is wrapped in {type(module).__name__}; shrink before "
-                f"wrapping, in every process alike",
+                "wrapping, in every process alike",
                 target=name,
             )
         if type(module).__name__ == "FullyShardedDataParallel":
@@ -111,7 +111,7 @@ def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> No
     if growing:
         raise SessionError(
             f"shrink() found that the sparsity of {stages[growing[0]].path} is still growing; call "
-            f"it once its schedule has ended",
+            "it once its schedule has ended",
             path=stages[growing[0]].path,
             algorithm=stages[growing[0]].algorithm,
         )
@@ -145,8 +145,8 @@ def need_structured_masks(kept: Mapping[str, Tensor]) -> None:
     names = ", ".join(list(kept)[:3])
     raise SessionError(
         f"shrink() found masks of single elements only ({names}), with no row or column masked "
-        f"whole, so nothing can be removed; use granularity: out_channel (or in_channel), "
-        f"or an algorithm that prunes channels, such as l1_norm"
+        "whole, so nothing can be removed; use granularity: out_channel (or in_channel), "
+        "or an algorithm that prunes channels, such as l1_norm"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -14,6 +14,9 @@ from tersely.shrinking.graph.labels import Labels, Layer, reduced
 
 _SMALL = 1 << 22
 """Elements up to which the values of what forward makes of weights are looked at."""
+
+_AT_ONCE = 1 << 20
+"""Elements of a weight that are looked at together: all of a large one at once would be a copy."""
 
 
 @attrs.frozen(eq=False)
@@ -27,6 +30,7 @@ class Flow:
             None when nothing is known.
         read: returns all values as the masks leave them, for weights and what is made of them.
         name: the parameter or buffer that it is, unchanged.
+        read_rows: returns some rows of a parameter or buffer.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +38,7 @@ class Flow:
     constant: Tensor | None = None
     read: Callable[[], Tensor] | None = None
     name: str | None = None
+    read_rows: Callable[[slice], Tensor] | None = None
 
     @property
     def ndim(self) -> int:
@@ -45,6 +50,15 @@ class Flow:
         if self.read is None:
             raise TypeError("values that depend on the input cannot be read")
         return self.read()
+
+    def runs(self) -> Iterator[Tensor]:
+        """Yield all values in runs of rows, of a tensor that can be read; few rows at once."""
+        if self.read_rows is None:
+            yield self.values()
+            return
+        at_once = max(1, _AT_ONCE // max(1, _size(self.shape[1:])))
+        for start in range(0, max(1, self.shape[0]), at_once):
+            yield self.read_rows(slice(start, start + at_once))
 
     def known(self) -> Tensor:
         """Return the constant, or one NaN that broadcasts."""
@@ -114,8 +128,8 @@ class Source(Protocol):
 
     is_rounded: bool
 
-    def read(self, name: str) -> Tensor:
-        """Return a parameter or buffer as its mask leaves it."""
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Return a parameter or buffer as its mask leaves it, or some of its rows."""
         ...
 
     def dense(self, name: str) -> Tensor:
@@ -192,7 +206,13 @@ class Trace:
                 for dim, size in enumerate(shape)
                 if size > 1 and name not in self.labels.unlabelled
             )
-            self.roots[name] = Flow(shape, layers, read=lambda: self.source.read(name), name=name)
+            self.roots[name] = Flow(
+                shape,
+                layers,
+                read=lambda: self.source.read(name),
+                name=name,
+                read_rows=lambda rows: self.source.read(name, rows),
+            )
         return self.roots[name]
 
     def doubt(self, flow: Flow, reason: str) -> None:

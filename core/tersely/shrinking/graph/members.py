@@ -87,7 +87,7 @@ def members_of(
 def _absence(module: nn.Module) -> str:
     return (
         f"the example_inputs do not lead through {type(module).__name__}, so that it is not known "
-        f"what its channels meet"
+        "what its channels meet"
     )
 
 
@@ -159,7 +159,7 @@ def _problem(group: Sequence[Member]) -> str:
     modules = ", ".join(one.name.rpartition(".")[0] for one in group[:_LISTED])
     return (
         f"{listed}{more} share some of their output channels, but not all of them in one order, "
-        f"as after a concatenation, and no equally many blocks of each go together; leave some of "
+        "as after a concatenation, and no equally many blocks of each go together; leave some of "
         f"them out, with exclude_op_names: [{modules}]"
     )
 

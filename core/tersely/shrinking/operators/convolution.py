@@ -241,7 +241,7 @@ def _read_in_groups(
 def _used(trace: Trace, weight: Flow) -> Tensor:
     """Which kernels are not zero all over: bool, shape of the weight without its positions."""
     if weight.name not in trace.used:
-        trace.used[weight.name] = weight.values().flatten(2).any(2)
+        trace.used[weight.name] = torch.cat([rows.flatten(2).any(2) for rows in weight.runs()])
     return trace.used[weight.name]
 
 

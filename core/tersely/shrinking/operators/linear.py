@@ -18,6 +18,7 @@ from tersely.shrinking.operators.reading import (
     read_positions,
     sum_where_zero,
     tie_columns,
+    uses_of,
     values_along,
     vector,
 )
@@ -122,14 +123,17 @@ def _linear(
     constant = None
     shape = shape_of(node) if shape is None else shape
     if trace.has_values:
-        values = weight.values()
-        values = values if rows == 0 else values.T
         held = values_along(x, x.ndim - 1)
-        zeros = ~values.any(0)
+        reads, depends = uses_of(weight, held.isnan(), rows)
+
+        def sums() -> Tensor:
+            return (weight.values() if rows == 0 else weight.values().T).double()
+
         what = _reader_name(weight, node)
-        reader = Reader(what, weight, bias, values.double, zeros, sees_alike=True)
+        reader = Reader(what, weight, bias, sums, ~reads, sees_alike=True)
         read_positions(trace, reader, positions, held)
-        constant = _linear_constant(values, held, bias, len(shape))
+        constant = _linear_constant(weight, held, ~depends, bias, rows)
+        constant = None if constant is None else settle(aligned(constant, len(shape)))
     if bias is not None:
         if bias.ndim > 1:
             trace.pin(bias, "it is added to a product")
@@ -149,18 +153,20 @@ def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
     return found.reshape(-1)
 
 
-def _linear_constant(values: Tensor, held: Tensor, bias: Flow | None, ndim: int) -> Tensor | None:
-    unknown = held.isnan()
-    read = values if bool(unknown.all()) else values[:, unknown]
-    fixed = ~read.any(1)
+def _linear_constant(
+    weight: Flow, held: Tensor, fixed: Tensor, bias: Flow | None, rows: int
+) -> Tensor | None:
+    """Return what each output holds when it does not depend on the input."""
     if not bool(fixed.any()):
         return None
-    known = ~unknown & (held != 0)
-    result = values[:, known].to(torch.float64) @ held[known]
+    result = torch.zeros(len(fixed), dtype=torch.float64)
+    known = (held.nan_to_num(0.0) != 0).nonzero().reshape(-1)
+    if known.numel():
+        result = weight.values().index_select(1 - rows, known).to(torch.float64)
+        result = (result if rows == 0 else result.T) @ held[known]
     if bias is not None:
         result = result + bias.known().reshape(-1)
-    result = torch.where(fixed, result, torch.nan)
-    return settle(aligned(result, ndim))
+    return torch.where(fixed, result, torch.nan)
 
 
 def _activations(trace: Trace, first: Flow, second: Flow, shape: tuple[int, ...]) -> Flow:

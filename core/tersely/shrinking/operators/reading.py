@@ -6,7 +6,7 @@ constant that the reader's bias takes over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
@@ -107,6 +107,29 @@ def whatever_the_count(x: Flow, dims: Sequence[int], name: str) -> Flow:
         is_kept = (held == 0) & (name != "logsumexp")
         held = torch.where(is_kept, held, torch.nan)
     return attrs.evolve(x, constant=held)
+
+
+def uses_of(weight: Flow, unknown: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Tell which inputs a matrix makes use of, and which outputs depend on unknown inputs.
+
+    Args:
+        weight: the matrix.
+        unknown: which inputs hold no constant, bool, shape (inputs,).
+        rows: the dimension of its outputs.
+
+    Returns:
+        Bool, shapes (inputs,) and (outputs,).
+    """
+    inputs, outputs, start = [], [], 0
+    for part in weight.runs():
+        used = part.bool()
+        here = unknown if rows == 0 else unknown[start : start + len(part), None]
+        inputs.append(used.any(rows))
+        outputs.append((used & here).any(1 - rows))
+        start += len(part)
+    if rows == 0:
+        return torch.stack(inputs).any(0), torch.cat(outputs)
+    return torch.cat(inputs), torch.stack(outputs).any(0)
 
 
 @attrs.frozen(eq=False)

@@ -136,7 +136,7 @@ def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
             others = ", ".join(source.targets[name].shared_with)
             yield tersely.Refusal(
                 f"it is tied to {others}, which the format stores once and as floats; leave the "
-                f"layer out with exclude_names",
+                "layer out with exclude_names",
                 name,
             )
         else:
@@ -150,7 +150,7 @@ def _refused_weight(name: str, weight: IntegerWeight) -> tersely.Refusal | None:
         if grid_of(weight).kind in ("tensor", "channel", "block"):
             return None
         return tersely.Refusal(
-            f"the format has float8 by tensor, by output channel or in blocks, not in "
+            "the format has float8 by tensor, by output channel or in blocks, not in "
             f"{grid_of(weight)}; take granularity out_channel",
             name,
         )

@@ -61,7 +61,7 @@ class CompressedTensors:
         """
         if not hasattr(source.model, "save_pretrained"):
             reason = (
-                f"the format is for models of transformers, and this is a "
+                "the format is for models of transformers, and this is a "
                 f"{type(source.model).__name__}; export to onnx, pt2 or safetensors"
             )
             return [tersely.Refusal(reason)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import torch
+from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 from executorch.runtime import Runtime
 from torch import Tensor, nn
@@ -136,10 +137,12 @@ def _compare_layers(
         given = tuple(kept.found[layer.source.name].contiguous() for layer in layers)
         apart = torch.export.export(_Apart(layers), given)
         expected = [layer.compute(one) for layer, one in zip(layers, given, strict=True)]
+    lowered = lower(apart)
+    _need_constants(path, lowered.buffer)
     place = path.with_name(f"{path.name}.layers")
     try:
         with place.open("wb") as stream:
-            lower(apart).write_to_file(stream)
+            lowered.write_to_file(stream)
         found = as_module(place)(*given)
     finally:
         place.unlink(missing_ok=True)
@@ -162,6 +165,24 @@ def _compare_layers(
         "layers_within_one_step": sum(one <= 1 for one in errors),
         "largest_error_in_steps": max(errors),
     }
+
+
+def _need_constants(path: Path, layers: bytes) -> None:
+    """Need a file to hold, bit for bit, whatever its layers apart hold.
+
+    A bias that is off may move outputs by less than rounding does, which no comparison of outputs
+    sees.
+    """
+    held = _constants(path.read_bytes())
+    if not _constants(layers) <= held:
+        raise tersely.ExportError(
+            "the file holds other weights, scales or biases than the session, as XNNPACK has them"
+        )
+
+
+def _constants(program: bytes) -> frozenset[bytes]:
+    stored = deserialize_pte_binary(program).named_data
+    return frozenset() if stored is None else frozenset(bytes(one) for one in stored.buffers)
 
 
 def _lifted(program: ExportedProgram) -> list[Any]:

@@ -28,7 +28,7 @@ def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
         given = inputs.get(target.module)
         if not isinstance(module, _MODULES) or target.target != "weight":
             yield tersely.Refusal(
-                f"the runtime has integer weights of Linear, Conv1d and Conv2d, and this is "
+                "the runtime has integer weights of Linear, Conv1d and Conv2d, and this is "
                 f"{target.target} of {type(module).__name__}; leave it out",
                 name,
             )
@@ -57,7 +57,7 @@ def _refused_weight(
         reason = (
             f"the runtime has groups of a multiple of {_RUN} for int4, beside inputs by token, and "
             f"this is {weight.qparams.dtype} in {grid}; take int4 and such a group, or granularity "
-            f"out_channel"
+            "out_channel"
         )
     elif grid.kind not in ("group", "channel") and (is_dynamic or grid.kind != "tensor"):
         reason = f"the runtime has one scale for each output channel, not {grid}; take out_channel"

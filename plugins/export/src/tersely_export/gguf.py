@@ -136,7 +136,7 @@ def _refused(name: str, weight: IntegerWeight) -> tersely.Refusal | None:
         return tersely.Refusal(
             f"the format has blocks of {_BLOCK} along the last dimension, and this has "
             f"{grid} at the shape {list(weight.values.shape)}; take granularity group: {_BLOCK}, "
-            f"where the last dimension is a multiple of it",
+            "where the last dimension is a multiple of it",
             name,
         )
     if bits > _FOUR_BITS and has_zero_points(weight, bits):

@@ -124,7 +124,7 @@ def refused_numbers(
     if bits is None or bits > most_bits:
         return tersely.Refusal(
             f"the format holds integers of up to {most_bits} bits, and this is {qparams.dtype}; "
-            f"quantize it to int8 or fewer bits",
+            "quantize it to int8 or fewer bits",
             name,
         )
     zero_point = qparams.zero_point

@@ -129,9 +129,9 @@ def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
             )
         elif not _has_operator(weight):
             yield tersely.Refusal(
-                f"DequantizeLinear has one scale for the tensor, for each index of one dimension, "
+                "DequantizeLinear has one scale for the tensor, for each index of one dimension, "
                 f"or for runs along one, and this has {grid_of(weight)}; take granularity "
-                f"out_channel or a group",
+                "out_channel or a group",
                 name,
             )
         elif source.targets[name].module in rounded and _is_by_input(source, name, weight):

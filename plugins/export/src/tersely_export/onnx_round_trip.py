@@ -17,6 +17,7 @@ from torch.utils import _pytree
 
 import tersely
 from tersely_export.agreement import compare, detached_inputs, tensors_of
+from tersely_export.float_products import float_products, warn_of_floats
 from tersely_export.layers import Layer, layers_of
 from tersely_export.onnx_session import open_session
 from tersely_export.overflow import cause
@@ -69,9 +70,8 @@ def check_model(
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         session = open_session(path, accuracy_level, exact_sums=exact_sums, optimized=optimized)
-        kernels = Counter(
-            node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node
-        )
+        made = onnx.load(optimized, load_external_data=False)
+    kernels = Counter(node.op_type for node in made.graph.node)
     feeds = _feeds(source, {one.name for one in session.get_inputs()})
     found = [torch.from_numpy(one) for one in session.run(None, feeds)]
     expected = tensors_of(source.simulate(source.example_inputs))
@@ -86,6 +86,10 @@ def check_model(
         "kernels": integer,
         **agreement,
     }
+    floats = float_products(source, made)
+    if floats:
+        checks["float_products"] = floats
+        warn_of_floats(floats, "onnxruntime")
     if kernels["MatMulNBits"]:
         checks["accuracy_level"] = accuracy_level
     if exact_sums:
@@ -158,7 +162,7 @@ def _compare_layers(
     if worst is not None and errors[worst] > _TOO_FAR:
         blame = "" if exact_sums else cause(source, worst)
         raise tersely.ExportError(
-            f"onnxruntime computes this layer otherwise than the session does on the same input: "
+            "onnxruntime computes this layer otherwise than the session does on the same input: "
             f"{errors[worst]:.1f} steps apart, expected 1{blame}",
             target=worst,
             format="onnx",

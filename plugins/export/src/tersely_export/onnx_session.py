@@ -54,8 +54,8 @@ def open_session(
     except Exception as error:  # onnxruntime's errors have no class in common
         raise tersely.ExportError(
             f"onnxruntime cannot open the file: {error}; it has few operators of bfloat16 for "
-            f"processors: convert such a model by model.float(), or export with check=False for "
-            f"another device",
+            "processors: convert such a model by model.float(), or export with check=False for "
+            "another device",
             format="onnx",
         ) from error
 

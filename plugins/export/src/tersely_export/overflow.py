@@ -101,9 +101,9 @@ def warn_of_overflow(source: tersely.ExportSource) -> None:
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         warnings.warn(
-            f"this processor has no VNNI, and sums of products with these weights may overflow on "
+            "this processor has no VNNI, and sums of products with these weights may overflow on "
             f"it: {', '.join(found[:_SHOWN])}{more}; if the file is to run on such processors, "
-            f"quantize them to int7, as reduce_range does in a preset",
+            "quantize them to int7, as reduce_range does in a preset",
             stacklevel=2,
         )
 
@@ -122,7 +122,7 @@ def cause(source: tersely.ExportSource, module: str | None = None) -> str:
     if not any(module is None or module in _modules(source, one) for one in found):
         return ""
     return (
-        f"; this processor has no VNNI and adds products in 16 bits, which overflow: quantize the "
-        f"weights to int7, as reduce_range does in a preset; for a file that runs on other "
+        "; this processor has no VNNI and adds products in 16 bits, which overflow: quantize the "
+        "weights to int7, as reduce_range does in a preset; for a file that runs on other "
         f"processors, or in sessions that set {SETTING}, export with the option exact_sums"
     )

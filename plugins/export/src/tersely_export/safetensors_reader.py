@@ -170,7 +170,7 @@ def read_stored(path: Path) -> StoredWeights:
         if "tersely" not in metadata:
             raise ValueError(
                 f"{file} does not say how its tensors are stored: its metadata has no 'tersely'; "
-                f"read it with safetensors itself"
+                "read it with safetensors itself"
             )
         description = json.loads(metadata["tersely"])
         if description["version"] > SCHEMA_VERSION:

@@ -63,8 +63,8 @@ def refused_unlike(
                 yield tersely.Refusal(
                     f"it reads the same tensor as {first} and is quantized otherwise "
                     f"({_said(schemes.get(other))}, and {first} {_said(schemes.get(first))}); "
-                    f"runtimes such as vLLM load these layers as one. Quantize them alike, or, "
-                    f"for transformers alone, set the option unlike_layers to allow",
+                    "runtimes such as vLLM load these layers as one. Quantize them alike, or, "
+                    "for transformers alone, set the option unlike_layers to allow",
                     other,
                 )
 

@@ -13,14 +13,21 @@ from torch.nn import functional
 
 import tersely
 from tersely_export.agreement import compare, tensors_of
+from tersely_export.float_products import warn_of_floats
 from tersely_export.grids import bits_of, signed
 from tersely_export.names import kept_floats, split_name
+from tersely_export.torchao_schemes import as_ours, inputs_of
 
 _SMALLEST = 1e-4
 """The share of the largest value below which a difference is the order of sums."""
 
 _MOST_ROUNDING = 0.01
 """The share of a weight's largest value by which scales of bfloat16 may move it."""
+
+_DEQUANTIZED = (
+    "their inputs are rounded to integers all the same; take int8 weights, symmetric, by tensor or "
+    "output channel, for products of integers, or leave _input_ out"
+)
 
 
 def check_state(source: tersely.ExportSource, path: Path, *, least_cosine: float) -> dict[str, Any]:
@@ -54,6 +61,15 @@ def check_state(source: tersely.ExportSource, path: Path, *, least_cosine: float
         "weights_equal": equal,
         "tensors": dict(kinds),
     }
+    rounded = inputs_of(source)
+    floats = {
+        name: _DEQUANTIZED
+        for name, weight in source.integers.items()
+        if source.targets[name].module in rounded and as_ours(source, name, weight).kind == "intx"
+    }
+    if floats:
+        checks["float_products"] = floats
+        warn_of_floats(floats, "torchao")
     if source.example_inputs is not None:
         checks |= _compare_layers(source, state, least_cosine)
     return checks

@@ -82,7 +82,7 @@ def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
         module, own = module_of(source, name), source.targets[name].target
         if not isinstance(module, _MODULES) or own != "weight":
             yield tersely.Refusal(
-                f"torchao's tensors are weights of Linear, Conv2d and Embedding, and this is "
+                "torchao's tensors are weights of Linear, Conv2d and Embedding, and this is "
                 f"{own} of {type(module).__name__}; leave it out, or export to onnx or safetensors",
                 name,
             )
@@ -128,6 +128,6 @@ def _refused_pair(source: tersely.ExportSource, name: str, one: tersely.Quantize
         return ""
     return (
         f"torchao rounds inputs beside a weight of {weight.qparams.dtype} with {grid_of(weight)} "
-        f"by token, affine, at each call alone; take that, or int8 weights, symmetric, by tensor "
-        f"or output channel"
+        "by token, affine, at each call alone; take that, or int8 weights, symmetric, by tensor "
+        "or output channel"
     )

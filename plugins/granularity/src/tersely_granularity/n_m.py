@@ -35,7 +35,7 @@ class NOfM:
         if self.kept >= self.run:
             raise ValueError(
                 f'"{self.value}" keeps {self.kept} of every {self.run}, which masks nothing; write '
-                f'N:M with N below M, as in "2:4"'
+                'N:M with N below M, as in "2:4"'
             )
         is_activation = target.kind in ("input", "output")
         rank = len(shape)

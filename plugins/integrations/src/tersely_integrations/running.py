@@ -183,7 +183,7 @@ class RunningSession:
             raise tersely.SessionFileError(
                 f"{folder} was saved with another recipe than the one that is given now; train on "
                 f"with that one, or give tersely.load_session(model, {os.fspath(folder)!r}) "
-                f"instead of a recipe and do not resume",
+                "instead of a recipe and do not resume",
                 path=folder,
             )
         self._go_on()

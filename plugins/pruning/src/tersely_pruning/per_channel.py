@@ -58,7 +58,7 @@ def scores_of_blocks(per_channel: Tensor, target: tersely.PruningTarget) -> Tens
     if counts[dim] == 1 and math.prod(counts) > 1:
         raise tersely.PlanError(
             f"{target.name}: {target.plan.algorithm} ranks output channels, dimension {dim}, and "
-            f"its granularity puts all of them into every block; write granularity: default",
+            "its granularity puts all of them into every block; write granularity: default",
             **target.plan.place,
         )
     one_group = per_channel.reshape(-1, target.tensor.shape[dim]).mean(0)
@@ -78,7 +78,7 @@ def observed_by(target: tersely.PruningTarget) -> dict[str, Tensor]:
     if not target.observed:
         raise tersely.SessionError(
             f"{target.name}: {target.plan.algorithm} ranks by what calibration sees; call "
-            f"session.calibrate(batches) before session.compress()",
+            "session.calibrate(batches) before session.compress()",
             **target.plan.place,
         )
     return dict(target.observed)

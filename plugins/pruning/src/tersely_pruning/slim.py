@@ -89,8 +89,8 @@ class Slim(Learns, Penalizes, Optimizes):
         if factor.numel() and bool((factor == _FIRST).all()):
             raise tersely.SessionError(
                 f"{target.name}: slim ranks by factors that training moves, and none has moved; "
-                f"train some steps with session.total_loss(...) and session.step() before "
-                f"session.compress(), or give the stage a schedule",
+                "train some steps with session.total_loss(...) and session.step() before "
+                "session.compress(), or give the stage a schedule",
                 **target.plan.place,
             )
         return factor.abs()

@@ -54,8 +54,8 @@ class Taylor(ObservesGradients):
         if not target.observed:
             raise tersely.SessionError(
                 f"{target.name}: taylor ranks by gradients and has seen none; train some steps "
-                f"with session.step() after optimizer.step() before session.compress(), or give "
-                f"the stage a schedule",
+                "with session.step() after optimizer.step() before session.compress(), or give "
+                "the stage a schedule",
                 **target.plan.place,
             )
         return target.observed["squares"] / target.observed["steps"]

@@ -181,7 +181,7 @@ def _check_dtype(target: tersely.QuantizationTarget) -> None:
     if match is None:
         raise tersely.PlanError(
             f"{target.name}: dorefa needs equal steps, which quant_dtype {target.dtype} does not "
-            f"have; write an integer type such as int8",
+            "have; write an integer type such as int8",
             **target.plan.place,
         )
     if match[1] and int(match[2]) == _LARGEST_BITS and target.plan.kind != "output":

@@ -88,7 +88,7 @@ class HistogramObserver:
         if bins < _FEWEST_BINS or bins & (bins - 1):
             raise ValueError(
                 f"bins {bins}: expected a power of two, at least {_FEWEST_BINS}, so that "
-                f"neighbouring bins can merge"
+                "neighbouring bins can merge"
             )
         self.find = find
         self.bins = bins
@@ -193,7 +193,7 @@ def read_histogram(statistics: Statistics, target: tersely.QuantizationTarget) -
         raise tersely.CalibrationError(
             f"{target.name}: {int(unusable.sum())} of the observed values are NaN or infinite, in "
             f"{int((unusable > 0).sum())} of its {unusable.numel()} blocks; find out which batch "
-            f"or layer makes them",
+            "or layer makes them",
             **target.plan.place,
         )
     bins = statistics["counts"].shape[-1]

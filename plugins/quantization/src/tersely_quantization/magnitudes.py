@@ -64,7 +64,7 @@ def mean_magnitude(target: tersely.QuantizationTarget) -> Tensor:
     if SUM not in target.statistics:
         raise tersely.CalibrationError(
             f"{target.name}: its values were not observed; call session.calibrate before "
-            f"session.compress",
+            "session.compress",
             **target.plan.place,
         )
     return target.statistics[SUM] / target.statistics[COUNT]

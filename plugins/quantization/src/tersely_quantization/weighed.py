@@ -105,7 +105,7 @@ def float_tensor(target: tersely.QuantizationTarget) -> Tensor:
     if target.tensor is None:
         raise ValueError(
             f"{target.plan.algorithm} changes weights, and {target.plan.target} is none; "
-            f"leave it out of target_names"
+            "leave it out of target_names"
         )
     tensor = target.tensor.detach()
     return tensor if tensor.dtype == torch.float64 else tensor.float()
@@ -150,7 +150,7 @@ def observed_by(target: tersely.QuantizationTarget, key: str) -> Tensor:
     if key not in target.observed:
         raise tersely.SessionError(
             f"{target.name}: {target.plan.algorithm} chooses by what calibration sees; call "
-            f"session.calibrate(batches) before session.compress()",
+            "session.calibrate(batches) before session.compress()",
             **target.plan.place,
         )
     return target.observed[key]

@@ -1,0 +1,130 @@
+"""Products with integer weights that onnxruntime computes in floats, and what would change that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from torch import nn
+
+import tersely
+from tersely.contracts import IntegerWeight
+from tersely.errors import CompressionWarning
+from tersely_export.grids import grid_of
+from tersely_export.names import module_of
+
+if TYPE_CHECKING:
+    import onnx  # torchao's check warns, too, and needs no ONNX
+
+_PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+"""Ends of the names of operators that multiply floats; onnxruntime adds words such as Fused."""
+
+_TURNS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast")
+_RUNS: Final = (16, 32, 64, 128, 256)
+_WITHOUT_KERNEL: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_INPUTS: Final = "their inputs are not quantized; quantize _input_ as well, as the preset w8a8 does"
+_MOST_BITS, _SHOWN = 8, 5
+
+
+def float_products(source: tersely.ExportSource, optimized: onnx.ModelProto) -> Mapping[str, str]:
+    """Return the quantized weights whose products are computed in floats.
+
+    Args:
+        source: the session.
+        optimized: what onnxruntime has made of the written model.
+
+    Returns:
+        Full name of the weight -> why, and what to change.
+    """
+    found = dict.fromkeys(_read_as_floats(optimized.graph, source.integers))
+    return {name: _reason(source, name) for name in found}
+
+
+def warn_of_floats(found: Mapping[str, str], runtime: str) -> None:
+    """Warn of products in floats, those with the same reason together.
+
+    Args:
+        found: full name of each weight -> why, and what to change.
+        runtime: what computes them.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in found.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        warnings.warn(
+            f"{runtime} dequantizes these weights at each call and multiplies floats: "
+            f"{', '.join(names[:_SHOWN])}{more}; {reason}",
+            CompressionWarning,
+            stacklevel=2,
+        )
+
+
+def _read_as_floats(graph: onnx.GraphProto, names: Mapping[str, object]) -> Iterator[str]:
+    """Yield the names of stored integers that are dequantized for a product."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            stored = _stored(node.input[0], graph, names)
+            if stored is not None and _is_multiplied(node.output[0], readers):
+                yield stored
+
+
+def _stored(value: str, graph: onnx.GraphProto, names: Mapping[str, object]) -> str | None:
+    if value in names:
+        return value
+    maker = next((node for node in graph.node if value in node.output), None)
+    turned = maker is not None and maker.op_type in _TURNS
+    return _stored(maker.input[0], graph, names) if maker is not None and turned else None
+
+
+def _is_multiplied(value: str, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
+    return any(
+        _is_multiplied(node.output[0], readers)
+        if node.op_type in _TURNS
+        else node.op_type.endswith(_PRODUCTS)
+        for node in readers.get(value, ())
+    )
+
+
+def _reason(source: tersely.ExportSource, name: str) -> str:
+    weight, module = source.integers[name], module_of(source, name)
+    own = [one for one in source.activations if one.module == source.targets[name].module]
+    if weight.qparams.quant_max - weight.qparams.quant_min >= 2**_MOST_BITS:
+        return f"it has no kernel for {weight.qparams.dtype}; take int8, or int4 in groups"
+    if isinstance(module, _WITHOUT_KERNEL):
+        return "it has no integer kernel for transposed convolutions; leave them out"
+    if isinstance(module, nn.Linear):
+        return _reason_of_matrix(weight, own)
+    return _reason_of_convolution(own)
+
+
+def _reason_of_matrix(weight: IntegerWeight, own: Sequence[tersely.QuantizedActivation]) -> str:
+    size = grid_of(weight).size
+    if size[1] not in (1, weight.values.shape[1], *_RUNS):
+        runs = ", ".join(map(str, _RUNS))
+        return f"it has a kernel for groups of {runs}, and these have {size[1]}"
+    if not any(one.is_input for one in own):
+        return _INPUTS
+    return "it found no integer kernel for them; take the preset w8a8 or w8a8_dynamic"
+
+
+def _reason_of_convolution(own: Sequence[tersely.QuantizedActivation]) -> str:
+    if not any(one.is_input for one in own):
+        return _INPUTS
+    if any(one.is_dynamic for one in own):
+        return (
+            "it convolves integers whose range calibration has observed; take ptq for _input_, or "
+            "the preset w8a8"
+        )
+    if all(one.is_input for one in own):
+        return (
+            "it convolves integers where outputs are quantized, too; quantize _output_ of the "
+            "convolution or of the activation after it, as the preset w8a8 for onnxruntime does "
+            "(OpenVINO needs no outputs)"
+        )
+    return "it found no integer kernel for them; leave them out where their time matters"

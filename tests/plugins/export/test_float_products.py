@@ -1,0 +1,100 @@
+"""Products that onnxruntime computes in floats are told by name, with what would change it."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from tersely.errors import CompressionWarning
+
+ROWS = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+UINT8 = {"quant_dtype": "uint8", "quant_scheme": "affine"}
+WEIGHT = {"granularity": "per_channel"}
+INPUTS = {"weight": WEIGHT, "_input_": UINT8}
+
+
+def linear():
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def convolution():
+    return nn.Sequential(nn.Conv2d(3, 8, 3))
+
+
+def transposed():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 2))
+
+
+def of_weights(**entry):
+    return {"target_names": ["weight"], **entry}
+
+
+def of(**settings):
+    return {"target_names": list(settings), "target_settings": settings}
+
+
+@pytest.mark.parametrize(
+    ("build", "batch", "entry", "names", "reason"),
+    [
+        (
+            linear,
+            ROWS,
+            of_weights(algorithm="rtn", quant_dtype="int4", granularity={"group": 8}),
+            ["0.weight", "2.weight"],
+            "groups of 16, 32, 64, 128, 256, and these have 8",
+        ),
+        (
+            linear,
+            ROWS,
+            of_weights(quant_dtype="int12", **WEIGHT),
+            ["0.weight", "2.weight"],
+            "no kernel for int12",
+        ),
+        (convolution, IMAGES, of_weights(**WEIGHT), ["0.weight"], "quantize _input_ as well"),
+        (convolution, IMAGES, of(**INPUTS), ["0.weight"], "quantize _output_"),
+        (
+            convolution,
+            IMAGES,
+            {"algorithm": "rtn", **of(**INPUTS)},
+            ["0.weight"],
+            "range calibration has observed",
+        ),
+        (
+            transposed,
+            IMAGES,
+            of(**INPUTS, _output_=UINT8),
+            ["1.weight"],
+            "no integer kernel for transposed convolutions",
+        ),
+    ],
+    ids=["groups_of_8", "int12", "no_inputs", "no_outputs", "dynamic", "transposed"],
+)
+def test_they_are_named_with_a_reason_in_the_result_and_by_a_warning(
+    quantized, tmp_path, build, batch, entry, names, reason
+):
+    model = build()
+    kinds = sorted({type(one).__name__ for one in model if hasattr(one, "weight")})
+    session = quantized(model, batch, op_types=kinds, **entry)
+
+    with pytest.warns(CompressionWarning) as caught:
+        exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=batch)
+
+    checks = exported.checks
+    assert sorted(checks["float_products"]) == names
+    assert all(reason in why for why in checks["float_products"].values())
+    assert checks["quantized_products"] - checks["integer_kernels"] == len(names)
+    [message] = [str(one.message) for one in caught]
+    assert all(name in message for name in names)
+    assert reason in message
+
+
+def test_nothing_is_told_where_every_product_is_of_integers(quantized, tmp_path):
+    session = quantized(linear(), ROWS, **of(**INPUTS))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompressionWarning)
+        exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=ROWS)
+
+    assert "float_products" not in exported.checks
