@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from tersely.errors import BenchmarkError as BenchmarkError
     from tersely.errors import BrokenPluginError as BrokenPluginError
     from tersely.errors import CalibrationError as CalibrationError
+    from tersely.errors import CompressionWarning as CompressionWarning
     from tersely.errors import ConfigError as ConfigError
     from tersely.errors import ExportError as ExportError
     from tersely.errors import Fix as Fix
@@ -121,6 +122,7 @@ _WHERE = {
     "BrokenPluginError": "tersely.errors",
     "CalibrationError": "tersely.errors",
     "Choose": "tersely.contracts.pruner",
+    "CompressionWarning": "tersely.errors",
     "ConfigError": "tersely.errors",
     "ChannelBlocks": "tersely.contracts.tracer",
     "DependencyTracer": "tersely.contracts.tracer",

@@ -295,7 +295,7 @@ class BenchmarkError(TerselyError, RuntimeError):
 
 
 class CompressionWarning(UserWarning):
-    """Compressing had to deviate from the config; names the targets."""
+    """Something is less than the config suggests, as its effect or its precision; names targets."""
 
 
 class SessionFileError(TerselyError, OSError):

@@ -10,7 +10,6 @@ from torch import nn
 
 import tersely
 from tersely.contracts import IntegerWeight
-from tersely.errors import CompressionWarning
 from tersely_export.grids import grid_of
 from tersely_export.names import module_of
 
@@ -56,7 +55,7 @@ def warn_of_floats(found: Mapping[str, str], runtime: str) -> None:
         warnings.warn(
             f"{runtime} dequantizes these weights at each call and multiplies floats: "
             f"{', '.join(names[:_SHOWN])}{more}; {reason}",
-            CompressionWarning,
+            tersely.CompressionWarning,
             stacklevel=2,
         )
 
