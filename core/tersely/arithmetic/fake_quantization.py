@@ -228,6 +228,8 @@ def _is_writable(position: Tensor, gradient: Tensor) -> bool:
     # A gradient of a gradient is not taken of what is written, nor does a compiler follow it.
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
+    if forward_ad._current_level >= 0:
+        return False  # nor has what is written a derivative in forward mode
     is_batched = (
         torch._C._are_functorch_transforms_active()
         or torch._C._functorch.is_functorch_wrapped_tensor(gradient)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def process_inputs(
         key: Any
         place, key = _find_argument(site, positional, named)
         if key is None:
-            _refuse_container(module, site, transforms, (*positional, *named.values()))
+            _refuse_container(module, site, transforms, _named(site, positional, named))
             continue
         value = place[key]
         if value is None:
@@ -94,12 +94,12 @@ def _refuse_container(
     module: nn.Module,
     site: InputSite,
     transforms: tuple[Transform, ...],
-    arguments: tuple[Any, ...],
+    arguments: Iterable[tuple[str | int, Any]],
 ) -> None:
     # No argument is a tensor: one may hold some, as a packed sequence or a list does.
     if site.index is not None or site.name is not None:
         return
-    for value in arguments:
+    for argument, value in arguments:
         items = items_of(value) or {}
         places = [place for place, item in items.items() if isinstance(item, Tensor)]
         if not places:
@@ -107,12 +107,21 @@ def _refuse_container(
         problem = (
             f"input target {site.target!r} of a {type(module).__name__} has no tensor among its "
             f"arguments, but a {type(value).__name__} that holds some; address one of them, as in "
-            f"_input_{site.order[0] if site.order else 0}.{places[0]}, or leave this target out"
+            f"_input_{argument}.{places[0]}, or leave this target out"
         )
         if all(isinstance(one, Tap) for one in transforms):
             _refuse(transforms, problem)
             return
         raise _error(module, site, problem)
+
+
+def _named(
+    site: InputSite, positional: Sequence[Any], named: Mapping[str, Any]
+) -> Iterator[tuple[str | int, Any]]:
+    """Yield the arguments of a call with the names, or positions, by which they are addressed."""
+    for index, value in enumerate(positional):
+        yield site.order[index] if index < len(site.order) else index, value
+    yield from named.items()
 
 
 def _key_of_tensor(

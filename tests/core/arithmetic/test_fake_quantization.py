@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -370,6 +371,19 @@ def test_a_clipped_gradient_has_a_gradient():
     (second,) = torch.autograd.grad(first.sum(), value)
     assert first.tolist() == [4.0, 0.0]
     assert second.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_clipped_gradient_has_a_derivative_in_forward_mode():
+    # Along 3 that of 2 y dy/dx is 2 (dy/dx)^2 * 3 where nothing is clipped.
+    value = torch.tensor([2.2, 300.0], requires_grad=True)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(value, torch.tensor([3.0, 3.0]))
+        found = fake_quantize_flat(dual, torch.tensor(1.0), None, **INT8, clip_gradient=True)
+        (gradient,) = torch.autograd.grad(found.square().sum(), value)
+        first, second = forward_ad.unpack_dual(gradient)
+    assert first.tolist() == [4.0, 0.0]
+    assert second.tolist() == [6.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -257,6 +257,13 @@ def test_text_that_is_not_yaml_is_explained_without_the_parsers_words(text, prob
     assert refusal(text) == f"recipe.yaml has 1 problem:\n  {problem}"
 
 
+def test_a_long_gap_above_a_misplaced_key_takes_no_time_to_look_through():
+    assert refusal(f"a{' ' * 20_000}b:c\n  d: 1\n") == (
+        "recipe.yaml has 1 problem:\n  2:4: found ':' where no key can stand "
+        "(quote text that contains ': ', or check the indentation)"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "place"), [("a: {b: 1, c:0.5}", "1:11"), ("a: {c:0.5, b: 1}", "1:5")]
 )

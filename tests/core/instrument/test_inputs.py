@@ -218,6 +218,17 @@ def test_an_input_whose_tensors_are_inside_a_sequence_is_an_error_that_says_how_
     assert model(parts).tolist() == [HALF[0] + WHOLE[0]]
 
 
+@pytest.mark.parametrize("by", ["position", "keyword"])
+def test_the_address_that_is_said_is_that_of_the_argument_that_holds_tensors(row, by):
+    model = FlagFirst()
+    masked(model, "_input_")
+    with pytest.raises(tersely.SessionError, match=r"as in _input_y\.1, or leave"):
+        model("flag", None, ("no", row)) if by == "position" else model(1, y=("no", row))
+    model = FlagFirst()
+    masked(model, "_input_y.1")
+    assert model("flag", None, ("no", row))[1][1].tolist() == HALF
+
+
 def test_a_packed_sequence_is_an_error_and_its_data_can_be_a_target():
     packed = nn.utils.rnn.pack_sequence([torch.ones(3, 4), torch.ones(2, 4)])
     model = nn.GRU(4, 2)

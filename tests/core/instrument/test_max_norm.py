@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import tersely
+from tersely.errors import SessionError
 
 ROWS = torch.tensor([[3.0, 4.0], [0.6, 0.8], [6.0, 8.0], [0.0, 2.0]])
 
@@ -44,6 +45,17 @@ def test_rows_that_are_looked_up_are_shortened_by_what_of_them_is_kept(cls, mode
     # Of the first row 4 is kept, so all of it is divided by 4; the last two were not looked up.
     expected = torch.tensor([[0.75, 1.0], [0.6, 0.8], [6.0, 8.0], [0.0, 2.0]])
     torch.testing.assert_close(module._parameters["weight"].detach(), expected)
+
+
+@KINDS
+def test_a_lost_write_is_refused_before_a_row_is_shortened(cls):
+    module = _embedding(cls)
+    _masked(module, torch.ones(4, 2).bool())
+    with torch.no_grad():
+        torch._foreach_mul_([module.weight], 2.0)
+    with pytest.raises(SessionError, match="weight was written into"):
+        _looked_up(module, 0)
+    assert torch.equal(module._parameters["weight"].detach(), ROWS)
 
 
 @KINDS

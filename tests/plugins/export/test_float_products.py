@@ -71,6 +71,14 @@ def of(**settings):
             ["0.weight", "2.weight"],
             "no kernel for int12",
         ),
+        (linear, ROWS, of_weights(), ["0.weight", "2.weight"], "take granularity per_channel"),
+        (
+            linear,
+            ROWS,
+            of(weight={}, _input_={"quant_dtype": "int16"}),
+            ["0.weight", "2.weight"],
+            "no inputs of int16",
+        ),
         (convolution, IMAGES, of_weights(**WEIGHT), ["0.weight"], "quantize _input_ as well"),
         (convolution, IMAGES, of(**INPUTS), ["0.weight"], "quantize _output_"),
         (
@@ -88,7 +96,16 @@ def of(**settings):
             "no integer kernel for transposed convolutions",
         ),
     ],
-    ids=["groups_of_8", "int12", "no_inputs", "no_outputs", "dynamic", "transposed"],
+    ids=[
+        "groups_of_8",
+        "int12",
+        "one_scale",
+        "int16",
+        "no_inputs",
+        "no_outputs",
+        "dynamic",
+        "transposed",
+    ],
 )
 def test_they_are_named_with_a_reason_in_the_result_and_by_a_warning(
     quantized, tmp_path, build, batch, entry, names, reason

@@ -286,7 +286,7 @@ def test_the_batch_may_have_another_length(quantized, layers, tmp_path):
 
 
 def test_weights_lie_in_a_file_of_their_own_where_it_is_said(quantized, layers, tmp_path):
-    session = quantized(layers, INPUTS, target_names=["weight"])
+    session = quantized(layers, INPUTS, target_names=["weight"], **PER_CHANNEL)
 
     exported = session.export(
         "onnx", tmp_path / "m.onnx", example_inputs=INPUTS, options={"external_data": True}

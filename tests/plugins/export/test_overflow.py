@@ -51,6 +51,7 @@ def test_signed_inputs_of_few_bits_are_multiplied_as_large_unsigned_ones(export:
     ],
     ids=["int32 bias", "7 bit inputs", "no integer kernel"],
 )
+@pytest.mark.filterwarnings("ignore::tersely.errors.CompressionWarning")  # products in floats
 def test_biases_and_products_that_fit_are_not_warned_of(export: Any, entry: Any) -> None:
     export(AVX2, algorithm="ptq", config_list=[entry])
 
@@ -106,6 +107,7 @@ def test_no_other_processor_is_warned_of(export: Any, processor: dict[str, objec
     ],
     ids=["reduced", "weights alone"],
 )
+@pytest.mark.filterwarnings("ignore::tersely.errors.CompressionWarning")  # products in floats
 def test_what_fits_16_bits_is_not_warned_of(export: Any, stage: dict[str, Any]) -> None:
     export(AVX2, **stage)
 

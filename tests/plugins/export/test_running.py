@@ -72,6 +72,7 @@ def test_a_file_keeps_no_notes_of_the_machine_it_was_written_on(
 WEIGHTS = [{"op_types": ["Linear"], "target_names": ["weight"]}]
 
 
+@pytest.mark.filterwarnings("ignore::tersely.errors.CompressionWarning")  # products in floats
 def test_the_layers_of_a_float16_model_are_compared_within_its_rounding(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 8)).half().eval()

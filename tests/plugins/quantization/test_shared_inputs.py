@@ -133,6 +133,64 @@ def test_a_tensor_that_was_written_to_is_quantized_again_without_gradients():
         assert torch.equal(found, model.key(value.clone()))
 
 
+@pytest.mark.parametrize("by", ["numpy", "data"])
+def test_a_tensor_that_is_filled_anew_unseen_for_every_forward_is_quantized_again(by):
+    model, _ = calibrated()
+    value = torch.zeros(4, 6, 8)
+    for seed in (1, 2):
+        filling = value.numpy() if by == "numpy" else value.data
+        filling[:] = batch(seed).detach()
+        with torch.no_grad():
+            found = [one(value) for one in (model.query, model.key)]
+            fresh = [one(value.clone()) for one in (model.query, model.key)]
+            found.append(model.query(value))  # the last tensor is this one again
+            assert are_equal(found, [*fresh, fresh[0]])
+            filling[:] = 0
+            assert not torch.equal(model.query(value), fresh[0])
+
+
+def test_a_range_follows_a_tensor_that_is_filled_anew_unseen():
+    found = {}
+    for is_same_tensor in (False, True):
+        model, session = attached()
+        value = torch.ones(4, 6, 8)
+        for size in (1, 3):
+            value.data[:] = size
+            model.query(value if is_same_tensor else value.clone())
+            session.step()
+        found[is_same_tensor] = session.qparams()["query"]["_input_"].scale
+    assert found[False] > 1 / 127
+    assert found[True] == found[False]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("readers", [("query", "key"), ("key",)], ids=["all", "second"])
+def test_a_traced_layer_reads_its_input_also_after_another_forward_read_it(readers):
+    model, _ = calibrated()
+    value, other = batch(1).detach(), batch(2).detach()
+    with torch.no_grad():
+        for name in readers:
+            getattr(model, name)(value)
+        traced = torch.jit.trace(model.query, (value,), check_trace=False)
+        assert torch.equal(traced(other), model.query(other))
+
+
+def test_a_model_copied_in_inference_mode_computes_outside_of_it():
+    model, _ = calibrated()
+    with torch.inference_mode():
+        made = copy.deepcopy(model)
+    with torch.no_grad():
+        assert torch.equal(made(batch(1)), model(batch(1)))
+
+
+def test_shapes_are_found_without_values():
+    model, _ = calibrated()
+    model.to("meta")
+    with torch.no_grad():
+        assert model(torch.empty(4, 6, 8, device="meta")).shape == (4, 6, 8)
+
+
 @pytest.mark.parametrize("is_new_input", [False, True])
 def test_what_a_tensor_became_without_gradients_goes_with_it_or_with_the_next_one(is_new_input):
     model, _ = calibrated()

@@ -50,7 +50,7 @@ _Answer = Callable[[Sequence[str], str], Complaint]
 
 
 _KEY = re.compile(r" *(?:- +)*[\w.-]+\Z")
-_WORD = re.compile(r" *(?:- +)*([\w.-]+)((?: +[^:]*?)?) *\Z")
+_WORD = re.compile(r" *(?:- +)*([\w.-]+)((?: [^:]*)?)\Z")
 _VALUE = re.compile(r" *(?:- +)*[\w.-]+: +[^#|>&\[{\s]")
 
 
@@ -64,7 +64,7 @@ def _no_key_here(before: Sequence[str]) -> Complaint:
     number, above = numbered[-1]
     if _indentation(above) >= _indentation(before[-1]):
         return plain
-    word = _WORD.match(above)
+    word = _WORD.match(above.rstrip(" "))
     if word:
         hint = f"write '{word[1]}:{word[2]}' there, or check the indentation"
         return Complaint(f"{message}, since line {number} has no ':' after {word[1]!r}", hint)

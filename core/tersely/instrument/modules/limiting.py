@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tersely.instrument.names import INSTRUMENTS, MASK
+from tersely.instrument.names import INSTRUMENTS, LOST, MASK
+from tersely.instrument.shown.lost_writes import need_no_lost_write
 
 WEIGHT = "weight"
 _SLACK = 1e-7
@@ -106,7 +107,12 @@ def shorten_rows(module: Any, indices: Tensor) -> None:
     Args:
         module: an instrumented embedding with ``max_norm``.
         indices: the rows that are looked up, integers of any shape; other rows stay.
+
+    Raises:
+        SessionError: something was written into what the weight showed.
     """
+    if LOST in module.__dict__:
+        need_no_lost_write(module)
     raw = module._parameters[WEIGHT]
     masked = raw
     for transform in module.__dict__[INSTRUMENTS].parameters[WEIGHT]:

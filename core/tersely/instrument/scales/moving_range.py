@@ -90,7 +90,7 @@ class Follow:
         if known is not None and cut.fixed is None:
             self.inner.need_lengths(module, values, known[0])
         size = cut.size_of(values)
-        ends = self._finite(module, self._extent_of(value), known)
+        ends = self._finite(module, self._extent_of(module, value), known)
         if ends is None:
             return
         low, high = self._moved(module, ends[0], ends[1], known)
@@ -141,16 +141,17 @@ class Follow:
         )
         return None if low is None or high is None else (low, high)
 
-    def _extent_of(self, value: Tensor) -> Extent:
+    def _extent_of(self, module: nn.Module, value: Tensor) -> Extent:
         """Return the range of a value, found anew unless the last input was this tensor."""
         shared, padding = self.inner.shared, self.padding
         if shared is None or not is_shareable(value):
             return self._found_extent(value.detach())
         is_data = None if padding is None else padding.is_data
-        found = shared.extent(value, is_data, is_channels_first=self.is_channels_first)
+        channels_first = self.is_channels_first
+        found = shared.extent(module, value, is_data, is_channels_first=channels_first)
         if found is None:
             found = self._found_extent(value.detach())
-            shared.keep_extent(value, is_data, found, is_channels_first=self.is_channels_first)
+            shared.keep_extent(module, value, is_data, found, is_channels_first=channels_first)
         return found
 
     def _found_extent(self, values: Tensor) -> Extent:

@@ -198,17 +198,17 @@ class Quantize:
         is_scale_copied: bool = False,
     ) -> Tensor:
         levels, shared, known = self.levels(module), self.shared, None
-        if shared is not None and (levels is not None or not is_shareable(value)):
+        if levels is not None or not is_shareable(value, scale, zero_point):
             shared = None
         if shared is not None:
-            known = shared.quantized(value, self.grid, scale, zero_point)
+            known = shared.quantized(module, value, self.grid, scale, zero_point)
         own, own_zero_point = scale, zero_point
         if is_scale_copied:
             own = scale.clone()
             own_zero_point = None if zero_point is None else zero_point.clone()
         result = self.apply(value, own, own_zero_point, levels, known=known)
         if shared is not None and known is None:
-            shared.keep_quantized(value, self.grid, scale, zero_point, result)
+            shared.keep_quantized(module, value, self.grid, scale, zero_point, result)
         return result
 
     def need_lengths(self, module: nn.Module, value: Tensor, scale: Tensor) -> None:

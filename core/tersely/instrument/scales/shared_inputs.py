@@ -3,7 +3,8 @@
 What was found of the tensor last is remembered, by weak references: nothing of a forward is kept
 alive. Without gradients no graph holds what a tensor became; it then lives until its tensor dies or
 the next one comes. A tensor that was written to, that comes on another CUDA stream, or whose scale
-differs in one bit is processed anew.
+differs in one bit is processed anew. So is one that comes to the same module again: another forward
+may have begun, and `Tensor.data` and NumPy write into tensors without leaving a trace.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from weakref import ReferenceType, ref
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import TensorWeakRef
 
 
@@ -37,29 +38,34 @@ class Extent(NamedTuple):
 
 @attrs.frozen(eq=False)
 class _Seen:
-    """A tensor as it was: itself, how often it had been written to, and on which stream."""
+    """A tensor as it was: itself, how often it had been written to, its stream and its readers.
+
+    Of readers only identities are kept: one that is gone keeps another from sharing at most.
+    """
 
     tensor: TensorWeakRef
     version: int
     stream: object
+    readers: set[int]
 
     @classmethod
-    def of(cls, tensor: Tensor) -> _Seen:
-        return cls(TensorWeakRef(tensor), tensor._version, _stream(tensor))
+    def of(cls, module: nn.Module, tensor: Tensor) -> _Seen:
+        return cls(TensorWeakRef(tensor), tensor._version, _stream(tensor), {id(module)})
 
-    def is_of(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor is this one, unchanged, on the same stream."""
+    def is_of(self, module: nn.Module, tensor: Tensor) -> bool:
+        """Tell whether a tensor is this one, unchanged, on the same stream, and new to a module."""
         return (
             self.tensor() is tensor
             and self.version == tensor._version
             and self.stream == _stream(tensor)
+            and id(module) not in self.readers
         )
 
 
 @attrs.frozen(eq=False)
 class _Extents:
     seen: _Seen
-    is_data: ReferenceType[Tensor] | None
+    is_data: TensorWeakRef | None
     is_channels_first: bool
     extent: Extent
 
@@ -94,42 +100,63 @@ class SharedInputs:
         self._held: tuple[ReferenceType[Tensor], Tensor] | None = None
 
     def extent(
-        self, value: Tensor, is_data: Tensor | None, *, is_channels_first: bool
+        self,
+        module: nn.Module,
+        value: Tensor,
+        is_data: Tensor | None,
+        *,
+        is_channels_first: bool,
     ) -> Extent | None:
         """Return the range of a tensor if the last one was its, else None.
 
         Args:
+            module: the module whose input it is.
             value: the input.
             is_data: bool, shape (batch, positions), which positions are data; None for all.
             is_channels_first: whether the module has its channels in dimension 1.
         """
         last = self._extents
-        if last is None or not last.seen.is_of(value):
+        if last is None or not last.seen.is_of(module, value):
             return None
         before = None if last.is_data is None else last.is_data()
         is_same = before is is_data and (last.is_data is None) == (is_data is None)
-        return last.extent if is_same and last.is_channels_first == is_channels_first else None
+        if not is_same or last.is_channels_first != is_channels_first:
+            return None
+        last.seen.readers.add(id(module))
+        return last.extent
 
     def keep_extent(
-        self, value: Tensor, is_data: Tensor | None, extent: Extent, *, is_channels_first: bool
+        self,
+        module: nn.Module,
+        value: Tensor,
+        is_data: Tensor | None,
+        extent: Extent,
+        *,
+        is_channels_first: bool,
     ) -> None:
         """Remember the range of a tensor, with arguments as `extent` has them."""
-        mask = None if is_data is None else ref(is_data)
-        self._extents = _Extents(_Seen.of(value), mask, is_channels_first, extent)
+        mask = None if is_data is None else TensorWeakRef(is_data)
+        self._extents = _Extents(_Seen.of(module, value), mask, is_channels_first, extent)
 
     def quantized(
-        self, value: Tensor, grid: object, scale: Tensor, zero_point: Tensor | None
+        self,
+        module: nn.Module,
+        value: Tensor,
+        grid: object,
+        scale: Tensor,
+        zero_point: Tensor | None,
     ) -> Tensor | None:
         """Return what a tensor became if it was the last one and was quantized alike, else None.
 
         Args:
+            module: the module whose input it is.
             value: the input.
             grid: the values it can take.
             scale: shape (), the scale in force.
             zero_point: shape (), or None for zero.
         """
         last = self._quantized
-        if last is None or not last.seen.is_of(value):
+        if last is None or not last.seen.is_of(module, value):
             self._held = None  # before the next one needs memory
             return None
         if last.grid != grid:
@@ -139,10 +166,14 @@ class SharedInputs:
             return None
         if last.versions != _versions(last.scale, last.zero_point):
             return None  # the scale that gave the result has moved
-        return result if last.has(scale, zero_point) else None
+        if not last.has(scale, zero_point):
+            return None
+        last.seen.readers.add(id(module))
+        return result
 
     def keep_quantized(
         self,
+        module: nn.Module,
         value: Tensor,
         grid: object,
         scale: Tensor,
@@ -151,7 +182,7 @@ class SharedInputs:
     ) -> None:
         """Remember what a tensor became, with arguments as `quantized` has them."""
         self._quantized = _Quantized(
-            _Seen.of(value),
+            _Seen.of(module, value),
             grid,
             scale,
             zero_point,
@@ -172,16 +203,25 @@ class SharedInputs:
         return {"_extents": None, "_quantized": None, "_held": None}
 
 
-def is_shareable(value: Tensor) -> bool:
+def is_shareable(value: Tensor, *others: Tensor | None) -> bool:
     """Tell whether a tensor can be recognized when it comes again.
 
     Args:
         value: an input.
+        *others: what its result depends on too.
     """
-    # What compiles follows no references, and tensors of inference mode have no version.
-    if torch.compiler.is_compiling() or type(value) is not Tensor:
+    # What compiles or transforms a function follows no references, and a result from before a trace
+    # or a graph would be a constant in it.
+    if torch.compiler.is_compiling() or type(value) is not Tensor or value.is_meta:
         return False
-    return not torch.is_inference_mode_enabled() and not value.is_inference()
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() is not None:
+        return False
+    if value.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    # Tensors of inference mode have no version.
+    if torch.is_inference_mode_enabled():
+        return False
+    return not any(one is not None and one.is_inference() for one in (value, *others))
 
 
 def _versions(*tensors: Tensor | None) -> tuple[int, ...]:

@@ -122,8 +122,15 @@ def _reason_of_matrix(weight: IntegerWeight, own: Sequence[tersely.QuantizedActi
     if size[1] not in (1, weight.values.shape[1], *_RUNS):
         runs = ", ".join(map(str, _RUNS))
         return f"it has a kernel for groups of {runs}, and these have {size[1]}"
-    if not any(one.is_input for one in own):
-        return _INPUTS
+    given = [one for one in own if one.is_input]
+    if not given:
+        return (
+            "it has a kernel for weights alone that are quantized by output channel or in groups; "
+            "take granularity per_channel, or quantize _input_ as well"
+        )
+    wide = [one.dtype for one in given if one.quant_max - one.quant_min >= 2**_MOST_BITS]
+    if wide:
+        return f"it multiplies no inputs of {wide[0]}; take uint8 for _input_"
     return "it found no integer kernel for them; take the preset w8a8 or w8a8_dynamic"
 
 
