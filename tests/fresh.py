@@ -2,7 +2,8 @@
 
 A server, which has done nothing but import, makes a copy of itself (a fork) for each run: the
 process is as new as one that a shell starts, but for the imports, which take longer than most jobs.
-What is imported, and when, is tested with `subprocess` instead.
+What is imported, when, and which warnings that gives, is tested with `subprocess` instead; so is how
+an interpreter ends, of which only its threads and `atexit` are left here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,12 +25,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+SECONDS = 900
+"""How long a process may take before it is ended."""
+
 
 class Fresh:
-    """A server of fresh processes."""
+    """A server of fresh processes.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: how long each may take before it is ended, which is an error.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
         self._server: subprocess.Popen[str] | None = None
+        self.seconds = seconds
 
     def run(
         self,
@@ -45,13 +55,18 @@ class Fresh:
             cwd: the folder to run in.
             env: its environment, this process' own unless given. `OMP_NUM_THREADS` is 1.
             merged: whether what it prints to stderr is among what it prints to stdout.
+
+        Raises:
+            RuntimeError: it took too long, and was ended.
         """
+        environment = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"}
         if not hasattr(os, "fork"):
             command = [sys.executable, *arguments]
             return subprocess.run(
                 command,
                 cwd=cwd,
-                env=env,
+                env=environment,
+                timeout=self.seconds,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merged else subprocess.PIPE,
                 text=True,
@@ -62,7 +77,7 @@ class Fresh:
             request = {
                 "arguments": arguments,
                 "folder": str(cwd),
-                "environment": dict(os.environ if env is None else env),
+                "environment": environment,
                 "outputs": [str(path) for path in outputs],
             }
             status = self._ask(request)
@@ -77,12 +92,35 @@ class Fresh:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
         questions, answers = self._server.stdin, self._server.stdout
         assert questions is not None
         assert answers is not None
-        print(json.dumps(request), file=questions, flush=True)
-        return int(answers.readline())
+        ending = threading.Timer(self.seconds, self._kill)
+        ending.start()
+        try:
+            print(json.dumps(request), file=questions, flush=True)
+            answer = answers.readline()
+            if not answer:
+                raise RuntimeError(
+                    f"{request['arguments']}: the server was ended after {self.seconds} s, or "
+                    "by an error of its own, which it has printed"
+                )
+            return int(answer)
+        except BaseException:  # whoever asks next is not to read the answer to this
+            self._kill()
+            with contextlib.suppress(BrokenPipeError), self._server:
+                self._server = None
+            raise
+        finally:
+            ending.cancel()
+
+    def _kill(self) -> None:
+        """End the server and the process that it waits for."""
+        if self._server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._server.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the server."""
@@ -108,6 +146,7 @@ def _become(
     environment: Mapping[str, str],
     outputs: Sequence[str],
 ) -> NoReturn:
+    left_out = _paths(os.environ)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -115,8 +154,9 @@ def _become(
     os.dup2(sys.stdin.fileno(), 0)
     for descriptor, name in enumerate(outputs, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[1:1] = [path for path in paths if path and path not in sys.path]
+    sys.path[1:] = [*_paths(environment), *(path for path in sys.path[1:] if path not in left_out)]
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # as `random` does by itself in a copy
     status = 1
     try:
         _execute(list(arguments))
@@ -133,6 +173,14 @@ def _become(
         with contextlib.suppress(ValueError):  # closed
             stream.flush()
     os._exit(status)
+
+
+def _paths(environment: Mapping[str, str]) -> list[str]:
+    return [
+        os.path.abspath(path)  # noqa: PTH100  # as Python does, links and all
+        for path in environment.get("PYTHONPATH", "").split(os.pathsep)
+        if path
+    ]
 
 
 def _execute(arguments: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 A page's blocks run in order in one empty folder. A block with a file name as its caption is written
 to that file, `python` is executed, and each `$ tersely` line of a `console` block is run in a
-process of its own, by the shell where it needs one. An `output` block after `python`, and the lines after a command, are what must be printed;
-`...` stands for anything.
+process of its own, by the shell where it needs one. An `output` block after `python`, and the lines
+after a command, are what must be printed; `...` stands for anything.
 """
 
 import contextlib

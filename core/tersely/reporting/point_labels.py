@@ -1,8 +1,9 @@
-"""Names beside the points of a picture, none of them over another or over a point."""
+"""Names beside the points of a picture, over neither another nor a point where there is room."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -69,10 +70,24 @@ def place_labels(dots: Sequence[Point], widths: Sequence[float], *, bounds: Box)
     taken = [(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in dots]
     found: list[Box] = []
     for dot, width in zip(dots, widths, strict=True):
-        choices = list(_choices(dot, width))
-        shared = [_hidden(box, [*taken, *found], bounds) for box in choices]
-        found.append(choices[shared.index(min(shared))])
+        found.append(_most_visible(_choices(dot, width), [*taken, *found], bounds))
     return found
+
+
+def _most_visible(choices: Iterator[Box], others: Sequence[Box], bounds: Box) -> Box:
+    """Return the first of those of which least is hidden."""
+    best, least = next(choices), math.inf
+    for box in itertools.chain([best], choices):
+        hidden = _outside(box, bounds)
+        for other in others:
+            if hidden >= least:
+                break
+            hidden += _common(box, other)
+        if hidden < least:
+            best, least = box, hidden
+        if least == 0:
+            break
+    return best
 
 
 def _anchor(dot: Point, box: Box) -> tuple[str, float]:
@@ -91,13 +106,12 @@ def _choices(dot: Point, width: float) -> Iterator[Box]:
             yield (left, middle - _LINE / 2, left + width, middle + _LINE / 2)
 
 
-def _hidden(box: Box, others: Sequence[Box], bounds: Box) -> float:
-    """Return how much of a box lies on others or outside of the bounds."""
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return sum(_common(box, other) for other in others) + area - _common(box, bounds)
+def _outside(box: Box, bounds: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1]) - _common(box, bounds)
 
 
 def _common(one: Box, other: Box) -> float:
     width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0.0, width) * max(0.0, height)
+    if width <= 0:
+        return 0.0
+    return width * max(0.0, min(one[3], other[3]) - max(one[1], other[1]))

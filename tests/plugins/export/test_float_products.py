@@ -27,6 +27,25 @@ def transposed():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 2))
 
 
+class Bare(nn.Module):
+    """A weight that no layer of torch holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 32, 8))
+
+    def forward(self, x):
+        return torch.einsum("bti,eio->bteo", x, self.weight)
+
+
+def recurrent():
+    return nn.Sequential(nn.LSTM(32, 8, batch_first=True))
+
+
+def bare():
+    return nn.Sequential(Bare())
+
+
 def of_weights(**entry):
     return {"target_names": ["weight"], **entry}
 
@@ -113,5 +132,39 @@ def test_nothing_is_told_where_every_product_is_of_integers(quantized, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompressionWarning)
         exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=ROWS)
+
+    assert "float_products" not in exported.checks
+
+
+@pytest.mark.parametrize(
+    ("build", "names", "kind", "reason"),
+    [
+        (
+            recurrent,
+            ["weight_hh_l0", "weight_ih_l0"],
+            "LSTM",
+            "no integer kernel for recurrent layers",
+        ),
+        (bare, ["weight"], "Bare", "found no integer kernel"),
+    ],
+    ids=["recurrent", "einsum"],
+)
+def test_so_are_those_whose_products_are_no_matmul(quantized, tmp_path, build, names, kind, reason):
+    session = quantized(build(), ROWS, op_types=[kind], target_names=names, quant_dtype="int8")
+
+    with pytest.warns(CompressionWarning, match=reason):
+        exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=ROWS)
+
+    assert sorted(exported.checks["float_products"]) == [f"0.{name}" for name in names]
+
+
+def test_an_embedding_whose_rows_are_multiplied_is_no_product(quantized, tmp_path):
+    model = nn.Sequential(nn.Embedding(16, 32), nn.Linear(32, 4))
+    tokens = torch.arange(10).reshape(2, 5)
+    session = quantized(model, tokens, op_types=["Embedding"], **of_weights(**WEIGHT))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompressionWarning)
+        exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=tokens)
 
     assert "float_products" not in exported.checks

@@ -16,12 +16,15 @@ from tersely_export.names import module_of
 if TYPE_CHECKING:
     import onnx  # torchao's check warns, too, and needs no ONNX
 
-_PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
 """Ends of the names of operators that multiply floats; onnxruntime adds words such as Fused."""
 
-_TURNS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast")
+_RECURRENT: Final = ("LSTM", "GRU", "RNN")
+_TURNS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Slice")
 _RUNS: Final = (16, 32, 64, 128, 256)
-_WITHOUT_KERNEL: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NO_KERNEL: Final = "it found no integer kernel for them; leave them out where their time matters"
 _INPUTS: Final = "their inputs are not quantized; quantize _input_ as well, as the preset w8a8 does"
 _MOST_BITS, _SHOWN = 8, 5
 
@@ -81,13 +84,22 @@ def _stored(value: str, graph: onnx.GraphProto, names: Mapping[str, object]) -> 
     return _stored(maker.input[0], graph, names) if maker is not None and turned else None
 
 
-def _is_multiplied(value: str, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
+def _is_multiplied(
+    value: str, readers: Mapping[str, Sequence[onnx.NodeProto]], *, is_joined: bool = False
+) -> bool:
     return any(
-        _is_multiplied(node.output[0], readers)
-        if node.op_type in _TURNS
-        else node.op_type.endswith(_PRODUCTS)
+        _is_multiplied(node.output[0], readers, is_joined=is_joined or node.op_type == "Concat")
+        if node.op_type in (*_TURNS, "Concat")
+        else _multiplies(node, value, is_joined=is_joined)
         for node in readers.get(value, ())
     )
+
+
+def _multiplies(node: onnx.NodeProto, value: str, *, is_joined: bool) -> bool:
+    if node.op_type in _RECURRENT:
+        return value in node.input[1:3]  # the first is the data
+    # Gates are joined of parts of one weight; whatever else is joined may be data.
+    return node.op_type.endswith(_PRODUCTS) and not is_joined
 
 
 def _reason(source: tersely.ExportSource, name: str) -> str:
@@ -95,11 +107,13 @@ def _reason(source: tersely.ExportSource, name: str) -> str:
     own = [one for one in source.activations if one.module == source.targets[name].module]
     if weight.qparams.quant_max - weight.qparams.quant_min >= 2**_MOST_BITS:
         return f"it has no kernel for {weight.qparams.dtype}; take int8, or int4 in groups"
-    if isinstance(module, _WITHOUT_KERNEL):
+    if isinstance(module, nn.RNNBase):
+        return "it has no integer kernel for recurrent layers with such weights; leave them out"
+    if isinstance(module, _TRANSPOSED):
         return "it has no integer kernel for transposed convolutions; leave them out"
     if isinstance(module, nn.Linear):
         return _reason_of_matrix(weight, own)
-    return _reason_of_convolution(own)
+    return _reason_of_convolution(own) if isinstance(module, _CONVOLUTIONS) else _NO_KERNEL
 
 
 def _reason_of_matrix(weight: IntegerWeight, own: Sequence[tersely.QuantizedActivation]) -> str:
@@ -133,4 +147,4 @@ def _reason_of_convolution(own: Sequence[tersely.QuantizedActivation]) -> str:
             "convolution or of the activation after it, as the preset w8a8 for onnxruntime does "
             "(OpenVINO needs no outputs)"
         )
-    return "it found no integer kernel for them; leave them out where their time matters"
+    return _NO_KERNEL
