@@ -87,6 +87,7 @@ def test_a_small_model_computes_in_onnxruntime_what_it_computes_in_torch(shrunk,
     torch.testing.assert_close(found, list(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.* dequantizes these weights")  # products in floats
 def test_a_small_model_in_int8_is_within_one_step_in_each_layer(shrunk, tmp_path):
     small = shrunk.session.finalize()
     types = sorted({type(one).__name__ for one in small.modules()} & {"Conv1d", "Conv2d", "Linear"})
