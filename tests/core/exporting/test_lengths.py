@@ -4,25 +4,12 @@ from collections import defaultdict, namedtuple
 
 import pytest
 import torch
-from torch import nn
 
 import tersely
 from tersely.exporting.dynamic import shapes_of
 from tersely.exporting.lengths import lengthened
 
 ROW = torch.arange(3.0)[None]
-WEIGHT = [{"op_types": ["Linear"], "target_names": ["weight"]}]
-
-
-class Added(nn.Module):
-    """Adds a linear layer of one input to the other."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3, 3)
-
-    def forward(self, first, second):
-        return self.linear(first) + second
 
 
 def given(example, dynamic_shapes):
@@ -79,18 +66,3 @@ def test_dimensions_of_one_name_have_one_length():
         match=r"'batch' in first, where it is 4 long, and in second, where it is 1",
     ):
         given(example, "batch")
-
-
-@pytest.mark.parametrize("dynamic_shapes", ["batch", {"first": ["n"], "second": ["n"]}])
-def test_a_program_made_from_one_row_takes_several(dynamic_shapes):
-    model = Added()
-    session = tersely.quantize(model, WEIGHT)
-
-    program = session.export_program({"first": ROW, "second": ROW}, dynamic_shapes)
-
-    for rows in (1, 2, 5):
-        several = torch.randn(rows, 3)
-        with torch.no_grad():
-            expected = model(several, several)
-        found = program.module()(first=several, second=several)
-        assert torch.allclose(found, expected, atol=1e-6)

@@ -169,7 +169,7 @@ HOSTILE = {
         "changes names of tersely",
     ),
     "handles signals": (
-        f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{HOOK}",
+        f"import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n{HOOK}",
         "changes signal handlers",
     ),
     "configures logging": (

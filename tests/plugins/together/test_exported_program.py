@@ -353,3 +353,29 @@ def test_scales_have_to_be_in_force():
 
     with pytest.raises(tersely.SessionError, match=r"session\.compress\(\)"):
         session.export_program(INPUTS)
+
+
+class Added(nn.Module):
+    """Adds a linear layer of one input to the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, first, second):
+        return self.linear(first) + second
+
+
+@pytest.mark.parametrize("dynamic_shapes", ["batch", {"first": ["n"], "second": ["n"]}])
+def test_a_program_made_from_one_row_takes_several(dynamic_shapes):
+    model, row = Added(), torch.arange(3.0)[None]
+    session = tersely.quantize(model, [{"op_types": ["Linear"], "target_names": ["weight"]}])
+
+    program = session.export_program({"first": row, "second": row}, dynamic_shapes)
+
+    for rows in (1, 2, 5):
+        several = torch.randn(rows, 3)
+        with torch.no_grad():
+            expected = model(several, several)
+        found = program.module()(first=several, second=several)
+        assert torch.allclose(found, expected, atol=1e-6)

@@ -99,7 +99,7 @@ class Quantize:
     grid: Grid
     cut: Cut
     clip_gradient: bool = False
-    shared: SharedInputs | None = None
+    shared: SharedInputs | None = attrs.field(default=None, repr=False)
 
     def qparams(self, module: nn.Module) -> QParams | None:
         """Return the parameters in force, or None while there are none."""
