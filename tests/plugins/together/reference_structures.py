@@ -43,7 +43,7 @@ class Chain(nn.Module):
             x = torch.permute(x, (0, 2, 3, 1))
         x = torch.select(torch.unsqueeze(x, dim=1), dim=1, index=0)
         x = torch.mean(torch.unsqueeze(x, dim=1), dim=1)
-        x = torch.squeeze(torch.unsqueeze(x.unsqueeze(1).sum(1, dtype=x.dtype), dim=1), dim=1)
+        x = torch.squeeze(torch.unsqueeze(x.unsqueeze(1).mean(1, dtype=x.dtype), dim=1), dim=1)
         x = torch.flatten(x, 1)
         x = x.reshape(x.shape).view(-1, x.size(1))
         x = functional.log_softmax(self.fc1(x), 1)

@@ -119,7 +119,8 @@ def _choices(
         numbers: those that have to change.
         others: sizes that change, from which forward may compute them.
     """
-    options = [own for one in numbers if len(own := _options(module, one)) > 1]
+    explained = any("heads" in name for one in numbers for name in _names(module, one.old))
+    options = [own for one in numbers if len(own := _options(module, one, explained)) > 1]
     ranked = [
         (sum(places), sum((own[i] for own, i in zip(options, places, strict=True)), ()))
         for places in product(*(range(len(own)) for own in options))
@@ -143,17 +144,19 @@ _PAIRED = 3
 """Attributes up to which two are tried before all of them."""
 
 
-def _options(module: nn.Module, number: Number) -> list[Choice]:
+def _options(module: nn.Module, number: Number, explained: bool) -> list[Choice]:
     """Attributes that may be a number, alone, not at all, or together; heads come first.
 
-    One that only has the same value, as a limit that no example reaches, is left as it is.
+    One that only has the same value, as a limit that no example reaches, is left as it is. Where
+    a count of heads changes, which explains most numbers, the others are left alone first.
     """
     names = _names(module, number.old)
     heads = tuple(name for name in names if "heads" in name)
     alone = [(name,) for name in sorted(names, key=lambda name: name not in heads)]
     together = [] if number.is_unclear else [names]
     some = [one for one in dict.fromkeys([heads, *alone, *together]) if one]
-    return [tuple((name, number) for name in one) for one in [*some[:1], (), *some[1:]]]
+    first = some[: bool(heads) or not explained]
+    return [tuple((name, number) for name in one) for one in [*first, (), *some[len(first) :]]]
 
 
 def _names(module: nn.Module, number: int) -> tuple[str, ...]:
