@@ -745,6 +745,9 @@ class Session:
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,
             norms=self._values.norms,
+            runtimes=tuple(
+                dict.fromkeys(one.runtime for one in self.plan.recipe.stages if one.runtime)
+            ),
         )
         return export_source(made, source, path, is_checked=check)
 
