@@ -96,10 +96,10 @@ if TYPE_CHECKING:
     from tersely.registry.experts import experts_setting as experts_setting
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
-    from tersely.reporting.benchmark import benchmark as benchmark
-    from tersely.reporting.plan_summary import summarize_plan as summarize_plan
+    from tersely.reporting.measuring.benchmark import benchmark as benchmark
+    from tersely.reporting.measuring.timings import Benchmark as Benchmark
+    from tersely.reporting.printing.plan_summary import summarize_plan as summarize_plan
     from tersely.reporting.report import Report as Report
-    from tersely.reporting.timings import Benchmark as Benchmark
     from tersely.searching.found_sensitivity import Sensitivity as Sensitivity
     from tersely.searching.sensitivity import sensitivity as sensitivity
     from tersely.session.oneshot import distill as distill
@@ -116,7 +116,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "AttachError": "tersely.errors",
-    "Benchmark": "tersely.reporting.timings",
+    "Benchmark": "tersely.reporting.measuring.timings",
     "BenchmarkError": "tersely.errors",
     "Blocks": "tersely.arithmetic.blocks",
     "BrokenPluginError": "tersely.errors",
@@ -181,7 +181,7 @@ _WHERE = {
     "attach": "tersely.session.opening",
     "auto_fuse_names": "tersely.planning.fusing.auto_fusion",
     "auto_dependency_groups": "tersely.planning.groups.dependency",
-    "benchmark": "tersely.reporting.benchmark",
+    "benchmark": "tersely.reporting.measuring.benchmark",
     "block_range": "tersely.arithmetic.ranges",
     "choose_qparams": "tersely.arithmetic.affine",
     "count_blocks": "tersely.arithmetic.blocks",
@@ -210,7 +210,7 @@ _WHERE = {
     "registry": "tersely.registry.registry",
     "schema": "tersely.document.schemas.schema",
     "sensitivity": "tersely.searching.sensitivity",
-    "summarize_plan": "tersely.reporting.plan_summary",
+    "summarize_plan": "tersely.reporting.printing.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",
     "to_matrices": "tersely.contracts.matrices",

@@ -30,7 +30,7 @@ from tersely.pruning.mask_buffers import mask_of
 from tersely.quantization.factors.folding import Folding
 from tersely.quantization.folds import fold_for_good
 from tersely.quantization.scale_buffers import write_qparams
-from tersely.reporting.folded_names import fold_names
+from tersely.reporting.printing.folded_names import fold_names
 
 
 class FinalizeWarning(UserWarning):

@@ -42,8 +42,8 @@ from tersely.pruning.mask_buffers import (
 )
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
-from tersely.reporting.description import describe_session, warn_of_misses
-from tersely.reporting.emptied import warn_of_emptied
+from tersely.reporting.describing.description import describe_session, warn_of_misses
+from tersely.reporting.describing.emptied import warn_of_emptied
 from tersely.reporting.report import Report
 from tersely.session.baking import warn_of_staying
 from tersely.session.engines import Engines
