@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget, like_raw
 from tersely.instrument.folding import Fold
-from tersely.instrument.instruments import Instruments
+from tersely.instrument.instruments import Instruments, Transform
 from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.modules.attaching import replace_class
 from tersely.instrument.modules.classes import (
@@ -80,7 +80,7 @@ def _folded_values(layer: nn.Module) -> dict[str, Tensor | None]:
             steps = chain_of(layer, name)
             raw = layer._parameters.get(name)
             if raw is not None:
-                found[name] = processed(layer, name, raw)
+                found[name] = _undivided(layer, steps, processed(layer, name, raw))
             else:
                 found[name] = steps[0].of_nothing(layer)  # type: ignore[attr-defined]  # a fold's
     return found
@@ -98,19 +98,22 @@ def _bake_one(bound: BoundTarget) -> None:
             return
         dense = bound.dense()
         value = processed(bound.module, bound.plan.target, dense)
-        scaled = [step for step in steps if isinstance(step, ScaleChannels)]
-        if _is_input_scaled(bound, scaled):
-            # The input divides by these factors, and a plain input of this class would not.
-            value = scaled[0].undone()(bound.module, value)
+        value = _undivided(bound.module, steps, value)
         if value is not dense:
             bound.write(value)
 
 
-def _is_input_scaled(bound: BoundTarget, scaled: Sequence[ScaleChannels]) -> bool:
+def _undivided(module: nn.Module, steps: Sequence[Transform], value: Tensor) -> Tensor:
+    """Return a parameter for inputs that are not divided by factors, as its class has them."""
+    scaled = [step for step in steps if isinstance(step, ScaleChannels)]
+    return scaled[0].undone()(module, value) if _is_input_scaled(module, scaled) else value
+
+
+def _is_input_scaled(module: nn.Module, scaled: Sequence[ScaleChannels]) -> bool:
     buffers = {step.buffer for step in scaled}
     return any(
         isinstance(step, ScaleChannels) and step.buffer in buffers
-        for steps in instruments_of(bound.module).inputs.values()
+        for steps in instruments_of(module).inputs.values()
         for step in steps
     )
 

@@ -96,7 +96,7 @@ def _ingredients(
     from tersely.document.load import load_job, load_recipe
     from tersely.jobs.calibrating import example_named
     from tersely.jobs.references import load_reference
-    from tersely.jobs.shrinking import needs_example
+    from tersely.jobs.shrinking import has_use_for_example
 
     inputs = None
     if example is not None:
@@ -113,7 +113,7 @@ def _ingredients(
     teacher = None
     if job.teacher is not None:
         teacher = load_reference(job.teacher, path="teacher", folder=folder)(**job.teacher_args)
-    if inputs is None and needs_example(job.recipe):
+    if inputs is None and has_use_for_example(job):
         inputs = example_named(job)
     return job.recipe, build() if model else build(**job.model_args), teacher, inputs
 
