@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import observe_again
+from tersely.calibration.module_observers import module_observers
 from tersely.calibration.sequential import compress_in_sequence
-from tersely.calibration.watching import module_observers
 from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
@@ -244,12 +244,11 @@ class Quantization(Engine[QuantizationRun]):
             run, self.context.model, self.context.batches, compress=partial(quantize, run)
         )
 
-    def set_qparams(self, qparams: ByHand, journal: Journal, *, is_frozen: bool) -> None:
+    def set_qparams(self, qparams: ByHand, *, is_frozen: bool) -> None:
         """Put the user's scales and zero points in force, or leave them to algorithms again.
 
         Args:
             qparams: module -> target -> its parameters, or None.
-            journal: notes what changes.
             is_frozen: whether training leaves them alone.
         """
         checked = checked_qparams(qparams, self.runs, self.seen)

@@ -8,9 +8,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.scales import check_range
 from tersely.contracts.abilities import ObservesInputs
 from tersely.contracts.experts import of_expert
 from tersely.contracts.quantized_weights import (

@@ -13,7 +13,7 @@ from tersely.errors import AttachError
 from tersely.json_value import Json
 from tersely.planning.targets.losses import needs_teacher
 from tersely.registry.registry import registry
-from tersely.session.opening import attach
+from tersely.session.attaching import attach
 from tersely.session.session import Session
 
 DEFAULT_PRUNER = "l1_norm"

@@ -1,4 +1,4 @@
-"""Shrinking inside a session: the model is cut, and the same session installed on it again."""
+"""An installation shrunk: the model is cut, and the plan installed on the small one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tersely.instrument.modules.suspending import snapshot, suspended
 from tersely.json_value import Json
 from tersely.pruning.mask_buffers import masked_share
 from tersely.session.installing import Installation, install
-from tersely.session.shrinking import (
+from tersely.session.shrinking.small_model import (
     cut_model,
     kept_parameters,
     small_plan,
@@ -41,7 +41,7 @@ States = Mapping[Method, Saved]
 
 
 @attrs.frozen(eq=False)
-class GoingOn:
+class ShrunkInstallation:
     """What a session continues with after its model became smaller.
 
     Attributes:
@@ -62,7 +62,7 @@ def shrink_installed(
     optimizer: torch.optim.Optimizer | None,
     round_to: int,
     approximate: bool,
-) -> GoingOn:
+) -> ShrunkInstallation:
     """Remove what masks leave without effect, and put the plan on the small model.
 
     Args:
@@ -99,10 +99,12 @@ def shrink_installed(
             approximate=approximate,
         )
     if not found.cuts:
-        return GoingOn(installation, shrunk)
+        return ShrunkInstallation(installation, shrunk)
     counted = example_inputs if installation.context.count is not None else None
     small = _put_on_small_model(installation, found, states, optimizer, example_inputs=counted)
-    return GoingOn(small, shrunk, (record_of(found.cuts, found.undoing, installation.model),))
+    return ShrunkInstallation(
+        small, shrunk, (record_of(found.cuts, found.undoing, installation.model),)
+    )
 
 
 def _put_on_small_model(
@@ -122,7 +124,7 @@ def _put_on_small_model(
     after: Installation | None = None
     try:
         cuts = with_aliases(model, found.cuts)
-        plan = small_plan(before.plan, model, cuts)
+        plan = small_plan(before.plan, cuts)
         small = {one.method: one.cut(states[one.method], cuts) for one in before.engines}
         if optimizer is not None:
             cut_optimizer(optimizer, model, cuts)

@@ -1,4 +1,4 @@
-"""Shrinking a session: the model is cut with its instruments off, and the session rebuilt."""
+"""The small model: cut with its instruments off, and counted; and the plan as it fits that."""
 
 from __future__ import annotations
 
@@ -16,31 +16,13 @@ from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import instruments_of
-from tersely.planning.groups.counted_budgets import is_counted
 from tersely.planning.plan import Plan
 from tersely.pruning.learned_masks import LearnedMask
 from tersely.pruning.mask_buffers import is_kept
 from tersely.shrinking.counting.counts import Counts, count, total
-from tersely.shrinking.counting.removing import CountsShrunk
 from tersely.shrinking.cutting.masked_weights import Used
 from tersely.shrinking.report import Row, Shrunk, Smaller
 from tersely.shrinking.shrink import Shrinking, shrink_module
-
-
-def counts_of(plan: Plan, model: nn.Module, example_inputs: Any) -> CountsShrunk | None:
-    """Return what counts masks where a budget asks for it and the model can be run, or None.
-
-    Args:
-        plan: the plan.
-        model: the model, without instruments.
-        example_inputs: what to run it with, or None.
-
-    Raises:
-        PlanError: the model cannot be exported.
-    """
-    if example_inputs is None or not is_counted(plan):
-        return None
-    return CountsShrunk.of(model, example_inputs)
 
 
 def kept_parameters(masks: Iterable[tuple[BoundTarget, Tensor]]) -> dict[str, Tensor]:
@@ -162,12 +144,11 @@ def _rows(cuts: Iterable[Cut]) -> list[Row]:
     return rows
 
 
-def small_plan(plan: Plan, model: nn.Module, cuts: Mapping[str, Cut]) -> Plan:
+def small_plan(plan: Plan, cuts: Mapping[str, Cut]) -> Plan:
     """Return a plan with the shapes of the small model.
 
     Args:
         plan: the plan before.
-        model: the model, cut.
         cuts: parameter or buffer -> what stays of it, by every name of tied ones.
 
     Raises:

@@ -20,9 +20,9 @@ from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.quantization.targets import grid_of
 from tersely.registry.registry import registry
-from tersely.session.baking import FinalizeWarning
-from tersely.session.opening import attach
-from tersely.session.stated_rounding import FORMAT, KEY
+from tersely.session.attaching import attach
+from tersely.session.finalizing.baking import FinalizeWarning
+from tersely.session.finalizing.stated_rounding import FORMAT, KEY
 
 _STATIC, _DYNAMIC = "ptq", "rtn"
 _SETTING = ("quant_dtype", "quant_scheme", "granularity")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tersely.calibration.experts import watch_experts
+from tersely.calibration.hooks import SharedInputs, see_inputs, see_outputs, see_rows
 from tersely.calibration.observing import UnreachedError, refuse_unreached
-from tersely.calibration.seeing import SharedInputs, see_inputs, see_outputs, see_rows
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
 from tersely.document.recipe import Unreached

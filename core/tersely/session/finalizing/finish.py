@@ -15,7 +15,7 @@ from tersely.pruning.mask_buffers import is_kept
 from tersely.quantization.factors.folding import finished_integers, finished_qparams
 from tersely.quantization.folds import folds_of
 from tersely.quantization.integers import IntegerTensor
-from tersely.session.baking import bake, keep_activations
+from tersely.session.finalizing.baking import bake, keep_activations
 from tersely.session.installing import Installation
 
 

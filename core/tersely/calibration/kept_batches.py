@@ -1,4 +1,4 @@
-"""Whether calibration batches will be looked at again: the one answer for all who ask."""
+"""The one answer to whether calibration batches will be needed again, and so have to be kept."""
 
 from __future__ import annotations
 

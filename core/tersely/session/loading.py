@@ -1,16 +1,15 @@
-"""How sessions begin: attached anew, or loaded from where one was saved and given its batches."""
+"""Loading: a saved session put on a model again, its model cut anew, its batches given back."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tersely.calibration.keeping import stages_that_look
-from tersely.document.recipe import Recipe
+from tersely.calibration.kept_batches import stages_that_look
 from tersely.engine.batches import Batches
 from tersely.engine.padding import PaddingMask
 from tersely.errors import (
@@ -22,9 +21,7 @@ from tersely.errors import (
     TerselyError,
 )
 from tersely.json_value import Json
-from tersely.planning.groups.counted_budgets import need_example_to_count
 from tersely.planning.plan import Plan
-from tersely.planning.resolve import announce, resolve
 from tersely.session.session import Session
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.cutting.recorded import cut_again
@@ -32,53 +29,6 @@ from tersely.storage.json_file import check_shape
 from tersely.storage.session_folder import INDEX, StoredSession, read_session, read_session_data
 from tersely.storage.versions import check_versions
 from tersely.storage.weights import WEIGHTS, load_weights
-
-_SHOWN = 10  # reasons that an error shows
-
-
-def attach(
-    model: nn.Module,
-    recipe: Plan | Recipe | Mapping[str, Json] | str | os.PathLike[str],
-    *,
-    teacher: nn.Module | None = None,
-    example_inputs: Any = None,
-) -> Session:
-    """Instrument a model in place as a recipe or plan says; all or nothing.
-
-    Args:
-        model: the user's model; its parameters, names and checkpoints stay as they are.
-        recipe: a plan, a loaded recipe, its data, or the path of its file.
-        teacher: the teacher of distillation stages.
-        example_inputs: what to run the model with where a stage ends with ``shrink``, says
-            ``dependency_groups: auto`` or ``fuse_names: auto``, or has a ``budget`` in parameters
-            or operations: a tensor, a tuple or list of arguments, or a mapping of keyword
-            arguments.
-
-    Raises:
-        ConfigError: the document is wrong.
-        PlanError: the document does not fit the model, or reaches no target of it.
-        AttachError: a module cannot be instrumented; the model is as it was.
-        BrokenPluginError: a plugin the recipe uses cannot be imported.
-    """
-    if isinstance(recipe, Plan):
-        plan, owners = recipe, None
-    else:
-        plan, owners = resolve(model, recipe, teacher=teacher, example_inputs=example_inputs)
-        announce(plan)
-    _need_targets(plan)
-    need_example_to_count(plan, example_inputs)
-    return Session(model, plan, teacher=teacher, example_inputs=example_inputs, owners=owners)
-
-
-def _need_targets(plan: Plan) -> None:
-    if plan.targets:
-        return
-    reasons = [*(one.message for one in plan.unmatched), *map(str, plan.skipped)]
-    shown = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN])
-    raise PlanError(
-        "the recipe reaches no target of this model, so there is nothing to compress; write "
-        f"entries that select modules of it, and see print(tersely.plan(model, recipe)){shown}"
-    )
 
 
 def load_session(
