@@ -74,7 +74,7 @@ def style_colours(scheme: str) -> dict[str, str]:
     Args:
         scheme: light or dark.
     """
-    style = resources.files("tersely.reporting").joinpath("page.css").read_text("utf-8")
+    style = resources.files("tersely.reporting.page").joinpath("page.css").read_text("utf-8")
     light, dark = (part.split("}")[0] for part in style.split(":root {")[1:3])
     return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
 

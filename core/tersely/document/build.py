@@ -14,7 +14,7 @@ from tersely.document.path import spell_path
 from tersely.document.presets import PRESET, RUNTIME, preset_entries, preset_note
 from tersely.document.reading.integers import integers_by_schema, whole_numbers
 from tersely.document.reading.positions import Document
-from tersely.document.recipe import AUTO, Entry, FuseNames, Recipe, Schedule, Stage
+from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Schedule, Stage
 from tersely.document.rules.loop import build_loop
 from tersely.document.rules.periods import Period, periods_of
 from tersely.document.rules.shrinking import shrink_of
@@ -156,6 +156,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         hold=data.get("hold", "read"),
         dependency_groups=data.get("dependency_groups"),
         fuse_names=_build_fuse_names(data.get("fuse_names", ())),
+        folds_by_preset=_folds_by_preset(data),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 
@@ -215,7 +216,14 @@ def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Ent
 
 
 def _build_fuse_names(written: Json) -> FuseNames:
-    return AUTO if written == AUTO else tuple(tuple(group) for group in written)
+    if written == AUTO:
+        return AUTO
+    return () if written == NONE else tuple(tuple(group) for group in written)
+
+
+def _folds_by_preset(stage: Mapping[str, Json]) -> bool:
+    written = (stage, *stage.get("config_list", ()))
+    return PRESET in stage and not any("fuse_names" in one for one in written)
 
 
 def _build_setting(data: Mapping[str, Json]) -> dict[str, Json]:

@@ -11,6 +11,7 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 AUTO: Final = "auto"
+NONE: Final = "none"
 """Written where the graph of the model decides."""
 
 OnConflict = Literal["first", "last", "error"]
@@ -120,6 +121,8 @@ class Stage:
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
         fuse_names: what folds into modules that any of the entries selects, as in an `Entry`
             (quantization only).
+        folds_by_preset: whether its preset folds what `auto` would find, if the model can be run
+            (rule Q6.7).
         hold: where masks take effect (pruning only): on each ``read`` of a target, or, with
             ``step``, in the parameter itself, which every step of the session zeroes.
     """
@@ -139,6 +142,7 @@ class Stage:
     dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
     fuse_names: FuseNames = ()
+    folds_by_preset: bool = False
     hold: Hold = "read"
 
     @property

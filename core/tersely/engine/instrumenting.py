@@ -13,7 +13,7 @@ from tersely.engine.binding import Binding
 from tersely.instrument.instruments import Instruments, OutputSite, Transform
 from tersely.instrument.masks.mask_transforms import ActivationMask, ParameterMask, spatial_dims
 from tersely.instrument.names import mask_buffer
-from tersely.instrument.sites import input_site
+from tersely.instrument.sites.inputs import input_site
 from tersely.planning.targets.addresses import Address, parse_address
 from tersely.planning.targets.signature import signature_of
 

@@ -50,8 +50,8 @@ from tersely.log import logger
 from tersely.planning.plan import Plan
 from tersely.planning.stages.algorithms import is_declared, pruner_needs
 from tersely.registry.registry import registry
+from tersely.reporting.printing.terminal import show_report
 from tersely.reporting.report import Report, read_report
-from tersely.reporting.terminal import show_report
 
 with extra("cli", purpose="a job"):
     from rich.console import Console

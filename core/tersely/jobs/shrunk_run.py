@@ -13,7 +13,7 @@ from tersely.jobs.calibrating import example_named
 from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.finished import finished_job, open_run
 from tersely.jobs.references import job_imports
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
 from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import sync_folder, write_whole

@@ -17,7 +17,7 @@ from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import make_exporter
 from tersely.instrument.names import PREFIX
 from tersely.planning.plan import Plan
-from tersely.reporting.benchmark import benchmark
+from tersely.reporting.measuring.benchmark import benchmark
 from tersely.reporting.quantized_size import stored_bits
 from tersely.searching.consumer import Consumer
 from tersely.session.session import Session

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
-from tersely.calibration.keeping import need_kept_batches, release_batches
+from tersely.calibration.kept_batches import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.recipe import Stage
@@ -42,13 +42,13 @@ from tersely.pruning.mask_buffers import (
 )
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
-from tersely.reporting.description import describe_session, warn_of_misses
-from tersely.reporting.emptied import warn_of_emptied
+from tersely.reporting.describing.description import describe_session, warn_of_misses
+from tersely.reporting.describing.emptied import warn_of_emptied
 from tersely.reporting.report import Report
-from tersely.session.baking import warn_of_staying
 from tersely.session.engines import Engines
-from tersely.session.finishing import Finished, finish
-from tersely.session.going_on import shrink_installed
+from tersely.session.finalizing.baking import warn_of_staying
+from tersely.session.finalizing.finish import Finished, finish
+from tersely.session.finalizing.stated_rounding import state_rounding
 from tersely.session.installing import Installation, install
 from tersely.session.observing import mask_values, range_values
 from tersely.session.order import State, need_attached, need_values
@@ -63,9 +63,9 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
-from tersely.session.shrinking import kept_parameters
+from tersely.session.shrinking.installation import shrink_installed
+from tersely.session.shrinking.small_model import kept_parameters
 from tersely.session.state import SavedState, complete_state, understand
-from tersely.session.stated_rounding import state_rounding
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.cutting.refusing import (
     need_plain_model,
@@ -452,7 +452,7 @@ class Session:
         need_attached(self._state, "set_qparams")
         with Journal() as journal:
             self._installation.note(journal)
-            self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
+            self._engines.quantization.set_qparams(qparams, is_frozen=freeze)
         self._installation.count()
 
     @property

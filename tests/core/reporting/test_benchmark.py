@@ -10,7 +10,7 @@ from torch import nn
 
 import tersely
 from tersely.errors import BenchmarkError
-from tersely.reporting.timings import Benchmark, Timing, spell_bytes, spell_seconds
+from tersely.reporting.measuring.timings import Benchmark, Timing, spell_bytes, spell_seconds
 
 
 def recorder(calls: list[str], name: str, *, pause: float = 0.0) -> Callable[[object], None]:

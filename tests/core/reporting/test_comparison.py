@@ -9,12 +9,12 @@ from pages import Balance
 from report_rows import pruned_row
 
 import tersely
-from tersely.reporting.comparing import compare_runs
-from tersely.reporting.comparison import ComparedRun, Comparison, Measure, pareto
-from tersely.reporting.comparison_page import render_comparison
+from tersely.reporting.comparing.compare import compare_runs
+from tersely.reporting.comparing.comparison import ComparedRun, Comparison, Measure, pareto
+from tersely.reporting.measuring.timings import Benchmark, Timing
+from tersely.reporting.page.comparison_page import render_comparison
 from tersely.reporting.report import Report
 from tersely.reporting.rows import ReportRow
-from tersely.reporting.timings import Benchmark, Timing
 
 
 def row(number: int, **changes: Any) -> ReportRow:

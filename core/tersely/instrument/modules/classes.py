@@ -30,7 +30,8 @@ from tersely.instrument.modules.reading import know, known_value, reading_once
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag
 from tersely.instrument.shown.lost_writes import need_no_lost_write
 from tersely.instrument.shown.showing import show
-from tersely.instrument.sites import process_inputs, process_output
+from tersely.instrument.sites.inputs import process_inputs
+from tersely.instrument.sites.outputs import process_output
 from tersely.planning.selecting.classes import ORIGINAL
 
 _Twins: TypeAlias = "WeakValueDictionary[tuple[frozenset[str], bool], type[nn.Module]]"
