@@ -129,11 +129,12 @@ def _is_equal(found: Tensor, expected: Tensor) -> bool:
     """Compare two tensors by value, whatever their types, without copies of their size."""
     if found.shape != expected.shape:
         return False
-    pieces = (one.reshape(-1).split(_PIECE) for one in (found, expected))
-    return all(
-        torch.equal(one.double().nan_to_num(), other.double().nan_to_num())
-        for one, other in zip(*pieces, strict=True)
+    pairs = found.reshape(-1), expected.reshape(-1)
+    pieces = (
+        [one[start : start + _PIECE].double().nan_to_num() for one in pairs]
+        for start in range(0, found.numel(), _PIECE)
     )
+    return all(torch.equal(one, other) for one, other in pieces)
 
 
 def _float_tensors(
