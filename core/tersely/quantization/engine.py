@@ -276,11 +276,13 @@ class Quantization(Engine[QuantizationRun]):
             renew_optimizer(run, Saved(moments, {}))
 
     def _learn(self, run: QuantizationRun) -> None:
+        if not run.is_learning:
+            return
         has_new = False
         for bound in (*run.parameters, *run.activations):
             if bound not in run.given:
                 has_new = bool(place_learned(run, bound, self.seen.get(bound))) or has_new
-            elif run.is_learning and bound not in run.frozen:
+            elif bound not in run.frozen:
                 learn_given(run, bound)
                 has_new = True
         if has_new and not self.is_handed_over:
