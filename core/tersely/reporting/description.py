@@ -28,6 +28,7 @@ from tersely.reporting.expectation import (
     rounding_slack,
     spell,
 )
+from tersely.reporting.folded_names import fold_names
 from tersely.reporting.misses import (
     last_updates,
     may_have_missed,
@@ -212,8 +213,9 @@ def _remarks(
         text = "not everything has a mask yet; call session.compress()"
         yield Remark(kind="progress", text=text)
     quantized = [row for row in begun if row.method == "quantization" and not row.dynamic]
-    if any(row.scales is None for row in quantized):
-        text = "not everything has a scale yet; call session.compress()"
+    if without := [row.name for row in quantized if row.scales is None]:
+        names = ", ".join(fold_names(without))
+        text = f"there is no scale yet of {names}; call session.compress()"
         yield Remark(kind="progress", text=text)
     for path in session.to_shrink:
         text = f"{path} ends with shrink, which was not done yet"
