@@ -517,3 +517,20 @@ def test_a_type_of_ones_own_is_registered_in_one_line():
     masks = session.masks()["0"]
     assert masks["w1"][:, 0].sum(1).tolist() == [3, 3, 3]
     assert torch.equal(masks["w1_bias"], masks["w1"][:, 0])
+
+
+@pytest.mark.parametrize("algorithm", ["awq", "smoothquant"])
+def test_factors_that_experts_share_are_not_loaded_where_each_has_its_own(algorithm):
+    entry = {"op_types": ["FewExperts"], "target_names": ["gate_up_proj", "down_proj", "_input_"]}
+    recipe = {"quantization": {"algorithm": algorithm, "config_list": [entry]}}
+    model, other = stacked(), stacked()
+    session = tersely.attach(model, recipe)
+    session.calibrate(batches())
+    session.compress()
+    state = {name: one.clone() for name, one in model.state_dict().items()}
+    shared = "experts._tersely_gate_up_proj_input_scale"
+    assert state[shared].ndim == 1
+    tersely.attach(other, recipe)
+
+    with pytest.raises(RuntimeError, match=r"are shared by all experts, .* session\.compress"):
+        other.load_state_dict(state)

@@ -58,7 +58,9 @@ class ParameterMask:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask to apply."""
-        if self.is_held and module.__dict__[HELD][self.buffer].is_in_force:
+        # Averages are written into a model to be evaluated, and no step comes in between.
+        is_held = self.is_held and module.training
+        if is_held and module.__dict__[HELD][self.buffer].is_in_force:
             return value
         masked = self.settled(module, value)
         if not self.is_dense or masked is value or not torch.is_grad_enabled():
