@@ -42,7 +42,7 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
     """
     # The model has checked this already, unless a part of it loads by itself.
     need_whole_masks_of(module, state_dict, prefix)
-    problems = []
+    problems: list[str] = []
     for target, raw, steps in _targets(module):
         problems += _misplaced_factors(target, steps, state_dict, prefix)
         _make_room_for_scales(module, target, state_dict, prefix)

@@ -172,7 +172,9 @@ class Shown(Tensor, metaclass=_Meta):
         # torch.utils.swap_tensors() asks for it before it swaps what is computed for a parameter.
         if not self._tersely_steps:
             raise swapped(*self._tersely_of)
-        return super()._use_count()
+        plain: Any = super()  # of a method that torch's types leave out
+        count: int = plain._use_count()
+        return count
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         with _as_plain(self):
