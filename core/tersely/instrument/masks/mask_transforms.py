@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.arithmetic.reused import multiply
 from tersely.errors import SessionError
 from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written
@@ -78,7 +79,7 @@ class ParameterMask:
         if mask.dtype != value.dtype:
             # FSDP2's mixed precision unshards weights in a lower dtype than they are kept in.
             mask = mask.to(value.dtype)
-        return value + mask if self.is_additive else value * mask
+        return value + mask if self.is_additive else multiply(value, mask)
 
 
 @attrs.frozen
