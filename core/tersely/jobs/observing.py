@@ -10,7 +10,8 @@ import attrs
 from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem
-from tersely.jobs.references import References
+from tersely.jobs.record import whole_document
+from tersely.jobs.references import References, takes_job
 from tersely.log import logger
 from tersely.session.session import Session
 
@@ -113,8 +114,9 @@ class JobObservers:
     def _make(self, index: int, resumed_at: int | None) -> HistoryObserver:
         wanted = self._job.observers[index]
         create = self._calls.observers[index]
+        given = {"job": whole_document(self._job)} if takes_job(create) else {}
         try:
-            found = create(output=self._job.output, resumed_at=resumed_at, **wanted.args)
+            found = create(output=self._job.output, resumed_at=resumed_at, **given, **wanted.args)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
