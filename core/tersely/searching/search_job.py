@@ -134,7 +134,8 @@ def search_job(
                     )
                 if wanted.costs == "table":
                     with voice.phase("measure the best"):
-                        for setting in keep.write(tried).promising:
+                        best = keep.write(tried).promising
+                        for setting in voice.track(best, title="settings measured"):
                             search.measure(setting)
             except KeyboardInterrupt:
                 if keep is not None:

@@ -135,9 +135,11 @@ def test_the_best_and_the_best_uniform_are_measured(search: Any) -> None:
 
 
 def test_what_is_only_predicted_is_told_as_such(search: Any) -> None:
-    search()
+    found = search()
 
-    assert "  trial 1: predicted latency " in search.said.getvalue()
+    said = search.said.getvalue()
+    assert "  trial 1: predicted latency " in said
+    assert f"[5/5] measure the best\n  {len(found.promising)} settings measured\n" in said
 
 
 def test_what_was_measured_before_is_told_as_it_was_measured(
