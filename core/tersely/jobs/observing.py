@@ -12,6 +12,7 @@ from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem
 from tersely.jobs.record import whole_document
 from tersely.jobs.references import References, takes_job
+from tersely.json_value import Json
 from tersely.log import logger
 from tersely.session.session import Session
 
@@ -114,7 +115,7 @@ class JobObservers:
     def _make(self, index: int, resumed_at: int | None) -> HistoryObserver:
         wanted = self._job.observers[index]
         create = self._calls.observers[index]
-        given = {"job": whole_document(self._job)} if takes_job(create) else {}
+        given = {"job": self._told()} if takes_job(create) else {}
         try:
             found = create(output=self._job.output, resumed_at=resumed_at, **given, **wanted.args)
         except KeyboardInterrupt:
@@ -129,6 +130,12 @@ class JobObservers:
                 "the methods observe and close",
             )
         return found  # type: ignore[no-any-return]  # it was just looked at
+
+    def _told(self) -> dict[str, Json]:
+        """Return the job without its observers, whose arguments may hold passwords."""
+        document = whole_document(self._job)
+        document.pop("observers", None)
+        return document
 
     def _wrong(self, index: int, message: str) -> ConfigError:
         problem = Problem(f"observers[{index}].create", message)

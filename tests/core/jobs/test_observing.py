@@ -57,6 +57,7 @@ def exiting(*, output, resumed_at):
 
 def curious(*, output, resumed_at, job):
     assert not output.exists()
+    assert "observers" not in job
     return Curious(pruned=job["recipe"]["pruning"]["algorithm"], seed=job["seed"], place=str(output))
 
 
