@@ -11,7 +11,7 @@ from tersely.document.entries import COMMON_KEYS, EXCLUDES, SELECTORS, Place, st
 from tersely.document.job import Export, Job, JobData, Measuring, ObserverReference
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
-from tersely.document.presets import PRESET, preset_entries, preset_note
+from tersely.document.presets import PRESET, RUNTIME, preset_entries, preset_note
 from tersely.document.reading.integers import integers_by_schema, whole_numbers
 from tersely.document.reading.positions import Document
 from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Schedule, Stage
@@ -147,6 +147,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
             *build_entries(data.get("config_list", ()), site, path=(*path, "config_list")),
         ),
         preset=preset_note(data) if PRESET in data else "",
+        runtime=data.get(RUNTIME, ""),
         schedule=_build_schedule(data["schedule"], period) if "schedule" in data else None,
         task_loss_weight=(float(data["task_loss_weight"]) if "task_loss_weight" in data else None),
         begin=period.begin,

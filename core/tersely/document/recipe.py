@@ -115,6 +115,7 @@ class Stage:
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
         preset: what the preset of a quantization stage is, in a sentence; empty without one.
+        runtime: the runtime that the preset is made for; empty without one.
         dependency_groups: ``auto`` where targets that share channels are found in the model's graph
             and pruned together (pruning only), or None.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
@@ -137,6 +138,7 @@ class Stage:
     end: int | None = None
     unreached: Unreached = "error"
     preset: str = ""
+    runtime: str = ""
     dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
     fuse_names: FuseNames = ()

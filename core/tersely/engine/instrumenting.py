@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 from torch import nn
 
+from tersely.arithmetic.reused import Reused
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding
@@ -126,7 +127,7 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
             instruments = attrs.evolve(
                 instruments,
                 parameters=parameters,
-                reads_once=instruments.reads_once or wish.is_of_experts,
+                reused=instruments.reused or (Reused() if wish.is_of_experts else None),
             )
     return instruments
 

@@ -63,7 +63,11 @@ from tersely.quantization.learned_scales import (
 )
 from tersely.quantization.plain_start import start_plainly
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
-from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
+from tersely.quantization.readiness import (
+    need_scales_to_finish,
+    need_scales_to_step,
+    warn_of_unreached,
+)
 from tersely.quantization.run import QuantizationRun, start_runs
 from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
 from tersely.quantization.scale_buffers import (
@@ -326,6 +330,7 @@ class Quantization(Engine[QuantizationRun]):
                         run.algorithm.after_step(bound.raw, target_of(bound, run.grid(bound)))
         fit_accumulators(self.bound_targets, is_told=False)
         start_or_freeze(self.runs, self.bound_targets, before=before, steps=steps)
+        warn_of_unreached(begun, self.seen, steps=steps, is_compressed=self.is_compressed)
         return False
 
     def qparams(self) -> list[tuple[BoundTarget, QParams]]:

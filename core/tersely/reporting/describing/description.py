@@ -39,6 +39,7 @@ from tersely.reporting.describing.quantized_rows import (
     stored_qparams,
     with_quantization,
 )
+from tersely.reporting.printing.folded_names import fold_names
 from tersely.reporting.report import Report, SparsityWarning
 from tersely.reporting.reported import Reported
 from tersely.reporting.rows import Moment, Remark, ReportRow
@@ -216,8 +217,9 @@ def _remarks(
         text = "not everything has a mask yet; call session.compress()"
         yield Remark(kind="progress", text=text)
     quantized = [row for row in begun if row.method == "quantization" and not row.dynamic]
-    if any(row.scales is None for row in quantized):
-        text = "not everything has a scale yet; call session.compress()"
+    if without := [row.name for row in quantized if row.scales is None]:
+        names = ", ".join(fold_names(without))
+        text = f"there is no scale yet of {names}; call session.compress()"
         yield Remark(kind="progress", text=text)
     for path in session.to_shrink:
         text = f"{path} ends with shrink, which was not done yet"
