@@ -158,7 +158,7 @@ def export_source(
         with _foreign(made.record, "write()"):
             written = [Path(one) for one in made.exporter.write(source, main)]
         need_inside(written, scratch, made.record)
-        need_replaceable(written, place.parent)
+        need_replaceable(written, place.parent, format=made.format)
         checks: Mapping[str, Json] = {}
         if is_checked:
             steps.begin("read it back and compare")

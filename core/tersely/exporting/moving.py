@@ -68,12 +68,13 @@ def need_inside(written: Sequence[Path], scratch: Path, record: Registration) ->
             )
 
 
-def need_replaceable(written: Sequence[Path], folder: Path) -> None:
+def need_replaceable(written: Sequence[Path], folder: Path, *, format: str) -> None:
     """Refuse to take the place of what is there if more than an earlier export would be lost.
 
     Args:
         written: finished files and folders.
         folder: where they go.
+        format: what they are, for errors.
 
     Raises:
         ExportError: a folder is where a file goes or the reverse, or a folder has entries of its
@@ -87,14 +88,16 @@ def need_replaceable(written: Sequence[Path], folder: Path) -> None:
             found, wanted = ("folder", "file") if place.is_dir() else ("file", "folder")
             raise ExportError(
                 f"{place} is a {found}, and the format writes a {wanted}; give another path, or "
-                f"move the {found} away"
+                f"move the {found} away",
+                format=format,
             )
         others = _others(path, place) if path.is_dir() else []
         if others:
             more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
             raise ExportError(
                 f"{place} has what this export does not write, and would lose it: "
-                f"{', '.join(others[:_SHOWN])}{more}; give another folder, or move these away"
+                f"{', '.join(others[:_SHOWN])}{more}; give another folder, or move these away",
+                format=format,
             )
 
 

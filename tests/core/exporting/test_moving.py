@@ -25,7 +25,7 @@ def test_a_folder_with_entries_of_its_own_is_refused(tmp_path):
         made = folder_of(scratch / "model", "config.json", "model.safetensors")
 
         with pytest.raises(ExportError, match="would lose it: a, b, c and 1 more; give another"):
-            need_replaceable([made], tmp_path)
+            need_replaceable([made], tmp_path, format="onnx")
 
     assert names_in(place) == ["a", "b", "c", "config.json", "tokenizer.json"]
 
@@ -46,7 +46,7 @@ def test_a_folder_of_an_earlier_export_is_replaced(tmp_path, old, new):
     folder_of(tmp_path / "model", *old)
     with scratch_folder(tmp_path) as scratch:
         made = folder_of(scratch / "model", *new)
-        need_replaceable([made], tmp_path)
+        need_replaceable([made], tmp_path, format="onnx")
         move_all([made], tmp_path)
 
     assert names_in(tmp_path / "model") == new
@@ -61,9 +61,9 @@ def test_a_folder_is_no_place_for_a_file_nor_the_reverse(tmp_path):
         folder_of(scratch / "two", "new")
 
         with pytest.raises(ExportError, match="one is a folder, and the format writes a file"):
-            need_replaceable([scratch / "one"], tmp_path)
+            need_replaceable([scratch / "one"], tmp_path, format="onnx")
         with pytest.raises(ExportError, match="two is a file, and the format writes a folder"):
-            need_replaceable([scratch / "two"], tmp_path)
+            need_replaceable([scratch / "two"], tmp_path, format="onnx")
 
 
 def test_folders_change_places_in_one_step_or_not_at_all(tmp_path):
@@ -99,7 +99,7 @@ def test_a_file_whose_place_an_index_takes_goes_last(tmp_path):
         made = [scratch / "model.bin.index.json", scratch / "model-00001-of-00001.1f.bin"]
         for one in made:
             one.write_text("new")
-        need_replaceable(made, tmp_path)
+        need_replaceable(made, tmp_path, format="onnx")
 
         paths = move_all(made, tmp_path, place=place)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 import pytest
-from pages import Balance
+from pages import Accessible, Balance
 from report_rows import pruned_row
 
 import tersely
@@ -136,6 +136,15 @@ def test_the_page_is_well_formed_and_loads_nothing(compared: Comparison) -> None
     assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
     assert page.count("tersely 0.1.0") == 1
     assert "<ins>+  sparse_ratio: 0.75</ins>" in page
+
+
+def test_headers_of_a_comparison_have_scopes_and_pictures_have_texts(compared: Comparison) -> None:
+    parser = Accessible()
+
+    parser.feed(render_comparison(compared))
+
+    assert parser.faults == []
+    assert parser.seen >= {"th", "svg", "table", "pre", "h1", "h2"}
 
 
 def test_two_runs_have_no_picture() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,12 +61,44 @@ def benchmark(
             _warmed_up(name, partial(call_model, call, inputs), threads=threads)
             for name, call in candidates.items()
         ]
-        rounds = _rounds(turns, seconds)
+        rounds = _rounds(turns, _count(turns, seconds))
     first = rounds[0]
     timings = tuple(
         _timing(turn, times, compared_with=first) for turn, times in zip(turns, rounds, strict=True)
     )
     return Benchmark(timings=timings, threads=threads, rounds=len(first), title=title)
+
+
+def in_parts(
+    candidates: Mapping[str, Callable[[], object]], *, threads: int, seconds: float, parts: int
+) -> Callable[[], float]:
+    """Prepare a measurement that is made in parts, so that other work can lie between them.
+
+    What disturbs the machine for a while then falls on one part and not on all.
+
+    Args:
+        candidates: two, as for `benchmark`, called without arguments.
+        threads: how many threads PyTorch computes with.
+        seconds: about how long all parts take together.
+        parts: how many there are.
+
+    Returns:
+        A function that makes one part, and returns how long the second candidate takes over the
+        first.
+
+    Raises:
+        BenchmarkError: a candidate fails; the function raises it as well.
+    """
+    with torch.no_grad():
+        turns = [_warmed_up(name, call, threads=threads) for name, call in candidates.items()]
+    count = math.ceil(_count(turns, seconds) / parts)
+
+    def part() -> float:
+        with torch.no_grad():
+            first, second = _rounds(turns, count)
+        return _ratio(second, first)
+
+    return part
 
 
 @attrs.frozen(eq=False)
@@ -137,10 +169,12 @@ def _warmed_up(name: str, call: Callable[[], object], *, threads: int) -> _Turn:
     return _Turn(name, timer, calls, duration * (calls + _WARM_UPS), peak.bytes)
 
 
-def _rounds(turns: list[_Turn], seconds: float) -> list[list[float]]:
+def _count(turns: Sequence[_Turn], seconds: float) -> int:
+    return max(_LEAST_ROUNDS, round(seconds / sum(turn.duration for turn in turns)))
+
+
+def _rounds(turns: Sequence[_Turn], count: int) -> list[list[float]]:
     """Return the times of each candidate, one of every round."""
-    length = sum(turn.duration for turn in turns)
-    count = max(_LEAST_ROUNDS, round(seconds / length))
     times: list[list[float]] = [[] for _ in turns]
     for number in range(count):
         for index in range(len(turns)):
@@ -149,15 +183,18 @@ def _rounds(turns: list[_Turn], seconds: float) -> list[list[float]]:
     return times
 
 
+def _ratio(times: Sequence[float], compared_with: Sequence[float]) -> float:
+    return statistics.median(own / other for own, other in zip(times, compared_with, strict=True))
+
+
 def _timing(turn: _Turn, times: list[float], *, compared_with: list[float]) -> Timing:
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    ratio = statistics.median(own / other for own, other in zip(times, compared_with, strict=True))
     return Timing(
         name=turn.name,
         median=median,
         low=low,
         high=high,
-        ratio=ratio,
+        ratio=_ratio(times, compared_with),
         calls=turn.calls * len(times),
         peak_memory=turn.peak_memory,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tersely.extras import extra
 from tersely.reporting.page.point_labels import label_points
+from tersely.reporting.page.short_names import short_names, shorten
 from tersely.reporting.rows import Moment, ReportRow
 
 with extra("report", purpose="a report's page"):
@@ -150,7 +151,7 @@ def plot_pareto(
         axes.margins(0.15)
         axes.grid(linewidth=0.6)
         _strip(axes)
-        short = [_shorten(name, _TIGHT_LABEL if tight else _LABEL_LENGTH) for name in names]
+        short = [shorten(name, _TIGHT_LABEL if tight else _LABEL_LENGTH) for name in names]
         points = list(zip(costs, qualities, strict=True))
         label_points(figure, axes, names=short, points=points, line_colour=_INK)
         return _svg(
@@ -238,21 +239,7 @@ def _colours(rows: Sequence[ReportRow]) -> list[str]:
 
 
 def _labels(rows: Sequence[ReportRow], length: int) -> list[str]:
-    """Return names without the parts that all of them share, where they are too long with them."""
-    names = [row.name.split(".") for row in rows]
-    if max(len(row.name) for row in rows) > length and len(names) > 1:
-        while min(map(len, names)) > 1 and len({parts[0] for parts in names}) == 1:
-            names = [parts[1:] for parts in names]
-        while min(map(len, names)) > 1 and len({parts[-1] for parts in names}) == 1:
-            names = [parts[:-1] for parts in names]
-    return [_shorten(".".join(parts), length) for parts in names]
-
-
-def _shorten(name: str, length: int = _LABEL_LENGTH) -> str:
-    if len(name) <= length:
-        return name
-    head = length // 3
-    return f"{name[:head]}...{name[head + 3 - length :]}"
+    return short_names([row.name for row in rows], length)
 
 
 def _strip(axes: Axes) -> None:
