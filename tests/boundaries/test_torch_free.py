@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-TORCH_FREE = ("errors", "log", "face", "registry", "document", "cli")
+TORCH_FREE = ("errors", "log", "registry", "document", "cli")
 
 FIRST_WITH_TORCH = """
 import importlib, json, sys

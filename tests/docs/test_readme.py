@@ -1,5 +1,6 @@
 """The README's promises about itself: a short example, and two commands that say what is run."""
 
+import re
 from pathlib import Path
 
 import tersely
@@ -44,6 +45,13 @@ def test_the_numbers_of_algorithms_and_losses_are_those_of_the_plugins(pages):
     assert f"masks, {len(official(registry.pruners))} algorithms" in text
     assert len(compared) == 12
     assert "[twelve losses](docs/distillation-losses.md) between any two modules" in text
+
+
+def test_readme_and_the_first_page_state_the_same_figures(pages):
+    [row] = [line for line in pages["README.md"].text.splitlines() if "the exported file" in line]
+    share, *times = map(float, re.findall(r"\b0\.\d+", row))
+    stated = f"{share:.2f} of the dense bytes and {min(times):.2f} to {max(times):.2f} of its time"
+    assert stated in pages["docs/index.md"].text
 
 
 def test_ci_runs_the_second_command():

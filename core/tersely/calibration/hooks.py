@@ -19,7 +19,7 @@ from tersely.errors import CalibrationError
 
 
 class SharedInputs:
-    """Which input was just observed, and into which sums; holds the tensor so its id stays its."""
+    """Which input was just observed, and into which sums; keeps the tensor and so its id."""
 
     def __init__(self) -> None:
         self.inputs: Tensor | None = None
@@ -27,7 +27,7 @@ class SharedInputs:
         self.owner: Watch | None = None
 
     def take(self, watch: Watch, inputs: Tensor) -> Watch | None:
-        """Return who has observed this very tensor for the same algorithm, or None."""
+        """Return what has observed this very tensor for the same algorithm, or None."""
         # Tensors made in inference mode do not count their versions, so those are never shared.
         version = -1 if inputs.is_inference() else inputs._version
         owner = self.owner

@@ -105,7 +105,7 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
 
 
 def collect_watches(watches: Sequence[Watch], *, unreached: Unreached) -> None:
-    """Sum up what all processes saw, so that all of them decide alike.
+    """Combine what all processes saw, so that all of them decide alike.
 
     A module that only some processes called, such as an expert that a router chose in one of them,
     counts with what those saw.

@@ -92,11 +92,11 @@ class Products(TorchDispatchMode):
         self.stacks: dict[StorageWeakRef, list[_Stack]] = {}
 
     def begin(self) -> None:
-        """See products from now on."""
+        """Start watching products."""
         self.__enter__()  # type: ignore[no-untyped-call]  # as above
 
     def end(self) -> None:
-        """See no more."""
+        """Stop watching products."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
 
     def add(self, name: str, value: Tensor, *, input_dim: int) -> None:

@@ -154,7 +154,7 @@ class StatisticObservers(Observers):
         return observe_targets(self.statistics)
 
     def collect(self) -> None:
-        """Sum up what all processes saw, so that all of them decide alike."""
+        """Combine what all processes saw, so that all of them decide alike."""
         everyone = gather([one.seen() for one in self.statistics.values()])
         missing = []
         for number, statistic in enumerate(self.statistics.values()):

@@ -86,7 +86,7 @@ class Cut:
         return None
 
     def of_blocks(self, tensor: Tensor, numbers: Tensor) -> Tensor | None:
-        """Return what stays of one value for each numbered block, or None where it is none.
+        """Return what stays of one value for each numbered block; None where it is something else.
 
         Args:
             tensor: what belongs to the tensor that is cut.

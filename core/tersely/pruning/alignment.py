@@ -145,7 +145,7 @@ def _followers_together(
     by_name: Mapping[tuple[str, str], BoundTarget],
     decided: Mapping[BoundTarget, Tensor],
 ) -> dict[BoundTarget, Tensor]:
-    """Return the masks of small parameters that follow in one way; a call costs more than a mask.
+    """Return the masks of small parameters that follow alike; a call costs more than a mask.
 
     Each row of a stack is the mask of one source. What has to be looked at one at a time is left
     out: inputs and outputs, numbered blocks, and what follows a follower.

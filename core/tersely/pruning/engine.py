@@ -264,7 +264,7 @@ class Pruning(Engine[PruningRun]):
         return [one for one in found if one is not None]
 
     def remarks(self) -> list[str]:
-        """Return for which weights a granularity holds in another order of inputs alone."""
+        """Return which weights have their granularity only in another order of inputs."""
         return described_orders(self.orders)
 
     def look_at(self, loss: Tensor) -> None:

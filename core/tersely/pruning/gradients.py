@@ -63,7 +63,7 @@ class Gradients:
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Look at no gradient inside the block."""
+        """Ignore gradients inside the block."""
         wanted = {dense: dense.is_wanted for dense in self.dense.values()}
         try:
             self._is_resting = True

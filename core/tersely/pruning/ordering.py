@@ -40,7 +40,7 @@ def order_of(pruner: object, ranked: Ranked, target: PruningTarget) -> Tensor | 
 
 
 def meaningful(order: Tensor | None) -> Tensor | None:
-    """Return an order, or None for that in which things are anyway.
+    """Return an order, or None where it changes nothing.
 
     Args:
         order: shape (inputs,), int64, or None.

@@ -38,7 +38,7 @@ class Corrected:
         return self.owner._parameters["bias"]
 
     def give_back(self) -> None:
-        """Write the values from before, if there is still a bias."""
+        """Write the previous values, if there still is a bias."""
         _write(self.owner, self.before)
 
 

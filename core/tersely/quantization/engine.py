@@ -362,7 +362,7 @@ class Quantization(Engine[QuantizationRun]):
         return found
 
     def foldings(self) -> tuple[list[Folding], dict[BoundTarget, str]]:
-        """Return which factors finalizing folds, and why it divides the others out again."""
+        """Return which factors `finalize` folds, and why it divides out the others."""
         if not self.producers:
             return [], {}
         return foldings_of(self.producers, self.qparams())

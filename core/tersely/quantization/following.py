@@ -15,7 +15,7 @@ _SHOWN = 10
 
 
 def end_followed_step(runs: Sequence[QuantizationRun]) -> list[str]:
-    """Move ranges by what one optimizer step has shown.
+    """Update ranges with what one optimizer step has shown.
 
     Args:
         runs: the stages that have begun.

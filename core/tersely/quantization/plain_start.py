@@ -45,7 +45,7 @@ class _Kind:
 
 
 def start_plainly(run: QuantizationRun, model: nn.Module) -> bool:
-    """Give the targets of a stage their buffers and steps, if one kind is like the other.
+    """Give the targets of a stage their buffers and steps, if all kinds allow plain ones.
 
     Args:
         run: the stage, whose period has begun.

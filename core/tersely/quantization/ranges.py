@@ -137,7 +137,7 @@ class RangeObservers(Observers):
                 replace_instruments(module, instruments)
 
     def collect(self) -> None:
-        """Join what all processes saw, so that all of them choose the same scales."""
+        """Combine what all processes saw, so that all of them choose the same scales."""
         everyone = gather([(one.count, _portable(one)) for one in self.seen])
         missing = []
         for number, one in enumerate(self.seen):

@@ -110,7 +110,7 @@ class QuantizationRun(Run[Quantizer]):
 
     @property
     def is_looking_again(self) -> bool:
-        """Whether every `compress` changes weights or inputs, and with them the ranges."""
+        """Whether each `compress` changes weights or inputs, and thus the ranges."""
         return self.is_sequential or self.is_equalizing
 
     @property
@@ -254,7 +254,7 @@ _READERS = frozenset((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 def _is_comparable(bound: BoundTarget, cut: Cut) -> bool:
-    """Tell whether an input may get the quantized values that another module got of its tensor."""
+    """Tell whether an input may reuse what another module has quantized of its tensor."""
     if bound.plan.kind != "input" or cut.kind != "tensor":
         return False
     return original_class(type(bound.module)) in _READERS

@@ -184,7 +184,7 @@ def range_of(qparams: QParams) -> tuple[Tensor, Tensor]:
 
 
 def restore_scales(bound: BoundTarget, buffers: Mapping[str, Tensor]) -> None:
-    """Put saved buffers back; what was not saved is as it was before there was a scale.
+    """Put saved buffers back; what was not saved becomes as it was before there was a scale.
 
     Args:
         bound: the target.

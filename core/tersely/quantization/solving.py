@@ -166,7 +166,7 @@ def _is_fitted(quantizer: object) -> bool:
 
 
 def is_unreached(run: QuantizationRun, bound: BoundTarget) -> bool:
-    """Tell whether calibration was to show the module of a weight, and no batch reached it.
+    """Tell whether calibration should have reached the module of a weight, but no batch did.
 
     Args:
         run: the stage.
@@ -284,7 +284,7 @@ def _solve(
 
 
 def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:
-    """Return what was solved as raw values: before the steps that come in front of quantization."""
+    """Return solved values as raw ones: without the steps that come before quantization."""
     values = solved.tensor
     factors = bound.module._buffers.get(state_buffer(bound.plan.target, "input_scale"))
     if factors is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tersely.registry.core_face import QUANTIZED, RANKED, aligned_along
 from tersely.registry.descriptors import ModuleSetting
-from tersely.registry.face import QUANTIZED, RANKED, aligned_along
 
 
 def experts_setting(

@@ -82,7 +82,7 @@ def _without_doubles(
 def _load_core(manager: pluggy.PluginManager) -> Plugin:
     record = PluginRecord(name=CORE, distribution=CORE, version=_core_version())
     # Imported by name: the face describes, and so sits above, this package.
-    face = import_module("tersely.registry.face")
+    face = import_module("tersely.registry.core_face")
     plugin = admit(manager, face, record=record, key=CORE, must_state_api=True)
     if plugin.record.state != "ok":
         raise failure(plugin)

@@ -33,19 +33,17 @@ class Sharing:
     instrumented: Collection[nn.Module]
 
     def __attrs_post_init__(self) -> None:
-        universe = self.owners.universe
-        self._modules = [universe.modules[position] for position in universe.first.values()]
+        self._modules = self.owners.universe.distinct
         self._note()
 
     def _note(self) -> None:
-        held = [module._parameters for module in self._modules]
         self._ids = self._identities()
-        self._keys = [tuple(parameters.keys()) for parameters in held]
+        self._keys = [tuple(module._parameters.keys()) for module in self._modules]
         # No parameter is kept alive that the model has given up.
         self._parameters = [
             None if one is None else weakref.ref(one)
-            for parameters in held
-            for one in parameters.values()
+            for module in self._modules
+            for one in module._parameters.values()
         ]
 
     def _identities(self) -> list[int]:

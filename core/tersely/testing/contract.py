@@ -6,7 +6,8 @@ import copy
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from typing import ClassVar, Literal
 
@@ -14,7 +15,7 @@ import attrs
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from tersely.errors import TerselyError
+from tersely.errors import CalibrationError, PluginError, TerselyError
 from tersely.json_value import Json
 from tersely.planning.stages.algorithms import make_pruner, make_quantizer
 from tersely.registry.catalog import Catalog
@@ -265,3 +266,16 @@ def require(contract: Contract) -> None:
         lines = [f"{contract.name} breaks its contract in {len(failed)} of its checks:"]
         lines += [f"  {result.name}: {result.message}" for result in failed]
         raise ContractError("\n".join(lines))
+
+
+@contextmanager
+def as_findings() -> Iterator[None]:
+    """Make what the core says of a plugin at run time a finding of its contract.
+
+    Raises:
+        ContractError: the core refuses what the plugin returned.
+    """
+    try:
+        yield
+    except (PluginError, CalibrationError) as error:
+        raise ContractError(str(error)) from error

@@ -26,8 +26,7 @@ from tersely.json_value import Json
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 from tersely.testing.budgets import check_granularity_budgets
-from tersely.testing.contract import Kind, expect, require
-from tersely.testing.findings import as_findings
+from tersely.testing.contract import Kind, as_findings, expect, require
 from tersely.testing.models import (
     DTYPES,
     ContractNet,

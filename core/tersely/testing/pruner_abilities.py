@@ -21,7 +21,7 @@ from tersely.contracts.pruner import (
 )
 from tersely.pruning.answers import check_order
 from tersely.testing.contract import ContractError, expect
-from tersely.testing.findings import added, expect_tensors, observers
+from tersely.testing.observations import added, expect_tensors, observers
 
 _STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
 

@@ -25,9 +25,9 @@ from tersely.quantization.ranges import values_of
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.solving import choose
 from tersely.quantization.targets import target_of
-from tersely.testing.contract import expect
-from tersely.testing.findings import added, as_findings, expect_tensors, observers
+from tersely.testing.contract import as_findings, expect
 from tersely.testing.models import contract_net
+from tersely.testing.observations import added, expect_tensors, observers
 from tersely.testing.quantizer_sessions import QuantizerSessionChecks
 
 _PERTURBATIONS = (0.0, 0.3, -0.3, -100.0, 100.0)

@@ -112,7 +112,7 @@ class SharedInputs:
         *,
         is_channels_first: bool,
     ) -> Extent | None:
-        """Return the range of a tensor if the last one was its, else None.
+        """Return the range of a tensor if it is the one observed last, else None.
 
         Args:
             module: the module whose input it is.
@@ -151,7 +151,7 @@ class SharedInputs:
         scale: Tensor,
         zero_point: Tensor | None,
     ) -> Tensor | None:
-        """Return what a tensor became if it was the last one and was quantized alike, else None.
+        """Return the values of a tensor if it was quantized last, in the same way, else None.
 
         Args:
             module: the module whose input it is.

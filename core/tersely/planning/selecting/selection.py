@@ -62,6 +62,11 @@ class Universe:
         return dict(zip(map(id, reversed(self.modules)), range(count - 1, -1, -1), strict=True))
 
     @cached_property
+    def distinct(self) -> list[nn.Module]:
+        """Each module once."""
+        return [self.modules[position] for position in self.first.values()]
+
+    @cached_property
     def aliases(self) -> dict[int, tuple[str, ...]]:
         """First position of a shared module -> its other names."""
         if len(self.first) == len(self.names):

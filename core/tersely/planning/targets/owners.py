@@ -29,10 +29,9 @@ class Owners:
     @cached_property
     def _tied(self) -> dict[int, list[tuple[int, str]]]:
         # Almost every model is without ties, which one comprehension over all tensors shows.
-        modules = [self.universe.modules[position] for position in self.universe.first.values()]
         tensors = [
             id(tensor)
-            for module in modules
+            for module in self.universe.distinct
             for owned in (module._parameters, module._buffers)
             for tensor in owned.values()
             if tensor is not None

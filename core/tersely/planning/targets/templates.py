@@ -11,8 +11,8 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 from tersely.planning.selecting.classes import is_type
 from tersely.planning.targets.addresses import twin
+from tersely.registry.core_face import DISTILLED, QUANTIZED, RANKED
 from tersely.registry.descriptors import ModuleSetting
-from tersely.registry.face import DISTILLED, QUANTIZED, RANKED
 
 GENERIC: Mapping[Method, Mapping[str, Json]] = {
     "pruning": RANKED,

@@ -57,7 +57,7 @@ def foldings_of(
     found: Found,
     qparams: Sequence[tuple[BoundTarget, QParams]],
 ) -> tuple[list[Folding], dict[BoundTarget, str]]:
-    """Return which factors finalizing folds, and why it divides the others out again.
+    """Return which factors `finalize` folds, and why it divides out the others.
 
     Args:
         found: what can take the factors of each weight.
@@ -159,7 +159,7 @@ def finished_integers(
 
 
 def described(foldings: Sequence[Folding], reasons: Mapping[BoundTarget, str]) -> list[str]:
-    """Return what finalizing does with all factors, as sentences.
+    """Return what `finalize` does with each factor, as sentences.
 
     Args:
         foldings: what is folded.

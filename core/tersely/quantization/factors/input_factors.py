@@ -66,7 +66,7 @@ def input_of(bound_targets: Sequence[BoundTarget], module: nn.Module) -> str | N
 
 
 def place_factors(bound_targets: Sequence[BoundTarget], bound: BoundTarget) -> None:
-    """Put in the steps that multiply the input channels of a weight and take the factors back.
+    """Put in the steps that multiply the input channels of a weight, and that undo it.
 
     They do nothing until there are factors, which `compress` finds or a checkpoint brings.
 

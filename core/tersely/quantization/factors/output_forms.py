@@ -44,7 +44,7 @@ class OutputForm:
         return self.weight != "weight"
 
     def fits(self, module: nn.Module, channels: int) -> bool:
-        """Tell whether a module has this form still.
+        """Tell whether a module still has this form.
 
         Args:
             module: the module.

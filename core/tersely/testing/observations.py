@@ -1,9 +1,8 @@
-"""What checks of several kinds of plugin have in common."""
+"""What contracts ask of observations, those of pruners and those of quantizers alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,21 +11,7 @@ from torch import Tensor
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sums
 from tersely.contracts.pruner import PruningTarget
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.errors import CalibrationError, PluginError
-from tersely.testing.contract import ContractError, expect
-
-
-@contextmanager
-def as_findings() -> Iterator[None]:
-    """Make what the core says of a plugin at run time a finding of its contract.
-
-    Raises:
-        ContractError: the core refuses what the plugin returned.
-    """
-    try:
-        yield
-    except (PluginError, CalibrationError) as error:
-        raise ContractError(str(error)) from error
+from tersely.testing.contract import expect
 
 
 def added(before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
