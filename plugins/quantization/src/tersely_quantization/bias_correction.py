@@ -31,11 +31,13 @@ class InputMeans(ObservesInputs, CorrectsBias):
 
         Returns:
             ``total``: shape (groups, columns), float, input units. ``count``: 0-dim, int64, the
-            vectors in it. Empty when there are none.
+            vectors in it. Empty when there are none, and for embeddings, which have no bias.
 
         Raises:
             ValueError: the target is no weight of a linear layer or convolution.
         """
+        if isinstance(target.module, nn.Embedding):
+            return {}
         parts = list(tersely.input_rows(inputs, target, at_a_time=AT_A_TIME))
         if not parts:
             return {}

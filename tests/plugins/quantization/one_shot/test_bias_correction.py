@@ -61,11 +61,10 @@ def test_outputs_have_the_mean_of_the_dense_module(module, make_target, see):
     torch.testing.assert_close(corrected.mean(others), dense.mean(others))
 
 
-def test_an_embedding_is_refused(make_target):
+def test_an_embedding_has_nothing_to_correct(make_target):
     target = make_target(nn.Embedding(4, 3), size=(-1, -1))
 
-    with pytest.raises(ValueError, match="under_test compares a weight with the inputs"):
-        correcting().observe_input(torch.ones(2, 3), target)
+    assert correcting().observe_input(torch.ones(2, 3), target) == {}
 
 
 def test_correcting_before_calibration_is_refused(linear_target):
@@ -73,3 +72,14 @@ def test_correcting_before_calibration_is_refused(linear_target):
 
     with pytest.raises(tersely.SessionError, match=r"call session.calibrate\(batches\)"):
         correcting().bias_correction(target, torch.ones(2, 3))
+
+
+def test_a_preset_with_embeddings_corrects_the_other_layers():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(32, 16), nn.Linear(16, 8)).eval()
+    before, options = model[1].bias.detach().clone(), {"bias_correction": True}
+
+    session = tersely.quantize(model, preset="w8a8", options=options, data=[torch.arange(32)[None]])
+
+    assert set(session.qparams()) == {"0", "1"}
+    assert not torch.equal(model[1].bias, before)
