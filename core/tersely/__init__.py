@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from tersely.registry.hookspecs import hookimpl, plugin_api
 
 if TYPE_CHECKING:
-    from tersely.arithmetic.affine import choose_qparams as choose_qparams
     from tersely.arithmetic.affine import fake_quantize as fake_quantize
     from tersely.arithmetic.blocks import Blocks as Blocks
     from tersely.arithmetic.blocks import count_blocks as count_blocks
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from tersely.arithmetic.qparams import QParams as QParams
     from tersely.arithmetic.ranges import MinMax as MinMax
     from tersely.arithmetic.ranges import block_range as block_range
+    from tersely.arithmetic.scales import choose_qparams as choose_qparams
     from tersely.contracts.exporter import Exporter as Exporter
     from tersely.contracts.exporter import ExportSource as ExportSource
     from tersely.contracts.exporter import QuantizedActivation as QuantizedActivation
@@ -96,19 +96,19 @@ if TYPE_CHECKING:
     from tersely.registry.experts import experts_setting as experts_setting
     from tersely.registry.registry import register_module_setting as register_module_setting
     from tersely.registry.registry import registry as registry
-    from tersely.reporting.benchmark import benchmark as benchmark
-    from tersely.reporting.plan_summary import summarize_plan as summarize_plan
+    from tersely.reporting.measuring.benchmark import benchmark as benchmark
+    from tersely.reporting.measuring.timings import Benchmark as Benchmark
+    from tersely.reporting.printing.plan_summary import summarize_plan as summarize_plan
     from tersely.reporting.report import Report as Report
-    from tersely.reporting.timings import Benchmark as Benchmark
     from tersely.searching.found_sensitivity import Sensitivity as Sensitivity
     from tersely.searching.sensitivity import sensitivity as sensitivity
+    from tersely.session.attaching import attach as attach
+    from tersely.session.finalizing.restored_rounding import restore_rounding as restore_rounding
+    from tersely.session.loading import load_session as load_session
+    from tersely.session.loading import load_shrunk as load_shrunk
     from tersely.session.oneshot import distill as distill
     from tersely.session.oneshot import prune as prune
     from tersely.session.oneshot import quantize as quantize
-    from tersely.session.opening import attach as attach
-    from tersely.session.opening import load_session as load_session
-    from tersely.session.opening import load_shrunk as load_shrunk
-    from tersely.session.restoring import restore_rounding as restore_rounding
     from tersely.session.session import Session as Session
     from tersely.shrinking.report import Shrunk as Shrunk
 
@@ -116,7 +116,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "AttachError": "tersely.errors",
-    "Benchmark": "tersely.reporting.timings",
+    "Benchmark": "tersely.reporting.measuring.timings",
     "BenchmarkError": "tersely.errors",
     "Blocks": "tersely.arithmetic.blocks",
     "BrokenPluginError": "tersely.errors",
@@ -178,12 +178,12 @@ _WHERE = {
     "TrainingError": "tersely.errors",
     "UnknownPluginError": "tersely.errors",
     "add_gram": "tersely.arithmetic.gram",
-    "attach": "tersely.session.opening",
+    "attach": "tersely.session.attaching",
     "auto_fuse_names": "tersely.planning.fusing.auto_fusion",
     "auto_dependency_groups": "tersely.planning.groups.dependency",
-    "benchmark": "tersely.reporting.benchmark",
+    "benchmark": "tersely.reporting.measuring.benchmark",
     "block_range": "tersely.arithmetic.ranges",
-    "choose_qparams": "tersely.arithmetic.affine",
+    "choose_qparams": "tersely.arithmetic.scales",
     "count_blocks": "tersely.arithmetic.blocks",
     "damp_gram": "tersely.arithmetic.gram",
     "distill": "tersely.session.oneshot",
@@ -195,9 +195,9 @@ _WHERE = {
     "inverse_factor": "tersely.arithmetic.gram",
     "load_recipe": "tersely.document.load",
     "load_run": "tersely.jobs.finished",
-    "restore_rounding": "tersely.session.restoring",
-    "load_session": "tersely.session.opening",
-    "load_shrunk": "tersely.session.opening",
+    "restore_rounding": "tersely.session.finalizing.restored_rounding",
+    "load_session": "tersely.session.loading",
+    "load_shrunk": "tersely.session.loading",
     "matrix_layout": "tersely.contracts.matrices",
     "migrate": "tersely.document.migration.migrate",
     "mirror_gram": "tersely.arithmetic.gram",
@@ -210,7 +210,7 @@ _WHERE = {
     "registry": "tersely.registry.registry",
     "schema": "tersely.document.schemas.schema",
     "sensitivity": "tersely.searching.sensitivity",
-    "summarize_plan": "tersely.reporting.plan_summary",
+    "summarize_plan": "tersely.reporting.printing.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",
     "to_matrices": "tersely.contracts.matrices",

@@ -107,7 +107,7 @@ def test_half_of_the_layers_embed_sentences_like_all_of_them(minilm, record_prop
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr  # torchao writes there where it is installed
     print(done.stdout)  # noqa: T201  # the result
     [(before, after)] = re.findall(r"^\| mean \| ([\d.]+) \| ([\d.]+) \|$", done.stdout, re.M)
     [forward] = re.findall(r"^\| student \| 3 \| .* \| ([\d.]+) \|$", done.stdout, re.M)

@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 import tersely
 from torch import nn
-from tersely.reporting.memory import peak_memory
+from tersely.reporting.measuring.memory import peak_memory
 
 def build(width):
     return nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(8)))

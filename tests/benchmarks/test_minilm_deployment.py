@@ -58,9 +58,10 @@ def in_openvino(path: Path) -> Any:
 
 
 def in_pytorch(model: nn.Module) -> Any:
+    # not in inference mode, which torch.compile cannot enter inside of what it compiles
+    @torch.no_grad()
     def call(**inputs: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            found: torch.Tensor = model(**inputs).last_hidden_state
+        found: torch.Tensor = model(**inputs).last_hidden_state
         return found.float()
 
     return call

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.arithmetic.affine import fake_quantize_, quantize
+from tersely.arithmetic.affine import quantize
 from tersely.arithmetic.fake_quantization import fake_quantize_flat
 from tersely.arithmetic.ranges import block_range
 from tersely.contracts.settings import QuantizationSetting
@@ -186,17 +186,6 @@ def test_one_scratch_tensor_takes_less_time_than_a_tensor_for_each_operation(lea
             quantize(weight, how)
 
     assert least_ratio(ours, plain, repeats=9) <= 0.7
-
-
-def test_baking_in_place_costs_less_than_plain_arithmetic(least_ratio):
-    value = torch.randn(2048, 2048, generator=torch.Generator().manual_seed(0))
-    how = tersely.choose_qparams(*block_range(value, (1, -1)), target())
-    found = least_ratio(
-        lambda: fake_quantize_(value, how),
-        lambda: value.copy_(by_hand(value, how.scale, how.zero_point)),
-        repeats=15,
-    )
-    assert found <= 0.7
 
 
 def test_ranges_of_square_blocks_cost_less_than_blocks_laid_side_by_side(least_ratio, weight):

@@ -2,7 +2,9 @@
 
 import ast
 import copy
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import tersely
 from tersely.extras import EXTRAS
@@ -157,6 +159,13 @@ def test_every_library_of_an_extra_is_imported_where_its_absence_is_explained(co
 def test_every_part_of_the_core_has_a_floor(core):
     parts = {_floor(source.module) for source in core} - {""}
     assert sorted(parts - set(LEVEL)) == []
+
+
+def test_the_page_for_contributors_has_the_same_floors():
+    page = Path(__file__).parents[2] / "docs" / "contributing.md"
+    text = page.read_text(encoding="utf-8").split("| floor |")[1].split("\n\n")[0]
+    rows = [row.split("|")[1] for row in text.splitlines()[2:]]
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == list(FLOORS)
 
 
 def test_the_core_imports_downwards_only(core):

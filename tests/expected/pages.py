@@ -45,6 +45,8 @@ class Accessible(HTMLParser):
         self.seen: set[str] = set()
         self._labels: set[str] = set()
         self._level = 0
+        self._headers = 0
+        self._said = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
@@ -55,6 +57,14 @@ class Accessible(HTMLParser):
             self.faults.append("a header has no scope")
         if tag == "svg" and not (values.get("role") == "img" and values.get("aria-label")):
             self.faults.append("a picture has no text")
+        if tag == "img" and not values.get("alt"):
+            self.faults.append("an img has no text")
+        if tag == "table":
+            self._headers = 0
+        if tag == "th":
+            self._headers += 1
+        if tag == "button":
+            self._said = str(values.get("aria-label") or "")
         if tag == "label":
             self._labels.add(str(values.get("for")))
         if tag == "input" and values.get("id") not in self._labels:
@@ -67,16 +77,37 @@ class Accessible(HTMLParser):
                 self.faults.append(f"{tag} follows h{self._level}")
             self._level = level
 
+    def handle_data(self, data: str) -> None:
+        self._said += data.strip()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table" and not self._headers:
+            self.faults.append("a table has no headers")
+        if tag == "button" and not self._said:
+            self.faults.append("a button says nothing")
+
+
+SCHEMES = ("light", "dark", "print")
+"""The colour schemes of a page, in the order of the style sheet."""
+
+
+def style() -> str:
+    """Return the style sheet of a page."""
+    return resources.files("tersely.reporting.page").joinpath("page.css").read_text("utf-8")
+
 
 def style_colours(scheme: str) -> dict[str, str]:
-    """Return the colours of a page by name.
+    """Return the colours of a page by name, as ``#rrggbb``.
 
     Args:
-        scheme: light or dark.
+        scheme: one of `SCHEMES`.
     """
-    style = resources.files("tersely.reporting").joinpath("page.css").read_text("utf-8")
-    light, dark = (part.split("}")[0] for part in style.split(":root {")[1:3])
-    return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
+    part = style().split(":root {")[1 + SCHEMES.index(scheme)].split("}")[0]
+    found = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})\b", part))
+    return {
+        name: colour if len(colour) == 7 else "#" + "".join(2 * digit for digit in colour[1:])
+        for name, colour in found.items()
+    }
 
 
 def contrast(one: str, other: str) -> float:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import tersely
-from tersely.arithmetic.affine import fake_quantize, quantized_range
+from tersely.arithmetic.affine import fake_quantize
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.quantized_types import quantized_range
 from tersely.instrument.masks.mask_transforms import ParameterMask
 
 

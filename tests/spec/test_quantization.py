@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.arithmetic.affine import fake_quantize, quantized_range
+from tersely.arithmetic.affine import fake_quantize
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts import Equalizes, FollowsTraining, ObservesInputs, SolvesWeights
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.settings import QuantizationSetting

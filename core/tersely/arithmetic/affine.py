@@ -13,22 +13,10 @@ from tersely.arithmetic.levels import (
     divide,
     levels_by_piece,
     precision,
-    simulate,
     with_rank,
 )
 from tersely.arithmetic.qparams import QParams
-from tersely.arithmetic.quantized_types import FLOAT8, quantized_range, storage_type
-from tersely.arithmetic.scales import check_range, choose_qparams
-
-__all__ = [
-    "check_range",
-    "choose_qparams",
-    "dequantize",
-    "fake_quantize",
-    "fake_quantize_",
-    "quantize",
-    "quantized_range",
-]
+from tersely.arithmetic.quantized_types import FLOAT8, storage_type
 
 
 @torch.no_grad()
@@ -117,28 +105,6 @@ def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = Fal
         is_zero_first=qparams.has_float_zero_point,
         levels=qparams.levels,
     )
-
-
-@torch.no_grad()
-def fake_quantize_(tensor: Tensor, qparams: QParams) -> Tensor:
-    """Quantize and dequantize in place, piece by piece; the values are those of `fake_quantize`.
-
-    Args:
-        tensor: any shape, float; overwritten.
-        qparams: how to quantize it.
-
-    Returns:
-        ``tensor``.
-
-    Raises:
-        ValueError: the blocks of ``qparams`` are not those of the tensor.
-    """
-    if qparams.levels is not None:
-        return tensor.copy_(fake_quantize(tensor, qparams))
-    inner, scale, zero_point = _laid_out(qparams, tensor.shape)
-    values = tensor.view(inner)
-    simulate(values, scale, zero_point, _limits(qparams), into=values)
-    return tensor
 
 
 def _limits(qparams: QParams) -> Limits:

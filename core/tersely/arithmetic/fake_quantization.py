@@ -27,6 +27,7 @@ from tersely.arithmetic.levels import (
     with_rank,
 )
 from tersely.arithmetic.quantized_types import FLOAT8
+from tersely.arithmetic.reused import empty_like
 
 
 def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain numbers alone
@@ -143,7 +144,7 @@ class _FakeQuantize(torch.autograd.Function):
             return _as(nearest_values(value, scale, levels), shape)
         limits = Limits(quant_min, quant_max, float8, is_zero_first)
         if is_cut(value):
-            result = torch.empty_like(value)
+            result = empty_like(value)
             rank = value.ndim
             scale = with_rank(scale, rank)
             zero_point = None if zero_point is None else with_rank(zero_point, rank)

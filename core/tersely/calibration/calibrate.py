@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from tersely.calibration.keeping import stages_that_look
+from tersely.calibration.kept_batches import stages_that_look
 from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
 from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context

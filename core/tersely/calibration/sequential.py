@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from tersely.calibration.chains import Call, Chain, enter_modules, find_blocks, find_chain
+from tersely.calibration.module_observers import collect_watches, watch_modules
 from tersely.calibration.observing import evaluating
-from tersely.calibration.watching import collect_watches, watch_modules
 from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.batches import Batches

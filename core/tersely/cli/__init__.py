@@ -1,4 +1,4 @@
-"""The command line: one module a command.
+"""The command line: the program itself in this folder, its commands in `commands` and `plugins`.
 
 Private: import public names from `tersely`.
 """

@@ -16,18 +16,18 @@ with extra("cli", purpose="the command line"):
     import click
 
 COMMANDS: Mapping[str, str] = {
-    "validate": "tersely.cli.validate:command",
-    "plan": "tersely.cli.plan:command",
-    "run": "tersely.cli.run:command",
-    "shrink": "tersely.cli.shrink:command",
-    "report": "tersely.cli.report:command",
-    "compare": "tersely.cli.compare:command",
-    "export": "tersely.cli.export:command",
-    "sensitivity": "tersely.cli.sensitivity:command",
-    "search": "tersely.cli.search:command",
-    "plugins": "tersely.cli.plugins:command",
-    "schema": "tersely.cli.schema:command",
-    "migrate": "tersely.cli.migrate:command",
+    "validate": "tersely.cli.commands.validate:command",
+    "plan": "tersely.cli.commands.plan:command",
+    "run": "tersely.cli.commands.run:command",
+    "shrink": "tersely.cli.commands.shrink:command",
+    "report": "tersely.cli.commands.report:command",
+    "compare": "tersely.cli.commands.compare:command",
+    "export": "tersely.cli.commands.export:command",
+    "sensitivity": "tersely.cli.commands.sensitivity:command",
+    "search": "tersely.cli.commands.search:command",
+    "plugins": "tersely.cli.plugins.group:command",
+    "schema": "tersely.cli.commands.schema:command",
+    "migrate": "tersely.cli.commands.migrate:command",
 }
 """Subcommand -> where it is; imported when it is called, since ``plan`` and ``run`` need torch."""
 

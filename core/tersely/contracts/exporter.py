@@ -110,6 +110,7 @@ class ExportSource:
         make_program: what `program` calls.
         simulate: calls the model as the session simulates it, in evaluation mode, without
             gradients, with inputs like ``example_inputs``.
+        runtimes: the runtimes that the presets of its stages name, ``for: openvino``.
         tell: called with a verb phrase, as ``translate the graph``, where a part of writing or
             checking begins that may take long; a job shows it as progress.
     """
@@ -123,6 +124,7 @@ class ExportSource:
     make_floats: Callable[[], Mapping[str, Tensor]]
     make_program: Callable[[], ExportedProgram]
     simulate: Callable[[Any], Any]
+    runtimes: Sequence[str] = ()
     tell: Callable[[str], object] = _tell_nobody
 
     @cached_property

@@ -26,6 +26,8 @@ from tersely.json_value import Json
 STATE = "state"
 """The kind of saved tensors that losses have."""
 
+_EXTRA = "_extra_state"  # how torch calls what get_extra_state returns
+
 
 class LossStates:
     """The stateful losses of a session; mutable, because each is made when it is first needed.
@@ -105,7 +107,8 @@ class LossStates:
         self._need_unchanged()
         parts: Parts = {
             (STATE, key): {
-                name: tensor.detach().clone() for name, tensor in module.state_dict().items()
+                name: tensor.detach().clone()
+                for name, tensor in _tensors_of(type(module).__name__, module).items()
             }
             for key, module in self.modules.items()
         }
@@ -162,14 +165,29 @@ def built(key: str, loss: AskedLoss, shapes: tuple[Json, Json]) -> StatefulLoss:
     with _seeded(zlib.crc32(key.encode())), ForeignCall(failure, plugin=name):
         module: StatefulLoss = loss.function(**loss.own_options)  # type: ignore[assignment]
         module.build(_tupled(shapes[0]), _tupled(shapes[1]))
-    for one, value in module.state_dict().items():
+    _tensors_of(name, module)
+    return module
+
+
+def _tensors_of(name: str, module: StatefulLoss) -> dict[str, Tensor]:
+    """Return the state of a loss, which is to be all tensors.
+
+    Args:
+        name: the loss.
+        module: its module.
+
+    Raises:
+        PluginError: something else is in it.
+    """
+    state: dict[str, Tensor] = module.state_dict()
+    for one, value in state.items():
         if not isinstance(value, Tensor):
             raise PluginError(
                 f"the loss {name} keeps a {type(value).__name__} in {one} of its state (its "
                 "get_extra_state returns it), and a session saves tensors; keep it in buffers",
                 plugin=name,
             )
-    return module
+    return state
 
 
 @contextlib.contextmanager
@@ -234,7 +252,9 @@ def check_states(saved: Saved, asked: Mapping[str, AskedLoss], targets: Containe
         expected = module.state_dict()
         for name in {**expected, **found}:
             one, wanted = found.get(name), expected.get(name)
-            if one is None or wanted is None or one.shape != wanted.shape:
+            # What a loss returns as extra state may grow; its own method takes it back.
+            is_free = name.rpartition(".")[2] == _EXTRA
+            if one is None or wanted is None or (one.shape != wanted.shape and not is_free):
                 raise SessionFileError(
                     f"the saved session has {sorted(found)} of the loss of {key}, and {name!r} is "
                     "missing, unknown or of another shape",

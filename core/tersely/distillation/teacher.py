@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tersely.contracts.target_plan import TargetPlan
 from tersely.errors import AttachError, SessionError
 from tersely.instrument.instruments import OutputSite
-from tersely.instrument.sites import input_site, process_inputs, process_output
+from tersely.instrument.sites.inputs import input_site, process_inputs
+from tersely.instrument.sites.outputs import process_output
 from tersely.instrument.tapping import Tap
 from tersely.planning.targets.addresses import Address, parse_address
 from tersely.planning.targets.signature import signature_of

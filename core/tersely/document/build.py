@@ -11,10 +11,10 @@ from tersely.document.entries import COMMON_KEYS, EXCLUDES, SELECTORS, Place, st
 from tersely.document.job import Export, Job, JobData, Measuring, ObserverReference
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
-from tersely.document.presets import PRESET, preset_entries, preset_note
+from tersely.document.presets import PRESET, RUNTIME, preset_entries, preset_note
 from tersely.document.reading.integers import integers_by_schema, whole_numbers
 from tersely.document.reading.positions import Document
-from tersely.document.recipe import AUTO, Entry, FuseNames, Recipe, Schedule, Stage
+from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Schedule, Stage
 from tersely.document.rules.loop import build_loop
 from tersely.document.rules.periods import Period, periods_of
 from tersely.document.rules.shrinking import shrink_of
@@ -147,6 +147,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
             *build_entries(data.get("config_list", ()), site, path=(*path, "config_list")),
         ),
         preset=preset_note(data) if PRESET in data else "",
+        runtime=data.get(RUNTIME, ""),
         schedule=_build_schedule(data["schedule"], period) if "schedule" in data else None,
         task_loss_weight=(float(data["task_loss_weight"]) if "task_loss_weight" in data else None),
         begin=period.begin,
@@ -155,6 +156,7 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
         hold=data.get("hold", "read"),
         dependency_groups=data.get("dependency_groups"),
         fuse_names=_build_fuse_names(data.get("fuse_names", ())),
+        folds_by_preset=_folds_by_preset(data),
         shrink=shrink_of(data, period) if method == "pruning" else None,
     )
 
@@ -214,7 +216,14 @@ def _build_entry(data: Mapping[str, Json], site: Site, *, path: DataPath) -> Ent
 
 
 def _build_fuse_names(written: Json) -> FuseNames:
-    return AUTO if written == AUTO else tuple(tuple(group) for group in written)
+    if written == AUTO:
+        return AUTO
+    return () if written == NONE else tuple(tuple(group) for group in written)
+
+
+def _folds_by_preset(stage: Mapping[str, Json]) -> bool:
+    written = (stage, *stage.get("config_list", ()))
+    return PRESET in stage and not any("fuse_names" in one for one in written)
 
 
 def _build_setting(data: Mapping[str, Json]) -> dict[str, Json]:

@@ -102,14 +102,15 @@ class QuantizationEntry(_Entry):
         exclude_op_types: types to take out again.
         target_names: the targets of each module; by default those that suit its type.
         target_settings: target name -> keys of that target alone.
-        fuse_names: groups of module names, each folded into its first module, or ``auto``.
+        fuse_names: groups of module names, each folded into its first module; ``auto``;
+            or ``none``.
         quant_dtype: the type that values are rounded to, as in ``int8``.
         quant_scheme: whether zero sits in the middle of the range.
         granularity: which elements share one scale.
         apply_method: how a value is replaced.
     """
 
-    fuse_names: Sequence[Sequence[str]] | Literal["auto"] | None = None
+    fuse_names: Sequence[Sequence[str]] | Literal["auto", "none"] | None = None
     quant_dtype: str | None = None
     quant_scheme: Scheme | None = None
     granularity: str | Sequence[Json] | Mapping[str, Json] | None = None

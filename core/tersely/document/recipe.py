@@ -11,6 +11,7 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 AUTO: Final = "auto"
+NONE: Final = "none"
 """Written where the graph of the model decides."""
 
 OnConflict = Literal["first", "last", "error"]
@@ -114,11 +115,14 @@ class Stage:
             stay ``dense``, are ranked by ``magnitude`` (pruning) or rounded to nearest (``rtn``,
             quantization).
         preset: what the preset of a quantization stage is, in a sentence; empty without one.
+        runtime: the runtime that the preset is made for; empty without one.
         dependency_groups: ``auto`` where targets that share channels are found in the model's graph
             and pruned together (pruning only), or None.
         shrink: how masked channels are removed when the stage ends (pruning only), or None.
         fuse_names: what folds into modules that any of the entries selects, as in an `Entry`
             (quantization only).
+        folds_by_preset: whether its preset folds what `auto` would find, if the model can be run
+            (rule Q6.7).
         hold: where masks take effect (pruning only): on each ``read`` of a target, or, with
             ``step``, in the parameter itself, which every step of the session zeroes.
     """
@@ -134,9 +138,11 @@ class Stage:
     end: int | None = None
     unreached: Unreached = "error"
     preset: str = ""
+    runtime: str = ""
     dependency_groups: Literal["auto"] | None = None
     shrink: Shrink | None = None
     fuse_names: FuseNames = ()
+    folds_by_preset: bool = False
     hold: Hold = "read"
 
     @property

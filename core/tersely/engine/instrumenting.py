@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import attrs
 from torch import nn
 
+from tersely.arithmetic.reused import Reused
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import Binding
 from tersely.instrument.instruments import Instruments, OutputSite, Transform
 from tersely.instrument.masks.mask_transforms import ActivationMask, ParameterMask, spatial_dims
 from tersely.instrument.names import mask_buffer
-from tersely.instrument.sites import input_site
+from tersely.instrument.sites.inputs import input_site
 from tersely.planning.targets.addresses import Address, parse_address
 from tersely.planning.targets.signature import signature_of
 
@@ -126,7 +127,7 @@ def _instruments(module: nn.Module, wishes: Sequence[_Wish]) -> Instruments:
             instruments = attrs.evolve(
                 instruments,
                 parameters=parameters,
-                reads_once=instruments.reads_once or wish.is_of_experts,
+                reused=instruments.reused or (Reused() if wish.is_of_experts else None),
             )
     return instruments
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tersely.engine.binding import BoundTarget
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
-from tersely.instrument.names import PREFIX, is_known_flag
+from tersely.instrument.names import PREFIX, known_flags
 
 _SMALL = 1 << 12
 """Up to this many elements a mask is noted with others."""
@@ -142,8 +142,8 @@ class Journal:
         """
         noted, places = [], []
         for module in modules:
-            flags = _known_flags(module)
-            names = tuple(sorted(name for name in module._buffers if name.startswith(PREFIX)))
+            flags = known_flags(module.__dict__)
+            names = tuple([name for name in module._buffers if name.startswith(PREFIX)])
             noted.append((module, instruments_of(module), flags, names))
             places += [(module, name) for name in names]
         self._undo.append(partial(_put_modules_back, noted))
@@ -193,16 +193,12 @@ def _remove(module: nn.Module, name: str) -> None:
     module._buffers.pop(name, None)
 
 
-def _known_flags(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name in module.__dict__ if is_known_flag(name))
-
-
 def _put_modules_back(
     noted: Sequence[tuple[nn.Module, Instruments, tuple[str, ...], tuple[str, ...]]],
 ) -> None:
     for module, instruments, flags, names in noted:
         replace_instruments(module, instruments)
-        for flag in _known_flags(module):
+        for flag in known_flags(module.__dict__):
             del module.__dict__[flag]
         module.__dict__.update(dict.fromkeys(flags, True))
         for name in [one for one in module._buffers if one.startswith(PREFIX)]:

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.positions import spread_positions
+from tersely.arithmetic.positions import data_positions, spread_positions
 from tersely.errors import CalibrationError
 from tersely.instrument.scales.padded import ATTENTION_MASK
 
@@ -38,8 +38,8 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
 
     Args:
         batch: a batch as the user gave it.
-        mask: how to find them; by default a mapping's two-dimensional ``attention_mask``, unless
-            the batch feeds a decoder whose texts it does not describe.
+        mask: how to find them; by default a mapping's ``attention_mask``, unless the batch feeds a
+            decoder whose texts it does not describe.
 
     Returns:
         Bool, shape (batch, positions), True = data; None when all of them are.
@@ -49,7 +49,7 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
     """
     if mask is None:
         found = batch.get(ATTENTION_MASK) if isinstance(batch, Mapping) else None
-        if not isinstance(found, Tensor) or found.ndim != _DIMENSIONS or _has_decoder(batch):
+        if not isinstance(found, Tensor) or _has_decoder(batch):
             return None
     elif isinstance(mask, str):
         if not isinstance(batch, Mapping) or mask not in batch:
@@ -63,17 +63,14 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
         found = mask(batch)
         if found is None:
             return None
-    if not isinstance(found, Tensor) or found.ndim != _DIMENSIONS:
+    is_data = data_positions(found) if isinstance(found, Tensor) else None
+    if is_data is None and mask is not None:
         what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise CalibrationError(
             "the padding mask of a batch is a tensor of shape [batch, positions], 1 where there "
             f"is data and 0 where there is padding; found {what}"
         )
-    is_data = found.detach() != 0
-    return None if bool(is_data.all()) else is_data
-
-
-_DIMENSIONS = 2
+    return None if is_data is None or bool(is_data.all()) else is_data
 
 
 def _has_decoder(batch: Mapping[Any, Any]) -> bool:

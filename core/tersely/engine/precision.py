@@ -21,6 +21,19 @@ def full_precision() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def no_inference_mode() -> Iterator[None]:
+    """Leave inference mode inside the block, where it is on, and gradients as they are.
+
+    Nobody can change a tensor that is made in it, neither training nor tersely.
+    """
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
 def plain_modes() -> Iterator[None]:
     """Compute in full precision and without inference mode inside the block.
 

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from tersely.errors import ExportError
+
 BATCH = "batch"
 
 Ranges: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -28,9 +30,17 @@ def shapes_of(example_inputs: Any, dynamic_shapes: Any, *, ranges: Ranges | None
             for one that is fixed, equal names meaning equal lengths; or whatever ``torch.export``
             takes, for one tensor also its dimensions alone.
         ranges: how long dimensions that are given by name may be; any length by default.
+
+    Raises:
+        ExportError: they are something else.
     """
     if dynamic_shapes is None:
         return None
+    if not isinstance(dynamic_shapes, (Mapping, list, tuple)) and dynamic_shapes != BATCH:
+        raise ExportError(
+            f"dynamic_shapes is {dynamic_shapes!r}; expected {BATCH!r}, or the names of the "
+            'dimensions of each argument, such as {"tokens": ["batch", "time"]}'
+        )
     made: dict[str, Any] = {
         name: torch.export.Dim(name, **limits) for name, limits in (ranges or {}).items()
     }

@@ -15,7 +15,13 @@ from tersely.contracts.exporter import Exporter, ExportSource
 from tersely.engine.progress import Steps
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, Problem, TerselyError
 from tersely.exporting.meanings import refused_meanings, refused_numberings
-from tersely.exporting.moving import move_all, need_inside, scratch_folder, size_of
+from tersely.exporting.moving import (
+    move_all,
+    need_inside,
+    need_replaceable,
+    scratch_folder,
+    size_of,
+)
 from tersely.json_value import Json
 from tersely.log import logger
 from tersely.registry.collect import describe
@@ -125,11 +131,13 @@ def export_source(
         is_checked: whether to read the result with the format's consumer and compare.
 
     Raises:
-        ExportError: the format cannot hold a target, or its consumer computes something else.
+        ExportError: the path is one of another format, the format cannot hold a target, its
+            consumer computes something else, or what is in the way has more than an export.
         BrokenPluginError: the exporter fails.
-        OSError: the folder cannot be written.
+        OSError: a file cannot be written.
     """
     place = _place(path, made.suffix)
+    _need_own_ending(place, made)
     steps = Steps(made.format)
     source = _telling(source, steps)
     steps.begin("check what the format holds")
@@ -150,13 +158,14 @@ def export_source(
         with _foreign(made.record, "write()"):
             written = [Path(one) for one in made.exporter.write(source, main)]
         need_inside(written, scratch, made.record)
+        need_replaceable(written, place.parent, format=made.format)
         checks: Mapping[str, Json] = {}
         if is_checked:
             steps.begin("read it back and compare")
             with _foreign(made.record, "check()"):
                 checks = dict(made.exporter.check(source, main))
         count = sum(size_of(one) for one in written)
-        paths = move_all(written, place.parent)
+        paths = move_all(written, place.parent, place=place)
     steps.end()
     logger(__name__).info("exported", format=made.format, path=str(place), bytes=count)
     return Exported(format=made.format, paths=paths, bytes=count, checks=checks)
@@ -170,6 +179,24 @@ def _telling(source: ExportSource, steps: Steps) -> ExportSource:
             return source.make_program()
 
     return attrs.evolve(source, make_program=make_program, tell=steps.begin)
+
+
+def _need_own_ending(place: Path, made: MadeExporter) -> None:
+    """Refuse a path that ends as the files of another format do."""
+    if place.suffix in ("", made.suffix):
+        return
+    formats = registry().exporters
+    others = [name for name in formats if formats.info(name).suffix == place.suffix]
+    if others:
+        own = (
+            f"a file of {made.format} ends in {made.suffix}"
+            if made.suffix
+            else (f"{made.format} is a folder")
+        )
+        raise ExportError(
+            f"{place.name} ends as a file of {others[0]} does, and {own}; give another path",
+            format=made.format,
+        )
 
 
 def _place(path: str | os.PathLike[str], suffix: str) -> Path:

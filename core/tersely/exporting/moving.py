@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tersely.errors import BrokenPluginError
+from tersely.errors import BrokenPluginError, ExportError
+from tersely.exporting.exchanging import exchange
 from tersely.registry.record import Registration
 
 _PREFIX = ".tersely-export-"
+_SHOWN = 3
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+_INDEX = ".index.json"
 
 
 @contextmanager
@@ -21,9 +26,17 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
     Args:
         parent: where they go; made when it is missing.
+
+    Raises:
+        ExportError: it cannot be made, or nothing can be written into it.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    except OSError as error:
+        raise ExportError(
+            f"nothing can be written into {parent}: {error.strerror}; give another path"
+        ) from error
     try:
         yield scratch
     finally:
@@ -55,15 +68,63 @@ def need_inside(written: Sequence[Path], scratch: Path, record: Registration) ->
             )
 
 
-def move_all(written: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+def need_replaceable(written: Sequence[Path], folder: Path, *, format: str) -> None:
+    """Refuse to take the place of what is there if more than an earlier export would be lost.
+
+    Args:
+        written: finished files and folders.
+        folder: where they go.
+        format: what they are, for errors.
+
+    Raises:
+        ExportError: a folder is where a file goes or the reverse, or a folder has entries of its
+            own that the new one lacks; nothing was moved.
+    """
+    for path in written:
+        place = folder / path.name
+        if not place.exists():
+            continue
+        if path.is_dir() != place.is_dir():
+            found, wanted = ("folder", "file") if place.is_dir() else ("file", "folder")
+            raise ExportError(
+                f"{place} is a {found}, and the format writes a {wanted}; give another path, or "
+                f"move the {found} away",
+                format=format,
+            )
+        others = _others(path, place) if path.is_dir() else []
+        if others:
+            more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            raise ExportError(
+                f"{place} has what this export does not write, and would lose it: "
+                f"{', '.join(others[:_SHOWN])}{more}; give another folder, or move these away",
+                format=format,
+            )
+
+
+def _others(path: Path, place: Path) -> list[str]:
+    """Return the entries of a folder that the new one does not have, but for shards."""
+    known = {_without_number(one.name) for one in path.iterdir()}
+    return sorted(one.name for one in place.iterdir() if _without_number(one.name) not in known)
+
+
+def _without_number(name: str) -> str:
+    # An earlier export may have had another number of shards, or none.
+    return _SHARD.sub("", name).removesuffix(_INDEX)
+
+
+def move_all(
+    written: Sequence[Path], folder: Path, *, place: Path | None = None
+) -> tuple[Path, ...]:
     """Move files and folders into a folder, the main one last.
 
-    Files take the place of those of the same name at once. Of a folder, the one that was there is
-    moved aside first and back if anything fails.
+    Files take the place of those of the same name at once, and so do folders where the system can
+    exchange two; elsewhere the one that was there is moved aside first, and back if anything fails.
 
     Args:
         written: finished files and folders, the main one first.
         folder: where they go, on the same volume.
+        place: the path that was asked for. If the main one has another name, as the index of
+            several files has, a file that was there is removed in the end.
 
     Returns:
         Their places, in the same order.
@@ -76,8 +137,10 @@ def move_all(written: Sequence[Path], folder: Path) -> tuple[Path, ...]:
             if one.is_file():
                 _sync(one)
     places = [folder / path.name for path in written]
-    for path, place in reversed(list(zip(written, places, strict=True))):
-        _move(path, place)
+    for path, one in reversed(list(zip(written, places, strict=True))):
+        _move(path, one)
+    if place is not None and place not in places and place.is_file():
+        place.unlink()
     return tuple(places)
 
 
@@ -95,6 +158,8 @@ def size_of(path: Path) -> int:
 def _move(path: Path, place: Path) -> None:
     if not place.is_dir():
         path.replace(place)
+        return
+    if exchange(path, place):
         return
     aside = path.with_name(f"{path.name}.before")
     place.rename(aside)

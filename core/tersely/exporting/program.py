@@ -18,6 +18,7 @@ from tersely.exporting.dynamic import Ranges, ranges_of, shapes_of
 from tersely.exporting.lengths import lengthened
 from tersely.exporting.preparing import with_integers
 from tersely.exporting.refusing import Integers
+from tersely.exporting.running import run
 from tersely.shrinking.graph.program import evaluating
 
 
@@ -45,15 +46,10 @@ def make_program(
     Raises:
         ExportError: a target cannot be held, or ``torch.export`` cannot follow the model.
     """
-    # Recurrent modules write a list of weights while they are exported.
-    flat = {
-        module: list(module.__dict__["_flat_weights"])
-        for module in model.modules()
-        if "_flat_weights" in module.__dict__
-    }
     try:
         with (
             evaluating(model),
+            _flat_weights_kept(model),
             _without_caches(model),
             with_integers(model, integers, norms=norms),
             warnings.catch_warnings(),
@@ -66,14 +62,12 @@ def make_program(
     except TerselyError:
         raise
     except Exception as error:  # the model's own code runs here
+        run(model, example_inputs)  # an error of its own where the inputs are wrong
         text = " ".join(str(error).partition("\n\n")[0].split())
         raise ExportError(
             f"torch.export cannot follow {type(model).__name__}: {type(error).__name__}: {text}; "
             "export a module without what it names, or change it as torch.export's guide says"
         ) from error
-    finally:
-        for module, weights in flat.items():
-            module.__dict__["_flat_weights"] = weights
     _own(exported)
     _keep_ties(exported)
     return exported
@@ -97,6 +91,21 @@ def _traced(model: nn.Module, example_inputs: Any, dynamic_shapes: Any) -> Expor
         if ranges is None:
             raise
     return traced(ranges)
+
+
+@contextlib.contextmanager
+def _flat_weights_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the lists of weights that recurrent modules write while they are exported."""
+    flat = {
+        module: list(module.__dict__["_flat_weights"])
+        for module in model.modules()
+        if "_flat_weights" in module.__dict__
+    }
+    try:
+        yield
+    finally:
+        for module, weights in flat.items():
+            module.__dict__["_flat_weights"] = weights
 
 
 @contextlib.contextmanager

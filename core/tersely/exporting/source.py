@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from tersely.contracts.calling import call_model
 from tersely.contracts.exporter import ExportSource, QuantizedActivation
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.binding import BoundTarget
 from tersely.exporting.floats import Computed, floats_of
 from tersely.exporting.program import make_program
+from tersely.exporting.running import run
 from tersely.instrument.instruments import Transform
 from tersely.instrument.masks.mask_transforms import ActivationMask
 from tersely.instrument.masks.mask_values import is_decided
@@ -26,7 +25,6 @@ from tersely.instrument.scales.in_force import qparams_of
 from tersely.instrument.scales.moving_range import Follow
 from tersely.instrument.scales.quantizing import Quantize
 from tersely.quantization.integers import IntegerTensor
-from tersely.shrinking.graph.program import evaluating
 
 
 def make_source(
@@ -37,6 +35,7 @@ def make_source(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     norms: Mapping[nn.Module, nn.Module],
+    runtimes: Sequence[str] = (),
 ) -> ExportSource:
     """Return a session as its exporters see it.
 
@@ -47,6 +46,7 @@ def make_source(
         example_inputs: what to call the model with, or None.
         dynamic_shapes: which dimensions may differ; see `make_program`.
         norms: the layers of a finished model that have taken up their batch norm, with the norm.
+        runtimes: the runtimes that the presets of its stages are for.
 
     Raises:
         ExportError: an exported program cannot hold a target.
@@ -71,16 +71,9 @@ def make_source(
         example_inputs=example_inputs,
         make_floats=partial(floats_of, model, stored, norms=norms),
         make_program=make,
-        simulate=_simulator(model),
+        simulate=partial(run, model),
+        runtimes=runtimes,
     )
-
-
-def _simulator(model: nn.Module) -> Callable[[Any], Any]:
-    def simulate(inputs: Any) -> Any:
-        with evaluating(model), torch.no_grad():
-            return call_model(model, inputs)
-
-    return simulate
 
 
 def _activations(model: nn.Module) -> Iterator[QuantizedActivation]:

@@ -142,13 +142,27 @@ class FoldWeight:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return weight * gamma / sqrt(var + eps)."""
+        return value * self._factors(module, value)
+
+    def raw(self, module: nn.Module, folded: Tensor, before: Tensor) -> Tensor:
+        """Return the weight whose folded one is given.
+
+        Args:
+            module: the layer.
+            folded: a weight as it is after folding.
+            before: the raw weight so far, of which channels that are multiplied by zero remain.
+        """
+        factors = self._factors(module, folded)
+        return torch.where(factors == 0, before, folded / factors)
+
+    def _factors(self, module: nn.Module, value: Tensor) -> Tensor:
         factors, spatial = self.fold.factors(), (1,) * (value.ndim - 2)
         if not isinstance(module, tuple(_TRANSPOSED)):
-            return value * factors.view(-1, 1, *spatial)
+            return factors.view(-1, 1, *spatial)
         # Output channels are the second dimension, those of one group for a run of its inputs.
         groups, (inputs, outputs) = int(module.groups), value.shape[:2]  # type: ignore[arg-type]  # an int
         each = factors.view(groups, 1, outputs).expand(groups, inputs // groups, outputs)
-        return value * each.reshape(inputs, outputs, *spatial)
+        return each.reshape(inputs, outputs, *spatial)
 
     def of_nothing(self, module: nn.Module) -> Tensor | None:
         """Return None: a layer without weight has none folded either."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor, nn
 
+from tersely.arithmetic.reused import Reused
 from tersely.instrument.scales.padded import PaddingOfCall
 
 
@@ -104,7 +105,8 @@ class Instruments:
         is_folded: whether the module is folded into another one and passes its input on.
         has_room: whether a fold may come later.
         padding: what notes the padding of each call, for the model's own forward, or None.
-        reads_once: whether a call processes each parameter once, however often it reads it.
+        reused: memory for what a call reads of each parameter, which it processes once however
+            often it reads it; None where each read is one of its own.
     """
 
     parameters: Mapping[str, tuple[Transform, ...]] = attrs.field(factory=dict)
@@ -114,7 +116,7 @@ class Instruments:
     is_folded: bool = False
     has_room: bool = False
     padding: PaddingOfCall | None = None
-    reads_once: bool = False
+    reused: Reused | None = attrs.field(default=None, eq=False)
 
     @property
     def has_sites(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -139,13 +140,16 @@ def known_flag(target: str) -> str:
     return f"{PREFIX}{target}_is_known"
 
 
-def is_known_flag(name: str) -> bool:
-    """Tell whether an attribute of a module says that the scales of a target are in force.
+def known_flags(attributes: Iterable[str]) -> tuple[str, ...]:
+    """Return the attributes of a module that say that the scales of a target are in force.
 
     Args:
-        name: the attribute's name.
+        attributes: the names of all its attributes.
     """
-    return name.endswith("_is_known") and name.startswith(PREFIX)
+    # Without a call for each: a module has twenty of them, and most have no such beginning.
+    return tuple(
+        [name for name in attributes if name.startswith(PREFIX) and name.endswith("_is_known")]
+    )
 
 
 def is_moved_flag(name: str) -> bool:

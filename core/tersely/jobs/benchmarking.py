@@ -18,7 +18,7 @@ from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.layers import dense_model
 from tersely.jobs.run import Run
-from tersely.reporting.benchmark import benchmark
+from tersely.reporting.measuring.benchmark import benchmark
 from tersely.storage.tensor_file import write_tensors
 
 DENSE = "dense"

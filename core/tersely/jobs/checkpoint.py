@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
-from tersely.session.opening import cut_as_saved, load_session
+from tersely.session.loading import cut_as_saved, load_session
 from tersely.session.session import Session
 from tersely.storage.durable import write_whole
 from tersely.storage.json_file import check_digest, check_shape, read_json_file, with_digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.extras import extra
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.finished import finished_job, open_run
+from tersely.jobs.folders import is_inside
+from tersely.jobs.lock import only_run
 from tersely.jobs.progress import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
@@ -82,20 +85,24 @@ def export_run(
 
     Raises:
         ExportError: the format cannot hold a target, or its consumer computes something else.
-        SessionFileError: there is no finished run.
+        SessionFileError: there is no finished run, or another process writes in its folder.
     """
     made = make_exporter(format, options)
-    job = finished_job(folder)
-    with watch(console or Console(quiet=True), phases=2) as voice:
+    finished_job(folder)  # before a lock is made beside what is no run
+    place = folder / FOLDER / file_name(made) if output is None else output
+    with (
+        only_run(folder.absolute()) if is_inside(place, folder) else nullcontext(),
+        watch(console or Console(quiet=True), phases=2) as voice,
+    ):
         with voice.phase("open the run"):
-            session = open_run(folder)
+            job, session = finished_job(folder), open_run(folder)
             with job_imports(job.directory):
                 calls = load_references(job)
                 example = _example(job, calls)
         with voice.phase("export"), voice.working():
             return session.export(
                 format,
-                folder / FOLDER / file_name(made) if output is None else output,
+                place,
                 example_inputs=example,
                 options=options,
                 dynamic_shapes=dynamic_shapes,

@@ -14,7 +14,7 @@ from tersely.errors import ConfigError, Problem, SessionFileError
 from tersely.jobs.checkpoint import load_checkpoint
 from tersely.jobs.record import RunRecord, read_record
 from tersely.jobs.references import job_imports, load_reference
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
 
 

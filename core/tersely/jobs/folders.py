@@ -31,6 +31,16 @@ def previous_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.previous")
 
 
+def is_inside(place: Path, run: Path) -> bool:
+    """Tell whether a place is in the folder of a run, which the next run replaces as a whole.
+
+    Args:
+        place: a file or folder, which need not exist.
+        run: the run's folder.
+    """
+    return run.resolve() in place.resolve().parents
+
+
 def check_output(output: Path) -> None:
     """Refuse an output whose folders hold something else than runs of tersely.
 

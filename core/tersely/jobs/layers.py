@@ -9,7 +9,7 @@ from tersely.document.job import Job
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.run import Run
-from tersely.reporting.layers import compare_layers, count_macs, largest_weights
+from tersely.reporting.measuring.layers import compare_layers, count_macs, largest_weights
 from tersely.reporting.report import Report
 from tersely.reporting.rows import Remark
 

@@ -17,6 +17,7 @@ import attrs
 
 from tersely.errors import SessionFileError
 from tersely.storage.durable import make_folder
+from tersely.storage.processes import is_running
 
 _held: set[Path] = set()
 _guard = threading.Lock()
@@ -143,17 +144,8 @@ def _is_over(owner: Owner, is_locked: bool | None) -> bool:
 
 
 def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # where the signal 0 is not a question
-        return True
-    if pid == os.getpid():  # a number of the time before a restart; `_held` knows our own locks
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # alive, and of another user
-        return True
-    return True
+    # Our own number is one of the time before a restart; `_held` knows our own locks.
+    return pid != os.getpid() and is_running(pid)
 
 
 def _is_same_file(descriptor: int, place: Path) -> bool:

@@ -10,7 +10,9 @@ import attrs
 from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem
-from tersely.jobs.references import References
+from tersely.jobs.record import whole_document
+from tersely.jobs.references import References, takes_job
+from tersely.json_value import Json
 from tersely.log import logger
 from tersely.session.session import Session
 
@@ -113,8 +115,9 @@ class JobObservers:
     def _make(self, index: int, resumed_at: int | None) -> HistoryObserver:
         wanted = self._job.observers[index]
         create = self._calls.observers[index]
+        given = {"job": self._told()} if takes_job(create) else {}
         try:
-            found = create(output=self._job.output, resumed_at=resumed_at, **wanted.args)
+            found = create(output=self._job.output, resumed_at=resumed_at, **given, **wanted.args)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -127,6 +130,12 @@ class JobObservers:
                 "the methods observe and close",
             )
         return found  # type: ignore[no-any-return]  # it was just looked at
+
+    def _told(self) -> dict[str, Json]:
+        """Return the job without its observers, whose arguments may hold passwords."""
+        document = whole_document(self._job)
+        document.pop("observers", None)
+        return document
 
     def _wrong(self, index: int, message: str) -> ConfigError:
         problem = Problem(f"observers[{index}].create", message)

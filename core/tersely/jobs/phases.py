@@ -21,9 +21,10 @@ from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from tersely.jobs.shrinking import example_of, shrink_what_ended
 from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
-from tersely.reporting.plan_summary import summarize_plan
-from tersely.reporting.table import split_metric
-from tersely.session.opening import attach, give_batches, needs_batches
+from tersely.reporting.printing.plan_summary import summarize_plan
+from tersely.reporting.printing.table import split_metric
+from tersely.session.attaching import attach
+from tersely.session.loading import give_batches, needs_batches
 from tersely.storage.tensor_file import write_tensors
 
 LASTING = ("compress", "train")

@@ -95,9 +95,18 @@ def new_record(job: Job) -> RunRecord:
         directory = str(job.directory)
     return RunRecord(
         directory=directory,
-        job={**job.document, "recipe": job.recipe.document},
+        job=whole_document(job),
         parts=digest_parts(job),
     )
+
+
+def whole_document(job: Job) -> dict[str, Json]:
+    """Return a job as plain data, its recipe in place of the recipe's path.
+
+    Args:
+        job: a validated job.
+    """
+    return {**job.document, "recipe": job.recipe.document}
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

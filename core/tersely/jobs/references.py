@@ -189,11 +189,24 @@ def _find_observer(wanted: ObserverReference, path: str, *, folder: Path) -> Cal
     if isinstance(result, Problem):
         return result
     place = f"{path}.args" if wanted.args else f"{path}.create"
-    given = {"output": folder, "resumed_at": None}
+    given: dict[str, object] = {"output": folder, "resumed_at": None}
+    given |= {"job": {}} if takes_job(result) else {}
     for name in given.keys() & wanted.args:
         return Problem(f"{place}.{name}", f"{name!r} is given by the job; remove it")
     named = {**given, **wanted.args}
     return _misfit(result, place, wanted.create, positional=(), named=named) or result
+
+
+def takes_job(create: Call) -> bool:
+    """Tell whether what makes an observer wants to know the job too.
+
+    Args:
+        create: the callable that an observer's ``create`` names.
+    """
+    try:
+        return "job" in inspect.signature(create).parameters
+    except (TypeError, ValueError):  # some builtins have no signature to look at
+        return False
 
 
 def _misfit(

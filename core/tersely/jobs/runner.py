@@ -50,8 +50,8 @@ from tersely.log import logger
 from tersely.planning.plan import Plan
 from tersely.planning.stages.algorithms import is_declared, pruner_needs
 from tersely.registry.registry import registry
+from tersely.reporting.printing.terminal import show_report
 from tersely.reporting.report import Report, read_report
-from tersely.reporting.terminal import show_report
 
 with extra("cli", purpose="a job"):
     from rich.console import Console
@@ -191,14 +191,21 @@ def _carry_out(
                 voice.line(_epitaph(job, phase, known, again), style="bold yellow")
                 raise
             log.info("phase_finished", phase=phase.title, seconds=_seconds_since(begun))
+        # Before the observers are closed, which may log what was written.
+        report = _publish(run)
+    log.info("job_finished", output=str(job.output), seconds=_seconds_since(started))
+    show_report(report, console)
+    _say(console, f"report: {job.output / 'report.html'}")
+    return report
+
+
+def _publish(run: Run) -> Report:
+    """Put what was written in the place of the output, whole, and return the report."""
     if run.report is None:
         raise RuntimeError("a job ended without a report")
-    promised = written_files(folder)
-    write_record(folder, attrs.evolve(run.record, state="finished", files=promised))
-    publish(job.output)
-    log.info("job_finished", output=str(job.output), seconds=_seconds_since(started))
-    show_report(run.report, console)
-    _say(console, f"report: {job.output / 'report.html'}")
+    promised = written_files(run.folder)
+    write_record(run.folder, attrs.evolve(run.record, state="finished", files=promised))
+    publish(run.job.output)
     return run.report
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersely.document.recipe import AUTO, Entry, Recipe
+from tersely.document.job import Job
+from tersely.document.recipe import AUTO, Entry
 from tersely.document.rules.shrinking import COUNTED
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 
 
 def example_of(run: Run) -> Any:
-    """Return example inputs of a job's model, or None where its recipe asks for none.
+    """Return example inputs of a job's model, or None where its recipe has no use for them.
 
     Args:
         run: the run.
@@ -19,24 +20,27 @@ def example_of(run: Run) -> Any:
     Raises:
         ConfigError: ``data.calibration`` gives no batch, or ``data.example`` nothing.
     """
-    if not needs_example(run.job.recipe):
+    if not has_use_for_example(run.job):
         return None
     calls = run.calls
     return example_inputs(run.job, example=calls.example, calibration=calls.calibration)
 
 
-def needs_example(recipe: Recipe) -> bool:
-    """Tell whether a recipe asks for the graph of the model.
+def has_use_for_example(job: Job) -> bool:
+    """Tell whether a job's recipe asks for the graph of the model, or has a preset that folds.
 
     Args:
-        recipe: the recipe.
+        job: the job; a preset does without example inputs where it has none.
     """
+    is_given = job.data.example is not None or job.data.calibration is not None
+    if is_given and any(stage.folds_by_preset for stage in job.recipe.stages):
+        return True
     return any(
         stage.shrink
         or stage.dependency_groups
         or any(one.fuse_names == AUTO for one in stage.holders)
         or any(_counts(one) for one in stage.entries)
-        for stage in recipe.stages
+        for stage in job.recipe.stages
     )
 
 

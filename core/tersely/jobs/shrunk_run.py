@@ -12,8 +12,10 @@ from tersely.errors import SessionError, SessionFileError
 from tersely.jobs.calibrating import example_named
 from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.finished import finished_job, open_run
+from tersely.jobs.folders import is_inside
+from tersely.jobs.lock import only_run
 from tersely.jobs.references import job_imports
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
 from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import sync_folder, write_whole
@@ -46,24 +48,29 @@ def shrink_run(
         What was removed, and where the small model is.
 
     Raises:
-        SessionFileError: there is no finished run, a file of it is damaged, or the output holds
-            something else.
+        SessionFileError: there is no finished run, a file of it is damaged, the output holds
+            something else, or another process writes there.
         ConfigError: the job's model or example cannot be imported or built here.
         SessionError: nothing can be removed; the text says why.
     """
     run = Path(folder)
     place = run / "shrunk" if output is None else Path(output)
     _need_free(place)
-    job = finished_job(run)
-    with job_imports(job.directory):
-        session = open_run(run)
-        shrunk = session.shrink(
-            example_named(job, reference=example), round_to=round_to, approximate=approximate
-        )
-    if not shrunk.rows:
-        reasons = "".join(f"\n  {stay}" for stay in shrunk.stays)
-        raise SessionError(f"nothing of the run in {run} can be removed:{reasons}", path=str(run))
-    _write(place, session, shrunk)
+    finished_job(run)  # before a lock is made beside what is no run
+    with only_run(run.absolute() if is_inside(place, run) else place.absolute()):
+        _need_free(place)  # again: another command may have written since
+        job = finished_job(run)
+        with job_imports(job.directory):
+            session = open_run(run)
+            shrunk = session.shrink(
+                example_named(job, reference=example), round_to=round_to, approximate=approximate
+            )
+        if not shrunk.rows:
+            reasons = "".join(f"\n  {stay}" for stay in shrunk.stays)
+            raise SessionError(
+                f"nothing of the run in {run} can be removed:{reasons}", path=str(run)
+            )
+        _write(place, session, shrunk)
     return shrunk, place
 
 

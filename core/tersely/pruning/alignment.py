@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import resolve_size
+from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.engine.binding import BoundTarget
 from tersely.errors import PlanError, SessionError
 from tersely.instrument.masks.mask_transforms import spatial_dims
@@ -16,6 +17,7 @@ from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address
 from tersely.planning.targets.signature import signature_of
 from tersely.planning.targets.spelling import implementation
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
+from tersely.pruning.stacking import FEW, SMALL
 
 
 def with_followers(
@@ -41,6 +43,7 @@ def with_followers(
     if not waiting:
         return decided
     by_name = _names_of(bound_targets)
+    decided.update(_followers_together(waiting, by_name, decided))
     for bound in waiting:
         if not (is_partial and _is_early(bound, by_name, decided)):
             _follow(bound, by_name, decided)
@@ -137,6 +140,60 @@ def _follow(
     return decided[bound]
 
 
+def _followers_together(
+    waiting: Sequence[BoundTarget],
+    by_name: Mapping[tuple[str, str], BoundTarget],
+    decided: Mapping[BoundTarget, Tensor],
+) -> dict[BoundTarget, Tensor]:
+    """Return the masks of small parameters that follow in one way; a call costs more than a mask.
+
+    Each row of a stack is the mask of one source. What has to be looked at one at a time is left
+    out: inputs and outputs, numbered blocks, and what follows a follower.
+    """
+    alike: dict[object, list[tuple[BoundTarget, BoundTarget]]] = {}
+    for bound in waiting:
+        source, blocks = _source(bound, by_name), bound.plan.blocks
+        kept = decided.get(source)
+        if kept is None or bound in decided or bound.is_activation or kept.numel() > SMALL:
+            continue
+        if blocks is not None and blocks.index is not None:
+            continue
+        # Equal targets share their setting and blocks, and the setting says which dimensions.
+        kind = (id(bound.plan.setting), bound.plan.align, id(blocks), bound.plan.shape)
+        key = (kind, kept.shape, kept.dtype, kept.device, _groups(source))
+        alike.setdefault(key, []).append((bound, source))
+    found: dict[BoundTarget, Tensor] = {}
+    for pairs in alike.values():
+        if len(pairs) >= FEW:
+            found.update(_stacked(pairs, decided))
+    return found
+
+
+def _stacked(
+    pairs: Sequence[tuple[BoundTarget, BoundTarget]], decided: Mapping[BoundTarget, Tensor]
+) -> dict[BoundTarget, Tensor]:
+    first, source = pairs[0]
+    align, blocks, shape = first.plan.align, first.plan.blocks, first.plan.shape or ()
+    assert align is not None  # only such targets follow
+    kept = torch.stack([decided[one] for _, one in pairs]) != 0
+    dims = (0, *(dim + 1 if dim >= 0 else dim for dim in align.dims))
+    placed = place_kept(
+        align_kept(kept, dims, name=first.plan.name),
+        (len(pairs), *shape),
+        groups=_groups(source),
+        blocks=None if blocks is None else Blocks((1, *blocks.size)),
+        name=f"{first.plan.origin.path}: {first.plan.name}",
+    )
+    rows = placed.unbind()
+    if blocks is not None:
+        rows = tuple(compact(row, blocks.size, shape) for row in rows)
+    return {bound: row for (bound, _), row in zip(pairs, rows, strict=True)}
+
+
+def _groups(source: BoundTarget) -> int:
+    return int(getattr(source.module, "groups", 1))
+
+
 def _place(bound: BoundTarget, source: BoundTarget, kept: Tensor) -> Tensor:
     if bound.is_activation:
         if kept.ndim != 1:
@@ -150,7 +207,7 @@ def _place(bound: BoundTarget, source: BoundTarget, kept: Tensor) -> Tensor:
     placed = place_kept(
         kept,
         shape,
-        groups=int(getattr(source.module, "groups", 1)),
+        groups=_groups(source),
         blocks=blocks,
         name=f"{bound.plan.origin.path}: {bound.plan.name}",
     )

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from tersely.calibration.calibrate import observe_again
+from tersely.calibration.module_observers import module_observers
 from tersely.calibration.sequential import compress_in_sequence
 from tersely.calibration.statistic import (
     Statistic,
@@ -16,7 +17,6 @@ from tersely.calibration.statistic import (
     sample_shape,
     statistic_for,
 )
-from tersely.calibration.watching import module_observers
 from tersely.contracts.regrowing import RegrowsFromZero
 from tersely.contracts.settings import Budget
 from tersely.contracts.whole_model import ScoresModel, WholeModel

@@ -44,6 +44,8 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
         binding: the plan, bound to the model, whose modules are instrumented.
         model: the session's model.
     """
+    if all(stage.method != "pruning" for stage in binding.plan.recipe.stages):
+        return
     of_activations = activation_dtype(model)
     is_plain = binding.owners.is_plain
     # A large model has tens of thousands of targets of few kinds: what is found once is kept.

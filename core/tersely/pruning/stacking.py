@@ -28,7 +28,9 @@ CountsMasks: TypeAlias = Callable[[Budget, Mapping[BoundTarget, Tensor]], Remova
 SMALL = 1 << 12
 """Up to this many blocks a target is stacked with others."""
 
-_FEW = 4
+FEW = 4
+"""Fewer alike are decided one after the other."""
+
 _AT_A_TIME = 1 << 20  # importances in one stack, so that it takes a few megabytes
 
 
@@ -71,7 +73,7 @@ def stacks_of(
         alike.setdefault((kind, scores.dtype, scores.device), []).append(index)
     stacks = []
     for indices in alike.values():
-        if len(indices) < _FEW or not importances[indices[0]].numel():
+        if len(indices) < FEW or not importances[indices[0]].numel():
             alone += indices
             continue
         step = max(_AT_A_TIME // importances[indices[0]].numel(), 1)

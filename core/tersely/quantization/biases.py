@@ -2,104 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.engine.binding import BoundTarget
 from tersely.engine.cutting import Cut, move_along
 from tersely.engine.journal import Journal
 from tersely.engine.saver import Parts, Saved
+from tersely.instrument.folding import Fold
 from tersely.instrument.masks.holding import dense_values
+from tersely.instrument.modules.classes import instruments_of
 from tersely.quantization.scale_buffers import device_of
 
 _KINDS = ("bias", "old_bias")
 
 
-def correct_bias(
-    before: dict[BoundTarget, Tensor], weight: BoundTarget, change: Tensor, journal: Journal
-) -> None:
-    """Add to the bias of a weight's layer.
+@attrs.frozen(eq=False)
+class Corrected:
+    """A bias that was corrected.
+
+    Attributes:
+        owner: the module that has it.
+        before: the bias before it was corrected.
+    """
+
+    owner: nn.Module
+    before: Tensor
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias as it is now, or None if its module has none any more."""
+        return self.owner._parameters["bias"]
+
+    def give_back(self) -> None:
+        """Write the values from before, if there is still a bias."""
+        _write(self.owner, self.before)
+
+
+def bias_owner(weight: BoundTarget) -> nn.Module | None:
+    """Return the module whose bias is added to what a weight computes, or None without one.
+
+    It is the layer, or the batch norm that is folded into it.
 
     Args:
-        before: weight -> the bias of its layer before it was corrected; gets this one.
-        weight: a weight whose module has a bias.
+        weight: a target.
+    """
+    if weight.plan.target != "weight":
+        return None
+    norm = _norm_of(weight.module)
+    owners = (weight.module,) if norm is None else (norm, weight.module)
+    return next((one for one in owners if one._parameters.get("bias") is not None), None)
+
+
+def _norm_of(layer: nn.Module) -> nn.Module | None:
+    fold = instruments_of(layer).fold
+    return fold.norm if isinstance(fold, Fold) else None
+
+
+def correct_bias(
+    corrected: dict[BoundTarget, Corrected],
+    weight: BoundTarget,
+    change: Tensor,
+    journal: Journal,
+) -> None:
+    """Add to the bias that a weight's outputs get.
+
+    Args:
+        corrected: weight -> the bias that was corrected for it; gets this one.
+        weight: a weight with such a bias.
         change: shape (outputs,), output units.
         journal: notes the previous values.
     """
-    bias = weight.module._parameters["bias"]
-    assert bias is not None  # the caller has checked
-    journal.note_parameter(weight.module, "bias")
-    before.setdefault(weight, dense_values(weight.module, "bias", bias))
+    owner = bias_owner(weight)
+    assert owner is not None  # the caller has checked
+    fold = instruments_of(weight.module).fold
+    if owner is weight.module and isinstance(fold, Fold) and fold.norm is not None:
+        change = change / fold.factors().to(change)  # positive: a norm without a bias has no weight
+    bias = owner._parameters["bias"]
+    assert bias is not None
+    journal.note_parameter(owner, "bias")
+    corrected.setdefault(weight, Corrected(owner, dense_values(owner, "bias", bias)))
     with torch.no_grad():
         bias.add_(change.to(bias.dtype))
 
 
-def write_bias(weight: BoundTarget, values: Tensor) -> None:
-    """Give the bias of a weight's layer other values, if it still has one.
-
-    Args:
-        weight: the weight.
-        values: the bias's shape.
-    """
-    bias = weight.module._parameters["bias"]
+def _write(owner: nn.Module, values: Tensor) -> None:
+    bias = owner._parameters["bias"]
     if bias is not None:
         with torch.no_grad():
             bias.copy_(values)
 
 
-def gather_biases(before: Mapping[BoundTarget, Tensor]) -> Parts:
+def gather_biases(corrected: Mapping[BoundTarget, Corrected]) -> Parts:
     """Return corrected biases and their previous values, to be saved.
 
     Args:
-        before: weight -> the bias of its layer before it was corrected.
+        corrected: weight -> the bias that was corrected for it.
     """
     found: Parts = {}
-    for bound, values in before.items():
-        bias = bound.module._parameters["bias"]
-        found["old_bias", bound.plan.name] = {"": values}
-        if bias is not None:
-            found["bias", bound.plan.name] = {"": bias.detach()}
+    for bound, one in corrected.items():
+        found["old_bias", bound.plan.name] = {"": one.before}
+        if one.bias is not None:
+            found["bias", bound.plan.name] = {"": one.bias.detach()}
     return found
 
 
 def cut_biases(
-    before: Mapping[BoundTarget, Tensor], saved: Saved, found: Saved, cuts: Mapping[str, Cut]
+    corrected: Mapping[BoundTarget, Corrected],
+    saved: Saved,
+    found: Saved,
+    cuts: Mapping[str, Cut],
+    *,
+    name_of: Callable[[nn.Module], str],
 ) -> None:
     """Cut what `gather_biases` returned.
 
     Args:
-        before: weight -> the bias of its layer before it was corrected.
+        corrected: weight -> the bias that was corrected for it.
         saved: the state before it was cut.
         found: the cut state, which gets the biases.
         cuts: parameter or buffer -> what stays of it.
+        name_of: gives the name of a module of the model.
     """
-    for kind in _KINDS:
-        for bound in before:
-            cut = cuts.get(f"{bound.plan.module}.bias".lstrip("."))
-            one = saved.one(kind, bound.plan.name)
-            if one is not None:
-                found.parts[kind, bound.plan.name] = {"": one if cut is None else cut(one)}
-    for bound in before:
-        bias = bound.module._parameters["bias"]
-        if bias is not None:
-            move_along(found, bound.plan.name, _KINDS, bias.detach())
+    for bound, one in corrected.items():
+        cut = cuts.get(f"{name_of(one.owner)}.bias".lstrip("."))
+        for kind in _KINDS:
+            values = saved.one(kind, bound.plan.name)
+            if values is not None:
+                found.parts[kind, bound.plan.name] = {"": values if cut is None else cut(values)}
+        if one.bias is not None:
+            move_along(found, bound.plan.name, _KINDS, one.bias.detach())
 
 
 def restore_bias(
-    before: dict[BoundTarget, Tensor], bound: BoundTarget, saved: Saved, journal: Journal
+    corrected: dict[BoundTarget, Corrected], bound: BoundTarget, saved: Saved, journal: Journal
 ) -> None:
-    """Put the corrected bias of a weight's layer back, if it was saved.
+    """Put the corrected bias of a weight's outputs back, if it was saved.
 
     Args:
-        before: weight -> the bias of its layer before it was corrected; gets this one.
+        corrected: weight -> the bias that was corrected for it; gets this one.
         bound: a quantization target.
         saved: a checked state.
         journal: notes the previous values.
     """
     bias, old_bias = (saved.one(kind, bound.plan.name) for kind in _KINDS)
-    if bias is not None and old_bias is not None:
-        journal.note_parameter(bound.module, "bias")
-        write_bias(bound, bias)
-        before.setdefault(bound, old_bias.to(device_of(bound)))
+    owner = None if bias is None or old_bias is None else bias_owner(bound)
+    if owner is not None and bias is not None and old_bias is not None:
+        journal.note_parameter(owner, "bias")
+        _write(owner, bias)
+        corrected.setdefault(bound, Corrected(owner, old_bias.to(device_of(bound))))

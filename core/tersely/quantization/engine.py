@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import observe_again
+from tersely.calibration.module_observers import module_observers
 from tersely.calibration.sequential import compress_in_sequence
-from tersely.calibration.watching import module_observers
 from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
@@ -30,11 +30,11 @@ from tersely.instrument.scales.padded import ATTENTION_MASK, PaddingOfCall
 from tersely.planning.targets.signature import signature_of
 from tersely.quantization.accumulators import fit_accumulators
 from tersely.quantization.biases import (
+    Corrected,
     correct_bias,
     cut_biases,
     gather_biases,
     restore_bias,
-    write_bias,
 )
 from tersely.quantization.editing import ByHand, checked_qparams
 from tersely.quantization.factors.folding import Folding, described, foldings_of
@@ -63,7 +63,11 @@ from tersely.quantization.learned_scales import (
 )
 from tersely.quantization.plain_start import start_plainly
 from tersely.quantization.ranges import RangeObservers, Seen, describe_seen
-from tersely.quantization.readiness import need_scales_to_finish, need_scales_to_step
+from tersely.quantization.readiness import (
+    need_scales_to_finish,
+    need_scales_to_step,
+    warn_of_unreached,
+)
 from tersely.quantization.run import QuantizationRun, start_runs
 from tersely.quantization.saved_scales import GRAMMAR, check_learned, check_scales, gather_scales
 from tersely.quantization.scale_buffers import (
@@ -83,7 +87,7 @@ class Quantization(Engine[QuantizationRun]):
 
     Attributes:
         seen: what calibration saw of inputs and outputs.
-        biases: weight -> the bias of its layer before it was corrected.
+        biases: weight -> the bias that was corrected for what rounding it shifts.
         producers: weight with factors -> what can take them on finalizing, or why nothing can.
         is_outdated: whether masks came into force after calibration.
         has_room: whether modules have the buffers of scales to come.
@@ -97,7 +101,7 @@ class Quantization(Engine[QuantizationRun]):
     def __init__(self, context: Context) -> None:
         super().__init__(context, start_runs(context.binding))
         self.seen: dict[BoundTarget, Seen] = {}
-        self.biases: dict[BoundTarget, Tensor] = {}
+        self.biases: dict[BoundTarget, Corrected] = {}
         self.producers: Found = {}
         self.is_outdated = False
         self.has_room = False
@@ -244,12 +248,11 @@ class Quantization(Engine[QuantizationRun]):
             run, self.context.model, self.context.batches, compress=partial(quantize, run)
         )
 
-    def set_qparams(self, qparams: ByHand, journal: Journal, *, is_frozen: bool) -> None:
+    def set_qparams(self, qparams: ByHand, *, is_frozen: bool) -> None:
         """Put the user's scales and zero points in force, or leave them to algorithms again.
 
         Args:
             qparams: module -> target -> its parameters, or None.
-            journal: notes what changes.
             is_frozen: whether training leaves them alone.
         """
         checked = checked_qparams(qparams, self.runs, self.seen)
@@ -277,11 +280,13 @@ class Quantization(Engine[QuantizationRun]):
             renew_optimizer(run, Saved(moments, {}))
 
     def _learn(self, run: QuantizationRun) -> None:
+        if not run.is_learning:
+            return
         has_new = False
         for bound in (*run.parameters, *run.activations):
             if bound not in run.given:
                 has_new = bool(place_learned(run, bound, self.seen.get(bound))) or has_new
-            elif run.is_learning and bound not in run.frozen:
+            elif bound not in run.frozen:
                 learn_given(run, bound)
                 has_new = True
         if has_new and not self.is_handed_over:
@@ -325,6 +330,7 @@ class Quantization(Engine[QuantizationRun]):
                         run.algorithm.after_step(bound.raw, target_of(bound, run.grid(bound)))
         fit_accumulators(self.bound_targets, is_told=False)
         start_or_freeze(self.runs, self.bound_targets, before=before, steps=steps)
+        warn_of_unreached(begun, self.seen, steps=steps, is_compressed=self.is_compressed)
         return False
 
     def qparams(self) -> list[tuple[BoundTarget, QParams]]:
@@ -386,8 +392,8 @@ class Quantization(Engine[QuantizationRun]):
     def give_back(self) -> None:
         """Give targets the values they had before an algorithm changed them."""
         super().give_back()
-        for weight, values in self.biases.items():
-            write_bias(weight, values)
+        for corrected in self.biases.values():
+            corrected.give_back()
 
     def save(self) -> Saved:
         """Return scales, what was seen, observed and learned, and changed values."""
@@ -428,7 +434,7 @@ class Quantization(Engine[QuantizationRun]):
         factors = cut_factors(self.bound_targets, saved, cuts)
         found = super().cut(without_factors(saved, factors), cuts)
         put_factors(found, factors)
-        cut_biases(self.biases, saved, found, cuts)
+        cut_biases(self.biases, saved, found, cuts, name_of=self.context.binding.name_of)
         return found
 
     def check(self, saved: Saved, steps: int) -> None:

@@ -6,7 +6,6 @@ one of its targets, and no target is bound before something is chosen for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeAlias
 
 import attrs
@@ -63,9 +62,10 @@ def start_plainly(run: QuantizationRun, model: nn.Module) -> bool:
         return False
     activation = next((one for one in model.parameters() if one.is_floating_point()), None)
     putting = SharedPut(QUANTIZE)
+    binding = run.binding
     for is_activation in (False, True):  # the order in which a module has its buffers
-        for (target, module), kind in zip(_targets_of(run), kinds, strict=True):
-            if kind.is_activation is not is_activation:
+        for target, module, kind in zip(binding.plan.targets, binding.modules, kinds, strict=True):
+            if kind is None or kind.is_activation is not is_activation:
                 continue
             like = activation if is_activation else find_tensor(module, target.target)
             if like is not None and not like.is_meta:  # else they come with the values
@@ -90,18 +90,16 @@ def _is_plain(run: QuantizationRun) -> bool:
     )
 
 
-def _targets_of(run: QuantizationRun) -> Iterator[tuple[TargetPlan, nn.Module]]:
-    # Not kept in a list: so many objects that live for a while make Python collect garbage among
-    # all that the program has.
-    for pair in zip(run.binding.plan.targets, run.binding.modules, strict=True):
-        if pair[0].stage == run.number:
-            yield pair
-
-
-def _kinds_of(run: QuantizationRun) -> list[_Kind] | None:
+def _kinds_of(run: QuantizationRun) -> list[_Kind | None] | None:
+    """Return the kind of each target of the plan, None for those of other stages."""
     kinds: dict[_Key, _Kind] = {}
-    found = []
-    for target, module in _targets_of(run):
+    # No list of pairs: so many objects that live for a while make Python collect garbage among
+    # all that the program has.
+    found: list[_Kind | None] = []
+    for target, module in zip(run.binding.plan.targets, run.binding.modules, strict=True):
+        if target.stage != run.number:
+            found.append(None)
+            continue
         key = (
             id(target.setting),
             target.target,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 from tersely.engine.binding import BoundTarget
-from tersely.errors import SessionError
+from tersely.errors import CompressionWarning, SessionError
 from tersely.quantization.in_force import qparams_of
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun
@@ -67,19 +68,64 @@ def need_scales_to_finish(
     Raises:
         SessionError: a target has no scale; the text says what to call.
     """
+    for run, bound in _without_scale(runs, seen, is_compressed=is_compressed):
+        first = "call session.compress() first"
+        if bound.is_activation and bound not in seen:
+            first = "call session.calibrate(batches) and session.compress() first"
+        if run.follows_training() is not None:
+            first = "train some steps in training mode, or " + first
+        raise SessionError(
+            f"{call}() found no scale of {bound.plan.name}; {first}",
+            target=bound.plan.name,
+            algorithm=run.stage.algorithm,
+        )
+
+
+def _without_scale(
+    runs: Sequence[QuantizationRun], seen: Mapping[BoundTarget, Seen], *, is_compressed: bool
+) -> Iterator[tuple[QuantizationRun, BoundTarget]]:
     for run in runs:
         for bound in (*run.parameters, *run.activations, *run.derived):
             if not run.is_simulated(bound) or qparams_of(run, bound, seen) is not None:
                 continue
             if is_compressed and run.stage.unreached != "error":
                 continue  # calibration did not reach it, and it stays as it is
-            first = "call session.compress() first"
-            if bound.is_activation and bound not in seen:
-                first = "call session.calibrate(batches) and session.compress() first"
-            if run.follows_training() is not None:
-                first = "train some steps in training mode, or " + first
-            raise SessionError(
-                f"{call}() found no scale of {bound.plan.name}; {first}",
-                target=bound.plan.name,
-                algorithm=run.stage.algorithm,
-            )
+            yield run, bound
+
+
+_STEPS_TO_BE_REACHED = 100
+_SHOWN = 10
+
+
+def warn_of_unreached(
+    runs: Sequence[QuantizationRun],
+    seen: Mapping[BoundTarget, Seen],
+    *,
+    steps: int,
+    is_compressed: bool,
+) -> None:
+    """Warn, a hundred steps after a stage began, of targets that no forward of training reached.
+
+    Args:
+        runs: the stages that have begun.
+        seen: what calibration saw of inputs and outputs.
+        steps: optimizer steps, this one counted.
+        is_compressed: whether scales were chosen.
+    """
+    due = [
+        run
+        for run in runs
+        if run.follows_training() is not None and steps - run.stage.begin == _STEPS_TO_BE_REACHED
+    ]
+    names = [one.plan.name for _, one in _without_scale(due, seen, is_compressed=is_compressed)]
+    if not names:
+        return
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    warnings.warn(
+        f"in {_STEPS_TO_BE_REACHED} steps no forward in training mode has reached "
+        f"{', '.join(names[:_SHOWN])}{more}, so there is no scale, without which finalize() is "
+        "refused; train these modules, calibrate and compress, or leave them out with "
+        "exclude_op_names",
+        CompressionWarning,
+        stacklevel=4,
+    )

@@ -166,6 +166,11 @@ class QuantizationRun(Run[Quantizer]):
         return found if isinstance(found, ChoosesPerCall) else None
 
     @cached_property
+    def _observing_range(self) -> ObservesRange | None:
+        found = self.algorithm
+        return found if isinstance(found, ObservesRange) else None
+
+    @cached_property
     def learning(self) -> LearnsScales | None:
         """The algorithm when it learns scales, else None."""
         found = self.algorithm
@@ -209,9 +214,9 @@ class QuantizationRun(Run[Quantizer]):
 
     def observer(self, bound: BoundTarget) -> Observer:
         """Return what observes a target's values."""
-        if isinstance(self.algorithm, ObservesRange):
-            return self.algorithm.observer(target_of(bound, self.grid(bound)))
-        return MinMax()
+        if self._observing_range is None:
+            return MinMax()
+        return self._observing_range.observer(target_of(bound, self.grid(bound)))
 
     def seen_as(self, bound: BoundTarget) -> QuantizationTarget:
         """Return a target as the algorithm sees it while it observes the target's module."""

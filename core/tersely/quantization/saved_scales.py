@@ -76,8 +76,8 @@ def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> N
             is_whole = not tensor.is_floating_point() and not tensor.is_complex()
             _need(bound, part, tensor, is_fine=is_whole, wanted="integers")
         if part == "levels":
-            rises = tensor.ndim == 1 and bool((tensor.diff() > 0).all())
-            _need(bound, part, tensor, is_fine=rises, wanted="ascending values in one row")
+            rises = tensor.ndim == 1 and len(tensor) > 1 and bool((tensor.diff() > 0).all())
+            _need(bound, part, tensor, is_fine=rises, wanted="two or more ascending values")
             most = level_count(bound)
             fits = len(tensor) <= most
             _need(bound, part, tensor, is_fine=fits, wanted=f"at most {most} of them")

@@ -8,9 +8,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.scales import check_range
 from tersely.contracts.abilities import ObservesInputs
 from tersely.contracts.experts import of_expert
 from tersely.contracts.quantized_weights import (
@@ -25,10 +25,12 @@ from tersely.engine.foreign import ForeignCall, calling
 from tersely.engine.progress import told
 from tersely.engine.sums import is_blank
 from tersely.errors import PlanError, PluginError, SessionError
-from tersely.instrument.names import FOLD, SCALE, state_buffer
+from tersely.instrument.folding import FoldWeight
+from tersely.instrument.names import SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.answers import check_qparams, check_simulated, check_solved
+from tersely.quantization.biases import bias_owner
 from tersely.quantization.factors.input_factors import Reading, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
@@ -98,7 +100,7 @@ def quantize_parameters(
         write_qparams(bound, qparams, range_=range_)
         if run.simulating() is not None:
             check_simulated(simulated_values(bound), tensor, target)
-        if isinstance(quantizer, CorrectsBias) and observed and _has_bias(bound):
+        if isinstance(quantizer, CorrectsBias) and observed and bias_owner(bound) is not None:
             with torch.no_grad(), calling(bound.plan, "bias_correction"):
                 found = quantizer.bias_correction(target, simulated_values(bound))
             correct_bias(bound, found)
@@ -284,19 +286,10 @@ def _solve(
 def _raw_weight(bound: BoundTarget, solved: QuantizedWeight) -> Tensor:
     """Return what was solved as raw values: before the steps that come in front of quantization."""
     values = solved.tensor
-    for step in chain_of(bound.module, bound.plan.target):
-        if step.place == FOLD:
-            raise PlanError(
-                f"{bound.plan.origin.path}: {bound.plan.name}: {bound.plan.algorithm} changes "
-                "weights, and this one is folded with a batch norm; fold before, by a session of "
-                "its own, or leave it out of fuse_names",
-                **bound.plan.place,
-            )
     factors = bound.module._buffers.get(state_buffer(bound.plan.target, "input_scale"))
     if factors is not None:
         values = values / along_inputs(factors, values, bound.plan.input_dim)
+    for step in chain_of(bound.module, bound.plan.target):
+        if isinstance(step, FoldWeight):
+            values = step.raw(bound.module, values, bound.dense())
     return values
-
-
-def _has_bias(bound: BoundTarget) -> bool:
-    return bound.plan.target == "weight" and bound.module._parameters.get("bias") is not None

@@ -8,9 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks, tensor_blocks
-from tersely.arithmetic.quantized_types import FLOAT8
+from tersely.arithmetic.quantized_types import FLOAT8, quantized_range
 from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.target_plan import TargetPlan

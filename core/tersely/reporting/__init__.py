@@ -1,4 +1,4 @@
-"""What a session did, as data, tables, pages and pictures.
+"""What a session did: the data of reports in this folder, what makes and shows them in others.
 
 Private: import public names from `tersely`.
 """

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import attrs
 
 from tersely.json_value import Json
+from tersely.reporting.measuring.timings import Benchmark
 from tersely.reporting.quantized_size import QuantizedSize
 from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
-from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk
 
 

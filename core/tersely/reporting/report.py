@@ -14,9 +14,9 @@ import attrs
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.reporting.data import ReportData
+from tersely.reporting.measuring.timings import Benchmark
 from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
 from tersely.reporting.shape import report_shape
-from tersely.reporting.timings import Benchmark
 from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import write_whole
 from tersely.storage.json_file import check_shape, read_json_file
@@ -144,17 +144,19 @@ class Report(ReportData):
             MissingExtraError: jinja2 or matplotlib is not installed.
             OSError: it cannot be written.
         """
-        from tersely.reporting.page import render_page  # jinja2 and matplotlib load slowly
+        from tersely.reporting.page.page import render_page  # jinja2 and matplotlib load slowly
 
         write_whole(path, render_page(self, title=title))
 
     def __str__(self) -> str:
-        from tersely.reporting.table import report_text  # it reads the classes of this module
+        from tersely.reporting.printing.table import (
+            report_text,  # it reads the classes of this module
+        )
 
         return report_text(self)
 
     def __rich__(self) -> RenderableType:
-        from tersely.reporting.terminal import report_table  # rich itself asks for it
+        from tersely.reporting.printing.terminal import report_table  # rich itself asks for it
 
         return report_table(self)
 

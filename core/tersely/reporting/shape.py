@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import attrs
 
 from tersely.json_value import Json
+from tersely.reporting.measuring.timings import Timing
 from tersely.reporting.rows import Layer, Moment, Remark, ReportRow
-from tersely.reporting.timings import Timing
 from tersely.shrinking.report import Absorption, Row, Shrunk, Stay
 
 _STRINGS: Json = {"type": "array", "items": {"type": "string"}}

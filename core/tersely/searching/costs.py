@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
@@ -17,7 +18,7 @@ from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import make_exporter
 from tersely.instrument.names import PREFIX
 from tersely.planning.plan import Plan
-from tersely.reporting.benchmark import benchmark
+from tersely.reporting.measuring.benchmark import in_parts
 from tersely.reporting.quantized_size import stored_bits
 from tersely.searching.consumer import Consumer
 from tersely.session.session import Session
@@ -31,19 +32,24 @@ SECONDS = 1.0
 
 _BITS = 8
 
-Stopwatch: TypeAlias = Callable[[Mapping[str, Callable[[], object]], int], float]
-"""Called with ``dense`` and ``found`` and a number of threads; returns what the second takes over
-the first."""
+READINGS = 3
+"""In how many parts a time is measured; the median counts, so that no one disturbance decides."""
+
+Reading: TypeAlias = Callable[[], float]
+"""Called for one part of a measurement; returns what ``found`` takes over ``dense``."""
+
+Stopwatch: TypeAlias = Callable[[Mapping[str, Callable[[], object]], int], Reading]
+"""Called with ``dense`` and ``found`` and a number of threads."""
 
 
-def timed(candidates: Mapping[str, Callable[[], object]], threads: int) -> float:
-    """Measure how long ``found`` takes over ``dense``, in turns.
+def timed(candidates: Mapping[str, Callable[[], object]], threads: int) -> Reading:
+    """Prepare to measure how long ``found`` takes over ``dense``, in turns.
 
     Args:
         candidates: what to call, ``dense`` first.
         threads: how many threads PyTorch computes with.
     """
-    return benchmark(candidates, (), threads=threads, seconds=SECONDS)["found"].ratio
+    return in_parts(candidates, threads=threads, seconds=SECONDS, parts=READINGS)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -59,7 +65,7 @@ class Costing:
         example_inputs: what models are run with.
         consumer: the format whose files are measured, or None for the model itself.
         threads: how many threads time is measured with.
-        stopwatch: measures time.
+        stopwatch: measures time, in `READINGS` parts.
     """
 
     objective: Objective
@@ -110,6 +116,15 @@ class Costing:
 
     def ratio(self, found: Callable[[], object]) -> float:
         """Return how long something takes over the dense model, measured in turns.
+
+        Args:
+            found: what is timed, in the consumer where there is one.
+        """
+        reading = self.reading(found)
+        return statistics.median(reading() for _ in range(READINGS))
+
+    def reading(self, found: Callable[[], object]) -> Reading:
+        """Prepare to measure how long something takes over the dense model, in parts.
 
         Args:
             found: what is timed, in the consumer where there is one.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from tersely.json_value import Json
-from tersely.reporting.folded_names import fold_names
+from tersely.reporting.printing.folded_names import fold_names
 from tersely.searching.drawing import Setting
 from tersely.searching.study import Tried
 from tersely.text_table import Column, TextTable, ruled

@@ -14,10 +14,11 @@ from tersely.document.job import Job
 from tersely.jobs.progress import Voice
 from tersely.json_value import Json
 from tersely.searching.choosing import chosen_recipe
+from tersely.searching.claims import Claim
 from tersely.searching.costs import is_structured
 from tersely.searching.drawing import Setting
 from tersely.searching.found_search import SearchResult
-from tersely.searching.latency_table import LATENCY
+from tersely.searching.latency_entries import LATENCY
 from tersely.searching.search import Search
 from tersely.searching.sensitivity_job import beside
 from tersely.searching.study import Tried
@@ -37,6 +38,7 @@ class Keeping:
     voice: Voice
     tell: Callable[[int, int], object]
     _best: Tried | None = None
+    _awaited: str = ""
 
     def look(self, tried: tuple[Tried, ...]) -> None:
         """Count a trial, and keep and tell of the best where it is a new one."""
@@ -51,6 +53,26 @@ class Keeping:
                 f"{result.cost_of(best):.4f}, loss {best.drop:.2f} %"
             )
             self.write(tried)
+
+    def wait(self, claims: tuple[Claim, ...]) -> None:
+        """Tell once whose trials are left to wait for.
+
+        Args:
+            claims: what other processes try.
+        """
+        seen = sorted({str(one) for one in claims if one.is_seen})
+        unseen = sorted({str(one) for one in claims if not one.is_seen})
+        said = ""
+        if seen:
+            said = f"  waiting for the last trials of {', '.join(seen)}"
+        elif unseen:
+            said = (
+                f"  the last trials are left to {', '.join(unseen)}, which cannot be seen from "
+                "here; the same command shows them later, and more --trials try others"
+            )
+        if said != self._awaited:
+            self._awaited = said
+            self.voice.line(said, style="yellow")
 
     def tell_interrupted(self) -> None:
         """Keep and show the best so far; of a search that is interrupted."""

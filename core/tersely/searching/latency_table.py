@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,22 +20,19 @@ from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.searching.choosing import Choices, chosen_at_once
 from tersely.searching.costs import Costing, has_structured_masks, shrink_masked
+from tersely.searching.latency_entries import Entries
 from tersely.searching.parts import Alone, Part, parts_of, with_folds
 from tersely.searching.seeing import Call, calls_in
 from tersely.searching.study import TrialStore
 from tersely.searching.trying import CalibrationData, compress
 from tersely.searching.units import Unit, with_level
 from tersely.session.session import Session
-from tersely.storage.digests import digest_of_data
 
 Calls: TypeAlias = Mapping[str, Sequence[Call]]
 """Names of modules -> how they were called, in order."""
 
-_Making: TypeAlias = Callable[[Path], Callable[[], object]]
-"""Called with a folder for its files; returns what is timed."""
-
-LATENCY = "latency: "
-"""How the keys of entries begin in the store."""
+Terms: TypeAlias = list[tuple[int, str]]
+"""What a setting changes: 1 and the key of what it adds, -1 and the key of what it takes away."""
 
 _LEAST = 1e-3
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -47,7 +43,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 class LatencyTable:
     """What layers take alone, as shares of the dense model's latency.
 
-    The table is filled when a layer is first asked for, and kept with the trials:
+    The table is filled when a layer is first asked for, see `Entries`:
 
         entry                   what is timed, in turns with the dense model, both in the runtime
                                 that is measured: PyTorch, or what runs the export
@@ -63,16 +59,14 @@ class LatencyTable:
         costing: the dense model, its example inputs, the export and the stopwatch.
         parts: what is timed alone.
         calls: how the dense model calls its modules.
-        store: where entries are kept.
-        known: entries that were read before, for reading the store is slow.
+        entries: what was measured.
     """
 
     plan: Plan
     costing: Costing
     parts: tuple[Part, ...]
     calls: Calls
-    store: TrialStore
-    known: dict[str, float] = attrs.field(factory=dict, repr=False)
+    entries: Entries
 
     @classmethod
     def of(
@@ -93,7 +87,8 @@ class LatencyTable:
         if not parts:
             raise PlanError("the model is a layer itself, so there is no table; leave --costs out")
         calls = _calls(costing.dense, parts, costing.example_inputs)
-        return cls(plan=plan, costing=costing, parts=parts, calls=calls, store=store)
+        entries = Entries(costing=costing, store=store)
+        return cls(plan=plan, costing=costing, parts=parts, calls=calls, entries=entries)
 
     def share_of(self, session: Session, choices: Choices, data: CalibrationData) -> float:
         """Predict a compressed model's latency as a share of the dense model's.
@@ -103,18 +98,40 @@ class LatencyTable:
             choices: what the session did.
             data: what its algorithms observed.
         """
+        with self.entries.measuring():
+            terms = self.terms_of(session, choices, data)
+            self.entries.measure_again()
+        return self.predict(terms)
+
+    def predict(self, terms: Terms) -> float:
+        """Return the latency that a setting is predicted to have, as a share of the dense model's.
+
+        Args:
+            terms: what it changes.
+        """
+        return max(1.0 + sum(sign * self.entries.share(key) for sign, key in terms), _LEAST)
+
+    def terms_of(self, session: Session, choices: Choices, data: CalibrationData) -> Terms:
+        """Return what a setting changes; what is not known of it yet is measured once.
+
+        Args:
+            session: in force on a model of its own, which may be shrunk here.
+            choices: what the session did.
+            data: what its algorithms observed.
+        """
         model, calls = self._smaller(session, choices, data)
         quantized = [one for one in choices if one[0].method == "quantization"]
-        share = 1.0
+        terms: Terms = []
         for part in self.parts:
             chosen = [one for one in quantized if _is_in(one[0], part)]
             if model is self.costing.dense and not chosen:
                 continue  # as it is
             before, after = (self._of(part, found) for found in (self.calls, calls))
             if before and after:
-                share += self._part(model, part, after, chosen)
-                share -= self._part(self.costing.dense, part, before, ())
-        return max(share, _LEAST)
+                found = self._entry(model, part, after, chosen)
+                known = self._entry(self.costing.dense, part, before, ())
+                terms += [(1, found), (-1, known)] if found != known else []
+        return terms
 
     def _of(self, part: Part, calls: Calls) -> tuple[Call, ...]:
         return with_folds([one for name in part for one in calls.get(name, ())], self.plan)
@@ -136,25 +153,11 @@ class LatencyTable:
         model = session.finalize()
         return model, _calls(model, self.parts, self.costing.example_inputs)
 
-    def _part(self, model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices) -> float:
+    def _entry(self, model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices) -> str:
         if self.costing.consumer is None:
             chosen = ()  # what is simulated has no latency of its own
         described = _described(model, part, calls, chosen)
-        return self._entry(described, partial(self._alone, model, calls, chosen))
-
-    def _entry(self, described: Mapping[str, Json], make: _Making) -> float:
-        """Return an entry; measure it, as a share of the dense model, where it is not known yet."""
-        key = LATENCY + digest_of_data(dict(described))
-        if key in self.known:
-            return self.known[key]
-        row = self.store.row(key)
-        if row is None:
-            with tempfile.TemporaryDirectory() as folder:
-                share = self.costing.ratio(make(Path(folder)))
-            row = {"part": described["part"], "share": share}
-            self.store.add_row(key, row)
-        self.known[key] = float(row["share"])
-        return self.known[key]
+        return self.entries.need(described, partial(self._alone, model, calls, chosen))
 
     def _alone(
         self, model: nn.Module, calls: Sequence[Call], chosen: Choices, folder: Path

@@ -81,7 +81,7 @@ def propose(space: Space, store: TrialStore) -> tuple[Setting, str] | None:
     """
     tried = store.tried()
     known = {one.setting: one for one in tried}
-    taken = frozenset(known) | store.claimed()
+    taken = frozenset(known) | {one.setting for one in store.claimed()}
     for kind, settings in (("uniform", _uniform(space, known)), ("greedy", _greedy(space, known))):
         for setting in settings:
             if setting not in taken:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import torch
@@ -12,8 +14,10 @@ from torch import nn
 
 from tersely.calibration.observing import evaluating
 from tersely.errors import ExportError, PlanError, SessionError
+from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.searching.choosing import Choices, chosen_at_once
+from tersely.searching.claims import Claim
 from tersely.searching.costs import Costing
 from tersely.searching.drawing import Setting
 from tersely.searching.latency_table import LatencyTable
@@ -21,11 +25,13 @@ from tersely.searching.proposing import DENSE, Alone, Space, propose
 from tersely.searching.quality import Quality
 from tersely.searching.study import TrialStore, Tried
 from tersely.searching.trying import CalibrationData, calls_of, compress
-from tersely.searching.units import Unit
+from tersely.searching.units import Level, Unit
 from tersely.session.session import Session
 
 _MOST_EXCESS = 1e3
 _SHOWN_DROP = 1e6
+_UNBUILT = (PlanError, SessionError, ExportError)
+_PAUSE = 0.2  # seconds between two looks at what other processes try
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -56,44 +62,79 @@ class Search:
     reseed: Callable[[], object]
     latencies: LatencyTable | None = None
 
-    def table(self, *, watching: Callable[[int, int], object] | None = None) -> Space:
+    def table(
+        self,
+        *,
+        watching: Callable[[int, int], object] | None = None,
+        working: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> Space:
         """Measure each unit at each level alone, where that is not known yet.
 
         Args:
             watching: called after each measurement with how many are done and how many there are.
+            working: a context in which layers are timed again.
 
         Raises:
             SessionError: none of them can be built.
         """
+        rows: list[Mapping[str, Json]] = []
         count = sum(len(unit.levels) for unit in self.units)
-        done, alone, problems = 0, [], list[str]()
-        for number, unit in enumerate(self.units):
-            found, calls = [DENSE], None
-            for place, level in enumerate(unit.levels, start=1):
-                key = f"{unit.key}: {level}"
-                row = self.store.row(key)
-                if row is None:
-                    setting = [0] * len(self.units)
-                    setting[number] = place
-                    if calls is None:
-                        self.reseed()
-                        calls = calls_of(self.model, unit.modules, self.data)
-                    tried = self.try_out(tuple(setting), "alone", data=calls)
-                    row = {
-                        "drop": min(tried.drop, _SHOWN_DROP),
-                        "cost": 1.0 if tried.cost is None else tried.cost,
-                        "problem": tried.problem,
-                    }
-                    self.store.add_row(key, row)
-                problems += [str(row["problem"])] if row.get("problem") else []
-                found.append(Alone(drop=float(row["drop"]), saved=1 - float(row["cost"])))
-                done += 1
-                if watching is not None:
-                    watching(done, count)
-            alone.append(tuple(found))
+        with self._timing(working):
+            for unit in self.units:
+                calls: CalibrationData | None = None
+                for level in unit.levels:
+                    key = f"{unit.key}: {level}"
+                    row = self.store.row(key)
+                    if row is None:
+                        if calls is None:
+                            self.reseed()
+                            calls = calls_of(self.model, unit.modules, self.data)
+                        row = self._alone((unit, level), calls)
+                        self.store.add_row(key, row)
+                    rows.append(row)
+                    if watching is not None:
+                        watching(len(rows), count)
+        problems = [str(row["problem"]) for row in rows if row.get("problem")]
         if len(problems) == count:
             raise SessionError(f"no layer can be compressed alone; the first: {problems[0]}")
-        return Space(units=self.units, alone=tuple(alone), max_drop=self.max_drop)
+        found = iter(rows)
+        alone = tuple(
+            (DENSE, *(self._known(row) for row in itertools.islice(found, len(unit.levels))))
+            for unit in self.units
+        )
+        return Space(units=self.units, alone=alone, max_drop=self.max_drop)
+
+    @contextlib.contextmanager
+    def _timing(
+        self, working: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> Iterator[None]:
+        if self.latencies is None:
+            yield
+            return
+        entries = self.latencies.entries
+        with entries.measuring():
+            yield
+            with working():
+                entries.measure_again()
+
+    def _alone(self, choice: tuple[Unit, Level], data: CalibrationData) -> dict[str, Json]:
+        """Return what is lost by one unit at one level, and its cost, whatever is lost."""
+        try:
+            with self._compressed([choice], data) as session:
+                drop = self.quality.drop_of(self.quality.measure(session.model))
+                row: dict[str, Json] = {"drop": min(drop, _SHOWN_DROP), "problem": ""}
+                if self.latencies is None:
+                    return {**row, "cost": self.costing.share_of(session)}
+                return {**row, "terms": self.latencies.terms_of(session, [choice], data)}
+        except _UNBUILT as error:
+            return {"drop": _SHOWN_DROP, "cost": 1.0, "problem": str(error)}
+
+    def _known(self, row: Mapping[str, Json]) -> Alone:
+        if self.latencies is not None and "terms" in row:
+            cost = self.latencies.predict([(sign, key) for sign, key in row["terms"]])
+        else:
+            cost = float(row["cost"])
+        return Alone(drop=float(row["drop"]), saved=1 - cost)
 
     def run(
         self,
@@ -101,30 +142,53 @@ class Search:
         *,
         trials: int,
         watching: Callable[[tuple[Tried, ...]], object] | None = None,
+        waiting: Callable[[tuple[Claim, ...]], object] | None = None,
     ) -> tuple[Tried, ...]:
         """Try settings until there are as many trials as asked for.
+
+        Trials that other processes of this machine have under way are waited for, so that all of
+        them end with the same trials.
 
         Args:
             space: what `table` returned.
             trials: how many there are to be, those of earlier and other processes included.
             watching: called with all trials after each.
+            waiting: called again and again with what other processes try while nothing else is
+                left to try.
 
         Returns:
             All trials.
         """
         tried = self.store.tried()
         while len(tried) < trials:
-            proposed = propose(space, self.store)
-            if proposed is None:
-                break
-            setting, kind = proposed
-            self.store.claim(setting)
-            one = self.try_out(setting, kind)
-            self.store.add(one, score=self._score(one))
-            tried = self.store.tried()
-            if watching is not None:
+            proposed = self._proposed(space, trials)
+            if proposed is not None:
+                self._try_alone(*proposed, trials=trials)
+            else:
+                others = self.store.claimed()
+                if waiting is not None and others:
+                    waiting(others)
+                if any(one.is_seen for one in others):
+                    time.sleep(_PAUSE)  # what a process leaves untried is tried here
+                elif len(self.store.tried()) == len(tried):
+                    break
+            tried, before = self.store.tried(), tried
+            if watching is not None and len(tried) > len(before):
                 watching(tried)
         return tried
+
+    def _proposed(self, space: Space, trials: int) -> tuple[Setting, str] | None:
+        """Return what to try now, or None where the rest is tried by other processes."""
+        claimed = {one.setting for one in self.store.claimed()}
+        taken = claimed | {one.setting for one in self.store.tried()}
+        return propose(space, self.store) if len(taken) < trials else None
+
+    def _try_alone(self, setting: Setting, kind: str, *, trials: int) -> None:
+        """Try a setting, unless another process was first."""
+        with self.store.claim(setting, most=trials) as is_ours:
+            if is_ours:
+                one = self.try_out(setting, kind)
+                self.store.add(one, score=self._score(one))
 
     def choices(self, setting: Setting) -> Choices:
         """Return the units that a setting changes, each with its level.
@@ -135,7 +199,7 @@ class Search:
         pairs = zip(self.units, setting, strict=True)
         return [(unit, unit.levels[place - 1]) for unit, place in pairs if place]
 
-    def try_out(self, setting: Setting, kind: str, *, data: CalibrationData | None = None) -> Tried:
+    def try_out(self, setting: Setting, kind: str) -> Tried:
         """Compress a copy of the model, measure its quality, and its cost if that is good enough.
 
         A setting that cannot be built, such as one whose channels do not make whole groups, is
@@ -144,26 +208,27 @@ class Search:
         Args:
             setting: what to try.
             kind: how it was proposed.
-            data: what the algorithms of one unit alone observe, whose cost counts whatever its
-                quality is; None for the whole batches.
         """
         try:
-            return self._tried(setting, kind, data)
-        except (PlanError, SessionError, ExportError) as error:
+            return self._tried(setting, kind)
+        except _UNBUILT as error:
             lost, nothing = float("inf"), float("nan")
             return Tried(
                 setting=setting, kind=kind, value=nothing, drop=lost, cost=None, problem=str(error)
             )
 
-    def _tried(self, setting: Setting, kind: str, data: CalibrationData | None) -> Tried:
-        observed = data or self.data
-        with self._compressed(setting, observed) as session:
+    def _tried(self, setting: Setting, kind: str) -> Tried:
+        choices = self.choices(setting)
+        with self._compressed(choices, self.data) as session:
             value = self.quality.measure(session.model)
             drop = self.quality.drop_of(value)
-            cost = None
-            if data is not None or drop <= self.max_drop:
-                cost = self._cost(session, setting, observed)
+            cost = self._cost(session, choices) if drop <= self.max_drop else None
         return Tried(setting=setting, kind=kind, value=value, drop=drop, cost=cost)
+
+    def _cost(self, session: Session, choices: Choices) -> float:
+        if self.latencies is None:
+            return self.costing.share_of(session)
+        return self.latencies.share_of(session, choices, self.data)
 
     def measure(self, setting: Setting) -> float:
         """Return the cost of a setting as it is measured, where costs are predicted; kept.
@@ -174,10 +239,12 @@ class Search:
         known = self.measured(setting)
         if known is not None:
             return known
-        with self._compressed(setting, self.data) as session:
+        with self._compressed(self.choices(setting), self.data) as session:
             cost = self.costing.share_of(session)
-        self.store.add_row(_measured(setting), {"cost": cost})
-        return cost
+        known = self.measured(setting)  # another process may have measured it meanwhile
+        if known is None:
+            self.store.add_row(_measured(setting), {"cost": cost})
+        return cost if known is None else known
 
     def measured(self, setting: Setting) -> float | None:
         """Return what `measure` found, or None where a setting was not measured.
@@ -189,21 +256,16 @@ class Search:
         return None if row is None else float(row["cost"])
 
     @contextlib.contextmanager
-    def _compressed(self, setting: Setting, data: CalibrationData) -> Iterator[Session]:
+    def _compressed(self, choices: Choices, data: CalibrationData) -> Iterator[Session]:
         """Yield the session of a compressed copy, without gradients, in evaluation mode."""
         self.reseed()
         model = copy.deepcopy(self.model)
-        recipe = chosen_at_once(self.plan.recipe, self.choices(setting))
+        recipe = chosen_at_once(self.plan.recipe, choices)
         example = self.costing.example_inputs
         with evaluating(model), torch.no_grad():
             with torch.enable_grad():
                 session = compress(model, recipe, data, example_inputs=example)
             yield session
-
-    def _cost(self, session: Session, setting: Setting, data: CalibrationData) -> float:
-        if self.latencies is None:
-            return self.costing.share_of(session)
-        return self.latencies.share_of(session, self.choices(setting), data)
 
     def _score(self, tried: Tried) -> float:
         """What the sampler makes small: the cost, or more than 1 for what loses too much."""

@@ -125,14 +125,17 @@ def search_job(
                 voice.line(f"  {search.quality.name} {search.quality.dense:.6g}")
             try:
                 with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
-                    space = search.table(watching=tell)
+                    space = search.table(watching=tell, working=voice.working)
                 with voice.phase("search"), voice.gauge(title="trials") as tell:
                     keep = Keeping(job, search, wanted.trials, folder, voice, tell)
                     tell(len(search.store.tried()), wanted.trials)
-                    tried = search.run(space, trials=wanted.trials, watching=keep.look)
+                    tried = search.run(
+                        space, trials=wanted.trials, watching=keep.look, waiting=keep.wait
+                    )
                 if wanted.costs == "table":
                     with voice.phase("measure the best"):
-                        for setting in keep.write(tried).promising:
+                        best = keep.write(tried).promising
+                        for setting in voice.track(best, title="settings measured"):
                             search.measure(setting)
             except KeyboardInterrupt:
                 if keep is not None:

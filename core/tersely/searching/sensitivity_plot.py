@@ -12,6 +12,7 @@ from tersely.searching.measured import Measured
 from tersely.searching.units import spell_level
 
 with extra("report", purpose="a plot"):
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
 _MARKS = "osD^vP*X"
@@ -43,7 +44,10 @@ def draw(
         _draw_method(axes, [one for one in measured if one.method == method], names)
         axes.set_title(method)
         axes.set_xlabel(scale)
-    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
+    title = f"Sensitivity of each layer: {scale}"
+    with mpl.rc_context({"svg.fonttype": "none"}):  # words that can be read aloud and searched
+        is_svg = str(path).endswith(".svg")
+        figure.savefig(path, metadata={"Date": None, "Title": title} if is_svg else None)
 
 
 def _draw_method(axes: Any, measured: Sequence[Measured], layers: Sequence[str]) -> None:

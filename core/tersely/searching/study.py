@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +13,7 @@ import attrs
 from tersely.errors import SessionFileError
 from tersely.extras import extra
 from tersely.json_value import Json
-from tersely.searching.claims import CLAIM, is_alive, own_claim
+from tersely.searching.claims import Claim, Claims
 from tersely.searching.drawing import Setting, draw, silent
 from tersely.storage.json_file import body_digest
 
@@ -22,6 +22,9 @@ with extra("search", purpose="a search"):
 
 _NAME = "tersely-search"
 _ROW, _SUBJECT = "row: ", "subject"
+
+_PAUSES = (0.1, 0.2, 0.4, 0.8)
+"""Seconds before the storage is opened again."""
 
 _ADVICE = "give another output or storage, or remove this one"
 
@@ -51,7 +54,14 @@ class TrialStore:
     """What is known of a search; a class, because it stands for a database.
 
     A trial is stored once it is finished, so a kill loses the one under way and leaves no half of
-    one. What the sampler draws depends on the seed and the finished trials alone.
+    one. What the sampler draws depends on the seed and the finished trials alone. What is under
+    way is a trial too, one that runs:
+
+        trial       of Optuna, with                           meaning
+        ----------  ----------------------------------------  ----------------------------------
+        running     its setting, and the process that has it  claimed, while that process lives
+        complete    its setting, what it lost and costs       tried
+        failed      its setting                               a claim that was given back
 
     Args:
         storage: a URL that Optuna takes, such as ``sqlite:///study.db``.
@@ -81,19 +91,27 @@ class TrialStore:
             for name, count in zip(names, levels, strict=True)
         }
         self._seed, self._storage = seed, _shown(storage)
-        self._claim = own_claim()
-        with silent():
-            try:
-                self._study = optuna.create_study(
-                    storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
-                )
-            except Exception as error:  # drivers of databases raise what they like
-                raise SessionFileError(
-                    f"the storage {self._storage} cannot be opened: {_first_line(error)}; give a "
-                    "URL that Optuna takes, such as sqlite:///study.db, and install its driver; "
-                    f"if it is damaged, {_ADVICE}"
-                ) from error
+        self._study = self._opened(storage)
+        self._claims = Claims(self._study, self._ranges)
         self._check(subject)
+
+    def _opened(self, storage: str) -> Any:
+        """Open the study; again where that fails, as another process may be making the tables."""
+        pauses = list(_PAUSES)
+        while True:
+            try:
+                with silent():
+                    return optuna.create_study(
+                        storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
+                    )
+            except Exception as error:  # drivers of databases raise what they like
+                if not pauses:
+                    raise SessionFileError(
+                        f"the storage {self._storage} cannot be opened: {_first_line(error)}; give "
+                        "a URL that Optuna takes, such as sqlite:///study.db, and install its "
+                        f"driver; if it is damaged, {_ADVICE}"
+                    ) from error
+            time.sleep(pauses.pop(0))
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -219,22 +237,32 @@ class TrialStore:
                 )
             )
 
-    def claim(self, setting: Setting) -> None:
-        """Tell other processes what this one is about to try.
+    @contextlib.contextmanager
+    def claim(self, setting: Setting, *, most: int) -> Iterator[bool]:
+        """Keep a setting from other processes while the context lasts, if it is still to be had.
+
+        Yields whether it is: no when another process has tried it or claimed it first, or when
+        there would be too many trials with it.
 
         Args:
             setting: the setting.
+            most: how many trials there are to be, those of other processes included.
         """
-        self._set(self._claim, json.dumps(setting))
+        with self._asking():
+            number = self._claims.add(setting)
+        try:
+            # Claims first: what ends meanwhile is among the finished trials then.
+            before = {one.setting for one in self.claimed() if one.number < number}
+            taken = before | {one.setting for one in self.tried()}
+            yield setting not in taken and len(taken) < most
+        finally:
+            with self._asking():
+                self._claims.give_back(number)
 
-    def claimed(self) -> frozenset[Setting]:
+    def claimed(self) -> tuple[Claim, ...]:
         """Return what other processes are trying now."""
         with self._asking():
-            return frozenset(
-                tuple(json.loads(value))
-                for key, value in self._study.user_attrs.items()
-                if key.startswith(CLAIM) and key != self._claim and is_alive(key)
-            )
+            return self._claims.of_others()
 
     def sample(self, taken: frozenset[Setting]) -> Setting | None:
         """Draw a setting that Optuna's sampler expects much of, or None where all are taken.

@@ -14,7 +14,7 @@ from tersely.engine.batches import Forward
 from tersely.engine.padding import PaddingMask
 from tersely.json_value import Json
 from tersely.searching.seeing import padding_of, replay, see
-from tersely.session.opening import attach
+from tersely.session.attaching import attach
 from tersely.session.session import Session
 
 

@@ -19,6 +19,7 @@ from tersely.instrument.modules.attaching import Attachments, attach_instruments
 from tersely.instrument.modules.fused import keep_fused_layers_off, with_encoders
 from tersely.instrument.modules.layout import place_layout, renew_layout
 from tersely.instrument.modules.suspending import suspended
+from tersely.planning.groups.counted_budgets import is_counted
 from tersely.planning.plan import Plan
 from tersely.planning.targets.owners import Owners
 from tersely.quantization.folds import with_folds
@@ -27,7 +28,7 @@ from tersely.session.engines import Engines, make_engines
 from tersely.session.periods import need_all_begun
 from tersely.session.places import Places
 from tersely.session.sharing import Sharing
-from tersely.session.shrinking import counts_of
+from tersely.shrinking.counting.removing import CountsShrunk
 
 
 @attrs.frozen(eq=False)
@@ -196,7 +197,7 @@ def install(
         PlanError: a stage asks its algorithm for something that it cannot do.
     """
     binding = bind(plan, model, owners=owners)
-    context = Context(model, binding, teacher, count=counts_of(plan, model, example_inputs))
+    context = Context(model, binding, teacher, count=_counts_of(plan, model, example_inputs))
     engines = make_engines(context)
     wanted = with_folds(wire(binding), binding)
     wanted = engines.quantization.with_padding(wanted, model)
@@ -215,3 +216,10 @@ def install(
         found.remove()
         raise
     return attrs.evolve(found, gaining=gaining)
+
+
+def _counts_of(plan: Plan, model: nn.Module, example_inputs: Any) -> CountsShrunk | None:
+    """Return what counts masks where a budget asks for it and the model can be run, or None."""
+    if example_inputs is None or not is_counted(plan):
+        return None
+    return CountsShrunk.of(model, example_inputs)

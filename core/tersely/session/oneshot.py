@@ -13,7 +13,7 @@ from tersely.errors import AttachError
 from tersely.json_value import Json
 from tersely.planning.targets.losses import needs_teacher
 from tersely.registry.registry import registry
-from tersely.session.opening import attach
+from tersely.session.attaching import attach
 from tersely.session.session import Session
 
 DEFAULT_PRUNER = "l1_norm"
@@ -63,7 +63,7 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
     reduce_range: bool = False,
     algorithm: str | None = None,
     options: Mapping[str, Json] | None = None,
-    fuse_names: Sequence[Sequence[str]] | Literal["auto"] | None = None,
+    fuse_names: Sequence[Sequence[str]] | Literal["auto", "none"] | None = None,
     data: Iterable[Any] | None = None,
     forward: Forward | None = None,
     mask: PaddingMask | None = None,
@@ -79,11 +79,12 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         reduce_range: whether the preset's weights have 7 bits, for processors without VNNI.
         algorithm: the quantizer's name; by default the preset's, else that of ``ptq``.
         options: the quantizer's options.
-        fuse_names: groups of module names, each folded into its first module, or ``auto``.
+        fuse_names: groups of module names, each folded into its first module; ``auto``, which is
+            what a preset does by default; or ``none``.
         data: batches for calibration.
         forward: called as forward(model, batch); see `Session.calibrate`.
         mask: which positions of a batch are data; see `Session.calibrate`.
-        example_inputs: what to run the model with where ``fuse_names`` is ``auto``; by default the
+        example_inputs: what to run the model with to find what can be folded; by default the
             first batch, if ``data`` is a list and ``forward`` is not given. See `attach`.
 
     Raises:

@@ -14,7 +14,7 @@ from tersely.planning.selecting.selection import Universe
 from tersely.session.sharing import Sharing
 
 _EVERY_STEP = ("step", "calibrate", "compress")
-"""Calls that take no time for modules that came after the session was attached."""
+"""Calls that, to be fast, do not look at modules added after the session was attached."""
 
 
 @attrs.frozen(slots=False, eq=False)

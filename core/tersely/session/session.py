@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tersely.arithmetic.qparams import QParams
 from tersely.calibration.calibrate import calibrate
-from tersely.calibration.keeping import need_kept_batches, release_batches
+from tersely.calibration.kept_batches import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.recipe import Stage
@@ -23,7 +23,7 @@ from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
 from tersely.engine.journal import Journal
 from tersely.engine.padding import PaddingMask
-from tersely.engine.precision import plain_modes
+from tersely.engine.precision import no_inference_mode, plain_modes
 from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
@@ -42,13 +42,13 @@ from tersely.pruning.mask_buffers import (
 )
 from tersely.quantization.integers import IntegerTensor
 from tersely.registry.registry import registry
-from tersely.reporting.description import describe_session, warn_of_misses
-from tersely.reporting.emptied import warn_of_emptied
+from tersely.reporting.describing.description import describe_session, warn_of_misses
+from tersely.reporting.describing.emptied import warn_of_emptied
 from tersely.reporting.report import Report
-from tersely.session.baking import warn_of_staying
 from tersely.session.engines import Engines
-from tersely.session.finishing import Finished, finish
-from tersely.session.going_on import shrink_installed
+from tersely.session.finalizing.baking import warn_of_staying
+from tersely.session.finalizing.finish import Finished, finish
+from tersely.session.finalizing.stated_rounding import state_rounding
 from tersely.session.installing import Installation, install
 from tersely.session.observing import mask_values, range_values
 from tersely.session.order import State, need_attached, need_values
@@ -63,9 +63,9 @@ from tersely.session.periods import (
     task_loss_weight,
     waiting_stages,
 )
-from tersely.session.shrinking import kept_parameters
+from tersely.session.shrinking.installation import shrink_installed
+from tersely.session.shrinking.small_model import kept_parameters
 from tersely.session.state import SavedState, complete_state, understand
-from tersely.session.stated_rounding import state_rounding
 from tersely.session.teaching import need_teacher_to_run, run_teacher, write_targets
 from tersely.shrinking.cutting.refusing import (
     need_plain_model,
@@ -111,9 +111,10 @@ class Session:
         self._state: State = "attached"
         self._was_compressed = False  # of a session that is suspended
         self._teacher_cache: TeacherCache | None = None
-        self._installation = install(
-            plan, model, teacher, example_inputs=example_inputs, owners=owners
-        )
+        with no_inference_mode():
+            self._installation = install(
+                plan, model, teacher, example_inputs=example_inputs, owners=owners
+            )
         self._values: Installation | Finished = self._installation
         self._observers: list[HistoryObserver] = []
         self._guard: RemovableHandle | None = guard_loading(model)
@@ -282,7 +283,7 @@ class Session:
         self._context.example_inputs = self.example_inputs
         steps = self.steps + 1
         is_beginning = any(stage.begin == steps for stage in self.plan.recipe.stages)
-        with Journal() as journal:
+        with no_inference_mode(), Journal() as journal:
             if is_beginning:
                 self._installation.note(journal, is_step=True)
             changed = [engine.step(steps, journal) for engine in self._engines]
@@ -425,7 +426,7 @@ class Session:
             SessionError: there is no such target, or the mask does not fit it.
         """
         need_attached(self._state, "set_masks")
-        with Journal() as journal:
+        with no_inference_mode(), Journal() as journal:
             self._installation.note(journal)
             self._engines.pruning.set_masks(masks, journal, is_frozen=freeze)
         self._installation.count()
@@ -450,9 +451,9 @@ class Session:
             SessionError: there is no such target, or what is given does not fit it.
         """
         need_attached(self._state, "set_qparams")
-        with Journal() as journal:
+        with no_inference_mode(), Journal() as journal:
             self._installation.note(journal)
-            self._engines.quantization.set_qparams(qparams, journal, is_frozen=freeze)
+            self._engines.quantization.set_qparams(qparams, is_frozen=freeze)
         self._installation.count()
 
     @property
@@ -653,13 +654,14 @@ class Session:
         need_plain_model(self.model)
         stages = self.plan.recipe.stages
         asked = shrink_options([one for one in stages if one.path in self.due_to_shrink])
-        found = shrink_installed(
-            self._installation,
-            self.example_inputs if example_inputs is None else example_inputs,
-            optimizer=optimizer,
-            round_to=asked.round_to if round_to is None else round_to,
-            approximate=asked.approximate if approximate is None else approximate,
-        )
+        with no_inference_mode():
+            found = shrink_installed(
+                self._installation,
+                self.example_inputs if example_inputs is None else example_inputs,
+                optimizer=optimizer,
+                round_to=asked.round_to if round_to is None else round_to,
+                approximate=asked.approximate if approximate is None else approximate,
+            )
         self._values = self._installation = found.installation
         self._cuts = [*self._cuts, *found.records]
         self._shrinks.append(found.shrunk)
@@ -745,6 +747,9 @@ class Session:
             example_inputs=example_inputs,
             dynamic_shapes=dynamic_shapes,
             norms=self._values.norms,
+            runtimes=tuple(
+                dict.fromkeys(one.runtime for one in self.plan.recipe.stages if one.runtime)
+            ),
         )
         return export_source(made, source, path, is_checked=check)
 
@@ -772,7 +777,8 @@ class Session:
         need_all_begun(stages, self.steps, "finalize")
         need_shrunk(stages, self.steps, done=self._shrunk_paths, call="finalize")
         self._installation.need_to_finish("finalize")
-        self._values = finished = finish(self._installation)
+        with no_inference_mode():
+            self._values = finished = finish(self._installation)
         self._end("finalized")
         rounded = [bound for targets in finished.staying.values() for bound in targets]
         state_rounding(self.model, rounded, finished.qparams())
@@ -820,7 +826,8 @@ class Session:
             return self.model
         need_attached(self._state, "detach")
         self._installation.need_to_give_back("detach")
-        self._installation.remove()
+        with no_inference_mode():
+            self._installation.remove()
         self._end("detached")
         logger(__name__).info("detached", step=self.steps)
         return self.model
@@ -859,7 +866,7 @@ class Session:
         need_attached(self._state, "restore")
         state = understand(self._engines, tensors, data)
         need_no_stage_to_end(self.plan.recipe.stages, self.steps, state=state.steps)
-        with complete_state(), Journal() as journal:
+        with no_inference_mode(), complete_state(), Journal() as journal:
             self._installation.note(journal)
             for engine in self._engines:
                 engine.restore(state.engines[engine.method], state.steps, journal)

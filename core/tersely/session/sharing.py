@@ -21,8 +21,8 @@ _Slot = tuple[nn.Module, str]
 class Sharing:
     """Who held which parameter when the session was attached; a step may give targets new ones.
 
-    Two targets may become one parameter, or one target two, by an assignment that PyTorch takes
-    as it takes any other. Masks and scales would act on one holder, and be baked into both.
+    Two targets may become one parameter, or one target two, by an assignment that PyTorch accepts
+    like any other. Masks and scales would act on one holder, and be baked into both.
 
     Attributes:
         owners: the model's parameters and their holders when it was attached.

@@ -97,9 +97,9 @@ def understand(
 
 
 def _need_numbers(parts: Mapping[str, Parts]) -> None:
-    """Refuse NaN in weights that an algorithm solved or replaced, which no solver returns.
+    """Refuse weights that an algorithm solved or replaced and that are not finite: no solver does.
 
-    What calibration, training and losses left may hold NaN, because batches may: it is refused
+    What calibration, training and losses left may be so, because batches may: it is refused
     where it is used, and a session that was saved before can be loaded and calibrated again.
     """
     for places in parts.values():
@@ -107,10 +107,10 @@ def _need_numbers(parts: Mapping[str, Parts]) -> None:
             if kind not in _SOLVED:
                 continue
             for tensor in tensors.values():
-                if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                     raise SessionFileError(
-                        f"the saved {kind} of {name} holds NaN, which no session writes; restore "
-                        "the folder from a copy, or compress again",
+                        f"the saved {kind} of {name} is not finite, which no session writes; "
+                        "restore the folder from a copy, or compress again",
                         target=name,
                     )
 

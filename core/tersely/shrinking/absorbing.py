@@ -49,11 +49,11 @@ def absorptions(
             is_training=True,
             is_approximate=trace.is_approximate,
         )
-    others = {one.bias: one for one in trained.absorbed}
+    in_training = {one.bias: one for one in trained.absorbed}
     found = []
     for one in trace.absorbed:
         gone = solution.of(one.labels)
-        other = others.get(one.bias)
+        other = in_training.get(one.bias)
         same = other is not None and torch.equal(one.shares[:, gone], other.shares[:, gone])
         if counts[one.bias]:
             source.need_own(one.bias)

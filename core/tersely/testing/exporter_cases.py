@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tersely.contracts.exporter import ExportSource
 from tersely.exporting.source import make_source
 from tersely.json_value import Json
-from tersely.session.opening import attach
+from tersely.session.attaching import attach
 from tersely.session.session import Session
 from tersely.testing.exporter_plugins import (
     BETWEEN,

@@ -10,7 +10,8 @@ import attrs
 import torch
 
 from tersely.json_value import Json
-from tersely.session.opening import attach, load_session
+from tersely.session.attaching import attach
+from tersely.session.loading import load_session
 from tersely.session.session import Session
 from tersely.testing.contract import Contract, expect
 from tersely.testing.models import (

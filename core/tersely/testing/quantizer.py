@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.arithmetic.affine import quantized_range
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
+from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.quantized_forward import Simulates
 from tersely.contracts.quantized_grids import UsesFloatZeroPoints
 from tersely.contracts.quantizer import QuantizationTarget, choose_of

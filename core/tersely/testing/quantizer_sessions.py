@@ -16,7 +16,8 @@ from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.json_value import Json
 from tersely.registry.registry import registry
-from tersely.session.opening import attach, load_session
+from tersely.session.attaching import attach
+from tersely.session.loading import load_session
 from tersely.session.session import Session
 from tersely.testing.contract import Contract, expect
 from tersely.testing.models import (

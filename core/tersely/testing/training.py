@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tersely.calibration.module_observers import watch_modules
 from tersely.calibration.observing import run_batches
-from tersely.calibration.watching import watch_modules
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel, WholeModel
@@ -22,7 +22,7 @@ from tersely.pruning.ranking import rank, target_of
 from tersely.pruning.run import PruningRun
 from tersely.pruning.whole_model import score_model
 from tersely.reporting.report import SparsityWarning
-from tersely.session.opening import attach
+from tersely.session.attaching import attach
 from tersely.session.session import Session
 from tersely.testing.contract import expect
 from tersely.testing.models import contract_batches

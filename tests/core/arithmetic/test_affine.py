@@ -7,18 +7,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tersely.arithmetic import levels
-from tersely.arithmetic.affine import (
-    choose_qparams,
-    dequantize,
-    fake_quantize,
-    fake_quantize_,
-    quantize,
-)
+from tersely.arithmetic.affine import dequantize, fake_quantize, quantize
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import Range, quantized_range
 from tersely.arithmetic.ranges import block_range
-from tersely.arithmetic.scales import SMALLEST_SCALE
+from tersely.arithmetic.scales import SMALLEST_SCALE, choose_qparams
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
@@ -343,7 +337,6 @@ def test_integers_taken_back_are_the_fake_quantized_values_bit_for_bit(case):
     tensor, how = case
     expected = bits_of(fake_quantize(tensor, how))
     assert torch.equal(bits_of(dequantize(quantize(tensor, how), how)), expected)
-    assert torch.equal(bits_of(fake_quantize_(tensor.clone(), how)), expected)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -357,25 +350,14 @@ def test_pieces_of_any_size_make_the_same_integers_and_values(monkeypatch, size,
     for values in (tensor, tensor.T.contiguous().T):
         assert torch.equal(bits_of(fake_quantize(values, how)), expected)
         assert torch.equal(bits_of(dequantize(quantize(values, how), how)), expected)
-        changed = fake_quantize_(values.clone(), how)
-        assert changed.stride() == values.stride()
-        assert torch.equal(bits_of(changed), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_values_of_other_dtypes_change_in_place_as_they_are_fake_quantized(dtype):
+def test_integers_of_other_dtypes_taken_back_are_the_fake_quantized_values(dtype):
     tensor = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     how = choose_qparams(tensor.min().float(), tensor.max().float(), target("int16"))
     expected = fake_quantize(tensor, how)
     assert torch.equal(dequantize(quantize(tensor, how), how).to(dtype), expected)
-    assert torch.equal(fake_quantize_(tensor, how), expected)
-
-
-def test_a_parameter_is_quantized_in_place():
-    weight = nn.Parameter(torch.tensor([0.4, 1.6]))
-    assert fake_quantize_(weight, qparams(1.0)) is weight
-    assert weight.tolist() == [0.0, 2.0]
-    assert weight.requires_grad
 
 
 def test_a_scale_that_broadcasts_needs_no_block_size():
@@ -386,7 +368,7 @@ def test_a_scale_that_broadcasts_needs_no_block_size():
     assert fake_quantize(tensor, how).tolist() == [[[14.0, 10.0]] * 3] * 2
 
 
-@pytest.mark.parametrize("function", [quantize, dequantize, fake_quantize, fake_quantize_])
+@pytest.mark.parametrize("function", [quantize, dequantize, fake_quantize])
 def test_parameters_of_other_blocks_are_an_error(function):
     how = qparams(torch.ones(3, 1), torch.zeros(3, 1), block_size=(1, -1))
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import tersely
-from tersely.cli.plugins import command
+from tersely.cli.plugins.group import command
 from tersely.registry import registry as registry_module
 from tersely.registry.registry import Registry
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import tersely
-from tersely.cli.plugins import command
+from tersely.cli.plugins.group import command
 from tersely.document.load import load_recipe
 from tersely.document.reading.yaml_text import read_yaml
 from tersely.registry import registry as registry_module

@@ -269,6 +269,37 @@ def test_a_state_that_is_no_tensor_is_refused_when_the_loss_is_made(student, wid
     )
 
 
+def test_extra_state_that_is_a_tensor_is_saved_and_may_grow(student, wide, monkeypatch, tmp_path):
+    def take(self, state):
+        self.seen = state.tolist()
+
+    monkeypatch.setattr(Memory, "seen", [], raising=False)
+    monkeypatch.setattr(
+        Memory, "get_extra_state", lambda self: torch.arange(int(self.calls)), raising=False
+    )
+    monkeypatch.setattr(Memory, "set_extra_state", take, raising=False)
+    session = attach(student, wide)
+    train(session, 3)
+    session.save(tmp_path / "session")
+    session.detach()
+
+    again = tersely.load_session(student, tmp_path / "session", teacher=wide)
+
+    (module,) = again._engines.distillation.learning.states.modules.values()
+    assert module.seen == [0, 1, 2]
+
+
+def test_extra_state_that_is_no_tensor_later_is_refused_by_save(
+    student, wide, monkeypatch, tmp_path
+):
+    session = attach(student, wide)
+    train(session, 1)
+    monkeypatch.setattr(Memory, "get_extra_state", lambda self: {"epoch": 1}, raising=False)
+
+    with pytest.raises(tersely.PluginError, match="keeps a dict in _extra_state"):
+        session.save(tmp_path / "session")
+
+
 def test_a_buffer_that_grows_is_refused_before_it_is_saved(student, wide, tmp_path):
     session = attach(student, wide)
     train(session, 1)

@@ -43,6 +43,7 @@ JOB = {"model": "parts:build", "recipe": {"pruning": {"config_list": [ENTRY]}}, 
             "write times, the number of updates, as in every: 10 and times: 100 for 1000 steps",
         ),
         ("frequency", 10, "write every: 10"),
+        ("interval", 10, "write every: 10"),
     ],
 )
 def test_other_words_for_the_keys_of_a_schedule(key, value, hint):
@@ -96,3 +97,62 @@ def test_a_learning_rate_by_its_long_name_is_the_only_problem_of_a_loop(tmp_path
     assert [one.hint for one in caught.value.problems if one.path.startswith("loop")] == [
         "write lr: 0.001"
     ]
+
+
+def problems_of(document):
+    with pytest.raises(tersely.ConfigError) as caught:
+        tersely.load_recipe(document)
+    return {problem.path: problem.hint for problem in caught.value.problems}
+
+
+def test_the_type_of_a_schedule_is_its_name():
+    schedule = {"type": "agp", "every": 10, "times": 2}
+    stage = {"algorithm": "level", "schedule": schedule, "config_list": [ENTRY]}
+
+    assert problems_of({"pruning": stage})["pruning.schedule.type"] == "write name: agp"
+
+
+def test_a_weight_and_a_loss_of_distillation_are_told_by_their_keys():
+    entry = {"op_names": ["head"], "weight": 0.5, "loss": "kl_div"}
+
+    assert problems_of({"distillation": {"config_list": [entry]}}) == {
+        "distillation.config_list[0].weight": "write lambda: 0.5",
+        "distillation.config_list[0].loss": "write apply_method: kl",
+    }
+
+
+def test_a_sparsity_of_a_stage_is_one_of_its_entries():
+    stage = {"algorithm": "level", "sparsity": 0.5, "config_list": [{"op_types": ["Linear"]}]}
+
+    hint = problems_of({"pruning": stage})["pruning.sparsity"]
+
+    assert hint == "write sparse_ratio: 0.5, in an entry of 'config_list'"
+
+
+@pytest.mark.parametrize(("word", "meant"), [("yes", "true"), ("Off", "false"), ("no", "false")])
+def test_what_was_a_boolean_in_older_yaml_is_told_as_one(word, meant):
+    stage = {"algorithm": "level", "config_list": [ENTRY]}
+
+    assert problems_of({"pruning": stage, "strict": word}) == {"strict": f"write {meant}"}
+
+
+def test_the_path_of_a_file_becomes_a_reference(tmp_path):
+    document = {**JOB, "model": "./models/net.py:build"}
+    document["recipe"] = {"pruning": {"algorithm": "level", "config_list": [ENTRY]}}
+    (tmp_path / "job.json").write_text(json.dumps(document))
+
+    with pytest.raises(tersely.ConfigError) as caught:
+        load_job(tmp_path / "job.json")
+
+    assert [problem.hint for problem in caught.value.problems] == ["write models.net:build"]
+
+
+def test_a_learning_rate_of_a_job_is_one_of_its_loop(tmp_path):
+    document = {**JOB, "learning_rate": 0.1}
+    document["recipe"] = {"pruning": {"algorithm": "level", "config_list": [ENTRY]}}
+    (tmp_path / "job.json").write_text(json.dumps(document))
+
+    with pytest.raises(tersely.ConfigError) as caught:
+        load_job(tmp_path / "job.json")
+
+    assert [problem.hint for problem in caught.value.problems] == ["write lr: 0.1, under 'loop'"]

@@ -91,7 +91,7 @@ BITS = "expected int2 to int16, uint1 to uint16, float8_e4m3fn, float8_e5m2, or 
         ("quant_dtype", 8, f"found 8, {BITS} (write int8)"),
         ("quant_scheme", "asymmetric", found("'asymmetric'", "symmetric or affine", "write affine")),
         ("apply_method", "clamp", found("'clamp'", "clamp_round, qat_clamp_round or bypass", did_you_mean("clamp_round"))),
-        ("fuse_names", "atuo", found("'atuo'", "auto", did_you_mean("auto"))),
+        ("fuse_names", "atuo", found("'atuo'", "auto or none", did_you_mean("auto"))),
         ("fuse_names", 3, found("3", "a list of lists or a string such as 'auto'")),
     ],
 )  # fmt: skip

@@ -38,6 +38,44 @@ def test_a_folder_gets_a_file_with_the_ending_of_the_format(session, tmp_path):
     assert session.export("toy_names", f"{tmp_path}/new/").paths == (tmp_path / "new/model.txt",)
 
 
+def test_a_path_with_the_ending_of_another_format_is_refused(session, tmp_path):
+    class Face:
+        @tersely.hookimpl
+        def tersely_exporters(self):
+            reference = "tersely_toy:Names"
+            return [tersely.ExporterInfo(name="other", implementation=reference, suffix=".other")]
+
+    name = tersely.registry().register(Face(), name="other-formats")
+    try:
+        with pytest.raises(ExportError, match=r"other does, and a file of toy_names ends in \.txt"):
+            session.export("toy_names", tmp_path / "names.other")
+    finally:
+        tersely.registry().unregister(name)
+
+    assert list(tmp_path.iterdir()) == []
+    assert session.export("toy_names", tmp_path / "names.other").paths[0].exists()
+
+
+def test_a_place_that_nothing_can_be_written_into_is_an_error(session, tmp_path):
+    (tmp_path / "file").write_text("kept")
+
+    with pytest.raises(ExportError, match=r"written into .*file: .*; give another path"):
+        session.export("toy_names", tmp_path / "file" / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "inputs", "text"),
+    [
+        (None, torch.zeros(1, 5), "Sequential does not run with these inputs: RuntimeError"),
+        ("time", torch.zeros(1, 4), "dynamic_shapes is 'time'; expected 'batch'"),
+    ],
+    ids=["inputs", "dynamic_shapes"],
+)
+def test_what_a_graph_cannot_be_made_from_is_said(session, dynamic, inputs, text):
+    with pytest.raises(ExportError, match=text):
+        session.export_program(inputs, dynamic)
+
+
 def test_the_check_is_left_out_when_it_is_said(session, tmp_path):
     assert session.export("toy_names", tmp_path / "names.txt", check=False).checks == {}
 

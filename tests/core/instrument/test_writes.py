@@ -254,6 +254,20 @@ def test_data_of_another_shape_is_refused(pruned):
         layer.weight.data = torch.zeros(2, 6)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_shown_is_not_swapped_for_another_tensor(pruned, is_first):
+    layer, session, raw = pruned
+    before, other = raw.detach().clone(), nn.Parameter(torch.ones(4, 6))
+    pair = (layer.weight, other) if is_first else (other, layer.weight)
+    with pytest.raises(
+        SessionError, match=r"what 0\.weight shows is computed .* assign the other param"
+    ):
+        torch.utils.swap_tensors(*pair)
+    assert torch.equal(raw, before)
+    assert torch.equal(other, torch.ones(4, 6))
+    session.step()
+
+
 def test_another_shape_in_place_is_refused(pruned):
     layer, _, raw = pruned
     with torch.no_grad(), pytest.raises(SessionError, match=r"0\.weight\.t_\(\) would give"):

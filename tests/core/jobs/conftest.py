@@ -239,3 +239,88 @@ def train(workshop: Workshop, run: Callable[..., str]) -> Callable[..., list[flo
         return weights["scale.weight"].flatten().tolist()
 
     return train
+
+
+SEARCHED = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
+    )
+
+
+def batches():
+    return [torch.randn(8, 6, generator=torch.Generator().manual_seed(one)) for one in range(2)]
+
+
+def evaluate(model):
+    stop = HERE / "stop"
+    if stop.exists():
+        turns = int(stop.read_text()) - 1
+        stop.write_text(str(turns))
+        if not turns:
+            stop.unlink()
+            raise KeyboardInterrupt
+    with torch.no_grad():
+        wanted, found = build()(batches()[0]), model(batches()[0])
+    return {"likeness": float(1 - (wanted - found).norm() / wanted.norm())}
+"""
+
+
+@pytest.fixture
+def searched_job(workshop: Any) -> Any:
+    """A job of three layers to search, whose evaluation can be told to interrupt."""
+    workshop.code("searched.py", SEARCHED)
+    entry = {"op_names": ["0", "2", "4"], "sparse_ratio": 0.5}
+    workshop.write(
+        model="searched:build",
+        data={"calibration": "searched:batches", "evaluate": "searched:evaluate"},
+        train=None,
+        recipe={"pruning": {"algorithm": "toy_rows", "config_list": [entry]}},
+    )
+    return workshop
+
+
+TOY_ROWS = """
+import sys
+from types import ModuleType
+
+import tersely
+
+
+class Magnitude:
+    def importance(self, target):
+        return target.tensor.abs()
+
+
+class Face:
+    @tersely.hookimpl
+    def tersely_pruners(self):
+        return [
+            tersely.PrunerInfo(
+                name="toy_rows",
+                implementation="tersely_toy:Magnitude",
+                default_granularity="output_channel",
+            )
+        ]
+
+
+module = ModuleType("tersely_toy")
+module.Magnitude = Magnitude
+sys.modules["tersely_toy"] = module
+tersely.registry().register(Face(), name="tersely-toy")
+"""
+
+
+@pytest.fixture
+def toy_rows_code() -> str:
+    """The code of a module that provides the pruner ``toy_rows``, for processes of their own."""
+    return TOY_ROWS

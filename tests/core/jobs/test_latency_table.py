@@ -18,6 +18,8 @@ from tersely.searching.units import units_of
 
 pytest.importorskip("optuna")
 
+from tersely.searching.costs import READINGS
+
 PARTS = """
 import torch
 from torch import nn
@@ -41,8 +43,16 @@ class Counting:
     def __init__(self) -> None:
         self.readings = 0
 
-    def __call__(self, candidates: Mapping[str, Callable[[], object]], threads: int) -> float:
-        self.readings += 1
+    def __call__(
+        self, candidates: Mapping[str, Callable[[], object]], threads: int
+    ) -> Callable[[], float]:
+        def reading() -> float:
+            self.readings += 1
+            return self.ratio(candidates)
+
+        return reading
+
+    def ratio(self, candidates: Mapping[str, Callable[[], object]]) -> float:
         return _operations(candidates["found"]) / _operations(candidates["dense"])
 
 
@@ -99,10 +109,10 @@ def test_what_is_predicted_from_layers_is_what_the_whole_takes(search: Any) -> N
             assert one.cost == pytest.approx(found.measured[one.setting])
 
 
-def test_a_layer_is_measured_once_for_each_shape(search: Any, watch: Counting) -> None:
+def test_a_layer_is_measured_in_full_once_for_each_shape(search: Any, watch: Counting) -> None:
     found = search()
 
-    assert watch.readings == len(found.latencies) + len(found.measured)
+    assert watch.readings == READINGS * (len(found.latencies) + len(found.measured))
     layers = [one["part"] for one in found.latencies.values()]
     # As it is, as an input of fewer channels leaves it, as its own ratio does: 2, 4 or 6 of 8.
     assert "Linear(in_features=6, out_features=8, bias=True)" in layers
@@ -125,21 +135,23 @@ def test_the_best_and_the_best_uniform_are_measured(search: Any) -> None:
 
 
 def test_what_is_only_predicted_is_told_as_such(search: Any) -> None:
-    search()
+    found = search()
 
-    assert "  trial 1: predicted latency " in search.said.getvalue()
+    said = search.said.getvalue()
+    assert "  trial 1: predicted latency " in said
+    assert f"[5/5] measure the best\n  {len(found.promising)} settings measured\n" in said
 
 
 def test_what_was_measured_before_is_told_as_it_was_measured(
     search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = Counting.__call__
+    counted = Counting.ratio
 
-    def doubled(self: Counting, candidates: Any, threads: int) -> float:
+    def doubled(self: Counting, candidates: Any) -> float:
         is_whole = isinstance(getattr(candidates["found"], "args", (0,))[0], nn.Sequential)
-        return counted(self, candidates, threads) * (2 if is_whole else 1)
+        return counted(self, candidates) * (2 if is_whole else 1)
 
-    monkeypatch.setattr(Counting, "__call__", doubled)
+    monkeypatch.setattr(Counting, "ratio", doubled)
     first = search(trials=6)
     search(trials=7)
 
@@ -162,20 +174,42 @@ def test_what_the_stopwatch_says_decides_among_those_measured(
     search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [one.setting for one in search("other").trials]
-    counted = Counting.__call__
+    counted = Counting.ratio
 
-    def slower(self: Counting, candidates: Any, threads: int) -> float:
+    def slower(self: Counting, candidates: Any) -> float:
         # Whole models take longer the more they save: an order that no layer foretells.
-        ratio = counted(self, candidates, threads)
+        ratio = counted(self, candidates)
         is_whole = isinstance(getattr(candidates["found"], "args", (0,))[0], nn.Sequential)
         return 2 - ratio if is_whole and ratio < 1 else ratio
 
-    monkeypatch.setattr(Counting, "__call__", slower)
+    monkeypatch.setattr(Counting, "ratio", slower)
     found = search()
 
     assert [one.setting for one in found.trials] == settings
     assert found.measured[found.best.setting] == min(found.measured.values())
     assert found.best.cost > min(one.cost for one in found.trials if one.cost is not None)
+
+
+def test_what_disturbs_one_moment_decides_no_entry(
+    search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = search("quiet")
+    counted = Counting.ratio
+
+    def disturbed(self: Counting, candidates: Any) -> float:
+        # Something else keeps the machine busy for three readings.
+        return counted(self, candidates) * (10 if 6 <= watch.readings < 9 else 1)
+
+    monkeypatch.setattr(Counting, "ratio", disturbed)
+    watch.readings = 0
+    found = search("disturbed")
+
+    readings = [one["readings"] for one in found.latencies.values()]
+    assert any(max(one) > 5 * min(one) for one in readings)
+    assert {one["part"]: one["share"] for one in found.latencies.values()} == {
+        one["part"]: one["share"] for one in undisturbed.latencies.values()
+    }
+    assert [one.setting for one in found.trials] == [one.setting for one in undisturbed.trials]
 
 
 def test_a_table_of_bytes_is_refused(search: Any) -> None:

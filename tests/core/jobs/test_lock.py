@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tersely.cli.main import main
 from tersely.errors import SessionFileError
 from tersely.jobs.lock import lock_file, only_run
 
@@ -175,3 +176,21 @@ def test_a_job_runs_once_at_a_time(workshop: Any, run: Callable[..., str]) -> No
     assert (workshop.output / "model.safetensors").exists()
     assert (workshop.output / "session" / "session.json").exists()
     assert not lock_file(workshop.output).exists()
+
+
+@pytest.mark.parametrize("command", [("shrink",), ("export", "--format", "toy_names")])
+def test_what_writes_into_a_run_leaves_it_to_the_run_that_is_under_way(
+    workshop: Any,
+    run: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+) -> None:
+    run()
+
+    with only_run(workshop.output), pytest.raises(SystemExit) as caught:
+        main([command[0], str(workshop.output), *command[1:]])
+
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert f"{workshop.output} is being written by process {os.getpid()}" in " ".join(said.split())
+    assert {path.name for path in workshop.output.iterdir()}.isdisjoint({"shrunk", "exports"})

@@ -55,6 +55,18 @@ def exiting(*, output, resumed_at):
     return Exiting()
 
 
+def curious(*, output, resumed_at, job):
+    assert not output.exists()
+    assert "observers" not in job
+    return Curious(pruned=job["recipe"]["pruning"]["algorithm"], seed=job["seed"], place=str(output))
+
+
+class Curious(Numbers):
+    def close(self, *, failed=False):
+        place = Path(self.made.pop("place"))
+        self._write(**self.made, written=sorted(one.name for one in place.glob("report.*")))
+
+
 def nothing(*, output, resumed_at):
     return None
 
@@ -96,6 +108,20 @@ def test_observers_are_told_scores_and_masks_and_closed(workshop, run, observed)
         {"step": 3, "event": "note", "after": lines(workshop)[3]["after"]},
         {"closed": True, "failed": False, "output": "first", "resumed_at": None, "colour": "blue"},
     ]
+
+
+def test_an_observer_that_asks_for_the_job_is_told_it_and_finds_the_output_when_it_is_closed(
+    workshop, run, observed
+):
+    observed({"create": "toy_observers:curious"})
+
+    run()
+
+    assert lines(workshop)[-1] == {
+        "pruned": "toy",
+        "seed": 7,
+        "written": ["report.html", "report.json"],
+    }
 
 
 def test_an_interrupted_run_closes_observers_as_failed_and_the_next_one_resumes(
@@ -157,6 +183,11 @@ def test_an_observer_that_exits_does_not_end_the_run(workshop, run, observed):
             {"create": "toy_observers:numbers", "args": {"output": "x"}},
             "observers[0].args.output",
             "'output' is given by the job; remove it",
+        ),
+        (
+            {"create": "toy_observers:curious", "args": {"job": "x"}},
+            "observers[0].args.job",
+            "'job' is given by the job; remove it",
         ),
         (
             {"create": "toy_observers:nothing"},

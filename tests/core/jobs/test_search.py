@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,51 +20,10 @@ from tersely.errors import ConfigError, SessionFileError
 
 pytest.importorskip("optuna")
 
-PARTS = """
-from pathlib import Path
-
-import torch
-from torch import nn
-
-HERE = Path(__file__).parent
-
-
-def build():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
-    )
-
-
-def batches():
-    return [torch.randn(8, 6, generator=torch.Generator().manual_seed(one)) for one in range(2)]
-
-
-def evaluate(model):
-    stop = HERE / "stop"
-    if stop.exists():
-        turns = int(stop.read_text()) - 1
-        stop.write_text(str(turns))
-        if not turns:
-            stop.unlink()
-            raise KeyboardInterrupt
-    with torch.no_grad():
-        wanted, found = build()(batches()[0]), model(batches()[0])
-    return {"likeness": float(1 - (wanted - found).norm() / wanted.norm())}
-"""
-
 
 @pytest.fixture
-def job(workshop: Any) -> Any:
-    workshop.code("searched.py", PARTS)
-    entry = {"op_names": ["0", "2", "4"], "sparse_ratio": 0.5}
-    workshop.write(
-        model="searched:build",
-        data={"calibration": "searched:batches", "evaluate": "searched:evaluate"},
-        train=None,
-        recipe={"pruning": {"algorithm": "toy_rows", "config_list": [entry]}},
-    )
-    return workshop
+def job(searched_job: Any) -> Any:
+    return searched_job
 
 
 @pytest.fixture
@@ -236,18 +193,62 @@ def test_a_storage_that_cannot_be_opened_is_an_error_without_its_password(search
     assert "secret" not in str(raised.value)
 
 
-def test_what_another_process_is_trying_is_left_to_it(job: Any, search: Any) -> None:
+@pytest.fixture
+def claim(job: Any) -> Callable[..., Any]:
+    """Claims a setting in a storage, as another process does."""
+    import optuna
+
+    from tersely.searching import claims
+
+    def claim(storage: str, setting: tuple[int, ...], **process: Any) -> Any:
+        study = optuna.load_study(study_name="tersely-search", storage=storage)
+        tried = study.get_trials()[0]
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING,
+                params=dict(zip(tried.params, setting, strict=True)),
+                distributions=tried.distributions,
+                user_attrs={"process": {**claims._ourselves(), **process}},
+            )
+        )
+        return study
+
+    return claim
+
+
+def test_what_another_machine_is_trying_is_left_to_it(job: Any, search: Any, claim: Any) -> None:
+    storage = f"sqlite:///{job.folder / 'shared.db'}"
+    search("one", storage=storage, trials=1)
+    claim(storage, (2, 2, 2), host="elsewhere", pid=12)  # uniform, and next
+
+    found = search("two", storage=storage, trials=3)
+
+    assert [one.setting for one in found.trials] == [(1, 1, 1), (3, 3, 3)]
+    assert "left to process 12 on elsewhere, which cannot be seen" in search.said.getvalue()
+
+
+def test_what_another_process_is_trying_is_waited_for(
+    job: Any, search: Any, claim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import optuna
 
     storage = f"sqlite:///{job.folder / 'shared.db'}"
     search("one", storage=storage, trials=1)
-    study = optuna.load_study(study_name="tersely-search", storage=storage)
-    # The test's own parent is alive; uniform (2, 2, 2) would be next.
-    study.set_user_attr(f"claim: {socket.gethostname()} {os.getppid()}", "[2, 2, 2]")
+    # The test's own parent is alive.
+    study = claim(storage, (2, 2, 2), pid=os.getppid(), start="")
+    pauses = iter(range(3))
 
+    def pause(seconds: float) -> None:
+        if next(pauses) == 2:
+            study.tell(len(study.get_trials()) - 1, state=optuna.trial.TrialState.FAIL)
+
+    monkeypatch.setattr("tersely.searching.search.time", SimpleNamespace(sleep=pause))
     found = search("two", storage=storage, trials=2)
 
-    assert [one.setting for one in found.trials] == [(1, 1, 1), (3, 3, 3)]
+    assert next(pauses, None) is None
+    assert [one.setting for one in found.trials] == [(1, 1, 1), (2, 2, 2)]
+    said = search.said.getvalue()
+    assert said.count(f"waiting for the last trials of process {os.getppid()} on ") == 1
 
 
 def test_where_nothing_is_good_enough_the_command_says_so(job: Any) -> None:
@@ -394,43 +395,13 @@ while kills < 10:
 assert forked("killed", 0, 0) == 0
 """
 
-TOYS = """
-import sys
-from types import ModuleType
-
-import tersely
-
-
-class Magnitude:
-    def importance(self, target):
-        return target.tensor.abs()
-
-
-class Face:
-    @tersely.hookimpl
-    def tersely_pruners(self):
-        return [
-            tersely.PrunerInfo(
-                name="toy_rows",
-                implementation="tersely_toy:Magnitude",
-                default_granularity="output_channel",
-            )
-        ]
-
-
-module = ModuleType("tersely_toy")
-module.Magnitude = Magnitude
-sys.modules["tersely_toy"] = module
-tersely.registry().register(Face(), name="tersely-toy")
-"""
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_at_random_ten_times_it_ends_with_the_same_recipe(
-    job: Any, whole: Any, tmp_path: Path
+    job: Any, whole: Any, tmp_path: Path, toy_rows_code: str
 ) -> None:
-    (tmp_path / "toys.py").write_text(textwrap.dedent(TOYS))
+    (tmp_path / "toys.py").write_text(toy_rows_code)
     (tmp_path / "killed.py").write_text(KILLED)
 
     done = subprocess.run(

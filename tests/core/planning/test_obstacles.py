@@ -202,6 +202,34 @@ def _torch_prune(layer):
     return layer
 
 
+def _computed_by_a_hook(layer):
+    raw = layer._parameters.pop("weight")
+    layer.register_parameter("weight_raw", raw)
+    layer.weight = 2 * raw.data
+    layer.register_forward_pre_hook(lambda one, args: setattr(one, "weight", 2 * one.weight_raw))
+    return layer
+
+
+class Doubled(nn.Linear):
+    """Computes its weight whenever it is read."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_parameter("weight_raw", self._parameters.pop("weight"))
+
+    @property
+    def weight(self):
+        return 2 * self.weight_raw
+
+    @weight.setter
+    def weight(self, value):
+        """Let the constructor of the layer assign one."""
+        self._parameters["weight"] = value
+
+
+Doubled.__name__ = "Linear"
+
+
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     ("hold", "cls", "says"),
@@ -212,6 +240,11 @@ def _torch_prune(layer):
         (nn.utils.parametrizations.weight_norm, nn.Conv2d, "is parametrized"),
         (nn.utils.parametrizations.spectral_norm, nn.Linear, "is parametrized"),
         (nn.utils.parametrizations.orthogonal, nn.Linear, "is parametrized"),
+        (
+            _computed_by_a_hook,
+            nn.Linear,
+            "a tensor that .* in target_names .the module has bias, w",
+        ),
     ],
 )
 @pytest.mark.parametrize("is_strict", [False, True])
@@ -225,6 +258,12 @@ def test_a_held_weight_is_an_error_where_only_the_type_asks_for_it(
 
     with pytest.raises(tersely.PlanError, match=f"0.weight: it .*{says}"):
         tersely.plan(model, recipe)
+
+
+def test_a_weight_that_a_property_computes_is_an_error(problems):
+    (problem,) = problems(Doubled(4, 4), {"op_names": [""], "target_names": ["weight"], **RATIO})
+
+    assert "weight: it is a tensor that the module computes or keeps" in problem
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")

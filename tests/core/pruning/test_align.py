@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import tersely
+from tersely.pruning import alignment
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -233,3 +234,59 @@ class TestBlocksOfAnActivation:
                 follow("1", "_output_", "weight", module="0", granularity="toy_pairs"),
                 rows("0"),
             )
+
+
+def transposed():
+    return nn.ConvTranspose2d(4, 4, 1, groups=2)
+
+
+def by_columns(name):
+    return [rows(name), follow(name, "bias", "weight", dims=[1])]
+
+
+def in_pairs(name):
+    return [rows(name), follow(name, "bias", "weight", granularity=[2])]
+
+
+def plainly(name):
+    return [{"op_names": [name], "sparse_ratio": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("made", "entries"),
+    [
+        (lambda: nn.Linear(3, 4), plainly),
+        (transposed, plainly),
+        (lambda: nn.Conv2d(4, 4, 3), plainly),
+        (lambda: nn.Linear(4, 4), by_columns),
+        (lambda: nn.Linear(3, 4), in_pairs),
+    ],
+)
+def test_many_small_followers_get_the_masks_that_each_alone_gets(made, entries):
+    torch.manual_seed(0)
+    model = nn.Sequential(*(made() for _ in range(6)))
+
+    session = prune(model, *(one for index in range(6) for one in entries(str(index))))
+    together = session.masks()
+    session.detach()
+
+    for name, masks in together.items():
+        session = prune(model, *entries(name))
+        assert masks["bias"].tolist() == session.masks()[name]["bias"].tolist()
+        session.detach()
+
+
+def test_many_small_followers_are_placed_by_one_call(monkeypatch):
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return place_kept(*args, **kwargs)
+
+    place_kept = alignment.place_kept
+    monkeypatch.setattr(alignment, "place_kept", counted)
+    prune(
+        nn.Sequential(*(nn.Linear(3, 4) for _ in range(20))),
+        {"op_types": ["Linear"], "sparse_ratio": 0.5},
+    )
+    assert len(calls) == 1

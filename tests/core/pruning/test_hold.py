@@ -249,6 +249,15 @@ def test_an_average_of_the_model_is_masked(layer):
     assert average.module[0].weight.tolist() == [[0, 0], [4.5, 5.5]]
 
 
+def test_an_average_that_is_written_into_the_model_is_evaluated_masked(layer):
+    session = compressed(layer)
+    raw(layer).data.copy_(torch.tensor([[1.5, 2.5], [3.5, 4.5]]))
+    assert layer.eval()(torch.ones(1, 2)).tolist() == [[0, 8]]
+    before = layer[0].weight.tolist()
+    session.finalize()
+    assert layer[0].weight.tolist() == before == [[0, 0], [3.5, 4.5]]
+
+
 def test_a_compiled_model_computes_with_the_masked_weight(layer):
     session = compressed(layer)
     compiled = torch.compile(layer, fullgraph=True, backend="eager")

@@ -159,6 +159,16 @@ def test_a_saved_session_has_the_table_alone(tmp_path):
     assert torch.equal(weights(loaded), VALUES)
 
 
+@pytest.mark.parametrize("levels", [[], [0.5], [0.5] * 8, [1.0, 0.0, 0.0], [0.0, torch.nan]])
+def test_a_table_that_is_none_is_refused_when_a_checkpoint_brings_it(levels):
+    session, other = attach(), attach()
+    session.model(BATCH)
+    state = {**session.model.state_dict(), "0._tersely_weight_levels": torch.tensor(levels)}
+
+    with pytest.raises(tersely.SessionFileError, match=r"^0\.weight: its table of levels is \["):
+        other.model.load_state_dict(state)
+
+
 def test_a_saved_table_longer_than_its_type_is_refused():
     session = attach()
     (run,) = session._engines.quantization.runs

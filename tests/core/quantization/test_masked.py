@@ -58,7 +58,7 @@ def test_a_masked_weight_stays_zero(model):
 
     assert model[0].weight.tolist()[0][1] == 0
     assert session.integer_weights()["0"]["weight"].values.tolist() == [[127, 0], [0, 42]]
-    with pytest.warns(tersely.session.baking.FinalizeWarning):
+    with pytest.warns(tersely.session.finalizing.baking.FinalizeWarning):
         session.finalize()
     # 42 steps of 3 / 127
     torch.testing.assert_close(

@@ -256,3 +256,28 @@ def test_a_copy_does_not_follow_the_training_of_the_original(one, attach):
     one(row(1270.0, 0.0))
 
     assert twin(row(0.3, 1.0)).item() == 1
+
+
+def test_targets_that_no_step_of_training_reaches_are_told_once(two, attach):
+    session = attach(two, "toy_follow", [{"op_names": ["0", "1"], "target_names": ["_input_"]}])
+
+    for _ in range(99):
+        two[0](row(1.0, 2.0))
+        session.step()
+    with pytest.warns(CompressionWarning, match=r"in 100 steps no forward .* has reached 1\._in"):
+        session.step()
+    session.step()
+
+    assert [one.text for one in session.report().remarks] == [
+        "there is no scale yet of 1._input_; call session.compress()"
+    ]
+
+
+def test_targets_that_are_reached_are_not_told(one, attach):
+    session = attach(one, "toy_follow", INPUT)
+
+    for _ in range(101):
+        one(row(1.0, 2.0))
+        session.step()
+
+    assert session.report().remarks == ()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import tersely
-from tersely.cli.plugins_list import rows_of
+from tersely.cli.plugins.list import rows_of
 
 GOOD = """
 import tersely

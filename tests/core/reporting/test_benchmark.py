@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 import tersely
 from tersely.errors import BenchmarkError
-from tersely.reporting.timings import Benchmark, Timing, spell_bytes, spell_seconds
+from tersely.reporting.measuring.benchmark import in_parts
+from tersely.reporting.measuring.timings import Benchmark, Timing, spell_bytes, spell_seconds
 
 
 def recorder(calls: list[str], name: str, *, pause: float = 0.0) -> Callable[[object], None]:
@@ -55,6 +57,31 @@ def test_more_rounds_fill_the_given_time() -> None:
     result = tersely.benchmark({"one": recorder(calls, "one", pause=0.01)}, 0, seconds=1)
 
     assert result.rounds > 5
+
+
+def test_a_measurement_in_parts_makes_as_many_rounds_as_one_in_a_piece() -> None:
+    calls: list[str] = []
+    both = {name: partial(recorder(calls, name, pause=0.021), 0) for name in "ab"}
+    part = in_parts(both, threads=1, seconds=0.01, parts=3)
+    warm = len(calls)
+
+    ratios = [part() for _ in range(3)]
+
+    # Five rounds at least, in three parts of two, with the timer's own calls before each turn.
+    assert len(calls) - warm == 3 * 2 * 2 * (1 + 2)
+    assert all(0.5 < ratio < 2 for ratio in ratios)
+
+
+def test_a_candidate_that_fails_in_a_part_is_named() -> None:
+    left = iter(range(8))
+    part = in_parts(
+        {"dense": lambda: None, "found": lambda: next(left)}, threads=1, seconds=0.01, parts=3
+    )
+    for _ in left:
+        pass
+
+    with pytest.raises(BenchmarkError, match="'found' failed: StopIteration"):
+        part()
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from typing import Any
 
 import attrs
 import pytest
-from pages import Balance
+from pages import Accessible, Balance
 from report_rows import pruned_row
 
 import tersely
-from tersely.reporting.comparing import compare_runs
-from tersely.reporting.comparison import ComparedRun, Comparison, Measure, pareto
-from tersely.reporting.comparison_page import render_comparison
+from tersely.reporting.comparing.compare import compare_runs
+from tersely.reporting.comparing.comparison import ComparedRun, Comparison, Measure, pareto
+from tersely.reporting.measuring.timings import Benchmark, Timing
+from tersely.reporting.page.comparison_page import render_comparison
 from tersely.reporting.report import Report
 from tersely.reporting.rows import ReportRow
-from tersely.reporting.timings import Benchmark, Timing
 
 
 def row(number: int, **changes: Any) -> ReportRow:
@@ -136,6 +136,15 @@ def test_the_page_is_well_formed_and_loads_nothing(compared: Comparison) -> None
     assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
     assert page.count("tersely 0.1.0") == 1
     assert "<ins>+  sparse_ratio: 0.75</ins>" in page
+
+
+def test_headers_of_a_comparison_have_scopes_and_pictures_have_texts(compared: Comparison) -> None:
+    parser = Accessible()
+
+    parser.feed(render_comparison(compared))
+
+    assert parser.faults == []
+    assert parser.seen >= {"th", "svg", "table", "pre", "h1", "h2"}
 
 
 def test_two_runs_have_no_picture() -> None:

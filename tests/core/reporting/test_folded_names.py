@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.reporting.folded_names import fold_names
+from tersely.reporting.printing.folded_names import fold_names
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.reporting.layers import compare_layers, count_macs, largest_weights
+from tersely.reporting.measuring.layers import compare_layers, count_macs, largest_weights
 
 X = torch.tensor([[1.0, 2.0]])
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import tersely
 from tersely.planning.plan import Plan
-from tersely.reporting.plan_summary import summarize_plan
+from tersely.reporting.printing.plan_summary import summarize_plan
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from tersely.reporting import point_labels
-from tersely.reporting.point_labels import place_labels
+from tersely.reporting.page import point_labels
+from tersely.reporting.page.point_labels import place_labels
 
 BOUNDS = (0.0, 0.0, 400.0, 200.0)
 

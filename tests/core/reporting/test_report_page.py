@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import matplotlib as mpl
 import pytest
-from pages import Accessible, Balance, contrast, style_colours
+from pages import Accessible, Balance
 from report_rows import pruned_row
 
 from tersely.reporting.report import Report
@@ -296,13 +296,3 @@ def test_headers_have_scopes_pictures_have_texts_and_fields_have_labels(tmp_path
 
     assert parser.faults == []
     assert parser.seen >= {"th", "svg", "input", "table", "h1", "h2"}
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_the_contrast_that_people_need(scheme: str) -> None:
-    colours = style_colours(scheme)
-
-    for ink in ("ink", "ink-soft", "accent", "alarm", "good"):
-        for ground in ("page", "card"):
-            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
-    assert contrast(colours["alarm"], colours["alarm-wash"]) >= 4.5

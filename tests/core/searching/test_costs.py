@@ -85,7 +85,19 @@ def test_a_file_in_a_format_without_dense_models_is_a_share_of_the_dense_tensors
 def test_time_is_a_share_of_the_dense_model_in_the_same_runtime(
     toy_pruners: None, exports: None, model: nn.Module, tmp_path: Path
 ) -> None:
-    def sized(candidates: Any, threads: int) -> float:
-        return candidates["found"]() / candidates["dense"]()
+    def sized(candidates: Any, threads: int) -> Any:
+        return lambda: candidates["found"]() / candidates["dense"]()
 
     assert _cost(model, tmp_path, ratio=0.5, objective="latency", stopwatch=sized) == 0.75
+
+
+def test_time_is_the_median_of_the_parts_in_which_it_is_measured(model: nn.Module) -> None:
+    readings = iter([0.5, 9.0, 0.25])
+    costing = Costing(
+        objective="latency",
+        dense=model,
+        example_inputs=BATCH,
+        stopwatch=lambda candidates, threads: lambda: next(readings),
+    )
+
+    assert costing.ratio(lambda: None) == 0.5

@@ -1,5 +1,10 @@
 """Which layers share an entry of the latency table."""
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,3 +78,57 @@ def test_an_object_that_a_layer_is_called_with_is_known_by_its_class_and_the_lay
 
     assert found[0] == found[1]
     assert found[0][0] != found[0][1]
+
+
+class Rows(dict[str, Any]):
+    """A store that keeps rows in memory."""
+
+    def row(self, key: str) -> Any:
+        return self.get(key)
+
+    def add_row(self, key: str, row: Any) -> None:
+        self[key] = row
+
+
+def test_the_readings_of_a_layer_lie_apart_and_their_median_counts() -> None:
+    from tersely.searching.latency_entries import Entries
+
+    order: list[str] = []
+    said = {"a": iter([1.0, 9.0, 2.0]), "b": iter([5.0, 4.0, 3.0])}
+
+    def reading(name: Any) -> Callable[[], float]:
+        def read() -> float:
+            order.append(name)
+            return next(said[name])
+
+        return read
+
+    def made(name: str) -> Callable[[Path], Any]:
+        return lambda folder: name if folder.is_dir() else "no folder"
+
+    rows = Rows()
+    costing: Any = SimpleNamespace(reading=reading)
+    entries = Entries(costing=costing, store=rows)  # type: ignore[arg-type]  # as much as it uses
+    with entries.measuring():
+        first, second, again = (entries.need({"part": one}, made(one)) for one in ("a", "b", "a"))
+        entries.measure_again()
+
+    assert order == ["a", "b", "a", "b", "a", "b"]
+    assert first == again
+    assert [entries.share(first), entries.share(second)] == [2.0, 4.0]
+    assert rows[first] == {"part": "a", "share": 2.0, "readings": [1.0, 9.0, 2.0]}
+
+
+def test_an_entry_whose_measuring_was_cut_counts_with_the_readings_it_has() -> None:
+    from tersely.searching.latency_entries import Entries
+
+    rows = Rows()
+    costing: Any = SimpleNamespace(reading=lambda name: lambda: 0.5)
+    cut = Entries(costing=costing, store=rows)  # type: ignore[arg-type]  # as much as it uses
+    with cut.measuring():
+        key = cut.need({"part": "a"}, lambda folder: lambda: None)
+
+    resumed = Entries(costing=costing, store=rows)  # type: ignore[arg-type]  # as above
+    with resumed.measuring():
+        assert resumed.need({"part": "a"}, lambda folder: pytest.fail("known")) == key
+    assert resumed.share(key) == 0.5

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -245,4 +246,7 @@ def test_the_picture_names_every_layer(toy_pruners: None, build: Any, tmp_path: 
 
     found.plot(tmp_path / "found.svg")
 
-    assert (tmp_path / "found.svg").read_text().startswith("<?xml")
+    text = (tmp_path / "found.svg").read_text()
+    assert text.startswith("<?xml")
+    assert text.count("<title>Sensitivity of each layer: relative error of the output") == 1
+    assert {f">{one.layer}</text>" for one in found} <= set(re.findall(r">[^<>]*</text>", text))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import tersely
 from tersely.errors import CompressionWarning
 
 ROWS = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
@@ -42,6 +43,21 @@ def recurrent():
     return nn.Sequential(nn.LSTM(32, 8, batch_first=True))
 
 
+class Twice(nn.Module):
+    """Two linear layers' worth of inputs from one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.both = nn.Bilinear(32, 32, 4)
+
+    def forward(self, x):
+        return self.both(x, x)
+
+
+def bilinear():
+    return nn.Sequential(Twice())
+
+
 def bare():
     return nn.Sequential(Bare())
 
@@ -71,11 +87,20 @@ def of(**settings):
             ["0.weight", "2.weight"],
             "no kernel for int12",
         ),
-        (linear, ROWS, of_weights(), ["0.weight", "2.weight"], "take granularity per_channel"),
         (
             linear,
             ROWS,
             of(weight={}, _input_={"quant_dtype": "int16"}),
+            ["0.weight", "2.weight"],
+            "no inputs of int16",
+        ),
+        (
+            linear,
+            ROWS,
+            of(
+                weight={"quant_dtype": "int4", "granularity": {"group": 32}},
+                _input_={"quant_dtype": "int16"},
+            ),
             ["0.weight", "2.weight"],
             "no inputs of int16",
         ),
@@ -99,8 +124,8 @@ def of(**settings):
     ids=[
         "groups_of_8",
         "int12",
-        "one_scale",
         "int16",
+        "int16_beside_blocks",
         "no_inputs",
         "no_outputs",
         "dynamic",
@@ -126,8 +151,9 @@ def test_they_are_named_with_a_reason_in_the_result_and_by_a_warning(
     assert reason in message
 
 
-def test_nothing_is_told_where_every_product_is_of_integers(quantized, tmp_path):
-    session = quantized(linear(), ROWS, **of(**INPUTS))
+@pytest.mark.parametrize("entry", [of(**INPUTS), of_weights()], ids=["inputs", "one_scale"])
+def test_nothing_is_told_where_every_product_is_of_integers(quantized, tmp_path, entry):
+    session = quantized(linear(), ROWS, **entry)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompressionWarning)
@@ -139,6 +165,7 @@ def test_nothing_is_told_where_every_product_is_of_integers(quantized, tmp_path)
 @pytest.mark.parametrize(
     ("build", "names", "kind", "reason"),
     [
+        (bilinear, ["weight"], "Bilinear", "found no integer kernel"),
         (
             recurrent,
             ["weight_hh_l0", "weight_ih_l0"],
@@ -147,15 +174,29 @@ def test_nothing_is_told_where_every_product_is_of_integers(quantized, tmp_path)
         ),
         (bare, ["weight"], "Bare", "found no integer kernel"),
     ],
-    ids=["recurrent", "einsum"],
+    ids=["bilinear", "recurrent", "einsum"],
 )
 def test_so_are_those_whose_products_are_no_matmul(quantized, tmp_path, build, names, kind, reason):
-    session = quantized(build(), ROWS, op_types=[kind], target_names=names, quant_dtype="int8")
+    model = build()
+    [place] = [path for path, one in model.named_modules() if type(one).__name__ == kind]
+    session = quantized(
+        model, ROWS, op_names=[place], op_types=None, target_names=names, quant_dtype="int8"
+    )
 
     with pytest.warns(CompressionWarning, match=reason):
         exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=ROWS)
 
-    assert sorted(exported.checks["float_products"]) == [f"0.{name}" for name in names]
+    assert sorted(exported.checks["float_products"]) == [f"{place}.{name}" for name in names]
+
+
+def test_a_preset_for_another_runtime_is_not_judged_by_onnxruntime(tmp_path):
+    session = tersely.quantize(convolution(), preset="w8a8", runtime="openvino", data=[IMAGES])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompressionWarning)
+        exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=IMAGES)
+
+    assert list(exported.checks["float_products"]) == ["0.weight"]
 
 
 def test_an_embedding_whose_rows_are_multiplied_is_no_product(quantized, tmp_path):

@@ -95,6 +95,19 @@ def test_blocks_of_four_bits_are_packed_and_multiplied_by_their_own_kernel(
     assert weight.const_value.nbytes == 32 * 64 // 2
 
 
+@pytest.mark.parametrize("of_weight", [{"quant_dtype": "int4"}, {**UINT8, "quant_dtype": "uint4"}])
+def test_more_blocks_than_torch_folds_constants_of_are_packed_too(quantized, tmp_path, of_weight):
+    model, rows = nn.Sequential(nn.Linear(512, 520)), torch.randn(1, 3, 512)
+    entry = {"target_names": ["weight"], "granularity": {"group": 32}, **of_weight}
+    session = quantized(model, rows, algorithm="rtn", **entry)
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=rows)
+
+    assert 512 * 520 // 32 > 8192
+    assert exported.checks["kernels"] == {"MatMulNBits": 1}
+    assert operators_of(exported.paths[0]) == ["DequantizeLinear", "MatMul", "Sum"]
+
+
 def test_the_accuracy_level_decides_what_blocks_are_multiplied_in(quantized, layers, tmp_path):
     session = quantized(
         layers,

@@ -63,10 +63,10 @@ def compiled(path: Path) -> Any:
     return openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def types_of(model: Any, *kinds: str) -> list[str]:
-    """The types that OpenVINO's own layers of some kinds compute with."""
+def types_of(model: Any, *kinds: str, note: str = "runtimePrecision") -> list[str]:
+    """The types that OpenVINO's own layers of some kinds compute with, or another note of them."""
     notes = [one.get_rt_info() for one in model.get_runtime_model().get_ordered_ops()]
-    return [one["runtimePrecision"].value for one in notes if one["layerType"].value in kinds]
+    return [one[note].value for one in notes if one["layerType"].value in kinds]
 
 
 def agreement(model: Any, batch: torch.Tensor, simulated: torch.Tensor) -> float:
@@ -85,6 +85,20 @@ def test_every_convolution_of_a_preset_multiplies_integers(tmp_path: Path, runti
 
     assert types_of(model, "Convolution") == ["u8", "u8", "u8"]
     assert types_of(model, "FullyConnected") == ["u8"]
+    assert agreement(model, images, simulated) > 0.999
+
+
+def test_convolutions_before_an_addition_write_integers_if_their_outputs_are_quantized(
+    tmp_path: Path,
+) -> None:
+    images, path = torch.randn(IMAGES), tmp_path / "model.onnx"
+    uint8 = {"quant_dtype": "uint8", "quant_scheme": "affine"}
+    added = [{"op_names": ["second"], "target_names": ["_output_"], **uint8}]
+    stage = {"preset": "w8a8", "runtime": "openvino", "fuse_names": "auto"}
+    simulated = exported(Residual(), images, path, config_list=added, **stage)
+    model = compiled(path)
+
+    assert types_of(model, "Convolution", note="outputPrecisions") == ["u8", "u8", "u8"]
     assert agreement(model, images, simulated) > 0.999
 
 

@@ -1,5 +1,6 @@
 """The format safetensors, read with the library of that name alone and with NumPy."""
 
+import copy
 import json
 
 import numpy
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 import tersely
+from tersely.exporting import moving
 from tersely.testing import check_exporter
 from tersely_export.bit_streams import pack_bits, unpack_bits
 from tersely_export.safetensors_reader import read_stored
@@ -168,6 +170,63 @@ def test_shards_are_read_through_their_index(quantized, layers, tmp_path):
     assert len(exported.paths) > 2
     found = read_stored(tmp_path / "m.safetensors")
     assert torch.equal(torch.from_numpy(found["0.weight"]), layers[0].weight)
+
+
+def test_a_number_without_dimensions_is_read_back_as_one(quantized, tmp_path):
+    model = nn.Sequential(nn.Linear(32, 16), nn.BatchNorm1d(16))
+    session = quantized(model, INPUTS, target_names=["weight"])
+
+    exported = session.export("safetensors", tmp_path / "m.safetensors")
+
+    assert exported.checks["other_tensors_equal"] == 6
+    assert read_stored(exported.paths[0])["1.num_batches_tracked"].shape == ()
+
+
+SHARDS = {"shard_bytes": 2048}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(SHARDS, SHARDS), (SHARDS, {}), ({}, SHARDS)],
+    ids=["shards", "one_file", "shards_for_one_file"],
+)
+def test_the_newest_export_in_one_place_is_what_is_read(quantized, layers, tmp_path, before, after):
+    path = tmp_path / "m.safetensors"
+    quantized(copy.deepcopy(layers), INPUTS, target_names=["weight"]).export(
+        "safetensors", path, options=before
+    )
+    other = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32))
+
+    session = quantized(other, INPUTS, target_names=["weight"])
+    session.export("safetensors", path, options=after)
+
+    found = read_stored(path)
+    for name, weight in session.integer_weights()["0"].items():
+        assert torch.equal(torch.from_numpy(found.integers(f"0.{name}")), weight.values)
+
+
+def test_an_export_that_is_killed_between_shards_leaves_the_old_one(
+    quantized, layers, tmp_path, monkeypatch
+):
+    path = tmp_path / "m.safetensors"
+    old = quantized(copy.deepcopy(layers), INPUTS, target_names=["weight"])
+    old.export("safetensors", path, options=SHARDS)
+    other = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32))
+    session = quantized(other, INPUTS, target_names=["weight"])
+
+    def move(made, place, move=moving._move):
+        if place.suffix == ".json":
+            raise KeyboardInterrupt
+        move(made, place)
+
+    monkeypatch.setattr(moving, "_move", move)
+    with pytest.raises(KeyboardInterrupt):
+        session.export("safetensors", path, options=SHARDS)
+
+    found = read_stored(path)
+    for module in ("0", "2"):
+        integers = old.integer_weights()[module]["weight"].values
+        assert torch.equal(torch.from_numpy(found.integers(f"{module}.weight")), integers)
 
 
 def test_a_file_of_another_writer_says_so(tmp_path):

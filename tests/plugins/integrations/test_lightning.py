@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
@@ -280,3 +280,31 @@ def _without_prefix(session):
         steps = session.steps
 
     return Renamed
+
+
+LINEAR = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}
+HELD = {"pruning": {"algorithm": "level", "hold": "step", "config_list": [LINEAR]}}
+
+
+@pytest.mark.filterwarnings("ignore:.*stay instrumented")
+@pytest.mark.parametrize("name", ["AGP", "HELD", "QAT"])
+def test_an_average_of_weights_computes_as_the_finished_model(loops, name):
+    recipe = HELD if name == "HELD" else getattr(loops, name)
+    module = Module(loops)
+    session = tersely.attach(module, recipe)
+    session.compress()
+    average = WeightAveraging(use_buffers=False)
+    fit(module, loops.batches(6), TerselyCallback(session), average)
+    inputs = loops.batches(1)[0]
+
+    found = module.eval().model(*inputs)
+    finished = session.finalize().model(*inputs)
+
+    assert torch.equal(found["loss"], finished["loss"])
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_an_average_whose_copy_lacks_masks_is_refused(loops, is_first):
+    callbacks = [TerselyCallback(loops.AGP), WeightAveraging()]
+    with pytest.raises(tersely.SessionError, match=r"WeightAveraging copied .* session\.compress"):
+        fit(Module(loops), loops.batches(6), *(callbacks[::-1] if is_first else callbacks))

@@ -194,3 +194,78 @@ def test_a_job_names_its_writers(tmp_path, tracking):
     assert [step for step, _ in curve] == [1, 2]
     (run,) = found()
     assert history(run, "loss") == [(step, pytest.approx(value)) for step, value in curve]
+    params = run.data.params
+    assert params["loop.lr"] == "0.1"
+    assert params["recipe.pruning.algorithm"] == "level"
+    assert params["recipe.pruning.config_list.0.op_types"] == '["Linear"]'
+    assert params["recipe.pruning.config_list.0.sparse_ratio"] == "0.5"
+    assert texts(tmp_path / "runs" / "first.curves", "job").count('"algorithm": "level"') == 1
+    written = tmp_path / "runs" / "first"
+    assert artifacts(run) == {
+        name: (written / name).read_text() for name in ("report.html", "report.json")
+    }
+
+
+def texts(folder: Path, name: str) -> str:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    (event,) = found.Tensors(f"{name}/text_summary")
+    return event.tensor_proto.string_val[0].decode()
+
+
+def artifacts(run):
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname
+
+    place = Path(url2pathname(urlparse(run.info.artifact_uri).path))
+    return {
+        one.relative_to(place).as_posix(): one.read_text()
+        for one in place.rglob("*")
+        if one.is_file()
+    }
+
+
+def test_files_of_the_output_are_logged_when_a_run_ends_well_and_only_then(tmp_path, tracking):
+    uri, found, _ = tracking
+    output = tmp_path / "first"
+    (output / "exports").mkdir(parents=True)
+    (output / "exports" / "model.onnx").write_text("1")
+    (output / "report.html").write_text("2")
+    given = {"output": output, "resumed_at": None, "tracking_uri": uri}
+    given["files"] = ["exports", "report.html"]
+
+    mlflow_writer(name="bad", **given).close(failed=True)
+    mlflow_writer(name="good", **given).close()
+
+    logged = {run.info.run_name: artifacts(run) for run in found()}
+    assert logged == {"bad": {}, "good": {"exports/model.onnx": "1", "report.html": "2"}}
+
+
+def test_a_run_ends_though_its_files_cannot_be_logged(tmp_path, tracking):
+    uri, found, _ = tracking
+    given = {"resumed_at": None, "tracking_uri": uri, "files": ["report.html"]}
+    observer = mlflow_writer(output=tmp_path / "first", **given)
+
+    with pytest.raises(OSError, match=r"report\.html"):
+        observer.close()
+
+    assert [run.info.status for run in found()] == ["FINISHED"]
+
+
+def test_parameters_of_any_document_are_taken_by_a_server(tmp_path, tracking):
+    uri, found, _ = tracking
+    job = {
+        "model_args": {f"size {n}/[x]": n for n in range(150)},
+        "recipe": {"deep" * 80: None, "note": "long" * 2000},
+        "empty": {},
+    }
+
+    mlflow_writer(output=tmp_path / "first", resumed_at=None, job=job, tracking_uri=uri)
+
+    (run,) = found()
+    assert len(run.data.params) == 153
+    assert run.data.params["model_args.size 149__x_"] == "149"
+    assert len(run.data.params["recipe.note"]) == 6000
+    assert run.data.params["empty"] == "{}"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.arithmetic.affine import quantized_range
+from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin
 

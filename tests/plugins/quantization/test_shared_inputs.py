@@ -237,6 +237,32 @@ def test_a_tensor_that_was_written_to_is_observed_and_quantized_again():
     assert torch.allclose(scale, value.abs().max() / 127)
 
 
+def triple(value):
+    return value.data * 3
+
+
+def transposed(value):
+    return value.data.transpose(0, 1)
+
+
+@pytest.mark.parametrize("change", [triple, transposed])
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_a_tensor_whose_data_was_assigned_is_another_one(has_gradients, change):
+    model, session = calibrated()
+    value = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(1))
+    with torch.set_grad_enabled(has_gradients):
+        model.query(value)
+        value.data = change(value)
+        found = model.key(value)
+        assert torch.equal(found, model.key(value.clone()))
+
+    model, session = attached()
+    model.query(value)
+    value.data = 3 * value.data
+    model.key(value)
+    assert session.qparams()["key"]["_input_"].scale == value.abs().max() / 127
+
+
 def test_nothing_of_a_forward_is_kept_alive():
     model, _ = attached()
     value = batch(0) + 0

@@ -102,6 +102,10 @@ def not_finite(tensors, key):
     tensors[key] = torch.full_like(tensors[key], torch.nan)
 
 
+def infinite(tensors, key):
+    tensors[key].view(-1)[0] = torch.inf
+
+
 def of_another_type(tensors, key):
     tensors[key] = tensors[key].to(
         torch.int32 if tensors[key].is_floating_point() else torch.float32
@@ -138,6 +142,8 @@ TENSORS = [
     ("lsq", "quantization.buffer:scale:0.weight", dropped),
     ("awq", "quantization.value:0.weight", not_finite),
     ("awq", "quantization.original:0.weight", not_finite),
+    ("awq", "quantization.value:0.weight", infinite),
+    ("awq", "quantization.original:0.weight", infinite),
     ("awq", "quantization.buffer:input_scale:0.weight", longer),
     ("awq", "quantization.buffer:input_scale:0.weight", scalar),
     ("distill", "distillation.moved:exp_avg/bias:2._output_>0", scalar),

@@ -517,3 +517,55 @@ def test_a_type_of_ones_own_is_registered_in_one_line():
     masks = session.masks()["0"]
     assert masks["w1"][:, 0].sum(1).tolist() == [3, 3, 3]
     assert torch.equal(masks["w1_bias"], masks["w1"][:, 0])
+
+
+@pytest.mark.parametrize("algorithm", ["awq", "smoothquant"])
+def test_factors_that_experts_share_are_not_loaded_where_each_has_its_own(algorithm):
+    entry = {"op_types": ["FewExperts"], "target_names": ["gate_up_proj", "down_proj", "_input_"]}
+    recipe = {"quantization": {"algorithm": algorithm, "config_list": [entry]}}
+    model, other = stacked(), stacked()
+    session = tersely.attach(model, recipe)
+    session.calibrate(batches())
+    session.compress()
+    state = {name: one.clone() for name, one in model.state_dict().items()}
+    shared = "experts._tersely_gate_up_proj_input_scale"
+    assert state[shared].ndim == 1
+    tersely.attach(other, recipe)
+
+    with pytest.raises(RuntimeError, match=r"are shared by all experts, .* session\.compress"):
+        other.load_state_dict(state)
+
+
+class LargeExperts(FewExperts):
+    """Experts whose parameters are larger than what is worked on at a time."""
+
+    def __init__(self, multiply=by_loop):
+        super().__init__(multiply)
+        generator = torch.Generator().manual_seed(2)
+        self.up = nn.Parameter(torch.randn(4, 1024, 1024, generator=generator))
+
+    def forward(self, x, experts):
+        self.read = self.up.data_ptr()
+        return functional.linear(x.new_ones(2, 1024), self.up[0]) + self.up[1, 0]
+
+
+@pytest.mark.parametrize("algorithm", ["rtn", "level"])
+def test_each_call_computes_in_the_memory_of_the_one_before(algorithm):
+    model = LargeExperts()
+    method = "pruning" if algorithm == "level" else "quantization"
+    entry = {"op_names": [""], "target_names": ["up"]}
+    entry |= {"sparse_ratio": 0.5} if method == "pruning" else {"granularity": "per_channel"}
+    session = tersely.attach(model, {method: {"algorithm": algorithm, "config_list": [entry]}})
+    session.compress()
+    wanted = functional.linear(torch.ones(2, 1024), model.up[0]) + model.up[1, 0]
+
+    places = []
+    with torch.no_grad():
+        for _ in range(3):
+            assert torch.equal(model(torch.ones(1, 2), None), wanted)
+            places.append(model.read)
+    model(torch.ones(1, 2), None).sum().backward()
+
+    assert len(set(places)) == 1
+    assert model._parameters["up"].grad[2:].count_nonzero() == 0
+    assert model._parameters["up"].grad[0].count_nonzero() > 0

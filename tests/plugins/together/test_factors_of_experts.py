@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from linear_experts import LinearExperts
 from torch import nn
 from torch.nn import functional
 
@@ -48,27 +49,6 @@ class FewExperts(nn.Module):
         return out
 
 
-class Layers(nn.Module):
-    """The same experts as linear layers."""
-
-    def __init__(self, stacked):
-        super().__init__()
-        for name in WEIGHTS:
-            weights = getattr(stacked, name).detach()
-            layers = [nn.Linear(one.shape[1], one.shape[0], bias=False) for one in weights]
-            for layer, weight in zip(layers, weights, strict=True):
-                layer.weight.data = weight.clone()
-            setattr(self, name, nn.ModuleList(layers))
-
-    def forward(self, x, chosen):
-        out = torch.zeros_like(x)
-        for expert in range(COUNT):
-            rows = chosen == expert
-            gate, up = self.gate_up_proj[expert](x[rows]).chunk(2, -1)
-            out[rows] = self.down_proj[expert](functional.silu(gate) * up)
-        return out
-
-
 class Mixture(nn.Module):
     """A router that looks at the sign of the first feature, and experts."""
 
@@ -96,7 +76,7 @@ def batches():
 
 def awq(model, *, granularity="per_channel", names=WEIGHTS, **options):
     entry = {"op_types": ["FewExperts"], "target_names": names, "quant_dtype": "int4"}
-    if isinstance(model.experts, Layers):
+    if isinstance(model.experts, LinearExperts):
         entry |= {"op_types": ["Linear"], "target_names": ["weight"]}
     entry["granularity"] = granularity
     return tersely.quantize(
@@ -112,7 +92,7 @@ def awq(model, *, granularity="per_channel", names=WEIGHTS, **options):
 @pytest.mark.parametrize("sequential", [False, True])
 def test_each_expert_is_scaled_like_a_linear_layer(granularity, sequential):
     model = stacked()
-    reference = Mixture(Layers(model.experts))
+    reference = Mixture(LinearExperts(model.experts))
 
     awq(model, granularity=granularity, sequential=sequential)
     awq(reference, granularity=granularity, sequential=sequential)

@@ -93,7 +93,7 @@ def remarks(session):
 
 def finished(session):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", tersely.session.baking.FinalizeWarning)
+        warnings.simplefilter("ignore", tersely.session.finalizing.baking.FinalizeWarning)
         return session.finalize()
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 
 ENTRY = {"op_types": ["Linear"], "target_names": ["_input_", "weight", "_output_"]}
 

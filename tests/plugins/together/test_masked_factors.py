@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 
 
 def test_masked_weights_stay_zero_when_factors_are_divided_out():

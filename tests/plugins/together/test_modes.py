@@ -1,5 +1,7 @@
 """Calibrating and compressing in inference mode and under autocast, and values that are no floats."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -67,6 +69,87 @@ def test_autocast_around_both_changes_little(algorithm):
     assert found.dtype == torch.float32
     error = (wanted(inputs) - dense).square().mean()
     assert (found - dense).square().mean() < 1.5 * error + 1e-3
+
+
+STAYING = pytest.mark.filterwarnings("ignore:.*stay instrumented")
+
+
+@STAYING
+@pytest.mark.parametrize("algorithm", [*QUANTIZERS, *PRUNERS])
+def test_all_of_a_session_in_inference_mode_leaves_a_model_that_trains(algorithm):
+    wanted, session = compressed(algorithm, torch.no_grad(), batch)
+    session.finalize()
+
+    with torch.inference_mode():
+        model, session = compressed_outside(algorithm)
+        session.finalize()
+
+    inputs = batch()
+    assert torch.equal(model(inputs), wanted(inputs))
+    model(inputs).square().mean().backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("algorithm", ["qat", "lsq", "level"])
+def test_a_session_that_is_attached_and_detached_in_inference_mode_goes_on(algorithm):
+    with torch.inference_mode():
+        model, session = compressed_outside(algorithm)
+
+    session.total_loss(model(batch()).square().mean()).backward()
+    session.step()
+    with torch.inference_mode():
+        session.step()
+        session.detach()
+    model(batch()).square().mean().backward()
+
+
+def compressed_outside(algorithm):
+    with torch.inference_mode(False):
+        model = build()
+    session = tersely.attach(model, recipe_of(algorithm))
+    session.calibrate([batch()])
+    session.compress()
+    return model, session
+
+
+@STAYING
+@pytest.mark.parametrize("algorithm", ["gptq", "level", "ptq", "smoothquant"])
+def test_parameters_made_in_inference_mode_are_refused_before_anything_changes(algorithm):
+    with torch.inference_mode():
+        model = build()
+
+    with pytest.raises(tersely.AttachError, match="'0' has 'weight', which was made in inference"):
+        tersely.attach(model, recipe_of(algorithm))
+
+    assert [type(module) for module in model] == [nn.Linear, nn.ReLU, nn.Linear]
+    session = tersely.attach(copy.deepcopy(model), recipe_of(algorithm))
+    session.calibrate([batch()])
+    session.compress()
+    session.finalize()
+
+
+def test_a_norm_made_in_inference_mode_takes_no_factors_of_the_layer_after_it():
+    with torch.inference_mode():
+        norm = nn.LayerNorm(8)
+    model = nn.Sequential(norm, nn.Linear(8, 4))
+    session = tersely.attach(model, recipe_of("smoothquant"))
+    session.calibrate([batch()])
+    session.compress()
+    assert [one.kind for one in session.report().remarks] == ["factors"]
+    before = norm.weight.clone()
+    with pytest.warns(UserWarning, match="stay instrumented"):
+        session.finalize()
+    assert torch.equal(norm.weight, before)
+
+
+def test_a_batch_norm_made_in_inference_mode_is_not_folded():
+    with torch.inference_mode():
+        norm = nn.BatchNorm1d(16)
+    model = nn.Sequential(nn.Linear(8, 16), norm)
+    recipe = recipe_of("ptq")
+    recipe["quantization"]["config_list"][0]["fuse_names"] = [["0", "1"]]
+    with pytest.raises(tersely.AttachError, match="'1' has 'weight', which was made in inference"):
+        tersely.attach(model, recipe)
 
 
 def test_modes_inside_are_plain_and_come_back():

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 import tersely
+from tersely.arithmetic.positions import data_positions
+from tersely.engine.padding import mask_of
 
 LENGTHS = (5, 9, 7, 12)
 FEATURES = 8
@@ -230,6 +232,53 @@ def test_a_key_that_is_not_there_is_an_error_that_lists_the_keys():
         tersely.CalibrationError, match=r"'padding' is not a key .* input_ids, attent"
     ):
         session.calibrate(texts(), mask="padding")
+
+
+IS_DATA = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool()
+KEYS = IS_DATA[:, None, None, :]
+CAUSAL = KEYS & torch.ones(4, 4).tril().bool()
+DISTANCES = (torch.arange(4)[None] - torch.arange(4)[:, None]).abs() * -100.0
+
+
+def added(mask, value=-3e38):
+    return torch.zeros(mask.shape).masked_fill(~mask, value)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        KEYS,
+        KEYS.long(),
+        KEYS.float(),
+        KEYS.expand(2, 3, 4, 4),
+        CAUSAL,
+        CAUSAL[:, 0],
+        added(KEYS),
+        added(CAUSAL, -torch.inf),
+        added(CAUSAL.expand(2, 3, 4, 4), -10000.0),
+        added(CAUSAL) + DISTANCES,
+        added(IS_DATA, -10000.0),
+    ],
+)
+def test_a_mask_as_attention_takes_it_marks_padding_that_nothing_attends_to(mask):
+    assert torch.equal(data_positions(mask), IS_DATA)
+    assert torch.equal(mask_of({"attention_mask": mask}, None), IS_DATA)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 1, 4), added(torch.ones(2, 1, 4, 4).tril().bool())],
+)
+def test_a_mask_as_attention_takes_it_may_mark_no_padding(mask):
+    assert mask_of({"attention_mask": mask}, None) is None
+
+
+def test_ranges_that_follow_training_read_a_mask_as_attention_takes_it():
+    batches = [
+        {**one, "attention_mask": added(one["attention_mask"].bool()[:, None, None])}
+        for one in texts(pad_to=20)
+    ]
+    assert_alike(followed(batches), followed(texts()))
 
 
 def test_a_mask_of_another_shape_is_an_error():

@@ -3,7 +3,7 @@
 from torch import nn
 
 import tersely
-from tersely.reporting.plan_summary import summarize_plan
+from tersely.reporting.printing.plan_summary import summarize_plan
 
 
 def test_what_quantized_weights_will_take_is_counted_with_their_scales():

@@ -124,3 +124,97 @@ def test_smoothquant_takes_a_preset_with_embeddings_in_one_stage():
     torch.testing.assert_close(
         found["0"]["weight"].scale.flatten(), table.abs().amax(1) / 127, rtol=1e-6, atol=0
     )
+
+
+def with_norms() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 4)
+    )
+    model(torch.randn(16, 3, 6, 6))
+    return model.eval()
+
+
+IMAGES = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+KEPT = "the preset leaves batch norms layers of their own, which run in floats"
+
+
+def folded(plan: tersely.Plan) -> list[tuple[str, ...]]:
+    return [names for stage in plan.recipe.stages for names in stage.folded]
+
+
+@pytest.mark.parametrize("algorithm", [None, "gptq", "qat"])
+def test_a_preset_folds_batch_norms(algorithm: str | None) -> None:
+    model = with_norms()
+    with torch.no_grad():
+        dense = model(IMAGES)
+
+    session = tersely.quantize(model, preset="w8a8", algorithm=algorithm, data=[IMAGES])
+
+    assert folded(session.plan) == [("0", "1", "2")]
+    assert "quantization: the preset folds 0 + 1 + 2" in session.plan.hints
+    with torch.no_grad():
+        assert (model(IMAGES) - dense).norm() < 0.05 * dense.norm()
+
+
+@pytest.mark.parametrize("written", ["none", [["0", "1"]]])
+def test_a_stage_that_says_what_it_folds_folds_no_more(written: object) -> None:
+    session = tersely.quantize(with_norms(), preset="w8a8", fuse_names=written, data=[IMAGES])
+
+    assert folded(session.plan) == ([] if written == "none" else [("0", "1")])
+    assert not any("the preset" in hint for hint in session.plan.hints)
+
+
+def test_an_entry_that_says_what_it_folds_speaks_for_its_stage() -> None:
+    entry = {"op_names": ["0"], "target_names": ["weight"], "quant_dtype": "int4"}
+    stage = {"preset": "w8a8", "config_list": [{**entry, "fuse_names": "none"}]}
+
+    plan = tersely.plan(with_norms(), {"quantization": stage}, example_inputs=IMAGES)
+
+    assert folded(plan) == []
+
+
+@pytest.mark.parametrize(
+    ("example", "why"),
+    [(None, "there are no example inputs"), (torch.ones(1, 2), "does not run")],
+)
+def test_a_preset_that_cannot_find_what_folds_says_so(example: object, why: str) -> None:
+    recipe = {"quantization": {"preset": "w8a8"}}
+
+    plan = tersely.plan(with_norms(), recipe, example_inputs=example)
+    without = tersely.plan(nn.Linear(4, 4), recipe, example_inputs=None)
+
+    [hint] = [one for one in plan.hints if KEPT in one]
+    assert why in hint
+    assert "fuse_names: none" in hint
+    assert not any(KEPT in one for one in without.hints)
+
+
+def test_an_algorithm_that_divides_inputs_keeps_batch_norms() -> None:
+    stage = {"preset": "w8a8", "algorithm": "smoothquant"}
+
+    plan = tersely.plan(with_norms(), {"quantization": stage}, example_inputs=IMAGES)
+
+    assert folded(plan) == []
+    assert any("smoothquant needs them to take the factors" in one for one in plan.hints)
+
+
+@pytest.mark.parametrize("has_example", [False, True])
+def test_a_plan_keeps_what_its_preset_folded(*, has_example: bool) -> None:
+    recipe = {"quantization": {"preset": "w8a8"}}
+    example = IMAGES if has_example else None
+    plan = tersely.plan(with_norms(), recipe, example_inputs=example)
+
+    again = tersely.plan(with_norms(), plan.recipe.document, example_inputs=IMAGES)
+
+    assert folded(again) == folded(plan)
+
+
+def test_a_session_whose_preset_folded_is_loaded_as_it_was(tmp_path) -> None:
+    model, fresh = with_norms(), with_norms()
+    tersely.quantize(model, preset="w8a8", data=[IMAGES]).save(tmp_path)
+
+    tersely.load_session(fresh, tmp_path)
+
+    with torch.no_grad():
+        assert torch.equal(fresh(IMAGES), model(IMAGES))

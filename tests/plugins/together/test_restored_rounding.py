@@ -13,7 +13,7 @@ from torch import nn
 import tersely
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::tersely.session.baking.FinalizeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::tersely.session.finalizing.baking.FinalizeWarning")
 
 TOKENS = {"input_ids": torch.arange(24).reshape(2, 12)}
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60}

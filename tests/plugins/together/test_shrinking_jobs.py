@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import tersely
 from tersely.cli.main import cli
 from tersely.jobs.runner import run_job
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 
 CODE = """
 import os
@@ -74,7 +74,7 @@ def own_loop(model, session):
         session.step(optimizer=optimizer)
 """
 # An input that is quantized stays so in the finished model, which says it once.
-pytestmark = pytest.mark.filterwarnings("ignore::tersely.session.baking.FinalizeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::tersely.session.finalizing.baking.FinalizeWarning")
 
 PRUNING = {"algorithm": "l1_norm", "config_list": [{"op_names": ["0"], "sparse_ratio": 0.5}]}
 GROWING = {**PRUNING, "schedule": {"name": "agp", "times": 3}}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from linear_experts import LinearExperts
 from torch import nn
 from torch.nn import functional
 
@@ -41,28 +42,6 @@ class SquareExperts(nn.Module):
         return out
 
 
-class Layers(nn.Module):
-    """The same experts as linear layers."""
-
-    def __init__(self, stacked):
-        super().__init__()
-        for name in WEIGHTS:
-            layers = nn.ModuleList()
-            for weight in getattr(stacked, name).detach():
-                layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-                layer.weight.data = weight.clone()
-                layers.append(layer)
-            setattr(self, name, layers)
-
-    def forward(self, x, chosen):
-        out = torch.zeros_like(x)
-        for expert in range(COUNT):
-            rows = chosen == expert
-            gate, up = self.gate_up_proj[expert](x[rows]).chunk(2, -1)
-            out[rows] = self.down_proj[expert](functional.silu(gate) * up)
-        return out
-
-
 class Mixture(nn.Module):
     """A router, and experts that read the same values as the router."""
 
@@ -92,7 +71,7 @@ def batches():
 
 def smoothed(model, *, names=(*WEIGHTS, "_input_"), algorithm="smoothquant", **options):
     entry = {"op_types": ["SquareExperts"], "target_names": list(names)}
-    if isinstance(model.experts, Layers):
+    if isinstance(model.experts, LinearExperts):
         entry = {"op_names_re": ["experts"], "op_types": ["Linear"], "target_names": ["weight"]}
     entry |= {"granularity": "per_channel"}
     if "_input_" in names:
@@ -113,7 +92,7 @@ def by_hand(inputs, weights):
 @pytest.mark.parametrize("alpha", [0.5, "auto"])
 def test_without_quantized_inputs_each_expert_is_scaled_like_a_linear_layer(alpha):
     model = stacked()
-    reference = Mixture(Layers(model.experts))
+    reference = Mixture(LinearExperts(model.experts))
     reference.router.load_state_dict(model.router.state_dict())
 
     smoothed(model, names=WEIGHTS, alpha=alpha)

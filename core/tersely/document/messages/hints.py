@@ -17,6 +17,8 @@ _PATTERN = re.compile(r"\s*(\d+)\s*(?:[-/]|of|out of)\s*(\d+)\s*\Z")
 _LEAST_PERCENT, _MOST_PERCENT = 2, 100
 _PYTHON = {"string": str, "integer": int}
 _WORDS = {"boolean": ("true", "false"), "null": ("null",)}
+_OLD_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+"""What was a boolean in YAML 1.1 -> what is one in YAML 1.2, which reads the others as text."""
 
 
 def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -> str | None:
@@ -34,6 +36,7 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
             or _aligned(value, schema)
             or _referenced(value, schema)
             or _without_quotes(value, kinds)
+            or _boolean(value, kinds)
             or _with_point(value, kinds)
         )
         if hint is not None:
@@ -66,9 +69,10 @@ def fix_for_type(value: Json, schema: Mapping[str, Json], *, path: Path) -> Fix 
         return Fix(path, path, number)
     if match and "integer" in kinds and match[1].lstrip("-+").isdigit():
         return Fix(path, path, int(match[1]))
+    word = _OLD_WORDS.get(text.lower(), text.lower())
     for kind, words in _WORDS.items():
-        if kind in kinds and text.lower() in words:
-            return Fix(path, path, json.loads(text.lower()))
+        if kind in kinds and word in words:
+            return Fix(path, path, json.loads(word))
     item = items.get("type") if isinstance(items, dict) else None
     if isinstance(value, str) and _named(value, kinds, schema):
         return Fix(path, path, {schema["required"][0]: value})
@@ -144,12 +148,17 @@ def _aligned(value: str, schema: Mapping[str, Json]) -> str | None:
 
 
 def _referenced(value: str, schema: Mapping[str, Json]) -> str | None:
-    """Return the reference that a dotted name stands for."""
-    module, dot, name = value.rpartition(".")
-    is_name = all(part.isidentifier() for part in value.split("."))
-    if not dot or not is_name or name == "py" or ":" not in str(schema.get("pattern")):
+    """Return the reference that a dotted name or the path of a file stands for."""
+    if ":" not in str(schema.get("pattern")):
         return None
-    return f"write {module}:{name}"
+    file, colon, name = value.partition(":")
+    if colon and file.endswith(".py"):
+        module = file.removesuffix(".py").removeprefix("./").replace("/", ".")
+    else:
+        module, colon, name = value.rpartition(".")
+    parts = [*module.split("."), name]
+    is_reference = colon and name != "py" and all(part.isidentifier() for part in parts)
+    return f"write {module}:{name}" if is_reference else None
 
 
 def _without_quotes(value: str, kinds: list[str]) -> str | None:
@@ -163,6 +172,11 @@ def _without_quotes(value: str, kinds: list[str]) -> str | None:
         if kind in kinds and value.lower() in words:
             return f"write {value.lower()} without quotes"
     return None
+
+
+def _boolean(value: str, kinds: list[str]) -> str | None:
+    meant = _OLD_WORDS.get(value.lower())
+    return f"write {meant}" if meant is not None and "boolean" in kinds else None
 
 
 def _with_point(value: str, kinds: list[str]) -> str | None:

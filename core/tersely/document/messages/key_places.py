@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from tersely.contracts.kinds import Method
-from tersely.document.messages.synonyms import meaning_of_key
+from tersely.document.messages.synonyms import Meaning, meaning_of_key
 from tersely.document.messages.wording import join_words, show
 from tersely.document.migration.legacy import LEGACY_KEYS
 from tersely.document.path import Path
@@ -43,6 +43,7 @@ _INSIDE: dict[Level, tuple[Level, ...]] = {
     "stage": ("schedule",),
     "job": ("loop", "benchmark", "observer"),
 }
+_BELOW: dict[Level, Level] = {"stage": "entry", "job": "loop"}
 _PLACES: dict[Level, str] = {
     "job": "in a job, next to 'recipe'",
     "recipe": "at the top of the recipe",
@@ -101,14 +102,29 @@ def about_unknown_key(path: Path, value: Json, schema: Mapping[str, Json]) -> Fi
         return Finding(path, message, _where(places, here), "key", fix=fix)
     message = f"unknown key {key!r}" + (f" in {title}" if title else "")
     if meaning is not None:
-        spelled = meaning.value if isinstance(meaning.value, str) else show(meaning.value)
-        hint = meaning.advice or f"write {meaning.key}: {spelled}"
+        hint = meaning.advice or _written(meaning)
         return Finding(path, message, hint, "key", fix=fix)
     meant = unmistakable(key, legal)
     if meant is not None:
         fix = Fix(path, (*path[:-1], meant), keeps_value=True)
-    hint = did_you_mean(key, legal) or _list_keys(legal)
+    inside = None if here is None else _meant_inside(key, value, here)
+    hint = did_you_mean(key, legal) or inside or _list_keys(legal)
     return Finding(path, message, hint, "key", fix=fix)
+
+
+def _meant_inside(key: str, value: Json, here: KeyPlace) -> str | None:
+    """Return what a word of the field is written as one level further inside, or None."""
+    for place in _places():
+        if place.level == _BELOW.get(here.level) and place.method in (None, here.method):
+            meaning = meaning_of_key(key, value, legal=place.keys)
+            if meaning is not None and meaning.key is not None:
+                return f"{_written(meaning)}, {_where([place], here).removeprefix('write it ')}"
+    return None
+
+
+def _written(meaning: Meaning) -> str:
+    spelled = meaning.value if isinstance(meaning.value, str) else show(meaning.value)
+    return f"write {meaning.key}: {spelled}"
 
 
 def _move(path: Path, places: Sequence[KeyPlace], here: KeyPlace) -> Fix | None:

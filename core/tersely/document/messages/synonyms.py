@@ -126,6 +126,11 @@ def _types(value: Json) -> Meaning | None:
     return Meaning("op_types", [value] if isinstance(value, str) else value)
 
 
+def _loss(value: Json) -> Meaning | None:
+    meant = _NAMES.get(_plain(value), value) if isinstance(value, str) else value
+    return Meaning("apply_method", meant)
+
+
 def _advice(text: str, *, beside: str = "") -> _Reader:
     return lambda value: Meaning(None, advice=text, beside=beside)
 
@@ -169,7 +174,9 @@ _KEYS: Mapping[str, _Reader] = {
     **dict.fromkeys(("prune", "pruner", "sparsification"), _same("pruning")),
     **dict.fromkeys(("quantize", "quant", "quantizer", "ptq"), _same("quantization")),
     **dict.fromkeys(("distill", "distiller", "kd"), _same("distillation")),
-    **dict.fromkeys(("alpha", "loss_weight"), _same("lambda")),
+    **dict.fromkeys(("alpha", "weight", "loss_weight"), _same("lambda")),
+    **dict.fromkeys(("loss", "distill_loss", "kd_loss"), _loss),
+    "type": _same("name"),
     **dict.fromkeys(("start", "start_step", "begin_step"), _same("begin")),
     **dict.fromkeys(("frequency", "interval"), _same("every")),
     **dict.fromkeys(

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from tersely.arithmetic.reused import multiply
 from tersely.errors import SessionError
 from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written
@@ -58,7 +59,9 @@ class ParameterMask:
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
         """Return the masked tensor, or the tensor itself while there is no mask to apply."""
-        if self.is_held and module.__dict__[HELD][self.buffer].is_in_force:
+        # Averages are written into a model to be evaluated, and no step comes in between.
+        is_held = self.is_held and module.training
+        if is_held and module.__dict__[HELD][self.buffer].is_in_force:
             return value
         masked = self.settled(module, value)
         if not self.is_dense or masked is value or not torch.is_grad_enabled():
@@ -76,7 +79,7 @@ class ParameterMask:
         if mask.dtype != value.dtype:
             # FSDP2's mixed precision unshards weights in a lower dtype than they are kept in.
             mask = mask.to(value.dtype)
-        return value + mask if self.is_additive else value * mask
+        return value + mask if self.is_additive else multiply(value, mask)
 
 
 @attrs.frozen

@@ -90,6 +90,7 @@ def _refuse_problems(
         if key not in of_class:
             of_class[key] = _class_problem(*key)
         problem = of_class[key] or _problem(module, has_sites=has_sites)
+        problem = problem or _inference_problem(module, instruments)
         if problem:
             raise AttachError(f"{_shown(name_of(module))} {problem}", target=name_of(module))
 
@@ -130,6 +131,21 @@ def _problem(module: nn.Module, *, has_sites: bool) -> str | None:
             "has a forward assigned to the instance, which would bypass its input and output "
             "targets; remove that assignment (hooks of other tools) before attaching"
         )
+    return None
+
+
+def _inference_problem(module: nn.Module, instruments: Instruments) -> str | None:
+    tensors = {**module._parameters, **module._buffers}
+    # Of modules that are folded together everything changes, target or not.
+    is_folding = instruments.fold is not None or instruments.is_folded or instruments.has_room
+    for name in tensors if is_folding else instruments.parameters:
+        tensor = tensors.get(name)
+        if tensor is not None and tensor.is_inference():
+            return (
+                f"has {name!r}, which was made in inference mode, so that nothing can change it; "
+                "attach to copy.deepcopy(model), made outside of inference mode, or build the "
+                "model outside of it"
+            )
     return None
 
 

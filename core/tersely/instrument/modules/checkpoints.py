@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,13 @@ from tersely.instrument.names import (
     INSTRUMENTS,
     LAYOUT,
     STATE_PARTS,
+    UNSCALE,
     known_flag,
     learned_buffer,
     mask_buffer,
     state_buffer,
 )
+from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.scales.target_scales import IN_FORCE, are_known, range_from_scale, settle
 
 
@@ -33,15 +35,16 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
         prefix: the module's name in it, with a dot at the end.
 
     Returns:
-        A sentence for each mask that does not fit.
+        A sentence for each mask, and for the factors of each stack of experts, that do not fit.
 
     Raises:
         SessionFileError: a mask was averaged.
     """
     # The model has checked this already, unless a part of it loads by itself.
     need_whole_masks_of(module, state_dict, prefix)
-    problems = []
+    problems: list[str] = []
     for target, raw, steps in _targets(module):
+        problems += _misplaced_factors(target, steps, state_dict, prefix)
         _make_room_for_scales(module, target, state_dict, prefix)
         if any(getattr(step, "is_learning", False) for step in steps):
             _make_room_for_learned(module, target, state_dict, prefix)
@@ -63,6 +66,24 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
         # Zeros, which any mask may hold: PyTorch reads targets while it loads.
         module._buffers[buffer] = torch.zeros(mask.shape, dtype=dtype, device=like.device)
     return problems
+
+
+def _misplaced_factors(
+    target: str, steps: Sequence[Transform], state_dict: Mapping[str, Any], prefix: str
+) -> Iterator[str]:
+    factors = state_dict.get(prefix + state_buffer(target, "input_scale"))
+    scaled = [one for one in steps if isinstance(one, ScaleChannels) and one.is_of_experts]
+    if not scaled or not isinstance(factors, Tensor):
+        return
+    is_shared = not any(one.place == UNSCALE for one in scaled)
+    if is_shared != (factors.ndim == 1):
+        theirs = "shared by all experts" if factors.ndim == 1 else "each expert's own"
+        ours = "all experts share theirs" if is_shared else "they are not shared"
+        yield (
+            f"the checkpoint's factors for the inputs of {prefix}{target} are {theirs}, and here "
+            f"{ours}: call session.calibrate(batches) and session.compress() first, or load the "
+            "saved session with tersely.load_session"
+        )
 
 
 def without_empty(

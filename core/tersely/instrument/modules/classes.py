@@ -23,6 +23,7 @@ from tersely.instrument.masks.holding import hold_loaded, kept_by
 from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.modules.assigning import assign, delete, keep, register
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
+from tersely.instrument.modules.eager import is_eager
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.limiting import limited_forward
 from tersely.instrument.modules.moving import apply_to_learned
@@ -30,7 +31,8 @@ from tersely.instrument.modules.reading import know, known_value, reading_once
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag
 from tersely.instrument.shown.lost_writes import need_no_lost_write
 from tersely.instrument.shown.showing import show
-from tersely.instrument.sites import process_inputs, process_output
+from tersely.instrument.sites.inputs import process_inputs
+from tersely.instrument.sites.outputs import process_output
 from tersely.planning.selecting.classes import ORIGINAL
 
 _Twins: TypeAlias = "WeakValueDictionary[tuple[frozenset[str], bool], type[nn.Module]]"
@@ -132,7 +134,7 @@ def _processed(name: str) -> property:
         known = known_value(module, name) if is_reading else None
         if known is not None:
             return known
-        value = _computed(module, name)
+        value = (_computed_once if is_reading else _computed)(module, name)
         # A compiled forward only reads; the check comes first in what torch.compile follows.
         if type(value) is Tensor and not is_dynamo_compiling():
             if LOST in module.__dict__:
@@ -162,6 +164,15 @@ def _computed(module: nn.Module, name: str) -> Tensor | None:
     for transform in transforms:
         value = transform(module, value)
     return value
+
+
+def _computed_once(module: nn.Module, name: str) -> Tensor | None:
+    """Return a target as forward computes with it, in memory of an earlier call if it is free."""
+    reused = instruments_of(module).reused
+    if reused is None or not is_eager():
+        return _computed(module, name)
+    with reused.offered():
+        return _computed(module, name)
 
 
 def _flat_weights() -> property:

@@ -64,7 +64,7 @@ def reading_once(original: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         attributes = self.__dict__
         instruments = attributes.get(INSTRUMENTS)  # None where someone kept the forward
-        if torch.compiler.is_compiling() or instruments is None or not instruments.reads_once:
+        if torch.compiler.is_compiling() or instruments is None or instruments.reused is None:
             return original(self, *args, **kwargs)
         own, outer = Reading(threading.get_ident(), _hooks()), attributes.get(READ)
         attributes[READ] = own

@@ -21,12 +21,15 @@ class ScaleChannels:
         dim: the dimension of input channels.
         divides: whether to divide rather than multiply.
         place: before quantization, or after it.
+        is_of_experts: whether the weight stacks a matrix for each expert. Their factors are taken
+            back after quantization, unless all experts share those that divide the input.
     """
 
     buffer: str
     dim: int
     divides: bool = False
     place: int = SCALE
+    is_of_experts: bool = False
 
     def undone(self) -> ScaleChannels:
         """Return what takes the factors back after quantization."""

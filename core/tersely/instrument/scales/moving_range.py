@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.arithmetic.affine import check_range
 from tersely.arithmetic.level_tables import levels_problem, padded
 from tersely.arithmetic.ranges import are_finite, block_range, data_range
+from tersely.arithmetic.scales import check_range
 from tersely.contracts.quantizer import QuantizationTarget, Quantizer, choose_of
 from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.recomputation import is_recomputing

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.positions import spread_positions
+from tersely.arithmetic.positions import data_positions, spread_positions
 
 ATTENTION_MASK = "attention_mask"
-_DIMENSIONS = 2
 
 
 class PaddingOfCall:
@@ -31,7 +30,7 @@ class PaddingOfCall:
         self.is_data: Tensor | None = None
 
     def enter(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Note the padding of a call, whose mask is its two-dimensional ``attention_mask``.
+        """Note the padding of a call, whose mask is its ``attention_mask``.
 
         A call that feeds a decoder has none: its mask describes other texts.
 
@@ -43,11 +42,13 @@ class PaddingOfCall:
         if found is None and self.index is not None and self.index < len(args):
             found = args[self.index]
         self.is_data = None
-        if not isinstance(found, Tensor) or found.ndim != _DIMENSIONS:
+        if not isinstance(found, Tensor):
             return
         if any(name.startswith("decoder_") and kwargs[name] is not None for name in kwargs):
             return
-        is_data = found.detach() != 0
+        is_data = data_positions(found)
+        if is_data is None:
+            return
         # Other devices would have to be waited for, and a compiled graph does not know.
         if found.device.type == "cpu" and not torch.compiler.is_compiling() and bool(is_data.all()):
             return

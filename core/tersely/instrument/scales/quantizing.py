@@ -141,16 +141,6 @@ class Quantize:
             block_size=None if scale.ndim == 0 else self.cut.fixed,
         )
 
-    def fitted(self, module: nn.Module, value: Tensor) -> QParams | None:
-        """Return the parameters in force for a value of any rank, or None while there are none.
-
-        Args:
-            module: the module that owns the target.
-            value: the tensor.
-        """
-        found = self.qparams(module)
-        return None if found is None else self.fit(module, found, value)
-
     def fit(self, module: nn.Module, found: QParams, value: Tensor) -> QParams:
         """Return parameters as a value of any rank needs them.
 

@@ -2,9 +2,10 @@
 
 What was found of the tensor last is remembered, by weak references: nothing of a forward is kept
 alive. Without gradients no graph holds what a tensor became; it then lives until its tensor dies or
-the next one comes. A tensor that was written to, that comes on another CUDA stream, or whose scale
-differs in one bit is processed anew. So is one that comes to the same module again: another forward
-may have begun, and `Tensor.data` and NumPy write into tensors without leaving a trace.
+the next one comes. A tensor that was written to, whose ``data`` was assigned, that comes on another
+CUDA stream, or whose scale differs in one bit is processed anew. So is one that comes to the same
+module again: another forward may have begun, and methods of `Tensor.data` and NumPy write into
+tensors without leaving a trace.
 """
 
 from __future__ import annotations
@@ -38,25 +39,29 @@ class Extent(NamedTuple):
 
 @attrs.frozen(eq=False)
 class _Seen:
-    """A tensor as it was: itself, how often it had been written to, its stream and its readers.
+    """A tensor as it was: itself, its memory, how often it was written to, its stream and readers.
 
     Of readers only identities are kept: one that is gone keeps another from sharing at most.
     """
 
     tensor: TensorWeakRef
+    memory: tuple[object, ...]
     version: int
     stream: object
     readers: set[int]
 
     @classmethod
     def of(cls, module: nn.Module, tensor: Tensor) -> _Seen:
-        return cls(TensorWeakRef(tensor), tensor._version, _stream(tensor), {id(module)})
+        return cls(
+            TensorWeakRef(tensor), _memory(tensor), tensor._version, _stream(tensor), {id(module)}
+        )
 
     def is_of(self, module: nn.Module, tensor: Tensor) -> bool:
         """Tell whether a tensor is this one, unchanged, on the same stream, and new to a module."""
         return (
             self.tensor() is tensor
             and self.version == tensor._version
+            and self.memory == _memory(tensor)  # assigned to ``data``, it is other memory
             and self.stream == _stream(tensor)
             and id(module) not in self.readers
         )
@@ -222,6 +227,11 @@ def is_shareable(value: Tensor, *others: Tensor | None) -> bool:
     if torch.is_inference_mode_enabled():
         return False
     return not any(one is not None and one.is_inference() for one in (value, *others))
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    place = tensor.data_ptr() if tensor.layout is torch.strided else None
+    return place, tensor.shape, tensor.stride() if place is not None else None
 
 
 def _versions(*tensors: Tensor | None) -> tuple[int, ...]:

@@ -225,7 +225,8 @@ def settle(module: nn.Module, target: str) -> None:
         target: the parameter's name or the address of the input or output.
 
     Raises:
-        SessionFileError: there is no average, because something is not finite or not positive.
+        SessionFileError: there is no average, because something is not finite or not positive, or
+            a table has fewer than two levels.
     """
     buffers, share = module._buffers, _share(module, target)
     if share and share != 1:
@@ -243,6 +244,20 @@ def settle(module: nn.Module, target: str) -> None:
             "is finite and above 0; average scales with weights that are positive and sum to 1",
             target=full_name(module, target),
         )
+    levels = buffers.get(state_buffer(target, "levels"))
+    if share and levels is not None and not _is_table(levels):
+        raise SessionFileError(
+            f"{full_name(module, target)}: its table of levels is {levels.tolist()}, and one has "
+            "two or more finite values, none above the next; average models of which all have "
+            "tables of the same type",
+            target=full_name(module, target),
+        )
+
+
+def _is_table(levels: Tensor) -> bool:
+    steps = levels.diff()
+    is_rising = bool((steps >= 0).all()) and bool((steps > 0).any())
+    return levels.ndim == 1 and is_rising and bool(levels.isfinite().all())
 
 
 @torch.no_grad()

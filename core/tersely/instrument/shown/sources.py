@@ -81,6 +81,22 @@ def no_parameter(module: nn.Module, name: str) -> SessionError:
     )
 
 
+def swapped(module: nn.Module, name: str) -> SessionError:
+    """Return the error for what is shown, which `torch.utils.swap_tensors` is to swap.
+
+    Args:
+        module: the module that shows it.
+        name: the parameter or buffer.
+    """
+    name = full_name(module, name)
+    return SessionError(
+        f"what {name} shows is computed while a session is attached, so a tensor that is swapped "
+        "with it would be lost; assign the other parameter to the module, or its values to "
+        f"{name}.data",
+        target=name,
+    )
+
+
 def computed_again(module: nn.Module, name: str, steps: tuple[Step, ...]) -> Tensor:
     """Return what a target shows now, without moving what follows training.
 

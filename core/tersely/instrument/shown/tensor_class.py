@@ -30,7 +30,14 @@ from torch import Tensor, nn
 from tersely.errors import SessionError
 from tersely.instrument.names import full_name
 from tersely.instrument.shown.lost_writes import Version, note_lost_write
-from tersely.instrument.shown.sources import Step, computed_again, merged, no_parameter, raw_of
+from tersely.instrument.shown.sources import (
+    Step,
+    computed_again,
+    merged,
+    no_parameter,
+    raw_of,
+    swapped,
+)
 
 
 class _Meta(torch._C._TensorMeta):
@@ -160,6 +167,14 @@ class Shown(Tensor, metaclass=_Meta):
     def _is_buffer(self, value: bool) -> None:
         let_go(self, Tensor)
         self._is_buffer = value
+
+    def _use_count(self) -> int:
+        # torch.utils.swap_tensors() asks for it before it swaps what is computed for a parameter.
+        if not self._tersely_steps:
+            raise swapped(*self._tersely_of)
+        plain: Any = super()  # of a method that torch's types leave out
+        count: int = plain._use_count()
+        return count
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         with _as_plain(self):

@@ -1,4 +1,4 @@
-"""Folding that a stage or an entry leaves to a run of the model (rule Q4.7)."""
+"""What folds where a recipe leaves it to a run of the model: ``auto``, or a preset (Q4.7, Q6.7)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import Any
 import attrs
 from torch import nn
 
+from tersely.contracts.quantized_weights import Equalizes
 from tersely.document.entries import entries_of, stages_of
 from tersely.document.path import spell_path
-from tersely.document.recipe import AUTO, Entry, FuseNames, Recipe, Stage
+from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Stage
 from tersely.errors import PlanError
 from tersely.planning.fusing.auto_fusion import fold_chains
+from tersely.planning.fusing.fusion import NORMS
+from tersely.planning.stages.algorithms import is_declared
 from tersely.planning.stages.draft import Draft
+from tersely.registry.registry import registry
 
 
 def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
-    """Write what folds into each quantized module where the recipe says ``fuse_names: auto``.
+    """Write what folds into each quantized module, where the recipe asks for it or a preset does.
 
     The recipe of the draft then has the names, in its stages and in its document, so that a plan
     that is saved or printed folds what was found.
@@ -28,32 +32,75 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
         example_inputs: what to run the model with, or None.
     """
     asking = [one for stage in draft.recipe.stages for one in _asking(stage)]
-    if not asking or draft.problems:
+    presets = [stage for stage in draft.recipe.stages if stage.folds_by_preset]
+    if not (asking or presets) or draft.problems:
         return
-    place = f"{asking[0].path}.fuse_names"
-    if example_inputs is None:
+    place = f"{asking[0].path}.fuse_names" if asking else ""
+    if example_inputs is None and asking:
         draft.problems.append(
             f"{place}: 'auto' runs the model to see what reads the output of each layer, and there "
             "are no example inputs; give example_inputs to tersely.plan or tersely.attach, "
             "data.example to a job, or --example to tersely plan"
         )
         return
-    model: nn.Module = draft.universe.modules[0]
-    try:
-        chains = fold_chains(model, draft.finish(), draft.universe, example_inputs)
-    except PlanError as error:
-        draft.problems.extend(f"{place}: {problem}" for problem in error.problems)
+    chains, obstacle = _chains(draft, example_inputs)
+    if obstacle and asking:
+        draft.problems.append(f"{place}: {obstacle}")
         return
     found: dict[str, FuseNames] = {}
     for stage in draft.recipe.stages:
         own = {entry.path: tuple(chains.get(entry.path, ())) for entry in stage.entries}
         for one in _asking(stage):
-            found[one.path] = own.pop(one.path) if isinstance(one, Entry) else tuple(
-                names for chain in own.values() for names in chain
-            )  # fmt: skip
+            found[one.path] = own.pop(one.path) if isinstance(one, Entry) else _all_of(own)
+        if stage.folds_by_preset:
+            why = obstacle or _divides_inputs(stage)
+            found[stage.path] = () if why else _all_of(own)
+            if why and _has_norms(draft):
+                draft.hints.append(_unfolded(stage, why))
     draft.recipe = _written(draft.recipe, found)
-    for path, folds in found.items():
-        draft.hints.append(f"{path}.fuse_names: {_said(folds)}")
+    for one in asking:
+        draft.hints.append(f"{one.path}.fuse_names: 'auto' {_said(found[one.path])}")
+    for stage in presets:
+        if found[stage.path]:
+            draft.hints.append(f"{stage.path}: the preset {_said(found[stage.path])}")
+
+
+def _chains(draft: Draft, example_inputs: Any) -> tuple[dict[str, list[tuple[str, ...]]], str]:
+    """Return what folds by the path of its entry, or why that is not known."""
+    if example_inputs is None:
+        return {}, "there are no example inputs to find out with what folds; give them, as for auto"
+    model: nn.Module = draft.universe.modules[0]
+    try:
+        return fold_chains(model, draft.finish(), draft.universe, example_inputs), ""
+    except PlanError as error:
+        return {}, str(error)
+
+
+def _all_of(chains: Mapping[str, FuseNames]) -> FuseNames:
+    return tuple(tuple(names) for chain in chains.values() for names in chain)
+
+
+def _divides_inputs(stage: Stage) -> str:
+    """Return why a preset folds nothing for an algorithm that divides inputs by factors.
+
+    What makes an input then takes the factors, which a batch norm can and a folded layer cannot.
+    """
+    quantizers = registry().quantizers
+    info = quantizers.info(stage.algorithm)
+    if is_declared(Equalizes, quantizers[stage.algorithm], info):
+        return f"{stage.algorithm} needs them to take the factors of inputs"
+    return ""
+
+
+def _has_norms(draft: Draft) -> bool:
+    return any(type(module).__name__ in NORMS for module in draft.universe.modules)
+
+
+def _unfolded(stage: Stage, why: str) -> str:
+    return (
+        f"{stage.path}: the preset leaves batch norms layers of their own, which run in floats: "
+        f"{why}, or say fuse_names: none"
+    )
 
 
 def _asking(stage: Stage) -> list[Stage | Entry]:
@@ -66,11 +113,12 @@ def _written(recipe: Recipe, found: Mapping[str, FuseNames]) -> Recipe:
     for place in (*stages_of(document, "recipe"), *entries_of(document, "recipe")):
         names = found.get(spell_path(place.path))
         if names is not None:
-            place.data["fuse_names"] = [list(group) for group in names]
+            place.data["fuse_names"] = [list(group) for group in names] or NONE
     stages = tuple(
         attrs.evolve(
             stage,
             fuse_names=found.get(stage.path, stage.fuse_names),
+            folds_by_preset=False,
             entries=tuple(
                 attrs.evolve(entry, fuse_names=found.get(entry.path, entry.fuse_names))
                 for entry in stage.entries
@@ -86,7 +134,7 @@ _SHOWN = 3
 
 def _said(folds: FuseNames) -> str:
     if not folds:
-        return "'auto' found nothing that folds into a quantized module"
+        return "found nothing that folds into a quantized module"
     shown = ", ".join(" + ".join(names) for names in folds[:_SHOWN])
     more = f" and {len(folds) - _SHOWN} more" if len(folds) > _SHOWN else ""
-    return f"'auto' folds {shown}{more}"
+    return f"folds {shown}{more}"

@@ -15,7 +15,8 @@ _NORM_OF = {
     for dim in ("1d", "2d", "3d")
 }
 _NORM_OF["Linear"] = "BatchNorm1d"
-_NORMS = frozenset((*_NORM_OF.values(), _SYNCHRONIZED))
+NORMS = frozenset((*_NORM_OF.values(), _SYNCHRONIZED))
+"""Class names of batch norms that fold into a layer before them."""
 
 _ACTIVATIONS = frozenset((
     "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
@@ -23,10 +24,10 @@ _ACTIVATIONS = frozenset((
 ))  # fmt: skip
 """Class names of activations that work element by element and hold no parameters."""
 
-HEADS = frozenset(_NORM_OF) | _NORMS
+HEADS = frozenset(_NORM_OF) | NORMS
 """Class names of what something folds into."""
 
-FOLLOWERS = _NORMS | _ACTIVATIONS
+FOLLOWERS = NORMS | _ACTIVATIONS
 """Class names of what folds into a module before it."""
 
 

@@ -93,6 +93,8 @@ def is_counted(plan: Plan) -> bool:
 
 
 def _counted_target(plan: Plan) -> TargetPlan | None:
+    if all(stage.method != "pruning" for stage in plan.recipe.stages):
+        return None
     # A large model has many targets and few settings.
     seen: set[int] = set()
     for target in plan.targets:

@@ -101,6 +101,14 @@ def holder_of(module: nn.Module, target: str) -> str | None:
         return "it is held by torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
     if f"{target}_g" in parameters and f"{target}_v" in parameters:
         return "it is held by weight_norm; call torch.nn.utils.remove_weight_norm first"
+    is_computed = isinstance(getattr(type(module), target, None), property)
+    if is_computed or isinstance(module.__dict__.get(target), Tensor):
+        names = ", ".join(own_names(module)) or "none"
+        return (
+            "it is a tensor that the module computes or keeps, and neither a parameter nor a "
+            f"buffer; name what it comes from in target_names (the module has {names}), or leave "
+            "the module out with exclude_op_names"
+        )
     return None
 
 

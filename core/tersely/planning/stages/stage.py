@@ -93,7 +93,7 @@ class _StagePlanner:
         self.barred = draft.owners.tied_to(selection.excluded)
         if entry.fuse_names:
             draft.selected_by[entry.path] = frozenset(selection.positions)
-        if self.stage.fuse_names:
+        if self.stage.fuse_names or self.stage.folds_by_preset:
             others = draft.selected_by.get(self.stage.path, frozenset())
             draft.selected_by[self.stage.path] = others | frozenset(selection.positions)
         self.shared = {}

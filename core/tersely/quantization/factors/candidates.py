@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from tersely.engine.binding import Binding, BoundTarget
 from tersely.quantization.factors.output_forms import OutputForm, forms_of
@@ -39,7 +39,7 @@ def before_them(
     count = 0
     for module in dict.fromkeys(reversed(reference.order[:first])):
         forms = forms_of(module, channels_of(group[0]), heads=heads)
-        for form in forms:
+        for form in () if any(map(Tensor.is_inference, module.parameters())) else forms:
             if repeats(form) if factors is None else form.allows(factors):
                 yield Candidate(tuple(group), module, form)
         count += bool(forms)

@@ -80,7 +80,7 @@ def place_factors(bound_targets: Sequence[BoundTarget], bound: BoundTarget) -> N
     source = input_of(bound_targets, bound.module) if has_source else None
     for module, attribute in bound.owners:
         buffer = state_buffer(attribute, "input_scale")
-        scaled = ScaleChannels(buffer, plan.input_dim)
+        scaled = ScaleChannels(buffer, plan.input_dim, is_of_experts=plan.has_experts)
         put(module, attribute, (scaled,), place=SCALE)
         if plan.has_experts:
             _divide_no_more(module, buffer)

@@ -38,9 +38,9 @@ def unpack_bits(stream: numpy.ndarray, bits: int, count: int) -> numpy.ndarray:
         count: how many there are.
 
     Returns:
-        int64, shape (count,).
+        int32, shape (count,); int64 of 32 bits.
     """
-    found = numpy.empty(count, numpy.int64)
+    found = numpy.empty(count, numpy.int32 if bits < _WORD else numpy.int64)
     for start in range(0, count, _PIECE):
         length = min(_PIECE, count - start)
         part = stream[start * bits // 8 :]

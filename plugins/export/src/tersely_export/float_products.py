@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy
 from torch import nn
 
 import tersely
@@ -27,6 +28,9 @@ _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NO_KERNEL: Final = "it found no integer kernel for them; leave them out where their time matters"
 _INPUTS: Final = "their inputs are not quantized; quantize _input_ as well, as the preset w8a8 does"
 _MOST_BITS, _SHOWN = 8, 5
+_BLOCKS: Final = "MatMulNBits"
+_WIDE: Final = (4, 5, 6)
+"""What ONNX calls uint16, int16 and int32."""
 
 
 def float_products(source: tersely.ExportSource, optimized: onnx.ModelProto) -> Mapping[str, str]:
@@ -39,8 +43,30 @@ def float_products(source: tersely.ExportSource, optimized: onnx.ModelProto) -> 
     Returns:
         Full name of the weight -> why, and what to change.
     """
-    found = dict.fromkeys(_read_as_floats(optimized.graph, source.integers))
+    graph = optimized.graph
+    found = dict.fromkeys(_read_as_floats(graph, source.integers))
+    if products_of_wide_inputs(graph):
+        found |= dict.fromkeys(name for name in source.integers if _wide_inputs(source, name))
     return {name: _reason(source, name) for name in found}
+
+
+def products_of_wide_inputs(graph: onnx.GraphProto) -> int:
+    """Return how many products with blocks of few bits have inputs of more than 8 bits.
+
+    Their kernel reads such inputs as floats, and rounds them otherwise or not at all.
+
+    Args:
+        graph: what onnxruntime has made of a model.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    types = {one.name: one.data_type for one in graph.initializer}
+    read = (makers.get(node.input[0]) for node in graph.node if node.op_type == _BLOCKS)
+    return sum(
+        node is not None
+        and node.op_type == "DequantizeLinear"
+        and any(types.get(name) in _WIDE for name in node.input)
+        for node in read
+    )
 
 
 def warn_of_floats(found: Mapping[str, str], runtime: str) -> None:
@@ -63,25 +89,42 @@ def warn_of_floats(found: Mapping[str, str], runtime: str) -> None:
         )
 
 
-def _read_as_floats(graph: onnx.GraphProto, names: Mapping[str, object]) -> Iterator[str]:
+def _read_as_floats(graph: onnx.GraphProto, weights: Mapping[str, IntegerWeight]) -> Iterator[str]:
     """Yield the names of stored integers that are dequantized for a product."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    held = {one.name: one for one in graph.initializer}
     for node in graph.node:
-        if node.op_type == "DequantizeLinear":
-            stored = _stored(node.input[0], graph, names)
-            if stored is not None and _is_multiplied(node.output[0], readers):
-                yield stored
+        if node.op_type == "DequantizeLinear" and _is_multiplied(node.output[0], readers):
+            stored = _stored(node.input[0], graph, held)
+            if stored is not None:
+                yield from [stored] if stored in weights else _same(held[stored], held, weights)
 
 
-def _stored(value: str, graph: onnx.GraphProto, names: Mapping[str, object]) -> str | None:
-    if value in names:
+def _stored(value: str, graph: onnx.GraphProto, held: Mapping[str, object]) -> str | None:
+    if value in held:
         return value
     maker = next((node for node in graph.node if value in node.output), None)
     turned = maker is not None and maker.op_type in _TURNS
-    return _stored(maker.input[0], graph, names) if maker is not None and turned else None
+    return _stored(maker.input[0], graph, held) if maker is not None and turned else None
+
+
+def _same(
+    stored: onnx.TensorProto, held: Mapping[str, object], weights: Mapping[str, IntegerWeight]
+) -> Iterator[str]:
+    """Yield the weight that onnxruntime has stored in another order, under a name of its own."""
+    from onnx import TensorProto, numpy_helper  # late, as above
+
+    if stored.data_location == TensorProto.EXTERNAL:
+        return
+    values = numpy.sort(numpy_helper.to_array(stored), axis=None)
+    for name in weights:
+        if name not in held:
+            found = weights[name].values.cpu().numpy()
+            if found.size == values.size and (numpy.sort(found, axis=None) == values).all():
+                yield name
 
 
 def _is_multiplied(
@@ -121,16 +164,22 @@ def _reason_of_matrix(weight: IntegerWeight, own: Sequence[tersely.QuantizedActi
     if size[1] not in (1, weight.values.shape[1], *_RUNS):
         runs = ", ".join(map(str, _RUNS))
         return f"it has a kernel for groups of {runs}, and these have {size[1]}"
-    given = [one for one in own if one.is_input]
-    if not given:
-        return (
-            "it has a kernel for weights alone that are quantized by output channel or in groups; "
-            "take granularity per_channel, or quantize _input_ as well"
-        )
-    wide = [one.dtype for one in given if one.quant_max - one.quant_min >= 2**_MOST_BITS]
+    wide = _wide(own)
     if wide:
         return f"it multiplies no inputs of {wide[0]}; take uint8 for _input_"
     return "it found no integer kernel for them; take the preset w8a8 or w8a8_dynamic"
+
+
+def _wide_inputs(source: tersely.ExportSource, name: str) -> list[str]:
+    """Return the types of more than 8 bits that the inputs of a weight's module have."""
+    module = source.targets[name].module
+    return _wide([one for one in source.activations if one.module == module])
+
+
+def _wide(own: Sequence[tersely.QuantizedActivation]) -> list[str]:
+    return [
+        one.dtype for one in own if one.is_input and one.quant_max - one.quant_min >= 2**_MOST_BITS
+    ]
 
 
 def _reason_of_convolution(own: Sequence[tersely.QuantizedActivation]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 import onnx_ir as ir
 
+_UNFOLDED = ("Cast", "Expand", "Reshape", "Transpose")
 _EXPORTER = "pkg."
 """How the names of the exporter's notes begin."""
 
@@ -28,16 +29,22 @@ def constant_of(value: ir.Value | None) -> numpy.ndarray | None:
     if node.op_type == "Constant":
         held = next(iter(node.attributes.values())).value
         return numpy.asarray(held.numpy() if hasattr(held, "numpy") else held)
-    return _repeated(node) if node.op_type in ("Cast", "Expand") else None
+    return _computed(node) if node.op_type in _UNFOLDED else None
 
 
-def _repeated(node: ir.Node) -> numpy.ndarray | None:
+def _computed(node: ir.Node) -> numpy.ndarray | None:
+    """Return what a node makes of a constant; torch.onnx folds only those of a few thousand."""
     found = constant_of(node.inputs[0])
     if found is None or (node.op_type == "Expand" and found.size != 1):
         return None
-    if node.op_type == "Expand":
-        return found
-    return found.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
+    if node.op_type == "Cast":
+        return found.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
+    if node.op_type == "Transpose":
+        return found.transpose(node.attributes["perm"].as_ints())
+    if node.op_type == "Reshape":
+        shape = constant_of(node.inputs[1])
+        return None if shape is None or not shape.all() else found.reshape(shape)
+    return found
 
 
 def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -130,7 +137,7 @@ class Editor:
             count += 1
             free = f"{name}_{count}"
         tensor = (
-            ir.Tensor(numpy.ascontiguousarray(array), name=free)
+            ir.Tensor(numpy.asarray(array, order="C"), name=free)
             if dtype is None
             else ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=free)
         )
@@ -180,9 +187,19 @@ def remove_unused(graph: ir.Graph) -> None:
     for node in reversed(list(graph)):
         if not any(out.uses() or out.is_graph_output() for out in node.outputs):
             graph.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
+    for value in list(graph.initializers.values()):
+        forget_stored(graph, value)
+
+
+def forget_stored(graph: ir.Graph, value: ir.Value) -> None:
+    """Take out a stored value if nothing reads it, so that its memory is free at once.
+
+    Args:
+        graph: the graph.
+        value: a stored value.
+    """
+    if not value.uses() and not value.is_graph_output() and value.name in graph.initializers:
+        del graph.initializers[value.name]
 
 
 def forget_traces(graph: ir.Graph) -> None:

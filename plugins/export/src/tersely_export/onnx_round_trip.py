@@ -17,11 +17,17 @@ from torch.utils import _pytree
 
 import tersely
 from tersely_export.agreement import compare, detached_inputs, tensors_of
-from tersely_export.float_products import float_products, warn_of_floats
+from tersely_export.float_products import (
+    float_products,
+    products_of_wide_inputs,
+    warn_of_floats,
+)
 from tersely_export.layers import Layer, layers_of
 from tersely_export.onnx_session import open_session
 from tersely_export.overflow import cause
 from tersely_export.weights import LAYOUT
+
+_RUNTIME = "onnxruntime"
 
 INTEGER_KERNELS = (
     "ConvInteger",
@@ -77,6 +83,8 @@ def check_model(
     expected = tensors_of(source.simulate(source.example_inputs))
     blame = "" if exact_sums else cause(source)
     agreement = compare(found, expected, least_cosine=least_cosine, cause=blame)
+    has_blocks = kernels["MatMulNBits"] > 0
+    kernels["MatMulNBits"] -= products_of_wide_inputs(made.graph)
     integer = {name: kernels[name] for name in INTEGER_KERNELS if kernels[name]}
     layers = layers_of(source.program)
     checks: dict[str, Any] = {
@@ -89,8 +97,9 @@ def check_model(
     floats = float_products(source, made)
     if floats:
         checks["float_products"] = floats
-        warn_of_floats(floats, "onnxruntime")
-    if kernels["MatMulNBits"]:
+        if not source.runtimes or _RUNTIME in source.runtimes:
+            warn_of_floats(floats, _RUNTIME)
+    if has_blocks:
         checks["accuracy_level"] = accuracy_level
     if exact_sums:
         checks["exact_sums"] = True

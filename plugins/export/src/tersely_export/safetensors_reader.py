@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from tersely_export.bit_streams import unpack_bits
 
 SCHEMA_VERSION = 1
 """The version of the description in the metadata."""
+
+_PIECE = 1 << 18
+"""Numbers rounded at a time, which takes several times their memory."""
 
 _TYPES = {
     "BOOL": "?",
@@ -64,9 +67,11 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
             levels = self._read(entry["levels"]).astype(precise)[values]
         else:
             levels = values.astype(precise)
+        # By blocks, and in place: no second array has the weight's size.
+        blocks = levels.reshape(_split(levels.shape, self._read(entry["scale"]).shape))
         if "zero_point" in entry:
-            levels -= self._expanded(entry["zero_point"], values.shape).astype(precise)
-        levels *= self._expanded(entry["scale"], values.shape).astype(precise)
+            blocks -= self._by_block(entry["zero_point"]).astype(precise)
+        blocks *= self._by_block(entry["scale"]).astype(precise)
         found = _rounded(levels, entry["dtype"])
         if entry.get("input_scale_divides") == "weight":
             factors, shape = self._read(entry["input_scale"]), [1] * found.ndim
@@ -99,12 +104,14 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         count = int(kept.sum()) if kept is not None else int(numpy.prod(shape, dtype=numpy.int64))
         values = self._read(entry["values"])
         if "bits" in entry:
-            values = unpack_bits(values, entry["bits"], count) + entry["offset"]
+            values = unpack_bits(values, entry["bits"], count)
+            values += entry["offset"]
         if kept is None:
             return values.reshape(shape)
         found = numpy.zeros(shape, values.dtype)
         if "zero_point" in entry:
-            found[...] = self._expanded(entry["zero_point"], shape)
+            zero_point = self._by_block(entry["zero_point"])
+            found.reshape(_split(shape, zero_point.shape[::2]))[...] = zero_point
         found[kept] = values
         return found
 
@@ -129,12 +136,10 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         flat = numpy.unpackbits(self._read(entry["kept"]), count=count, bitorder="little")
         return flat.astype(bool).reshape(shape)
 
-    def _expanded(self, name: str, shape: tuple[int, ...]) -> numpy.ndarray:
+    def _by_block(self, name: str) -> numpy.ndarray:
+        """Return one value for each block, with a dimension of 1 after each: see `_split`."""
         value = self._read(name)
-        for dim, (count, length) in enumerate(zip(value.shape, shape, strict=True)):
-            if count not in (1, length):
-                value = numpy.repeat(value, length // count, dim)
-        return value
+        return value.reshape([part for count in value.shape for part in (count, 1)])
 
     def _read(self, name: str) -> numpy.ndarray:
         path, entry = self._places[name]
@@ -150,7 +155,7 @@ def read_stored(path: Path) -> StoredWeights:
     """Open what the format ``safetensors`` wrote.
 
     Args:
-        path: the file; of shards, the path that was asked for or the index.
+        path: the file; of shards, the index or the path that was asked for, where no file is.
 
     Raises:
         ValueError: nothing says how its tensors are stored, or a later version does.
@@ -158,7 +163,7 @@ def read_stored(path: Path) -> StoredWeights:
     path = Path(path)
     index = path if path.suffix == ".json" else path.with_name(f"{path.name}.index.json")
     files = [path]
-    if index.exists():
+    if index == path or (index.exists() and not path.exists()):
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         files = [index.with_name(name) for name in dict.fromkeys(names)]
     places: dict[str, tuple[Path, Mapping[str, Any]]] = {}
@@ -180,6 +185,15 @@ def read_stored(path: Path) -> StoredWeights:
             )
         places |= {name: (file, entry) for name, entry in header.items()}
     return StoredWeights(places, description)
+
+
+def _split(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Return a shape whose dimensions are each split into blocks and what is in a block."""
+    return [
+        part
+        for length, count in zip(shape, counts, strict=True)
+        for part in (count, length // max(count, 1))
+    ]
 
 
 def _parts(entry: Mapping[str, Any]) -> list[str]:
@@ -214,9 +228,11 @@ _FLOAT8 = _float8()
 
 def _rounded(values: numpy.ndarray, dtype: str) -> numpy.ndarray:
     if dtype != "bfloat16":
-        return values.astype(dtype)
-    # Ties to even, as torch rounds.
-    words = values.astype("<f4").view("<u4").astype("<u8")
-    words = (words + 0x7FFF + ((words >> 16) & 1)) & 0xFFFF0000
-    found: numpy.ndarray = words.astype("<u4").view("<f4")
+        return values.astype(dtype, copy=False)
+    found = values.astype("<f4")
+    flat = found.reshape(-1).view("<u4")
+    for start in range(0, flat.size, _PIECE):
+        # Ties to even, as torch rounds.
+        words = flat[start : start + _PIECE].astype("<u8")
+        flat[start : start + _PIECE] = (words + 0x7FFF + ((words >> 16) & 1)) & 0xFFFF0000
     return found

@@ -6,6 +6,7 @@ types and shapes alone, and each tensor is computed when its turn comes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ LARGEST_SHARD = 5 * 10**9
 """Bytes of tensors in one file, unless it is said otherwise."""
 
 _ALIGNMENT = 8
+_DIGITS = 8
 
 
 @attrs.frozen(eq=False)
@@ -77,6 +79,7 @@ def write_shards(
     *,
     largest: int = LARGEST_SHARD,
     metadata: Mapping[str, str] | None = None,
+    is_apart: bool = True,
 ) -> list[Path]:
     """Write tensors into one file, or into several with an index, as Transformers names them.
 
@@ -86,6 +89,9 @@ def write_shards(
             ``model-00001-of-00003.safetensors``, and the index ``model.safetensors.index.json``.
         largest: bytes of tensors in one file; one tensor that is larger has a file of its own.
         metadata: texts for the header.
+        is_apart: whether the files have a folder of their own, which is replaced as a whole.
+            Elsewhere shards are named by what they hold, so that a new one never takes the place of
+            what an old index refers to: ``model-00001-of-00003.1f2e3d4c.safetensors``.
 
     Returns:
         The files, the index first where there is one.
@@ -99,7 +105,9 @@ def write_shards(
     weight_map: dict[str, str] = {}
     for index, shard in enumerate(shards, 1):
         place = path.with_name(f"{path.stem}-{index:05}-of-{len(shards):05}{path.suffix}")
-        _write(shard, place, known)
+        digest = _write(shard, place, known)
+        if not is_apart:
+            place = place.rename(place.with_suffix(f".{digest[:_DIGITS]}{place.suffix}"))
         places.append(place)
         weight_map |= {one.name: place.name for one in shard}
     total = sum(one.size for one in tensors)
@@ -137,7 +145,9 @@ def _shards(tensors: Sequence[StoredTensor], largest: int) -> Iterator[list[Stor
     yield shard
 
 
-def _write(tensors: Sequence[StoredTensor], path: Path, metadata: Mapping[str, str]) -> None:
+def _write(tensors: Sequence[StoredTensor], path: Path, metadata: Mapping[str, str]) -> str:
+    """Write one file and return the digest of what it holds."""
+    digest = hashlib.sha256()
     # Large items first keep every tensor aligned, as the format's own writer does.
     ordered = sorted(tensors, key=lambda one: -one.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": dict(metadata)}
@@ -155,6 +165,7 @@ def _write(tensors: Sequence[StoredTensor], path: Path, metadata: Mapping[str, s
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)
+        digest.update(text)
         for tensor in ordered:
             value = tensor.make().detach().cpu().contiguous()
             if value.dtype != tensor.dtype or tuple(value.shape) != tensor.shape:
@@ -163,4 +174,7 @@ def _write(tensors: Sequence[StoredTensor], path: Path, metadata: Mapping[str, s
                     f"{tensor.dtype} {tensor.shape}"
                 )
             if value.numel():
-                stream.write(value.reshape(-1).view(torch.uint8).numpy().data)
+                data = value.reshape(-1).view(torch.uint8).numpy().data
+                stream.write(data)
+                digest.update(data)
+    return digest.hexdigest()

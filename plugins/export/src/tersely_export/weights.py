@@ -11,6 +11,7 @@ from tersely_export.graph import (
     Editor,
     axis_of,
     constant_of,
+    forget_stored,
     input_of,
     nodes_of,
     number,
@@ -96,6 +97,8 @@ def transpose_stored(graph: ir.Graph) -> None:
         if block:
             attributes["block_size"] = block
         made.replace(made.add("DequantizeLinear", *parts, **attributes))
+        graph.remove(read, safe=True)
+        forget_stored(graph, weight)
 
 
 def _transposed(made: Editor, weight: ir.Value, values: numpy.ndarray) -> ir.Value:
@@ -134,6 +137,7 @@ def pack_four_bits(graph: ir.Graph) -> None:
         if layout is not None:
             packed.metadata_props[LAYOUT] = layout
         node.replace_input_with(0, packed)
+        forget_stored(graph, weight)
         if zero is not None:
             node.replace_input_with(2, made.store(f"{name}_zero_point", zero, dtype))
 

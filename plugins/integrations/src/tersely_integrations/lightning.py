@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import tersely
 from tersely_integrations.running import (
@@ -81,8 +82,16 @@ class TerselyCallback(pl.Callback):
         self._running.attach(pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compress, unless a checkpoint brought what is in force."""
+        """Compress, unless a checkpoint brought what is in force.
+
+        Raises:
+            SessionError: a callback averages weights in a copy that was made before.
+        """
         self._running.prepare()
+        for callback in getattr(trainer, "callbacks", ()):
+            for value in vars(callback).values():
+                if isinstance(value, AveragedModel):
+                    _need_alike(value.module, pl_module, type(callback).__name__)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note how many optimizer steps a checkpoint has made already."""
@@ -145,6 +154,19 @@ def total_loss(
     if callback is None or not module.trainer.training:
         return task_loss
     return callback.total_loss(task_loss, *args, batch=batch, **kwargs)
+
+
+def _need_alike(average: nn.Module, module: nn.Module, name: str) -> None:
+    # Averages pair entries by their order, so a copy without masks would be averaged with them.
+    theirs, ours = (
+        [(key, one.shape) for key, one in model.state_dict().items()] for model in (average, module)
+    )
+    if theirs != ours:
+        raise tersely.SessionError(
+            f"{name} copied the module before it was compressed, and its copy lacks masks or "
+            "scales: call tersely.attach(module, recipe) and session.compress() before "
+            "trainer.fit(), and give TerselyCallback the session in place of the recipe"
+        )
 
 
 def _loss_scale(trainer: pl.Trainer) -> float | None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.arithmetic.affine import quantized_range
+from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.settings import QuantizationSetting
 from tersely.contracts.target_plan import Origin
 

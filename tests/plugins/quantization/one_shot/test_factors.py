@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.session.baking import FinalizeWarning
+from tersely.session.finalizing.baking import FinalizeWarning
 
 KINDS = {
     "linear": (lambda: nn.Linear(8, 6), (64, 8), -1),

@@ -1,0 +1,66 @@
+"""``tersely search``: the cheapest recipe that is good enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tersely.cli.commands.sensitivity import BITS, RATIOS
+from tersely.cli.options.logging import log_option
+from tersely.cli.options.plugin_files import job_plugin_options
+from tersely.extras import extra
+
+
+@click.command("search")
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    required=True,
+    metavar="PERCENT",
+    help="How much quality may be lost, in percent.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "bytes", "macs"]),
+    default="macs",
+    show_default=True,
+    help="What is minimized.",
+)
+@click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--ratios", callback=RATIOS, metavar="R,R,...", help="The sparse ratios to try.")
+@click.option("--bits", callback=BITS, metavar="N,N,...", help="The bit widths of weights to try.")
+@click.option("--metric", help="Which number of the evaluation counts, if not the first.")
+@click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss.")
+@click.option("--by-output", is_flag=True, help="Use the output's error, not the metric.")
+@click.option(
+    "--costs",
+    type=click.Choice(["measured", "table"]),
+    default="measured",
+    show_default=True,
+    help="Measure each trial's latency, or look it up in a table of layers.",
+)
+@click.option("--storage", metavar="URL", help="Where trials are kept; may be shared.")
+@click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
+@click.option("--quiet", is_flag=True, help="Print only the tables at the end.")
+@log_option
+@job_plugin_options("job")
+def command(
+    job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Find the cheapest recipe for JOB's model that loses no more than allowed."""
+    with extra("cli", purpose="the command line"):
+        from rich.console import Console  # slow to import
+
+    # Late: it imports torch.
+    from tersely.searching.search_job import Wanted, search_job
+
+    given = {key: value for key, value in options.items() if value is not None}
+    console = Console(quiet=quiet)
+    result = search_job(job, Wanted(**given), storage=storage, output=output, console=console)
+    click.echo(str(result))
+    if result.recipe is None:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,4 @@
+"""Options that several commands share.
+
+Private: import public names from `tersely`.
+"""

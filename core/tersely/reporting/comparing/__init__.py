@@ -1,0 +1,4 @@
+"""Finished runs side by side.
+
+Private: import public names from `tersely`.
+"""

@@ -1,0 +1,4 @@
+"""Reports and plans as plain text and tables.
+
+Private: import public names from `tersely`.
+"""

@@ -1,0 +1,100 @@
+"""Searches that processes share: no setting twice, no trial too many, nothing lost by a kill."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna")
+
+SHARING = """
+import os, signal, sys, traceback
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), sys.argv[1]]
+import searched, toys
+from rich.console import Console
+from tersely.searching import search_job as searching
+
+folder, killed = Path(sys.argv[1]), int(sys.argv[2])
+wanted = searching.Wanted(max_drop=40, trials=20, ratios=(0.25, 0.5, 0.75))
+
+
+def search(name, dies):
+    evaluate, count = searched.evaluate, 0
+
+    def counted(model):
+        nonlocal count
+        count += 1
+        if dies and count == killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evaluate(model)
+
+    searched.evaluate = counted
+    with (folder / f"{name}.txt").open("w") as said:
+        searching.search_job(
+            folder / "job.json",
+            wanted,
+            output=folder / name,
+            storage=f"sqlite:///{folder / 'shared.db'}",
+            console=Console(file=said, width=200),
+        )
+
+
+torch.set_num_threads(1)  # threads do not survive a fork
+warm = searching.Wanted(max_drop=40, trials=1, ratios=(0.5,))
+with open(os.devnull, "w") as nowhere:  # everything that a search imports late
+    searching.search_job(
+        folder / "job.json", warm, output=folder / "warm", console=Console(file=nowhere)
+    )
+children = {}
+for number in range(3):
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            search(f"process-{number}", dies=killed and number == 2)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    children[pid] = number
+for _ in range(3):
+    pid, status = os.wait()
+    print(children[pid], "killed" if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")
+# The dense model, nine settings of one layer alone, and four trials; the last is under way.
+@pytest.mark.parametrize("killed", [0, 14])
+def test_three_processes_make_as_many_trials_as_asked_for_and_end_alike(
+    searched_job: Any, tmp_path: Path, toy_rows_code: str, killed: int
+) -> None:
+    (tmp_path / "toys.py").write_text(toy_rows_code)
+    (tmp_path / "sharing.py").write_text(SHARING)
+
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "sharing.py"), str(searched_job.folder), str(killed)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    last = "killed" if killed else "0"
+    assert sorted(done.stdout.splitlines()) == ["0 0", "1 0", f"2 {last}"], done.stderr
+    survivors = ["process-0", "process-1", *([] if killed else ["process-2"])]
+    found = [
+        json.loads((searched_job.folder / name / "search.json").read_text()) for name in survivors
+    ]
+    assert all(one == found[0] for one in found)
+    settings = [tuple(one["setting"]) for one in found[0]["trials"]]
+    assert len(settings) == len(set(settings)) == 20
