@@ -59,7 +59,7 @@ def _shrunk_shape() -> dict[str, Json]:
     counts: dict[str, Json] = dict.fromkeys(("parameters", "macs", "bytes"), change)
     return {
         "type": "object",
-        "required": [field.name for field in attrs.fields(Shrunk)],
+        "required": [one.name for one in attrs.fields(Shrunk) if one.default is attrs.NOTHING],
         "additionalProperties": False,
         "properties": {
             "rows": {"type": "array", "items": _shape_of(Row)},
@@ -77,6 +77,7 @@ def _shrunk_shape() -> dict[str, Json]:
             },
             "error": {"anyOf": [{"type": "number"}, {"type": "null"}]},
             "in_float64": {"type": "boolean"},
+            "at_other_sizes": {"type": "boolean"},
         },
     }
 

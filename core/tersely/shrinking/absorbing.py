@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from tersely.shrinking.cutting.masked_weights import MaskedWeights
@@ -16,7 +18,12 @@ _OTHERWISE_IN_TRAINING = ("batch_norm", "attention", "softmax")
 
 
 def absorptions(
-    program: Program, source: MaskedWeights, trace: Trace, solution: Solution
+    program: Program,
+    source: MaskedWeights,
+    trace: Trace,
+    solution: Solution,
+    *,
+    others: Sequence[Program] = (),
 ) -> tuple[Absorption, ...]:
     """Tell what each bias takes over, and whether that is the same in training.
 
@@ -25,6 +32,7 @@ def absorptions(
         source: values of its parameters.
         trace: what a walk over them found.
         solution: what goes.
+        others: the operators with inputs of other sizes, if the walk went over them too.
 
     Raises:
         SessionError: forward uses other values of such a bias than its own.
@@ -34,12 +42,18 @@ def absorptions(
     is_fixed = not any(part in name for name in names for part in _OTHERWISE_IN_TRAINING)
     trained = trace
     if any(counts.values()) and not is_fixed:
-        trained = walk(program, source, is_training=True, is_approximate=trace.is_approximate)
-    others = {one.bias: one for one in trained.absorbed}
+        trained = walk(
+            program,
+            source,
+            others=others,
+            is_training=True,
+            is_approximate=trace.is_approximate,
+        )
+    in_training = {one.bias: one for one in trained.absorbed}
     found = []
     for one in trace.absorbed:
         gone = solution.of(one.labels)
-        other = others.get(one.bias)
+        other = in_training.get(one.bias)
         same = other is not None and torch.equal(one.shares[:, gone], other.shares[:, gone])
         if counts[one.bias]:
             source.need_own(one.bias)

@@ -72,6 +72,7 @@ _HINTS = {
     "depends on the size": "take the size from the tensor that forward computes with",
     "raises on the small model": "take the size from the tensor that forward computes with",
     "bias of several readers": "give each layer a bias of its own",
+    "follows the size": "align the norm and the bias before it with the layer",
     "read different constants": "align the bias before it with the layer",
     "no output of the example": "leave it out of the config: evaluation does not use it",
     "one has to stay": "a lower ratio: a layer of no channel computes nothing",
@@ -163,6 +164,8 @@ class Shrunk:
         error: the largest difference of an output from the masked model's, relative to the largest
             output where that is above 1.
         in_float64: whether the outputs were compared in double precision.
+        at_other_sizes: whether they were also compared with inputs of other sizes than the
+            example's; where not, the model takes none that was tried.
     """
 
     rows: tuple[Row, ...]
@@ -174,6 +177,7 @@ class Shrunk:
     modules: tuple[Smaller, ...]
     error: float
     in_float64: bool
+    at_other_sizes: bool = False
 
     def to_dict(self) -> dict[str, Json]:
         """Return the same as JSON data."""
@@ -185,6 +189,7 @@ class Shrunk:
             "modules": [{"module": one.module, **_spelled(one)} for one in self.modules],
             "error": self.error,
             "in_float64": self.in_float64,
+            "at_other_sizes": self.at_other_sizes,
         }
 
     @classmethod
@@ -208,6 +213,7 @@ class Shrunk:
             ),
             error=data["error"],
             in_float64=data["in_float64"],
+            at_other_sizes=data.get("at_other_sizes", False),
         )
 
     @property
@@ -227,4 +233,6 @@ class Shrunk:
         for one in self.absorbed:
             lines.append(f"  {one.bias} took over {one.count} constants (exact in {one.mode})")
         lines += [f"  {stay}" for stay in self.stays]
+        if self.rows and not self.at_other_sizes:
+            lines.append("  compared at the sizes of the example alone")
         return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -30,28 +31,17 @@ from tersely.shrinking.cutting.attentions import (
 from tersely.shrinking.cutting.literals import count_failures, follow_literals
 from tersely.shrinking.cutting.masked_weights import MaskedWeights, Used
 from tersely.shrinking.graph.flow import Trace
-from tersely.shrinking.graph.program import (
-    Program,
-    named_tensors,
-    read_program,
-)
+from tersely.shrinking.graph.program import Program, named_tensors
 from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.graph.solve import cuts_of, solve
 from tersely.shrinking.operators.walk import walk
 from tersely.shrinking.proving.failing import Failure, failure_of_error, failure_of_mismatch
-from tersely.shrinking.proving.inputs import Inputs, compared_inputs
-from tersely.shrinking.proving.outputs import (
-    Outputs,
-    Way,
-    count_other_differences,
-    describe_difference,
-    largest_difference,
-    outputs_of,
-)
 from tersely.shrinking.proving.predict import literals_of_sizes, sizes_in_modules
 from tersely.shrinking.proving.proof import compare
+from tersely.shrinking.proving.sizes import describe_elsewhere
 from tersely.shrinking.proving.staying import staying_slices
 from tersely.shrinking.report import Absorption, Stay
+from tersely.shrinking.task import Task
 
 _ATTEMPTS = 20
 
@@ -65,8 +55,9 @@ class Shrinking:
         stays: what could not be removed.
         absorbed: constants that biases took over.
         error: largest relative difference of outputs, masked against small.
-        in_float64: whether the outputs were compared in double precision.
         undoing: puts the model back.
+        in_float64: whether the outputs were compared in double precision.
+        at_other_sizes: whether those of inputs of other sizes than the example's were, too.
         by_heads: the attention modules that compute with as many heads as they have now.
     """
 
@@ -74,9 +65,10 @@ class Shrinking:
     stays: tuple[Stay, ...]
     absorbed: tuple[Absorption, ...]
     error: float
-    in_float64: bool
-    undoing: Undoing
-    by_heads: tuple[nn.Module, ...] = ()
+    undoing: Undoing = attrs.field(kw_only=True)
+    in_float64: bool = attrs.field(default=False, kw_only=True)
+    at_other_sizes: bool = attrs.field(default=False, kw_only=True)
+    by_heads: tuple[nn.Module, ...] = attrs.field(default=(), kw_only=True)
 
 
 def shrink_module(
@@ -111,9 +103,9 @@ def shrink_module(
     canonical = {names[id(tensors[name])]: mask for name, mask in kept.items()}
     used = Used() if used is None else used
     used = attrs.evolve(used, values={names[id(tensors[n])]: v for n, v in used.values.items()})
-    task = _Task(
+    task = Task(
         model,
-        compared_inputs((args, kwargs)),
+        (args, kwargs),
         MaskedWeights(tensors, canonical, used),
         tensors=tensors,
         names=names,
@@ -122,7 +114,7 @@ def shrink_module(
     )
     tried = masked_attention(model, canonical)
     if tried:
-        task.masked_outputs()  # while torch's own forward computes with all heads
+        task.masked()  # while torch's own forward computes with all heads
     reasons: dict[str, str] = {}
     while True:
         attending = Undoing()
@@ -152,127 +144,126 @@ def _first_reason(path: str, stays: Sequence[Stay]) -> str:
     return next(own, "no head of it is masked whole")
 
 
-@attrs.frozen(eq=False)
-class _Task:
-    """What is shrunk, and what is asked for.
-
-    Attributes:
-        model: the model.
-        inputs: arguments and keyword arguments of calls whose outputs are compared.
-        source: values of its parameters as masks leave them.
-        tensors: its parameters and buffers, by every name.
-        names: identity of a parameter or buffer -> its first name.
-        round_to: row and column counts of weights that lose some stay multiples.
-        approximate: whether constants go that no bias takes over exactly.
-    """
-
-    model: nn.Module
-    inputs: tuple[Inputs, ...]
-    source: MaskedWeights
-    tensors: Mapping[str, Tensor] = attrs.field(kw_only=True)
-    names: Mapping[int, str] = attrs.field(kw_only=True)
-    round_to: int = attrs.field(kw_only=True)
-    approximate: bool = attrs.field(kw_only=True)
-    _masked: list[Outputs] = attrs.field(factory=list, init=False)
-
-    def masked_outputs(self, program: Program | None = None) -> Outputs:
-        """Return what the masked model returns, computed once; with its program, or read anew."""
-        if not self._masked:
-            self._masked.append(self.outputs(self.source.masked(), program))
-        return self._masked[0]
-
-    def outputs(
-        self, values: Mapping[str, Tensor], program: Program | None, *, way: Way | None = None
-    ) -> Outputs:
-        """Return what the model as it is now returns with other values of parameters."""
-        read = self.program if program is None else lambda: program
-        return outputs_of(self.model, values, self.inputs, read, way=way)
-
-    def program(self) -> Program:
-        """Return the operators of the model as it is now."""
-        return self.named(_exported(self.model, *self.inputs[0]))
-
-    def named(self, program: Program) -> Program:
-        """Return a program that knows each parameter by its first name."""
-        parameters = {
-            node: self.names[id(self.tensors[name])] for node, name in program.parameters.items()
-        }
-        written = {
-            node: self.names[id(self.tensors[name])] for node, name in program.written.items()
-        }
-        return attrs.evolve(program, parameters=parameters, written=written)
-
-
-def _shrunk(task: _Task, fixed: FixedShapes) -> Shrinking:
-    model, source, tensors = task.model, task.source, task.tensors
-    program = task.program()
+def _shrunk(task: Task, fixed: FixedShapes) -> Shrinking:
+    program = task.program(task.example, has_lines=True)
+    elsewhere: tuple[Program, ...] = ()
     pinned: dict[int, str] = {}
     failures: dict[str, int] = {}
     for attempt in range(_ATTEMPTS):
-        trace = walk(program, source, fixed=fixed, is_approximate=task.approximate)
+        trace = walk(
+            program, task.source, others=elsewhere, fixed=fixed, is_approximate=task.approximate
+        )
         if attempt == _ATTEMPTS - 1:
             for label in range(1, trace.labels.count):
                 pinned.setdefault(label, "the small model does not run as predicted")
         solution = solve(trace, round_to=task.round_to, pinned=pinned)
         cuts = cuts_of(solution)
         stays = staying_slices(trace, solution)
-        undoing = Undoing()
         if not cuts:
-            return Shrinking({}, stays, (), 0.0, False, undoing)
-        before = task.masked_outputs(program)
-        took = absorptions(program, source, trace, solution)
-        try:
-            totals = absorb(tensors, trace.absorbed, solution, undoing)
-            cut_tensors(tensors, cuts, undoing)
-            literals = list(literals_of_sizes(trace, solution))
-            sizes = cache(partial(sizes_in_modules, trace, solution))
-            written = follow_literals(model, literals, undoing, failed=failures, sizes=sizes)
-            follow_sizes(model, cuts, undoing)
-            follow_channels(model, trace, solution, undoing)
-            follow_heads(model, undoing)
-            proven = _proved(task, program, trace, solution)
-            if isinstance(proven, Program):
-                after = task.outputs(source.small(cuts, totals), proven, way=before.way)
-                error = largest_difference(before.tensors, after.tensors)
-                others = count_other_differences(before, after)
-                if (error <= before.tolerance and not others) or task.approximate:
-                    in_float64 = before.dtype is torch.float64
-                    return Shrinking(cuts, stays, took, error, in_float64, undoing)
-                raise SessionError(describe_difference(error, before.tolerance, others))
-        except BaseException:
-            undoing.undo()
-            raise
-        undoing.undo()
+            return Shrinking({}, stays, (), 0.0, undoing=Undoing())
+        task.masked(program)
+        took = absorptions(program, task.source, trace, solution, others=elsewhere)
+        found, written = _tried(task, (program, *elsewhere), trace, solution, failures)
+        if isinstance(found, Small):
+            return Shrinking(
+                cuts,
+                stays,
+                took,
+                found.error,
+                undoing=found.undoing,
+                in_float64=task.masked().example.dtype is torch.float64,
+                at_other_sizes=found.at_other_sizes,
+            )
         # An attribute that was written may be a number of the same value that means something else.
-        suspects = {path for path in written if _is_around(path, proven.module)}
-        count_failures(failures, written, suspects)
-        if not suspects:
-            pinned.update(proven.labels)
+        suspects = {path for path in written if _is_around(path, found.module)}
+        if found.is_elsewhere and not elsewhere and task.elsewhere is not None:
+            elsewhere = (task.program(task.elsewhere),)
+        elif suspects:
+            count_failures(failures, written, suspects)
+        elif found.is_elsewhere:
+            raise SessionError(describe_elsewhere(task.elsewhere))
+        else:
+            pinned.update(found.labels)
     raise SessionError("the small model does not run as predicted, so nothing was removed")
+
+
+@attrs.frozen(eq=False)
+class Small:
+    """A small model that is proven.
+
+    Attributes:
+        error: largest relative difference of outputs, masked against small.
+        undoing: puts the model back.
+        at_other_sizes: whether outputs in other sizes than the example's were compared, too.
+    """
+
+    error: float
+    undoing: Undoing
+    at_other_sizes: bool
+
+
+def _tried(
+    task: Task,
+    programs: Sequence[Program],
+    trace: Trace,
+    solution: Solution,
+    failures: Mapping[str, int],
+) -> tuple[Small | Failure, Mapping[str, type[nn.Module]]]:
+    """Cut the model and prove it, or put it back and say why it fails.
+
+    Returns:
+        Also the modules of which attributes were written, and their classes.
+    """
+    model, cuts, undoing = task.model, cuts_of(solution), Undoing()
+    try:
+        totals = absorb(task.tensors, trace.absorbed, solution, undoing)
+        cut_tensors(task.tensors, cuts, undoing)
+        literals = list(literals_of_sizes(trace, solution))
+        sizes = cache(partial(sizes_in_modules, trace, solution))
+        written = follow_literals(model, literals, undoing, failed=failures, sizes=sizes)
+        follow_sizes(model, cuts, undoing)
+        follow_channels(model, trace, solution, undoing)
+        follow_heads(model, undoing)
+        program, *elsewhere = programs
+        found = _proved(task, program, trace, solution)
+        if isinstance(found, Program):
+            values = task.source.small(cuts, totals)
+            error, other = task.error(values, found), task.error_elsewhere(values)
+            if other <= task.masked().example.tolerance or task.approximate:
+                is_compared = task.masked().elsewhere is not None
+                compared = max(error, other)
+                return Small(compared, undoing, at_other_sizes=is_compared), written
+            if elsewhere and _is_proved_elsewhere(task, elsewhere[0], trace, solution):
+                # The outputs are not determined there, as rows of tokens that no expert takes.
+                return Small(error, undoing, at_other_sizes=False), written
+            found = Failure("", {}, is_elsewhere=True)
+    except BaseException:
+        undoing.undo()
+        raise
+    undoing.undo()
+    return found, written
 
 
 def _is_around(first: str, second: str) -> bool:
     return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
 
 
-def _exported(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
-    try:
-        return read_program(model, args, kwargs, has_lines=True)
-    except Exception as error:
-        text = str(error).strip().splitlines()
-        raise SessionError(
-            "shrink() cannot follow the model's forward: torch.export says "
-            f"{text[0] if text else type(error).__name__!r}; give example_inputs that the model "
-            "runs with, take branches that depend on values out of forward, and "
-            "leave caches out (use_cache=False in transformers)"
-        ) from error
-
-
-def _proved(task: _Task, program: Program, trace: Trace, solution: Solution) -> Program | Failure:
+def _proved(task: Task, program: Program, trace: Trace, solution: Solution) -> Program | Failure:
     """Return the program of the small model when it is proven, or else why it fails."""
     try:
-        small = task.named(read_program(task.model, *task.inputs[0]))
+        small = task.read(task.example)
     except Exception as error:
         return failure_of_error(task.model, error, trace, solution)
     mismatch = compare(trace, solution, program, small)
     return small if mismatch is None else failure_of_mismatch(trace, solution, mismatch)
+
+
+def _is_proved_elsewhere(task: Task, program: Program, trace: Trace, solution: Solution) -> bool:
+    """Tell whether the small model runs, in other sizes, the operators that were predicted."""
+    seen = copy.copy(trace)
+    seen.flows = trace.elsewhere
+    try:
+        small = task.read(task.elsewhere or task.example)
+    except Exception:  # the forward is the user's
+        return False
+    return compare(seen, solution, program, small) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from tersely.shrinking.graph.members import members_of, share
 from tersely.shrinking.graph.program import Program, read_program
 from tersely.shrinking.graph.runs import Runs
 from tersely.shrinking.graph.ties import Ties
+from tersely.shrinking.graph.twin import twin_of
 from tersely.shrinking.operators.walk import walk
 
 
@@ -90,14 +90,8 @@ def _renamed(program: Program, known: dict[str, str]) -> Program:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    # Parameters are by far the largest part of a model; only buffers and the rest are duplicated.
-    shared = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-        for parameter in model.parameters()
-        if not isinstance(parameter, nn.UninitializedParameter)
-    }
     try:
-        return copy.deepcopy(model, shared)
+        return twin_of(model)
     except Exception as error:  # the model's modules are the user's
         raise PlanError(
             f"the model cannot be traced: copying it raised {describe(error)}; tracing runs a copy "

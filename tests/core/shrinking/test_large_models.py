@@ -1,5 +1,9 @@
 """Models too large to copy: run operator by operator, and put back from what was taken out."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +14,7 @@ from tersely.engine.cutting import Cut
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.cutting.masked_weights import MaskedWeights, Used
 from tersely.shrinking.graph import flow
+from tersely.shrinking.graph.labels import Labels
 from tersely.shrinking.graph.program import read_program
 from tersely.shrinking.operators.reading import uses_of
 from tersely.shrinking.proving import outputs, streaming
@@ -148,3 +153,29 @@ def test_what_was_cut_along_two_dimensions_is_put_back_in_its_layout(layout):
     torch.testing.assert_close(parameter.detach(), values, rtol=0, atol=0)
     assert parameter.stride() == stride
     assert parameter.grad.shape == (4, 6, 3, 3)
+
+
+def test_reasons_are_those_that_were_found_first():
+    labels = Labels()
+    first, second = labels.new((3,)), labels.new((2,))
+    labels.place = "add of 0"
+    labels.pin(first[1:], "one")
+    labels.pin(torch.cat([first, second[:1]]), "another")
+
+    numbers, reasons = labels.numbered()
+
+    assert reasons == ("one (add of 0)", "another (add of 0)")
+    assert numbers.tolist() == [0, 2, 1, 1, 2, 0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+@pytest.mark.slow
+def test_a_large_model_shrinks_in_little_more_than_its_own_memory():
+    worker = Path(__file__).with_name("peak_of_memory.py")
+    run = subprocess.run(
+        [sys.executable, str(worker)], capture_output=True, text=True, check=True, timeout=600
+    )
+
+    layers = float(run.stdout)
+
+    assert layers < 3

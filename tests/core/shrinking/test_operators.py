@@ -342,3 +342,26 @@ def test_channels_pass_sums_and_medians_along_time(help, between):
     model = Along().eval()
     help.shrink(model, (torch.randn(2, 5, 4),), help.rows(model, ["up"], help.half(8)))
     assert (model.up.weight.shape, model.down.weight.shape) == ((4, 4), (3, 4))
+
+
+@pytest.mark.parametrize("outputs", [5, 8])
+def test_the_columns_that_an_einsum_reads_are_those_of_its_weight(help, outputs):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.weight = nn.Linear(6, 8), nn.Parameter(torch.randn(outputs, 8))
+
+        def forward(self, x):
+            return torch.einsum("nti,oi->nto", self.first(x), self.weight)
+
+    model, columns = Mixed().eval(), help.keep(8, range(4))
+    kept = {"weight": columns[None].expand(outputs, 8)}
+    help.shrink(model, (torch.randn(2, 5, 6),), kept)
+    assert (model.first.weight.shape, model.weight.shape) == ((4, 6), (outputs, 4))
+
+
+def test_a_model_of_one_vector_shrinks(help):
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    help.shrink(model, (torch.randn(6),), help.rows(model, ["0"], help.half(8)))
+    assert model[2].weight.shape == (3, 4)

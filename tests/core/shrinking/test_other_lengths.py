@@ -1,14 +1,18 @@
 """The small model equals the masked one for inputs of other sizes than the example's."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from tersely.shrinking.proving import outputs
 from tersely.shrinking.shrink import shrink_module
 
 X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+
+EARLY = torch.where(torch.arange(64) < 6, 1.0, 0.5)
 
 
 class Reduced(nn.Module):
@@ -33,6 +37,12 @@ REDUCTIONS = {
     "mean with zeros": lambda x, _: nn.functional.pad(x, (0, 0, 1, 0)).mean(1),
     "late alone": lambda x, places: x * (places >= 8)[None, :, None],
     "where late": lambda x, places: torch.where((places >= 8)[None, :, None], x, 0.0),
+    "times the length": lambda x, _: x * x.shape[1],
+    "by the root of the length": lambda x, _: x / math.sqrt(x.shape[1]),
+    "times the batch": lambda x, _: x * x.shape[0],
+    "zero at the example's length": lambda x, _: x * (x.shape[1] - 5),
+    "one as far as the example goes": lambda x, _: x * EARLY[: x.shape[1], None],
+    "turned where it is longer": lambda x, _: x if x.shape[1] < 8 else x.flip(-1),
     "mean": lambda x, _: x.mean(1),
     "largest": lambda x, _: x.amax(1),
     "sum of channels": lambda x, _: (
@@ -53,9 +63,38 @@ def test_what_a_bias_takes_over_is_the_same_for_other_lengths(how):
 
     if how in ("mean", "largest"):
         assert model.first.weight.shape == (4, 8)
-    for shape in ((2, 5, 8), (3, 4, 8), (1, 12, 8)):
+    for shape in ((2, 5, 8), (3, 4, 8), (1, 12, 8), (4, 11, 8)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(model(x), masked(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_reason_says_that_a_constant_follows_the_size(large, monkeypatch):
+    if large:
+        monkeypatch.setattr(outputs, "_LARGEST_COPY", 0)
+    model = Reduced("times the length").eval()
+    rows = (torch.arange(8) < 4)[:, None].expand(8, 8)
+
+    found = shrink_module(model, (X,), {}, {"first.weight": rows})
+
+    assert found.cuts == {}
+    assert "out.bias would take over follows the size of the input" in found.stays[0].reason
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_it_is_said_whether_outputs_were_compared_at_other_sizes(large, is_flat, monkeypatch):
+    if large:
+        monkeypatch.setattr(outputs, "_LARGEST_COPY", 0)
+    model = nn.Sequential(
+        nn.Linear(8, 8), nn.Flatten(0 if is_flat else 1), nn.Linear(80 if is_flat else 40, 3)
+    )
+    rows = (torch.arange(8) < 4)[:, None].expand(8, 8)
+
+    found = shrink_module(model, (X,), {}, {"0.weight": rows, "0.bias": rows[:, 0]})
+
+    assert model[2].in_features == (40 if is_flat else 20)
+    assert found.at_other_sizes is not is_flat
 
 
 class Limited(nn.Module):

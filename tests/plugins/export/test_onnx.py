@@ -10,6 +10,7 @@ from torch import nn
 
 import tersely
 from tersely.testing import check_exporter
+from tersely_export import onnx_round_trip
 
 INPUTS = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
 SEQUENCES = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
@@ -261,6 +262,35 @@ def test_layers_are_found_under_the_names_of_the_program(quantized, tmp_path):
     exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=tokens)
 
     assert all_within_one_step(exported.checks)
+
+
+class Twice(nn.Module):
+    """One layer in two calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 32)
+
+    def forward(self, given):
+        return self.layer(self.layer(given).tanh())
+
+
+def test_each_call_of_a_layer_is_compared(quantized, tmp_path):
+    session = quantized(Twice(), INPUTS, target_names=WEIGHT_AND_INPUT, target_settings=settings())
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=INPUTS)
+
+    assert exported.checks["layers_compared"] == exported.checks["quantized_products"] == 2
+    assert all_within_one_step(exported.checks)
+
+
+def test_an_error_of_a_first_call_is_not_hidden_by_the_next(quantized, tmp_path, monkeypatch):
+    session = quantized(Twice(), INPUTS, target_names=WEIGHT_AND_INPUT, target_settings=settings())
+    apart = iter([5.0, 0.0])
+    monkeypatch.setattr(onnx_round_trip, "_steps_apart", lambda *_: next(apart))
+
+    with pytest.raises(tersely.ExportError, match=r"layer: .* 5\.0 steps apart"):
+        session.export("onnx", tmp_path / "m.onnx", example_inputs=INPUTS)
 
 
 class Tied(nn.Module):

@@ -120,6 +120,7 @@ def cut_model(
             ),
             error=found.error,
             in_float64=found.in_float64,
+            at_other_sizes=found.at_other_sizes,
         )
     except BaseException:
         found.undoing.undo()

@@ -159,6 +159,8 @@ class Trace:
         sized: tensors made of numbers that forward counts, as ``arange`` of a length.
         source: values of parameters.
         has_values: whether values are looked at; without, only what goes together is found.
+        elsewhere: the same as flows, of programs of other sizes than the example's.
+        is_elsewhere: whether the walk is at a program of other sizes than the example's.
         is_training: whether constants are those that batch norms make of them in training.
         is_approximate: whether to remove constants that no bias takes over exactly.
     """
@@ -171,6 +173,8 @@ class Trace:
         is_training: bool = False,
         is_approximate: bool = False,
     ) -> None:
+        self.elsewhere: dict[Node, Flow | tuple[Flow, ...]] = {}
+        self.is_elsewhere = False
         self.is_training = is_training
         self.is_approximate = is_approximate
         self.labels = labels or Labels()

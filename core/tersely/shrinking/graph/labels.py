@@ -117,7 +117,6 @@ class Labels:
     Attributes:
         count: labels so far, the pinned label 0 included.
         constraints: in the order in which they were found.
-        reasons: label -> why it stays.
         unlabelled: parameters and buffers of which nothing is labelled.
         place: the operator and the module that the walk is at, for reasons; empty elsewhere.
     """
@@ -126,9 +125,11 @@ class Labels:
         self.count = 1
         self.unlabelled: frozenset[str] = frozenset()
         self.constraints: list[Constraint] = []
-        self.reasons: dict[int, str] = {}
         self.place = ""
         self._ties: list[Tensor] = []
+        # A large model has hundreds of thousands of labels: too many for an entry each.
+        self._reasons: dict[str, int] = {}
+        self._noted: list[tuple[Tensor, int]] = []
 
     def new(self, shape: Sequence[int]) -> Layer:
         """Return labels of their own for every element of a shape."""
@@ -168,9 +169,19 @@ class Labels:
         placed = f"{reason} ({self.place})" if self.place else reason
         found: Tensor = torch.unique(layer)
         found = found[found != 0]
-        for label in found.tolist():
-            self.reasons.setdefault(label, placed)
+        self._noted.append((found, self._reasons.setdefault(placed, len(self._reasons) + 1)))
         return found
+
+    def numbered(self) -> tuple[Tensor, tuple[str, ...]]:
+        """Return for every label why it stays, as far as that was said: the first reason.
+
+        Returns:
+            For each label the number of its reason, from 1, or 0, shape (count,); and the reasons.
+        """
+        found = torch.zeros(self.count, dtype=torch.int64)
+        for labels, number in reversed(self._noted):
+            found[labels] = number
+        return found, tuple(self._reasons)
 
     def constrain(self, constraint: Constraint) -> None:
         """Demand something of what goes together, where the walk is."""

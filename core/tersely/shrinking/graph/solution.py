@@ -90,17 +90,25 @@ class Solution:
         Args:
             label: the label.
         """
-        own = self.why.get(int(self.component[label])) or self.trace.labels.reasons.get(label)
-        return own or self._met[1].get(int(self._met[0][label]))
+        numbers, reasons = self._numbered
+        own = int(numbers[label]) or int(self._met[1][label])
+        noted = reasons[own - 1] if own else None
+        return self.why.get(int(self.component[label])) or noted
 
     @cached_property
-    def _met(self) -> tuple[Tensor, dict[int, str]]:
-        """What goes together if nothing had to stay, and the first reason in each."""
+    def _numbered(self) -> tuple[Tensor, tuple[str, ...]]:
+        return self.trace.labels.numbered()
+
+    @cached_property
+    def _met(self) -> tuple[Tensor, Tensor]:
+        """What goes together if nothing had to stay, and the first reason of what each meets."""
         together = self.trace.labels.components(pinned=False)
-        first: dict[int, str] = {}
-        for label, reason in sorted(self.trace.labels.reasons.items()):
-            first.setdefault(int(together[label]), reason)
-        return together, first
+        numbers = self._numbered[0]
+        known = numbers.nonzero().reshape(-1)
+        first = torch.full_like(together, len(together))
+        first.scatter_reduce_(0, together[known], known, "amin")
+        found = torch.cat([numbers, numbers.new_zeros(1)])[first]
+        return together, found[together]
 
     def met(self, label: int, labels: Tensor) -> Tensor:
         """Return which labels meet one directly or not: bool, their shape.

@@ -59,7 +59,8 @@ def values_along(flow: Flow, dim: int) -> Tensor:
     Returns:
         float64, shape (positions,).
     """
-    known = flow.known().movedim(dim, 0).flatten(1)
+    known = flow.known().movedim(dim, 0)
+    known = known.reshape(len(known), -1)
     same = (known == known[:, :1]).all(1)
     held = torch.where(same, known[:, 0], torch.nan)
     return held.expand(flow.shape[dim]).clone()
@@ -130,6 +131,10 @@ def uses_of(weight: Flow, unknown: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     if rows == 0:
         return torch.stack(inputs).any(0), torch.cat(outputs)
     return torch.cat(inputs), torch.stack(outputs).any(0)
+
+
+_ROUNDING = 1e-12
+"""Up to which relative difference two constants are one, far below that of a bias in float32."""
 
 
 @attrs.frozen(eq=False)
@@ -206,9 +211,13 @@ def _compare_calls(trace: Trace, reader: Reader, bias: str, labels: Layer, value
             _pin(trace, old.labels, old.constant, why)
             _pin(trace, labels, new.constant, why)
             continue
-        same = (old.values == new.values) | (old.values.isnan() & new.values.isnan())
+        # A mean of one value differs by a rounding from the mean of more of them.
+        same = torch.isclose(old.values, new.values, rtol=_ROUNDING, atol=0.0, equal_nan=True)
         differs = ~same & (old.constant | new.constant)
-        _pin(trace, labels, differs, f"the calls that use {bias} read different constants")
+        why = f"the calls that use {bias} read different constants"
+        if trace.is_elsewhere:
+            why = f"the constant that {bias} would take over follows the size of the input"
+        _pin(trace, labels, differs, why)
     trace.reads[bias].append(new)
 
 

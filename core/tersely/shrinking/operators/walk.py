@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 import attrs
 import torch
@@ -79,6 +79,7 @@ def walk(
     program: Program,
     source: Source,
     *,
+    others: Sequence[Program] = (),
     fixed: FixedShapes | None = None,
     labels: Labels | None = None,
     is_training: bool = False,
@@ -89,6 +90,8 @@ def walk(
     Args:
         program: the program.
         source: values of its parameters.
+        others: the operators of the same model with inputs of other sizes: what is removed has to
+            fit all of them.
         fixed: what keeps its shape, and why.
         labels: where to collect what goes together, without looking at values; usual: labels of
             what can be removed.
@@ -97,6 +100,22 @@ def walk(
     """
     trace = Trace(source, labels=labels, is_training=is_training, is_approximate=is_approximate)
     used = {program.parameters[node] for node in program.parameters if node.users}
+    _follow(trace, program)
+    for name in trace.roots.keys() - used:
+        trace.pin(trace.roots[name], "no output of the example depends on it")
+    if others:
+        own, trace.is_elsewhere = dict(trace.flows), True
+        for other in others:
+            _follow(trace, other)
+        trace.elsewhere = {node: flow for node, flow in trace.flows.items() if node not in own}
+        trace.flows, trace.is_elsewhere = own, False
+    _pin_read_elsewhere(trace, (program, *others))
+    _pin_fixed(trace, program, fixed or {})
+    trace.used.clear()  # of 1x1 kernels they are as large as the weights
+    return trace
+
+
+def _follow(trace: Trace, program: Program) -> None:
     for node in program.nodes:
         if node.op == "placeholder":
             trace.flows[node] = _placeholder(trace, program, node)
@@ -113,12 +132,6 @@ def walk(
             trace.labels.place = place_of(node)
             trace.flows[node] = _operator(trace, node)
     trace.labels.place = ""
-    for name in trace.roots.keys() - used:
-        trace.pin(trace.roots[name], "no output of the example depends on it")
-    _pin_read_elsewhere(trace, program)
-    _pin_fixed(trace, program, fixed or {})
-    trace.used.clear()  # of 1x1 kernels they are as large as the weights
-    return trace
 
 
 def _write(trace: Trace, flow: Flow, buffer: str) -> None:
@@ -127,10 +140,15 @@ def _write(trace: Trace, flow: Flow, buffer: str) -> None:
     tie_operands(trace, [held, attrs.evolve(flow, name=None)], flow.shape, "a write into a buffer")
 
 
-def _pin_read_elsewhere(trace: Trace, program: Program) -> None:
+def _pin_read_elsewhere(trace: Trace, programs: Sequence[Program]) -> None:
     """Keep constants that a bias would take over which is no bias alone."""
     for absorbed in trace.absorbed:
-        named = [node for node, name in program.parameters.items() if name == absorbed.bias]
+        named = [
+            node
+            for program in programs
+            for node, name in program.parameters.items()
+            if name == absorbed.bias
+        ]
         users = sum(len(node.users) for node in named)
         if users > len(trace.reads[absorbed.bias]):
             constant = absorbed.values.nan_to_num(0.0) != 0

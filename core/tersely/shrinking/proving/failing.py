@@ -21,10 +21,13 @@ class Failure:
     Attributes:
         module: the module where that shows; empty for the root or where it is not known.
         labels: what to keep next time, and why.
+        is_elsewhere: whether it is as predicted with the example, and returns something else with
+            inputs of other sizes.
     """
 
     module: str
     labels: Mapping[int, str]
+    is_elsewhere: bool = False
 
 
 def failure_of_mismatch(trace: Trace, solution: Solution, mismatch: Mismatch) -> Failure:
