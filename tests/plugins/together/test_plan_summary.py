@@ -19,3 +19,17 @@ def test_what_quantized_weights_will_take_is_counted_with_their_scales():
         "quantization: rtn",
         "  1 Linear by config_list[0]: 640 weights, 2.6 kB -> 680 B",
     ]
+
+
+def test_hints_are_wrapped_and_what_is_folded_is_not_untouched():
+    entry = {"op_types": ["Conv2d"], "target_names": ["weight"], "quant_dtype": "int8"}
+    model = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.BatchNorm2d(4)).eval()
+    stage = {"preset": "w8a8", "for": "onnxruntime"}
+    folded = {"algorithm": "ptq", "config_list": [{**entry, "fuse_names": [["0", "1"]]}]}
+
+    preset = summarize_plan(tersely.plan(model, {"quantization": stage}), model)
+    fused = summarize_plan(tersely.plan(model, {"quantization": folded}), model)
+
+    assert max(map(len, preset.splitlines())) <= 80
+    assert "  quantization: preset w8a8:" in preset
+    assert "untouched: nothing" in fused

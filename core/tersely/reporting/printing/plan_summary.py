@@ -48,7 +48,9 @@ def summarize_plan(plan: Plan, model: nn.Module | None = None, *, width: int = 8
     if model is not None:
         lines += _untouched(plan, model, width)
     lines += [f"skipped: {one}" for one in fold_skipped(plan.skipped)]
-    lines += remarks(plan, skipped=False)
+    for line in remarks(plan, skipped=False):
+        text = line.lstrip()
+        lines += _wrapped(text, len(line) - len(text), width) if text else [line]
     return "\n".join(lines)
 
 
@@ -154,7 +156,10 @@ def _wrapped(text: str, indent: int, width: int, *, first: str = "") -> Iterator
 
 
 def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
-    """Say which parameters no pruning and no quantization reaches, and what share they are."""
+    """Say which parameters no pruning and no quantization reaches, and what share they are.
+
+    What is folded into a quantized layer is reached with it.
+    """
     methods = {target.method for target in plan.targets} - {"distillation"}
     if not methods:
         return
@@ -164,6 +169,7 @@ def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
         if target.method in methods
         for name in (target.name, *target.shared_with)
     }
+    folded = {name for one in plan.recipe.stages for names in one.folded for name in names[1:]}
     left: dict[str, Counter[str]] = {}
     total = missed = 0
     counted: set[nn.Parameter] = set()
@@ -175,7 +181,7 @@ def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
         total += sum(parameter.numel() for parameter in own.values())
         prefix = f"{module_name}." if module_name else ""
         lost = [name for name in own if prefix + name not in reached]
-        if not lost:
+        if not lost or module_name in folded:
             continue
         count = sum(own[name].numel() for name in lost)
         kind = type(module).__name__
