@@ -11,8 +11,10 @@ from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
 AUTO: Final = "auto"
-NONE: Final = "none"
 """Written where the graph of the model decides."""
+
+NONE: Final = "none"
+"""Written where nothing is to be folded, a preset's batch norms neither."""
 
 OnConflict = Literal["first", "last", "error"]
 Hold = Literal["read", "step"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import attrs
 import torch
@@ -18,6 +19,7 @@ from tersely.instrument.modules.classes import instruments_of
 from tersely.quantization.scale_buffers import device_of
 
 _KINDS = ("bias", "old_bias")
+_CHANGE = "bias_change"
 
 
 @attrs.frozen(eq=False)
@@ -27,10 +29,12 @@ class Corrected:
     Attributes:
         owner: the module that has it.
         before: the bias before it was corrected.
+        change: what correcting has added to it, which the next correction replaces.
     """
 
     owner: nn.Module
     before: Tensor
+    change: Tensor
 
     @property
     def bias(self) -> Tensor | None:
@@ -68,7 +72,7 @@ def correct_bias(
     change: Tensor,
     journal: Journal,
 ) -> None:
-    """Add to the bias that a weight's outputs get.
+    """Add to the bias that a weight's outputs get, in place of what was added before.
 
     Args:
         corrected: weight -> the bias that was corrected for it; gets this one.
@@ -84,9 +88,21 @@ def correct_bias(
     bias = owner._parameters["bias"]
     assert bias is not None
     journal.note_parameter(owner, "bias")
-    corrected.setdefault(weight, Corrected(owner, dense_values(owner, "bias", bias)))
+    known = corrected.get(weight)
+    journal.on_undo(partial(_put_back, corrected, weight, known))
+    before = dense_values(owner, "bias", bias) if known is None else known.before
+    corrected[weight] = Corrected(owner, before, change)
     with torch.no_grad():
-        bias.add_(change.to(bias.dtype))
+        bias.add_((change if known is None else change - known.change).to(bias.dtype))
+
+
+def _put_back(
+    corrected: dict[BoundTarget, Corrected], weight: BoundTarget, known: Corrected | None
+) -> None:
+    if known is None:
+        del corrected[weight]
+    else:
+        corrected[weight] = known
 
 
 def _write(owner: nn.Module, values: Tensor) -> None:
@@ -105,6 +121,7 @@ def gather_biases(corrected: Mapping[BoundTarget, Corrected]) -> Parts:
     found: Parts = {}
     for bound, one in corrected.items():
         found["old_bias", bound.plan.name] = {"": one.before}
+        found[_CHANGE, bound.plan.name] = {"": one.change}
         if one.bias is not None:
             found["bias", bound.plan.name] = {"": one.bias.detach()}
     return found
@@ -129,7 +146,7 @@ def cut_biases(
     """
     for bound, one in corrected.items():
         cut = cuts.get(f"{name_of(one.owner)}.bias".lstrip("."))
-        for kind in _KINDS:
+        for kind in (*_KINDS, _CHANGE):
             values = saved.one(kind, bound.plan.name)
             if values is not None:
                 found.parts[kind, bound.plan.name] = {"": values if cut is None else cut(values)}
@@ -153,4 +170,7 @@ def restore_bias(
     if owner is not None and bias is not None and old_bias is not None:
         journal.note_parameter(owner, "bias")
         _write(owner, bias)
-        corrected.setdefault(bound, Corrected(owner, old_bias.to(device_of(bound))))
+        change = saved.one(_CHANGE, bound.plan.name)
+        change = bias - old_bias if change is None else change
+        device = device_of(bound)
+        corrected.setdefault(bound, Corrected(owner, old_bias.to(device), change.to(device)))

@@ -28,6 +28,7 @@ GRAMMAR = Grammar(
         "original": False,
         "bias": False,
         "old_bias": False,
+        "bias_change": False,
     },
 )
 """How quantization names its saved tensors."""

@@ -167,3 +167,20 @@ def test_a_wrong_config_list_is_an_error_before_the_model_runs() -> None:
         tersely.auto_fuse_names(
             nn.Linear(1, 1), [{"op_types": ["Linear"], "sparse_ratio": 1}], None
         )
+
+
+def tied_convolutions() -> nn.Sequential:
+    model = nn.Sequential(conv(), nn.BatchNorm2d(3), conv(), nn.BatchNorm2d(3))
+    model[2].weight = model[0].weight
+    return model
+
+
+def test_layers_that_share_a_weight_are_left_out():
+    assert fused(tied_convolutions()) == [None]
+
+
+def test_a_norm_that_shares_a_parameter_is_left_out():
+    model = nn.Sequential(conv(), nn.BatchNorm2d(3), conv(), nn.BatchNorm2d(3), conv(), nn.ReLU())
+    model[3].bias = model[1].bias
+
+    assert fused(model) == [[["4", "5"]]]

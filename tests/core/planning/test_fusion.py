@@ -111,6 +111,16 @@ def test_a_module_folds_once(fusion_problems, folding):
     ]
 
 
+def test_a_module_that_shares_a_parameter_does_not_fold(fusion_problems, folding, block):
+    block.other = nn.Conv2d(1, 1, 1)
+    block.other.weight = block.conv.weight
+
+    assert fusion_problems(folding(("conv", "bn"))) == [
+        "quantization.config_list[0].fuse_names[0]: 'conv' shares its 'weight' with another module, "
+        "which folding would change as well; leave it out of the tuple"
+    ]
+
+
 @pytest.fixture
 def teacher():
     return nn.ModuleDict({"layer1": nn.ReLU(), "layer2": nn.ReLU()})

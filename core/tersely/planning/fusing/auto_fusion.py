@@ -14,7 +14,7 @@ from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.data import PlanData
 from tersely.planning.fusing.consumers import sole_consumers
-from tersely.planning.fusing.fusion import FOLLOWERS, HEADS, is_foldable
+from tersely.planning.fusing.fusion import FOLLOWERS, HEADS, is_foldable, shared_tensor
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.classes import original_class
 from tersely.planning.selecting.selection import Universe
@@ -52,39 +52,40 @@ def auto_fuse_names(
         PlanError: it does not fit the model, or the model does not run with these inputs.
     """
     entries = parse_config_list("quantization", list(config_list))
-    resolved, universe = _plan(model, entries)
+    resolved, owners = _plan(model, entries)
     written: list[dict[str, Json]] = list(read_document(list(config_list)).data)
-    for path, chains in fold_chains(model, resolved, universe, example_inputs).items():
+    for path, chains in fold_chains(model, resolved, owners, example_inputs).items():
         index = [entry.path for entry in entries].index(path)
         known = [] if entries[index].fuse_names == AUTO else written[index].get("fuse_names") or []
         written[index] = {**written[index], "fuse_names": [*known, *map(list, chains)]}
     return written
 
 
-def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Universe]:
-    universe = Universe.of(model)
+def _plan(model: nn.Module, entries: tuple[Entry, ...]) -> tuple[Plan, Owners]:
+    owners = Owners(Universe.of(model))
     recipe = Recipe(stages=(Stage(method="quantization", path="", entries=entries),))
-    draft = Draft(universe, Owners(universe), Templates(registry().module_settings()), recipe)
+    draft = Draft(owners.universe, owners, Templates(registry().module_settings()), recipe)
     plan_stage(draft, 0, info=_ANY)
     resolved = draft.finish()
     draft.refuse_problems()
-    return resolved, universe
+    return resolved, owners
 
 
 def fold_chains(
-    model: nn.Module, resolved: PlanData, universe: Universe, example_inputs: Any
+    model: nn.Module, resolved: PlanData, owners: Owners, example_inputs: Any
 ) -> dict[str, list[tuple[str, ...]]]:
     """Return the tuples of names to fold, by the path of the entry that decides on the first.
 
     Args:
         model: the model, which is run once and not changed.
         resolved: its plan; what its recipe folds already is left out.
-        universe: its modules.
+        owners: its modules, and who shares their tensors; what is shared folds nowhere.
         example_inputs: what to run it with.
 
     Raises:
         PlanError: the model does not run with these inputs.
     """
+    universe = owners.universe
     entry_of: dict[nn.Module, str] = {}
     for target in resolved.targets:
         if target.method != "quantization":
@@ -104,9 +105,12 @@ def fold_chains(
         if _type(module) in FOLLOWERS and module not in entry_of and name not in taken
     ]
     consumers = _run(model, example_inputs, [*heads, *followers])
+    free = {one for one in followers if shared_tensor(one, owners) is None}
     found: dict[str, list[tuple[str, ...]]] = {}
     for head in heads:
-        chain = _chain(head, consumers, set(followers))
+        if shared_tensor(head, owners) is not None:
+            continue
+        chain = _chain(head, consumers, free)
         if len(chain) > 1:
             folded = tuple(names[module] for module in chain)
             found.setdefault(entry_of[head], []).append(folded)

@@ -71,7 +71,7 @@ def _chains(draft: Draft, example_inputs: Any) -> tuple[dict[str, list[tuple[str
         return {}, "there are no example inputs to find out with what folds; give them, as for auto"
     model: nn.Module = draft.universe.modules[0]
     try:
-        return fold_chains(model, draft.finish(), draft.universe, example_inputs), ""
+        return fold_chains(model, draft.finish(), draft.owners, example_inputs), ""
     except PlanError as error:
         return {}, str(error)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from tersely.document.recipe import AUTO, Entry
 from tersely.planning.plan import Plan
 from tersely.planning.stages.draft import Draft
+from tersely.planning.targets.owners import Owners
 
 _SYNCHRONIZED = "SyncBatchNorm"
 _NORM_OF = {
@@ -45,6 +48,21 @@ def is_foldable(types: Sequence[str]) -> bool:
         if not rest:
             return True
     return len(rest) == 1 and rest[0] in _ACTIVATIONS
+
+
+def shared_tensor(module: nn.Module, owners: Owners) -> str | None:
+    """Return a parameter or buffer of a module that others have too, or None.
+
+    Folding writes other values into what a module owns, and these would then have them as well.
+
+    Args:
+        module: a module of the model.
+        owners: of the model's tensors.
+    """
+    tensors = {**module._parameters, **module._buffers}
+    return next(
+        (name for name, one in tensors.items() if one is not None and len(owners.of(one)) > 1), None
+    )
 
 
 def check_fusions(plan: Plan, draft: Draft) -> None:
@@ -103,6 +121,13 @@ def _problems(
         for name, position in zip(names[1:], positions[1:], strict=True)
         if position in configured
     ]
+    for name, position in zip(names, positions, strict=True):
+        shared = shared_tensor(draft.universe.modules[position], draft.owners)
+        if shared is not None and len(names) > 1:
+            found.append(
+                f"{name!r} shares its {shared!r} with another module, which folding would change "
+                "as well; leave it out of the tuple"
+            )
     types = [draft.universe.class_of(position).__name__ for position in positions]
     if not is_foldable(types):
         found.append(

@@ -83,3 +83,42 @@ def test_a_preset_with_embeddings_corrects_the_other_layers():
 
     assert set(session.qparams()) == {"0", "1"}
     assert not torch.equal(model[1].bias, before)
+
+
+def bias_corrected():
+    """Return a layer with a corrected bias, the bias from before, and its session."""
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 4)
+    before = layer.bias.detach().clone()
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "quant_dtype": "int4"}
+    session = tersely.quantize(
+        layer, [entry], options={"bias_correction": True}, data=[torch.randn(16, 8) + 1]
+    )
+    return layer, before, session
+
+
+def test_another_correction_replaces_the_one_before():
+    layer, before, session = bias_corrected()
+    once = layer.bias.detach().clone()
+    assert not torch.equal(once, before)
+
+    session.compress()
+    session.compress()
+
+    torch.testing.assert_close(layer.bias.detach(), once)
+
+
+def test_another_correction_keeps_what_training_has_added(tmp_path):
+    layer, _, session = bias_corrected()
+    with torch.no_grad():
+        layer.bias.add_(1)
+    trained = layer.bias.detach().clone()
+    session.save(tmp_path)
+    torch.manual_seed(0)
+    again = nn.Linear(8, 4)  # the same weight; the session brings the bias
+    loaded = tersely.load_session(again, tmp_path)
+    torch.testing.assert_close(again.bias.detach(), trained)
+
+    loaded.compress()
+
+    torch.testing.assert_close(again.bias.detach(), trained)
