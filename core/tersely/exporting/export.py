@@ -182,19 +182,15 @@ def _telling(source: ExportSource, steps: Steps) -> ExportSource:
 
 
 def _need_own_ending(place: Path, made: MadeExporter) -> None:
-    """Refuse a path that ends as the files of another format do."""
-    if place.suffix in ("", made.suffix):
+    """Refuse a path that ends as the files of another format do; a format may declare no ending."""
+    if not made.suffix or place.suffix in ("", made.suffix):
         return
     formats = registry().exporters
     others = [name for name in formats if formats.info(name).suffix == place.suffix]
     if others:
-        own = (
-            f"a file of {made.format} ends in {made.suffix}"
-            if made.suffix
-            else (f"{made.format} is a folder")
-        )
         raise ExportError(
-            f"{place.name} ends as a file of {others[0]} does, and {own}; give another path",
+            f"{place.name} ends as a file of {others[0]} does, and a file of {made.format} ends "
+            f"in {made.suffix}; give another path",
             format=made.format,
         )
 

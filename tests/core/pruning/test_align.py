@@ -244,10 +244,6 @@ def by_columns(name):
     return [rows(name), follow(name, "bias", "weight", dims=[1])]
 
 
-def in_pairs(name):
-    return [rows(name), follow(name, "bias", "weight", granularity=[2])]
-
-
 def plainly(name):
     return [{"op_names": [name], "sparse_ratio": 0.5}]
 
@@ -259,7 +255,6 @@ def plainly(name):
         (transposed, plainly),
         (lambda: nn.Conv2d(4, 4, 3), plainly),
         (lambda: nn.Linear(4, 4), by_columns),
-        (lambda: nn.Linear(3, 4), in_pairs),
     ],
 )
 def test_many_small_followers_get_the_masks_that_each_alone_gets(made, entries):

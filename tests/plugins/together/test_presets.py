@@ -218,3 +218,14 @@ def test_a_session_whose_preset_folded_is_loaded_as_it_was(tmp_path) -> None:
 
     with torch.no_grad():
         assert torch.equal(fresh(IMAGES), model(IMAGES))
+
+
+def test_a_preset_with_embeddings_corrects_the_other_layers():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(32, 16), nn.Linear(16, 8)).eval()
+    before, options = model[1].bias.detach().clone(), {"bias_correction": True}
+
+    session = tersely.quantize(model, preset="w8a8", options=options, data=[torch.arange(32)[None]])
+
+    assert set(session.qparams()) == {"0", "1"}
+    assert not torch.equal(model[1].bias, before)
