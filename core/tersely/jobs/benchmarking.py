@@ -15,28 +15,20 @@ from tersely.document.job import Job, Measuring
 from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import make_exporter
 from tersely.jobs.calibrating import example_inputs
-from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.layers import dense_model
 from tersely.jobs.run import Run
 from tersely.reporting.measuring.benchmark import benchmark
-from tersely.storage.tensor_file import write_tensors
 
 DENSE = "dense"
-FINISHED = "model.safetensors"
 _SEVERAL = 2
 
 
 def benchmark_all(run: Run) -> Run:
-    """Measure sizes on disk and times, and put them into the report."""
+    """Measure times, and put them into the report."""
     wanted = run.job.benchmark or Measuring()
     example = example_inputs(run.job, example=run.calls.example, calibration=run.calls.calibration)
     threads = wanted.threads or torch.get_num_threads()
     dense = dense_model(run)
-    sizes = {
-        DENSE: _size_on_disk(run, dense),
-        FINISHED: (run.folder / FINISHED).stat().st_size,
-        **{one.paths[0].name: one.bytes for one in run.exported},
-    }
     calls: dict[str, Callable[..., object]] = {DENSE: dense, "finished": run.model}
     if wanted.compile:
         calls |= {f"{name}, compiled": torch.compile(call) for name, call in calls.items()}
@@ -49,8 +41,8 @@ def benchmark_all(run: Run) -> Run:
         run.voice.line(str(result))
         found.append(result)
     if run.report is None:
-        raise RuntimeError("sizes and times are part of a report, and there is none yet")
-    return attrs.evolve(run, report=attrs.evolve(run.report, files=sizes, benchmarks=tuple(found)))
+        raise RuntimeError("times are part of a report, and there is none yet")
+    return attrs.evolve(run, report=attrs.evolve(run.report, benchmarks=tuple(found)))
 
 
 def check_sizes(job: Job) -> None:
@@ -103,16 +95,6 @@ def resized(inputs: Any, size: int) -> Any:
 
 def _has_rows(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) > 0
-
-
-def _size_on_disk(run: Run, model: torch.nn.Module) -> int:
-    """Write a model as the finished one is written, look, and remove it again."""
-    place = run.folder / "dense.safetensors"
-    try:
-        write_tensors(place, own_tensors(model))
-        return place.stat().st_size
-    finally:
-        place.unlink(missing_ok=True)
 
 
 def _exports(run: Run, threads: int) -> dict[str, Callable[..., object]]:

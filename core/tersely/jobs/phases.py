@@ -19,6 +19,7 @@ from tersely.jobs.loop import train_epochs
 from tersely.jobs.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from tersely.jobs.shrinking import example_of, shrink_what_ended
+from tersely.jobs.sizes import look_at_files, size_on_disk
 from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
 from tersely.reporting.printing.plan_summary import summarize_plan
@@ -42,7 +43,13 @@ def build_model(run: Run) -> Run:
             raise ConfigError([Problem(path, found)], source=run.job.source)
     count = sum(parameter.numel() for parameter in model.parameters())
     run.voice.line(f"  {type(model).__name__}, {count:,} parameters")
-    return attrs.evolve(run, built=model, teacher=teacher, weights=tuple(own_tensors(model)))
+    return attrs.evolve(
+        run,
+        built=model,
+        teacher=teacher,
+        weights=tuple(own_tensors(model)),
+        dense_bytes=size_on_disk(model, run.folder),
+    )
 
 
 def measure(moment: str) -> Callable[[Run], Run]:
@@ -200,7 +207,8 @@ def finalize(run: Run) -> Run:
 
 
 def write_report(run: Run) -> Run:
-    """Write the report as JSON and HTML."""
+    """Write the report as JSON and HTML, with the sizes of what was written."""
+    run = look_at_files(run)
     if run.report is not None:
         run.report.to_json(run.folder / "report.json")
         run.report.to_html(run.folder / "report.html", title=f"{job_name(run.job)}, compressed")

@@ -73,6 +73,8 @@ class Run:
         observers: what receives the numbers of the run, once there is a session.
         example: what the model is run with where its recipe asks for its graph, or None.
         reviewed: the plan that alone may be carried out, or None.
+        dense_bytes: what the model takes on disk before anything is done to it, if it can be
+            written.
         resolved: the plan.
         session: the session, once attached.
         exported: what the exporters wrote.
@@ -90,6 +92,7 @@ class Run:
     weights: tuple[str, ...] = ()
     example: Any = None
     reviewed: Plan | None = None
+    dense_bytes: int | None = None
     resolved: Plan | None = None
     session: Session | None = None
     exported: tuple[Exported, ...] = ()

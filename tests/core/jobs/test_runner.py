@@ -169,6 +169,18 @@ def test_exporters_write_into_exports(workshop: Any, run: Run) -> None:
     assert names == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
+def test_a_report_has_the_bytes_of_every_file_without_a_benchmark(workshop: Any, run: Run) -> None:
+    workshop.write(export=[{"format": "toy_names"}])
+
+    run()
+
+    size = (workshop.output / "model.safetensors").stat().st_size
+    written = (workshop.output / "exports" / "model.txt").stat().st_size
+    report = read_report(workshop.output / "report.json")
+    assert report.files == {"dense": size, "model.safetensors": size, "model.txt": written}
+    assert not (workshop.output / "dense.safetensors").exists()
+
+
 def test_a_format_that_cannot_be_written_leaves_the_run_unfinished(workshop: Any, run: Run) -> None:
     workshop.write(export=[{"format": "toy_names", "options": {"fails": "refusals"}}])
 
