@@ -92,6 +92,7 @@ def peak():
 def test_shrinking_resnet_50_with_its_proof_takes_a_few_exports_and_little_memory(
     dense, record_property
 ):
+    """3.9 to 4.8 exports before outputs were compared at another size too, 6.2 to 6.6 since."""
     image, ratios, beside = torch.randn(1, 3, 224, 224), [], []
     shrunk(copy.deepcopy(dense), image)  # what the first export imports is no part of it
     for _ in range(3):
@@ -107,5 +108,5 @@ def test_shrinking_resnet_50_with_its_proof_takes_a_few_exports_and_little_memor
     record_property("exports", min(ratios))
     record_property("megabytes", max(beside))
     print(ratios, beside)  # noqa: T201  # the result
-    assert min(ratios) < 5.5
+    assert min(ratios) < 7
     assert max(beside) < 300
