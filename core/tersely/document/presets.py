@@ -30,6 +30,9 @@ _REDUCTION = "weights that are multiplied by 8 bit inputs have 7 bits (reduce_ra
 def preset(name: str, runtime: str | None = None, *, reduce_range: bool = False) -> dict[str, Json]:
     """Return the quantization stage that a preset stands for.
 
+    A stage that names the preset also folds batch norms where they can be found (rule Q6.7). One
+    that spells it out does so with ``fuse_names: auto``.
+
     Args:
         name: ``w8a8``, ``w8a8_dynamic``, ``w4a16``, ``w4a8_dynamic`` or ``fp8``.
         runtime: where the result is to run: ``onnxruntime``, ``openvino``, ``vllm`` or

@@ -14,12 +14,12 @@ from tersely.contracts.exporter import RunsExport
 from tersely.document.job import Job, Measuring
 from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import make_exporter
+from tersely.jobs.bytes_on_disk import DENSE
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.layers import dense_model
 from tersely.jobs.run import Run
 from tersely.reporting.measuring.benchmark import benchmark
 
-DENSE = "dense"
 _SEVERAL = 2
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem, SessionError
+from tersely.jobs.bytes_on_disk import FINISHED, look_at_files, size_on_disk
 from tersely.jobs.calibrating import calibration_batches
 from tersely.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from tersely.jobs.epochs import epoch_folder
@@ -19,7 +20,6 @@ from tersely.jobs.loop import train_epochs
 from tersely.jobs.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from tersely.jobs.shrinking import example_of, shrink_what_ended
-from tersely.jobs.sizes import look_at_files, size_on_disk
 from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
 from tersely.reporting.printing.plan_summary import summarize_plan
@@ -202,7 +202,7 @@ def save(run: Run) -> Run:
 def finalize(run: Run) -> Run:
     """Bake the result into plain modules and write their weights."""
     model = run.attached.finalize()
-    write_tensors(run.folder / "model.safetensors", own_tensors(model))
+    write_tensors(run.folder / FINISHED, own_tensors(model))
     return attrs.evolve(run, built=model)
 
 

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from tersely.errors import SessionError, SessionFileError
+from tersely.jobs.bytes_on_disk import FINISHED
 from tersely.jobs.calibrating import example_named
 from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.finished import finished_job, open_run
@@ -93,7 +94,7 @@ def _write(place: Path, session: Session, shrunk: Shrunk) -> None:
         warnings.simplefilter("ignore", FinalizeWarning)
         model = session.finalize()
     try:
-        write_tensors(partial / "model.safetensors", own_tensors(model))
+        write_tensors(partial / FINISHED, own_tensors(model))
         write_whole(partial / RECORD, json.dumps(shrunk.to_dict(), indent=1) + "\n")
         if place.exists():
             shutil.rmtree(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -85,7 +86,7 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         forward: called as forward(model, batch); see `Session.calibrate`.
         mask: which positions of a batch are data; see `Session.calibrate`.
         example_inputs: what to run the model with to find what can be folded; by default the
-            first batch, if ``data`` is a list and ``forward`` is not given. See `attach`.
+            first batch, if ``forward`` is not given. See `attach`.
 
     Raises:
         ConfigError: the config list, algorithm or options are wrong.
@@ -103,8 +104,13 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
         stage["reduce_range"] = True  # without a preset likewise
     if fuse_names is not None:
         stage["fuse_names"] = fuse_names
-    if example_inputs is None and forward is None and isinstance(data, Sequence) and data:
-        example_inputs = data[0]
+    if example_inputs is None and forward is None and data is not None:
+        if isinstance(data, Sequence):
+            example_inputs = data[0] if data else None
+        elif fuse_names == "auto" or (preset is not None and fuse_names is None):
+            batches = iter(data)  # calibration reads them once
+            example_inputs = next(batches, None)
+            data = itertools.chain(() if example_inputs is None else (example_inputs,), batches)
     return _run(model, "quantization", stage, data, forward, mask, example_inputs=example_inputs)
 
 

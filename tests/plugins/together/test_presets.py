@@ -157,6 +157,18 @@ def test_a_preset_folds_batch_norms(algorithm: str | None) -> None:
         assert (model(IMAGES) - dense).norm() < 0.05 * dense.norm()
 
 
+def test_the_first_batch_of_what_is_read_once_is_the_example_and_is_calibrated_with() -> None:
+    seen, listed = with_norms(), with_norms()
+    batches = [IMAGES, 3 * IMAGES]
+
+    session = tersely.quantize(seen, preset="w8a8", data=iter(batches))
+    tersely.quantize(listed, preset="w8a8", data=batches)
+
+    assert folded(session.plan) == [("0", "1", "2")]
+    with torch.no_grad():
+        assert torch.equal(seen(IMAGES), listed(IMAGES))
+
+
 @pytest.mark.parametrize("written", ["none", [["0", "1"]]])
 def test_a_stage_that_says_what_it_folds_folds_no_more(written: object) -> None:
     session = tersely.quantize(with_norms(), preset="w8a8", fuse_names=written, data=[IMAGES])
