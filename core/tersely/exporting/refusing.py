@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import ExportError, Refusal
 from tersely.exporting.steps import need_integers
 from tersely.instrument.modules.classes import instruments_of, is_sharded

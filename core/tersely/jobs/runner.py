@@ -21,9 +21,10 @@ from tersely.errors import SessionFileError
 from tersely.exporting.export import make_exporter
 from tersely.extras import extra, need_extra
 from tersely.jobs import phases
-from tersely.jobs.benchmarking import benchmark_all, check_sizes
 from tersely.jobs.exporting import export
-from tersely.jobs.folders import (
+from tersely.jobs.measuring.benchmarking import benchmark_all, check_sizes
+from tersely.jobs.measuring.layers import has_inputs, look_at_layers
+from tersely.jobs.output.folders import (
     check_output,
     partial_folder,
     publish,
@@ -31,21 +32,20 @@ from tersely.jobs.folders import (
     start_over,
     written_files,
 )
-from tersely.jobs.layers import has_inputs, look_at_layers
-from tersely.jobs.lock import only_run
-from tersely.jobs.observing import job_observers
-from tersely.jobs.optimizing import check_optimizer
-from tersely.jobs.progress import watch
-from tersely.jobs.record import (
+from tersely.jobs.output.lock import only_run
+from tersely.jobs.output.record import (
     RunRecord,
     changed_parts,
     new_record,
     read_record,
     write_record,
 )
+from tersely.jobs.progress.observers import job_observers
+from tersely.jobs.progress.voices import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.shrinking import shrink_the_rest
+from tersely.jobs.training.optimizing import check_optimizer
 from tersely.log import logger
 from tersely.planning.plan import Plan
 from tersely.planning.stages.algorithms import is_declared, pruner_needs

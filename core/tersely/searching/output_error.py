@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tersely.contracts.calling import call_model
-from tersely.engine.batches import Forward
-from tersely.engine.padding import PaddingMask, data_of, leaving_out, mask_of
+from tersely.engine.observation.batches import Forward
+from tersely.engine.observation.padding import PaddingMask, data_of, leaving_out, mask_of
 from tersely.errors import CalibrationError
 
 

@@ -15,17 +15,17 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import IntegerWeight
-from tersely_export.compressed_schemes import (
+from tersely_export.for_compressed_tensors.schemes import (
     groups_of,
     layers_of,
     refused_activations,
     refused_weights,
 )
+from tersely_export.for_compressed_tensors.sharing_inputs import layers_of_one_input, refused_unlike
 from tersely_export.grids import bits_of, grid_of, signed
 from tersely_export.libraries import need_libraries
 from tersely_export.masks import refused_masks
 from tersely_export.names import kept_floats, split_name
-from tersely_export.sharing_inputs import layers_of_one_input, refused_unlike
 from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shards
 
 WEIGHTS = "model.safetensors"
@@ -105,7 +105,7 @@ class CompressedTensors:
             ExportError: the library reads other integers, or the model computes something else.
         """
         # Late: what merely asks for refusals, as a job does at its start, needs no transformers.
-        from tersely_export.compressed_round_trip import check_folder
+        from tersely_export.for_compressed_tensors.round_trip import check_folder
 
         return check_folder(
             source,

@@ -9,7 +9,7 @@ import attrs
 
 import tersely
 from tersely.contracts import RunsExport
-from tersely_export.executorch_schemes import refused_activations, refused_weights
+from tersely_export.for_executorch.schemes import refused_activations, refused_weights
 from tersely_export.libraries import need_libraries
 
 
@@ -46,7 +46,7 @@ class Executorch(RunsExport):
             ExportError: a quantized layer would run outside XNNPACK.
         """
         # Late: what merely asks for refusals, as a job does at its start, needs no ExecuTorch.
-        from tersely_export.executorch_program import lower
+        from tersely_export.for_executorch.program import lower
 
         program = source.program
         source.tell("hand the graph to XNNPACK")
@@ -67,7 +67,7 @@ class Executorch(RunsExport):
             ExportError: the runtime computes something else.
         """
         # Late, as in `write`.
-        from tersely_export.executorch_round_trip import check_program
+        from tersely_export.for_executorch.round_trip import check_program
 
         return check_program(source, path, least_cosine=self.least_cosine)
 
@@ -79,6 +79,6 @@ class Executorch(RunsExport):
             threads: how many threads XNNPACK computes with, in the whole process.
         """
         # Late, as in `write`.
-        from tersely_export.executorch_round_trip import as_module
+        from tersely_export.for_executorch.round_trip import as_module
 
         return as_module(path, threads=threads)

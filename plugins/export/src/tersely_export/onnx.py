@@ -11,10 +11,10 @@ from torch import nn
 
 import tersely
 from tersely.contracts import IntegerWeight, RunsExport
+from tersely_export.for_onnx.overflow import warn_of_overflow
 from tersely_export.grids import grid_of
 from tersely_export.libraries import need_libraries
 from tersely_export.names import module_of
-from tersely_export.overflow import warn_of_overflow
 
 _LARGEST_UNSIGNED = 255
 _MATRIX = 2
@@ -63,7 +63,7 @@ class Onnx(RunsExport):
             path: the file.
         """
         # Late: what merely asks for refusals, as a job does at its start, needs no ONNX.
-        from tersely_export.onnx_model import make_model, save_model
+        from tersely_export.for_onnx.model import make_model, save_model
 
         if not self.exact_sums:
             warn_of_overflow(source)
@@ -84,7 +84,7 @@ class Onnx(RunsExport):
             ExportError: the file holds other integers, or onnxruntime computes something else.
         """
         # Late, for the same reason.
-        from tersely_export.onnx_round_trip import check_model
+        from tersely_export.for_onnx.round_trip import check_model
 
         return check_model(
             source,
@@ -102,7 +102,7 @@ class Onnx(RunsExport):
             threads: how many threads it computes with.
         """
         # Late, for the same reason.
-        from tersely_export.onnx_session import as_module, open_session
+        from tersely_export.for_onnx.session import as_module, open_session
 
         session = open_session(
             path, self.accuracy_level, exact_sums=self.exact_sums, threads=threads

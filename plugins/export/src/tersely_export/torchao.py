@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_export.libraries import need_libraries
-from tersely_export.masks import refused_masks
-from tersely_export.names import first_names, kept_floats
-from tersely_export.torchao_schemes import (
+from tersely_export.for_torchao.schemes import (
     as_ours,
     inputs_of,
     refused_activations,
     refused_weights,
     static_inputs,
 )
+from tersely_export.libraries import need_libraries
+from tersely_export.masks import refused_masks
+from tersely_export.names import first_names, kept_floats
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ class Torchao:
             path: the file.
         """
         # Late: what merely asks for refusals, as a job does at its start, needs no torchao.
-        from tersely_export.torchao_tensors import dimensions_of_inputs, make_tensor
+        from tersely_export.for_torchao.tensors import dimensions_of_inputs, make_tensor
 
         source.tell("make torchao's tensors")
         state: dict[str, Tensor] = {name: source.floats[name] for name in kept_floats(source)}
@@ -89,6 +89,6 @@ class Torchao:
             ExportError: another weight is read, or torchao computes something else.
         """
         # Late, as in `write`.
-        from tersely_export.torchao_round_trip import check_state
+        from tersely_export.for_torchao.round_trip import check_state
 
         return check_state(source, path, least_cosine=self.least_cosine)
