@@ -1,4 +1,4 @@
-"""The recipe that choices come to: every unit at its level, everything else left out."""
+"""Recipes made of choices: every unit at its level, everything else left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tersely.json_value import Json
 from tersely.searching.units import Level, Unit, with_level
 
 Choices: TypeAlias = Sequence[tuple[Unit, Level]]
-"""Units, each with its level; a unit that is not among them stays as it is."""
+"""Units, each with its level; units that are left out stay as they are."""
 
 _ONLY_TRAINING = ("schedule", "shrink", "hold")
 _BY_ENTRY = (
@@ -28,14 +28,14 @@ _BY_ENTRY = (
     "exclude_op_names_re",
     "exclude_op_types",
 )
-"""Keys of a stage that its entries say for themselves once the plan has resolved them."""
+"""Keys of a stage that its entries state themselves once the plan has resolved them."""
 
 
 def chosen_at_once(recipe: Recipe, choices: Choices) -> dict[str, Json]:
-    """Return a recipe that does what was chosen in one step, without training.
+    """Return a recipe that applies the choices in one step, without training.
 
     Args:
-        recipe: the recipe that the units are of.
+        recipe: the recipe that the units belong to.
         choices: what was chosen.
     """
     found: dict[str, list[Json]] = {}
@@ -50,13 +50,13 @@ def chosen_at_once(recipe: Recipe, choices: Choices) -> dict[str, Json]:
 def chosen_recipe(
     recipe: Recipe, choices: Choices, *, shrinking: Collection[int] = ()
 ) -> dict[str, Json]:
-    """Return the recipe with the choices in place of what its stages said of their targets.
+    """Return the recipe with the choices in place of what its stages state for their targets.
 
     Args:
-        recipe: the recipe that the units are of.
+        recipe: the recipe that the units belong to.
         choices: what was chosen.
-        shrinking: indices of pruning stages that end with ``shrink``, unless they stand in a
-            period, or the recipe says already where it shrinks.
+        shrinking: indices of the pruning stages that end with ``shrink``, unless they belong to a
+            period or the recipe already says where it shrinks.
     """
     if any(stage.shrink for stage in recipe.stages):
         shrinking = ()
@@ -76,14 +76,14 @@ def chosen_recipe(
             empty.append((holder, "", last))
         else:
             empty.append((holder, str(last), None))
-    # From the end, so that what comes before keeps its place.
+    # From the end, so that earlier places stay valid.
     for holder, key, index in reversed(empty):
         del holder[key if index is None else index]
     return _without_empty(document)
 
 
 def _stages(recipe: Recipe) -> list[tuple[Place, int]]:
-    """Return where the stages that units are of stand in the document, each with its index."""
+    """Return the places in the document of the stages that have units, each with its index."""
     indices = {stage.path: number for number, stage in enumerate(recipe.stages)}
     places = (
         place
@@ -97,12 +97,12 @@ def _stage(
     stage: Stage, written: Mapping[str, Json], entries: list[Json], without: Sequence[str]
 ) -> dict[str, Json]:
     kept = {key: copy.deepcopy(value) for key, value in written.items() if key not in without}
-    # A preset may have said which algorithm it is.
+    # The algorithm may come from a preset.
     return {**kept, "algorithm": stage.algorithm, "config_list": entries}
 
 
 def _entries(recipe: Recipe, choices: Choices, stage: int) -> list[Json]:
-    """Return one entry for each group of modules that are treated alike."""
+    """Return one entry for each group of modules with equal settings."""
     targets: dict[str, dict[str, Json]] = {}
     for unit, level in choices:
         if unit.stage == stage:
@@ -134,7 +134,7 @@ def _fused(recipe: Recipe, stage: int) -> dict[str, list[list[str]]]:
 
 
 def _without_empty(document: dict[str, Json]) -> dict[str, Json]:
-    """Return a recipe without lists of stages and periods that nothing is left of."""
+    """Return a recipe without lists of stages and periods that are now empty."""
     found = {key: value for key, value in document.items() if value != []}
     periods = found.get("stages")
     if isinstance(periods, list):

@@ -1,4 +1,4 @@
-"""A model that is compressed for as long as a block lasts, and dense again after it."""
+"""Compressing a model for the duration of a block, and the data that its algorithms observe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CalibrationData:
     """What algorithms observe.
 
     Attributes:
-        batches: the batches; empty where nothing is observed.
+        batches: the batches; empty if nothing is observed.
         forward: called as forward(model, batch), or None for the default.
         mask: how to find which positions of a batch are data.
     """
@@ -34,15 +34,15 @@ class CalibrationData:
 
 
 def calls_of(model: nn.Module, modules: Sequence[str], data: CalibrationData) -> CalibrationData:
-    """Return what algorithms of some modules observe: their own calls in the dense model.
+    """Return the calls of some modules in the dense model, for algorithms to observe.
 
     Args:
         model: the dense model, in evaluation mode.
-        modules: names of the modules that are compressed, while everything else stays dense.
+        modules: names of the modules that are compressed; all others stay dense.
         data: the batches of the whole model.
 
     Returns:
-        The calls; the whole batches where the weights of a module are read without a call.
+        The calls; or the whole batches, if the weights of a module are read without a call.
     """
     if not data.batches:
         return data
@@ -59,13 +59,13 @@ def compress(
     *,
     example_inputs: Any = None,
 ) -> Session:
-    """Compress a model as a recipe says; after an error it is as it was.
+    """Compress a model as a recipe says; an error leaves it unchanged.
 
-    What the session warns of is left out: a search tries much that is too much.
+    Warnings of the session are suppressed, since a search tries many settings that are too strong.
 
     Args:
         model: the dense model.
-        recipe: what to do, without training.
+        recipe: the recipe, without training.
         data: what algorithms observe.
         example_inputs: as for `tersely.attach`.
     """
@@ -84,11 +84,11 @@ def compress(
 def compressed(
     model: nn.Module, recipe: Mapping[str, Json], data: CalibrationData
 ) -> Iterator[Session]:
-    """Compress a model as a recipe says, and give the dense model back at the end.
+    """Compress a model as a recipe says inside the block, and restore the dense model after it.
 
     Args:
         model: the dense model.
-        recipe: what to do, without training.
+        recipe: the recipe, without training.
         data: what algorithms observe.
     """
     session = compress(model, recipe, data)

@@ -1,4 +1,4 @@
-"""What a unit's modules are called with in the dense model, kept to call them alone again."""
+"""Calls of a unit's modules in the dense model, recorded to be repeated without the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Call:
 
 @attrs.frozen(eq=False)
 class SeenBatch:
-    """What the modules of a unit were called with while one batch ran.
+    """The calls of a unit's modules while one batch ran.
 
     Attributes:
         calls: the calls, in order; those inside another call of the unit are left out.
@@ -51,7 +51,7 @@ def see(
     forward: Forward | None = None,
     mask: PaddingMask | None = None,
 ) -> tuple[SeenBatch, ...] | None:
-    """Run batches through the dense model and keep what modules are called with.
+    """Run batches through the dense model and record the calls of some modules.
 
     Args:
         model: the model, in evaluation mode.
@@ -61,8 +61,8 @@ def see(
         mask: how to find which positions of a batch are data.
 
     Returns:
-        One for each batch; None where a module was not called in one, for its weights may be read
-        without it, so that only the whole model shows what they are used for.
+        One for each batch; None if a batch does not call one of the modules, since its weights may
+        be read without a call, which only the whole model shows.
     """
     seen = []
     with torch.no_grad():
@@ -76,7 +76,7 @@ def see(
 
 
 def calls_in(model: nn.Module, modules: Sequence[str], batch: Any) -> tuple[Call, ...]:
-    """Run one batch and return how modules are called; those that are not called are left out.
+    """Run one batch and return the calls of some modules.
 
     Args:
         model: the model, in evaluation mode.
@@ -118,7 +118,7 @@ def _listening(model: nn.Module, modules: Sequence[str]) -> Iterator[tuple[list[
         nonlocal depth
         called.add(name)
         if depth == 0:
-            # Copies, since what reads an input next may write into it.
+            # Copies, since later code may write into an input.
             calls.append(Call(name, *tree_map(_copied, (args, kwargs))))
         depth += 1
 

@@ -1,4 +1,4 @@
-"""What models run in or are written for while they are measured: PyTorch itself, or an export."""
+"""Where models run while they are measured: in PyTorch itself, or in an export's runtime."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tersely.session.session import Session
 
 @attrs.frozen(kw_only=True, eq=False)
 class Consumer:
-    """A format whose files are measured, and the dense model in it.
+    """A format whose files are measured, with the dense model's own file.
 
     Attributes:
         export: the format and its options.
         dense: the dense model.
-        example_inputs: what it is run with.
-        folder: where files are written; it stays as long as what is returned here is called.
+        example_inputs: the inputs it runs with.
+        folder: where files are written; it must exist while the returned functions are in use.
         threads: how many threads a file is run with.
     """
 
@@ -41,13 +41,13 @@ class Consumer:
 
     @cached_property
     def dense_run(self) -> Callable[..., object]:
-        """What runs the dense model's own export, called as the model is."""
+        """A function that runs the dense model's own export, called like the model."""
         shapes = self.export.dynamic_shapes
         return self.run_plain(self.dense, self.example_inputs, self._place(), shapes)
 
     @cached_property
     def dense_bytes(self) -> int | None:
-        """The size of the dense model's own export; None for a format that holds no dense model."""
+        """The bytes of the dense model's own export; None if the format holds no dense models."""
         shapes = self.export.dynamic_shapes
         with self.scratch() as folder:
             try:
@@ -57,15 +57,15 @@ class Consumer:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield a folder for files that are measured once."""
+        """Yield a folder for files that are needed for one measurement."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield Path(folder)
 
     def bytes_of(self, session: Session) -> int:
-        """Return the size of a session's export.
+        """Return the size of a session's export in bytes.
 
         Args:
-            session: in force, of the whole model.
+            session: a session of the whole model, in force.
         """
         shapes = self.export.dynamic_shapes
         with self.scratch() as folder:
@@ -74,12 +74,12 @@ class Consumer:
     def run_session(
         self, session: Session, inputs: Any, folder: Path, dynamic_shapes: Json = None
     ) -> Callable[..., object]:
-        """Export a session and return what runs the file, called as the model is.
+        """Export a session and return a function that runs the file, called like the model.
 
         Args:
             session: in force.
             inputs: example inputs of its model.
-            folder: where the file goes; it stays until it has run.
+            folder: where the file is written; it must exist until the file has run.
             dynamic_shapes: which dimensions may differ, as for `Session.export`.
         """
         return self._load(self._write(session, inputs, folder, dynamic_shapes).paths[0])
@@ -87,12 +87,12 @@ class Consumer:
     def run_plain(
         self, model: nn.Module, inputs: Any, folder: Path, dynamic_shapes: Json = None
     ) -> Callable[..., object]:
-        """Export a model as it is and return what runs the file, called as the model is.
+        """Export a model as it is and return a function that runs the file, called like the model.
 
         Args:
-            model: no session's model.
+            model: a model without a session.
             inputs: example inputs.
-            folder: where the file goes; it stays until it has run.
+            folder: where the file is written; it must exist until the file has run.
             dynamic_shapes: which dimensions may differ, as for `Session.export`.
         """
         return self._load(self._write_plain(model, inputs, folder, dynamic_shapes).paths[0])

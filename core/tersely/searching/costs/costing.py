@@ -1,4 +1,4 @@
-"""What compressed models cost: operations, bytes or time, measured on each one."""
+"""What compressed models cost: operations, bytes or time, measured for each model."""
 
 from __future__ import annotations
 
@@ -28,43 +28,45 @@ Objective: TypeAlias = Literal["macs", "bytes", "latency"]
 """What is minimized."""
 
 SECONDS = 1.0
-"""How long a time is measured, in turns with the dense model."""
+"""Seconds for which a latency is measured, in turns with the dense model."""
 
 _BITS = 8
 
 READINGS = 3
-"""In how many parts a time is measured; the median counts, so that no one disturbance decides."""
+"""Parts in which a latency is measured; the median counts, so that one disturbance does not
+matter."""
 
 Reading: TypeAlias = Callable[[], float]
-"""Called for one part of a measurement; returns what ``found`` takes over ``dense``."""
+"""Called for one part of a measurement; returns the time of ``found`` divided by that of
+``dense``."""
 
 Stopwatch: TypeAlias = Callable[[Mapping[str, Callable[[], object]], int], Reading]
 """Called with ``dense`` and ``found`` and a number of threads."""
 
 
 def timed(candidates: Mapping[str, Callable[[], object]], threads: int) -> Reading:
-    """Prepare to measure how long ``found`` takes over ``dense``, in turns.
+    """Prepare to measure the time of ``found`` divided by that of ``dense``, in turns.
 
     Args:
-        candidates: what to call, ``dense`` first.
-        threads: how many threads PyTorch computes with.
+        candidates: the functions to call, ``dense`` first.
+        threads: the number of PyTorch's threads.
     """
     return in_parts(candidates, threads=threads, seconds=SECONDS, parts=READINGS)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Costing:
-    """What a search makes small.
+    """The cost that a search minimizes.
 
-    Every cost is a share of what the dense model costs in the same place. So what a runtime gains
-    by itself counts for no layer, nor what a format packs tighter.
+    Every cost is a share of the dense model's cost in the same runtime or format, so that gains of
+    the runtime or format itself are not credited to compression.
 
     Attributes:
         objective: what is counted or measured.
-        dense: the dense model, for what is seen as a share of its cost.
-        example_inputs: what models are run with.
+        dense: the dense model, to whose cost others are compared.
+        example_inputs: the inputs that models run with.
         consumer: the format whose files are measured, or None for the model itself.
-        threads: how many threads time is measured with.
+        threads: the number of threads while time is measured.
         stopwatch: measures time, in `READINGS` parts.
     """
 
@@ -79,11 +81,11 @@ class Costing:
         """Return a compressed model's cost as a share of the dense model's.
 
         Args:
-            session: in force on a model of its own, from which masked channels are removed here.
+            session: in force on a model of its own, from which this call removes masked channels.
 
         Raises:
             SessionError: it cannot be shrunk.
-            ExportError: the export's format cannot hold it.
+            ExportError: the export's format cannot hold the model.
         """
         shrink_masked(session, self.example_inputs)
         if self.objective == "macs":
@@ -115,19 +117,19 @@ class Costing:
             return self.ratio(partial(call_model, run, self.example_inputs))
 
     def ratio(self, found: Callable[[], object]) -> float:
-        """Return how long something takes over the dense model, measured in turns.
+        """Return the time of something divided by the dense model's, measured in turns.
 
         Args:
-            found: what is timed, in the consumer where there is one.
+            found: the function to time, which runs in the consumer if there is one.
         """
         reading = self.reading(found)
         return statistics.median(reading() for _ in range(READINGS))
 
     def reading(self, found: Callable[[], object]) -> Reading:
-        """Prepare to measure how long something takes over the dense model, in parts.
+        """Prepare to measure the time of something divided by the dense model's, in parts.
 
         Args:
-            found: what is timed, in the consumer where there is one.
+            found: the function to time, which runs in the consumer if there is one.
         """
         run = self.dense if self.consumer is None else self.consumer.dense_run
         dense = partial(call_model, run, self.example_inputs)
@@ -135,7 +137,7 @@ class Costing:
 
 
 def need_cost(objective: Objective, plan: Plan, exports: Sequence[Export]) -> Export | None:
-    """Return the export whose files show an objective, or None for the model itself.
+    """Return the export whose files are measured for an objective, or None for the model itself.
 
     Args:
         objective: what is minimized.
@@ -163,7 +165,7 @@ def need_cost(objective: Objective, plan: Plan, exports: Sequence[Export]) -> Ex
 
 
 def has_structured_masks(plan: Plan) -> bool:
-    """Tell whether a plan masks whole slices of weights, which shrinking removes.
+    """Tell whether a plan masks whole slices of weights, which shrinking can remove.
 
     Args:
         plan: a plan.
@@ -176,10 +178,10 @@ def shrink_masked(session: Session, example_inputs: Any) -> None:
 
     Args:
         session: in force.
-        example_inputs: what its model is run with.
+        example_inputs: the inputs that its model runs with.
 
     Raises:
-        SessionError: some are masked, and cannot be removed.
+        SessionError: some are masked and cannot be removed.
     """
     masked = session.sparsity()
     for target in session.plan:
@@ -189,7 +191,7 @@ def shrink_masked(session: Session, example_inputs: Any) -> None:
 
 
 def is_structured(target: TargetPlan) -> bool:
-    """Tell whether whole slices of a target are masked, by importances of its own.
+    """Tell whether whole slices of a target are masked by its own importances.
 
     Args:
         target: a planned target.
@@ -199,7 +201,7 @@ def is_structured(target: TargetPlan) -> bool:
 
 
 def counted_bytes(session: Session) -> float:
-    """Return what a session's model takes: integers in their own bits, with their scales.
+    """Return the bytes of a session's model: integers in their own bits, with their scales.
 
     Args:
         session: in force.
@@ -223,7 +225,7 @@ def counted_bytes(session: Session) -> float:
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
-    """Return the parameters of a model, and the buffers that a checkpoint holds, each once."""
+    """Return the parameters and persistent buffers of a model, each once."""
     found: dict[int, Tensor | None] = {}
     for module in model.modules():
         for parameter in module._parameters.values():

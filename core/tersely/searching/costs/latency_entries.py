@@ -1,4 +1,4 @@
-"""Latencies of layers alone, each measured in parts that lie apart, and kept with the trials."""
+"""Latencies of single layers, measured in parts at different times and stored with the trials."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tersely.searching.trials.study import TrialStore
 from tersely.storage.digests import digest_of_data
 
 Making: TypeAlias = Callable[[Path], Callable[[], object]]
-"""Called with a folder for its files; returns what is timed."""
+"""Called with a folder for its files; returns the function to time."""
 
 LATENCY = "latency: "
-"""How the keys of entries begin in the store."""
+"""The prefix of the keys of entries in the store."""
 
 
 @attrs.frozen(eq=False)
 class _Open:
-    """An entry that is being measured: what is timed, and the readings so far."""
+    """An entry under measurement: the function that is timed, and the readings so far."""
 
     part: Json
     reading: Reading
@@ -35,15 +35,15 @@ class _Open:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Entries:
-    """What layers take alone, as shares of the dense model's latency; filled while it is asked.
+    """Latencies of single layers, as shares of the dense model's; measured on first use.
 
-    An entry serves many settings, and whatever else the machine does for a moment would count in
-    all of them. So each is measured in parts: once when it is first asked for, and again when
-    everything else has been asked for. The median counts.
+    An entry serves many settings, so a short disturbance of the machine would affect all of them.
+    Each entry is therefore measured in parts: once when it is first needed, and again after all
+    others. The median counts.
 
     Attributes:
         costing: the dense model and the stopwatch.
-        store: where entries are kept.
+        store: where entries are stored.
     """
 
     costing: Costing
@@ -54,7 +54,7 @@ class Entries:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Keep what is timed for as long as the context lasts."""
+        """Keep the functions that are timed while the context lasts."""
         try:
             yield
         finally:
@@ -62,11 +62,11 @@ class Entries:
             self._files.close()
 
     def need(self, described: Mapping[str, Json], make: Making) -> str:
-        """Return the key of an entry, which is measured for the first time if it is not known yet.
+        """Return the key of an entry, and take its first reading if it is not known yet.
 
         Args:
-            described: what tells the entry from others; ``part`` says what it is to people.
-            make: makes what is timed.
+            described: what identifies the entry; ``part`` is its name for people.
+            make: makes the function to time.
         """
         key = LATENCY + digest_of_data(dict(described))
         if key not in self._known and self.store.row(key) is None:
@@ -76,13 +76,13 @@ class Entries:
         return key
 
     def measure_again(self) -> None:
-        """Make the rest of the readings of what is not measured in full yet, in turns."""
+        """Take the remaining readings of all entries under measurement, in turns."""
         turns = [key for _ in range(READINGS - 1) for key in self._open]
         for key in told(turns, "layers timed again"):
             self._read(key)
 
     def share(self, key: str) -> float:
-        """Return an entry.
+        """Return the share of an entry.
 
         Args:
             key: what `need` returned.

@@ -1,4 +1,4 @@
-"""Latencies of layers alone, each measured once, from which whole settings are predicted."""
+"""Latencies of single layers, from which the latencies of whole settings are predicted."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tersely.searching.units import Unit, with_level
 from tersely.session.session import Session
 
 Calls: TypeAlias = Mapping[str, Sequence[Call]]
-"""Names of modules -> how they were called, in order."""
+"""Names of modules -> their calls, in order."""
 
 Terms: TypeAlias = list[tuple[int, str]]
-"""What a setting changes: 1 and the key of what it adds, -1 and the key of what it takes away."""
+"""The changes of a setting: 1 and the key of an entry it adds, -1 and the key of one it removes."""
 
 _LEAST = 1e-3
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -41,9 +41,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 @attrs.frozen(kw_only=True, eq=False)
 class LatencyTable:
-    """What layers take alone, as shares of the dense model's latency.
+    """Latencies of single layers, as shares of the dense model's.
 
-    The table is filled when a layer is first asked for, see `Entries`:
+    The table is filled as layers are needed, see `Entries`:
 
         entry                   what is timed, in turns with the dense model, both in the runtime
                                 that is measured: PyTorch, or what runs the export
@@ -57,9 +57,9 @@ class LatencyTable:
     Attributes:
         plan: the plan of the whole recipe.
         costing: the dense model, its example inputs, the export and the stopwatch.
-        parts: what is timed alone.
-        calls: how the dense model calls its modules.
-        entries: what was measured.
+        parts: the parts that are timed alone.
+        calls: the calls of modules in the dense model.
+        entries: the measurements.
     """
 
     plan: Plan
@@ -72,7 +72,7 @@ class LatencyTable:
     def of(
         cls, costing: Costing, plan: Plan, units: Sequence[Unit], store: TrialStore
     ) -> LatencyTable:
-        """Return the table of a model, which measures nothing yet.
+        """Return the table of a model, still without measurements.
 
         Args:
             costing: the dense model, its example inputs, the export and the stopwatch.
@@ -94,9 +94,9 @@ class LatencyTable:
         """Predict a compressed model's latency as a share of the dense model's.
 
         Args:
-            session: in force on a model of its own, which may be shrunk here.
-            choices: what the session did.
-            data: what its algorithms observed.
+            session: in force on a model of its own, which this call may shrink.
+            choices: the choices that the session applied.
+            data: the data that its algorithms observed.
         """
         with self.entries.measuring():
             terms = self.terms_of(session, choices, data)
@@ -104,20 +104,20 @@ class LatencyTable:
         return self.predict(terms)
 
     def predict(self, terms: Terms) -> float:
-        """Return the latency that a setting is predicted to have, as a share of the dense model's.
+        """Return the predicted latency of a setting, as a share of the dense model's.
 
         Args:
-            terms: what it changes.
+            terms: the changes of the setting.
         """
         return max(1.0 + sum(sign * self.entries.share(key) for sign, key in terms), _LEAST)
 
     def terms_of(self, session: Session, choices: Choices, data: CalibrationData) -> Terms:
-        """Return what a setting changes; what is not known of it yet is measured once.
+        """Return the changes of a setting, and measure the entries that are not known yet.
 
         Args:
-            session: in force on a model of its own, which may be shrunk here.
-            choices: what the session did.
-            data: what its algorithms observed.
+            session: in force on a model of its own, which this call may shrink.
+            choices: the choices that the session applied.
+            data: the data that its algorithms observed.
         """
         model, calls = self._smaller(session, choices, data)
         quantized = [one for one in choices if one[0].method == "quantization"]
@@ -155,7 +155,7 @@ class LatencyTable:
 
     def _entry(self, model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices) -> str:
         if self.costing.consumer is None:
-            chosen = ()  # what is simulated has no latency of its own
+            chosen = ()  # simulated quantization has no latency of its own
         described = _described(model, part, calls, chosen)
         return self.entries.need(described, partial(self._alone, model, calls, chosen))
 
@@ -184,14 +184,14 @@ def _calls(model: nn.Module, parts: Sequence[Part], example: Any) -> Calls:
 
 
 def _is_in(unit: Unit, part: Part) -> bool:
-    """Tell whether a part has a module of a unit, or one that holds it."""
+    """Tell whether a part has a module of a unit, or a parent of one."""
     return any(f"{module}.".startswith(f"{root}.") for module in unit.modules for root in part)
 
 
 def _described(
     model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices
 ) -> dict[str, Json]:
-    """Return what tells an entry of the table from others, the same for layers that are alike."""
+    """Return what identifies an entry of the table, equal for layers that are alike."""
     modules = [model.get_submodule(name) for name in part]
     settings = [
         [_within(part, target.name), target.algorithm, with_level(target, level)]
@@ -218,10 +218,10 @@ def _described(
 
 
 def _argument(leaf: object, call: Call) -> Json:
-    """Return what is known of an argument; nothing of an object but its class.
+    """Return the description of an argument; of an object only its class.
 
-    Two objects of a class may make a layer do different things, so a layer that is called with one
-    shares its entry with no other layer. What ``repr`` says of it differs from process to process.
+    Two objects of a class may make a layer behave differently, so a layer that is called with one
+    shares its entry with no other layer. The ``repr`` of an object differs between processes.
     """
     if isinstance(leaf, Tensor):
         return _shape(leaf)
@@ -232,7 +232,7 @@ def _argument(leaf: object, call: Call) -> Json:
 
 
 def _attributes(module: nn.Module) -> list[Json]:
-    """Return the class of a module and its plain values, which its ``repr`` need not show."""
+    """Return the class of a module and its plain attributes, which its ``repr`` may omit."""
     kind = type(module)
     plain = [
         [name, repr(value)]

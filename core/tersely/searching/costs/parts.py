@@ -1,4 +1,4 @@
-"""Parts of a model that are timed alone: which they are, and a model of nothing else."""
+"""Parts of a model that are timed alone, and models that consist of one part."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Part = tuple[str, ...]
 def parts_of(model: nn.Module, plan: Plan, units: Sequence[Unit]) -> tuple[Part, ...]:
     """Return the parts of a model that have weights, in the model's order.
 
-    A part is a layer, a module that the plan names with what is in it, or several of them where
-    they are quantized together, or a layer with what is folded into it.
+    A part is a layer, a module that the plan names with everything in it, several modules that are
+    quantized together, or a layer with the modules folded into it.
 
     Args:
         model: the model.
@@ -66,19 +66,19 @@ def _folded(plan: Plan) -> Iterator[Sequence[str]]:
 
 @attrs.frozen
 class Passed:
-    """Stands in a call for what the module before it in a fold has returned.
+    """Stands in a call for the result of the previous module of a fold.
 
     Attributes:
-        place: which call of the part that is.
+        place: the index of that module's call in the part.
     """
 
     place: int
 
 
 def with_folds(calls: Sequence[Call], plan: Plan) -> tuple[Call, ...]:
-    """Return the calls of a part, each module of a fold called with what the one before returned.
+    """Return the calls of a part, with each module of a fold called with the previous one's result.
 
-    A runtime folds them as well, which it cannot where each has an input of its own.
+    A runtime folds such modules too, which it cannot do if each has an input of its own.
 
     Args:
         calls: the calls.
@@ -99,14 +99,14 @@ def with_folds(calls: Sequence[Call], plan: Plan) -> tuple[Call, ...]:
 
 
 class Alone(nn.Module):
-    """Copies of the modules of a part at their names, called as they were in the whole model.
+    """Copies of a part's modules under their names, called as in the whole model.
 
     Args:
         model: the whole model.
         calls: the calls of the part's modules, see `with_folds`.
 
     Attributes:
-        alone_inputs: the tensors that the calls take; `forward` takes as many.
+        alone_inputs: the tensors of the calls; `forward` takes as many.
     """
 
     def __init__(self, model: nn.Module, calls: Sequence[Call]) -> None:
@@ -126,7 +126,7 @@ class Alone(nn.Module):
         self.alone_inputs = tuple(leaves[place] for place in self._alone_places)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Make the calls and return every tensor that they return and do not pass on.
+        """Make the calls and return every tensor that no later call takes.
 
         Args:
             *tensors: in the order of ``alone_inputs``.

@@ -1,4 +1,4 @@
-"""What a search says and writes while it goes on: the best so far, and a job that runs it."""
+"""What a search prints and writes while it runs: the best so far, and a job that uses it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECIPE, FOUND = "recipe.yaml", "search.json"
 
 @attrs.define(eq=False)
 class BestSoFar:
-    """Writes the best so far whenever there is a better one; mutable, for it remembers the last."""
+    """Writes the best so far whenever it improves; mutable, since it remembers the last one."""
 
     job: Job
     search: Search
@@ -41,7 +41,7 @@ class BestSoFar:
     _awaited: str = ""
 
     def look(self, tried: tuple[Tried, ...]) -> None:
-        """Count a trial, and keep and tell of the best where it is a new one."""
+        """Report the number of trials, and write and print the best if it has changed."""
         self.tell(len(tried), self.trials)
         result = self.result(tried)
         best = result.best
@@ -55,10 +55,10 @@ class BestSoFar:
             self.write(tried)
 
     def wait(self, claims: tuple[Claim, ...]) -> None:
-        """Tell once whose trials are left to wait for.
+        """Print once which processes' trials are awaited.
 
         Args:
-            claims: what other processes try.
+            claims: the settings that other processes are trying.
         """
         seen = sorted({str(one) for one in claims if one.is_seen})
         unseen = sorted({str(one) for one in claims if not one.is_seen})
@@ -75,7 +75,7 @@ class BestSoFar:
             self.voice.line(said, style="yellow")
 
     def tell_interrupted(self) -> None:
-        """Keep and show the best so far; of a search that is interrupted."""
+        """Write and print the best so far, after an interruption."""
         tried = self.search.store.tried()
         result = self.write(tried)
         if tried:
@@ -111,7 +111,7 @@ class BestSoFar:
         return {setting: cost for setting, cost in found.items() if cost is not None}
 
     def write(self, tried: tuple[Tried, ...]) -> SearchResult:
-        """Write what is known, and return it."""
+        """Write the trials and the best recipe, and return them."""
         result = self.result(tried)
         write_whole(self.folder / FOUND, json.dumps(result.to_dict(), indent=2) + "\n")
         if result.recipe is not None:
@@ -122,12 +122,12 @@ class BestSoFar:
 
 
 def found_job_file(job: Job, folder: Path) -> Path:
-    """Return where the job that runs the best recipe is written: next to the job that was searched.
+    """Return the place of the job that runs the best recipe: next to the searched job.
 
-    Its references are seen from there.
+    References of a job are relative to its folder.
 
     Args:
-        job: the job that was searched.
+        job: the searched job.
         folder: the folder of the search.
     """
     stem = Path(job.source).stem if job.source else "job"

@@ -43,28 +43,28 @@ with extra("cli", purpose="a job"):
     from rich.console import Console
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-"""The sparse ratios that a search chooses from where none are given."""
+"""The sparse ratios that a search chooses from by default."""
 
 STUDY = "study.db"
 
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """What a search is asked for.
+    """The options of a search.
 
     Attributes:
-        max_drop: how much of the quality may be lost, in percent of the dense model's; without an
-            evaluation the largest relative error of the output, in percent.
+        max_drop: how much quality may be lost, in percent of the dense model's; without an
+            evaluation, the largest relative error of the output, in percent.
         objective: what is minimized.
-        trials: how many settings are tried.
+        trials: the number of settings to try.
         seed: the seed of the sampler.
         ratios: the sparse ratios to choose from.
         bits: the bit widths of weights to choose from.
-        metric: which number of the job's evaluation counts; by default the first.
-        is_cost: whether less of it is better.
-        by_output: whether the output's error counts though the job can evaluate.
-        costs: ``measured`` for each trial; ``table`` to look latencies up in a table of layers,
-            and to measure the best at the end.
+        metric: the name of the evaluation's number to use; the first by default.
+        is_cost: whether lower values are better.
+        by_output: whether to use the error of the output even if the job can evaluate.
+        costs: ``measured`` for each trial; ``table`` to predict latencies from a table of layers
+            and measure only the best ones at the end.
     """
 
     max_drop: float
@@ -87,24 +87,24 @@ def search_job(
     storage: str | None = None,
     console: Console | None = None,
 ) -> SearchResult:
-    """Search the cheapest recipe that is good enough, and write it with a job that runs it.
+    """Search for the cheapest recipe that is good enough, and write it with a job that runs it.
 
-    Interrupted, it has written the best so far, and continues where it was when called again.
+    An interrupted search has written the best so far, and continues when it is called again.
 
     Args:
-        job: a job, or the path of its file; neither trained nor exported in full.
-        wanted: what may be lost and what is minimized.
+        job: a job, or the path of its file; it is neither trained nor exported in full.
+        wanted: the options.
         output: the folder to write to; by default next to the job's output.
         storage: a URL that Optuna takes, which several processes may share; by default an SQLite
             file in the folder.
-        console: where to tell what happens; standard output by default.
+        console: where progress is printed; standard output by default.
 
     Raises:
         ConfigError: the job is wrong, or nothing in it changes the objective.
-        PlanError: its recipe does not fit the model, or there is nothing in it to choose.
-        CalibrationError: there is nothing to measure quality by.
-        SessionFileError: the folder or the storage is of another search, or another process uses
-            the folder.
+        PlanError: its recipe does not fit the model, or leaves nothing to choose.
+        CalibrationError: there is no way to measure quality.
+        SessionFileError: the folder or the storage belongs to another search, or another process
+            uses the folder.
         MissingExtraError: optuna is not installed.
     """
     if not isinstance(job, Job):

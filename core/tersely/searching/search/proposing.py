@@ -1,9 +1,9 @@
 """What a search tries next: the uniform settings, a greedy path, steps from the best, samples.
 
-The next setting depends on what was tried before and on the seed, and on nothing else, so that a
-search that was killed continues as if it had not been.
+The next setting depends only on the finished trials and the seed, so that a killed search continues
+as if it had not been killed.
 
-    uniform    every unit at the same place of its levels, until one is too much
+    uniform    every unit at the same index of its levels, until one is too strong
     greedy     a path on which each step saves most for what it loses; the last point that is good
                enough is found by halving
     step       from the best so far, one unit stronger, or one stronger and one milder
@@ -21,16 +21,16 @@ from tersely.searching.trials.sampling import Setting
 from tersely.searching.trials.study import TrialStore, Tried
 from tersely.searching.units import Unit
 
-_LEAST = 1e-3  # percent; what is lost by a level that loses nothing
+_LEAST = 1e-3  # percent; counted for a level that loses nothing
 
 
 @attrs.frozen(kw_only=True)
 class Alone:
-    """What one unit at one of its levels costs when everything else is dense.
+    """What one unit at one of its levels loses and saves when everything else is dense.
 
     Attributes:
-        drop: what is lost, in percent.
-        saved: what is saved, as a share of the dense cost.
+        drop: the loss, in percent.
+        saved: the saving, as a share of the dense cost.
     """
 
     drop: float
@@ -42,11 +42,11 @@ DENSE = Alone(drop=0.0, saved=0.0)
 
 @attrs.frozen(kw_only=True)
 class Space:
-    """What can be chosen, and what is known of each choice alone.
+    """The possible choices, and what is known of each choice alone.
 
     Attributes:
         units: the units.
-        alone: for each unit, what its levels cost alone, dense first.
+        alone: for each unit, what its levels lose and save alone, dense first.
         max_drop: how much may be lost, in percent.
     """
 
@@ -55,10 +55,10 @@ class Space:
     max_drop: float
 
     def is_good(self, tried: Tried) -> bool:
-        """Tell whether a setting loses no more than it may.
+        """Tell whether a setting loses at most `max_drop`.
 
         Args:
-            tried: what was tried.
+            tried: the trial.
         """
         return tried.drop <= self.max_drop
 
@@ -66,18 +66,18 @@ class Space:
         """Return the cheapest setting that is good enough, the first of equals, or None.
 
         Args:
-            tried: what was tried.
+            tried: the trial.
         """
         good = [one for one in tried if self.is_good(one) and one.cost is not None]
         return min(good, key=lambda one: one.cost or 0.0, default=None)
 
 
 def propose(space: Space, store: TrialStore) -> tuple[Setting, str] | None:
-    """Return what to try next and how it was found, or None where everything was tried.
+    """Return the next setting and how it was found, or None if everything has been tried.
 
     Args:
         space: what can be chosen.
-        store: what was tried.
+        store: the trials.
     """
     tried = store.tried()
     known = {one.setting: one for one in tried}
@@ -98,7 +98,7 @@ def propose(space: Space, store: TrialStore) -> tuple[Setting, str] | None:
 
 
 def _uniform(space: Space, known: Mapping[Setting, Tried]) -> Iterator[Setting]:
-    """Yield the uniform settings, mildest first; those beyond one that is too much are left out."""
+    """Yield the uniform settings, mildest first, up to the first that is too strong."""
     counts: dict[str, int] = {}
     for unit in space.units:
         counts[unit.method] = max(counts.get(unit.method, 0), len(unit.levels))
@@ -121,7 +121,7 @@ def _is_beyond(place: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _greedy(space: Space, known: Mapping[Setting, Tried]) -> Iterator[Setting]:
-    """Yield points of the greedy path, halving what is left until its last good one is known."""
+    """Yield points of the greedy path by bisection until its last good one is known."""
     path = greedy_path(space)
     good, bad = -1, len(path)
     while bad - good > 1:
@@ -137,10 +137,10 @@ def _greedy(space: Space, known: Mapping[Setting, Tried]) -> Iterator[Setting]:
 
 
 def greedy_path(space: Space) -> list[Setting]:
-    """Return settings from the mildest to the strongest, each a step that is worth most.
+    """Return settings from the mildest to the strongest, each one step of the greatest worth.
 
     Args:
-        space: what can be chosen, and what each choice alone saves and loses.
+        space: the possible choices, with what each loses and saves alone.
     """
     current = [0] * len(space.units)
     path: list[Setting] = []
@@ -159,13 +159,13 @@ def greedy_path(space: Space) -> list[Setting]:
 
 
 def _worth(after: Alone, before: Alone) -> float:
-    """What a step saves for each percent that it loses; 0 where it saves nothing."""
+    """Return what a step saves for each percent that it loses; 0 if it saves nothing."""
     saved = after.saved - before.saved
     return max(0.0, saved) / max(after.drop - before.drop, _LEAST)
 
 
 def _steps(space: Space, setting: Setting) -> Iterator[Setting]:
-    """Yield neighbours of a setting, those first that promise most."""
+    """Yield neighbours of a setting, the most promising first."""
     up = [
         (_worth(space.alone[index][place + 1], space.alone[index][place]), index)
         for index, place in enumerate(setting)
@@ -183,7 +183,7 @@ def _steps(space: Space, setting: Setting) -> Iterator[Setting]:
         if saved[0] > lost[0]:
             pairs.append((saved[1] - lost[1], lost[0] - saved[0], moved))
     pairs.sort()
-    # One after the other, since what units lose alone only hints at what they lose together.
+    # One after the other, since losses of single units only hint at their joint loss.
     for one, two in itertools.zip_longest(singles, (moved for *_, moved in pairs)):
         yield from (found for found in (one, two) if found is not None)
 

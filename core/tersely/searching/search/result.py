@@ -1,4 +1,4 @@
-"""What a search found: the trials, the best of them, and how they are shown."""
+"""The result of a search: its trials, the best of them, and how they are shown."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class SearchResult:
 
     Attributes:
         objective: what was minimized.
-        quality: what was not to fall: a metric's name, or ``output error``.
-        max_drop: how much it might fall, in percent.
+        quality: the measure of quality: a metric's name, or ``output error``.
+        max_drop: the largest loss that was allowed, in percent.
         trials: every trial, in order.
         units: for each unit, the labels of its levels, dense first.
-        recipe: the best recipe, or None where no setting was good enough.
-        measured: where the costs of trials are predicted, setting -> its cost as it was measured.
-        latencies: where they are predicted, key of an entry -> the layer, and its latency alone as
-            a share of the dense model's.
+        recipe: the best recipe, or None if no setting was good enough.
+        measured: if costs of trials are predicted, setting -> its measured cost.
+        latencies: if they are predicted, key of an entry -> the layer, and its latency alone as a
+            share of the dense model's.
     """
 
     objective: str
@@ -42,12 +42,12 @@ class SearchResult:
 
     @property
     def best(self) -> Tried | None:
-        """The cheapest trial that is good enough, or None; of those measured, where some are."""
+        """The cheapest good trial, or None; among measured trials if there are any."""
         return self._cheapest(self.trials)
 
     @property
     def best_uniform(self) -> Tried | None:
-        """The cheapest that treats every layer alike and is good enough, or None."""
+        """The cheapest trial that is good enough and treats every layer alike, or None."""
         return self._cheapest([one for one in self.trials if one.kind == "uniform"])
 
     @property
@@ -58,7 +58,7 @@ class SearchResult:
         return tuple(dict.fromkeys(one.setting for one in (*good[:_SHOWN], *uniform)))
 
     def cost_of(self, tried: Tried) -> float | None:
-        """Return the cost of a trial: as measured, else as predicted; None where it is too bad.
+        """Return the cost of a trial: measured, or else predicted; None if it lost too much.
 
         Args:
             tried: one of the trials.
@@ -66,7 +66,7 @@ class SearchResult:
         return self.measured.get(tried.setting, tried.cost)
 
     def is_predicted(self, tried: Tried) -> bool:
-        """Tell whether the cost of a trial is looked up and not measured.
+        """Tell whether the cost of a trial is predicted rather than measured.
 
         Args:
             tried: one of the trials.
@@ -79,7 +79,7 @@ class SearchResult:
         return min(known or good, key=lambda one: self.cost_of(one) or 0.0, default=None)
 
     def to_dict(self) -> dict[str, Json]:
-        """Return the trials and the recipe as JSON data; what is not finite is a string."""
+        """Return the trials and the recipe as JSON data; infinite values are strings."""
         data = attrs.asdict(self, recurse=False)
         data["units"] = {name: list(levels) for name, levels in self.units.items()}
         data["trials"] = [
@@ -142,7 +142,7 @@ class SearchResult:
         return TextTable(columns=columns, rows=rows)
 
     def _layers_table(self, best: Tried) -> TextTable:
-        """What the best does: one row for each level of a method, with the layers that have it."""
+        """Return a row for each level of a method in the best trial, with its layers."""
         found: dict[tuple[str, str], list[str]] = {}
         for (name, levels), place in zip(self.units.items(), best.setting, strict=True):
             method, _, layer = name.partition(" of ")

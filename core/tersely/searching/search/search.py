@@ -31,24 +31,25 @@ from tersely.session.session import Session
 _MOST_EXCESS = 1e3
 _SHOWN_DROP = 1e6
 _UNBUILT = (PlanError, SessionError, ExportError)
-_PAUSE = 0.2  # seconds between two looks at what other processes try
+_PAUSE = 0.2  # seconds between two looks at other processes' claims
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Search:
-    """What is searched, and where what is known is kept.
+    """A search: its model and units, its measures, and the store of its trials.
 
     Attributes:
         model: the dense model.
         plan: the plan of the whole recipe.
-        units: what can be chosen.
-        data: what algorithms observe.
-        quality: what may fall.
-        costing: what is minimized.
-        max_drop: how much may be lost, in percent of the dense quality; of an error, in percent.
+        units: the units to choose levels for.
+        data: the data that algorithms observe.
+        quality: the measure of quality.
+        costing: the cost that is minimized.
+        max_drop: the largest loss that is allowed, in percent of the dense quality; of an error, in
+        percent.
         store: the trials.
-        reseed: called before each measurement, so that each begins with the same generators.
-        latencies: what costs are looked up in, or None to measure each.
+        reseed: called before each measurement, so that random numbers are the same in each.
+        latencies: the table from which costs are predicted, or None to measure each.
     """
 
     model: nn.Module
@@ -68,11 +69,11 @@ class Search:
         watching: Callable[[int, int], object] | None = None,
         working: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> Space:
-        """Measure each unit at each level alone, where that is not known yet.
+        """Measure each unit at each level alone, unless it is stored already.
 
         Args:
-            watching: called after each measurement with how many are done and how many there are.
-            working: a context in which layers are timed again.
+            watching: called after each measurement with the number done and the total.
+            working: the context in which layers are timed again.
 
         Raises:
             SessionError: none of them can be built.
@@ -118,7 +119,7 @@ class Search:
                 entries.measure_again()
 
     def _alone(self, choice: tuple[Unit, Level], data: CalibrationData) -> dict[str, Json]:
-        """Return what is lost by one unit at one level, and its cost, whatever is lost."""
+        """Return the loss and the cost of one unit at one level, however large the loss."""
         try:
             with self._compressed([choice], data) as session:
                 drop = self.quality.drop_of(self.quality.measure(session.model))
@@ -144,17 +145,16 @@ class Search:
         watching: Callable[[tuple[Tried, ...]], object] | None = None,
         waiting: Callable[[tuple[Claim, ...]], object] | None = None,
     ) -> tuple[Tried, ...]:
-        """Try settings until there are as many trials as asked for.
+        """Try settings until there are as many trials as requested.
 
-        Trials that other processes of this machine have under way are waited for, so that all of
-        them end with the same trials.
+        Trials that other processes of this machine have under way are awaited, so that all
+        processes end with the same trials.
 
         Args:
             space: what `table` returned.
-            trials: how many there are to be, those of earlier and other processes included.
+            trials: the total number, including those of earlier and other processes.
             watching: called with all trials after each.
-            waiting: called again and again with what other processes try while nothing else is
-                left to try.
+            waiting: called repeatedly with the claims of other processes while only those are left.
 
         Returns:
             All trials.
@@ -169,7 +169,7 @@ class Search:
                 if waiting is not None and others:
                     waiting(others)
                 if any(one.is_seen for one in others):
-                    time.sleep(_PAUSE)  # what a process leaves untried is tried here
+                    time.sleep(_PAUSE)  # a setting that a process leaves untried is tried here
                 elif len(self.store.tried()) == len(tried):
                     break
             tried, before = self.store.tried(), tried
@@ -178,7 +178,7 @@ class Search:
         return tried
 
     def _proposed(self, space: Space, trials: int) -> tuple[Setting, str] | None:
-        """Return what to try now, or None where the rest is tried by other processes."""
+        """Return the next setting, or None if other processes are trying the rest."""
         claimed = {one.setting for one in self.store.claimed()}
         taken = claimed | {one.setting for one in self.store.tried()}
         return propose(space, self.store) if len(taken) < trials else None
@@ -194,19 +194,19 @@ class Search:
         """Return the units that a setting changes, each with its level.
 
         Args:
-            setting: for each unit the place of its level.
+            setting: for each unit, the index of its level.
         """
         pairs = zip(self.units, setting, strict=True)
         return [(unit, unit.levels[place - 1]) for unit, place in pairs if place]
 
     def try_out(self, setting: Setting, kind: str) -> Tried:
-        """Compress a copy of the model, measure its quality, and its cost if that is good enough.
+        """Compress a copy of the model; measure its quality, and its cost if that is good.
 
-        A setting that cannot be built, such as one whose channels do not make whole groups, is
-        one that loses too much.
+        A setting that cannot be built, such as one whose channels do not fill whole groups, counts
+        as losing too much.
 
         Args:
-            setting: what to try.
+            setting: the setting.
             kind: how it was proposed.
         """
         try:
@@ -231,7 +231,7 @@ class Search:
         return self.latencies.share_of(session, choices, self.data)
 
     def measure(self, setting: Setting) -> float:
-        """Return the cost of a setting as it is measured, where costs are predicted; kept.
+        """Measure the cost of a setting whose cost was predicted, store it, and return it.
 
         Args:
             setting: a setting that is good enough.
@@ -247,7 +247,7 @@ class Search:
         return cost if known is None else known
 
     def measured(self, setting: Setting) -> float | None:
-        """Return what `measure` found, or None where a setting was not measured.
+        """Return the stored result of `measure`, or None.
 
         Args:
             setting: any setting.
@@ -268,7 +268,7 @@ class Search:
             yield session
 
     def _score(self, tried: Tried) -> float:
-        """What the sampler makes small: the cost, or more than 1 for what loses too much."""
+        """Return what the sampler minimizes: the cost, or more than 1 if too much is lost."""
         if tried.cost is not None:
             return tried.cost
         excess = (tried.drop - self.max_drop) / max(self.max_drop, 1.0)

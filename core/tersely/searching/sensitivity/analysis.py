@@ -1,4 +1,4 @@
-"""Which layers hurt: each compressed alone, at each level, and measured."""
+"""Sensitivity analysis: each layer compressed alone, at each level, and measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tersely.searching.units import BITS, RATIOS, Level, Unit, units_of
 from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
 
 Watching = Callable[[int, int], object]
-"""Called as watching(measurements done, measurements in all) after each."""
+"""Called as watching(done, total) after each measurement."""
 
 
 def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it is measured
@@ -52,35 +52,37 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
     path: str | os.PathLike[str] | None = None,
     watching: Watching | None = None,
 ) -> Sensitivity:
-    """Compress each layer alone at several levels, and measure what it costs.
+    """Compress each layer alone at several levels, and measure the loss of quality.
 
-    The recipe says which layers, by which algorithms and granularities; each ratio of ``ratios``
-    takes the place of its ratios, each width of ``bits`` that of the integers of its weights.
-    Layers that can only change together, by ``align`` or as a dependency group, are one. A layer's
-    algorithm observes that layer alone, called as the dense model called it.
+    The recipe names the layers, algorithms and granularities; ``ratios`` and ``bits`` replace its
+    sparse ratios and the bit widths of its weights. Layers that can only change together, by
+    ``align`` or as a dependency group, count as one. The algorithm of a layer observes that layer
+    alone, with the calls that the dense model makes.
 
     Args:
-        model: the dense model; it is the same after this.
-        recipe: a loaded recipe, its data, or the path of its file. Its training does not happen:
-            schedules, shrinking and distillation are left out.
-        data: batches for calibration; without ``evaluate`` outputs are compared on them too.
+        model: the dense model; it is unchanged afterwards.
+        recipe: a loaded recipe, its data, or the path of its file. Schedules, shrinking and
+            distillation are ignored.
+        data: batches for calibration; without ``evaluate``, also those on which outputs are
+        compared.
         forward: called as forward(model, batch); see `Session.calibrate`.
         mask: which positions of a batch are data; see `Session.calibrate`.
-        evaluate: takes the model and returns a number or a mapping of names to numbers. Without
-            it the relative error of the model's output is measured.
-        metric: which number of a mapping counts; by default the first.
-        is_cost: whether less of it is better.
+        evaluate: takes the model and returns a number or a mapping of names to numbers. Without it,
+            the relative error of the model's output is measured.
+        metric: the name of the number to use; the first by default.
+        is_cost: whether lower values are better.
         ratios: the sparse ratios to try.
         bits: the bit widths of weights to try.
         example_inputs: as for `tersely.attach`.
-        path: a file to which each measurement is appended, and from which a later call of the same
-            model and arguments continues.
-        watching: called after each measurement with how many are done and how many there are.
+        path: a file to which each measurement is appended, and from which a later call with the
+            same model and arguments continues.
+        watching: called after each measurement with the number done and the total.
 
     Raises:
         ConfigError: the recipe is wrong.
-        PlanError: it does not fit the model, or there is nothing in it to vary.
-        CalibrationError: there is neither ``evaluate`` nor a batch, or an algorithm saw too little.
+        PlanError: it does not fit the model, or leaves nothing to vary.
+        CalibrationError: there is neither ``evaluate`` nor a batch, or an algorithm observed too
+        little.
         SessionFileError: ``path`` holds measurements of something else.
     """
     batches = CalibrationData(batches=tuple(data), forward=forward, mask=mask)

@@ -1,4 +1,4 @@
-"""The sensitivity of a job's model: measured as the job says, and kept in a folder of its own."""
+"""The sensitivity analysis of a job's model, with a folder of its own."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ PLOT = "sensitivity.svg"
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """What a sensitivity analysis of a job is asked for.
+    """The options of a sensitivity analysis.
 
     Attributes:
         ratios: the sparse ratios to try.
         bits: the bit widths of weights to try.
-        by_output: whether the output's error is measured though the job can evaluate.
-        metric: which number of the job's evaluation counts; by default the first.
-        is_cost: whether less of it is better.
+        by_output: whether to use the error of the output even if the job can evaluate.
+        metric: the name of the evaluation's number to use; the first by default.
+        is_cost: whether lower values are better.
     """
 
     ratios: Sequence[float] = RATIOS
@@ -58,24 +58,24 @@ def sensitivity_of_job(
     has_plot: bool = True,
     console: Console | None = None,
 ) -> Sensitivity:
-    """Measure how much each layer of a job's model hurts, and write what was found.
+    """Measure what each layer of a job's model loses when it alone is compressed, and write it.
 
-    Interrupted, it continues where it was when it is called again.
+    An interrupted analysis continues when it is called again.
 
     Args:
-        job: a job, or the path of its file; neither trained nor exported.
-        asked: what to try, and how to measure.
+        job: a job, or the path of its file; it is neither trained nor exported.
+        asked: the options.
         output: the folder to write to; by default next to the job's output.
-        has_plot: whether a picture is drawn too.
-        console: where to tell what happens; standard output by default.
+        has_plot: whether to draw a plot, too.
+        console: where progress is printed; standard output by default.
 
     Raises:
         ConfigError: the job is wrong.
-        PlanError: its recipe does not fit the model, or there is nothing in it to vary.
-        CalibrationError: there is nothing to measure by.
-        SessionFileError: the folder holds measurements of something else, or another process
-            measures.
-        MissingExtraError: a picture is wanted and matplotlib is not installed.
+        PlanError: its recipe does not fit the model, or leaves nothing to vary.
+        CalibrationError: there is no way to measure quality.
+        SessionFileError: the folder holds measurements of something else, or another process is
+            using it.
+        MissingExtraError: a plot is requested and matplotlib is not installed.
     """
     if not isinstance(job, Job):
         job = load_job(job)
@@ -112,21 +112,21 @@ def sensitivity_of_job(
 
 
 def beside(job: Job, name: str) -> Path:
-    """Return the folder next to a job's output for something else that is made from the job.
+    """Return the folder next to a job's output for another result of the job.
 
     Args:
         job: the job.
-        name: what is made.
+        name: the suffix of the folder's name.
     """
     return job.output.with_name(f"{job.output.name}-{name}")
 
 
 def example_where_there_is_one(job: Job, calls: References) -> Any:
-    """Return what a job's model is run with where its graph is needed, or None.
+    """Return the example inputs of a job's model, or None if it states none.
 
     Args:
         job: the job.
-        calls: what its references stand for.
+        calls: its loaded references.
     """
     if calls.example is None and calls.calibration is None:
         return None

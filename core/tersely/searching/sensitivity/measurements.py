@@ -1,4 +1,4 @@
-"""Measurements that survive a kill: one line of JSON each, appended and synced at once."""
+"""Measurements that survive a crash: one line of JSON each, appended and synced at once."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ VERSION = 1
 
 
 class MeasurementFile:
-    """Lines that only grow; a class, because the file is open between two of them.
+    """An append-only file of measurements; a class, because the file stays open.
 
-    The first line says what is measured; each further one is a measurement with its digest. A last
-    line that a kill cut off is dropped, and measured again.
+    The first line identifies what is measured; each further line is a measurement with its digest.
+    An incomplete last line, as a crash leaves it, is dropped and measured again.
 
     Args:
-        place: the file, or None to remember nothing beyond the process.
-        subject: part of what is measured -> its digest, as plain data.
+        place: the file, or None to keep measurements in memory only.
+        subject: name of each part of what is measured -> its digest, as plain data.
 
     Raises:
-        SessionFileError: the file is of another subject, or damaged in its middle.
+        SessionFileError: the file belongs to another subject, or is damaged before its last line.
     """
 
     def __init__(self, place: Path | None, subject: Mapping[str, str]) -> None:
@@ -47,18 +47,18 @@ class MeasurementFile:
         return len(self._known)
 
     def get(self, key: str) -> Json:
-        """Return what was measured under a key, or None.
+        """Return the measurement with a key, or None.
 
         Args:
-            key: what tells one measurement from the others.
+            key: what identifies the measurement.
         """
         return self._known.get(key)
 
     def add(self, key: str, value: Mapping[str, Json]) -> None:
-        """Append a measurement; it is on the disk when this returns.
+        """Append a measurement; it is on disk when this returns.
 
         Args:
-            key: what tells it from the others.
+            key: what identifies the measurement.
             value: plain data.
 
         Raises:
@@ -78,7 +78,7 @@ class MeasurementFile:
             os.fsync(stream.fileno())
 
     def _read(self, place: Path, subject: Mapping[str, str]) -> int:
-        """Read what is whole, and return how many bytes that is."""
+        """Read the complete lines, and return their number of bytes."""
         content = place.read_bytes()
         end = content.rfind(b"\n") + 1
         lines = list(_lines(content[:end], place))

@@ -1,4 +1,4 @@
-"""The picture of a sensitivity analysis: a row for each layer, a mark for each level."""
+"""The plot of a sensitivity analysis: a row for each layer, a mark for each level."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with extra("report", purpose="a plot"):
 _MARKS = "osD^vP*X"
 _ROW = 0.3  # inches
 _SPREAD = 0.5
-"""How much of a row the marks of its levels take, so that equal losses do not hide each other."""
+"""The share of a row over which marks are spread, so that equal losses do not hide each other."""
 
 
 def draw(
@@ -31,10 +31,10 @@ def draw(
     """Draw a sensitivity analysis.
 
     Args:
-        measured: what was measured.
-        path: the picture; its ending says which format.
+        measured: the measurements.
+        path: the file; its ending decides the format.
         layers: method -> its layers, from top to bottom.
-        scale: what the horizontal scale shows.
+        scale: the label of the horizontal axis.
     """
     height = 1 + sum(1.2 + _ROW * len(one) for one in layers.values())
     figure = Figure(figsize=(7.5, height), layout="constrained")
@@ -45,7 +45,7 @@ def draw(
         axes.set_title(method)
         axes.set_xlabel(scale)
     title = f"Sensitivity of each layer: {scale}"
-    with mpl.rc_context({"svg.fonttype": "none"}):  # words that can be read aloud and searched
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text that can be searched and read aloud
         is_svg = str(path).endswith(".svg")
         figure.savefig(path, metadata={"Date": None, "Title": title} if is_svg else None)
 

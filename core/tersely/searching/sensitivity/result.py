@@ -1,4 +1,4 @@
-"""What a sensitivity analysis found: a value for each unit at each level, and how it is shown."""
+"""The result of a sensitivity analysis: a value for each unit at each level, and its display."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tersely.text_table import Column, TextTable, ruled
 
 @attrs.frozen(kw_only=True)
 class Sensitivity:
-    """How much each layer of a model hurts when it alone is compressed.
+    """How much quality each layer of a model costs when it alone is compressed.
 
     Attributes:
-        quality: what was measured: a metric's name, or ``output error``.
+        quality: the measure: a metric's name, or ``output error``.
         dense: the dense model's value; 0 for an error.
         measured: every unit at every level, in the order of the model.
     """
@@ -38,9 +38,9 @@ class Sensitivity:
         return len(self.measured)
 
     def worst_first(self, method: str) -> tuple[str, ...]:
-        """Return the layers by what they lose, those that hurt most first.
+        """Return the layers in the order of their losses, the largest first.
 
-        The strongest level that all layers share decides.
+        Layers are compared at the strongest level that all of them have.
 
         Args:
             method: pruning or quantization.
@@ -53,7 +53,7 @@ class Sensitivity:
         return tuple(sorted(rows, key=lambda layer: -rows[layer][strongest].drop))
 
     def to_dict(self) -> dict[str, Json]:
-        """Return the findings as JSON data; infinite values are strings."""
+        """Return the result as JSON data; infinite values are strings."""
         data: dict[str, Json] = attrs.asdict(self)
         for one in data["measured"]:
             one["modules"] = list(one["modules"])
@@ -67,7 +67,7 @@ class Sensitivity:
         """Read back what `to_dict` returned.
 
         Args:
-            data: the findings, perhaps through JSON.
+            data: the data, which may have been through JSON.
         """
         measured = tuple(
             Measured(
@@ -83,7 +83,7 @@ class Sensitivity:
         return cls(quality=data["quality"], dense=data["dense"], measured=measured)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the findings as JSON, whole or not at all.
+        """Write the result as JSON, atomically.
 
         Args:
             path: the file.
@@ -91,10 +91,10 @@ class Sensitivity:
         write_whole(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the findings: a row for each layer, a mark for each level.
+        """Plot the result: a row for each layer, a mark for each level.
 
         Args:
-            path: the picture; its ending says which format.
+            path: the file; its ending decides the format.
 
         Raises:
             MissingExtraError: matplotlib is not installed.

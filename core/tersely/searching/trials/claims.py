@@ -1,4 +1,4 @@
-"""Who is trying what, of the processes that share a search: trials of Optuna that run."""
+"""Claims: settings that processes of a shared search are trying, as running Optuna trials."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Claim:
     """A setting that a process is trying, or was trying when it ended.
 
     Attributes:
-        number: its place among all trials; of two claims the one with the lower number was first.
-        setting: what is tried.
+        number: its number among all trials; of two claims, the one with the lower number was first.
+        setting: the setting.
         host: the machine of the process.
         pid: the number of the process.
-        start: what tells the process from a later one that has its number, or empty.
+        start: when the process began, to tell it from a later one with the same number; or empty.
     """
 
     number: int
@@ -42,12 +42,12 @@ class Claim:
 
     @property
     def is_seen(self) -> bool:
-        """Whether it can be seen from here when the process ends."""
+        """Whether this machine can see when the process ends."""
         return self.host == socket.gethostname() and sys.platform != "win32"
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process may still be at work."""
+        """Whether the process may still be running."""
         if not self.is_seen:
             return True
         return is_running(self.pid) and self.start in ("", start_of(self.pid))
@@ -57,11 +57,11 @@ class Claim:
 
 
 class Claims:
-    """The claims of a search; a class, because it stands for a part of a database.
+    """The claims of a search; a class, because it represents part of a database.
 
     Args:
         study: Optuna's study.
-        ranges: for each unit, the distribution of the places of its levels.
+        ranges: for each unit, the distribution of the indices of its levels.
     """
 
     def __init__(self, study: Any, ranges: Mapping[str, Any]) -> None:
@@ -72,8 +72,8 @@ class Claims:
     def add(self, setting: Setting) -> int:
         """Claim a setting, and return the number of the claim.
 
-        The database numbers claims in the order in which they can be seen, so of two processes that
-        look for others after they have claimed, one at least sees the claim of the other.
+        The database numbers claims in the order in which they become visible, so of two processes
+        that look for other claims after their own, at least one sees the other's.
 
         Args:
             setting: the setting.
@@ -89,7 +89,7 @@ class Claims:
         return next(int(one.number) for one in self._running() if self._is_own(one))
 
     def give_back(self, number: int) -> None:
-        """Give back a claim.
+        """Withdraw a claim.
 
         Args:
             number: what `add` returned.
@@ -97,11 +97,11 @@ class Claims:
         self._study.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def of_others(self) -> tuple[Claim, ...]:
-        """Return what other processes are trying now.
+        """Return the claims of other processes that may still be running.
 
         Raises:
-            LookupError: something is missing in what is stored.
-            ValueError: something is no number.
+            LookupError: the stored data is incomplete.
+            ValueError: a stored value is not a number.
         """
         claims = [self._read(one) for one in self._running() if not self._is_own(one)]
         return tuple(one for one in claims if one.is_alive)

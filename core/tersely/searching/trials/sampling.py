@@ -1,4 +1,4 @@
-"""What Optuna's sampler draws next: the same from the same seed and the same finished trials."""
+"""Settings from Optuna's sampler, as a function of the seed and the finished trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with extra("search", purpose="a search"):
     import optuna
 
 Setting = tuple[int, ...]
-"""For each unit, the place of its level; 0 for dense."""
+"""For each unit, the index of its level; 0 for dense."""
 
 _ATTEMPTS = 20
 
@@ -26,13 +26,13 @@ def draw(
     seed: int,
     taken: Collection[Setting],
 ) -> Setting | None:
-    """Draw a setting that the sampler expects much of, or None where all are taken.
+    """Draw a promising setting that is not taken, or None if there is none.
 
     Args:
         finished: Optuna's finished trials.
-        ranges: for each unit, the distribution of the places of its levels.
-        seed: of the sampler.
-        taken: settings that are not to be drawn.
+        ranges: for each unit, the distribution of the indices of its levels.
+        seed: the seed of the search.
+        taken: settings that must not be drawn.
     """
     for attempt in range(_ATTEMPTS):
         sampler = _sampler(_hash_of(seed, len(finished), attempt))
@@ -52,10 +52,10 @@ def draw(
 
 
 def _hash_of(*parts: int) -> int:
-    """Return a seed that depends on numbers, the same in every process.
+    """Return a seed computed from numbers, the same in every process.
 
     Args:
-        parts: not negative.
+        parts: non-negative numbers.
     """
     found = 0
     for part in parts:
@@ -69,7 +69,7 @@ def _sampler(seed: int) -> Any:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Keep Optuna's own lines out of what a job says."""
+    """Silence Optuna's log and warnings."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The trials of a search in the storage of Optuna: whole ones alone, shared by processes."""
+"""The trials of a search in Optuna's storage, which several processes may share."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _NAME = "tersely-search"
 _ROW, _SUBJECT = "row: ", "subject"
 
 _PAUSES = (0.1, 0.2, 0.4, 0.8)
-"""Seconds before the storage is opened again."""
+"""Seconds to wait before each further attempt to open the storage."""
 
 _ADVICE = "give another output or storage, or remove this one"
 
 
 @attrs.frozen(kw_only=True)
 class Tried:
-    """One setting that was tried.
+    """A finished trial.
 
     Attributes:
-        setting: what was tried.
+        setting: the setting that was tried.
         kind: how it was proposed: ``uniform``, ``greedy``, ``step`` or ``sampled``.
-        value: what the quality measured.
+        value: the measured quality.
         drop: how much worse than the dense model, in percent.
-        cost: the cost as a share of the dense model's, or None where the drop was too much.
-        problem: why the setting could not be built, whose drop is infinite; empty where it was.
+        cost: the cost as a share of the dense model's, or None if the drop was too large.
+        problem: why the setting could not be built, in which case its drop is infinite; or empty.
     """
 
     setting: Setting
@@ -51,11 +51,10 @@ class Tried:
 
 
 class TrialStore:
-    """What is known of a search; a class, because it stands for a database.
+    """Stored trials and measurements; a class, because it represents a database.
 
-    A trial is stored once it is finished, so a kill loses the one under way and leaves no half of
-    one. What the sampler draws depends on the seed and the finished trials alone. What is under
-    way is a trial too, one that runs:
+    A trial is stored once it is finished, so a crash loses only the trial under way. The sampler
+    depends on the seed and the finished trials alone. A trial under way is stored as running:
 
         trial       of Optuna, with                           meaning
         ----------  ----------------------------------------  ----------------------------------
@@ -65,9 +64,9 @@ class TrialStore:
 
     Args:
         storage: a URL that Optuna takes, such as ``sqlite:///study.db``.
-        names: the units.
-        levels: for each unit, how many levels it has besides dense.
-        subject: part of what is searched -> its digest.
+        names: the names of the units.
+        levels: for each unit, its number of levels besides dense.
+        subject: name of each part of what is searched -> its digest.
         seed: the seed of the sampler.
 
     Raises:
@@ -96,7 +95,7 @@ class TrialStore:
         self._check(subject)
 
     def _opened(self, storage: str) -> Any:
-        """Open the study; again where that fails, as another process may be making the tables."""
+        """Open the study, repeatedly, since another process may be creating the tables."""
         pauses = list(_PAUSES)
         while True:
             try:
@@ -104,7 +103,7 @@ class TrialStore:
                     return optuna.create_study(
                         storage=storage, study_name=_NAME, load_if_exists=True, direction="minimize"
                     )
-            except Exception as error:  # drivers of databases raise what they like
+            except Exception as error:  # database drivers raise errors of any class
                 if not pauses:
                     raise SessionFileError(
                         f"the storage {self._storage} cannot be opened: {_first_line(error)}; give "
@@ -115,7 +114,7 @@ class TrialStore:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Tell in one kind of error what Optuna and its database say in many."""
+        """Turn any error of Optuna and its database into a SessionFileError."""
         try:
             yield
         except SessionFileError:
@@ -140,7 +139,7 @@ class TrialStore:
             raise ValueError("a digest does not fit what it is of")
 
     def _check(self, subject: Mapping[str, str]) -> None:
-        # The trials first: another process that has added one has said before what it searches.
+        # Trials are read first: a process that adds one has stored its subject before.
         with self._asking():
             has_trials = bool(self._study.get_trials(deepcopy=False))
         attributes = self._attributes()
@@ -151,7 +150,7 @@ class TrialStore:
                     f"they may be of something else; {_ADVICE}"
                 )
             self._set(_SUBJECT, dict(subject))
-            attributes = self._attributes()  # another process may have said something else
+            attributes = self._attributes()  # another process may have stored another subject
         known = attributes[_SUBJECT]
         if not isinstance(known, Mapping):
             raise SessionFileError(
@@ -165,10 +164,10 @@ class TrialStore:
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:
-        """Return what is known besides the trials, such as of one unit at one level alone, or None.
+        """Return a stored measurement other than a trial, or None.
 
         Args:
-            key: what is known, such as the unit and the level.
+            key: what identifies it, such as the unit and the level.
         """
         found = self._attributes().get(_ROW + key)
         return None if found is None else self._row(key, found)
@@ -179,26 +178,26 @@ class TrialStore:
         return {name: value for name, value in found.items() if name != "sha256"}
 
     def add_row(self, key: str, row: Mapping[str, Json]) -> None:
-        """Remember something besides the trials, such as what one unit at one level alone costs.
+        """Store a measurement other than a trial, such as that of one unit at one level alone.
 
         Args:
-            key: what it is about, such as the unit and the level.
+            key: what identifies it, such as the unit and the level.
             row: plain data.
         """
         self._set(_ROW + key, {**row, "sha256": body_digest({**row, "key": key})})
 
     def rows(self, beginning: str) -> dict[str, Mapping[str, Json]]:
-        """Return every row whose key begins with something: the rest of the key -> the row.
+        """Return the rows whose keys have a prefix: rest of the key -> row.
 
         Args:
-            beginning: what the key begins with.
+            beginning: the prefix.
         """
         known = self._attributes()
         keys = [key.removeprefix(_ROW) for key in known if key.startswith(_ROW + beginning)]
         return {key.removeprefix(beginning): self._row(key, known[_ROW + key]) for key in keys}
 
     def tried(self) -> tuple[Tried, ...]:
-        """Return every finished trial, of all processes, in order."""
+        """Return the finished trials of all processes, in order."""
         return tuple(self._read(trial) for trial in self._finished())
 
     def _read(self, trial: Any) -> Tried:
@@ -216,8 +215,8 @@ class TrialStore:
         """Store a finished trial.
 
         Args:
-            tried: what was tried.
-            score: what the sampler makes small.
+            tried: the trial.
+            score: the value that the sampler minimizes.
         """
         known: dict[str, Json] = {
             "kind": tried.kind,
@@ -239,19 +238,19 @@ class TrialStore:
 
     @contextlib.contextmanager
     def claim(self, setting: Setting, *, most: int) -> Iterator[bool]:
-        """Keep a setting from other processes while the context lasts, if it is still to be had.
+        """Claim a setting while the context lasts, if it is still free.
 
-        Yields whether it is: no when another process has tried it or claimed it first, or when
-        there would be too many trials with it.
+        Yields whether it was: not if another process has tried or claimed it first, or if it would
+        be one trial too many.
 
         Args:
             setting: the setting.
-            most: how many trials there are to be, those of other processes included.
+            most: the total number of trials, including those of other processes.
         """
         with self._asking():
             number = self._claims.add(setting)
         try:
-            # Claims first: what ends meanwhile is among the finished trials then.
+            # Claims are read first, so that a trial that ends meanwhile is among the finished ones.
             before = {one.setting for one in self.claimed() if one.number < number}
             taken = before | {one.setting for one in self.tried()}
             yield setting not in taken and len(taken) < most
@@ -268,7 +267,7 @@ class TrialStore:
         """Draw a setting that Optuna's sampler expects much of, or None where all are taken.
 
         Args:
-            taken: settings that are tried or being tried.
+            taken: settings that have been tried or are being tried.
         """
         return draw(self._finished(), self._ranges, seed=self._seed, taken=taken)
 
@@ -289,5 +288,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _shown(storage: str) -> str:
-    """Return a URL without the password in it."""
+    """Return a URL without its password."""
     return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", storage)
