@@ -1,4 +1,4 @@
-"""What transformers makes of a folder of compressed tensors: its integers, outputs and tokens."""
+"""The check of a folder of compressed tensors in transformers: integers, outputs and tokens."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def check_folder(
     Args:
         source: the session.
         path: the folder.
-        inputs: what to call the model with, or None.
-        least_cosine: how alike the outputs have to be.
-        new_tokens: how many tokens to generate with both.
+        inputs: inputs of the model, or None.
+        least_cosine: the least cosine between the outputs.
+        new_tokens: the number of tokens to generate with both.
 
     Raises:
-        ExportError: another weight is read, or the loaded model computes something else.
+        ExportError: a weight differs, or the loaded model's outputs differ.
     """
     checks: dict[str, Any] = _compare_weights(source, path / WEIGHTS)
     is_dequantized = any(
@@ -66,12 +66,12 @@ def check_folder(
 
 
 def load_model(source: tersely.ExportSource, path: Path, *, dequantize: bool) -> Any:
-    """Load a folder as users do, with the class that the session's model has.
+    """Load a folder as users do, with the class of the session's model.
 
     Args:
         source: the session.
         path: the folder.
-        dequantize: whether weights become floats while they are loaded.
+        dequantize: whether to dequantize weights while they are loaded.
     """
     name = type(source.model).__name__
     cls: Any = getattr(transformers, name, None) or _own_class(type(source.model))
@@ -83,7 +83,7 @@ def load_model(source: tersely.ExportSource, path: Path, *, dequantize: bool) ->
 
 
 def _own_class(cls: type) -> type:
-    # The class that is made on the fly comes first; the user's own is the next of that name.
+    # The instrumented class comes first; the user's own is the next of the same name.
     same = [one for one in cls.__mro__ if one.__name__ == cls.__name__]
     return same[-1]
 
@@ -94,7 +94,7 @@ def _quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        # compressed-tensors shows bars of its own, which nothing turns off.
+        # compressed-tensors shows progress bars that cannot be turned off.
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:

@@ -1,4 +1,4 @@
-"""How a layer is quantized, in the words of compressed-tensors, and what it has no words for."""
+"""How a layer is quantized in the terms of compressed-tensors, and what it cannot express."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Layer:
 
     Attributes:
         module: its full name.
-        format: the name of the way in which its weight lies in the file.
-        weights: the arguments of its weight.
-        inputs: the arguments of its input, or None where that is not quantized.
+        format: the name of the layout of its weight.
+        weights: the quantization arguments of its weight.
+        inputs: the quantization arguments of its input, or None if that is not quantized.
     """
 
     module: str
@@ -35,7 +35,7 @@ class Layer:
 
     @property
     def scheme(self) -> dict[str, object]:
-        """All but the name, as a group of the configuration has it."""
+        """Everything but the name, as in a group of the configuration."""
         inputs = None if self.inputs is None else dict(self.inputs)
         return {
             "format": self.format,
@@ -98,7 +98,7 @@ def _input_arguments(one: tersely.QuantizedActivation) -> dict[str, object]:
 
 
 def groups_of(layers: Sequence[Layer]) -> dict[str, dict[str, object]]:
-    """Return the configuration's groups: layers that are stored alike.
+    """Return the configuration's groups of layers that are stored alike.
 
     Args:
         layers: how each quantized layer is stored.
@@ -118,7 +118,7 @@ def groups_of(layers: Sequence[Layer]) -> dict[str, dict[str, object]]:
 
 
 def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield the quantized weights that the format has no place for.
+    """Yield the quantized weights that the format cannot hold.
 
     Args:
         source: the session.
@@ -168,7 +168,7 @@ def _refused_weight(name: str, weight: IntegerWeight) -> tersely.Refusal | None:
 
 
 def refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield the quantized inputs and outputs that the format has no arguments for.
+    """Yield the quantized inputs and outputs that the format cannot express.
 
     Args:
         source: the session.

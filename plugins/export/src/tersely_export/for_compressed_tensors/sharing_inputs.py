@@ -1,4 +1,4 @@
-"""Layers that read one and the same tensor, which runtimes load as one: query, key and value."""
+"""Layers that read the same tensor, such as query, key and value, which runtimes fuse."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import tersely
 def layers_of_one_input(source: tersely.ExportSource, inputs: Any) -> list[tuple[str, ...]]:
     """Return the linear layers of one module that are called with the same tensor.
 
-    No list of names is needed for it: the model is run once.
+    This needs no list of names: the model is run once.
 
     Args:
         source: the session.
-        inputs: what to call the model with.
+        inputs: inputs of the model.
 
     Returns:
-        For each such tensor the layers' full names, two at least, in the order of the call.
+        For each such tensor the full names of its layers, at least two, in the order of their
+        calls.
     """
     names: dict[nn.Module, str] = {
         module: name
@@ -28,7 +29,7 @@ def layers_of_one_input(source: tersely.ExportSource, inputs: Any) -> list[tuple
         if isinstance(module, nn.Linear)
     }
     called: dict[tuple[str, int], list[str]] = {}
-    held: list[Tensor] = []  # an address is not given out twice while its tensor is there
+    held: list[Tensor] = []  # an address is not reused while its tensor is alive
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor):
@@ -50,7 +51,7 @@ def layers_of_one_input(source: tersely.ExportSource, inputs: Any) -> list[tuple
 def refused_unlike(
     groups: list[tuple[str, ...]], schemes: Mapping[str, object]
 ) -> Iterator[tersely.Refusal]:
-    """Yield the layers that are quantized otherwise than those they are loaded with.
+    """Yield the layers that are quantized differently from those they are fused with.
 
     Args:
         groups: layers that read the same tensor.
@@ -61,7 +62,7 @@ def refused_unlike(
         for other in group[1:]:
             if schemes.get(other) != schemes.get(first):
                 yield tersely.Refusal(
-                    f"it reads the same tensor as {first} and is quantized otherwise "
+                    f"it reads the same tensor as {first} and is quantized differently "
                     f"({_said(schemes.get(other))}, and {first} {_said(schemes.get(first))}); "
                     "runtimes such as vLLM load these layers as one. Quantize them alike, or, "
                     "for transformers alone, set the option unlike_layers to allow",

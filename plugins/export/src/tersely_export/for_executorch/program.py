@@ -1,4 +1,4 @@
-"""An exported program as ExecuTorch's partitioner looks for it, and lowered to XNNPACK."""
+"""Preparing an exported program for ExecuTorch's partitioner, and lowering it to XNNPACK."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _UNSIGNED_SHIFT = 128
 
 
 def lower(program: ExportedProgram) -> Any:
-    """Return a program of ExecuTorch.
+    """Return an ExecuTorch program.
 
     Args:
-        program: the session as one graph; it stays as it is.
+        program: the session's exported program, which is not changed.
 
     Raises:
         ExportError: a quantized layer would run outside XNNPACK.
@@ -61,7 +61,7 @@ def _arrange(program: ExportedProgram) -> None:
         elif node.target in _FIXED:
             _shift_to_signed(node)
         elif node.target in (_GROUPS, _CHANNELS):
-            # Four bits are told by their limits; anything else has the whole of int8.
+            # Four bits are recognized by their limits; everything else has the limits of int8.
             at = 3 if node.target is _GROUPS else 4
             low, high = node.args[at : at + 2]
             fits = _FOUR_BITS[0] <= low and high <= _FOUR_BITS[1]
@@ -80,7 +80,7 @@ def _arrange(program: ExportedProgram) -> None:
 
 
 def _choose_in_runtime(graph: Graph, rounding: Node) -> None:
-    # XNNPACK computes scales by token itself where it finds this one operator.
+    # XNNPACK computes scales by token itself if it finds this operator.
     value = rounding.args[0]
     assert isinstance(value, Node)
     choose = _OPERATORS.choose_qparams_per_token_asymmetric.default
@@ -110,7 +110,7 @@ def _shift_to_signed(node: Node) -> None:
 
 
 def _stored_as_viewed(program: ExportedProgram, view: Any) -> Any:
-    # Scales have to be what is stored, not a view of it.
+    # Scales must be stored tensors, not views.
     if not isinstance(view, Node) or view.op == "placeholder":
         return view
     stored = view.args[0]

@@ -1,4 +1,4 @@
-"""What ExecuTorch's runtime computes with a written program, and with each of its layers."""
+"""The check of a written program in ExecuTorch's runtime, as a whole and layer by layer."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check_program(
     Args:
         source: the session.
         path: the file.
-        least_cosine: how alike outputs have to be, of each layer and of the model.
+        least_cosine: the least cosine between outputs, of each layer and of the model.
 
     Raises:
-        ExportError: the runtime computes something else.
+        ExportError: the runtime's outputs differ.
     """
     inputs = detached_inputs(source.example_inputs)
     run = as_module(path)
@@ -52,9 +52,9 @@ def check_program(
 
 
 def _need_lengths(found: Sequence[Tensor], expected: Sequence[Tensor], least_cosine: float) -> None:
-    """Refuse outputs that are longer or shorter by more than the angle allows sideways.
+    """Refuse outputs whose norm differs by more than the cosine allows.
 
-    A file of other weights may compute outputs of the same direction.
+    Other weights may lead to outputs of the same direction.
     """
     allowed = (2 * (1 - least_cosine)) ** 0.5
     for one, other in zip(found, expected, strict=True):
@@ -63,17 +63,17 @@ def _need_lengths(found: Sequence[Tensor], expected: Sequence[Tensor], least_cos
         longer = float(one[finite].double().norm()) - length
         if other.is_floating_point() and abs(longer) > allowed * length:
             raise tersely.ExportError(
-                f"the runtime computes outputs of {(length + longer):.4g} in length, where those "
-                f"that the session simulates have {length:.4g}"
+                f"the norm of the runtime's outputs is {(length + longer):.4g}, and that of the "
+                f"session's is {length:.4g}"
             )
 
 
 def as_module(path: Path, *, threads: int | None = None) -> Callable[..., list[Tensor]]:
-    """Return a function that takes what the model takes, tensors as they are.
+    """Return a function with the arguments of the model.
 
     Args:
         path: the file.
-        threads: how many threads XNNPACK computes with, or None for its own choice.
+        threads: the number of XNNPACK's threads, or None for its own choice.
     """
     if threads is not None:
         _unsafe_reset_threadpool(threads)
@@ -86,7 +86,7 @@ def as_module(path: Path, *, threads: int | None = None) -> Callable[..., list[T
         outputs: Sequence[Tensor] = method.execute(given)
         return list(outputs)
 
-    # A method reads the bytes of its program, which nothing else keeps.
+    # A method reads the bytes of its program, which must be kept alive.
     call.held = (data, program)  # type: ignore[attr-defined]  # a function has attributes
 
     return call
@@ -97,7 +97,7 @@ def _positional(inputs: Any) -> Sequence[Any]:
 
 
 class _Apart(nn.Module):
-    """The layers of a program, each with an input of its own: one lowering serves them all."""
+    """The layers of a program, each with an input of its own, so that one lowering serves all."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Apart(nn.Module):
 
 
 class _Kept(Interpreter):
-    """Runs a graph and keeps what the layers read."""
+    """Runs a graph and records the inputs of the layers."""
 
     def __init__(self, program: ExportedProgram, layers: Sequence[Layer]) -> None:
         super().__init__(program.graph_module)
@@ -168,10 +168,10 @@ def _compare_layers(
 
 
 def _need_constants(path: Path, layers: bytes) -> None:
-    """Need a file to hold, bit for bit, whatever its layers apart hold.
+    """Require that a file holds the constants of its separate layers bit for bit.
 
-    A bias that is off may move outputs by less than rounding does, which no comparison of outputs
-    sees.
+    A wrong bias may change outputs by less than rounding does, which no comparison of outputs
+    detects.
     """
     held = _constants(path.read_bytes())
     if not _constants(layers) <= held:
@@ -186,7 +186,7 @@ def _constants(program: bytes) -> frozenset[bytes]:
 
 
 def _lifted(program: ExportedProgram) -> list[Any]:
-    """Return what a program stores, in the order in which its graph takes it."""
+    """Return the stored tensors of a program, in the order of its graph's inputs."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     names |= signature.inputs_to_lifted_tensor_constants

@@ -1,4 +1,4 @@
-"""What XNNPACK has no kernel for, so that ExecuTorch would run it slowly or wrongly."""
+"""Targets without a kernel in XNNPACK, which ExecuTorch would run slowly or wrongly."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _refused_weight(
 
 
 def refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield the quantized inputs and outputs that XNNPACK does not round.
+    """Yield the quantized inputs and outputs that XNNPACK does not quantize.
 
     Args:
         source: the session.
@@ -86,8 +86,8 @@ def refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusa
             )
         elif one.is_dynamic and one.blocks != "token":
             reason = (
-                "the runtime chooses one scale for each token, and would do so without a word; "
-                "take granularity per_token"
+                "the runtime chooses one scale for each token, and would silently do so here; take "
+                "granularity per_token"
             )
         elif not one.is_dynamic and one.blocks != "tensor":
             reason = "the runtime has one known scale for the tensor; take granularity default"

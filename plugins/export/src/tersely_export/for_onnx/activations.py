@@ -1,4 +1,4 @@
-"""Inputs and outputs as runtimes want them: unsigned, and residual additions that stay apart."""
+"""Inputs and outputs as runtimes' kernels take them: unsigned, residual additions apart."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MATRIX = 2
 
 
 def shift_to_unsigned(graph: ir.Graph) -> None:
-    """Write int8 inputs and outputs as uint8 with a zero point that is 128 larger.
+    """Rewrite int8 inputs and outputs as uint8 with a zero point that is 128 larger.
 
-    The values are the same; kernels for signed inputs are more than twice as slow.
+    The values stay the same; kernels for signed inputs take more than twice as long.
 
     Args:
         graph: the graph.
@@ -62,9 +62,9 @@ def _kind(zero: ir.Value, node: ir.Node) -> ir.DataType | None:
 
 
 def keep_residuals_apart(graph: ir.Graph) -> None:
-    """Write the addition before a layer norm as Sum, so that onnxruntime does not fuse the two.
+    """Rewrite the addition before a layer norm as Sum, so that onnxruntime does not fuse the two.
 
-    Its fused kernel takes six times as long as its layer norm.
+    The fused kernel takes six times as long as the layer norm.
 
     Args:
         graph: the graph.
@@ -78,11 +78,11 @@ def keep_residuals_apart(graph: ir.Graph) -> None:
 
 
 def keep_biases_apart(graph: ir.Graph) -> None:
-    """Write the bias of a matrix product as Sum where an addition hides the product.
+    """Rewrite the bias of a matrix product as Sum where an addition would hide the product.
 
-    onnxruntime has integer kernels for MatMul. Before it looks for them it makes Gemm of MatMul
-    and Add in two dimensions, or in more whose sizes are all fixed, and takes an integer bias for
-    an input of an integer addition.
+    onnxruntime has integer kernels for MatMul. Before it looks for them, it turns MatMul and Add
+    into Gemm if there are two dimensions, or more of fixed sizes, and takes an integer bias for an
+    input of an integer addition.
 
     Args:
         graph: the graph.

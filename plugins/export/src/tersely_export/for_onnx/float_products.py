@@ -15,10 +15,10 @@ from tersely_export.grids import grid_of
 from tersely_export.names import module_of
 
 if TYPE_CHECKING:
-    import onnx  # torchao's check warns, too, and needs no ONNX
+    import onnx  # also used by torchao's check, which needs no ONNX
 
 _PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
-"""Ends of the names of operators that multiply floats; onnxruntime adds words such as Fused."""
+"""Suffixes of operators that multiply floats; onnxruntime adds prefixes such as Fused."""
 
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
 _TURNS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Slice")
@@ -30,7 +30,7 @@ _INPUTS: Final = "their inputs are not quantized; quantize _input_ as well, as t
 _MOST_BITS, _SHOWN = 8, 5
 _BLOCKS: Final = "MatMulNBits"
 _WIDE: Final = (4, 5, 6)
-"""What ONNX calls uint16, int16 and int32."""
+"""ONNX's numbers of uint16, int16 and int32."""
 
 
 def float_products(source: tersely.ExportSource, optimized: onnx.ModelProto) -> Mapping[str, str]:
@@ -38,7 +38,7 @@ def float_products(source: tersely.ExportSource, optimized: onnx.ModelProto) -> 
 
     Args:
         source: the session.
-        optimized: what onnxruntime has made of the written model.
+        optimized: the written model after onnxruntime's optimization.
 
     Returns:
         Full name of the weight -> why, and what to change.
@@ -51,12 +51,12 @@ def float_products(source: tersely.ExportSource, optimized: onnx.ModelProto) -> 
 
 
 def products_of_wide_inputs(graph: onnx.GraphProto) -> int:
-    """Return how many products with blocks of few bits have inputs of more than 8 bits.
+    """Return the number of products of blocks of few bits with inputs of more than 8 bits.
 
-    Their kernel reads such inputs as floats, and rounds them otherwise or not at all.
+    Their kernel reads such inputs as floats, and rounds them differently or not at all.
 
     Args:
-        graph: what onnxruntime has made of a model.
+        graph: a model after onnxruntime's optimization.
     """
     makers = {name: node for node in graph.node for name in node.output}
     types = {one.name: one.data_type for one in graph.initializer}
@@ -70,11 +70,11 @@ def products_of_wide_inputs(graph: onnx.GraphProto) -> int:
 
 
 def warn_of_floats(found: Mapping[str, str], runtime: str) -> None:
-    """Warn of products in floats, those with the same reason together.
+    """Warn of products in floats, with one warning for each reason.
 
     Args:
         found: full name of each weight -> why, and what to change.
-        runtime: what computes them.
+        runtime: the runtime's name.
     """
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.items():
@@ -114,7 +114,7 @@ def _stored(value: str, graph: onnx.GraphProto, held: Mapping[str, object]) -> s
 def _same(
     stored: onnx.TensorProto, held: Mapping[str, object], weights: Mapping[str, IntegerWeight]
 ) -> Iterator[str]:
-    """Yield the weight that onnxruntime has stored in another order, under a name of its own."""
+    """Yield the weight that onnxruntime has stored in another order under another name."""
     from onnx import TensorProto, numpy_helper  # late, as above
 
     if stored.data_location == TensorProto.EXTERNAL:
@@ -141,7 +141,7 @@ def _is_multiplied(
 def _multiplies(node: onnx.NodeProto, value: str, *, is_joined: bool) -> bool:
     if node.op_type in _RECURRENT:
         return value in node.input[1:3]  # the first is the data
-    # Gates are joined of parts of one weight; whatever else is joined may be data.
+    # Gates are concatenated from parts of one weight; other concatenations may be data.
     return node.op_type.endswith(_PRODUCTS) and not is_joined
 
 
@@ -171,7 +171,7 @@ def _reason_of_matrix(weight: IntegerWeight, own: Sequence[tersely.QuantizedActi
 
 
 def _wide_inputs(source: tersely.ExportSource, name: str) -> list[str]:
-    """Return the types of more than 8 bits that the inputs of a weight's module have."""
+    """Return the types of more than 8 bits among the inputs of a weight's module."""
     module = source.targets[name].module
     return _wide([one for one in source.activations if one.module == module])
 

@@ -1,4 +1,4 @@
-"""Reading and changing an ONNX graph: constants, producers, and new nodes in the place of old."""
+"""Reading and editing an ONNX graph: constants, producers and replaced nodes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 _UNFOLDED = ("Cast", "Expand", "Reshape", "Transpose")
 _EXPORTER = "pkg."
-"""How the names of the exporter's notes begin."""
+"""The prefix of the exporter's metadata."""
 
 
 def constant_of(value: ir.Value | None) -> numpy.ndarray | None:
-    """Return what a value is in every call, or None where it depends on the inputs.
+    """Return the value of a constant, or None if it depends on the inputs.
 
     Args:
         value: any value of a graph.
@@ -33,7 +33,7 @@ def constant_of(value: ir.Value | None) -> numpy.ndarray | None:
 
 
 def _computed(node: ir.Node) -> numpy.ndarray | None:
-    """Return what a node makes of a constant; torch.onnx folds only those of a few thousand."""
+    """Return a node's result for constants; torch.onnx only folds small ones."""
     found = constant_of(node.inputs[0])
     if found is None or (node.op_type == "Expand" and found.size != 1):
         return None
@@ -59,11 +59,11 @@ def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """Return an input of a node, or None where it is left out.
+    """Return an input of a node, or None if it is left out.
 
     Args:
         node: the node.
-        index: which.
+        index: the index of the input.
     """
     return node.inputs[index] if len(node.inputs) > index else None
 
@@ -88,23 +88,23 @@ def axis_of(node: ir.Node) -> int:
 
 
 def number(node: ir.Node, name: str, default: int = 0) -> int:
-    """Return a whole-number attribute of a node.
+    """Return an integer attribute of a node.
 
     Args:
         node: the node.
         name: the attribute's name.
-        default: what it is when it is left out.
+        default: its default.
     """
     found = node.attributes.get(name)
     return default if found is None else found.as_int()
 
 
 class Editor:
-    """Makes nodes before one node, and values that are stored; it keeps the graph it changes.
+    """Inserts nodes before a node, and stores values; it holds the graph that it edits.
 
     Args:
         graph: the graph.
-        node: where new nodes go.
+        node: the node before which others are inserted.
     """
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
@@ -124,10 +124,10 @@ class Editor:
         return made.outputs[0]
 
     def store(self, name: str, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
-        """Store an array in the model under a name that is free.
+        """Store an array in the model under a free name.
 
         Args:
-            name: what to call it.
+            name: the preferred name.
             array: the values.
             dtype: the type, or None for the array's own.
         """
@@ -151,7 +151,7 @@ class Editor:
         return value
 
     def replace(self, found: ir.Value) -> None:
-        """Let a value stand for the node's only output, and take the node out.
+        """Replace the node's only output by a value, and remove the node.
 
         Args:
             found: the value.
@@ -161,16 +161,16 @@ class Editor:
         found.type = old.type if found.type is None else found.type
         old.replace_all_uses_with(found, replace_graph_outputs=True)
         self.graph.remove(self.node, safe=True)
-        # Values keep the names of the program's nodes, by which layers are compared.
+        # Values keep the names of the program's nodes, which the comparison of layers needs.
         old.name = None
         found.name = name
 
 
 def nodes_of(graph: ir.Graph, *op_types: str) -> Iterator[ir.Node]:
-    """Yield the nodes of some types that are there now.
+    """Yield the present nodes of some types.
 
     Args:
-        graph: the graph, which may change between two of them.
+        graph: the graph, which may change during the iteration.
         *op_types: the types.
     """
     for node in list(graph):
@@ -179,7 +179,7 @@ def nodes_of(graph: ir.Graph, *op_types: str) -> Iterator[ir.Node]:
 
 
 def remove_unused(graph: ir.Graph) -> None:
-    """Take out nodes and stored values that nothing reads.
+    """Remove nodes and stored values that nothing reads.
 
     Args:
         graph: the graph.
@@ -192,7 +192,7 @@ def remove_unused(graph: ir.Graph) -> None:
 
 
 def forget_stored(graph: ir.Graph, value: ir.Value) -> None:
-    """Take out a stored value if nothing reads it, so that its memory is free at once.
+    """Remove a stored value if nothing reads it, so that its memory is freed at once.
 
     Args:
         graph: the graph.
@@ -203,9 +203,9 @@ def forget_stored(graph: ir.Graph, value: ir.Value) -> None:
 
 
 def forget_traces(graph: ir.Graph) -> None:
-    """Take out the exporter's notes of where in the user's code each node comes from.
+    """Remove the exporter's metadata about the user's code behind each node.
 
-    They hold paths and source lines of the machine, and are most of a small file.
+    It contains local paths and source lines, and is most of a small file.
 
     Args:
         graph: the graph.

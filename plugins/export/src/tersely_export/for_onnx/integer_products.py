@@ -1,6 +1,6 @@
-"""Matrix products of integers where inputs are rounded by each call's own range.
+"""Integer matrix products whose inputs are quantized by each call's own range.
 
-What a product becomes, for an input x with scale s and zero point z and a weight w with scale t:
+The form of a product, for an input x with scale s and zero point z and a weight w with scale t:
 
     MatMul((x - z) * s, w * t)    Cast(MatMulInteger(x, w, z)) * s * t
     z differs from row to row     (Cast(MatMulInteger(x, w)) - z * sum of each column of w) * s * t
@@ -28,13 +28,13 @@ _ENDS = 2
 
 @attrs.frozen(eq=False)
 class _Rounded:
-    """An input that is rounded by its own range.
+    """An input that is quantized by its own range.
 
     Attributes:
         integers: uint8 or int8.
-        scale: 0-dim, or one for each row.
-        zero_point: of the integers' type and 0-dim, or float and one for each row.
-        is_by_row: whether rows have zero points of their own that differ.
+        scale: 0-dim, or one value for each row.
+        zero_point: 0-dim and of the integers' type, or one float for each row.
+        is_by_row: whether rows have different zero points.
     """
 
     integers: ir.Value
@@ -44,9 +44,9 @@ class _Rounded:
 
 
 def multiply_integers(graph: ir.Graph) -> None:
-    """Multiply integers wherever both sides of a product are read from them.
+    """Multiply integers in every product of two dequantized operands.
 
-    Products of inputs with fixed scales stay as they are: runtimes find those by themselves.
+    Products with fixed scales of inputs are not changed: runtimes recognize those themselves.
 
     Args:
         graph: the graph.
@@ -66,7 +66,7 @@ def multiply_integers(graph: ir.Graph) -> None:
         if rounded is None or factor is None:
             continue
         if rounded.is_by_row and _weight_zero(made, read) is not None:
-            continue  # each row would have another sum
+            continue  # each row would have a different sum
         weight = read.inputs[0]
         assert weight is not None  # it is stored
         zero = _weight_zero(made, read)
@@ -83,7 +83,7 @@ def multiply_integers(graph: ir.Graph) -> None:
         if rounded.is_by_row:
             sums = _column_sums(made, read, is_transposed=transposed is not None)
             found = made.add("Sub", found, made.add("Mul", rounded.zero_point, sums))
-        # One factor where the scale is one number: runtimes fuse it with the product.
+        # One factor if the scale is one number: runtimes fuse it with the product.
         if rounded.scale.shape is not None and rounded.scale.shape.rank() == 0:
             found = made.add("Mul", found, made.add("Mul", rounded.scale, factor))
         else:
@@ -97,7 +97,7 @@ def _per_call(value: ir.Value | None) -> _Rounded | None:
     if read is None or made is None or constant_of(read.inputs[1]) is not None:
         return None
     integers, scale = made.outputs[0], read.inputs[1]
-    assert scale is not None  # the operator asks for it
+    assert scale is not None  # required by the operator
     return _Rounded(integers, scale, input_of(read, 2))
 
 

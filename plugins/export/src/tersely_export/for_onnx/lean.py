@@ -1,4 +1,4 @@
-"""A graph without what its readers fill in: defaults, shapes in between, names of nodes."""
+"""Removing what readers can infer: default attributes, intermediate shapes, names of nodes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import onnx_ir as ir
 
 
 def leave_out_known(graph: ir.Graph, *, opset: int) -> None:
-    """Take out what readers fill in themselves; of a small network it is a third of the file.
+    """Remove what readers can infer, which is a third of a small network's file.
 
-    Attributes with the operator's default, names of nodes (values keep theirs), and the types and
-    shapes of what nodes compute, which follow from the inputs.
+    These are attributes with default values, names of nodes (not of values), and types and shapes
+    of intermediate values.
 
     Args:
         graph: the graph.
@@ -24,7 +24,7 @@ def leave_out_known(graph: ir.Graph, *, opset: int) -> None:
             if value not in outputs:
                 value.type = value.shape = None
     for value in graph.initializers.values():
-        # The stored tensor has both; what we note of a layout is written beside its type.
+        # The stored tensor has both; notes on its layout are written beside its type.
         if not value.metadata_props:
             value.type = value.shape = None
 

@@ -1,4 +1,4 @@
-"""From a program to an ONNX model that runtimes find integer kernels for, and to its files."""
+"""From a program to an ONNX model for which runtimes have integer kernels, and to its files."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from tersely_export.for_onnx.weights import (
 from tersely_export.layers import Layer, layers_of
 
 _LARGEST = 2**31 - 2**24
-"""Bytes of weights that fit beside a graph into one file of 2 GB."""
+"""Bytes of weights that fit into one file of 2 GB together with a graph."""
 
 
 def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
     """Translate a program to ONNX.
 
     Args:
-        program: the session as one graph.
+        program: the session's exported program.
         opset: the version of the operators.
 
     Raises:
@@ -60,7 +60,7 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
         raise tersely.ExportError(
             f"torch.onnx cannot translate the program: {_reason(error)}", format="onnx"
         ) from error
-    assert exported is not None  # it writes no file itself
+    assert exported is not None  # this call writes no file
     read_along_first(exported.model.graph)
     with _quiet():
         exported.optimize()
@@ -83,12 +83,12 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
 
 
 def save_model(model: ir.Model, path: Path, *, is_external: bool) -> Sequence[Path]:
-    """Write a model, with its weights in a file of their own where one cannot hold both.
+    """Write a model, with its weights in a separate file if one file cannot hold both.
 
     Args:
         model: the model.
         path: the file.
-        is_external: whether weights go to a file of their own in any case.
+        is_external: whether weights go to a separate file in any case.
 
     Returns:
         The files, the model first.
@@ -101,14 +101,14 @@ def save_model(model: ir.Model, path: Path, *, is_external: bool) -> Sequence[Pa
     for one in stored:
         if one is not None:
             digest.update(one.tobytes())
-    # Named by what it holds: a new one never takes the place of what an old model refers to.
+    # The name includes a digest: a new file never replaces one to which an old model refers.
     data = path.with_name(f"{path.name}.{digest.hexdigest()[:8]}.data")
     ir.save(model, path, external_data=data.name)
     return [path, data]
 
 
 def _name_as_in(graph: ir.Graph, layers: Sequence[Layer], made: Sequence[Layer]) -> None:
-    """Call what layers read and return as the program does, for torch.onnx counts anew."""
+    """Name inputs and outputs of layers as the program does; torch.onnx numbers them anew."""
     if [one.module for one in layers] != [one.module for one in made]:
         return
     values = {value.name: value for node in graph for value in node.outputs}
@@ -135,7 +135,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # What it tells of itself and of packages that are not installed concerns nobody here.
+    # Its messages about itself and about missing packages are of no use here.
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [one.level for one in loggers]
     for one in loggers:

@@ -1,4 +1,4 @@
-"""Sums of 16 bits, in which x86 processors without VNNI add products of 8 bits."""
+"""Overflow of the 16-bit sums in which x86 processors without VNNI add 8-bit products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tersely.contracts import IntegerWeight
 from tersely_export.names import split_name
 
 SETTING: Final = "session.x64quantprecision"
-"""The setting of a session of onnxruntime that adds such products in 32 bits."""
+"""The setting of onnxruntime's sessions that adds such products in 32 bits."""
 
 _LARGEST_SUM: Final = 2**15 - 1
 _SUMS_IN_32_BITS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx10_1", "amx_int8")
@@ -22,17 +22,17 @@ _SHOWN = 3
 
 
 def capabilities() -> Mapping[str, object]:
-    """Return what this machine's processor has, by the names that PyTorch gives it.
+    """Return the capabilities of this machine's processor, by PyTorch's names.
 
     Returns:
-        Nothing where this version of PyTorch does not tell.
+        An empty mapping if this version of PyTorch does not report them.
     """
     found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return found
 
 
 def adds_in_16_bits() -> bool:
-    """Return whether this processor adds pairs of 8 bit products in 16 bits, which saturate."""
+    """Tell whether this processor adds pairs of 8-bit products in 16 bits, which saturate."""
     processor = capabilities()
     return processor.get("architecture") == "x86_64" and not any(
         processor.get(name) for name in _SUMS_IN_32_BITS
@@ -40,9 +40,9 @@ def adds_in_16_bits() -> bool:
 
 
 def overflowing(source: tersely.ExportSource) -> Sequence[str]:
-    """Return the weights whose products with inputs may not fit the sums of this processor.
+    """Return the weights whose products with inputs may overflow on this processor.
 
-    Without VNNI, x86 multiplies unsigned 8 bit inputs by signed 8 bit weights and adds each two
+    Without VNNI, x86 multiplies unsigned 8-bit inputs by signed 8-bit weights and adds pairs of
     neighbouring products in 16 bits, which saturate.
 
     Args:
@@ -66,20 +66,20 @@ def overflowing(source: tersely.ExportSource) -> Sequence[str]:
 
 
 def _largest_inputs(source: tersely.ExportSource) -> dict[str, int]:
-    """Return for each module the largest integer that its 8 bit inputs are multiplied as."""
+    """Return for each module the largest integer of its 8-bit inputs in products."""
     found: dict[str, int] = {}
     for one in source.activations:
         if not one.is_input:
             continue
         # Signed inputs are written, or read, as unsigned ones that are 128 larger.
         largest = one.quant_max + (_SHIFT if one.quant_min < 0 else 0)
-        if largest <= _LARGEST_UNSIGNED:  # those of more bits are multiplied as floats
+        if largest <= _LARGEST_UNSIGNED:  # wider inputs are multiplied as floats
             found[one.module] = max(largest, found.get(one.module, 0))
     return found
 
 
 def _modules(source: tersely.ExportSource, name: str) -> frozenset[str]:
-    """Return the modules that have a weight, which may be tied."""
+    """Return the modules of a weight, which may be tied."""
     further = (split_name(one)[0] for one in source.targets[name].shared_with)
     return frozenset([source.targets[name].module, *further])
 
@@ -92,7 +92,7 @@ def _may_overflow(largest: int, weight: IntegerWeight) -> bool:
 
 
 def warn_of_overflow(source: tersely.ExportSource) -> None:
-    """Warn of weights whose products with inputs do not fit the sums of this processor.
+    """Warn of weights whose products with inputs may overflow on this processor.
 
     Args:
         source: the session.
@@ -109,14 +109,14 @@ def warn_of_overflow(source: tersely.ExportSource) -> None:
 
 
 def cause(source: tersely.ExportSource, module: str | None = None) -> str:
-    """Return why onnxruntime computes something else here, where sums may have overflowed.
+    """Return a possible overflow as the cause of differing outputs.
 
     Args:
         source: the session.
-        module: full name of the module that differs, or None for any.
+        module: the full name of the module that differs, or None for any.
 
     Returns:
-        The cause and what to do, to be added to an error; empty where nothing may overflow.
+        The cause and what to do, to be appended to an error; empty if nothing can overflow.
     """
     found = overflowing(source)
     if not any(module is None or module in _modules(source, one) for one in found):

@@ -1,4 +1,4 @@
-"""What onnxruntime makes of a file: its integers, its kernels, its layers and its outputs."""
+"""The check of a file in onnxruntime: integers, kernels, layers and outputs."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ _FLOAT = 1
 """The accuracy level at which weights are multiplied by float32 inputs."""
 
 _TOO_FAR = 2.0
-"""Steps at which a layer is another one; two inputs that round the other way are that far apart."""
+"""The steps from which a layer counts as different; two inputs that round the other way differ
+less."""
 
 _LARGEST = 2**30
-"""Bytes of a model whose layers are compared one by one, for which it is held twice."""
+"""The most bytes of a model whose layers are compared, for which it is in memory twice."""
 
 
 def check_model(
@@ -64,12 +65,12 @@ def check_model(
     Args:
         source: the session.
         path: the model's file.
-        accuracy_level: what onnxruntime multiplies blocks of 4 bits in.
-        least_cosine: how alike the outputs have to be.
-        exact_sums: whether products are added so that no processor's sums overflow.
+        accuracy_level: the type in which onnxruntime multiplies blocks of 4 bits.
+        least_cosine: the least cosine between the outputs.
+        exact_sums: whether to add products so that sums overflow on no processor.
 
     Raises:
-        ExportError: it holds other integers, or onnxruntime computes something else.
+        ExportError: it holds other integers, or onnxruntime's outputs differ.
     """
     model = ir.load(path)
     _need_integers(source, model)
@@ -151,18 +152,18 @@ def _compare_layers(
             if name in values and name not in shown:
                 graph.outputs.append(values[name])
                 shown.add(name)
-    # Beside the model, where weights that lie in a file of their own are found.
+    # Next to the model, where weights in a separate file are found.
     place = path.with_name(f"{path.name}.layers")
     try:
         ir.save(model, place)
-        # What a runtime rounds of its own accord is seen at the end, in the outputs.
+        # What a runtime rounds on its own shows in the outputs, at the end.
         session = open_session(place, _FLOAT, exact_sums=exact_sums)
         names = [one.name for one in session.get_outputs()]
         found = {**feeds, **dict(zip(names, session.run(None, feeds), strict=True))}
     finally:
         place.unlink(missing_ok=True)
     errors: list[tuple[float, str]] = []
-    for layer in compared:  # a module that is called twice is two of them
+    for layer in compared:  # a module that is called twice counts twice
         given = torch.from_numpy(numpy.asarray(found[layer.source.name]))
         expected = layer.compute(given)
         result = torch.from_numpy(found[layer.result.name])
@@ -171,7 +172,7 @@ def _compare_layers(
     if largest > _TOO_FAR:
         blame = "" if exact_sums else cause(source, worst)
         raise tersely.ExportError(
-            "onnxruntime computes this layer otherwise than the session does on the same input: "
+            "onnxruntime computes this layer differently from the session on the same input: "
             f"{largest:.1f} steps apart, expected 1{blame}",
             target=worst,
             format="onnx",
@@ -184,7 +185,7 @@ def _compare_layers(
 
 
 def _steps_apart(layer: Layer, result: Tensor, expected: Tensor) -> float:
-    """Return how far two outputs are apart; infinite values and NaN have to be the same."""
+    """Return the difference of two outputs in steps; infinite values and NaN must be the same."""
     same = (result == expected) | (result.isnan() & expected.isnan())
     if bool(same.all()):
         return 0.0

@@ -1,4 +1,4 @@
-"""A written model in onnxruntime, called as the module it was made from."""
+"""A written model in onnxruntime, called like the original module."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def open_session(
 
     Args:
         model: its file, or its bytes.
-        accuracy_level: what blocks of 4 bits are multiplied in.
-        exact_sums: whether products are added so that no processor's sums overflow.
-        optimized: where to write what onnxruntime makes of it, or None.
-        threads: how many threads it computes with, or None for its own choice.
+        accuracy_level: the type in which blocks of 4 bits are multiplied.
+        exact_sums: whether to add products so that sums overflow on no processor.
+        optimized: where to write the optimized model, or None.
+        threads: the number of its threads, or None for its own choice.
 
     Raises:
-        ExportError: onnxruntime has no operator for a part of it.
+        ExportError: onnxruntime lacks an operator of the model.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -51,7 +51,7 @@ def open_session(
             options,
             providers=["CPUExecutionProvider"],
         )
-    except Exception as error:  # onnxruntime's errors have no class in common
+    except Exception as error:  # onnxruntime's errors have no common class
         raise tersely.ExportError(
             f"onnxruntime cannot open the file: {error}; it has few operators of bfloat16 for "
             "processors: convert such a model by model.float(), or export with check=False for "
@@ -61,7 +61,7 @@ def open_session(
 
 
 def as_module(session: onnxruntime.InferenceSession) -> Callable[..., list[Any]]:
-    """Return a function that takes what the model takes, tensors as they are.
+    """Return a function with the arguments of the model.
 
     Args:
         session: an open session.

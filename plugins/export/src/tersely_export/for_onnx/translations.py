@@ -1,7 +1,7 @@
-"""How operators that PyTorch's own exporter lacks, or writes too generally, become ONNX.
+"""Translations to ONNX of operators that PyTorch's exporter lacks or writes too generally.
 
-Tokens are rounded by plain operators, from which `tersely_export.for_onnx.integer_products` makes
-integer products: ``Cast(Clip(Round(x / s) + z))`` to round, ``(Cast(q) - z) * s`` to read.
+Tokens are quantized by plain operators, from which `tersely_export.for_onnx.integer_products` makes
+integer products: ``Cast(Clip(Round(x / s) + z))`` to quantize, ``(Cast(q) - z) * s`` to dequantize.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _OPERATORS = torch.ops.quantized_decomposed
 _FLOAT, _INT32 = 1, 6
 _FULL = {2: ((0, 255),), 3: ((-128, 127), (-127, 127)), 4: ((0, 65535),)}
 _FULL[5] = ((-32768, 32767), (-32767, 32767))
-"""Data type -> the ranges to which QuantizeLinear saturates by itself, to one step."""
+"""Data type -> the ranges to which QuantizeLinear itself saturates, up to one step."""
 
 
 def _constant(value: Any, dtype: int) -> Any:
@@ -131,13 +131,13 @@ def dequantize_per_token(
 
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
-    """Translate to MatMul and Add, which integer kernels exist for, never to Gemm."""
+    """Translate to MatMul and Add, for which integer kernels exist, never to Gemm."""
     found = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     return found if bias is None else op.Add(found, bias)
 
 
 def addmm(bias: Any, first: Any, second: Any, beta: float = 1.0, alpha: float = 1.0) -> Any:
-    """Translate to MatMul and Add, which integer kernels exist for, never to Gemm."""
+    """Translate to MatMul and Add, for which integer kernels exist, never to Gemm."""
     found = op.MatMul(first, second)
     if alpha != 1.0:
         found = op.Mul(found, _constant(alpha, _FLOAT))

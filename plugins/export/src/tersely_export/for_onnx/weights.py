@@ -1,4 +1,4 @@
-"""Weights as runtimes want them: transposed in the file, four bits packed, zero points left out."""
+"""Weights as runtimes' kernels take them: transposed, packed, without zero points of zero."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tersely_export.for_onnx.graph import (
 _MATRIX = 2
 _FOUR_BITS = {ir.DataType.INT4: (-8, 7), ir.DataType.UINT4: (0, 15)}
 LAYOUT = "tersely.layout"
-"""Where a stored weight says that it lies transposed."""
+"""The metadata key of a stored weight that is transposed."""
 
 
 def leave_out_zeros(graph: ir.Graph) -> None:
-    """Leave out zero points that are zero, which some runtimes subtract all the same.
+    """Remove zero points that are zero, which some runtimes would subtract anyway.
 
     Args:
         graph: the graph.
@@ -38,10 +38,10 @@ def leave_out_zeros(graph: ir.Graph) -> None:
 
 
 def read_along_first(graph: ir.Graph) -> None:
-    """Read blocks along the first dimension of a stored matrix where they lie.
+    """Dequantize blocks along the first dimension of a stored matrix without transposing it.
 
-    An exported program has operators for blocks along the last dimension alone and transposes the
-    integers before and the floats after; folded, neither is found again.
+    An exported program only has operators for blocks along the last dimension, and transposes the
+    integers before and the floats after them, which cannot be recognized once they are folded.
 
     Args:
         graph: the graph, before constants are folded.
@@ -66,9 +66,9 @@ def read_along_first(graph: ir.Graph) -> None:
 
 
 def transpose_stored(graph: ir.Graph) -> None:
-    """Store a weight as MatMul reads it, where nothing else reads it.
+    """Store a weight in MatMul's layout if nothing else reads it.
 
-    Kernels for blocks of four bits are found only so.
+    Runtimes use kernels for blocks of four bits only in this form.
 
     Args:
         graph: the graph.
@@ -110,7 +110,7 @@ def _transposed(made: Editor, weight: ir.Value, values: numpy.ndarray) -> ir.Val
 
 
 def pack_four_bits(graph: ir.Graph) -> None:
-    """Store weights of at most four bits with two to a byte.
+    """Pack weights of at most four bits, two to a byte.
 
     Args:
         graph: the graph.
@@ -152,7 +152,7 @@ def _four_bits(arrays: Sequence[numpy.ndarray]) -> ir.DataType | None:
 
 
 def gather_integers(graph: ir.Graph) -> None:
-    """Read only those rows of an embedding that are asked for, not the whole table at each call.
+    """Dequantize only the rows of an embedding that are looked up, not the whole table.
 
     Args:
         graph: the graph.

@@ -1,4 +1,4 @@
-"""What torchao computes with a written state dict: integers, every layer, and the outputs."""
+"""The check of a written state dict in torchao: integers, layers and outputs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tersely_export.grids import bits_of, signed
 from tersely_export.names import kept_floats, split_name
 
 _SMALLEST = 1e-4
-"""The share of the largest value below which a difference is the order of sums."""
+"""The share of the largest value up to which sums in another order may differ."""
 
 _MOST_ROUNDING = 0.01
-"""The share of a weight's largest value by which scales of bfloat16 may move it."""
+"""The share of a weight's largest value by which bfloat16 scales may change it."""
 
 _DEQUANTIZED = (
     "their inputs are rounded to integers all the same; take int8 weights, symmetric, by tensor or "
@@ -36,10 +36,10 @@ def check_state(source: tersely.ExportSource, path: Path, *, least_cosine: float
     Args:
         source: the session.
         path: the file.
-        least_cosine: how alike outputs have to be, of each layer and of the model.
+        least_cosine: the least cosine between outputs, of each layer and of the model.
 
     Raises:
-        ExportError: other integers are read, or torchao computes something else.
+        ExportError: integers differ, or torchao's outputs differ.
     """
     state = torch.load(path, weights_only=True)
     equal, kinds = 0, Counter[str]()
@@ -78,8 +78,8 @@ def check_state(source: tersely.ExportSource, path: Path, *, least_cosine: float
 def _compare_layers(
     source: tersely.ExportSource, state: Mapping[str, Tensor], least_cosine: float
 ) -> dict[str, Any]:
-    # Each layer's own output is compared, and then replaced by torchao's, so that what the model
-    # returns is what it returns with torchao's tensors in all layers.
+    # Each layer's output is compared and then replaced by torchao's, so that the model returns
+    # what it would with torchao's tensors in all layers.
     errors: dict[str, float] = {}
     expected = tensors_of(source.simulate(source.example_inputs))
     handles = []

@@ -1,4 +1,4 @@
-"""Which of torchao's tensors a weight becomes, and what none of them holds."""
+"""The torchao tensor for each weight, and what no tensor of torchao can hold."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _EIGHT_BITS = 8
 
 @attrs.frozen(eq=False)
 class TorchaoWeight:
-    """A weight with the tensor that holds it.
+    """A weight and the kind of tensor that holds it.
 
     Attributes:
         weight: the weight as integers.
-        bits: how many bits an integer has.
-        grid: what shares a scale.
-        kind: ``int8`` (`Int8Tensor`, multiplied as integers where inputs are rounded) or ``intx``
-            (`IntxUnpackedToInt8Tensor`, dequantized when it is read).
+        bits: the bits of an integer.
+        grid: the parts that share a scale.
+        kind: ``int8`` (`Int8Tensor`, multiplied as integers if inputs are quantized) or ``intx``
+            (`IntxUnpackedToInt8Tensor`, dequantized on use).
     """
 
     weight: IntegerWeight
@@ -36,7 +36,7 @@ class TorchaoWeight:
 
 
 def as_ours(source: tersely.ExportSource, name: str, weight: IntegerWeight) -> TorchaoWeight:
-    """Return which tensor holds a weight.
+    """Return a weight with the kind of tensor that holds it.
 
     Args:
         source: a session without refusals.
@@ -55,7 +55,7 @@ def as_ours(source: tersely.ExportSource, name: str, weight: IntegerWeight) -> T
 
 
 def inputs_of(source: tersely.ExportSource) -> Mapping[str, tersely.QuantizedActivation]:
-    """Return the quantized inputs by the module that they belong to.
+    """Return the quantized inputs by module.
 
     Args:
         source: the session.
@@ -64,7 +64,7 @@ def inputs_of(source: tersely.ExportSource) -> Mapping[str, tersely.QuantizedAct
 
 
 def static_inputs(source: tersely.ExportSource) -> list[tersely.QuantizedActivation]:
-    """Return the quantized inputs whose scale calibration has chosen.
+    """Return the quantized inputs whose scale was chosen in calibration.
 
     Args:
         source: the session.
@@ -73,7 +73,7 @@ def static_inputs(source: tersely.ExportSource) -> list[tersely.QuantizedActivat
 
 
 def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield the quantized weights that torchao has no tensor for.
+    """Yield the quantized weights for which torchao has no tensor.
 
     Args:
         source: the session.
@@ -93,7 +93,7 @@ def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
 
 
 def refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield the quantized inputs and outputs that torchao's tensors do not round.
+    """Yield the quantized inputs and outputs that torchao's tensors do not quantize.
 
     Args:
         source: the session.

@@ -1,4 +1,4 @@
-"""Making torchao's tensors of integers and scales."""
+"""Making torchao's tensors from integers and scales."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HALF = 128
 
 
 def dimensions_of_inputs(source: tersely.ExportSource) -> Mapping[str, int]:
-    """Return how many dimensions the quantized inputs have, by module; the model is run once.
+    """Return the number of dimensions of each quantized input, by module; runs the model once.
 
     Args:
         source: the session.
@@ -55,12 +55,12 @@ def dimensions_of_inputs(source: tersely.ExportSource) -> Mapping[str, int]:
 def make_tensor(
     ours: TorchaoWeight, given: tersely.QuantizedActivation | None, dimensions: int
 ) -> Tensor:
-    """Return a weight as torchao holds it.
+    """Return a weight as a tensor of torchao.
 
     Args:
-        ours: the weight, and which tensor holds it.
-        given: how the layer's input is rounded, or None.
-        dimensions: how many the input has, where its scale is known.
+        ours: the weight and the kind of tensor.
+        given: how the layer's input is quantized, or None.
+        dimensions: the input's number of dimensions, if its scale is fixed.
     """
     weight = ours.weight
     values, zero_point = signed(weight, ours.bits)
