@@ -1,4 +1,4 @@
-"""What biases take over of what is removed, and in which mode that is exact."""
+"""Constants that biases take over for removed positions, and the modes in which that is exact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tersely.shrinking.operators.walk import walk
 from tersely.shrinking.report import Absorption
 
 _OTHERWISE_IN_TRAINING = ("batch_norm", "attention", "softmax")
-"""Parts of the names of operators that make other constants in training."""
+"""Parts of the names of operators whose constants differ in training."""
 
 
 def absorptions(
@@ -25,13 +25,13 @@ def absorptions(
     *,
     others: Sequence[Program] = (),
 ) -> tuple[Absorption, ...]:
-    """Tell what each bias takes over, and whether that is the same in training.
+    """Return what each bias takes over, and whether that is the same in training.
 
     Args:
         program: the operators of the masked model.
         source: values of its parameters.
-        trace: what a walk over them found.
-        solution: what goes.
+        trace: the result of a walk over them.
+        solution: the labels that are removed.
         others: the operators with inputs of other sizes, if the walk went over them too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Shrunk: what `Session.shrink` did, as data that prints."""
+"""Shrunk: the result of `Session.shrink`, as data that prints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stay:
         dimension: the dimension of the slices.
         count: how many.
         reason: why.
-        hint: what in the config would free them, or None.
+        hint: the change of the config that would free them, or None.
     """
 
     target: str
@@ -56,7 +56,7 @@ class Stay:
 
 
 DEPENDS = "reads values there that depend on the input"
-"""Part of the reason of what a reader needs."""
+"""Part of the reasons of positions that a reader needs."""
 
 _HINTS = {
     DEPENDS: "what it is added to or made from has to be masked there as well",
@@ -93,7 +93,7 @@ _HINTS = {
 
 
 def hint_for(reason: str) -> str | None:
-    """Return what in the config would free slices that stay, or None.
+    """Return the change of the config that would free slices that stay, or None.
 
     Args:
         reason: why they stay.
@@ -117,18 +117,18 @@ class Absorption:
 
 
 Change: TypeAlias = tuple[int, int]
-"""A count before and now."""
+"""A count before and after."""
 
 
 @attrs.frozen(kw_only=True)
 class Smaller:
-    """A module that has or computes less, without the modules in it.
+    """A module that became smaller, without the modules in it.
 
     Attributes:
         module: its full name; empty for the root.
-        parameters: how many parameters it had and has.
-        macs: multiply-accumulate operations of the example, before and now.
-        bytes: what its parameters and buffers took and take.
+        parameters: the number of its parameters before and after.
+        macs: multiply-accumulate operations of the example, before and after.
+        bytes: the bytes of its parameters and buffers before and after.
     """
 
     module: str
@@ -151,21 +151,21 @@ def _changes(data: Mapping[str, Json]) -> dict[str, Change]:
 
 @attrs.frozen(kw_only=True)
 class Shrunk:
-    """What a call of `Session.shrink` removed.
+    """The result of a call of `Session.shrink`.
 
     Attributes:
         rows: one for each dimension that became smaller.
         stays: masked slices that could not be removed, and why.
-        absorbed: constants that biases took over.
-        parameters: how many parameters there were and are.
-        macs: multiply-accumulate operations of the example, before and now.
-        bytes: what parameters and buffers took and take.
-        modules: the modules that have or compute less.
+        absorbed: the constants that biases took over.
+        parameters: the number of parameters before and after.
+        macs: multiply-accumulate operations of the example, before and after.
+        bytes: the bytes of parameters and buffers before and after.
+        modules: the modules that became smaller.
         error: the largest difference of an output from the masked model's, relative to the largest
-            output where that is above 1.
+            output if that is above 1.
         in_float64: whether the outputs were compared in double precision.
-        at_other_sizes: whether they were also compared with inputs of other sizes than the
-            example's; where not, the model takes none that was tried.
+        at_other_sizes: whether they were also compared for inputs of other sizes than the
+            example's; if not, the model accepts none of those that were tried.
     """
 
     rows: tuple[Row, ...]
@@ -201,7 +201,7 @@ class Shrunk:
 
         Raises:
             KeyError: a part is missing.
-            TypeError: a part has fields this version does not know.
+            TypeError: a part has fields that this version does not know.
         """
         return cls(
             rows=tuple(Row(**row) for row in data["rows"]),
@@ -218,7 +218,7 @@ class Shrunk:
 
     @property
     def summary(self) -> str:
-        """The counts before and now, in one line."""
+        """The counts before and after, in one line."""
         return (
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, MACs {self.macs[0]:,} "
             f"-> {self.macs[1]:,}, bytes {self.bytes[0]:,} -> {self.bytes[1]:,}, largest "

@@ -46,7 +46,7 @@ class Search:
         quality: the measure of quality.
         costing: the cost that is minimized.
         max_drop: the largest loss that is allowed, in percent of the dense quality; of an error, in
-        percent.
+            percent.
         store: the trials.
         reseed: called before each measurement, so that random numbers are the same in each.
         latencies: the table from which costs are predicted, or None to measure each.

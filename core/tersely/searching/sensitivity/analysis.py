@@ -64,7 +64,7 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
         recipe: a loaded recipe, its data, or the path of its file. Schedules, shrinking and
             distillation are ignored.
         data: batches for calibration; without ``evaluate``, also those on which outputs are
-        compared.
+            compared.
         forward: called as forward(model, batch); see `Session.calibrate`.
         mask: which positions of a batch are data; see `Session.calibrate`.
         evaluate: takes the model and returns a number or a mapping of names to numbers. Without it,
@@ -82,7 +82,7 @@ def sensitivity(  # noqa: PLR0913  # what is compressed, with what, and how it i
         ConfigError: the recipe is wrong.
         PlanError: it does not fit the model, or leaves nothing to vary.
         CalibrationError: there is neither ``evaluate`` nor a batch, or an algorithm observed too
-        little.
+            little.
         SessionFileError: ``path`` holds measurements of something else.
     """
     batches = CalibrationData(batches=tuple(data), forward=forward, mask=mask)

@@ -1,4 +1,4 @@
-"""Attributes from which forward reads sizes as numbers, such as a count of heads in a view."""
+"""Attributes that forward uses as sizes, such as the number of heads in a view."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.proving.predict import Literal
 
 _KNOWN = (nn.RNNBase, nn.MultiheadAttention)
-"""Modules whose sizes `follow_sizes` knows."""
+"""Modules whose sizes `follow_sizes` updates."""
 
 
 @attrs.frozen
 class Number:
-    """A number that has to change in what a module computes.
+    """A number that has to change in a module's forward.
 
     Attributes:
         old: the number.
-        new: what it has to become.
-        is_unclear: whether it also stands for something that stays.
+        new: its new value.
+        is_unclear: whether it also stands for a size that does not change.
     """
 
     old: int
@@ -40,25 +40,23 @@ def follow_literals(
     failed: Mapping[str, int] | None = None,
     sizes: Callable[[], Mapping[str, Mapping[int, set[int]]]] = dict,
 ) -> dict[str, type[nn.Module]]:
-    """Update attributes from which forward reads sizes as numbers.
+    """Update the attributes that forward uses as sizes.
 
-    An integer of the module that runs the operator, or one in a tuple, with the value of a literal
-    that has to change, takes the new value; the proof shows whether that was right. Where several
-    attributes have that value, or it also stands for something that stays, one choice after the
-    other is tried, and so are attributes from which forward may compute the literal, as
-    ``heads + 2``: those that are the size of a tensor which changes in the module.
+    An integer attribute of the module that runs the operator, or an integer in a tuple, with the
+    value of a literal that has to change, gets the new value; the proof tells whether that was
+    right. If several attributes have that value, or it also stands for a size that does not change,
+    the choices are tried in turn, together with attributes from which forward may compute the
+    literal, as in ``heads + 2``: those with the size of a tensor that changes in the module.
 
     Args:
         model: the model.
-        literals: numbers of the program that follow sizes.
+        literals: the numbers of the program that depend on sizes.
         undoing: remembers the attributes.
-        failed: module -> how many choices have failed the proof.
-        sizes: returns, for each module, the sizes of tensors that it computes with, and what they
-            become.
+        failed: module -> the number of choices that failed the proof.
+        sizes: returns, for each module, the old and new sizes of its tensors.
 
     Returns:
-        The modules of which attributes were written, or of which there are more choices, and their
-        classes.
+        The modules whose attributes were set, or that have more choices, and their classes.
     """
     wanted: dict[str, dict[int, set[int]]] = {}
     for literal in literals:
@@ -89,7 +87,7 @@ def follow_literals(
 
 
 def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
-    """The numbers that become one other number."""
+    """The numbers with a single new value."""
     found = []
     for old, values in numbers.items():
         changed = values - {old}
@@ -99,25 +97,25 @@ def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
 
 
 def _own_count(module: nn.Module) -> str | None:
-    """The one number that a literal of torch's own module stands for."""
+    """The number that a literal of a module of torch stands for."""
     if isinstance(module, nn.modules.conv._ConvNd):
         return "groups"
     return "num_groups" if isinstance(module, nn.GroupNorm) else None
 
 
 Choice = tuple[tuple[str, Number], ...]
-"""Attributes to write, and which of their numbers changes into what."""
+"""Attributes to set, with the old and new value of the number in them."""
 
 
 def _choices(
     module: nn.Module, numbers: Sequence[Number], others: Sequence[Number]
 ) -> list[Choice]:
-    """What may be written, the likeliest first: for each number some attributes, or none.
+    """The possible changes, the likeliest first: for each number some attributes, or none.
 
     Args:
         module: the module.
         numbers: those that have to change.
-        others: sizes that change, from which forward may compute them.
+        others: the sizes that change, from which forward may compute them.
     """
     explained = any("heads" in name for one in numbers for name in _names(module, one.old))
     options = [own for one in numbers if len(own := _options(module, one, explained)) > 1]
@@ -138,17 +136,17 @@ def _choices(
 
 
 _TRIED = 8
-"""Choices of a module that are tried."""
+"""The most choices of a module that are tried."""
 
 _PAIRED = 3
-"""Attributes up to which two are tried before all of them."""
+"""The most attributes for which pairs are tried before all together."""
 
 
 def _options(module: nn.Module, number: Number, explained: bool) -> list[Choice]:
-    """Attributes that may be a number, alone, not at all, or together; heads come first.
+    """The sets of attributes that may be a number: single ones, none, or several; heads first.
 
-    One that only has the same value, as a limit that no example reaches, is left as it is. Where
-    a count of heads changes, which explains most numbers, the others are left alone first.
+    An attribute that has the same value by coincidence, such as a limit, must not change. If a
+    number of heads changes, which explains most numbers, the others are unchanged at first.
     """
     names = _names(module, number.old)
     heads = tuple(name for name in names if "heads" in name)
@@ -178,12 +176,12 @@ def _replaced(value: Any, old: int, new: int) -> Any:
 def count_failures(
     failed: dict[str, int], written: Mapping[str, type[nn.Module]], suspects: Iterable[str]
 ) -> None:
-    """Let modules of which a choice failed, and others of their class, try the next one.
+    """Let modules whose choice failed, and others of their class, try the next one.
 
     Args:
         failed: module -> how many choices have failed; updated.
-        written: the modules of which attributes were written, and their classes.
-        suspects: those around the failure.
+        written: the modules whose attributes were set, and their classes.
+        suspects: the modules around the failure.
     """
     classes = {written[path] for path in suspects}
     for path, cls in written.items():

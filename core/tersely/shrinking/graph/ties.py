@@ -1,4 +1,4 @@
-"""Labels of which nothing is removed: what goes together is collected, whatever is masked."""
+"""Labels that only collect ties, independent of masks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from tersely.shrinking.graph.labels import Labels, Layer, spread, varying
 
 
 class Ties(Labels):
-    """Labels that tell which channels belong together (mutable: filled in one walk).
+    """Labels that record which channels belong together (mutable: filled in one walk).
 
-    What keeps a channel from being removed is no tie, so nothing is pinned here. Several layers of
-    one tensor, and all that one position stands for, go together.
+    Reasons to keep a channel are not ties, so nothing is pinned here. Several layers of one tensor
+    are tied, and so is everything that one position stands for.
 
     Args:
-        buffers: names of tensors that tie nothing, as tables of positions that many layers read.
+        buffers: names of tensors that tie nothing, such as tables of positions that many layers
+            read.
 
     Attributes:
-        doubts: label -> why it is not known what goes with it.
+        doubts: label -> why its ties are not known.
         sources: channels in the order in which a view cut them, shape (channels,).
     """
 
@@ -30,19 +31,19 @@ class Ties(Labels):
         self.sources: list[Layer] = []
 
     def pin(self, layer: Layer, reason: str) -> None:
-        """Do nothing: that something stays is no tie."""
+        """Do nothing: a label that stays is not a tie."""
 
     def doubt(self, layer: Layer, reason: str) -> None:
-        """Note why it is not known what goes with some elements."""
+        """Record why the ties of some elements are not known."""
         for label in torch.unique(layer).tolist():
             self.doubts.setdefault(label, reason)
 
     def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
-        """Let all that lies along dimensions go together."""
+        """Tie all elements along dimensions."""
         return self.tie_along(layer, dims)
 
     def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        """Let several layers of a tensor go together, and return the first."""
+        """Tie several layers of a tensor, and return the first."""
         if not layers:
             return None
         first, *others = spread(layers)
@@ -77,7 +78,7 @@ class Ties(Labels):
         return found
 
     def moved(self, before: Layer, after: Layer) -> bool:
-        """Look at what a view cuts or merges; tell whether it cuts channels.
+        """Record what a view splits or merges; tell whether it splits channels.
 
         Channels that were cut into heads and merged in the same order may lose others in each head.
         Merged in another order, as by a channel shuffle, they only stay in order if all parts lose

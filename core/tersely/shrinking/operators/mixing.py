@@ -1,4 +1,4 @@
-"""Rules of operators that mix or pick along dimensions: sums, softmax, pools, gates, embeddings."""
+"""Rules of operators that mix dimensions or select: sums, softmax, pools, gates, embeddings."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ LOCAL = re.compile(
 _KNOWN = frozenset(
     ["mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "median", "logsumexp"]
 )
-"""Reductions of which the value is known where all that they reduce is."""
+"""Reductions whose value is known if all reduced values are."""
 
 LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
-"""Operators that make a tensor of one value with another's shape, and the value."""
+"""Operators that create a tensor of one value in another's shape -> the value."""
 
 CREATORS = frozenset(["zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty_"])
 
@@ -88,7 +88,7 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _adds(node: Node) -> bool:
-    """Whether a zero makes no difference to what an operator makes of several values."""
+    """Tell whether zeros do not change an operator's result."""
     name = operator_name(node)
     order = argument(node, 1, "ord" if name == "linalg_vector_norm" else "p", 2)
     is_norm = name in ("linalg_vector_norm", "norm") and (2 if order is None else order) >= 0
@@ -96,7 +96,7 @@ def _adds(node: Node) -> bool:
 
 
 def summed(trace: Trace, flow: Flow, dims: Sequence[int], what: str) -> Flow:
-    """Return the sum of a tensor along dimensions, which it has no longer.
+    """Return the sum of a tensor along dimensions, without these.
 
     Args:
         trace: the walk.
@@ -113,7 +113,7 @@ def summed(trace: Trace, flow: Flow, dims: Sequence[int], what: str) -> Flow:
 
 
 def _summed_layers(trace: Trace, x: Flow, dims: Sequence[int], what: str) -> tuple[Layer, ...]:
-    """Let a position go where it adds nothing."""
+    """Remove positions that add nothing."""
     passing = []
     for layer in x.layers:
         if not set(varying(layer)) <= set(dims):
@@ -210,7 +210,7 @@ def trace_bag(trace: Trace, node: Node) -> tuple[Flow, ...]:
 
 
 def trace_creator(trace: Trace, node: Node) -> Flow:
-    """Make a tensor of one value: it fits whatever size is asked for."""
+    """Create a tensor of one value, which fits any size."""
     shape = shape_of(node)
     if not trace.has_values:
         return Flow(shape)
@@ -229,7 +229,7 @@ def trace_creator(trace: Trace, node: Node) -> Flow:
 
 
 def trace_like(trace: Trace, node: Node) -> Flow:
-    """Make a tensor of one value that loses what the tensor loses whose shape it has."""
+    """Create a tensor of one value that loses the same as the tensor whose shape it has."""
     x = trace.tensor(given(node)[0])
     value = LIKE[operator_name(node)]
     value = argument(node, 1, "fill_value") if value is None else value
@@ -240,7 +240,7 @@ def trace_like(trace: Trace, node: Node) -> Flow:
 
 
 def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
-    """Keep all that an operator without a rule reads."""
+    """Keep everything that an operator without a rule reads."""
     flows = [flow for one in arguments(node) if (flow := trace.flow(one)) is not None]
     for flow in flows:
         trace.doubt(flow, f"there is no rule for the operator {operator_name(node)}")
@@ -260,7 +260,7 @@ def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def trace_glu(trace: Trace, node: Node) -> Flow:
-    """Let position i of the first half, the values, go with position i of the second, the gates."""
+    """Tie position i of the first half, the values, with position i of the second, the gates."""
     x = trace.tensor(given(node)[0])
     dim = int(argument(node, 1, "dim", -1)) % x.ndim
     layers = []

@@ -1,4 +1,4 @@
-"""Operators that only move elements: the operator itself, run on labels and on constants."""
+"""Operators that only move elements: they are run on labels and on constants."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def is_moving(trace: Trace, node: Node) -> bool:
 
 
 def moved(node: Node) -> list[Node]:
-    """Return the operands whose elements an operator moves; others say where to.
+    """Return the operands whose elements an operator moves; others are indices.
 
     Args:
         node: the operator.
@@ -127,7 +127,7 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         }
         first = column[0]
         if "pad" in operator_name(node) and all(first.shape[d] == 1 for d in _padded(node)):
-            runs.append([first])  # a border is no channel of its own
+            runs.append([first])  # a border is not a channel of its own
         elif (together := beside(trace, node, column)) is not None:
             runs.append([together])
         else:
@@ -154,7 +154,7 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _alike(trace: Trace, layer: Layer, groups: int) -> Layer:
-    """Labels of channels that go from all groups at once, as a shuffle of equal groups needs it."""
+    """Labels of channels that a shuffle of groups removes from all groups at once."""
     if layer.shape[1] == 1:
         return layer
     split = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
@@ -162,7 +162,7 @@ def _alike(trace: Trace, layer: Layer, groups: int) -> Layer:
 
 
 def _equal_parts(trace: Trace, runs: Sequence[Sequence[Layer]]) -> None:
-    """A split into parts of one size needs parts of one size."""
+    """A split into equal parts needs equal parts."""
     for run in runs:
         parts = [reduced(part).reshape(-1) for part in run]
         sizes = {part.numel() for part in parts}
@@ -198,7 +198,7 @@ def _columns(trace: Trace, flows: Sequence[Flow]) -> list[list[Layer]]:
 
 
 def run_on(node: Node, values: dict[Node, Any]) -> Any:
-    """Run an operator that moves elements; a view may have to copy labels.
+    """Run an operator that moves elements; for labels, a view may have to copy.
 
     Args:
         node: the operator.
@@ -237,10 +237,10 @@ def passed(
 
     Args:
         trace: the walk.
-        node: the operator, of which the result has the operand's number of dimensions.
+        node: the operator, whose result has the operand's number of dimensions.
         flow: the operand.
         dims: the dimensions that it mixes, not negative.
-        reason: why they stay when nothing else tells them apart.
+        reason: why they stay.
     """
     passing = []
     for layer in flow.layers:
@@ -257,7 +257,7 @@ def without(layer: Layer, dims: Sequence[int], *, keep: bool) -> Layer:
     Args:
         layer: the layer.
         dims: the dimensions, not negative.
-        keep: whether they stay with size 1.
+        keep: whether they remain with size 1.
     """
     if keep:
         return layer

@@ -1,4 +1,4 @@
-"""Rules of norms: what is normalized together stays together."""
+"""Rules of norms: channels that are normalized together stay."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _scaled(trace: Trace, node: Node, x: Flow, name: str) -> Flow:
-    """Tie what is normalized with its scale and shift, whatever else it is mixed with."""
+    """Tie normalized channels with their scale and shift."""
     scales = [flow for one in given(node)[2:] if (flow := trace.flow(one)) is not None]
     return Flow(x.shape, tie_operands(trace, [x, *scales], x.shape, name))
 
@@ -81,7 +81,7 @@ def groups_of(node: Node) -> int:
 
 
 def _grouped(trace: Trace, x: Flow, groups: int) -> Flow:
-    """Let the channels of one group go together."""
+    """Tie the channels of one group."""
     trace.pin(x, "group_norm mixes positions", tuple(range(2, x.ndim)))
     layers = []
     for layer in x.layers:

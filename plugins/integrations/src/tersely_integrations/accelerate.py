@@ -49,7 +49,7 @@ class Compression:
             mask: which positions of a calibration batch are data, if its ``attention_mask`` does
                 not tell; see `tersely.Session.calibrate`.
             restore: whether ``load_state`` restores the session; False if you have loaded it
-            yourself.
+                yourself.
         """
         self._accelerator = accelerator
         self._running = RunningSession(
@@ -76,7 +76,7 @@ class Compression:
         Args:
             task_loss: 0-dim, your own loss.
             *args: the teacher's positional arguments; without any arguments, the teacher does not
-            run.
+                run.
             batch: the batch, for losses that need its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """

@@ -123,7 +123,7 @@ class RunningSession:
             *args: the teacher's positional arguments.
             batch: the batch, for losses that ask for its labels or the indices of its samples.
             **kwargs: its keyword arguments. Without any arguments the teacher does not run: the
-            caller has run it.
+                caller has run it.
         """
         self._has_loss = True
         has_teacher = self.session.teacher is not None and self.session.needs_teacher

@@ -75,7 +75,7 @@ class TerselyCallback(TrainerCallback):
         Args:
             task_loss: 0-dim.
             *args: the teacher's positional arguments; without any arguments, the teacher does not
-            run.
+                run.
             batch: the batch, for losses that need its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """

@@ -28,7 +28,7 @@ class Gptq(MapsRange, ObservesGram, Sequential, SolvesWeights):
     Args:
         percdamp: the number added to the diagonal of the Hessian, as a share of its mean.
         block_size: the number of columns after which all remaining columns are updated; affects
-        only speed.
+            only speed.
         act_order: whether to round columns in the order of the norms of their inputs, the largest
             first, or in their own order.
         search: whether to try smaller ranges than the whole for each block.

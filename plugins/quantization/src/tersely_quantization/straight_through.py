@@ -27,7 +27,7 @@ def guarded(raw: Tensor, chosen: Tensor, *, low: float, high: float) -> Tensor:
 
     Args:
         raw: the learned tensor, with any values that an optimizer may produce, including NaN and
-        infinity.
+            infinity.
         chosen: ``raw``'s shape; replaces NaN.
         low: the smallest usable value.
         high: the largest usable value.
