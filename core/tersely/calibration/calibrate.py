@@ -10,10 +10,10 @@ from torch import nn
 
 from tersely.calibration.kept_batches import stages_that_look
 from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
-from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context
-from tersely.engine.observers import Observers
-from tersely.engine.padding import PaddingMask
+from tersely.engine.observation.batches import Batches, Forward
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.processes import failing_together
 from tersely.engine.protocol import Engine
 

@@ -17,13 +17,13 @@ from tersely.calibration.kept_batches import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.recipe import Stage
-from tersely.engine.batches import Forward
-from tersely.engine.binding import BoundTarget
-from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
-from tersely.engine.journal import Journal
-from tersely.engine.padding import PaddingMask
-from tersely.engine.precision import no_inference_mode, plain_modes
+from tersely.engine.isolation.precision import no_inference_mode, plain_modes
+from tersely.engine.observation.batches import Forward
+from tersely.engine.observation.padding import PaddingMask
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.by_target import by_target
 from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program

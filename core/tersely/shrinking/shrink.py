@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut, FixedShapes
+from tersely.engine.state.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.shrinking.absorbing import absorptions
 from tersely.shrinking.cutting.apply import (

@@ -56,7 +56,7 @@ def command(
         from rich.console import Console  # slow to import
 
     # Late: it imports torch.
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
     given = {key: value for key, value in options.items() if value is not None}
     console = Console(quiet=quiet)

@@ -77,7 +77,7 @@ def command(  # noqa: PLR0913  # one for each option
         from rich.console import Console  # slow to import
 
     # Late: it imports torch.
-    from tersely.searching.sensitivity_job import Asked, sensitivity_of_job
+    from tersely.searching.sensitivity.job import Asked, sensitivity_of_job
 
     asked = Asked(by_output=by_output, metric=metric, is_cost=is_cost)
     if ratios:

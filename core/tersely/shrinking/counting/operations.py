@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch.fx import Node
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.graph.flow import Flow, Trace
 from tersely.shrinking.graph.program import given, operator_name
 from tersely.shrinking.graph.solution import Solution

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
 from tersely.shrinking.graph.program import module_of, operator_name
 from tersely.shrinking.graph.solution import Solution

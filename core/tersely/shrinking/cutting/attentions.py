@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Mapping
 
 from torch import nn
 
-from tersely.engine.cutting import FixedShapes
+from tersely.engine.state.cutting import FixedShapes
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.heads import FewerHeads
 

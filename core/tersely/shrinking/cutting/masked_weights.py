@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.errors import SessionError
 
 

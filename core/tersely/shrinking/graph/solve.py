@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 from torch import Tensor
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.graph.enforcing import enforce
 from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.labels import varying

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.engine.cutting import FixedShapes
+from tersely.engine.state.cutting import FixedShapes
 from tersely.shrinking.graph.flow import Flow, Source, Trace, arguments
 from tersely.shrinking.graph.labels import Labels
 from tersely.shrinking.graph.program import (

@@ -1,4 +1,4 @@
-"""Masks of inputs and outputs, which files of tensors have no place for."""
+"""Masks of inputs and outputs, which files of tensors cannot hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REASON = (
 
 
 def refused_masks(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield the masked inputs and outputs, which a model's own class would compute unmasked.
+    """Yield the masked inputs and outputs, which the model's own class would not mask.
 
     Args:
         source: the session.
