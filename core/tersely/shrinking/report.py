@@ -58,6 +58,11 @@ class Stay:
 DEPENDS = "reads values there that depend on the input"
 """Part of the reasons of positions that a reader needs."""
 
+_NORM = (
+    "prune the norm and the bias before it with the layer: list the norm's type in op_types beside "
+    "the layer's with dependency_groups: auto, or align it"
+)
+
 _HINTS = {
     DEPENDS: "what it is added to or made from has to be masked there as well",
     "reads an input of the model": "leave the columns of the first layers out of the config",
@@ -72,14 +77,14 @@ _HINTS = {
     "depends on the size": "take the size from the tensor that forward computes with",
     "raises on the small model": "take the size from the tensor that forward computes with",
     "bias of several readers": "give each layer a bias of its own",
-    "follows the size": "align the norm and the bias before it with the layer",
+    "follows the size": _NORM,
     "read different constants": "align the bias before it with the layer",
     "no output of the example": "leave it out of the config: evaluation does not use it",
     "one has to stay": "a lower ratio: a layer of no channel computes nothing",
     "round_to": "a smaller round_to",
     "different cuts": "mask the same channels of what it combines: dependency_groups: auto",
-    "at a padded border": "align the norm and the bias before it with the layer",
-    "has no bias to take it over": "align the norm and the bias before it with the layer",
+    "at a padded border": _NORM,
+    "has no bias to take it over": _NORM,
     ", made of torch.nn.MultiheadAttention": (
         "write it as separate projections and scaled_dot_product_attention"
     ),

@@ -171,7 +171,10 @@ def test_an_approximation_states_how_much_an_output_differs(help, name):
 def test_a_reason_comes_with_what_frees_it(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))
-    assert found.stays[0].hint == "align the norm and the bias before it with the layer"
+    assert found.stays[0].hint == (
+        "prune the norm and the bias before it with the layer: list the norm's type in op_types "
+        "beside the layer's with dependency_groups: auto, or align it"
+    )
 
 
 class Twice(nn.Module):
