@@ -29,7 +29,7 @@ def calibrate(
     """Run batches and let algorithms observe; after an error what was observed before is kept.
 
     The batches are kept where a stage will look at them again: to compress block by block, because
-    masks that are still to come change what inputs and outputs are quantized, or where it begins
+    future masks change what inputs and outputs are quantized, or where it begins
     later.
 
     Args:

@@ -198,7 +198,7 @@ class Engine(ABC, Generic[AnyRun]):
         """
 
     def forget(self) -> None:  # most engines have nothing to do
-        """Forget what the last forward pass left behind."""
+        """Forget the remains of the last forward pass."""
 
     @property
     def learning_stages(self) -> list[Stage]:

@@ -57,7 +57,7 @@ def shrink_run(
     run = Path(folder)
     place = run / "shrunk" if output is None else Path(output)
     _need_free(place)
-    finished_job(run)  # before a lock is made beside what is no run
+    finished_job(run)  # before a lock is made next to a folder that is no run
     with only_run(run.absolute() if is_inside(place, run) else place.absolute()):
         _need_free(place)  # again: another command may have written since
         job = finished_job(run)

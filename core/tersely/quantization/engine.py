@@ -90,7 +90,7 @@ class Quantization(Engine[QuantizationRun]):
         biases: weight -> the bias that was corrected for what rounding it shifts.
         producers: weight with factors -> what can take them on finalizing, or why nothing can.
         is_outdated: whether masks came into force after calibration.
-        has_room: whether modules have the buffers of scales to come.
+        has_room: whether modules have the buffers of future scales.
         plain: stages of which that is all: their steps depend on the kind of target alone.
         has_told: whether a warning has named values that are not finite.
     """

@@ -1,4 +1,4 @@
-"""The real integers behind simulated weights."""
+"""The real integers of simulated weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: a saved session put on a model again, its model cut anew, its batches given back."""
+"""Loading: a saved session attached to a model, which is cut again, and its batches given back."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class Session:
 
         If an error occurs, nothing has changed.
 
-        With a schedule this is the state before its first update; `step` goes on from there, and
+        With a schedule this is the state before its first update; `step` continues from there, and
         starts the stages whose period begins later.
 
         Raises:
@@ -437,7 +437,7 @@ class Session:
     ) -> None:
         """Put your own scales and zero points in force; all of them or, after an error, none.
 
-        `compress` keeps them and needs no calibration for these targets. Training goes on from
+        `compress` keeps them and needs no calibration for these targets. Training continues from
         them: ranges of ``qat`` move, learned scales get these values in place and are learned.
 
         Args:
@@ -592,7 +592,7 @@ class Session:
         return describe_session(self, self.sparsity())
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Save the session, so that `tersely.load_session` goes on bit for bit.
+        """Save the session, so that `tersely.load_session` continues it bit for bit.
 
         The model's weights are not in it: save them with your checkpoint. Those of a model that was
         shrunk are, masks applied, as ``model.safetensors``, for `tersely.load_shrunk`.
@@ -681,7 +681,7 @@ class Session:
         """Return the model as one program whose quantized weights are integers.
 
         Masks and folded norms are baked; quantized inputs and outputs are rounded with the scales
-        in force. The session goes on as it was.
+        in force. The session is not affected.
 
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
@@ -716,7 +716,7 @@ class Session:
         dynamic_shapes: Any = None,
         check: bool = True,
     ) -> Exported:
-        """Write the model in a format that another runtime reads; the session goes on as it was.
+        """Write the model in a format that another runtime reads; the session is not affected.
 
         Args:
             format: the exporter's name, as ``tersely plugins list`` shows it.

@@ -28,7 +28,7 @@ from tersely.testing.contract import expect
 from tersely.testing.models import contract_batches
 
 STEPS = 3
-"""Enough for what is learned to leave its first values behind."""
+"""Enough for learned tensors to change from their initial values."""
 
 
 def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:

@@ -1,4 +1,4 @@
-"""``tersely sensitivity``: which layers hurt."""
+"""``tersely sensitivity``: how much quality each layer costs."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def check_moments(
 
     Raises:
         SessionFileError: something is missing, of another shape or not finite, or no optimizer
-            goes on from it.
+            continues from it.
     """
     if not any(saved.of(MOVED, target) for target, _ in learned):
         return

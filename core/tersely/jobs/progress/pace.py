@@ -107,7 +107,7 @@ class LogLines:
         if done < total and pace.is_due():
             self._say(pace.sentence(title, done=done, total=total))
         if done == total:
-            self._paces[title] = Pace()  # the next block counts anew
+            self._paces[title] = Pace()  # the next block starts from zero
 
     def end(self) -> None:
         """Say no more of the step under way."""

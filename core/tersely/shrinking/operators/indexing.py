@@ -30,7 +30,7 @@ def is_looked_up(node: Node) -> bool:
 
 
 def _indexed(node: Node) -> tuple[range, int] | None:
-    """The dimensions that indices beside each other pick along, and how many they make of them."""
+    """The dimensions of adjacent indices, and the number of dimensions that replace them."""
     places = [place for place, one in enumerate(given(node)[1]) if one is not None]
     indices = [given(node)[1][place].meta["val"] for place in places]
     along = range(places[0], places[-1] + 1)

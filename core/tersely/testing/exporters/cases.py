@@ -79,7 +79,7 @@ def export_cases(holds: Sequence[str]) -> Iterator[ExportCase]:
     """Yield what an exporter is tried with.
 
     Args:
-        holds: what it declares to hold beside the ordinary.
+        holds: what it declares to hold beyond the ordinary.
     """
     return (case for case in _CASES if case.holds is None or case.holds in holds)
 

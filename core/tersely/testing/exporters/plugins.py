@@ -57,7 +57,7 @@ class OtherLevels(Levels):
 
 
 class Between(UsesFloatZeroPoints):
-    """A quantizer whose zero points lie half a step beside whole ones."""
+    """A quantizer whose zero points are half a step off integers."""
 
     def choose(self, low: Tensor, high: Tensor, target: QuantizationTarget) -> QParams:
         """Return the specification's scales, and zero points between integers.

@@ -16,7 +16,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 @contextmanager
 def untouched_modules(model: nn.Module) -> Iterator[None]:
-    """Fail when the block leaves a mode, a hook or a flag behind.
+    """Fail if the block leaves a changed mode, hook or flag.
 
     Args:
         model: the model; its values may change.

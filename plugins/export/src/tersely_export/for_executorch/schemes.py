@@ -55,14 +55,14 @@ def _refused_weight(
         reason = "the runtime has integer weights without zero points; take quant_scheme symmetric"
     elif grid.kind == "group" and (bits != _FOUR_BITS or grid.group % _RUN or not is_dynamic):
         reason = (
-            f"the runtime has groups of a multiple of {_RUN} for int4, beside inputs by token, and "
+            f"the runtime has groups of a multiple of {_RUN} for int4 with inputs by token, and "
             f"this is {weight.qparams.dtype} in {grid}; take int4 and such a group, or granularity "
             "out_channel"
         )
     elif grid.kind not in ("group", "channel") and (is_dynamic or grid.kind != "tensor"):
         reason = f"the runtime has one scale for each output channel, not {grid}; take out_channel"
     elif bits <= _FOUR_BITS and not is_dynamic:
-        reason = "the runtime has 8 bit weights beside known scales; take int8, or inputs by token"
+        reason = "the runtime has 8-bit weights with known scales; take int8, or inputs by token"
     return tersely.Refusal(reason, name) if reason else None
 
 

@@ -203,7 +203,7 @@ def forget_stored(graph: ir.Graph, value: ir.Value) -> None:
 
 
 def forget_traces(graph: ir.Graph) -> None:
-    """Remove the exporter's metadata about the user's code behind each node.
+    """Remove the exporter's metadata about the source code of each node.
 
     It contains local paths and source lines, and is most of a small file.
 

@@ -24,7 +24,7 @@ def leave_out_known(graph: ir.Graph, *, opset: int) -> None:
             if value not in outputs:
                 value.type = value.shape = None
     for value in graph.initializers.values():
-        # The stored tensor has both; notes on its layout are written beside its type.
+        # The stored tensor has both; notes on its layout are written next to its type.
         if not value.metadata_props:
             value.type = value.shape = None
 

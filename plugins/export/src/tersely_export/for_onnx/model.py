@@ -108,7 +108,7 @@ def save_model(model: ir.Model, path: Path, *, is_external: bool) -> Sequence[Pa
 
 
 def _name_as_in(graph: ir.Graph, layers: Sequence[Layer], made: Sequence[Layer]) -> None:
-    """Name inputs and outputs of layers as the program does; torch.onnx numbers them anew."""
+    """Name inputs and outputs of layers as the program does; torch.onnx renumbers them."""
     if [one.module for one in layers] != [one.module for one in made]:
         return
     values = {value.name: value for node in graph for value in node.outputs}
