@@ -1,5 +1,4 @@
 """What may accompany a granularity that keeps N of every M neighbours (rules B1.4 and B6.5)."""
-B6.5)."""
 
 from __future__ import annotations
 
