@@ -188,7 +188,7 @@ def _need_own_ending(place: Path, made: MadeExporter) -> None:
     others = [name for name in formats if formats.info(name).suffix == place.suffix]
     if others:
         raise ExportError(
-            f"{place.name} ends as a file of {others[0]} does, and a file of {made.format} ends "
+            f"{place.name} has the ending of {others[0]}, and a file of {made.format} ends "
             f"in {made.suffix}; give another path",
             format=made.format,
         )

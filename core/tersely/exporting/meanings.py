@@ -13,7 +13,7 @@ from tersely.errors import Refusal
 _REASONS = {
     "float_zero_points": "its zero points are not among the integers, and the format has no "
     "others; quantize it with an algorithm that chooses whole ones",
-    "levels": "its integers are indices into a table of levels, for which the format has no place; "
+    "levels": "its integers are indices into a table of levels, which the format cannot hold; "
     "export to safetensors, or quantize it with an algorithm of whole steps",
 }
 
@@ -49,7 +49,7 @@ def refused_numberings(source: ExportSource, holds: Collection[str]) -> Iterator
     for name, target in source.targets.items():
         if target.blocks is not None and target.blocks.index is not None:
             yield Refusal(
-                "its scales belong to numbered blocks, and the format knows of rectangles alone; "
+                "its scales belong to numbered blocks, and the format only holds rectangular ones; "
                 "quantize it with another granularity, or write what session.finalize() returns",
                 name,
             )

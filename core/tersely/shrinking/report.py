@@ -88,7 +88,7 @@ _HINTS = {
     ", made of torch.nn.MultiheadAttention": (
         "write it as separate projections and scaled_dot_product_attention"
     ),
-    "insists on its width": "mask whole heads of it as well",
+    "requires its full width": "mask whole heads of it as well",
     "chooses experts": "mask the same rows in all experts, with granularity: [-1, 1, -1]",
     "lose equally many": "ask for the same ratio in each part: internal_metric_block",
     "whole heads": "a granularity of whole heads",

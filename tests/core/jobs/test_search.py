@@ -224,7 +224,7 @@ def test_what_another_machine_is_trying_is_left_to_it(job: Any, search: Any, cla
     found = search("two", storage=storage, trials=3)
 
     assert [one.setting for one in found.trials] == [(1, 1, 1), (3, 3, 3)]
-    assert "left to process 12 on elsewhere, which cannot be seen" in search.said.getvalue()
+    assert "those of process 12 on elsewhere, which cannot be seen" in search.said.getvalue()
 
 
 def test_what_another_process_is_trying_is_waited_for(

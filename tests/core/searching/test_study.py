@@ -91,7 +91,7 @@ def test_a_search_that_does_not_say_what_it_is_of_is_refused(place, emptied):
 
 def test_what_it_is_of_in_another_form_is_refused(place):
     statement = "UPDATE study_user_attributes SET value_json = '1' WHERE key = 'subject'"
-    with pytest.raises(SessionFileError, match=r"damaged where it says what it is of"):
+    with pytest.raises(SessionFileError, match=r"damaged where it states what it belongs to"):
         changed(place, statement)
 
 

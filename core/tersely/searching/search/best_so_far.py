@@ -67,7 +67,7 @@ class BestSoFar:
             said = f"  waiting for the last trials of {', '.join(seen)}"
         elif unseen:
             said = (
-                f"  the last trials are left to {', '.join(unseen)}, which cannot be seen from "
+                f"  the last trials are those of {', '.join(unseen)}, which cannot be seen from "
                 "here; the same command shows them later, and more --trials try others"
             )
         if said != self._awaited:

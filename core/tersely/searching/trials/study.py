@@ -136,7 +136,7 @@ class TrialStore:
     def _need_whole(self, data: Mapping[str, Json]) -> None:
         body = {key: value for key, value in data.items() if key != "sha256"}
         if data.get("sha256") != body_digest(body):
-            raise ValueError("a digest does not fit what it is of")
+            raise ValueError("a digest does not match its content")
 
     def _check(self, subject: Mapping[str, str]) -> None:
         # Trials are read first: a process that adds one has stored its subject before.
@@ -146,15 +146,15 @@ class TrialStore:
         if _SUBJECT not in attributes:
             if has_trials or attributes:
                 raise SessionFileError(
-                    f"{self._storage} does not say what its trials and measurements are of, so "
-                    f"they may be of something else; {_ADVICE}"
+                    f"{self._storage} does not state what its trials and measurements belong to, "
+                    f"which may be something else; {_ADVICE}"
                 )
             self._set(_SUBJECT, dict(subject))
             attributes = self._attributes()  # another process may have stored another subject
         known = attributes[_SUBJECT]
         if not isinstance(known, Mapping):
             raise SessionFileError(
-                f"{self._storage} is damaged where it says what it is of; {_ADVICE}"
+                f"{self._storage} is damaged where it states what it belongs to; {_ADVICE}"
             )
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:

@@ -56,7 +56,7 @@ def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes
 def _insisting(path: str, cls: type[nn.Module]) -> str:
     made = "" if cls is nn.MultiheadAttention else f"{cls.__name__}, made of "
     place = path or "the model"
-    return f"forward of {place} ({made}torch.nn.MultiheadAttention) insists on its width"
+    return f"forward of {place} ({made}torch.nn.MultiheadAttention) requires its full width"
 
 
 def attend_by_heads(module: nn.Module, undoing: Undoing) -> None:

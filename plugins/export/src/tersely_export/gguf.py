@@ -37,7 +37,7 @@ class Gguf:
         Args:
             source: the session.
         """
-        reason = "the format holds weights alone; leave inputs and outputs out"
+        reason = "the format only holds weights; leave inputs and outputs out"
         found = [tersely.Refusal(reason, one.name) for one in source.activations]
         found += refused_masks(source)
         for name, weight in source.integers.items():
@@ -141,7 +141,7 @@ def _refused(name: str, weight: IntegerWeight) -> tersely.Refusal | None:
         )
     if bits > _FOUR_BITS and has_zero_points(weight, bits):
         return tersely.Refusal(
-            "the format has zero points for 4 bits alone; take quant_scheme symmetric, or uint4",
+            "the format only has zero points for 4 bits; take quant_scheme symmetric, or uint4",
             name,
         )
     scale = weight.qparams.scale.float()

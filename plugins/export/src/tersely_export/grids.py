@@ -136,7 +136,7 @@ def refused_numbers(
         )
     if weight.input_scale is not None:
         return tersely.Refusal(
-            "its inputs are divided by factors, which the format has no place for; let "
+            "its inputs are divided by factors, which the format cannot hold; let "
             "finalize() fold them, which is possible where a norm or a linear layer comes before "
             "it, or quantize without factors",
             name,

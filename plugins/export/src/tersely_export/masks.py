@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import tersely
 
 _REASON = (
-    "it is masked in each call, for which a file of tensors has no place; call session.shrink(), "
+    "it is masked in each call, which a file of tensors cannot hold; call session.shrink(), "
     "which removes masked channels, or export to onnx or pt2"
 )
 

@@ -81,7 +81,7 @@ def refused_activations(source: tersely.ExportSource) -> Iterator[tersely.Refusa
             reason = f"the runtime rounds to 8 bits, and this is {one.dtype}; take int8"
         elif one.is_dynamic and not (one.is_input and isinstance(module, nn.Linear)):
             reason = (
-                "the runtime chooses scales at each call for inputs of Linear alone; take ptq, "
+                "the runtime chooses scales at each call only for inputs of Linear; take ptq, "
                 "which observes ranges, or leave it out"
             )
         elif one.is_dynamic and one.blocks != "token":
