@@ -48,7 +48,7 @@ def build_model(run: Run) -> Run:
         built=model,
         teacher=teacher,
         weights=tuple(own_tensors(model)),
-        dense_bytes=size_on_disk(model, run.folder),
+        dense_bytes=size_on_disk(model),
     )
 
 

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 from torch import nn
 
 from tersely.jobs.output.checkpoint import own_tensors
 from tersely.jobs.run import Run
-from tersely.storage.tensor_file import write_tensors
+from tersely.storage.tensor_file import written_size
 
 DENSE = "dense"
 FINISHED = "model.safetensors"
 
 
-def size_on_disk(model: nn.Module, folder: Path) -> int | None:
-    """Write a model as the finished one is written, look, and remove it again.
+def size_on_disk(model: nn.Module) -> int | None:
+    """Return how many bytes a model takes when it is written as the finished one is.
 
     Args:
         model: the model.
-        folder: where there is room for it.
 
     Returns:
         Bytes; None where the file cannot hold one of its tensors.
     """
-    place = folder / "dense.safetensors"
     try:
-        write_tensors(place, own_tensors(model))
-        return place.stat().st_size
+        return written_size(own_tensors(model))
     except TypeError:
         return None
-    finally:
-        place.unlink(missing_ok=True)
 
 
 def look_at_files(run: Run) -> Run:
