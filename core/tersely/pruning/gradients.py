@@ -31,7 +31,7 @@ class Gradients:
 
     before: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     dense: dict[BoundTarget, DenseGradient] = attrs.field(factory=dict)
-    _heard: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    _heard: dict[BoundTarget, tuple[Tensor, int]] = attrs.field(factory=dict)
     _largest: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _hooks: list[Any] = attrs.field(factory=list)
     _is_resting: bool = False
@@ -49,7 +49,7 @@ class Gradients:
         """
         need_learning(bound_targets)
         for bound in bound_targets:
-            self._heard[bound] = bound.raw
+            self._heard[bound] = _identity(bound.raw)
             hook = bound.raw.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch
                 self._remember(bound)
             )
@@ -98,12 +98,12 @@ class Gradients:
         average_gradients([one.zero for one in self.dense.values() if one.zero is not None])
         for bound in bound_targets:
             name, algorithm = bound.plan.name, bound.plan.algorithm
-            if self._heard.get(bound) is not bound.raw:
+            if not _is_same(self._heard.get(bound), bound.raw):
                 raise SessionError(
                     f"{name} is another parameter than when the session was attached, so "
-                    f"{algorithm} does not see its gradients; fully_shard() and "
-                    "load_state_dict(assign=True) replace parameters: call them before "
-                    "tersely.attach() or tersely.load_session()",
+                    f"{algorithm} does not see its gradients; fully_shard(), "
+                    "load_state_dict(assign=True) and torch.utils.swap_tensors() replace "
+                    "parameters: call them before tersely.attach() or tersely.load_session()",
                     **bound.plan.place,
                 )
             gradient = _dense(bound.gradient())
@@ -182,12 +182,23 @@ class Gradients:
             if parameter.grad is not None:
                 # Tells a gradient that was zeroed since from one that is zero.
                 self._largest[bound] = _largest_of(parameter.grad)
-            if bound in self.before:
-                self.before[bound].copy_(values)
-            else:
+            before = self.before.get(bound)
+            # A model may move to another dtype or device between two steps.
+            if before is None or (before.dtype, before.device) != (values.dtype, values.device):
                 self.before[bound] = values.clone()
+            else:
+                before.copy_(values)
 
         return remember
+
+
+def _identity(parameter: Tensor) -> tuple[Tensor, int]:
+    # torch.utils.swap_tensors() keeps the object, and hands the hook that is inside to another.
+    return parameter, parameter._cdata
+
+
+def _is_same(heard: tuple[Tensor, int] | None, parameter: Tensor) -> bool:
+    return heard is not None and heard[0] is parameter and heard[1] == parameter._cdata
 
 
 def _dense(gradient: Tensor | None) -> Tensor | None:

@@ -17,6 +17,7 @@ from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.cutting import Cut, FixedShapes, place_of
+from tersely.engine.finite import need_finite
 from tersely.engine.foreign import calling
 from tersely.engine.journal import Journal
 from tersely.engine.observers import Observers
@@ -191,6 +192,7 @@ class Quantization(Engine[QuantizationRun]):
         is_changed: bool,
         is_seen: bool,
     ) -> None:
+        need_finite(one for run in runs for one in run.all_bound_targets)
         if is_changed:
             observe_again(self.context, [self._ranges(()), *module_observers(runs)])
         quantize = partial(
@@ -256,6 +258,7 @@ class Quantization(Engine[QuantizationRun]):
             is_frozen: whether training leaves them alone.
         """
         checked = checked_qparams(qparams, self.runs, self.seen)
+        need_finite(checked)
         for run in self.runs:
             mine = {one: found for one, (of, found) in checked.items() if of is run}
             if mine:
