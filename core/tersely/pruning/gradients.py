@@ -108,12 +108,12 @@ class Gradients:
                 )
             gradient = _dense(bound.gradient())
             if self._is_zeroed(bound, gradient):
-                raise _missing(bound)
+                raise _missing([bound])
             if gradient is not None and bound in self.before:
                 found.append((bound, gradient.detach()))
         found = self._completed(found)
         if bound_targets and not found:
-            raise _missing(bound_targets[0])
+            raise _missing(bound_targets)
         self._largest.clear()
         if not all(bool(gradient.isfinite().all()) for _, gradient in found):
             return []
@@ -234,7 +234,26 @@ def _largest_of(gradient: Tensor) -> Tensor:
     return largest
 
 
-def _missing(bound: BoundTarget) -> SessionError:
+def frozen(bound: BoundTarget) -> SessionError:
+    """Return the error for a target that was frozen after the session was attached.
+
+    Args:
+        bound: the target.
+    """
+    name = bound.plan.name
+    return SessionError(
+        f"{name} is frozen since the session was attached (requires_grad is False), and "
+        f"{bound.plan.algorithm} ranks by gradients; call requires_grad_(True) on it, or keep the "
+        f"mask that it has with session.freeze([{name!r}])",
+        **bound.plan.place,
+    )
+
+
+def _missing(bound_targets: Sequence[BoundTarget]) -> SessionError:
+    bound = next((one for one in bound_targets if not one.raw.requires_grad), None)
+    if bound is not None:
+        return frozen(bound)
+    bound = bound_targets[0]
     return SessionError(
         f"{bound.plan.name} has no gradient: {bound.plan.algorithm} observes gradients in "
         "session.step(), so call it after optimizer.step() and before optimizer.zero_grad()",

@@ -79,3 +79,14 @@ def test_what_is_learned_goes_on_learning_where_loading_swaps_tensors(learning):
     assert net.first._buffers[NAME] is leaf
     assert leaf.requires_grad
     assert leaf.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_learned_stays_in_full_precision_in_a_model_of_half(learning, dtype):
+    net, leaf = learning
+    leaf.square().sum().backward()
+    net.to(dtype)
+    assert net.first._buffers[NAME] is leaf
+    assert leaf.dtype == leaf.grad.dtype == torch.float32
+    net.double().to(dtype)
+    assert leaf.dtype == torch.float32

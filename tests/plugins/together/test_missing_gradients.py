@@ -80,3 +80,16 @@ def test_a_step_without_a_backward_pass_is_an_error():
     session = attach(nn.Sequential(nn.Linear(4, 4)))
     with pytest.raises(tersely.SessionError, match="has no gradient"):
         session.step()
+
+
+@pytest.mark.parametrize("layers", [[0], [0, 1]])
+def test_a_layer_that_is_frozen_later_is_named_as_frozen(layers):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    session = attach(model)
+    for layer in layers:
+        model[layer].requires_grad_(False)
+    if len(layers) == 1:
+        model(X).square().sum().backward()
+    with pytest.raises(tersely.SessionError, match=r"^0\.weight is frozen since .*taylor ranks by"):
+        session.step()
+        session.compress()

@@ -46,6 +46,12 @@ def keep_learning(module: nn.Module, learned: Mapping[str, Tensor]) -> None:
         module._buffers[name] = leaf
 
 
+def _learning(before: torch.dtype, moved: torch.dtype) -> torch.dtype:
+    """Return in which dtype to go on learning: no narrower than float32, unless it was before."""
+    widest = before.itemsize >= torch.float32.itemsize > moved.itemsize
+    return torch.float32 if widest else moved
+
+
 def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
     """Return an instrumented class's ``_apply``, behind ``to``, ``cuda`` and ``double``.
 
@@ -74,15 +80,14 @@ def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
             moved = self._buffers[name]
             if moved is None or moved is leaf:
                 continue
+            dtype = leaf.dtype if is_learned_scale(name) else _learning(leaf.dtype, moved.dtype)
             with torch.no_grad():
-                if is_learned_scale(name):
-                    # A scale keeps its dtype and moves alone, and so does its gradient.
-                    moved = leaf.detach().to(moved.device)
-                    gradient = None if leaf.grad is None else leaf.grad.to(moved.device)
-                else:
-                    gradient = None if leaf.grad is None else fn(leaf.grad)
+                # Steps of an optimizer are lost in half precision, and overflow.
+                values = moved if leaf.is_meta else leaf
+                values = values.detach().to(moved.device, dtype)
+                gradient = None if leaf.grad is None else leaf.grad.to(values)
                 leaf.grad = None
-                leaf.data = moved.detach()
+                leaf.data = values
                 leaf.grad = gradient
             self._buffers[name] = leaf
         for name, dense in self.__dict__.get(DENSE, {}).items():
