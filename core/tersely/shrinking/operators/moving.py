@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -249,6 +250,21 @@ def passed(
         else:
             passing.append(trace.labels.tie_along(layer, list(dims)))
     return tuple(passing)
+
+
+def whole_along(trace: Trace, flow: Flow, dims: Sequence[int]) -> Flow:
+    """Return a tensor of which slices along other dimensions go whole, as heads, if any go.
+
+    Args:
+        trace: the walk.
+        flow: the tensor.
+        dims: the dimensions that are mixed, not negative.
+    """
+    layers = tuple(
+        layer if set(varying(layer)) <= set(dims) else trace.labels.tie_along(layer, dims)
+        for layer in flow.layers
+    )
+    return attrs.evolve(flow, layers=layers)
 
 
 def without(layer: Layer, dims: Sequence[int], *, keep: bool) -> Layer:
