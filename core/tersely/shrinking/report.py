@@ -58,6 +58,11 @@ class Stay:
 DEPENDS = "reads values there that depend on the input"
 """Part of the reason of what a reader needs."""
 
+_OF_TENSORS = (
+    "take the size from the tensor that forward computes with; where it is a number of a config "
+    "that several layers read, mask equally many in each"
+)
+
 _HINTS = {
     DEPENDS: "what it is added to or made from has to be masked there as well",
     "reads an input of the model": "leave the columns of the first layers out of the config",
@@ -69,8 +74,8 @@ _HINTS = {
     "rows are looked up": "mask columns of the embedding: granularity: in_channel",
     "no rule for": "leave the layers that it reads out of the config",
     "random numbers": "leave the layers that it reads out of the config",
-    "depends on the size": "take the size from the tensor that forward computes with",
-    "raises on the small model": "take the size from the tensor that forward computes with",
+    "depends on the size": _OF_TENSORS,
+    "raises on the small model": _OF_TENSORS,
     "bias of several readers": "give each layer a bias of its own",
     "follows the size": "align the norm and the bias before it with the layer",
     "read different constants": "align the bias before it with the layer",

@@ -18,6 +18,7 @@ class Solution:
     Attributes:
         component: label -> the smallest label that it is tied to.
         masked: label -> whether a slice of a weight is masked whole there, bool.
+        failed: label -> whether it stays since the proof failed without it, bool.
         gone: component -> whether it goes, bool, shape (labels,).
         why: component -> why it stays although it is masked.
     """
@@ -25,6 +26,8 @@ class Solution:
     def __init__(self, trace: Trace, pinned: Mapping[int, str]) -> None:
         self.trace = trace
         labels = trace.labels
+        self.failed = torch.zeros(labels.count, dtype=torch.bool)
+        self.failed[list(pinned)] = True
         for label, reason in pinned.items():
             labels.pin(torch.tensor([label]), reason)
         self.component = labels.components()
