@@ -110,9 +110,7 @@ def _all_changes(
     return {one.old: one for one in (*_changing(sizes), *_changing(numbers))}
 
 
-def _held(
-    model: nn.Module, path: str, changes: Callable[[str], Mapping[int, Number]]
-) -> Choice:
+def _held(model: nn.Module, path: str, changes: Callable[[str], Mapping[int, Number]]) -> Choice:
     """Numbers of what a module holds that change alike for all of its class that hold it."""
     module, own = model.get_submodule(path), changes(path)
     found = []

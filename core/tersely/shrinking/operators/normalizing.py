@@ -68,7 +68,7 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _scaled(trace: Trace, node: Node, x: Flow, dims: Sequence[int]) -> Flow:
-    """Tie what is normalized with its scale and shift, or let heads that are normalized go whole."""
+    """Tie what is normalized with scale and shift, or let heads that are normalized go whole."""
     if any(not set(varying(layer)) <= set(dims) for layer in x.layers):
         return Flow(x.shape, whole_along(trace, x, dims).layers)
     scales = [flow for one in given(node)[2:] if (flow := trace.flow(one)) is not None]

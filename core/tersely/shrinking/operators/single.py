@@ -1,4 +1,4 @@
-"""Dimensions that forward makes itself, which hold one position whatever the sizes of its inputs."""
+"""Dimensions that forward makes itself: one position, whatever the sizes of its inputs."""
 
 from __future__ import annotations
 
