@@ -169,6 +169,8 @@ class Shrunk:
         error: the largest difference of an output from the masked model's, relative to the largest
             output where that is above 1.
         in_float64: whether the outputs were compared in double precision.
+        other_in_training: readers for which something removed is zero in evaluation alone: in
+            training, a batch norm makes a constant of its own bias there.
         at_other_sizes: whether they were also compared with inputs of other sizes than the
             example's; where not, the model takes none that was tried.
     """
@@ -183,6 +185,7 @@ class Shrunk:
     error: float
     in_float64: bool
     at_other_sizes: bool = False
+    other_in_training: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
         """Return the same as JSON data."""
@@ -195,6 +198,7 @@ class Shrunk:
             "error": self.error,
             "in_float64": self.in_float64,
             "at_other_sizes": self.at_other_sizes,
+            "other_in_training": list(self.other_in_training),
         }
 
     @classmethod
@@ -219,6 +223,7 @@ class Shrunk:
             error=data["error"],
             in_float64=data["in_float64"],
             at_other_sizes=data.get("at_other_sizes", False),
+            other_in_training=tuple(data.get("other_in_training", ())),
         )
 
     @property
@@ -237,6 +242,8 @@ class Shrunk:
             lines.append(f"  {name}: dimension {row.dimension}, {row.before} -> {row.after}")
         for one in self.absorbed:
             lines.append(f"  {one.bias} took over {one.count} constants (exact in {one.mode})")
+        for name in self.other_in_training:
+            lines.append(f"  {name} reads zeros of what was removed in evaluation alone")
         lines += [f"  {stay}" for stay in self.stays]
         if self.rows and not self.at_other_sizes:
             lines.append("  compared at the sizes of the example alone")

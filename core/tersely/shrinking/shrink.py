@@ -56,6 +56,7 @@ class Shrinking:
         absorbed: constants that biases took over.
         error: largest relative difference of outputs, masked against small.
         undoing: puts the model back.
+        other_in_training: readers for which something removed is zero in evaluation alone.
         in_float64: whether the outputs were compared in double precision.
         at_other_sizes: whether those of inputs of other sizes than the example's were, too.
         by_heads: the attention modules that compute with as many heads as they have now.
@@ -66,6 +67,7 @@ class Shrinking:
     absorbed: tuple[Absorption, ...]
     error: float
     undoing: Undoing = attrs.field(kw_only=True)
+    other_in_training: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     in_float64: bool = attrs.field(default=False, kw_only=True)
     at_other_sizes: bool = attrs.field(default=False, kw_only=True)
     by_heads: tuple[nn.Module, ...] = attrs.field(default=(), kw_only=True)
@@ -168,9 +170,10 @@ def _shrunk(task: Task, fixed: FixedShapes) -> Shrinking:
             return Shrinking(
                 cuts,
                 stays,
-                took,
+                took.absorbed,
                 found.error,
                 undoing=found.undoing,
+                other_in_training=took.other_in_training,
                 in_float64=task.masked().example.dtype is torch.float64,
                 at_other_sizes=found.at_other_sizes,
             )

@@ -119,6 +119,22 @@ class Read:
         return self.values.nan_to_num(0.0) != 0
 
 
+@attrs.frozen(eq=False)
+class Seen:
+    """What a reader finds at each position.
+
+    Attributes:
+        what: the reader's name.
+        labels: one for each position.
+        values: the constants that the positions hold, float64; NaN where none is held, zero where
+            the weight makes no use of them.
+    """
+
+    what: str
+    labels: Layer
+    values: Tensor
+
+
 class Source(Protocol):
     """Where the walk takes values of parameters from.
 
@@ -151,6 +167,8 @@ class Trace:
         absorbed: what biases take over.
         makers: weight -> the labels of the outputs that it makes.
         reads: bias -> what each call that adds it reads.
+        seen: what each reader finds, in the order of the walk.
+        differs_in_training: whether a batch norm makes another constant in training.
         used: weight -> which kernels are not zero all over, bool, kept while the walk lasts.
         scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
@@ -184,6 +202,8 @@ class Trace:
         self.absorbed: list[Absorbed] = []
         self.makers: dict[str, Layer] = {}
         self.reads: dict[str, list[Read]] = {}
+        self.seen: list[Seen] = []
+        self.differs_in_training = False
         self.used: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
         self.repeated: dict[Node, int] = {}

@@ -116,11 +116,15 @@ def _constant(trace: Trace, node: Node, x: Flow, channel: int) -> Tensor | None:
     if "batch_norm" in name:
         if given(node)[3] is None:
             return None
-        if trace.is_training:  # a constant channel has its mean subtracted
-            return _along_channels(torch.where(held.isnan(), torch.nan, at(2, 0.0)), x, channel)
+        # In training a constant channel has its own mean subtracted.
+        in_training = torch.where(held.isnan(), torch.nan, at(2, 0.0))
+        if trace.is_training:
+            return _along_channels(in_training, x, channel)
         eps = float(given(node)[-1] if name.startswith("_native") else given(node)[7])
         scaled = (held - at(3, 0.0)) / (at(4, 1.0) + eps).sqrt()
         result = scaled * at(1, 1.0) + at(2, 0.0)
+        is_other = ~held.isnan() & (result != in_training)
+        trace.differs_in_training |= bool(is_other.any())
     elif name == "group_norm":
         parts = held.view(int(given(node)[1]), -1)
         same = (parts == parts[:, :1]).all(1, keepdim=True).expand(parts.shape).reshape(-1)
