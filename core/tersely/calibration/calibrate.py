@@ -11,6 +11,7 @@ from torch import nn
 from tersely.calibration.kept_batches import stages_that_look
 from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
 from tersely.engine.context import Context
+from tersely.engine.finite import need_finite
 from tersely.engine.observation.batches import Batches, Forward
 from tersely.engine.observation.observers import Observers
 from tersely.engine.observation.padding import PaddingMask
@@ -39,6 +40,8 @@ def calibrate(
         forward: called as forward(model, batch), or None for the default.
         mask: how to find which positions of a batch are data.
     """
+    # Named before batches are blamed for what such weights make of them.
+    need_finite(one for engine in engines for run in engine.begun for one in run.all_bound_targets)
     observers = [one for engine in engines for one in engine.observers(engine.begun)]
     kept = tuple(batches) if stages_that_look(engines, context.steps) else None
     if kept is not None and all(one.is_empty for one in observers):

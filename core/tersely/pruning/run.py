@@ -32,7 +32,7 @@ from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import AttachError, SessionError
 from tersely.pruning.curvature import curvature_of, observe
 from tersely.pruning.dense_gradients import place_dense_gradients
-from tersely.pruning.gradients import Gradients, need_learning
+from tersely.pruning.gradients import Gradients, frozen, need_learning
 from tersely.pruning.learned_masks import learned_of, place
 from tersely.pruning.ranking import Ranked, target_of
 
@@ -219,6 +219,8 @@ class PruningRun(Run[Pruner]):
             return
         lost = next((bound for bound in bound_targets if bound not in self.observed), None)
         if lost is not None:
+            if not lost.raw.requires_grad:
+                raise frozen(lost)
             raise SessionError(
                 f"{lost.plan.name} had no gradient in any step that counts for these masks: it is "
                 "unused, or a condition such as a router passed it over in every step; "

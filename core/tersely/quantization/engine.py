@@ -15,6 +15,7 @@ from tersely.calibration.module_observers import module_observers
 from tersely.calibration.sequential import compress_in_sequence
 from tersely.contracts.quantized_weights import ChangesAfterStep
 from tersely.engine.context import Context
+from tersely.engine.finite import need_finite
 from tersely.engine.isolation.foreign import calling
 from tersely.engine.observation.observers import Observers
 from tersely.engine.protocol import Engine
@@ -191,6 +192,7 @@ class Quantization(Engine[QuantizationRun]):
         is_changed: bool,
         is_seen: bool,
     ) -> None:
+        need_finite(one for run in runs for one in run.all_bound_targets)
         if is_changed:
             observe_again(self.context, [self._ranges(()), *module_observers(runs)])
         quantize = partial(
@@ -256,6 +258,7 @@ class Quantization(Engine[QuantizationRun]):
             is_frozen: whether training leaves them alone.
         """
         checked = checked_qparams(qparams, self.runs, self.seen)
+        need_finite(checked)
         for run in self.runs:
             mine = {one: found for one, (of, found) in checked.items() if of is run}
             if mine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import attrs
@@ -197,5 +197,17 @@ def values_of(bound: BoundTarget) -> Tensor:
     Args:
         bound: a parameter or buffer target.
     """
+    return all_values_of([bound])[0]
+
+
+def all_values_of(bound_targets: Iterable[BoundTarget]) -> list[Tensor]:
+    """Return parameters as they will be deployed, except for rounding.
+
+    Args:
+        bound_targets: parameter or buffer targets.
+    """
     with torch.no_grad():
-        return processed(bound.module, bound.plan.target, bound.dense(), until=QUANTIZE)
+        return [
+            processed(bound.module, bound.plan.target, bound.dense(), until=QUANTIZE)
+            for bound in bound_targets
+        ]

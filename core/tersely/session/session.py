@@ -238,7 +238,7 @@ class Session:
 
         Raises:
             SessionError: something must be called first, and the text says what.
-            CalibrationError: importances are not finite.
+            CalibrationError: importances are not finite, or parameters.
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
@@ -270,8 +270,8 @@ class Session:
         Raises:
             SessionError: `compress` was not called, the session is finished, or a stage has ended
                 with shrink and the model could not be shrunk.
-            CalibrationError: importances or ranges are not finite; neither clock nor masks have
-                moved.
+            CalibrationError: importances, ranges or parameters are not finite; neither clock nor
+                masks have moved.
         """
         need_attached(self._state, "step")
         self._installation.places.need_unchanged("step")
@@ -424,6 +424,7 @@ class Session:
 
         Raises:
             SessionError: there is no such target, or the mask does not fit it.
+            CalibrationError: its parameter, or one that follows it, holds NaN or infinity.
         """
         need_attached(self._state, "set_masks")
         with no_inference_mode(), Journal() as journal:
@@ -449,6 +450,7 @@ class Session:
 
         Raises:
             SessionError: there is no such target, or what is given does not fit it.
+            CalibrationError: its parameter holds NaN or infinity.
         """
         need_attached(self._state, "set_qparams")
         with no_inference_mode(), Journal() as journal:
@@ -770,6 +772,7 @@ class Session:
 
         Raises:
             SessionError: nothing is in force yet, or the session is finished.
+            CalibrationError: a parameter to bake holds NaN or infinity.
         """
         need_attached(self._state, "finalize")
         self._installation.places.need_unchanged("finalize")

@@ -63,6 +63,11 @@ _NORM = (
     "the layer's with dependency_groups: auto, or align it"
 )
 
+_OF_TENSORS = (
+    "take the size from the tensor that forward computes with; where it is a number of a config "
+    "that several layers read, mask equally many in each"
+)
+
 _HINTS = {
     DEPENDS: "what it is added to or made from has to be masked there as well",
     "reads an input of the model": "leave the columns of the first layers out of the config",
@@ -74,8 +79,8 @@ _HINTS = {
     "rows are looked up": "mask columns of the embedding: granularity: in_channel",
     "no rule for": "leave the layers that it reads out of the config",
     "random numbers": "leave the layers that it reads out of the config",
-    "depends on the size": "take the size from the tensor that forward computes with",
-    "raises on the small model": "take the size from the tensor that forward computes with",
+    "depends on the size": _OF_TENSORS,
+    "raises on the small model": _OF_TENSORS,
     "bias of several readers": "give each layer a bias of its own",
     "follows the size": _NORM,
     "read different constants": "align the bias before it with the layer",
@@ -169,6 +174,8 @@ class Shrunk:
         error: the largest difference of an output from the masked model's, relative to the largest
             output if that is above 1.
         in_float64: whether the outputs were compared in double precision.
+            other_in_training: readers for which something removed is zero in evaluation only: in
+            training, a batch norm makes a constant of its own bias there.
         at_other_sizes: whether they were also compared for inputs of other sizes than the
             example's; if not, the model accepts none of those that were tried.
     """
@@ -183,6 +190,7 @@ class Shrunk:
     error: float
     in_float64: bool
     at_other_sizes: bool = False
+    other_in_training: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
         """Return the same as JSON data."""
@@ -195,6 +203,7 @@ class Shrunk:
             "error": self.error,
             "in_float64": self.in_float64,
             "at_other_sizes": self.at_other_sizes,
+            "other_in_training": list(self.other_in_training),
         }
 
     @classmethod
@@ -219,6 +228,7 @@ class Shrunk:
             error=data["error"],
             in_float64=data["in_float64"],
             at_other_sizes=data.get("at_other_sizes", False),
+            other_in_training=tuple(data.get("other_in_training", ())),
         )
 
     @property
@@ -237,6 +247,8 @@ class Shrunk:
             lines.append(f"  {name}: dimension {row.dimension}, {row.before} -> {row.after}")
         for one in self.absorbed:
             lines.append(f"  {one.bias} took over {one.count} constants (exact in {one.mode})")
+        for name in self.other_in_training:
+            lines.append(f"  {name} reads zeros of what was removed in evaluation alone")
         lines += [f"  {stay}" for stay in self.stays]
         if self.rows and not self.at_other_sizes:
             lines.append("  compared at the sizes of the example alone")

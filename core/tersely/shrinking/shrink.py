@@ -56,7 +56,8 @@ class Shrinking:
         absorbed: constants that biases took over.
         error: the largest relative difference between outputs of the masked and the small model.
         undoing: restores the model.
-        in_float64: whether the outputs were compared in double precision.
+        other_in_training: readers for which something removed is zero in evaluation only.
+            in_float64: whether the outputs were compared in double precision.
         at_other_sizes: whether they were also compared for inputs of other sizes than the
             example's.
         by_heads: the attention modules that compute with their remaining heads.
@@ -67,6 +68,7 @@ class Shrinking:
     absorbed: tuple[Absorption, ...]
     error: float
     undoing: Undoing = attrs.field(kw_only=True)
+    other_in_training: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     in_float64: bool = attrs.field(default=False, kw_only=True)
     at_other_sizes: bool = attrs.field(default=False, kw_only=True)
     by_heads: tuple[nn.Module, ...] = attrs.field(default=(), kw_only=True)
@@ -169,9 +171,10 @@ def _shrunk(task: Task, fixed: FixedShapes) -> Shrinking:
             return Shrinking(
                 cuts,
                 stays,
-                took,
+                took.absorbed,
                 found.error,
                 undoing=found.undoing,
+                other_in_training=took.other_in_training,
                 in_float64=task.masked().example.dtype is torch.float64,
                 at_other_sizes=found.at_other_sizes,
             )

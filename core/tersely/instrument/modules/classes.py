@@ -23,10 +23,11 @@ from tersely.instrument.masks.holding import hold_loaded, kept_by
 from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.modules.assigning import assign, delete, keep, register
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
+from tersely.instrument.modules.copying import WAYS, copied, make_of_class
 from tersely.instrument.modules.eager import is_eager
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.limiting import limited_forward
-from tersely.instrument.modules.moving import apply_to_learned
+from tersely.instrument.modules.moving import apply_to_learned, keep_learning, learned_by
 from tersely.instrument.modules.nesting import FLAG, is_nesting
 from tersely.instrument.modules.reading import know, known_value, reading_once
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag
@@ -104,10 +105,13 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         body["forward"] = _forward(original)
     elif original is not cls.forward:
         body["forward"] = original
-    body["__new__"] = _new(cls)
+    body["__new__"] = make_of_class(cls)
     metaclass: Any = type(cls)
     made: Any = metaclass(cls.__name__, (cls,), body)
     made.__reduce_ex__ = _reduce(made, cls, parameters, has_sites)
+    for way in WAYS:
+        if hasattr(cls, way):
+            setattr(made, way, copied(made, way))
     made._load_from_state_dict = _load(made)
     made._apply = apply_to_learned(made)
     if parameters:
@@ -116,14 +120,6 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         made.register_parameter = register(made)
     twin: type[nn.Module] = made
     return twin
-
-
-def _new(cls: type[nn.Module]) -> Callable[..., nn.Module]:
-    def new(made: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-        # ``type(module)(...)`` and the slice of a container make modules that nobody targeted.
-        return cls(*args, **kwargs)
-
-    return new
 
 
 def _processed(name: str) -> property:
@@ -270,6 +266,7 @@ def _load(made: Any) -> Callable[..., None]:
     ) -> None:
         kept = kept_by(self)
         error_msgs += make_room(self, state_dict, prefix)
+        learned = learned_by(self)
         super(made, self)._load_from_state_dict(
             without_empty(self, state_dict, prefix),
             prefix,
@@ -279,6 +276,7 @@ def _load(made: Any) -> Callable[..., None]:
             unexpected_keys,
             error_msgs,
         )
+        keep_learning(self, learned)
         if kept:
             hold_loaded(self, kept)
         settle_scales(self, state_dict, prefix)

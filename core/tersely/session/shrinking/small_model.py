@@ -121,6 +121,7 @@ def cut_model(
             error=found.error,
             in_float64=found.in_float64,
             at_other_sizes=found.at_other_sizes,
+            other_in_training=found.other_in_training,
         )
     except BaseException:
         found.undoing.undo()

@@ -65,12 +65,19 @@ class Undoing:
         return both
 
     def attributes(self) -> list[tuple[Any, str, Any]]:
-        """Return each attribute that was set, with its owner and its value now; no classes."""
-        return [
-            (owner, name, getattr(owner, name))
-            for owner, name, _ in self._attributes
-            if name != "__class__"
-        ]
+        """Return each number, or row of them, that was set, with its owner and its value now.
+
+        A number of an object that the owner holds has the name of both, as ``config.heads``.
+        """
+        found: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        for owner, name, before in self._attributes:
+            now = getattr(owner, name)
+            if isinstance(now, int | tuple | list):
+                found[id(owner), name] = owner, name, now
+            elif name != "__class__":
+                for key in _differing(before, now):
+                    found.setdefault((id(now), key), (owner, f"{name}.{key}", getattr(now, key)))
+        return list(found.values())
 
     def undo(self) -> None:
         """Undo all changes, the last one first."""
@@ -80,6 +87,10 @@ class Undoing:
             setattr(owner, name, value)
         self._tensors.clear()
         self._attributes.clear()
+
+
+def _differing(before: Any, now: Any) -> list[str]:
+    return [key for key, value in vars(now).items() if vars(before)[key] != value]
 
 
 def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:

@@ -1,8 +1,12 @@
-"""Attributes that forward uses as sizes, such as the number of heads in a view."""
+"""Attributes from which forward reads sizes as numbers, such as a count of heads in a view.
+
+A module's own come first, then those of an object that it holds, as a config.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations, product
 from typing import Any
 
@@ -10,6 +14,7 @@ import attrs
 from torch import nn
 
 from tersely.shrinking.cutting.apply import Undoing, is_conv1d
+from tersely.shrinking.cutting.held import held_numbers, write_held
 from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.proving.predict import Literal
 
@@ -42,11 +47,12 @@ def follow_literals(
 ) -> dict[str, type[nn.Module]]:
     """Update the attributes that forward uses as sizes.
 
-    An integer attribute of the module that runs the operator, or an integer in a tuple, with the
-    value of a literal that has to change, gets the new value; the proof tells whether that was
-    right. If several attributes have that value, or it also stands for a size that does not change,
-    the choices are tried in turn, together with attributes from which forward may compute the
-    literal, as in ``heads + 2``: those with the size of a tensor that changes in the module.
+    An integer of the module that runs the operator, or one in a tuple, with the value of a literal
+    that has to change, takes the new value; the proof shows whether that was right. Where several
+    attributes have that value, or it also stands for something that stays, one choice after the
+    other is tried, and so are attributes from which forward may compute the literal, as
+    ``heads + 2``: those that are the size of a tensor which changes in the module. A number of an
+    object that modules hold, as a config, changes where it does for all modules of one class.
 
     Args:
         model: the model.
@@ -62,6 +68,8 @@ def follow_literals(
     for literal in literals:
         numbers = wanted.setdefault(module_of(literal.node), {})
         numbers.setdefault(literal.old, set()).add(literal.new)
+    changes = cache(lambda path: _all_changes(wanted.get(path, {}), sizes().get(path, {})))
+    chosen: dict[str, Choice] = {}
     written: dict[str, type[nn.Module]] = {}
     for path, numbers in wanted.items():
         module = model.get_submodule(path)
@@ -77,13 +85,47 @@ def follow_literals(
         place = (failed or {}).get(path, 0)
         choices = _choices(module, changing, ())
         if changing and (place or not choices):
-            choices = _choices(module, changing, _changing(sizes().get(path, {})))
+            held = _held(model, path, changes)
+            choices = _choices(module, changing, _changing(sizes().get(path, {})), held)
         if place < len(choices):
-            for name, one in choices[place]:
+            chosen[path] = choices[place]
+            written[path] = type(module)
+    for path, choice in chosen.items():
+        module = model.get_submodule(path)
+        for name, one in choice:
+            if "." in name:
+                write_held(model, module, name, one.new, undoing)
+            else:
                 value = _replaced(getattr(module, name), one.old, one.new)
                 undoing.set_attribute(module, name, value)
-            written[path] = type(module)
     return written
+
+
+def _all_changes(
+    numbers: Mapping[int, set[int]], sizes: Mapping[int, set[int]]
+) -> dict[int, Number]:
+    """What each number of a module becomes, as a literal or else as a size."""
+    return {one.old: one for one in (*_changing(sizes), *_changing(numbers))}
+
+
+def _held(model: nn.Module, path: str, changes: Callable[[str], Mapping[int, Number]]) -> Choice:
+    """Numbers of what a module holds that change alike for all of its class that hold it."""
+    module, own = model.get_submodule(path), changes(path)
+    found = []
+    for name, number in held_numbers(module).items():
+        if number not in own:
+            continue
+        attribute = name.partition(".")[0]
+        held = getattr(module, attribute)
+        peers = [
+            other
+            for other, one in model.named_modules()
+            if type(one) is type(module) and getattr(one, attribute, None) is held
+        ]
+        becoming = {changes(other)[number].new for other in peers if number in changes(other)}
+        if len(becoming) == 1 and all(number in changes(other) for other in peers):
+            found.append((name, own[number]))
+    return tuple(found)
 
 
 def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
@@ -108,14 +150,15 @@ Choice = tuple[tuple[str, Number], ...]
 
 
 def _choices(
-    module: nn.Module, numbers: Sequence[Number], others: Sequence[Number]
+    module: nn.Module, numbers: Sequence[Number], others: Sequence[Number], held: Choice = ()
 ) -> list[Choice]:
     """The possible changes, the likeliest first: for each number some attributes, or none.
 
     Args:
         module: the module.
         numbers: those that have to change.
-        others: the sizes that change, from which forward may compute them.
+        others: sizes that change, from which forward may compute them.
+        held: numbers that change of objects which the module holds.
     """
     explained = any("heads" in name for one in numbers for name in _names(module, one.old))
     options = [own for one in numbers if len(own := _options(module, one, explained)) > 1]
@@ -125,11 +168,14 @@ def _choices(
     ]
     if not options:
         ranked = []
-    held = [(name, one) for one in others for name in _names(module, one.old)]
-    heads = tuple(pair for pair in held if "heads" in pair[0])
-    clear = tuple(pair for pair in held if pair in heads or not pair[1].is_unclear)
+    sized = [(name, one) for one in others for name in _names(module, one.old)]
+    heads = tuple(pair for pair in sized if "heads" in pair[0])
+    clear = tuple(pair for pair in sized if pair in heads or not pair[1].is_unclear)
     pairs = combinations(clear, 2) if len(clear) <= _PAIRED else ()
-    derived = [heads, *((pair,) for pair in held), *pairs, clear]
+    held_heads = tuple(pair for pair in held if "head" in pair[0])
+    both = [(*heads, *held_heads), (*sized, *held), *((pair,) for pair in held)]
+    with_held = both if held else []
+    derived = [heads, *with_held, *((pair,) for pair in sized), *pairs, clear]
     ranked += [(cost, choice) for cost, choice in enumerate(derived, 1) if choice]
     ranked.sort(key=lambda one: one[0])
     return list(dict.fromkeys(choice for _, choice in ranked))[:_TRIED]

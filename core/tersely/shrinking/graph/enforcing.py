@@ -59,7 +59,7 @@ def _masked(solution: Solution, labels: Tensor) -> Tensor:
     """The labels that are masked or were removed; others would stay anyway."""
     was_going = [int(one) in solution.why for one in solution.component[labels].reshape(-1)]
     found = torch.tensor(was_going, dtype=torch.bool).reshape(labels.shape)
-    return labels[solution.masked[labels] | found]
+    return labels[solution.masked[labels] | solution.failed[labels] | found]
 
 
 def _enforce_whole(solution: Solution, constraint: Whole) -> bool:

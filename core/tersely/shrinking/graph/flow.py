@@ -119,6 +119,22 @@ class Read:
         return self.values.nan_to_num(0.0) != 0
 
 
+@attrs.frozen(eq=False)
+class Seen:
+    """What a reader finds at each position.
+
+    Attributes:
+        what: the reader's name.
+        labels: one for each position.
+        values: the constants that the positions hold, float64; NaN where none is held, zero where
+            the weight makes no use of them.
+    """
+
+    what: str
+    labels: Layer
+    values: Tensor
+
+
 class Source(Protocol):
     """The source of parameters' values for the walk.
 
@@ -148,11 +164,13 @@ class Trace:
         labels: all labels and what ties them.
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
-        absorbed: the constants that biases take over.
+            absorbed: the constants that biases take over.
         makers: weight -> the labels of its outputs.
         reads: bias -> the reads of each call that adds it.
+        seen: what each reader finds, in the order of the walk.
+        differs_in_training: whether a batch norm makes another constant in training.
         used: weight -> the kernels that are not all zero, bool, kept during the walk.
-        scored: product of activations, and what is made of it -> the labels that it was summed
+            scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
         repeated: tensor that is the same all along a dimension, of which copies go one by one ->
             that dimension.
@@ -184,6 +202,8 @@ class Trace:
         self.absorbed: list[Absorbed] = []
         self.makers: dict[str, Layer] = {}
         self.reads: dict[str, list[Read]] = {}
+        self.seen: list[Seen] = []
+        self.differs_in_training = False
         self.used: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
         self.repeated: dict[Node, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from tersely.shrinking.graph.labels import Labels, Layer, spread, varying
 
@@ -29,6 +30,7 @@ class Ties(Labels):
         self.unlabelled = frozenset(buffers)
         self.doubts: dict[int, str] = {}
         self.sources: list[Layer] = []
+        self._wholes: list[tuple[Layer, Layer]] = []
 
     def pin(self, layer: Layer, reason: str) -> None:
         """Do nothing: a label that stays is not a tie."""
@@ -39,8 +41,27 @@ class Ties(Labels):
             self.doubts.setdefault(label, reason)
 
     def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
-        """Tie all elements along dimensions."""
-        return self.tie_along(layer, dims)
+        """Return labels (size 1 along dims) that go together with all that lies along dims.
+
+        They go with nothing where all their own positions are one for another reason, as those of
+        a head that is normalized: no such position ever goes in all heads.
+        """
+        if all(layer.shape[dim] == 1 for dim in dims):
+            return layer
+        found = self.new([1 if dim in dims else size for dim, size in enumerate(layer.shape)])
+        self._wholes.append((found, layer))
+        return found
+
+    def components(self, *, pinned: bool = True) -> Tensor:
+        """Return for every label the smallest label that it is tied to, shape (count,)."""
+        together = super().components(pinned=pinned)
+        if not self._wholes:
+            return together
+        for whole, parts in self._wholes:
+            if not varying(whole) or not _are_one(together[parts], varying(whole)):
+                self.tie(whole, parts)
+        self._wholes.clear()
+        return super().components(pinned=pinned)
 
     def joined(self, layers: Sequence[Layer]) -> Layer | None:
         """Tie several layers of a tensor, and return the first."""
@@ -109,3 +130,11 @@ class Ties(Labels):
             if bool((found >= 0).all()) and bool((steps == torch.arange(length)).all()):
                 return True
         return False
+
+
+def _are_one(classes: Tensor, dims: Sequence[int]) -> bool:
+    """Whether all positions along dimensions are of one class."""
+    first = classes
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return bool((classes == first).all())

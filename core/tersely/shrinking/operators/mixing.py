@@ -13,8 +13,9 @@ from torch.fx import Node
 from tersely.shrinking.graph.flow import Flow, Trace, arguments, call, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
-from tersely.shrinking.operators.moving import passed, without
+from tersely.shrinking.operators.moving import passed, whole_along, without
 from tersely.shrinking.operators.reading import values_along, whatever_the_count
+from tersely.shrinking.operators.single import is_single, reduced_dims
 
 REDUCTIONS = frozenset(
     [
@@ -60,7 +61,7 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Reduce dimensions, all of which stay."""
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
-    dims, keep = _reduced_dims(node, x.ndim)
+    dims, keep = reduced_dims(node, x.ndim)
     if _adds(node):
         layers = _summed_layers(trace, x, dims, name)
     else:
@@ -68,7 +69,8 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     layers = tuple(without(layer, dims, keep=keep) for layer in layers)
     constant = None
     if x.constant is not None and name in _KNOWN:
-        known = _spread(whatever_the_count(x, dims, name), dims)
+        counted = [dim for dim in dims if not is_single(trace, given(node)[0], dim)]
+        known = _spread(whatever_the_count(x, counted, name), dims)
         unknown = known.isnan().any(dims, keepdim=keep)
         result = call(node, {given(node)[0]: known.nan_to_num(0.0)})
         result = result[0] if isinstance(result, tuple) else result
@@ -132,24 +134,12 @@ def _spread(x: Flow, dims: Sequence[int]) -> Tensor:
     return known.expand([x.shape[d] if d in dims else known.shape[d] for d in range(x.ndim)])
 
 
-def _reduced_dims(node: Node, ndim: int) -> tuple[list[int], bool]:
-    schema = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
-    dims = given.get("dim")
-    keep = bool(given.get("keepdim", False))
-    if dims is None or dims == []:
-        dims = list(range(ndim))
-    if isinstance(dims, int):
-        dims = [dims]
-    return [dim % ndim for dim in dims], keep
-
-
 def trace_along(trace: Trace, node: Node) -> Flow:
     """Mix along one dimension, which stays."""
     x = trace.tensor(given(node)[0])
-    if not trace.has_values:
-        return Flow(x.shape, x.layers)
     dim = int(argument(node, 1, "dim")) % x.ndim
+    if not trace.has_values:
+        return Flow(x.shape, whole_along(trace, x, [dim]).layers)
     name = operator_name(node)
     constant = None
     if name in ("cumsum", "cumprod") and x.constant is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -146,11 +147,28 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     for i, value in enumerate(values if several else [values]):
         own = tuple(reduced(run[i]) for run in runs)
         own = tuple(layer for layer in own if bool((layer != 0).any()))
+        if 0 in value.shape and trace.has_values and len(flows) == 1:
+            own = _of_nothing(trace, next(iter(flows.values())), tuple(value.shape))
         keep_grids(trace, [column[0] for column in columns] if len(flows) == 1 else [], own)
         constant = settle(constants[i]) if constants else None
         read = _reader(node, flows, others, i if several else None)
         made.append(Flow(tuple(value.shape), own, constant, read))
     return tuple(made) if several else made[0]
+
+
+def _of_nothing(trace: Trace, x: Flow, shape: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Labels of a slice of no positions, as of heads of which none is passed on: slices go whole.
+
+    Args:
+        trace: the walk.
+        x: what the slice is of.
+        shape: of the slice.
+    """
+    emptied = [dim for dim, size in enumerate(shape) if size == 0]
+    if len(shape) != x.ndim:
+        return ()
+    layers = (layer for layer in x.layers if not set(varying(layer)) <= set(emptied))
+    return tuple(trace.labels.whole(layer, emptied) for layer in layers)
 
 
 def _alike(trace: Trace, layer: Layer, groups: int) -> Layer:
@@ -249,6 +267,21 @@ def passed(
         else:
             passing.append(trace.labels.tie_along(layer, list(dims)))
     return tuple(passing)
+
+
+def whole_along(trace: Trace, flow: Flow, dims: Sequence[int]) -> Flow:
+    """Return a tensor of which slices along other dimensions go whole, as heads, if any go.
+
+    Args:
+        trace: the walk.
+        flow: the tensor.
+        dims: the dimensions that are mixed, not negative.
+    """
+    layers = tuple(
+        layer if set(varying(layer)) <= set(dims) else trace.labels.tie_along(layer, dims)
+        for layer in flow.layers
+    )
+    return attrs.evolve(flow, layers=layers)
 
 
 def without(layer: Layer, dims: Sequence[int], *, keep: bool) -> Layer:

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Trace, settle
+from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Seen, Trace, settle
 from tersely.shrinking.graph.labels import Layer, varying
 
 
@@ -168,6 +168,7 @@ def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) 
         labels: one for each position, shape (positions,).
         values: their constants, float64, NaN where they depend on the input.
     """
+    trace.seen.append(Seen(reader.what, labels, torch.where(reader.zeros, 0.0, values)))
     if reader.bias is not None and reader.bias.name is not None:
         _compare_calls(trace, reader, reader.bias.name, labels, values)
     free = reader.zeros | (values == 0)
