@@ -24,8 +24,8 @@ HEAD = """# What the contract checks find
 
 [The contract](testing.md#what-is-checked) was tried on {count} plugins with one mistake each.
 These are the checks that find them; a mistake is named like its class or function in
-`tests/core/testing/samples`. Checks that are not in a table have found mistakes as well, in addition
-to the check that names each mistake best.
+`tests/core/testing/samples`. Checks that are not in a table have found mistakes as well, in
+addition to the check that names each mistake best.
 """
 
 
