@@ -57,7 +57,7 @@ class Shrinking:
         error: the largest relative difference between outputs of the masked and the small model.
         undoing: restores the model.
         other_in_training: readers for which something removed is zero in evaluation only.
-            in_float64: whether the outputs were compared in double precision.
+        in_float64: whether the outputs were compared in double precision.
         at_other_sizes: whether they were also compared for inputs of other sizes than the
             example's.
         by_heads: the attention modules that compute with their remaining heads.
