@@ -10,11 +10,11 @@ from torch import nn
 
 from tersely.calibration.kept_batches import stages_that_look
 from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
-from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context
 from tersely.engine.finite import need_finite
-from tersely.engine.observers import Observers
-from tersely.engine.padding import PaddingMask
+from tersely.engine.observation.batches import Batches, Forward
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.processes import failing_together
 from tersely.engine.protocol import Engine
 
@@ -30,7 +30,7 @@ def calibrate(
     """Run batches and let algorithms observe; after an error what was observed before is kept.
 
     The batches are kept where a stage will look at them again: to compress block by block, because
-    masks that are still to come change what inputs and outputs are quantized, or where it begins
+    future masks change what inputs and outputs are quantized, or where it begins
     later.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from tersely.engine.binding import BoundTarget, whole
+from tersely.engine.targets.binding import BoundTarget, whole
 from tersely.errors import CalibrationError
 
 _SHOWN = 5  # a model whose training diverged has them everywhere

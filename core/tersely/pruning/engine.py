@@ -21,15 +21,15 @@ from tersely.contracts.regrowing import RegrowsFromZero
 from tersely.contracts.settings import Budget
 from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import progress_at
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, FixedShapes, place_of
 from tersely.engine.finite import need_finite
-from tersely.engine.journal import Journal
-from tersely.engine.observers import Observers
+from tersely.engine.observation.observers import Observers
 from tersely.engine.protocol import Engine
-from tersely.engine.saver import Saved, restore_moments
+from tersely.engine.state.cutting import Cut, FixedShapes, place_of
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import Saved, restore_moments
+from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.masks.holding import HeldWeight

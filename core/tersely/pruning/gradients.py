@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.engine.binding import BoundTarget, whole
 from tersely.engine.processes import average_gradients
+from tersely.engine.targets.binding import BoundTarget, whole
 from tersely.errors import AttachError, SessionError
 from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.modules.classes import is_sharded

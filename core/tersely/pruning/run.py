@@ -22,13 +22,13 @@ from tersely.contracts.pruner import (
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel
-from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
-from tersely.engine.foreign import ForeignCall, calling
-from tersely.engine.journal import Journal
+from tersely.engine.isolation.foreign import ForeignCall, calling
+from tersely.engine.observation.sums import add_sums, filled
 from tersely.engine.processes import gather
 from tersely.engine.run import Run
-from tersely.engine.sums import add_sums, filled
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import AttachError, SessionError
 from tersely.pruning.curvature import curvature_of, observe
 from tersely.pruning.dense_gradients import place_dense_gradients

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.context import Context
 from tersely.engine.finite import need_finite
-from tersely.engine.instrumenting import wire
-from tersely.engine.journal import Journal
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget, bind, first_device
+from tersely.engine.targets.instrumenting import wire
 from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
 from tersely.instrument.modules.fused import keep_fused_layers_off, with_encoders
 from tersely.instrument.modules.layout import place_layout, renew_layout

@@ -100,7 +100,7 @@ def test_factors_that_never_moved_are_nothing_to_rank_by(target_of):
     with pytest.raises(SessionError) as caught:
         Slim().importance(target)
     assert str(caught.value) == (
-        "layer.weight: slim ranks by factors that training moves, and none has moved; train some "
+        "layer.weight: slim ranks by learned factors, and none has changed; train some "
         "steps with session.total_loss(...) and session.step() before session.compress(), or give "
         "the stage a schedule"
     )
