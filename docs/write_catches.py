@@ -20,12 +20,12 @@ from tersely.testing.by_kind import CONTRACTS
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("plugins") / "catches.md"
 TABLE = ROOT / "tests" / "expected" / "found_by.py"
-HEAD = """# What the kit catches
+HEAD = """# What the contract checks find
 
 [The contract](testing.md#what-is-checked) was tried on {count} plugins with one mistake each.
-These are the checks that find them; a mistake is named as its class or function under
-`tests/core/testing/samples` is. Checks that are not in a table have found mistakes too, beside
-the check that names each one best.
+These are the checks that find them; a mistake is named like its class or function in
+`tests/core/testing/samples`. Checks that are not in a table have found mistakes as well, in
+addition to the check that names each mistake best.
 """
 
 

@@ -24,7 +24,7 @@ START, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
 def page() -> str:
-    """Return the page with its table written anew."""
+    """Return the page with an updated table."""
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)

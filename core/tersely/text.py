@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import heapq
 from collections.abc import Iterable
 
 _SIMILAR = 0.65
@@ -25,15 +27,82 @@ def nearest(word: str, candidates: Iterable[str], *, count: int = 3) -> tuple[st
     Returns:
         The nearest candidates, best first; empty when nothing is similar.
     """
-    plain: dict[str, list[str]] = {}
-    for candidate in dict.fromkeys(candidates):
-        plain.setdefault(_plain(candidate), []).append(candidate)
+    names = tuple(dict.fromkeys(candidates))
+    if count > _KEPT:
+        return _nearest(word, names, count)
+    # One mistake in many places asks the same again and again.
+    return _remembered(word, names)[:count]
+
+
+_KEPT = 3
+
+
+@functools.lru_cache(maxsize=256)
+def _remembered(word: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
+    return _nearest(word, candidates, _KEPT)
+
+
+def _nearest(word: str, candidates: tuple[str, ...], count: int) -> tuple[str, ...]:
+    vocabulary = _vocabulary(candidates)
     start = _plain(word)
-    close = difflib.get_close_matches(start, plain, n=count, cutoff=_SIMILAR)
+    close = vocabulary.close(start, count)
     if len(start) >= _SHORTEST_START:
-        begun = [key for key in plain if key.startswith(start) and key not in close]
+        begun = [key for key in vocabulary.names if key.startswith(start) and key not in close]
         close += begun if len(start) > _SHORTEST_START or len(begun) == 1 else []
-    return tuple(name for key in close for name in plain[key])[:count]
+    return tuple(name for key in close for name in vocabulary.names[key])[:count]
+
+
+@functools.lru_cache(maxsize=256)
+def _vocabulary(candidates: tuple[str, ...]) -> _Vocabulary:
+    return _Vocabulary(candidates)
+
+
+class _Vocabulary:
+    """Names that a word is compared with, prepared for many words.
+
+    Attributes:
+        names: plain spelling -> the names that have it, in order of preference.
+    """
+
+    def __init__(self, candidates: tuple[str, ...]) -> None:
+        self.names: dict[str, list[str]] = {}
+        for candidate in candidates:
+            self.names.setdefault(_plain(candidate), []).append(candidate)
+        # A bit for the first, second... time that a letter occurs in a name.
+        self._bits: dict[tuple[str, int], int] = {}
+        self._letters = [(name, self._letters_of(name, grow=True)) for name in self.names]
+
+    def close(self, word: str, count: int) -> list[str]:
+        """Return the plain spellings that `difflib.get_close_matches` returns, in its order.
+
+        Args:
+            word: plain spelling of what was written.
+            count: how many to return at most.
+        """
+        letters, length = self._letters_of(word, grow=False), len(word)
+        matcher = difflib.SequenceMatcher()
+        matcher.set_seq2(word)
+        found = []
+        for name, others in self._letters:
+            # With the letters alone, in any order, it would be no more similar than this.
+            if 2 * (letters & others).bit_count() < _SIMILAR * (length + len(name)):
+                continue
+            matcher.set_seq1(name)
+            similarity = matcher.ratio()
+            if similarity >= _SIMILAR:
+                found.append((similarity, name))
+        return [name for _, name in heapq.nlargest(count, found)]
+
+    def _letters_of(self, name: str, *, grow: bool) -> int:
+        seen: dict[str, int] = {}
+        letters = 0
+        for letter in name:
+            seen[letter] = time = seen.get(letter, 0) + 1
+            bit = self._bits.get((letter, time))
+            if bit is None and grow:
+                bit = self._bits[letter, time] = 1 << len(self._bits)
+            letters |= bit or 0
+        return letters
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
@@ -54,7 +123,11 @@ def unmistakable(word: str, candidates: Iterable[str]) -> str | None:
         word: what was written.
         candidates: what would have been legal.
     """
-    names = list(candidates)
+    return _unmistakable(word, tuple(candidates))
+
+
+@functools.lru_cache(maxsize=256)
+def _unmistakable(word: str, names: tuple[str, ...]) -> str | None:
     near = nearest(word, names, count=2)
     if not near:
         return None

@@ -27,7 +27,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "ScoresModel": "nothing",
     "OrdersInputs": "nothing",
 }
-"""What a pruner can declare, and what must have happened before it can decide."""
+"""The abilities of pruners, and what must happen before they can decide."""
 
 QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     **_OBSERVING,
@@ -50,11 +50,11 @@ QUANTIZER_ABILITIES: Mapping[str, Needs] = {
     "UsesFloatZeroPoints": "nothing",
     "UsesLevels": "nothing",
 }
-"""What a quantizer can declare, and what must have happened before scales exist."""
+"""The abilities of quantizers, and what must happen before scales exist."""
 
 
 def needs_of(abilities: Iterable[str], table: Mapping[str, Needs]) -> Needs:
-    """Return the most that some abilities need.
+    """Return the strongest need of some abilities.
 
     Args:
         abilities: names of abilities.

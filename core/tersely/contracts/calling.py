@@ -10,7 +10,7 @@ def call_model(model: Callable[..., object], batch: Any) -> object:
     """Call a model with a batch: a mapping as keywords, a list or tuple as arguments.
 
     Args:
-        model: the model to call, or what calls it.
+        model: the model, or a function that calls it.
         batch: a tensor, a list or tuple, or a mapping.
     """
     args, kwargs = call_arguments(batch)

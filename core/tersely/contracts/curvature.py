@@ -15,15 +15,15 @@ from tersely.contracts.pruner import PruningTarget
 
 @attrs.frozen(eq=False)
 class Curvature:
-    """A loss around the parameters of some targets.
+    """A loss with its derivatives by the parameters of some targets.
 
     Attributes:
-        loss: what ``session.total_loss`` returns, 0-dim, with its graph. The user calls backward on
-            it later, so whatever differentiates it has to retain the graph.
+        loss: the result of ``session.total_loss``, 0-dim, with its graph. The user calls backward
+            on it later, so retain the graph if you differentiate it.
         parameters: the parameter of each target, raw, in the order of the targets.
-        gradients: the gradient of the loss by each of them, of its shape, with a graph. Through a
-            mask that is applied on each read, that of a masked element is zero.
-        step: optimizer steps so far: a seed for vectors that are drawn.
+        gradients: the gradient of the loss by each of them, of its shape, with a graph. With a mask
+            that is applied on each read, that of a masked element is zero.
+        step: the optimizer steps so far; use it as a seed of random vectors.
     """
 
     loss: Tensor
@@ -60,14 +60,14 @@ class Curvature:
 
 
 class ObservesCurvature(Ability):
-    """A pruner that needs second derivatives, seen whenever ``session.total_loss`` is called.
+    """A pruner that needs second derivatives, observed whenever ``session.total_loss`` is called.
 
     A step then costs one more backward pass, whose graph is kept, and two for each product: three
     times the time and twice the memory of a plain step with one product.
 
     Attributes:
-        only_when_due: whether nothing but the loss of the step with which new masks are due is
-            observed. Without a schedule every step counts.
+        only_when_due: whether to observe only the loss of the step in which new masks are due.
+            Without a schedule, every step counts.
     """
 
     only_when_due: bool = False
@@ -76,7 +76,7 @@ class ObservesCurvature(Ability):
     def observe_curvature(
         self, curvature: Curvature, targets: Sequence[PruningTarget]
     ) -> Sequence[Sums]:
-        """Return what one loss adds to the observation of each target.
+        """Return the contribution of one loss to the observation of each target.
 
         Called with gradients enabled, before the user's backward pass.
 
@@ -86,5 +86,5 @@ class ObservesCurvature(Ability):
                 loss was computed with.
 
         Returns:
-            For each target tensors that may be added up over steps and processes, by name.
+            For each target tensors that can be summed over steps and processes, by name.
         """

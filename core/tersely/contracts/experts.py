@@ -1,7 +1,7 @@
-"""Parameters that stack one tensor for each expert: each expert's as a target of its own.
+"""Parameters that stack one tensor for each expert, and targets of single experts.
 
-What the parts of a target of shape (experts, outputs, inputs) are for expert number e; a parameter
-of shape (experts, outputs), its biases, loses its first dimension alike.
+The parts of a target of shape (experts, outputs, inputs) for expert e; a parameter of shape
+(experts, outputs), such as biases, also loses its first dimension.
 
 ==============  ============================  ===============================
 part            of all experts                of one
@@ -35,7 +35,7 @@ def plan_of_expert(plan: TargetPlan, expert: int) -> TargetPlan:
     """Return the plan of one expert's tensor.
 
     Args:
-        plan: the plan of the parameter that stacks them.
+        plan: the plan of the stacked parameter.
         expert: its index.
     """
     return attrs.evolve(
@@ -50,10 +50,10 @@ def plan_of_expert(plan: TargetPlan, expert: int) -> TargetPlan:
 
 
 def blocks_of_expert(blocks: Blocks) -> Blocks:
-    """Return how one expert's tensor is divided.
+    """Return the blocks of one expert's tensor.
 
     Args:
-        blocks: how the parameter is, as `blocks_of_experts` made it.
+        blocks: the blocks of the stacked parameter, from `blocks_of_experts`.
     """
     scope = None if blocks.scope is None else blocks.scope[1:]
     is_whole = scope is None or all(length == -1 for length in scope)
@@ -61,11 +61,11 @@ def blocks_of_expert(blocks: Blocks) -> Blocks:
 
 
 def blocks_of_experts(blocks: Blocks, method: Method) -> Blocks:
-    """Return how a parameter is divided whose experts are divided alike (rule G5).
+    """Return the blocks of a stacked parameter whose experts have equal blocks (rule G5).
 
     Args:
-        blocks: how the tensor of each expert is.
-        method: of pruning a ratio is counted in each expert, unless a block is a whole one.
+        blocks: the blocks of each expert's tensor.
+        method: in pruning, a ratio is met in each expert, unless blocks are whole experts.
     """
     rank = len(blocks.size)
     scope = blocks.scope
@@ -78,7 +78,7 @@ def of_expert(target: Target, expert: int) -> Target:
     """Return one expert's tensor as an algorithm sees the weight of a linear layer.
 
     Args:
-        target: the parameter that stacks them.
+        target: the stacked parameter.
         expert: its index.
 
     Raises:
@@ -94,7 +94,7 @@ def of_expert(target: Target, expert: int) -> Target:
         observed={name: sums[expert] for name, sums in target.observed.items()},
     )
     if isinstance(part, PruningTarget):
-        # Still that of the parameter, which `evolve` carried over.
+        # Still that of the stacked parameter, which `evolve` has copied.
         return attrs.evolve(part, in_force=partial(_mask_of_expert, part, expert))
     return part
 

@@ -1,4 +1,4 @@
-"""What an exporter implements, and what it is given: a session to write in another format."""
+"""Exporters, and the view of a session that they write in another format."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class IntegerWeight(Protocol):
 
     @property
     def qparams(self) -> QParams:
-        """How they are read."""
+        """The scales and zero points with which they are read."""
         ...
 
     @property
     def input_scale(self) -> Tensor | None:
-        """None, or what the input channels are divided by, shape (inputs,)."""
+        """None, or the divisors of input channels, shape (inputs,)."""
         ...
 
     @property
@@ -70,10 +70,10 @@ class QuantizedActivation:
         scheme: ``symmetric`` or ``affine``.
         quant_min: the smallest integer.
         quant_max: the largest integer.
-        blocks: what shares a scale: the ``tensor``, a ``channel``, a ``token`` (a row along the
-            last dimension), or blocks of a ``fixed`` size.
+        blocks: the elements that share a scale: the ``tensor``, a ``channel``, a ``token`` (a row
+            along the last dimension), or blocks of a ``fixed`` size.
         is_dynamic: whether its scale is computed from each call's own values.
-        qparams: its scale and zero point, or None where it is dynamic.
+        qparams: its scale and zero point, or None if it is dynamic.
     """
 
     name: str
@@ -89,30 +89,30 @@ class QuantizedActivation:
 
 
 def _tell_nobody(title: str) -> None:
-    """Leave a step untold; a source outside of an export has nobody to tell."""
+    """Report nothing; outside of an export, nobody is listening."""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
 class ExportSource:
-    """A session as an exporter sees it; nothing of it is modified.
+    """The view of a session for exporters, which must not modify it.
 
     Attributes:
         model: the session's model, instrumented or finished, in its own mode.
-        targets: full name -> what the config says of it, for every quantized target.
-        integers: full name -> integers, for every quantized parameter and buffer; computed each
-            time they are read.
+        targets: full name -> the planned target, for every quantized target.
+        integers: full name -> integers, for every quantized parameter and buffer; computed on each
+            read.
         activations: every quantized input and output.
         masked_activations: full name of every input and output that a mask changes in each call;
             graphs hold such masks, and tensors of a model's own class do not.
         example_inputs: a tensor, a tuple or list of arguments, a mapping of keyword arguments, or
-            None where the caller gave none.
-        make_floats: what `floats` calls.
-        make_program: what `program` calls.
-        simulate: calls the model as the session simulates it, in evaluation mode, without
-            gradients, with inputs like ``example_inputs``.
+            None if the caller gave none.
+        make_floats: the function that `floats` calls.
+        make_program: the function that `program` calls.
+        simulate: calls the session's model in evaluation mode, without gradients, with inputs like
+            ``example_inputs``.
         runtimes: the runtimes that the presets of its stages name, ``for: openvino``.
-        tell: called with a verb phrase, as ``translate the graph``, where a part of writing or
-            checking begins that may take long; a job shows it as progress.
+        tell: to be called with a verb phrase, such as ``translate the graph``, when a part of
+            writing or checking begins that may take long; a job shows it as progress.
     """
 
     model: nn.Module
@@ -129,16 +129,16 @@ class ExportSource:
 
     @cached_property
     def floats(self) -> Mapping[str, Tensor]:
-        """What else a finished model has, under the user's names, detached.
+        """The other tensors of a finished model, under the user's names, detached.
 
-        Masks are multiplied in, and a folded norm is part of its layer. A tied tensor has all of
-        its names. Each is computed when it is read.
+        They are masked, and a folded norm is part of its layer. A tied tensor has all of its names.
+        Each is computed on each read.
         """
         return self.make_floats()
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The session as one graph, see `Session.export_program`; made when first asked for.
+        """The session as one graph, see `Session.export_program`; made on first use.
 
         Raises:
             ExportError: there are no example inputs, or no program can be made.
@@ -153,14 +153,14 @@ class ExportSource:
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Writes a session in one format, made with its options as keyword arguments.
+    """Writes a session in one format; made with its options as keyword arguments.
 
-    It is asked for `refusals` first. `write` gets a path in a folder of its own, from which files
-    move to their place after `check` has passed: what was there stays until then.
+    `refusals` is called first. `write` gets a path in a scratch folder, from which files are moved
+    into place after `check` has passed; existing files stay until then.
     """
 
     def refusals(self, source: ExportSource) -> Sequence[Refusal]:
-        """Return what the format cannot hold, each with its target; nothing was written yet.
+        """Return the targets that the format cannot hold; nothing has been written yet.
 
         Args:
             source: the session.
@@ -172,22 +172,23 @@ class Exporter(Protocol):
 
         Args:
             source: the session.
-            path: the main file or folder; others lie beside it, their names beginning with its.
+            path: the main file or folder; others are next to it, and their names begin with its
+                name.
         """
         ...
 
     def check(self, source: ExportSource, path: Path) -> Mapping[str, Json]:
-        """Read what was written with its consumer and compare it with the session.
+        """Read the files with the format's consumer and compare them with the session.
 
         Args:
             source: the session.
             path: the main file or folder.
 
         Returns:
-            What was compared and how well it agrees, as data for the report.
+            The results of the comparison, as data for the report.
 
         Raises:
-            ExportError: the consumer reads or computes something else.
+            ExportError: the consumer reads or computes other values.
         """
         ...
 
@@ -197,9 +198,9 @@ class RunsExport(Ability):
 
     @abstractmethod
     def load(self, path: Path, *, threads: int) -> Callable[..., object]:
-        """Return what runs a written file in its consumer, called as the model is.
+        """Return a function that runs a written file in its consumer, called like the model.
 
         Args:
             path: the main file or folder.
-            threads: how many threads it may compute with.
+            threads: the number of threads that it may use.
         """

@@ -1,4 +1,4 @@
-"""JSON data that many targets share, so it never changes."""
+"""Immutable JSON data, which many targets can share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tersely.json_value import Json
 
 
 class FrozenMapping(dict[str, Json]):
-    """A JSON object that refuses every change, also inside nested objects."""
+    """A JSON object that refuses every change, including changes of nested objects."""
 
     __slots__ = ()
 
@@ -25,7 +25,7 @@ class FrozenMapping(dict[str, Json]):
     clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]  # frozen, so it can have one
-        # Values may be lists; equal objects have equal keys, which is all that hashing needs.
+        # Values may be lists, so only keys are hashed, which are equal for equal objects.
         return hash(frozenset(self))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What a granularity plugin implements."""
+"""The protocol of granularities."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Granularity(Protocol):
     """A granularity."""
 
     def blocks(self, shape: tuple[int, ...], target: TargetPlan) -> Blocks:
-        """Return how a tensor is cut.
+        """Return the blocks of a tensor.
 
-        It depends on the shape, the setting and the module type alone: planning asks once for all
+        They depend only on the shape, the setting and the module type: planning asks once for all
         targets that agree in these.
 
         Args:
             shape: the tensor's shape; for an input or output, with the batch in dimension 0.
-            target: what the config says of it.
+            target: the planned target.
 
         Raises:
-            ValueError: the shape cannot be cut this way; the text says why.
+            ValueError: the shape cannot be divided this way; the text says why.
         """
         ...

@@ -1,4 +1,4 @@
-"""What watches a session from outside: it is told numbers as they come about."""
+"""Observers of a session, which receive its numbers step by step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Observation:
 
     Attributes:
         step: the optimizer step, counted from attach.
-        event: what happened: ``compress``, ``begin``, ``step``, ``set_masks`` or ``shrink`` where
-            masks have changed, ``note`` where `Session.note` was called.
-        epoch: the epoch, counted from 1, where it is known.
+        event: the cause: ``compress``, ``begin``, ``step``, ``set_masks`` or ``shrink`` if masks
+            have changed, ``note`` if `Session.note` was called.
+        epoch: the epoch, counted from 1, if it is known.
         values: name -> number. ``total_sparsity`` is that of all pruned elements; those of a target
             end with its name: ``sparsity/fc.weight``, ``masked/fc.weight`` (elements), and
             ``range_low/fc.weight`` and ``range_high/fc.weight``, the values that its scales span.
@@ -29,7 +29,7 @@ class Observation:
 
 
 class HistoryObserver(Protocol):
-    """Takes what `Session.add_observer` is given: a writer of TensorBoard's files, for example."""
+    """An observer for `Session.add_observer`, such as a writer of TensorBoard's files."""
 
     def observe(self, observation: Observation) -> None:
         """Take the numbers of a step.
@@ -40,7 +40,7 @@ class HistoryObserver(Protocol):
         ...
 
     def close(self, *, failed: bool = False) -> None:
-        """Write what is not written yet; a job calls it at its end, also after an error.
+        """Write the remaining numbers; a job calls it at its end, also after an error.
 
         Args:
             failed: whether the job ends with an error, or was interrupted.

@@ -11,6 +11,6 @@ KINDS: tuple[TargetKind, ...] = ("parameter", "buffer", "input", "output")
 METHODS: tuple[Method, ...] = ("pruning", "quantization", "distillation")
 
 Needs = Literal["nothing", "activations", "gradients", "training", "teacher"]
-"""What must have happened before an algorithm can decide, in ascending order."""
+"""What must happen before an algorithm can decide, in ascending order."""
 
 NEEDS: tuple[Needs, ...] = ("nothing", "activations", "gradients", "training", "teacher")

@@ -21,7 +21,7 @@ Target: TypeAlias = PruningTarget | QuantizationTarget
 
 
 class Layout(NamedTuple):
-    """How a weight is a stack of matrices, one for each group of a convolution.
+    """The arrangement of a weight as a stack of matrices, one for each group of a convolution.
 
     The columns of a convolution's matrix are its kernel positions and, innermost, its input
     channels, so that neighbours along the input dimension are neighbouring columns.
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     Attributes:
         split: the weight's shape with its groups apart.
         order: dimensions of ``split``: the groups, those of the rows, those of the columns.
-        rows: how many rows each matrix has.
+        rows: the number of rows of each matrix.
     """
 
     split: tuple[int, ...]
@@ -38,14 +38,14 @@ class Layout(NamedTuple):
 
 
 def matrix_layout(target: Target) -> Layout:
-    """Return how a target is a stack of matrices.
+    """Return the arrangement of a target as a stack of matrices.
 
     Args:
         target: the weight of a linear layer, a convolution or a transposed convolution, or the
             matrix of one expert.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the target is something else.
     """
     module, shape = target.module, _shape_of(target)
     if target.plan.target == "weight" or target.plan.expert is not None:
@@ -71,14 +71,14 @@ def _shape_of(target: Target) -> tuple[int, ...]:
 
 
 def to_matrices(tensor: Tensor, layout: Layout) -> Tensor:
-    """Lay a tensor out as matrices.
+    """Rearrange a tensor as matrices.
 
     Args:
         tensor: the target's shape.
-        layout: how.
+        layout: the arrangement.
 
     Returns:
-        Shape (groups, rows, columns), a view where the layout allows.
+        Shape (groups, rows, columns), a view if the layout allows it.
     """
     ordered = tensor.reshape(layout.split).permute(layout.order)
     return ordered.reshape(layout.split[0], layout.rows, -1)
@@ -89,7 +89,7 @@ def from_matrices(matrices: Tensor, layout: Layout, shape: Sequence[int]) -> Ten
 
     Args:
         matrices: shape (groups, rows, columns).
-        layout: as it was given to `to_matrices`.
+        layout: as for `to_matrices`.
         shape: the target's shape.
     """
     order = layout.order
@@ -104,11 +104,11 @@ def input_rows(inputs: Tensor, target: Target, *, at_a_time: int) -> Iterator[Te
     Args:
         inputs: the module's input; read only.
         target: the target.
-        at_a_time: how many elements to hold, unless a single sample has more.
+        at_a_time: the most elements to hold, unless a single sample has more.
 
     Yields:
-        Shape (groups, vectors, columns); float32, or float64 where the inputs are. Where the
-        layout allows a view of ``inputs``, so read it only.
+        Shape (groups, vectors, columns); float32, or float64 if the inputs are. It may be a view of
+        ``inputs``, so it is read only.
 
     Raises:
         ValueError: the target has no such vectors, or the inputs are not those of its module.
@@ -145,7 +145,7 @@ def _as_rows(inputs: Tensor, target: Target, columns: int) -> Tensor:
 
 
 def _windows(inputs: Tensor, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Tensor:
-    """Return what each output position sees: shape (batch, channels, positions..., kernel...)."""
+    """Return each position's inputs: shape (batch, channels, positions..., kernel...)."""
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     windows = functional.pad(inputs, _padding(module), mode=mode)
     sizes = zip(module.kernel_size, module.dilation, module.stride, strict=True)

@@ -1,4 +1,4 @@
-"""What the observing hooks are handed, as far as a plugin may rely on it."""
+"""The arguments of observing hooks, as far as plugins may rely on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ResolvedPlan(Protocol):
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """Remarks that are no mistakes."""
+        """Remarks that are not mistakes."""
         ...
 
     def __iter__(self) -> Iterator[TargetPlan]: ...

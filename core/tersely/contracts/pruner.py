@@ -1,4 +1,4 @@
-"""What a pruner may do besides ranking: observe, learn, change weights, grow by itself.
+"""Pruners, and their abilities to observe, learn, change weights and grow by themselves.
 
 An algorithm has an ability when it inherits from its class or lists its name in its descriptor
 (see `tersely.contracts.abilities`).
@@ -20,7 +20,7 @@ from tersely.contracts.target_plan import TargetPlan
 
 
 def _nothing() -> None:
-    """Return what is in force before the first mask."""
+    """Return the mask before the first one, None."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -28,19 +28,19 @@ class PruningTarget:
     """One tensor to rank.
 
     Attributes:
-        plan: what the config says of it.
-        tensor: the values to rank, float, the target's shape. For a parameter or buffer the raw
-            tensor, owned by the module: read it, never write it. For an input or output the mean
-            absolute value over all samples seen in calibration, without the batch dimension.
+        plan: the planned target.
+        tensor: the values to rank, float, the target's shape. For a parameter or buffer, the raw
+            tensor, owned by the module and read only. For an input or output, the mean absolute
+            value over all samples of calibration, without the batch dimension.
         blocks: which elements share a decision.
         module: the module that owns the target.
-        observed: what the algorithm's ``observe_...`` method returned, summed up over batches or
-            steps and over processes; empty when it has none.
-        learned: what the algorithm learns for this target, by name; empty when it learns nothing.
-        due: the ratio that is due now, ``sparse_ratio`` times what the schedule asks for; None
-            where a threshold or a pattern decides, or nothing is decided at the moment.
-        progress: how many of its updates the stage's schedule has made, this one counted, as a
-            share of all of them; None without a schedule, or where nothing is decided.
+        observed: the results of the algorithm's ``observe_...`` method, summed over batches or
+            steps and over processes; empty if it has none.
+        learned: the learned tensors of this target, by name; empty if there are none.
+        due: the ratio that is due now, ``sparse_ratio`` times the schedule's share; None if a
+            threshold or a pattern decides, or if nothing is being decided.
+        progress: the share of the schedule's updates so far, including this one; None without a
+            schedule, or if nothing is being decided.
     """
 
     plan: TargetPlan
@@ -81,11 +81,11 @@ class Pruner(Protocol):
 
 
 class ObservesGradients(Ability):
-    """A pruner that needs gradients, seen whenever the user calls ``session.step()``."""
+    """A pruner that needs gradients, observed whenever the user calls ``session.step()``."""
 
     @abstractmethod
     def observe_gradient(self, gradient: Tensor, target: PruningTarget) -> Sums:
-        """Return what one optimizer step adds to the observation.
+        """Return the contribution of one optimizer step to the observation.
 
         Args:
             gradient: the target's shape, accumulated and unscaled, as the optimizer used it.
@@ -94,11 +94,11 @@ class ObservesGradients(Ability):
 
 
 class Learns(Ability):
-    """A pruner that learns something for each target while the user trains."""
+    """A pruner that learns tensors for each target while the user trains."""
 
     @abstractmethod
     def start(self, target: PruningTarget) -> Mapping[str, Tensor]:
-        """Return the initial values of what is learned, float, by name.
+        """Return the initial values of learned tensors, float, by name.
 
         Args:
             target: the target, whose tensor may be on the meta device.
@@ -111,19 +111,20 @@ class Learns(Ability):
         Args:
             value: the raw parameter.
             mask: 1 kept and 0 masked, a shape that broadcasts to it; None before the first mask.
-            learned: what is learned, which receives gradients through the result.
+            learned: the learned tensors, which receive gradients through the result.
         """
 
 
 @attrs.frozen(eq=False)
 class Solution:
-    """What a pruner that changes weights found for one target.
+    """The result of a pruner that changes weights, for one target.
 
     Attributes:
         kept: bool, the target's shape, True = kept.
         tensor: the new values, the target's shape.
-        order: shape (inputs,), int64, where blocks and patterns hold only after the weight's input
-            channels are put in this order; both others are in their own. None otherwise.
+        order: shape (inputs,), int64, if blocks and patterns only hold in this order of the
+            weight's input channels; ``kept`` and ``tensor`` are in the original order. None
+            otherwise.
     """
 
     kept: Tensor
@@ -132,7 +133,7 @@ class Solution:
 
 
 class Choose(Protocol):
-    """Decides on some columns as the config asks: by ratio, threshold or N:M."""
+    """Decides on some columns by the config's ratio, threshold or N:M."""
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Return bool of the scores' shape, True = kept.
@@ -145,7 +146,7 @@ class Choose(Protocol):
 
 
 class Solves(Ability):
-    """A pruner that changes the remaining weights to make up for the masked ones."""
+    """A pruner that changes the remaining weights to compensate for masked ones."""
 
     @abstractmethod
     def solve(self, target: PruningTarget, choose: Choose) -> Solution:
@@ -167,12 +168,12 @@ class Grows(Ability):
 
 
 class MakesNewScores(Ability):
-    """A pruner whose ``importance`` returns a new tensor at every call and keeps it nowhere.
+    """A pruner whose ``importance`` returns a new tensor in every call and does not keep it.
 
-    Masks are then made in the memory of its scores.
+    Masks are then created in the memory of its scores.
 
     Attributes:
-        new_scores: False where that does not hold after all.
+        new_scores: False, for example by an option, if that does not hold.
     """
 
     new_scores: bool = True

@@ -1,4 +1,4 @@
-"""Quantizers that say themselves what forward computes with, and what of it is learned."""
+"""Quantizers that define the values of forward, and what of them is learned."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Simulates(Ability):
         Args:
             value: the tensor, masked, any float dtype.
             qparams: scale and zero point in force.
-            target: what is quantized; ``tensor`` is None.
+            target: the target; ``tensor`` is None.
 
         Returns:
             ``value``'s shape and dtype.
@@ -36,41 +36,41 @@ class Simulates(Ability):
     def integers(
         self, value: Tensor, qparams: QParams, target: QuantizationTarget
     ) -> tuple[Tensor, QParams]:
-        """Return the integers behind simulated values, and how they are read.
+        """Return the integers of simulated values, with their scales and zero points.
 
         Args:
             value: the tensor, masked.
             qparams: scale and zero point in force.
-            target: what is quantized.
+            target: the target.
 
         Returns:
             Integers of ``value``'s shape and the parameters with which
-            ``(integers - zero_point) * scale`` is what `simulate` returns, exactly.
+            ``(integers - zero_point) * scale`` equals the result of `simulate` exactly.
         """
 
 
 class LearnsScales(Ability):
-    """A quantizer that learns scales, or zero points too, while the user trains."""
+    """A quantizer that learns scales, and possibly zero points, while the user trains."""
 
     @abstractmethod
     def start(self, qparams: QParams, target: QuantizationTarget) -> Mapping[str, Tensor]:
-        """Return the initial values of what is learned, float, by name.
+        """Return the initial values of learned tensors, float, by name.
 
         Args:
-            qparams: what `choose` chose for the observed range.
+            qparams: the result of `choose` for the observed range.
             target: the target with its statistics; a parameter's with its tensor.
         """
 
     @abstractmethod
     def meaning(self, qparams: QParams, learned: Mapping[str, Tensor]) -> QParams:
-        """Return the parameters that what is learned stands for.
+        """Return the parameters that correspond to the learned tensors.
 
         The scale is positive and finite and the zero point an integer in the range, whatever the
         optimizer did.
 
         Args:
             qparams: as in `start`.
-            learned: what is learned, as it is now.
+            learned: the present values of the learned tensors.
         """
 
     @abstractmethod
@@ -81,7 +81,7 @@ class LearnsScales(Ability):
         learned: Mapping[str, Tensor],
         target: QuantizationTarget,
     ) -> Tensor:
-        """Return the values that forward computes with; gradients reach what is learned.
+        """Return the values that forward computes with; gradients reach the learned tensors.
 
         Runs in every forward, also under ``torch.compile``. Its values are those of
         `tersely.fake_quantize` with `meaning`.
@@ -89,8 +89,8 @@ class LearnsScales(Ability):
         Args:
             value: the tensor, masked, any float dtype.
             qparams: as in `start`.
-            learned: what is learned.
-            target: what is quantized; ``tensor`` is None.
+            learned: the learned tensors.
+            target: the target; ``tensor`` is None.
         """
 
 
@@ -98,10 +98,10 @@ class RoundsAtRandom(Ability):
     """A quantizer that rounds at random while the model trains.
 
     That is in training mode with gradients recorded. Everywhere else (evaluation, calibration,
-    integers, exports, after finalizing) a value is what `tersely.fake_quantize` makes of it.
+    integers, exports, after finalizing) values are rounded by `tersely.fake_quantize`.
 
     Attributes:
-        seed: what the random numbers start from.
+        seed: the seed of the random numbers.
     """
 
     seed: int = 0
@@ -119,10 +119,10 @@ class RoundsAtRandom(Ability):
         Args:
             value: the tensor, masked, any float dtype.
             qparams: scale and zero point in force.
-            target: what is quantized; ``tensor`` is None.
-            generator: on the value's device; made anew for each call from the seed, the target's
-                name and the number of its calls, which is saved with the session. A forward that
-                is computed again in backward gets the numbers of the last call again.
+            target: the target; ``tensor`` is None.
+            generator: on the value's device; made for each call from the seed, the target's
+                name and the number of its calls, which is saved with the session. A forward that is
+                recomputed in backward gets the same numbers again.
 
         Returns:
             ``value``'s shape and dtype.
@@ -130,15 +130,15 @@ class RoundsAtRandom(Ability):
 
 
 class OptimizesByName(Ability):
-    """A quantizer that moves what it learns under one name unlike what it learns under another."""
+    """A quantizer that optimizes learned tensors differently by their names."""
 
     @abstractmethod
     def named_optimizer(self, tensors: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
-        """Return an optimizer of everything that is learned.
+        """Return an optimizer of all learned tensors.
 
         Args:
-            tensors: name -> what the algorithm's ``start`` returned under it, for all targets;
-                sorted by name.
+            tensors: name -> the tensors that the algorithm's ``start`` returned under it, for all
+                targets; sorted by name.
         """
 
 
@@ -146,7 +146,7 @@ class ClipsGradients(Ability):
     """A quantizer that passes no gradient where a value was clamped.
 
     Attributes:
-        clip_gradient: False, perhaps by an option, where the gradient passes.
+        clip_gradient: False, for example by an option, to pass the gradient.
     """
 
     clip_gradient: bool = True

@@ -1,6 +1,6 @@
-"""Quantizers whose values lie elsewhere than on a grid of whole steps around an integer zero.
+"""Quantizers whose values are not integer steps around an integer zero point.
 
-What a target's integers ``q`` become, with one scale ``s`` per block:
+The values of a target's integers ``q``, with one scale ``s`` per block:
 
 =======================  ========================  ==============================================
 declared                 value                     integer of ``x``
@@ -17,15 +17,15 @@ from tersely.contracts.abilities import Ability
 
 
 class UsesFloatZeroPoints(Ability):
-    """A quantizer whose zero points are floats, between integers and outside of them too.
+    """A quantizer whose zero points are floats, between integers or out of their range.
 
     This holds for targets with an integer type and the affine scheme: the zero points of the
     `tersely.QParams` that its ``choose``, ``solve`` or ``meaning`` returns are any finite numbers,
-    of a float dtype. Zero itself need not be a value of the grid. Zero points of other targets
-    are whole, so where the symmetric scheme makes no sense, state ``default_scheme="affine"``.
+    of a float dtype. Zero need not be on the grid. Zero points of other targets are integers, so if
+    the symmetric scheme makes no sense, state ``default_scheme="affine"``.
 
     Attributes:
-        float_zero_points: False, perhaps by an option, for whole ones.
+        float_zero_points: False, for example by an option, for integer zero points.
     """
 
     float_zero_points: bool = True
@@ -36,10 +36,10 @@ class UsesLevels(Ability):
 
     The `tersely.QParams` that its ``choose`` or ``solve`` returns may hold ``levels``, shape
     (levels,), float, ascending, in units of the scale. Their type is unsigned and counts them from
-    0: ``uint4`` for 16. The core rounds to the nearest level, to the lower one of two.
+    0: ``uint4`` for 16. The core rounds to the nearest level, and to the lower one in a tie.
 
     Attributes:
-        level_tables: False, perhaps by an option, for whole steps.
+        level_tables: False, for example by an option, for integer steps.
     """
 
     level_tables: bool = True

@@ -1,4 +1,4 @@
-"""Quantizers that change weights: to round them well, or for what rounding does to outputs."""
+"""Quantizers that change weights, or that compensate for the effect of rounding on outputs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from tersely.contracts.quantizer import QuantizationTarget
 
 @attrs.frozen(eq=False)
 class QuantizedWeight:
-    """What a quantizer that changes weights found for one target.
+    """The result of a quantizer that changes weights, for one target.
 
     Attributes:
-        tensor: the new values, the target's shape; quantized with ``qparams`` and back they are
-            what the algorithm computed.
+        tensor: the new values, the target's shape, on the grid of ``qparams``.
         qparams: scale and zero point.
-        input_scale: None, or one factor for each input channel, shape (inputs,): ``tensor`` is in
-            terms of inputs that are divided by it.
+        input_scale: None, or one factor for each input channel, shape (inputs,): ``tensor`` is for
+            inputs that are divided by it.
         levels: None, or the table of levels that `UsesLevels` allows, shape (levels,), float,
-            ascending, in units of the scale: what ``qparams`` may hold as well.
+            ascending, in units of the scale; ``qparams`` may have it instead.
     """
 
     tensor: Tensor
@@ -34,22 +33,22 @@ class QuantizedWeight:
 
 
 class SolvesWeights(Ability):
-    """A quantizer that changes weights so that what they compute stays close.
+    """A quantizer that changes weights to keep outputs close.
 
-    With `ObservesInputs` it sees the inputs of the target's module in calibration, and with
+    With `ObservesInputs` it observes the inputs of the target's module in calibration, and with
     `Sequential` block by block.
     """
 
     @abstractmethod
     def solve(self, target: QuantizationTarget) -> QuantizedWeight | None:
-        """Return new values and how they are quantized, or None to quantize as they are.
+        """Return new values and their parameters, or None to quantize the values unchanged.
 
         Args:
-            target: the target with its tensor, statistics and observations; nothing of it may be
+            target: the target with its tensor, statistics and observations, which must not be
                 modified.
 
         Raises:
-            ValueError: the target does not suit the algorithm; the text says what to do.
+            ValueError: the target is unsuitable; the text says what to do.
         """
 
 
@@ -58,29 +57,29 @@ class ChangesAfterStep(Ability):
 
     @abstractmethod
     def after_step(self, tensor: Tensor, target: QuantizationTarget) -> None:
-        """Change a parameter that the optimizer has just moved.
+        """Change a parameter after the optimizer's step.
 
         Runs without gradients.
 
         Args:
             tensor: the raw parameter, the user's own, changed in place.
-            target: what is quantized; its ``tensor`` is None.
+            target: the target; its ``tensor`` is None.
         """
 
 
 class CorrectsBias(Ability):
-    """A quantizer that makes up, in the bias, for what rounding a weight shifts on average.
+    """A quantizer that corrects the bias for the mean error of rounding a weight.
 
-    It sees the inputs of the weight's module with `ObservesInputs`.
+    It observes the inputs of the weight's module with `ObservesInputs`.
     """
 
     @abstractmethod
     def bias_correction(self, target: QuantizationTarget, quantized: Tensor) -> Tensor:
-        """Return what is to be added to the bias of the target's module.
+        """Return the correction to add to the bias of the target's module.
 
         Args:
-            target: the weight as it was, masked, with its observations.
-            quantized: the weight as it is computed with, the target's shape.
+            target: the weight before quantization, masked, with its observations.
+            quantized: the quantized weight, the target's shape.
 
         Returns:
             Shape (outputs,), the tensor's dtype, output units.
@@ -90,8 +89,8 @@ class CorrectsBias(Ability):
 class Equalizes(Ability):
     """A quantizer that multiplies weights by a factor for each input channel.
 
-    The inputs are divided by it, so that without rounding nothing changes. Targets that multiply
-    one and the same input have to share the factors.
+    The inputs are divided by it, so that without rounding nothing changes. Targets that read the
+    same input share the factors.
     """
 
     @abstractmethod
@@ -99,8 +98,8 @@ class Equalizes(Ability):
         """Return the factors for targets that read the same input.
 
         Args:
-            targets: weights with their tensors and observations, at least one; nothing of them
-                may be modified.
+            targets: weights with their tensors and observations, at least one; they must not be
+                modified.
 
         Returns:
             Shape (inputs,), float, positive and finite.
@@ -108,9 +107,9 @@ class Equalizes(Ability):
 
     @abstractmethod
     def solve_scaled(self, target: QuantizationTarget, input_scale: Tensor) -> QuantizedWeight:
-        """Return one target times its factors, and how it is quantized.
+        """Return one target times its factors, with its parameters.
 
         Args:
             target: the weight with its tensor, not yet multiplied, and its observations.
-            input_scale: what `input_scales` returned.
+            input_scale: the result of `input_scales`.
         """

@@ -1,4 +1,4 @@
-"""What a quantizer is: it observes ranges and chooses scales, once, in training or at each call.
+"""Quantizers: they observe ranges and choose scales, once, in training or in each call.
 
 An algorithm has an ability when it inherits from its class or lists its name in its descriptor
 (see `tersely.contracts.abilities`). `tersely.contracts.quantized_weights` and
@@ -28,21 +28,21 @@ class QuantizationTarget:
     """One tensor to quantize.
 
     Attributes:
-        plan: what the config says of it.
+        plan: the planned target.
         quant_min: the smallest integer.
         quant_max: the largest integer.
         dtype: the quantized type as written, such as ``int8``.
         scheme: ``symmetric`` or ``affine``.
         blocks: which elements share a scale.
         module: the module that owns the target.
-        tensor: the values to quantize for a parameter or buffer, masked as they will be deployed;
-            None for an input or output.
-        observed: what the algorithm's ``observe_input`` returned, summed up over batches and
-            processes; empty when it has none.
-        statistics: what the target's observer gathered of its values.
-        has_float_zero_point: whether zero points may be any finite numbers, as the algorithm
+        tensor: the values to quantize for a parameter or buffer, masked as in deployment; None for
+            an input or output.
+        observed: the results of the algorithm's ``observe_input``, summed over batches and
+            processes; empty if it has none.
+        statistics: the statistics of the target's observer.
+        has_float_zero_point: whether zero points may be any finite numbers: the algorithm
             `UsesFloatZeroPoints` and the type has a zero point.
-        has_levels: whether there may be a table of levels, as the algorithm `UsesLevels`.
+        has_levels: whether there may be a table of levels: the algorithm `UsesLevels`.
     """
 
     plan: TargetPlan
@@ -70,7 +70,7 @@ class QuantizationTarget:
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """A quantization algorithm; without ``choose`` it is `tersely.choose_qparams` that chooses."""
+    """A quantization algorithm; without ``choose``, `tersely.choose_qparams` is used."""
 
     def choose(self, low: Tensor, high: Tensor, target: QuantizationTarget) -> QParams:
         """Return scale and zero point for an observed range.
@@ -85,10 +85,10 @@ class Quantizer(Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """Gathers statistics of values, and later makes a range of them. It has no state itself."""
+    """Collects statistics of values, and computes a range from them; has no state itself."""
 
     def observe(self, values: Tensor, size: tuple[int, ...]) -> Statistics:
-        """Return what one batch tells.
+        """Return the statistics of one batch.
 
         Args:
             values: any shape, float, finite or not, detached and not empty; never modified.
@@ -98,19 +98,19 @@ class Observer(Protocol):
         ...
 
     def merge(self, before: Statistics, batch: Statistics) -> Statistics:
-        """Return what is known after one more batch.
+        """Return the statistics after one more batch.
 
         Args:
-            before: what was known.
-            batch: what `observe` returned for the batch.
+            before: the statistics so far.
+            batch: the result of `observe` for the batch.
         """
         ...
 
     def join(self, parts: Sequence[Statistics]) -> Statistics:
-        """Return what all processes know together; every process gets the same parts.
+        """Return the statistics of all processes; every process gets the same parts.
 
         Args:
-            parts: what each process knows, in the order of ranks.
+            parts: the statistics of each process, in the order of ranks.
         """
         ...
 
@@ -118,7 +118,7 @@ class Observer(Protocol):
         """Return the range to quantize.
 
         Args:
-            statistics: everything that is known.
+            statistics: all statistics.
             target: the tensor to quantize.
 
         Returns:
@@ -128,7 +128,7 @@ class Observer(Protocol):
 
 
 class ObservesRange(Ability):
-    """A quantizer with an observer of its own; the others get the smallest and largest value."""
+    """A quantizer with its own observer; others get the smallest and largest value."""
 
     @abstractmethod
     def observer(self, target: QuantizationTarget) -> Observer:
@@ -143,13 +143,14 @@ class FollowsTraining(Ability):
     """A quantizer whose ranges follow the values while the model trains.
 
     At each training forward the range becomes ``decay * old + (1 - decay) * new``, the first one
-    as it is, and the scale is chosen anew before the tensor is used. In eval mode nothing moves.
+    as it is, and the scale is chosen again before the tensor is used. In eval mode nothing changes.
 
     Attributes:
-        decay: the share of the old range that stays, in [0, 1).
-        start_step: optimizer steps before values are quantized; ranges are observed from the
-            first.
-        freeze_step: optimizer steps after which ranges and scales stay as they are, or None.
+        decay: the weight of the old range, in [0, 1).
+        start_step: the number of optimizer steps before values are quantized; ranges are observed
+            from the first step.
+        freeze_step: the number of optimizer steps after which ranges and scales no longer change,
+            or None.
     """
 
     decay: float
@@ -158,23 +159,23 @@ class FollowsTraining(Ability):
 
 
 class MergesObservations(Ability):
-    """A quantizer whose ``observe_input`` returns what cannot be added up, such as maxima."""
+    """A quantizer whose observations cannot be summed, such as maxima."""
 
     @abstractmethod
     def merge(self, before: Statistics, part: Statistics) -> Statistics:
-        """Return what two parts tell together: two batches, or two processes.
+        """Return the observation of two parts together: two batches, or two processes.
 
         Args:
-            before: what was known.
-            part: what `observe_input` returned for one more batch, or what another process knows.
+            before: the statistics so far.
+            part: the observation of one more batch, or of another process.
         """
 
 
 class ChoosesPerCall(Ability):
-    """A quantizer that chooses scales of inputs and outputs at every call, from its own values.
+    """A quantizer that chooses scales of inputs and outputs in every call, from its values.
 
     Attributes:
-        dynamic: False, perhaps by an option, for scales that calibration chooses.
+        dynamic: False, for example by an option, for scales chosen in calibration.
     """
 
     dynamic: bool = True
@@ -185,7 +186,7 @@ Choose: TypeAlias = Callable[[Tensor, Tensor, QuantizationTarget], QParams]
 
 
 def choose_of(quantizer: object) -> Choose:
-    """Return how a quantizer chooses: its ``choose``, or the specification's arithmetic.
+    """Return a quantizer's ``choose``, or the specification's arithmetic.
 
     Args:
         quantizer: the algorithm.

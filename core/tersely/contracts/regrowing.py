@@ -1,4 +1,4 @@
-"""What a pruner may do that lets masked elements come back: see their gradients, start at zero."""
+"""Pruners that regrow masked elements: they observe their gradients, and start them at zero."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tersely.contracts.pruner import ObservesGradients
 
 
 class ObservesDenseGradients(ObservesGradients):
-    """A pruner whose ``observe_gradient`` is given the gradients of masked elements too.
+    """A pruner whose ``observe_gradient`` also gets the gradients of masked elements.
 
     They are gradients of the loss by the masked tensor, as if nothing were masked, while forward
     computes with the masks in force. The parameter's own gradient stays zero where it is masked. A
@@ -17,22 +17,21 @@ class ObservesDenseGradients(ObservesGradients):
     The first masks may be decided before any step: ``target.observed`` is empty then.
 
     Attributes:
-        only_when_due: whether nothing but the gradient of the very step with which new masks are
-            due is observed. Steps before it cost nothing then. Without a schedule every step
-            counts.
+        only_when_due: whether to observe only the gradient of the step in which new masks are due,
+            so that other steps cost nothing. Without a schedule, every step counts.
     """
 
     only_when_due: bool = False
 
 
 class RegrowsFromZero(Ability):
-    """A pruner whose masked elements are zero in the parameter when a later mask keeps them.
+    """A pruner whose masked elements start at zero in the parameter when a later mask keeps them.
 
-    Without it they come back with the values that they had. What is zeroed stays so in the model
-    that ``session.detach()`` gives back.
+    Otherwise they keep their previous values. Zeroed elements stay zero in the model that
+    ``session.detach()`` returns.
 
     Attributes:
-        from_zero: False, perhaps by an option, where they come back as they were.
+        from_zero: False, for example by an option, to keep their previous values.
     """
 
     from_zero: bool = True

@@ -1,4 +1,4 @@
-"""One planned target: what the config says of one tensor of one module."""
+"""Planned targets: the settings of one tensor of one module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tersely.contracts.settings import (
 
 @attrs.frozen
 class Origin:
-    """Which entry of the document decided something.
+    """The entry of the document that decided something.
 
     Attributes:
         path: the entry, as in ``pruning.config_list[0]``.
@@ -37,7 +37,7 @@ class Origin:
 
 @attrs.frozen
 class TargetPlan:
-    """What will be done to one tensor of one module.
+    """The settings of one tensor of one module.
 
     Attributes:
         module: the module's name as in ``named_modules()``; empty for the root.
@@ -45,14 +45,14 @@ class TargetPlan:
         kind: parameter, buffer, input or output.
         method: pruning, quantization or distillation.
         algorithm: the algorithm's short name; for distillation the loss's.
-        setting: what is asked of it after template, shortcuts and target_settings, defaults
-            filled; equal targets share one object.
+        setting: its settings after template, shortcuts and target_settings, with defaults; equal
+            targets share one object.
         origin: the entry that decided.
         shared_with: other names of the same tensor, as in ``decoder.weight`` (tied parameters)
             or ``alias.weight`` (shared modules).
         stage: index of the stage in ``Plan.recipe.stages``.
         shape: the tensor's shape, or None for inputs and outputs.
-        blocks: which elements share a decision, or None where the shape is not known yet, the
+        blocks: which elements share a decision, or None if the shape is not known yet, the
             target is aligned without a granularity of its own, or the method has no blocks.
         module_type: the module's class name.
         output_dim: the dimension of the module's weight that counts output channels.

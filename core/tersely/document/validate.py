@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tersely.document.entries import entries_of, levels_of, without_absent
 from tersely.document.fractions import fill_fractions
 from tersely.document.messages.broken import broken_schemas
@@ -13,9 +11,8 @@ from tersely.document.presets import fill_presets
 from tersely.document.reading.positions import Document, Finding
 from tersely.document.reading.source import uncollected
 from tersely.document.rules.checking import check_rules
-from tersely.document.schemas.alike import check_by_likeness
-from tersely.document.schemas.mismatch import mismatch_of
-from tersely.document.schemas.schema import Kind, composed_schema, validator
+from tersely.document.schemas.alike import mismatches_of
+from tersely.document.schemas.schema import Kind, composed_schema
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 
@@ -65,14 +62,13 @@ def check(document: Document, kind: Kind) -> Json:
 
 
 def _check_schema(data: Json, kind: Kind) -> list[Finding]:
-    current, root = validator(kind), composed_schema(kind)
-
-    def check(part: Json) -> Iterator[Finding]:
-        for error in current.iter_errors(part):
-            yield from translate(mismatch_of(error), root)
-
+    root = composed_schema(kind)
     try:
-        return list(check_by_likeness(data, kind, check))
+        return [
+            finding
+            for mismatch in mismatches_of(data, kind)
+            for finding in translate(mismatch, root)
+        ]
     except Exception:  # a plugin's own schema ran, and may be anything
         findings = list(broken_schemas(data, kind))
         if not findings:

@@ -16,8 +16,10 @@ from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.fusing.automatic import fuse_automatically
 from tersely.planning.groups.auto_groups import group_automatically
+from tersely.planning.groups.norms_left_out import hint_at_norms
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.layer_ids import spell_layers
+from tersely.planning.selecting.obstacles import need_no_flat_parameters
 from tersely.planning.selecting.selection import Universe
 from tersely.planning.stages.checks import check_plan
 from tersely.planning.stages.draft import Draft
@@ -93,12 +95,14 @@ def resolve(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     universe = Universe.of(model)
+    need_no_flat_parameters(universe)
     owners = Owners(universe)
     draft = Draft(universe, owners, Templates(registry().module_settings()), recipe)
     for number in range(len(recipe.stages)):
         plan_stage(draft, number)
     spell_layers(draft)
     group_automatically(draft, example_inputs)
+    hint_at_norms(draft, example_inputs)
     fuse_automatically(draft, example_inputs)
     resolved = join_targets(draft.finish(), draft)
     check_plan(resolved, draft, teacher)

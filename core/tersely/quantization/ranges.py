@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import attrs
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from tersely.calibration.observing import UnreachedError, need_seen, refuse_unreached
 from tersely.contracts.quantizer import Observer
-from tersely.engine.binding import BoundTarget
-from tersely.engine.observers import Observers
-from tersely.engine.padding import data_of, is_channels_first
-from tersely.engine.precision import full_precision
+from tersely.engine.isolation.precision import full_precision
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.padding import data_of, is_channels_first
 from tersely.engine.processes import gather
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import QUANTIZE
@@ -197,5 +197,17 @@ def values_of(bound: BoundTarget) -> Tensor:
     Args:
         bound: a parameter or buffer target.
     """
+    return all_values_of([bound])[0]
+
+
+def all_values_of(bound_targets: Iterable[BoundTarget]) -> list[Tensor]:
+    """Return parameters as they will be deployed, except for rounding.
+
+    Args:
+        bound_targets: parameter or buffer targets.
+    """
     with torch.no_grad():
-        return processed(bound.module, bound.plan.target, bound.dense(), until=QUANTIZE)
+        return [
+            processed(bound.module, bound.plan.target, bound.dense(), until=QUANTIZE)
+            for bound in bound_targets
+        ]

@@ -20,10 +20,10 @@ from tersely.contracts.quantized_weights import (
     SolvesWeights,
 )
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
-from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall, calling
+from tersely.engine.isolation.foreign import ForeignCall, calling
+from tersely.engine.observation.sums import is_blank
 from tersely.engine.progress import told
-from tersely.engine.sums import is_blank
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.folding import FoldWeight
 from tersely.instrument.names import SCALE, state_buffer
@@ -35,7 +35,12 @@ from tersely.quantization.factors.input_factors import Reading, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
 from tersely.quantization.run import QuantizationRun, is_matrix
-from tersely.quantization.scale_buffers import read_buffer, write_buffer, write_qparams
+from tersely.quantization.scale_buffers import (
+    read_buffer,
+    write_buffer,
+    write_qparams,
+    write_together,
+)
 from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
 
@@ -65,10 +70,9 @@ def quantize_parameters(
     if isinstance(quantizer, Equalizes):
         equalize(run, quantizer, bound_targets, reading=reading)
     together = choose_together(run, bound_targets)
+    write_together(together)
     for bound in told(bound_targets, "weights quantized"):
-        chosen = together.get(bound)
-        if chosen is not None:
-            write_qparams(bound, chosen.qparams, range_=chosen.range_, is_centred=chosen.is_centred)
+        if bound in together:
             continue
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":

@@ -10,9 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-import attrs
 import torch
-from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.numbered import Numbering
@@ -22,10 +20,11 @@ from tersely.arithmetic.scales import choose_qparams
 from tersely.contracts.quantized_forward import Simulates
 from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
 from tersely.contracts.quantizer import choose_of
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError
-from tersely.quantization.ranges import values_of
+from tersely.quantization.ranges import all_values_of
 from tersely.quantization.run import QuantizationRun
+from tersely.quantization.scale_buffers import Chosen
 from tersely.quantization.targets import target_of
 
 SMALL = 1 << 12
@@ -36,21 +35,6 @@ _Alike: TypeAlias = tuple[int, tuple[int, ...], torch.dtype, torch.device]
 
 _FEW = 4
 _AT_A_TIME = 1 << 20  # elements in one stack, so that it takes a few megabytes
-
-
-@attrs.frozen(eq=False)
-class Chosen:
-    """What was chosen for one weight.
-
-    Attributes:
-        qparams: scale and zero point.
-        range_: the range that they were chosen for, low and high of each block.
-        is_centred: whether all zero points are zero.
-    """
-
-    qparams: QParams
-    range_: tuple[Tensor, Tensor]
-    is_centred: bool
 
 
 def choose_together(
@@ -110,7 +94,7 @@ def _choose(run: QuantizationRun, stack: Sequence[BoundTarget]) -> Mapping[Bound
         return {}
     first = stack[0]
     step = run.quantize_step(first)
-    values = [values_of(bound) for bound in stack]
+    values = all_values_of(stack)
     size = step.cut.size_of(values[0])
     with torch.no_grad():
         low, high = block_range(torch.stack(values), (1, *size))

@@ -12,31 +12,32 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from tersely.json_value import Json
 from tersely.storage.durable import discard, make_folder, move_whole, partial_path
 
 _CHUNK = 1 << 20
 _HEAD = 8  # bytes that hold the length of a safetensors header
+_ALIGNED = 8  # bytes of which the header's length is a multiple
 
-_STORABLE = frozenset(
-    {
-        torch.bool,
-        torch.uint8,
-        torch.uint16,
-        torch.uint32,
-        torch.uint64,
-        torch.int8,
-        torch.int16,
-        torch.int32,
-        torch.int64,
-        torch.float8_e4m3fn,
-        torch.float8_e5m2,
-        torch.float16,
-        torch.bfloat16,
-        torch.float32,
-        torch.float64,
-        torch.complex64,
-    }
-)
+_TYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.float32: "F32",
+    torch.complex64: "C64",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+}
+"""What a safetensors file can hold, and what it calls that; files hold the last ones first."""
 
 
 def write_tensors(
@@ -52,7 +53,7 @@ def write_tensors(
         tensors: dense tensors of any device and layout. One that has several names is written
             once, under the first; the metadata has the others, as `safetensors.torch.save_model`
             writes it. Tensors that share a part of their memory are written once each.
-        rename: called with ``path`` and the content's SHA-256; returns the final place beside it.
+        rename: called with ``path`` and the content's SHA-256; returns the final place next to it.
 
     Returns:
         The place of the file and the SHA-256 of its content.
@@ -67,9 +68,7 @@ def write_tensors(
         partial.touch()
         mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
         try:
-            aliases = _aliases(tensors)
-            single = {name: value for name, value in tensors.items() if name not in aliases}
-            metadata = {**aliases, "format": "pt"}
+            single, metadata = _without_aliases(tensors)
             safetensors.torch.save_file(independent(single), partial, metadata=metadata)
         except safetensors.SafetensorError as error:  # raised for a full disk, among others
             raise OSError(f"{partial}: {error}") from error
@@ -81,6 +80,33 @@ def write_tensors(
         discard(partial)
         raise
     return place, digest
+
+
+def written_size(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many bytes `write_tensors` would write, without writing them.
+
+    Args:
+        tensors: as `write_tensors` takes them.
+
+    Raises:
+        TypeError: as of `write_tensors`.
+    """
+    single, metadata = _without_aliases(tensors)
+    for name, tensor in single.items():
+        _need_storable(name, tensor)
+    header: dict[str, Json] = {"__metadata__": metadata}
+    places = {dtype: place for place, dtype in enumerate(_TYPES)}
+    end = 0
+    for name in sorted(single, key=lambda name: (-places[single[name].dtype], name)):
+        tensor = single[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return _HEAD + -(-len(text) // _ALIGNED) * _ALIGNED + end
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -151,11 +177,7 @@ def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.dtype not in _STORABLE:
-            raise TypeError(
-                f"{name!r} is a {tensor.layout} tensor of {tensor.dtype}, which a safetensors file "
-                "cannot hold; convert it to a dense tensor of a common dtype first"
-            )
+        _need_storable(name, tensor)
         plain = tensor.detach().cpu().contiguous()
         place = plain.untyped_storage().data_ptr()
         if place in seen and plain.numel():
@@ -163,6 +185,21 @@ def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(place)
         result[name] = plain
     return result
+
+
+def _need_storable(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.dtype not in _TYPES:
+        raise TypeError(
+            f"{name!r} is a {tensor.layout} tensor of {tensor.dtype}, which a safetensors file "
+            "cannot hold; convert it to a dense tensor of a common dtype first"
+        )
+
+
+def _without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return each tensor under its first name, and the metadata that has the others."""
+    aliases = _aliases(tensors)
+    single = {name: value for name, value in tensors.items() if name not in aliases}
+    return single, {**aliases, "format": "pt"}
 
 
 def _aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from tersely.document.messages.translate import translate
 from tersely.document.reading.json_text import read_json
 from tersely.document.reading.python_data import read_python
 from tersely.document.reading.yaml_text import read_yaml
-from tersely.document.schemas.alike import check_by_likeness
+from tersely.document.schemas.alike import mismatches_of
 from tersely.document.schemas.mismatch import mismatch_of
 from tersely.document.schemas.schema import composed_schema, validator
 
@@ -134,13 +134,10 @@ def test_a_migrated_list_of_many_overlapping_entries_runs_backwards():
 
 def findings_of(data, kind, *, by_likeness):
     root = composed_schema(kind)
-
-    def check(part):
-        for error in validator(kind).iter_errors(part):
-            yield from translate(mismatch_of(error), root)
-
-    found = check_by_likeness(data, kind, check) if by_likeness else check(data)
-    return sorted(map(repr, dict.fromkeys(found)))
+    one_by_one = map(mismatch_of, validator(kind).iter_errors(data))
+    found = mismatches_of(data, kind) if by_likeness else one_by_one
+    findings = [finding for mismatch in found for finding in translate(mismatch, root)]
+    return sorted(map(repr, dict.fromkeys(findings)))
 
 
 ODD = [
@@ -156,6 +153,18 @@ ODD = [
     {"op_names": ["d"], "exclude_op_types": [None]},
     {"sparsty": 0.5, "op_names": ["e"]},
     {"op_names": ["f"], "target_settings": {"weight": {"sparse_ratio": -1}}},
+    {"op_names": ["g"], "target_settings": {"bias": {"sparse_ratio": 3, "align": {"x": 1}}}},
+    {"op_names": ["g"], "target_settings": {"": {"sparse_ratio": 3, "sparsty": {"x": 1}}}},
+    {"op_namse": ["h"], "sparse_ratio": 0.25, "exclude_op_types": ["h", 1]},
+    {"op_namess": ["i"], "sparse_ratio": 0.75, "exclude_op_types": ["h", 1]},
+    {"op_names": ["j"], "granularity": "out_chanel", "sparse_ratio": "0.5"},
+    {"op_names": ["k"], "granularity": "per_chanel", "sparse_ratio": "50%"},
+    {"op_names": ["l"], "granularity": {"block": {"value": [0, "x"]}}, "align": {"dims": [0]}},
+    {"op_names": ["m"], "granularity": {"block": {"value": ["y", 0]}}, "align": {"dims": [1]}},
+    {"op_names": ["n"], "granularity": {"blok": {"value": [1]}}, "global_group_id": 1.5},
+    {"op_names": ["o"], "granularity": {"blck": {"value": [2]}}, "global_group_id": 2.5},
+    {"op_names": ["p"], "sparse_threshold": 1e300, "sparse_ratio": 0.1, "x": 1, "y": 2},
+    {"op_names": ["q"], "sparse_threshold": -1, "sparse_ratio": 0.2, "y": 1, "x": 2},
     7,
     None,
     [],
@@ -165,7 +174,7 @@ ODD = [
 @pytest.mark.parametrize("seed", range(5))
 def test_entries_that_are_alike_are_judged_as_one_by_one(seed):
     chosen = random.Random(seed)
-    entries = [chosen.choice(ODD) for _ in range(150)]
+    entries = [chosen.choice(ODD) for _ in range(200)]
     recipe = {
         "pruning": [{"algorithm": "level", "config_list": entries}, LEVEL],
         "stages": [{"until": 5, "pruning": {"algorithm": "level", "config_list": entries[:120]}}],

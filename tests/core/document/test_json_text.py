@@ -18,10 +18,10 @@ def test_every_key_and_value_has_its_place():
     document = read_json('{\n\t"a": [1,\n   {"b\\n": "é"}]\n}\n')
 
     assert document.data == {"a": [1, {"b\n": "é"}]}
-    assert document.keys["a",] == Mark(2, 2)
-    assert document.values["a", 0] == Mark(2, 8)
-    assert document.keys["a", 1, "b\n"] == Mark(3, 5)
-    assert document.values["a", 1, "b\n"] == Mark(3, 12)
+    assert document.mark(("a",), "key") == Mark(2, 2)
+    assert document.mark(("a", 0)) == Mark(2, 8)
+    assert document.mark(("a", 1, "b\n"), "key") == Mark(3, 5)
+    assert document.mark(("a", 1, "b\n")) == Mark(3, 12)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "1", '"a"', "null", " [ ] ", '{"a": {}}'])
@@ -36,6 +36,7 @@ def test_a_key_given_twice_is_reported_at_the_second_one():
     assert [str(problem) for problem in document.problems([])] == [
         "2:2: a: the key 'a' is given twice, first on line 1 (keep one of them)"
     ]
+    assert document.mark(("a",)) == Mark(1, 7)  # of the value that counts
 
 
 def test_a_number_is_finite():

@@ -88,7 +88,7 @@ def test_a_byte_order_mark_shifts_nothing(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(codecs.BOM_UTF8 + b"a: 1\n")
 
-    assert read_file(path).values["a",] == Mark(1, 4)
+    assert read_file(path).mark(("a",)) == Mark(1, 4)
 
 
 def test_utf_16_with_a_mark_is_read(tmp_path):
@@ -102,7 +102,7 @@ def test_line_ends_of_windows_do_not_count_twice(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_bytes(b'{\r\n  "a": 1\r\n}\r\n')
 
-    assert read_file(path).keys["a",] == Mark(2, 3)
+    assert read_file(path).mark(("a",), "key") == Mark(2, 3)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):

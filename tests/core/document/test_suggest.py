@@ -1,5 +1,8 @@
 """Nearest names."""
 
+import difflib
+import random
+
 import pytest
 
 from tersely.text import did_you_mean, nearest
@@ -39,3 +42,16 @@ def test_the_number_of_names_is_bounded():
 
 def test_the_hint_is_a_question():
     assert did_you_mean("mull", ["mul", "add"]) == "did you mean 'mul'?"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_that_look_alike_are_those_that_difflib_finds(seed):
+    chosen = random.Random(seed)
+    names = ["".join(chosen.choices("abcd", k=chosen.randint(1, 6))) for _ in range(30)]
+    word = "".join(chosen.choices("abcd", k=5))
+
+    found = nearest(word, names)
+    close = difflib.get_close_matches(word, dict.fromkeys(names), n=3, cutoff=0.65)
+
+    assert [*found[: len(close)]] == close
+    assert all(name.startswith(word) for name in found[len(close) :])

@@ -64,17 +64,17 @@ def test_a_key_without_a_value_holds_null():
 def test_every_key_and_value_has_its_place():
     document = read_yaml("a:\n  - b: 1\n    cc: [x, yy]\n")
 
-    assert document.keys["a",] == Mark(1, 1)
-    assert document.keys["a", 0, "cc"] == Mark(3, 5)
-    assert document.values["a", 0, "cc"] == Mark(3, 9)
-    assert document.values["a", 0, "cc", 1] == Mark(3, 13)
+    assert document.mark(("a",), "key") == Mark(1, 1)
+    assert document.mark(("a", 0, "cc"), "key") == Mark(3, 5)
+    assert document.mark(("a", 0, "cc")) == Mark(3, 9)
+    assert document.mark(("a", 0, "cc", 1)) == Mark(3, 13)
 
 
 def test_an_alias_repeats_its_anchor():
     document = read_yaml("a: &x [1, 2]\nb: *x\n")
 
     assert document.data == {"a": [1, 2], "b": [1, 2]}
-    assert document.values["b", 0] == Mark(1, 8)
+    assert document.mark(("b", 0)) == Mark(1, 8)
 
 
 def test_a_merge_key_adds_what_is_not_there():

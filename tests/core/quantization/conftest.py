@@ -48,6 +48,13 @@ class ToyFollow(ToyRange, FollowsTraining, ClipsGradients):
         self.decay, self.start_step, self.freeze_step = 0.5, start, freeze
 
 
+class ToyPlainFollow(ToyPlain, FollowsTraining):
+    """Follows training from scales that small weights get together."""
+
+    def __init__(self):
+        self.decay, self.start_step, self.freeze_step = 0.5, 0, None
+
+
 def spread(scale, qparams, value):
     """One scale for each element, or what broadcasts to that."""
     if qparams.block_size is None:
@@ -110,6 +117,7 @@ TOYS = {
     "toy_range": ToyRange,
     "toy_plain": ToyPlain,
     "toy_follow": ToyFollow,
+    "toy_plain_follow": ToyPlainFollow,
     "toy_learn": ToyLearn,
     "toy_signs": ToySigns,
     "toy_fails": ToyFails,

@@ -43,7 +43,7 @@ def in_floats(model):
 
 
 def test_one_layer_at_a_time_is_floats(loaded):
-    from tersely_export.compressed_layers import run_compressed
+    from tersely_export.for_compressed_tensors.running import run_compressed
 
     counts = []
     for layer in loaded.modules():
@@ -61,7 +61,7 @@ def test_one_layer_at_a_time_is_floats(loaded):
 
 
 def test_the_model_is_as_it_was_loaded(loaded):
-    from tersely_export.compressed_layers import run_compressed
+    from tersely_export.for_compressed_tensors.running import run_compressed
 
     before = {name: one.data_ptr() for name, one in loaded.named_parameters()}
 
@@ -73,7 +73,7 @@ def test_the_model_is_as_it_was_loaded(loaded):
 
 
 def test_a_model_that_reads_a_weight_without_its_layer_runs_as_well(loaded):
-    from tersely_export.compressed_layers import run_compressed
+    from tersely_export.for_compressed_tensors.running import run_compressed
 
     layer = loaded.model.layers[1].mlp.up_proj
 
@@ -87,7 +87,7 @@ def test_a_model_that_reads_a_weight_without_its_layer_runs_as_well(loaded):
 
 
 def test_what_is_wrong_with_the_call_is_told(loaded):
-    from tersely_export.compressed_layers import run_compressed
+    from tersely_export.for_compressed_tensors.running import run_compressed
 
     with pytest.raises(ValueError, match="input_ids"):
         run_compressed(loaded, loaded)

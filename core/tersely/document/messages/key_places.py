@@ -83,7 +83,7 @@ def about_unknown_key(path: Path, value: Json, schema: Mapping[str, Json]) -> Fi
     """
     key, title = str(path[-1]), schema.get("title")
     legal = list(schema.get("properties", {}))
-    here = next((place for place in _places() if place.title == title), None)
+    here = _titled().get(str(title))
     meaning = meaning_of_key(key, value, legal=frozenset(legal))
     fix = None
     if meaning is not None and meaning.key is not None:
@@ -114,8 +114,9 @@ def about_unknown_key(path: Path, value: Json, schema: Mapping[str, Json]) -> Fi
 
 def _meant_inside(key: str, value: Json, here: KeyPlace) -> str | None:
     """Return what a word of the field is written as one level further inside, or None."""
-    for place in _places():
-        if place.level == _BELOW.get(here.level) and place.method in (None, here.method):
+    below = _BELOW.get(here.level)
+    for place in _places() if below is not None else ():
+        if place.level == below and place.method in (None, here.method):
             meaning = meaning_of_key(key, value, legal=place.keys)
             if meaning is not None and meaning.key is not None:
                 return f"{_written(meaning)}, {_where([place], here).removeprefix('write it ')}"
@@ -164,16 +165,30 @@ def _places() -> tuple[KeyPlace, ...]:
     )
 
 
+@functools.cache
+def _titled() -> dict[str, KeyPlace]:
+    return {place.title: place for place in reversed(_places())}
+
+
+@functools.cache
+def _owners() -> dict[str, tuple[KeyPlace, ...]]:
+    """Key -> the places that allow it."""
+    keys = {key for place in _places() for key in place.keys}
+    return {key: tuple(place for place in _places() if key in place.keys) for key in keys}
+
+
 def _place(level: Level, method: Method | None, schema: Mapping[str, Json]) -> KeyPlace:
     return KeyPlace(level, method, schema["title"], frozenset(schema["properties"]))
 
 
 def _preferred(key: str, here: KeyPlace) -> tuple[KeyPlace, ...]:
     """The places of a key: of the same method if there are any, and then the nearest level."""
+    if key not in _owners():
+        return ()
     # Alignments and schedules are for pruning only.
     inside = _INSIDE.get(here.level, ()) if here.method in ("pruning", None) else ()
     allowed = (*_OUTWARDS, *inside)
-    places = [place for place in _places() if key in place.keys and place.level in allowed]
+    places = [place for place in _owners()[key] if place.level in allowed]
     own = [place for place in places if place.method in (None, here.method)]
     for level in (*inside, *_nearest_levels(here.level)):
         for group in (own, places):

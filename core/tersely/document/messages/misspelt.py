@@ -37,10 +37,11 @@ def with_hidden(data: Json, find: Callable[[Json], list[Finding]]) -> list[Findi
         data = _renamed(data, (), {path: to[-1] for path, to in renamed.items()})
         written |= {to: path for path, to in renamed.items()}
         findings = find(data)
+        targets = frozenset(renamed.values())
         shown += [
             attrs.evolve(finding, path=_as_written(finding.path, written), fix=None)
             for finding in findings
-            if any(finding.path[: len(to)] == to for to in renamed.values())
+            if _is_below(finding.path, targets)
         ]
     return shown
 
@@ -56,6 +57,10 @@ def _hiding(findings: list[Finding], data: Json) -> Iterator[tuple[Path, Path]]:
             holder = holder[part]
         if isinstance(holder[fix.path[-1]], (dict, list)) and fix.to[-1] not in holder:
             yield fix.path, fix.to
+
+
+def _is_below(path: Path, places: frozenset[Path]) -> bool:
+    return any(path[:length] in places for length in range(1, len(path) + 1))
 
 
 def _renamed(data: Json, path: Path, names: dict[Path, str | int]) -> Json:

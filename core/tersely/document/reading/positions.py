@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from operator import itemgetter
+from typing import Literal, NamedTuple, Protocol
 
 import attrs
 
 from tersely.document.path import Path, spell_path
+from tersely.document.reading.ordering import Order
 from tersely.errors import Fix, Problem
 from tersely.json_value import Json
 
@@ -75,31 +76,38 @@ class Finding:
         return attrs.evolve(self, path=there(self.path), fix=fix)
 
 
+class Places(Protocol):
+    """Where keys and values stand in a text; looked up for what an error or a plan names."""
+
+    def mark(self, path: Path, part: Part) -> Mark | None:
+        """Return the place of a key or value, or of the innermost thing around it.
+
+        Args:
+            path: where it is in the data.
+            part: whether the key or the value is meant.
+        """
+
+
 @attrs.frozen(eq=False)
 class Document:
     """Plain JSON data and where it came from.
 
     Attributes:
         data: mappings, lists, strings, numbers, booleans and None.
-        keys: path -> place of the key; empty for Python data.
-        values: path -> place of the value; empty for Python data.
+        places: where its keys and values stand; None for Python data.
         findings: mistakes made in writing, such as a key given twice.
         opaque: paths of values that could not be read and are said so among the findings; what
             stands there instead is not worth a second complaint.
         source: the file as it was named, or None for Python data.
+        characters: about how long its text is, or would be.
     """
 
     data: Json
-    keys: dict[Path, Mark] = attrs.field(factory=dict)
-    values: dict[Path, Mark] = attrs.field(factory=dict)
+    places: Places | None = None
     findings: tuple[Finding, ...] = ()
     opaque: frozenset[Path] = frozenset()
     source: str | None = None
-
-    @property
-    def characters(self) -> int:
-        """About how long its text is; 0 for Python data."""
-        return _CHARACTERS * len(self.values)
+    characters: int = 0
 
     def mark(self, path: Path, part: Part = "value") -> Mark | None:
         """Return the place of a key or value, or of the innermost thing around it.
@@ -107,12 +115,11 @@ class Document:
         Args:
             path: where it is in the data.
             part: whether the key or the value is meant.
+
+        Returns:
+            The place, or None for Python data.
         """
-        if part == "key" and path in self.keys:
-            return self.keys[path]
-        while path and path not in self.values:
-            path = path[:-1]
-        return self.values.get(path)
+        return None if self.places is None else self.places.mark(path, part)
 
     def problems(self, findings: list[Finding]) -> tuple[Problem, ...]:
         """Return mistakes with their places, in document order and each once.
@@ -122,41 +129,27 @@ class Document:
         """
         if not findings and not self.findings:
             return ()
-        order = {path: index for index, path in enumerate(walk_paths(self.data))}
-        placed = []
         readable = [
             finding
             for finding in findings
             if finding.part == "key" or not self._is_opaque(finding.path)
         ]
+        placed: dict[tuple[int, int], list[tuple[Path, Problem]]] = {}
         for finding in dict.fromkeys((*self.findings, *readable)):
             mark = finding.mark or self.mark(finding.path, finding.part)
-            line, column = (mark.line, mark.column) if mark else (None, None)
+            line, column = mark or (None, None)
             problem = Problem(
                 spell_path(finding.path), finding.message, finding.hint, line, column, finding.fix
             )
-            rank = order.get(finding.path, order.get(finding.path[:-1], 0))
-            placed.append(((line or 0, column or 0, rank), problem))
-        return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))
+            placed.setdefault((line or 0, column or 0), []).append((finding.path, problem))
+        order = Order(self.data)
+        return tuple(
+            problem
+            for _, together in sorted(placed.items(), key=itemgetter(0))
+            for _, problem in order.sorted(together)
+        )
 
     def _is_opaque(self, path: Path) -> bool:
+        if not self.opaque:
+            return False
         return any(path[:length] in self.opaque for length in range(len(path) + 1))
-
-
-_CHARACTERS = 10  # in the text, for each value
-
-
-def walk_paths(data: Json, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of every value, outer before inner, in document order.
-
-    Args:
-        data: plain JSON data.
-        path: where ``data`` itself stands.
-    """
-    yield path
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from walk_paths(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from walk_paths(value, (*path, index))

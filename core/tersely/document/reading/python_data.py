@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePath
 
 from tersely.document.messages.wording import show
-from tersely.document.path import Path
-from tersely.document.reading.positions import LARGEST, Document
+from tersely.document.reading.positions import LARGEST, MAX_DEPTH, Document
 from tersely.document.reading.record import Reading
 from tersely.json_value import Json
 
@@ -27,60 +26,80 @@ def read_python(data: object) -> Document:
         ConfigError: the data contains itself, or is too deep or too large to be meant.
     """
     reading = Reading(None)
-    return reading.document(_Copier(reading).value(data, ()))
+    copier = _Copier(reading)
+    copy = copier.value(data)
+    return reading.document(copy, characters=_CHARACTERS * copier.count)
+
+
+_CHARACTERS = 10  # in the text, for each value
 
 
 class _Copier:
-    """Copies value by value; holds the reading it fills and the containers it is inside of."""
+    """Copies value by value; holds the reading it fills, its path, and what it is inside of.
+
+    Attributes:
+        count: how many values were copied.
+    """
 
     def __init__(self, reading: Reading) -> None:
+        self.count = 0
         self._reading = reading
+        self._path: list[str | int] = []
         self._open: set[int] = set()
 
-    def value(self, value: object, path: Path) -> Json:
+    def value(self, value: object) -> Json:
         """Return the plain copy of one value."""
-        is_container = isinstance(value, (Mapping, list, tuple))
-        length = len(value) if isinstance(value, str) else 0
-        # Python itself repeats short strings.
-        identity = id(value) if is_container or length > _LONG else None
-        self._reading.enter(path, None, identity=identity, characters=length)
-        if isinstance(value, (Mapping, list, tuple)):
-            return self._container(value, path)
+        self.count += 1
+        if len(self._path) > MAX_DEPTH:
+            raise self._reading.too_deep(None)
         # Subclasses (numpy.float64, IntEnum, numpy.str_) become what they are made of.
+        if isinstance(value, str):
+            if len(value) > _LONG:  # Python itself repeats short strings
+                self._reading.identify(id(value), None, characters=len(value))
+            return str.__str__(value)
+        if isinstance(value, (Mapping, list, tuple)):
+            return self._container(value)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
-            return self._reading.integer(int(value), path, None)
+            return self._reading.integer(int(value), tuple(self._path), None)
         if isinstance(value, float):
-            return self._reading.number(float(value), path, None)
-        if isinstance(value, str):
-            return str.__str__(value)
+            return self._reading.number(float(value), tuple(self._path), None)
         return self._reading.note_unreadable(
-            path, f"found {_describe(value)}, expected plain data", hint=_hint(value)
+            tuple(self._path), f"found {_describe(value)}, expected plain data", hint=_hint(value)
         )
 
     def _container(
-        self, value: Mapping[object, object] | list[object] | tuple[object, ...], path: Path
+        self, value: Mapping[object, object] | list[object] | tuple[object, ...]
     ) -> Json:
+        self._reading.identify(id(value), None)
         if id(value) in self._open:
             raise self._reading.refusal("the data contains itself, which would never end")
         self._open.add(id(value))
         try:
-            if isinstance(value, Mapping):
-                return self._mapping(value, path)
-            return [self.value(item, (*path, index)) for index, item in enumerate(value)]
+            return self._mapping(value) if isinstance(value, Mapping) else self._list(value)
         finally:
             self._open.discard(id(value))
 
-    def _mapping(self, mapping: Mapping[object, object], path: Path) -> dict[str, Json]:
+    def _list(self, value: Sequence[object]) -> list[Json]:
+        data: list[Json] = []
+        for index, item in enumerate(value):
+            self._path.append(index)
+            data.append(self.value(item))
+            self._path.pop()
+        return data
+
+    def _mapping(self, mapping: Mapping[object, object]) -> dict[str, Json]:
         data: dict[str, Json] = {}
         for key, item in mapping.items():
             if isinstance(key, str):
                 name = str.__str__(key)
-                data[name] = self.value(item, (*path, name))
+                self._path.append(name)
+                data[name] = self.value(item)
+                self._path.pop()
             else:
                 self._reading.note(
-                    path,
+                    tuple(self._path),
                     f"found the key {_describe(key)}, expected a string",
                     hint=_hint(key),
                 )

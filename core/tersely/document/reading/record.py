@@ -14,13 +14,14 @@ from tersely.document.reading.positions import (
     Document,
     Finding,
     Mark,
+    Places,
 )
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json
 
 
 class Reading:
-    """The places and mistakes found so far; mutable because a document is read value by value.
+    """The mistakes found so far; mutable because a document is read value by value.
 
     Args:
         source: the file as it was named, or None for Python data.
@@ -28,8 +29,6 @@ class Reading:
 
     def __init__(self, source: str | None) -> None:
         self.source = source
-        self.keys: dict[Path, Mark] = {}
-        self.values: dict[Path, Mark] = {}
         self.findings: list[Finding] = []
         self.opaque: set[Path] = set()
         self._seen: set[int] = set()
@@ -58,11 +57,11 @@ class Reading:
             path, f"found {show(value)}, expected a finite number", mark=mark
         )
 
-    def note_twice(self, path: Path, mark: Mark) -> None:
-        """Note that the key at ``path`` is given again at ``mark``."""
+    def note_twice(self, path: Path, mark: Mark, *, first: Mark) -> None:
+        """Note that the key at ``path`` is given at ``first``, and again at ``mark``."""
         self.note(
             path,
-            f"the key {path[-1]!r} is given twice, first on line {self.keys[path].line}",
+            f"the key {path[-1]!r} is given twice, first on line {first.line}",
             hint="keep one of them",
             mark=mark,
         )
@@ -75,29 +74,23 @@ class Reading:
             path, "found a very large integer, expected at most 307 digits", mark=mark
         )
 
-    def enter(
-        self, path: Path, mark: Mark | None, *, identity: int | None = None, characters: int = 0
-    ) -> None:
-        """Note that a value begins.
+    def too_deep(self, mark: Mark | None) -> ConfigError:
+        """Return the error for a value inside more than `MAX_DEPTH` mappings and lists."""
+        return self.refusal(
+            f"mappings and lists are nested more than {MAX_DEPTH} levels deep", mark=mark
+        )
+
+    def identify(self, identity: int, mark: Mark | None, *, characters: int = 0) -> None:
+        """Count a value as a repetition if it was read already.
 
         Args:
-            path: where it is in the data.
+            identity: what is the same for a value that is only repeated.
             mark: where it is in the text, or None for Python data.
-            identity: what is the same for a value that is only repeated, or None when it cannot
-                be.
             characters: the length of a string.
 
         Raises:
-            ConfigError: the document is too deep, or repeats itself too often, to be meant.
+            ConfigError: the document repeats itself too often to be meant.
         """
-        if mark is not None:
-            self.values[path] = mark
-        if len(path) > MAX_DEPTH:
-            raise self.refusal(
-                f"mappings and lists are nested more than {MAX_DEPTH} levels deep", mark=mark
-            )
-        if identity is None:
-            return
         if identity in self._seen:
             self.repeat(mark, characters=characters)
         self._seen.add(identity)
@@ -134,13 +127,19 @@ class Reading:
         line, column = (mark.line, mark.column) if mark else (None, None)
         return ConfigError([Problem("", message, hint, line, column)], source=self.source)
 
-    def document(self, data: Json) -> Document:
-        """Return what was read."""
+    def document(self, data: Json, places: Places | None = None, *, characters: int) -> Document:
+        """Return what was read.
+
+        Args:
+            data: plain JSON data.
+            places: where it stands in the text, or None for Python data.
+            characters: about how long its text is, or would be.
+        """
         return Document(
             data,
-            self.keys,
-            self.values,
+            places,
             tuple(self.findings),
             frozenset(self.opaque),
             self.source,
+            characters,
         )

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import yaml
 from yaml.composer import Composer
-from yaml.nodes import Node, ScalarNode
+from yaml.nodes import MappingNode, Node, SequenceNode
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
@@ -39,10 +39,15 @@ class _CoreSchemaResolver(BaseResolver):
 
     def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> str:
         """Return a node's tag; most scalars begin with what only text begins with."""
-        if kind is ScalarNode and (value or "")[:1] not in self.yaml_implicit_resolvers:
-            return self.DEFAULT_SCALAR_TAG
-        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # PyYAML's
-        return tag
+        if kind is SequenceNode:
+            return self.DEFAULT_SEQUENCE_TAG
+        if kind is MappingNode:
+            return self.DEFAULT_MAPPING_TAG
+        text = value or ""
+        for tag, form in self.yaml_implicit_resolvers.get(text[:1], ()) if implicit[0] else ():
+            if form.match(text):
+                return str(tag)
+        return self.DEFAULT_SCALAR_TAG
 
 
 for _name, (_pattern, _first) in PATTERNS.items():

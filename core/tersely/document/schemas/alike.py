@@ -1,89 +1,119 @@
-"""Long config lists are checked by what differs: entries that are alike but for names, once.
+"""Long config lists are checked by what differs: entries that a schema cannot tell apart, once.
 
-A schema looks at each entry for itself, and in selectors only at the type of each name and at
-whether it is empty. So of entries that differ in nothing else, one stands for all::
+A schema looks at each entry for itself. So of entries of one class, one stands for all, and what is
+wrong with it is wrong with each of them, at the same place and with its own value::
 
     entries                                               kept      groups
-    [{op_names: [a], r: 1}, {op_names: [b], r: 1}, {}]    [0, 2]    {(): [[0, 1], [2]]}
+    [{op_names: [a], r: 2}, {op_names: [b], r: 3}, {}]    [0, 2]    {(): [[0, 1], [2]]}
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import attrs
 
 from tersely.document.entries import EXCLUDES, PERIODS, SELECTORS, recipe_of, recipe_path
 from tersely.document.path import Path
-from tersely.document.reading.positions import Finding
-from tersely.document.schemas.schema import Kind
+from tersely.document.schemas.likeness import Likeness
+from tersely.document.schemas.mismatch import Mismatch, mismatch_of
+from tersely.document.schemas.schema import Kind, likeness, validator
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 
-Groups = Mapping[Path, Sequence[Sequence[int]]]
-"""Path of a config list -> for each entry that is kept, the indices of those it stands for."""
+_Groups: TypeAlias = "Sequence[Sequence[int]]"
+"""For each entry of a config list that is kept, the indices of those it stands for."""
 
 _NAMES = frozenset((*SELECTORS, *EXCLUDES))
 _FEW = 100
 """Shorter config lists are checked as they are."""
 
 
-def check_by_likeness(
-    data: Json, kind: Kind, check: Callable[[Json], Iterator[Finding]]
-) -> Iterator[Finding]:
-    """Yield what is wrong with a document, having checked entries that are alike only once.
+def mismatches_of(data: Json, kind: Kind) -> Iterator[Mismatch]:
+    """Yield what a document's schema refuses, having checked entries that are alike only once.
 
     Args:
         data: plain JSON data; need not fit the schema.
         kind: what the document is.
-        check: finds what is wrong with a document of this kind, by its schema.
     """
-    groups: dict[Path, Sequence[Sequence[int]]] = {}
-    shorter = _each_list(data, kind, lambda entries, path: _one_of_each(entries, path, groups))
-    apart: dict[Path, list[Sequence[int]]] = {}
-    for finding in check(shorter):
-        place = _place(finding.path, groups)
-        if place is None:
-            yield finding
-            continue
-        path, index, inside = place
-        if inside and inside[0] in _NAMES:
+    alike = likeness(kind)
+    misnamed: dict[Path, set[int]] = {}
+
+    def by_kinds_of_names(entries: list[Json], path: Path) -> _Groups:
+        del path
+        if len(entries) < _FEW:
+            return [[index] for index in range(len(entries))]
+        return _grouped(entries, range(len(entries)), lambda entry: _by_kinds(entry, alike))
+
+    def by_each_name(entries: list[Json], path: Path) -> _Groups:
+        return _grouped(entries, sorted(misnamed.get(path, ())), alike.of)
+
+    for found in _checked(data, kind, by_kinds_of_names):
+        if found.is_in_names and len(found.group) > 1:
             # Which of the names is wrong differs from one entry to the next.
-            apart.setdefault(path, []).append([*groups[path][index]])
-            continue
-        kept = finding.path[len(path)]
-        for each in groups[path][index]:
-            yield finding.moved((*path, kept), (*path, each))
-    if apart:
-        yield from _check_names(data, kind, check, apart)
+            misnamed.setdefault(found.path, set()).update(found.group)
+        else:
+            yield from found.each()
+    for found in _checked(data, kind, by_each_name) if misnamed else ():
+        if found.is_in_names:
+            yield from found.each()
 
 
-def _check_names(
-    data: Json,
-    kind: Kind,
-    check: Callable[[Json], Iterator[Finding]],
-    apart: Mapping[Path, Sequence[Sequence[int]]],
-) -> Iterator[Finding]:
-    kept = {path: sorted({each for one in found for each in one}) for path, found in apart.items()}
-    shorter = _each_list(
-        data,
-        kind,
-        lambda entries, path: [entries[index] for index in kept[path]] if path in kept else entries,
-    )
-    groups = {path: [[index] for index in indices] for path, indices in kept.items()}
-    for finding in check(shorter):
-        place = _place(finding.path, groups)
-        if place is not None and place[2] and place[2][0] in _NAMES:
-            path, index, _ = place
-            yield finding.moved((*path, index), (*path, kept[path][index]))
+@attrs.frozen(eq=False)
+class _Found:
+    """What is wrong with an entry, and with all that it stands for; or with something else.
+
+    Attributes:
+        mismatch: what is wrong, in the shortened document.
+        path: the path of the config list; empty for something else.
+        entries: the whole config list; empty for something else.
+        group: the indices of the entry and of those it stands for; empty for something else.
+    """
+
+    mismatch: Mismatch
+    path: Path = ()
+    entries: Sequence[Json] = ()
+    group: Sequence[int] = ()
+
+    @property
+    def is_in_names(self) -> bool:
+        """Whether it is in the names of a selector."""
+        inside = self.mismatch.path[len(self.path) + 1 :]
+        return bool(self.group and inside and inside[0] in _NAMES)
+
+    def each(self) -> Iterator[Mismatch]:
+        """Yield it of each entry, in the whole document."""
+        if not self.group:
+            yield self.mismatch
+        around = len(self.path) + 1
+        for index in self.group:
+            yield self.mismatch.moved(
+                around, (*self.path, index), self.entries[self.group[0]], self.entries[index]
+            )
 
 
-def _place(path: Path, groups: Groups) -> tuple[Path, int, Path] | None:
-    """Split a path at the entry of a shortened config list, or return None for another path."""
-    for length in range(len(path)):
-        index = path[length]
-        if path[:length] in groups and isinstance(index, int):
-            return path[:length], index, path[length + 1 :]
-    return None
+def _checked(
+    data: Json, kind: Kind, group: Callable[[list[Json], Path], _Groups]
+) -> Iterator[_Found]:
+    """Yield what is wrong with a document in which one entry of each group is kept."""
+    lists: dict[Path, list[Json]] = {}
+    groups: dict[Path, _Groups] = {}
+
+    def shortened(entries: list[Json], path: Path) -> list[Json]:
+        lists[path], groups[path] = entries, group(entries, path)
+        return [entries[indices[0]] for indices in groups[path]]
+
+    shorter = _each_list(data, kind, shortened)
+    for error in validator(kind).iter_errors(shorter):
+        mismatch = mismatch_of(error)
+        for length, index in enumerate(mismatch.path):
+            path = mismatch.path[:length]
+            if path in groups and isinstance(index, int):
+                yield _Found(mismatch, path, lists[path], groups[path][index])
+                break
+        else:
+            yield _Found(mismatch)
 
 
 def _each_list(data: Json, kind: Kind, change: Callable[[list[Json], Path], Json]) -> Json:
@@ -128,32 +158,24 @@ def _stage(stage: Json, path: Path, change: Callable[[list[Json], Path], Json]) 
     return {**stage, "config_list": change(entries, (*path, "config_list"))}
 
 
-def _one_of_each(
-    entries: list[Json], path: Path, groups: dict[Path, Sequence[Sequence[int]]]
-) -> list[Json]:
-    if len(entries) < _FEW:
-        return entries
+def _grouped(
+    entries: list[Json], indices: Iterable[int], class_of: Callable[[Json], Hashable]
+) -> _Groups:
     found: dict[Hashable, list[int]] = {}
-    for index, entry in enumerate(entries):
-        found.setdefault(_likeness(entry), []).append(index)
-    groups[path] = list(found.values())
-    return [entries[indices[0]] for indices in groups[path]]
+    for index in indices:
+        found.setdefault(class_of(entries[index]), []).append(index)
+    return list(found.values())
 
 
-def _likeness(entry: Json) -> Hashable:
+def _by_kinds(entry: Json, alike: Likeness) -> Hashable:
+    """Return the class of an entry, whatever the number and the order of its names."""
     if not isinstance(entry, dict):
-        return json.dumps(entry)
+        return alike.of(entry)
     return tuple(
-        (key, _kinds(value) if key in _NAMES and isinstance(value, list) else _plain(value))
-        for key, value in entry.items()
+        [
+            (key, frozenset(map(alike.of, value)))
+            if key in _NAMES and isinstance(value, list)
+            else (alike.of(key), alike.of(value))
+            for key, value in entry.items()
+        ]
     )
-
-
-def _kinds(names: list[Json]) -> Hashable:
-    return frozenset((type(name), not name) for name in names)
-
-
-def _plain(value: Json) -> Hashable:
-    if isinstance(value, (dict, list)):
-        return json.dumps(value)
-    return type(value), value  # 1, 1.0 and True are equal, and not alike

@@ -56,6 +56,38 @@ class Mismatch:
         """Return the keys of the value that the schema does not name."""
         return [key for key in self.value if key not in self.properties]
 
+    def moved(self, around: int, path: Path, here: Json, there: Json) -> Mismatch:
+        """Return what is wrong with a value that the schema cannot tell from another one.
+
+        Args:
+            around: how many steps of ``path`` lead to the value that this mismatch is about.
+            path: where the other value is.
+            here: the value.
+            there: the other value, whose keys correspond to its keys one by one.
+        """
+        steps, inside, value = list(path), here, there
+        for step in self.path[around:]:
+            steps.append(_corresponding(step, inside, value))
+            inside, value = inside[step], value[steps[-1]]
+        return Mismatch(
+            path=tuple(steps),
+            depth=self.depth,
+            keyword=self.keyword,
+            rule=self.rule,
+            schema=self.schema,
+            value=_corresponding(self.value, inside, value) if self.is_key else value,
+            branches=tuple(
+                tuple(child.moved(around, path, here, there) for child in branch)
+                for branch in self.branches
+            ),
+            is_key=self.is_key,
+        )
+
+
+def _corresponding(step: Json, here: Json, there: Json) -> Json:
+    """Return the key of one mapping that is where a key of the other is; or an index."""
+    return list(there)[list(here).index(step)] if isinstance(here, dict) else step
+
 
 def mismatch_of(error: ValidationError) -> Mismatch:
     """Return an error of the validator as plain data.

@@ -1,4 +1,4 @@
-"""The composed JSON Schemas of recipes, jobs and config lists, made anew when plugins change."""
+"""The composed JSON Schemas of recipes, jobs and config lists, rebuilt when plugins change."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tersely.document.schemas.compose import compose, reachable
+from tersely.document.schemas.likeness import Likeness
 from tersely.json_value import Json
 from tersely.registry.registry import Registry, registry
 
@@ -25,6 +26,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _lock = threading.Lock()
 _schemas: dict[_Key, dict[str, Json]] = {}
 _validators: dict[_Key, Draft202012Validator] = {}
+_likenesses: dict[_Key, Likeness] = {}
 
 
 def schema(kind: Kind = "recipe") -> dict[str, Json]:
@@ -70,6 +72,18 @@ def validator(kind: Kind) -> Draft202012Validator:
     return _validators[key]
 
 
+def likeness(kind: Kind) -> Likeness:
+    """Return what the schema of a document tells apart, found once for each state of the registry.
+
+    Args:
+        kind: which document.
+    """
+    key = _key(kind)
+    if key not in _likenesses:
+        _likenesses[key] = Likeness(composed_schema(kind))
+    return _likenesses[key]
+
+
 def offline_validator(
     schema: Mapping[str, Json], *, has_whole_floats: bool = True
 ) -> Draft202012Validator:
@@ -103,7 +117,7 @@ def _key(kind: Kind) -> _Key:
 
 
 def _forget_older(key: _Key) -> None:
-    for cache in (_schemas, _validators):
+    for cache in (_schemas, _validators, _likenesses):
         for old in [each for each in cache if each[:2] != key[:2]]:
             del cache[old]
 
